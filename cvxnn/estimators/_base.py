@@ -1,0 +1,212 @@
+"""What the estimators share: scaling, the crossing to the solver, warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
+from cvxnn.patterns import add_bias
+from cvxnn.solvers._loop import Callback, Status
+from cvxnn.solvers.cronos import Cronos
+from cvxnn.training import Training, train
+
+FLOATS = (np.float64, np.float32)
+
+
+class Scaling(NamedTuple):
+    """Units in which the program is solved.
+
+    Features have mean 0 and standard deviation ``1 / sqrt(n_features)``, so that rows have norm
+    about 1 whatever the width; targets have mean 0 and standard deviation 1. ``alpha`` then has one
+    meaning for every data set.
+    """
+
+    x_mean: NDArray[np.floating]
+    x_scale: NDArray[np.floating]
+    y_mean: NDArray[np.floating]
+    y_scale: NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls,
+        X: NDArray[np.floating],
+        y: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        *,
+        standardize: bool,
+        fit_intercept: bool,
+    ) -> Scaling:
+        """Measure the data; constant columns keep scale 1."""
+        d, dtype = X.shape[1], X.dtype
+        x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
+        if standardize:
+            mean = np.average(X, axis=0, weights=weight)
+            spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
+            # Rounding alone leaves a spread of about eps times the mean on constant columns.
+            constant = spread <= 10 * np.finfo(dtype).eps * np.abs(mean)
+            x_scale = np.where(constant, 1, spread).astype(dtype)
+            if fit_intercept:
+                x_mean = mean.astype(dtype)
+            else:
+                rms = np.sqrt(np.average(X**2, axis=0, weights=weight))
+                x_scale = np.where(rms > 0, rms, 1).astype(dtype)
+            x_scale = x_scale * dtype.type(np.sqrt(d))
+        y_mean = np.zeros(y.shape[1], dtype)
+        if fit_intercept:
+            y_mean = np.average(y, axis=0, weights=weight).astype(dtype)
+        y_scale = np.sqrt(np.average((y - y_mean) ** 2, axis=0, weights=weight)).astype(dtype)
+        flat = y_scale <= 10 * np.finfo(dtype).eps * np.abs(y_mean)
+        return cls(x_mean, x_scale, y_mean, np.where(flat, 1, y_scale).astype(dtype))
+
+
+def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
+    """Checked sample weights, or ones."""
+    if sample_weight is None:
+        return np.ones(n_samples, dtype)
+    weight = np.asarray(sample_weight, dtype)
+    if weight.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one for each row."
+        )
+    if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
+        raise ValueError(
+            "sample_weight must be finite and non-negative, with at least one positive entry."
+        )
+    return weight
+
+
+def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
+    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
+    present = np.unique(codes)
+    if len(present) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
+            f"one class: {classes[present[0]]!r}."
+        )
+
+
+class ConvexReLUBase(BaseEstimator):
+    """Parameters and the fit that classifier, regressor and preference head share."""
+
+    # name -> (number type, smallest value, whether the smallest is allowed)
+    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+        "alpha": (Real, 0, True),
+        "n_patterns": (Integral, 1, True),
+        "tol": (Real, 0, True),
+        "max_iter": (Integral, 1, True),
+    }
+
+    def _check_parameters(self) -> None:
+        for name, (kind, low, closed) in self._numbers.items():
+            value: Any = getattr(self, name)
+            fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
+            if not fits or value < low or (value == low and not closed):
+                what = "an integer" if kind is Integral else "a number"
+                bound = "at least" if closed else "above"
+                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}.")
+        if self.solver is not None and not isinstance(self.solver, Cronos):
+            raise TypeError(f"solver={self.solver!r}; expected None or a cvxnn.solvers.Cronos.")
+
+    def _fit_network(
+        self,
+        X: NDArray[np.floating],
+        y: NDArray[np.floating],
+        sample_weight: NDArray[np.floating],
+    ) -> tuple[TwoLayerNetwork, Training]:
+        """Solve the program for targets ``y`` (n_samples, n_outputs) and recover the network."""
+        keep = sample_weight > 0
+        X, y, weight = X[keep], y[keep], sample_weight[keep]
+        scaling = Scaling.of(
+            X, y, weight, standardize=self.standardize, fit_intercept=self.fit_intercept
+        )
+        inputs = (X - scaling.x_mean) / scaling.x_scale
+        if self.fit_intercept:
+            inputs = add_bias(inputs)
+        targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
+        if not np.all(weight == weight[0]):
+            # sqrt(w) (x.v)_+ = (sqrt(w) x.v)_+: weighting the rows weights the squared errors.
+            root = np.sqrt(weight * (len(weight) / weight.sum()))[:, None].astype(X.dtype)
+            inputs, targets = inputs * root, targets * root
+        solver = self.solver
+        if solver is None:
+            solver = Cronos(tol=self.tol, max_iter=self.max_iter)
+        with progress(self.verbose, type(self).__name__) as callback:
+            training = train(
+                np.ascontiguousarray(inputs),
+                targets,
+                float(self.alpha),
+                int(self.n_patterns),
+                source=self.patterns,
+                solver=solver,
+                random_state=self.random_state,
+                callback=callback,
+            )
+        network = recover(training.result.weights, bias=self.fit_intercept, tol=1e-6)
+        return fold_scaling(network, *scaling), training
+
+    def _set_fitted(self, network: TwoLayerNetwork, training: Training) -> None:
+        result = training.result
+        self.network_ = network
+        self.n_iter_ = result.n_iter
+        self.status_ = result.status.value
+        self.objective_ = result.objective
+        self.dual_bound_ = result.dual_bound
+        self.gap_ = result.gap
+        self.history_ = result.history
+        self.n_patterns_ = len(training.patterns)
+
+    def _warn_unless_converged(self, result: Any, *, phase: str = "") -> None:
+        if result.status is Status.CONVERGED:
+            return
+        if result.status is Status.NON_FINITE and not np.isfinite(result.objective):
+            raise FloatingPointError(
+                f"{type(self).__name__}{phase} met a value that is not finite before any usable "
+                f"network was found. {result.status.remedy}"
+            )
+        warnings.warn(
+            f"{type(self).__name__}{phase} stopped after {result.n_iter} iterations "
+            f"({result.status.value}) at a relative duality gap of {result.gap:.1e}. "
+            f"{result.status.remedy}",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+    def _network_input(self, X: Any) -> NDArray[np.floating]:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=list(FLOATS), reset=False)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether ``fit`` has come to its end."""
+        return hasattr(self, "network_")
+
+
+@contextmanager
+def progress(verbose: int, name: str) -> Iterator[Callback | None]:
+    """One line on standard error that follows a solve; nothing when ``verbose`` is 0."""
+    if not verbose:
+        yield None
+        return
+
+    def show(row: dict[str, float]) -> None:
+        line = (
+            f"\r{name}: iteration {row['iteration']:.0f}, objective {row['objective']:.6g}, "
+            f"bound {row['dual_bound']:.6g}, {row['stopping']:.1e} to go to tol, "
+            f"{row['time']:.1f} s"
+        )
+        print(line, end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print(file=sys.stderr)

@@ -1,0 +1,344 @@
+"""COALA: a preference head on frozen embeddings, in two convex phases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from numbers import Real
+from typing import Any, ClassVar, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
+
+from cvxnn.estimators._base import (
+    FLOATS,
+    ConvexReLUBase,
+    require_two_classes,
+    weights_of,
+)
+from cvxnn.patterns import add_bias
+from cvxnn.preference.objectives import CoalaObjective
+from cvxnn.solvers._loop import precision, solve
+from cvxnn.solvers.accelerated_gradient import AcceleratedGradient
+from cvxnn.solvers.cronos import Cronos
+from cvxnn.training import PatternChoice
+
+PreferenceLoss = Literal["pointwise", "pairwise"]
+
+
+class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
+    r"""Reward head of a language model: Algorithm 1 of the COALA paper.
+
+    Phase I trains a convex ReLU network on embeddings of preferred (+1) and other (-1) responses
+    by CRONOS. Phase II freezes its first layer and minimises the COALA loss over the last layer by
+    accelerated gradient descent. The reward is :math:`r(x) = \beta \log \pi(x)` with
+    :math:`\pi(x) = \sigma(g(x))`, equation (7).
+
+    Parameters
+    ----------
+    loss : {"pairwise", "pointwise"}, default="pairwise"
+        Phase II: Bradley-Terry on pairs (equations 6-7), or equation (9) on single responses. See
+        ``cvxnn.preference.objectives`` for how the two relate. ``fit`` without ``pair_id`` uses
+        ``"pointwise"``.
+    beta : float, default=1.0
+        Inverse temperature of the reward, above 0.
+    gamma : float, default=0.5
+        Offset, at least 0: the margin asked for.
+    ridge : float, default=1e-3
+        Phase II: strength of the pull of the last layer towards zero, at least 0.
+    alpha : float, default=3e-3
+        Phase I: strength of the penalty.
+    n_patterns : int, default=32
+        Phase I: activation patterns.
+    patterns : {"local", "gaussian", "data"}, default="local"
+        Phase I: where they come from; see ``cvxnn.training.train``.
+    fit_intercept, standardize : bool, default=True
+        As in ``ConvexReLUClassifier``.
+    tol : float, default=1e-2
+        Phase I: relative duality gap to reach. Phase II goes to a gap of 1e-4.
+    max_iter : int, default=1000
+        Phase I: most iterations. Phase II may take ten times as many, each far cheaper.
+    solver : cvxnn.solvers.Cronos, optional
+        Full options of phase I; replaces ``tol`` and ``max_iter``.
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+        The label of other responses, then that of preferred ones.
+    network_ : cvxnn.network.TwoLayerNetwork
+        The head after phase II, for raw embeddings: ``g`` above.
+    phase1_network_ : cvxnn.network.TwoLayerNetwork
+        The network phase I ended with; same first layer.
+    objective_, dual_bound_, gap_ : float
+        Certificate of phase I; see ``ConvexReLUClassifier``.
+    phase2_objective_, phase2_dual_bound_, phase2_gap_ : float
+        Certificate of phase II (``ridge > 0``).
+    history_ : dict of ndarray
+        Phase I.
+    phase2_history_ : dict of ndarray
+        Phase II, with ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
+        ``rewards/accuracies`` of the training data at each measurement (the last two only with
+        pairs).
+    n_iter_ : int
+    status_ : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cvxnn import COALAPreferenceHead
+    >>> rng = np.random.RandomState(0)
+    >>> chosen, rejected = rng.randn(50, 8) + 1, rng.randn(50, 8) - 1
+    >>> head = COALAPreferenceHead(n_patterns=8, random_state=0).fit_pairs(chosen, rejected)
+    >>> bool((head.reward_margin(chosen, rejected) > 0).mean() > 0.95)
+    True
+    """
+
+    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+        **ConvexReLUBase._numbers,
+        "beta": (Real, 0, False),
+        "gamma": (Real, 0, True),
+        "ridge": (Real, 0, True),
+    }
+
+    def __init__(
+        self,
+        loss: PreferenceLoss = "pairwise",
+        *,
+        beta: float = 1.0,
+        gamma: float = 0.5,
+        ridge: float = 1e-3,
+        alpha: float = 3e-3,
+        n_patterns: int = 32,
+        patterns: PatternChoice = "local",
+        fit_intercept: bool = True,
+        standardize: bool = True,
+        tol: float = 1e-2,
+        max_iter: int = 1000,
+        solver: Cronos | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.loss = loss
+        self.beta = beta
+        self.gamma = gamma
+        self.ridge = ridge
+        self.alpha = alpha
+        self.n_patterns = n_patterns
+        self.patterns = patterns
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.tol = tol
+        self.max_iter = max_iter
+        self.solver = solver
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        pair_id: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> COALAPreferenceHead:
+        """Fit on labelled responses.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+        y : array-like, shape (n_responses,)
+            Two labels; the larger one (1, True, ...) means preferred.
+        pair_id : array-like, shape (n_responses,), optional
+            Responses to one prompt share an id. Each preferred response is paired with each other
+            one of its id. Without it, phase II is pointwise whatever ``loss`` says, so that the
+            head works in pipelines and cross-validation.
+        sample_weight : array-like, shape (n_responses,), optional
+            Non-negative; a pair weighs the product of its two responses' weights.
+
+        Returns
+        -------
+        COALAPreferenceHead
+            The estimator itself. An interrupted or failed fit leaves it as it was.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, or if no id has both a preferred and another response.
+        """
+        self._check_parameters()
+        data, labels = validate_data(self, X, y, dtype=list(FLOATS))
+        check_classification_targets(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) > 2:
+            raise ValueError(
+                f"Only binary classification is supported: y has {len(classes)} labels; expected "
+                "2, preferred or not."
+            )
+        weight = weights_of(sample_weight, len(data), data.dtype)
+        require_two_classes(self, classes, codes[weight > 0])
+        pairs = None
+        if pair_id is not None:
+            ids = column_or_1d(pair_id)
+            if len(ids) != len(data):
+                raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
+            pairs = _pairs(codes == 1, ids)
+        return self._fit(data, codes == 1, classes, pairs, weight)
+
+    def fit_pairs(
+        self,
+        chosen: ArrayLike,
+        rejected: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> COALAPreferenceHead:
+        """Fit on pairs of embeddings.
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Row ``k`` of both belongs to one prompt.
+        sample_weight : array-like, shape (n_pairs,), optional
+
+        Returns
+        -------
+        COALAPreferenceHead
+            The estimator itself; ``classes_`` is ``[0, 1]``.
+
+        Raises
+        ------
+        ValueError
+            If the two have different shapes, are empty or not finite.
+        """
+        self._check_parameters()
+        won = check_array(chosen, dtype=list(FLOATS), input_name="chosen")
+        lost = check_array(rejected, dtype=list(FLOATS), input_name="rejected")
+        if won.shape != lost.shape:
+            raise ValueError(
+                f"chosen has shape {won.shape} and rejected {lost.shape}; expected one row of each "
+                "for every pair."
+            )
+        data = validate_data(self, np.concatenate([won, lost]), dtype=list(FLOATS))
+        n = len(won)
+        pairs = np.column_stack([np.arange(n), np.arange(n) + n])
+        weight = weights_of(sample_weight, n, data.dtype)
+        return self._fit(
+            data, np.arange(2 * n) < n, np.array([0, 1]), pairs, np.sqrt(np.tile(weight, 2))
+        )
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Logit ``g`` of each response, shape (n_responses,)."""
+        return self.network_.forward(self._network_input(X))[:, 0]
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Label of each response on its own."""
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        r"""Probabilities :math:`(1 - \pi, \pi)`, shape (n_responses, 2)."""
+        positive = expit(self.decision_function(X))
+        return np.column_stack([1 - positive, positive])
+
+    def reward(self, X: ArrayLike) -> NDArray[np.floating]:
+        r"""Reward :math:`\beta \log \pi`, at most 0, shape (n_responses,)."""
+        return self._reward(self.decision_function(X))
+
+    def reward_margin(self, chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.floating]:
+        """Reward of each chosen minus that of its rejected response, shape (n_pairs,)."""
+        won, lost = self.reward(chosen), self.reward(rejected)
+        if won.shape != lost.shape:
+            raise ValueError(
+                f"chosen has {len(won)} rows and rejected {len(lost)}; expected equal numbers."
+            )
+        return won - lost
+
+    def _reward(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        return -self.beta * np.logaddexp(0, -logits)
+
+    def _fit(
+        self,
+        X: NDArray[np.floating],
+        preferred: NDArray[np.bool_],
+        classes: NDArray[Any],
+        pairs: NDArray[np.intp] | None,
+        weight: NDArray[np.floating],
+    ) -> COALAPreferenceHead:
+        if self.loss not in ("pairwise", "pointwise"):
+            raise ValueError(f"loss={self.loss!r}; expected 'pairwise' or 'pointwise'.")
+        signs = np.where(preferred, 1, -1).astype(X.dtype)
+        network, training = self._fit_network(X, signs[:, None], weight)
+
+        H = network.hidden(X)
+        # Hidden features at unit scale: the ridge then means the same for every embedding.
+        scale = np.sqrt(np.mean(H**2, axis=0)) if len(H) else np.ones(0)
+        scale = np.where(scale > 0, scale, 1).astype(X.dtype)
+        H = H / scale
+        theta = network.output_weights[:, 0] * scale
+        offset = network.output_bias[0]
+        if pairs is None:
+            chosen, rejected = H[preferred], H[~preferred]
+        else:
+            chosen, rejected = H[pairs[:, 0]], H[pairs[:, 1]]
+        if self.loss == "pairwise" and pairs is not None:
+            margins, omega = chosen - rejected, weight[pairs].prod(axis=1)
+        else:
+            # The output bias is one more feature, the constant.
+            H, chosen, rejected = add_bias(H), add_bias(chosen), add_bias(rejected)
+            theta, offset = np.append(theta, offset), X.dtype.type(0)
+            margins, omega = signs[:, None] * H, weight
+        with precision(X.dtype):
+            objective = CoalaObjective(
+                margins=jnp.asarray(margins),
+                weights=jnp.asarray((omega / omega.sum()).astype(X.dtype)),
+                beta=float(self.beta),
+                gamma=float(self.gamma),
+                ridge=float(self.ridge),
+                chosen=jnp.asarray(chosen),
+                rejected=jnp.asarray(rejected),
+                offset=float(offset),
+            )
+        second = solve(
+            objective,
+            AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter),
+            start=theta.astype(X.dtype),
+        )
+        theta = second.weights
+        if len(theta) > len(scale):
+            theta, offset = theta[:-1], theta[-1]
+        head = replace(
+            network,
+            output_weights=(theta / scale)[:, None].astype(X.dtype),
+            output_bias=np.array([offset], X.dtype),
+        )
+
+        self._set_fitted(head, training)
+        self.classes_ = classes
+        self.phase1_network_ = network
+        self.phase2_objective_ = second.objective
+        self.phase2_dual_bound_ = second.dual_bound
+        self.phase2_gap_ = second.gap
+        self.phase2_history_ = second.history
+        self._warn_unless_converged(training.result, phase=" (phase I)")
+        self._warn_unless_converged(second, phase=" (phase II)")
+        return self
+
+
+def _pairs(preferred: NDArray[np.bool_], pair_id: NDArray[Any]) -> NDArray[np.intp]:
+    """Row numbers (preferred, other) of every such couple that shares an id."""
+    rows = np.argsort(pair_id, kind="stable")
+    groups = np.split(rows, np.flatnonzero(pair_id[rows][1:] != pair_id[rows][:-1]) + 1)
+    found = [
+        np.stack(np.meshgrid(g[preferred[g]], g[~preferred[g]], indexing="ij"), -1).reshape(-1, 2)
+        for g in groups
+    ]
+    pairs = np.concatenate(found)
+    if len(pairs) == 0:
+        raise ValueError(
+            "no pair_id has both a preferred and another response, so no pair can be formed; give "
+            "the two responses to one prompt the same id, or leave pair_id out."
+        )
+    return pairs

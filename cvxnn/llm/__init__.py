@@ -1,0 +1,19 @@
+"""Frozen language models: embeddings of replies, candidates, and guidance by a reward head."""
+
+from __future__ import annotations
+
+from cvxnn.llm.cache import EmbeddingCache
+from cvxnn.llm.embeddings import Embedder, embed_responses
+from cvxnn.llm.generation import choose, generate_candidates, generate_greedy
+from cvxnn.llm.models import LanguageModel, load_model
+
+__all__ = [
+    "Embedder",
+    "EmbeddingCache",
+    "LanguageModel",
+    "choose",
+    "embed_responses",
+    "generate_candidates",
+    "generate_greedy",
+    "load_model",
+]

@@ -1,0 +1,180 @@
+"""Embeddings kept on disk between runs, in one SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+_APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
+_FORMAT = 1
+_BUSY_SECONDS = 60.0
+_CHUNK = 500  # keys per query, below SQLite's limit on bound variables
+
+_T = TypeVar("_T")
+
+
+class EmbeddingCache:
+    """A persistent map from keys to float32 vectors.
+
+    Every `put` is one transaction: an interrupted program leaves all earlier batches intact, and
+    two programs may use one file at a time (each waits up to a minute for the other). A key must
+    stand for the whole computation (model, settings, tokens); `Embedder` makes such keys.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; created, in an existing folder, when absent.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder of `path` does not exist.
+    ValueError
+        If the file is no embedding cache, is damaged, or was written in another format version;
+        delete it, or choose another name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with EmbeddingCache(":memory:") as cache:
+    ...     cache.put({b"key": np.ones(3, dtype=np.float32)})
+    ...     cache.get([b"key", b"other"])
+    {b'key': array([1., 1., 1.], dtype=float32)}
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if self.path != ":memory:" and not Path(self.path).absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"the folder of the embedding cache {self.path} does not exist; create it first"
+            )
+        # Autocommit mode: transactions are opened explicitly in _transaction.
+        self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            self._guard(self._open)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """Return the vectors of those keys that are present.
+
+        Parameters
+        ----------
+        keys : iterable of bytes
+
+        Returns
+        -------
+        dict from bytes to ndarray of shape (width,), float32
+        """
+        wanted = list(dict.fromkeys(keys))
+        found: dict[bytes, np.ndarray] = {}
+
+        def read() -> None:
+            for start in range(0, len(wanted), _CHUNK):
+                part = wanted[start : start + _CHUNK]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, value FROM embeddings WHERE key IN ({marks})"
+                for key, value in self._connection.execute(query, part):
+                    found[key] = np.frombuffer(value, dtype="<f4").astype(np.float32)
+
+        self._guard(read)
+        return found
+
+    def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        """Store vectors, in one transaction; a key that is present keeps its vector.
+
+        Parameters
+        ----------
+        vectors : mapping from bytes to ndarray of shape (width,)
+            Converted to float32.
+        """
+        rows = [(key, np.asarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
+
+        def write() -> None:
+            self._connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", rows)
+
+        self._guard(lambda: self._transaction(write))
+
+    def close(self) -> None:
+        """Close the file; the cache cannot be used afterwards."""
+        self._connection.close()
+
+    def __len__(self) -> int:
+        def count() -> int:
+            [n] = self._connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
+            return int(n)
+
+        return self._guard(count)
+
+    def __enter__(self) -> EmbeddingCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        if self._pragma("application_id") == 0 and self._n_tables() == 0:
+            self._transaction(self._create)
+        if self._pragma("application_id") != _APPLICATION_ID:
+            raise ValueError(
+                f"{self.path} is a database, but no embedding cache of cvxnn; choose another file"
+            )
+        version = self._pragma("user_version")
+        if version != _FORMAT:
+            raise ValueError(
+                f"the embedding cache {self.path} has format version {version}; this version of "
+                f"cvxnn reads {_FORMAT}: delete the file (it is rebuilt) or choose another name"
+            )
+        # SQLite may notice a file that was cut short only at the first missing page.
+        expected = self._pragma("page_count") * self._pragma("page_size")
+        if self.path != ":memory:" and os.path.getsize(self.path) < expected:
+            raise sqlite3.DatabaseError("the file is shorter than its header says")
+        self._connection.execute("SELECT key, value FROM embeddings LIMIT 1").fetchall()
+
+    def _create(self) -> None:
+        # Another process may have created the table while this one waited for the lock.
+        if self._n_tables() == 0:
+            self._connection.execute(
+                "CREATE TABLE embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+            )
+            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _n_tables(self) -> int:
+        return int(self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
+
+    def _transaction(self, body: Callable[[], None]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            body()
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _guard(self, action: Callable[[], _T]) -> _T:
+        """Run `action`; say which file is damaged if SQLite finds it so."""
+        try:
+            return action()
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
+            raise  # locked, disk full, closed: SQLite's own words are the best ones
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"{self.path} is not an embedding cache, or is damaged ({error}); delete the file "
+                "(it is rebuilt) or choose another name"
+            ) from error

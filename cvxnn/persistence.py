@@ -1,0 +1,211 @@
+"""Saving and loading fitted estimators: one safetensors file, no pickle, no code.
+
+Arrays are tensors of the file; everything else is JSON in its header. Loading reads numbers and
+strings only, and refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cvxnn.network import TwoLayerNetwork
+from cvxnn.solvers.cronos import Cronos
+
+FORMAT_VERSION = 1
+_HEADER = "cvxnn"
+_CLASSES = {
+    "ConvexReLUClassifier": "cvxnn.estimators.classifier",
+    "ConvexReLURegressor": "cvxnn.estimators.regressor",
+    "COALAPreferenceHead": "cvxnn.estimators.preference",
+}
+_NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+
+
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+        Fitted.
+    path : path-like
+        File to write, by convention ``*.safetensors``. It is written under a temporary name in
+        the same folder and renamed, so that an interrupted save leaves the old file whole.
+
+    Raises
+    ------
+    TypeError
+        For another class, or a parameter that JSON cannot hold (pass an integer as
+        ``random_state``).
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    name = type(estimator).__name__
+    if name not in _CLASSES or type(estimator).__module__ != _CLASSES[name]:
+        raise TypeError(f"cannot save a {name}; expected one of {sorted(_CLASSES)}.")
+    check_is_fitted(estimator)
+    tensors: dict[str, NDArray[Any]] = {}
+    attributes: dict[str, Any] = {}
+    for key, value in vars(estimator).items():
+        if key not in estimator.get_params(deep=False):
+            attributes[key] = _pack(key, value, tensors)
+    parameters = {key: _pack_parameter(key, v) for key, v in estimator.get_params(False).items()}
+    header = {
+        "format_version": FORMAT_VERSION,
+        "class": name,
+        "parameters": parameters,
+        "attributes": attributes,
+    }
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, allow_nan=True)})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read an estimator that :func:`save` wrote; its predictions are bit-identical.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, not of this format, of an unknown version or class, or holds
+        something unexpected. Nothing is executed before that is known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected one written by cvxnn.save.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); it may be truncated. "
+            "Save the estimator again."
+        ) from error
+    try:
+        header = json.loads(metadata[_HEADER])
+        version, name = header["format_version"], header["class"]
+        parameters, attributes = header["parameters"], header["attributes"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {version!r}; this cvxnn reads version {FORMAT_VERSION}. "
+            "Use the cvxnn that wrote the file, or save the estimator again."
+        )
+    if name not in _CLASSES:
+        raise ValueError(f"{path}: unknown class {name!r}; expected one of {sorted(_CLASSES)}.")
+    try:
+        cls = getattr(importlib.import_module(_CLASSES[name]), name)
+        estimator = cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
+        fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
+        _check_fitted(estimator, fitted)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the contents do not fit a {name} ({error}); the file was changed or damaged."
+        ) from error
+    vars(estimator).update(fitted)
+    return estimator
+
+
+def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
+    if isinstance(value, TwoLayerNetwork):
+        for part in _NETWORK_PARTS:
+            tensors[f"{key}.{part}"] = np.ascontiguousarray(getattr(value, part))
+        return {"network": key}
+    if isinstance(value, dict):
+        return {"dict": {k: _pack(f"{key}.{k}", v, tensors) for k, v in value.items()}}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        tensors[key] = np.ascontiguousarray(value)
+        return {"array": key}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "O" and not all(isinstance(v, str) for v in value):
+            raise TypeError(f"{key} holds Python objects; only numbers and strings can be saved.")
+        return {"strings": value.tolist(), "dtype": value.dtype.kind}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise TypeError(f"{key} is a {type(value).__name__}, which cannot be saved.")
+
+
+def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
+    ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
+    if kind == "network":
+        return TwoLayerNetwork(*(tensors[f"{value}.{part}"] for part in _NETWORK_PARTS))
+    if kind == "dict":
+        return {k: _unpack(v, tensors) for k, v in value.items()}
+    if kind == "array":
+        return tensors[value]
+    if kind == "strings":
+        return np.array(value, dtype=object if packed["dtype"] == "O" else str)
+    if kind == "value":
+        return value
+    raise ValueError(f"unknown entry {kind!r}")
+
+
+def _pack_parameter(key: str, value: Any) -> Any:
+    if isinstance(value, Cronos):
+        return {"Cronos": {k: _pack_parameter(k, v) for k, v in vars(value).items()}}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"parameter {key}={value!r} cannot be saved; use a number, a string or None "
+        "(for random_state, an integer)."
+    )
+
+
+def _unpack_parameter(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Cronos(**value["Cronos"])
+    return value
+
+
+def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
+    """Shapes that fit together, finite weights, and no name that would shadow a method."""
+    for name in fitted:
+        if not name.isidentifier() or hasattr(type(estimator), name):
+            raise ValueError(f"unexpected attribute {name!r}")
+    width = fitted["n_features_in_"]
+    networks = [value for value in fitted.values() if isinstance(value, TwoLayerNetwork)]
+    if not isinstance(fitted["network_"], TwoLayerNetwork):
+        raise ValueError("network_ is missing")
+    for network in networks:
+        m, c = network.output_weights.shape
+        shapes = (network.hidden_weights.shape, network.hidden_bias.shape)
+        if shapes != ((m, width), (m,)) or network.output_bias.shape != (c,):
+            raise ValueError("the shapes of the network do not fit together")
+        if not all(np.isfinite(getattr(network, part)).all() for part in _NETWORK_PARTS):
+            raise ValueError("the network has weights that are not finite")

@@ -1,0 +1,1 @@
+"""Preference data, objectives and metrics."""

@@ -1,0 +1,176 @@
+"""Linear systems of the ADMM u-update: conjugate gradient, preconditioners, the exact dual solve.
+
+Notation as in ``docs/theory.md``: ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs``; with
+``p = v + w`` and ``q = v - w`` the update splits into ``M p = b_v + b_w`` and
+``(I (x) M + (2/n) F0^T F0) q = b_v - b_w``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from cvxnn.operators import GatedOperator
+
+_Carry = tuple[Array, Array, Array, Array, Array]
+
+
+def pcg(
+    matvec: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
+    b: Array,
+    x0: Array,
+    tol: Array | float,
+    max_iter: int | Array,
+) -> tuple[Array, Array]:
+    """Preconditioned conjugate gradient on a batch of systems along the first axis.
+
+    Parameters
+    ----------
+    matvec, precondition : callable
+        Symmetric positive definite maps of arrays shaped like ``b``.
+    b, x0 : Array, shape (batch, ...)
+    tol : float
+        Stop when every system's residual norm is at most ``tol`` times its right-hand side's.
+    max_iter : int
+
+    Returns
+    -------
+    x : Array
+        Solutions.
+    n_iter : Array, a scalar integer
+        Iterations run.
+    """
+    axes = tuple(range(1, b.ndim))
+
+    def inner(left: Array, right: Array) -> Array:
+        return jnp.sum(left * right, axis=axes, keepdims=True)
+
+    target = tol**2 * inner(b, b)
+
+    def unfinished(carry: _Carry) -> Array:
+        _, r, _, _, k = carry
+        return jnp.any(inner(r, r) > target) & (k < max_iter)
+
+    def iterate(carry: _Carry) -> _Carry:
+        x, r, p, rz, k = carry
+        Ap = matvec(p)
+        curvature = inner(p, Ap)
+        # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0.
+        step = jnp.where(curvature > 0, rz / jnp.where(curvature > 0, curvature, 1), 0)
+        x, r = x + step * p, r - step * Ap
+        z = precondition(r)
+        rz_new = inner(r, z)
+        beta = jnp.where(rz > 0, rz_new / jnp.where(rz > 0, rz, 1), 0)
+        return x, r, z + beta * p, rz_new, k + 1
+
+    r0 = b - matvec(x0)
+    z0 = precondition(r0)
+    start = (x0, r0, z0, inner(r0, z0), jnp.zeros((), jnp.int32))
+    x, _, _, _, n_iter = jax.lax.while_loop(unfinished, iterate, start)
+    return x, n_iter
+
+
+def inverse_spd(A: Array) -> Array:
+    """Invert a positive definite matrix: one GEMM applies it to many blocks faster than solves."""
+    return cho_solve(cho_factor(A), jnp.eye(len(A), dtype=A.dtype))
+
+
+class MeanField(NamedTuple):
+    """Preconditioner of the q-system from expected pattern overlaps.
+
+    Random patterns overlap on a quarter of the rows, two equal ones on a half:
+    ``E[D_i D_j] = 1/4 + [i = j]/4``. Under that expectation the q-system is block diagonal in the
+    mean over patterns and the deviations from it, each one ``d x d`` matrix.
+    """
+
+    deviation: Array
+    mean: Array
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        centre = Q.mean(axis=1, keepdims=True)
+        return (Q - centre) @ self.deviation + centre @ self.mean
+
+
+class Block(NamedTuple):
+    """Preconditioner of the q-system that keeps ``I (x) M`` only."""
+
+    inverse: Array
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        return Q @ self.inverse
+
+
+class Nystrom(NamedTuple):
+    """Randomised Nystrom preconditioner of ``A + mu I`` (Frangella, Tropp & Udell, 2023).
+
+    ``basis`` has shape (N, rank) on flattened blocks; it approximates the top eigenspace of ``A``.
+    """
+
+    basis: Array
+    eigenvalues: Array
+    mu: Array
+
+    def apply(self, U: Array) -> Array:
+        """Apply to (n_outputs, ...) with N numbers an output."""
+        flat = U.reshape(U.shape[0], -1)
+        coefficients = flat @ self.basis
+        scale = (self.eigenvalues[-1] + self.mu) / (self.eigenvalues + self.mu)
+        return (flat + (coefficients * (scale - 1)) @ self.basis.T).reshape(U.shape)
+
+
+def nystrom(
+    matvec: Callable[[Array], Array],
+    shape: tuple[int, ...],
+    rank: int,
+    mu: Array | float,
+    key: Array,
+    dtype: jnp.dtype,
+) -> Nystrom:
+    """Sketch ``A`` with ``rank`` products; ``matvec`` maps (batch, ...) arrays of ``shape``."""
+    size = 1
+    for length in shape:
+        size *= length
+    test, _ = jnp.linalg.qr(jax.random.normal(key, (size, rank), dtype))
+    sketch = jax.lax.map(lambda column: matvec(column.reshape(1, *shape)).reshape(size), test.T).T
+    # A tiny shift keeps the small Cholesky positive definite; it is taken off again below.
+    shift = jnp.finfo(dtype).eps * jnp.linalg.norm(sketch) * size**0.5
+    sketch = sketch + shift * test
+    core = test.T @ sketch
+    chol = jnp.linalg.cholesky((core + core.T) / 2)
+    B = jax.scipy.linalg.solve_triangular(chol, sketch.T, lower=True).T
+    basis, singular, _ = jnp.linalg.svd(B, full_matrices=False)
+    return Nystrom(basis, jnp.maximum(singular**2 - shift, 0), jnp.asarray(mu, dtype))
+
+
+class Dual(NamedTuple):
+    """Exact solve of the q-system by Woodbury, with no inner iteration.
+
+    ``F0 (I (x) M)^-1 F0^T = (X M^-1 X^T) * (D D^T)``, elementwise: one n x n matrix.
+    """
+
+    inverse: Array
+    dual_inverse: Array
+
+    def solve(self, operator: GatedOperator, B: Array) -> Array:
+        """Solve for (n_outputs, P, d) right-hand sides."""
+        first = B @ self.inverse
+        inner = self.dual_inverse @ operator.forward_difference(first)
+        return first - operator.adjoint_difference(inner) @ self.inverse
+
+
+def dual(operator: GatedOperator, inverse: Array) -> Dual:
+    """Invert the n x n dual matrix; memory is four n x n arrays at the peak."""
+    X = operator.X
+    n = X.shape[0]
+    D = operator.mask.astype(X.dtype)
+    K = (X @ (inverse @ X.T)) * (D @ D.T)
+    # Triangular solves of one column crawl on a CPU; a product with the inverse does not.
+    return Dual(inverse, inverse_spd(K + (n / 2) * jnp.eye(n, dtype=X.dtype)))

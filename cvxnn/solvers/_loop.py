@@ -1,0 +1,242 @@
+"""The one loop that drives every solver: stopping, history, progress, the check for non-finite."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+
+class Status(enum.Enum):
+    """Why a solver stopped; ``remedy`` says what to do about it."""
+
+    CONVERGED = "converged"
+    MAX_ITER = "max_iter"
+    TIME_LIMIT = "time_limit"
+    NON_FINITE = "non_finite"
+
+    @property
+    def remedy(self) -> str:
+        """One sentence of advice; empty when the solver converged."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Status.CONVERGED: "",
+    Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
+    Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
+    Status.NON_FINITE: "A value overflowed: standardise X, use float64, or raise alpha.",
+}
+
+
+class Measurement(NamedTuple):
+    """What a solver reports of its state, all scalars."""
+
+    objective: Array
+    """Objective of the point that would be returned now."""
+    dual_bound: Array
+    """Largest lower bound of the optimum so far; minus infinity where there is none."""
+    stopping: Array
+    """The number that is compared with ``tol``."""
+    refresh: Array
+    """Whether parameters changed such that ``Solver.refresh`` has to run."""
+    details: dict[str, Array]
+    """Further columns of the history."""
+
+
+class Solver(Protocol):
+    """A frozen bundle of options; its work happens in pure functions of a state."""
+
+    @property
+    def tol(self) -> float:
+        """Target of ``Measurement.stopping``."""
+
+    @property
+    def max_iter(self) -> int:
+        """Most iterations."""
+
+    @property
+    def check_every(self) -> int:
+        """Iterations between two measurements."""
+
+    def accept(self, problem: Any) -> Any:
+        """Return the solver as it should run on this problem, or raise with the alternatives."""
+
+    def init(self, problem: Any, start: Any) -> Any:
+        """First state; ``refresh`` completes it."""
+
+    def refresh(self, problem: Any, state: Any) -> Any:
+        """Factorisations and step sizes, which outlast many iterations."""
+
+    def step(self, problem: Any, state: Any) -> Any:
+        """One iteration."""
+
+    def measure(self, problem: Any, state: Any) -> tuple[Any, Measurement]:
+        """Look at the state; may adapt parameters and keep the best point."""
+
+    def weights(self, state: Any) -> Array:
+        """Return the weights to report."""
+
+
+class Result(NamedTuple):
+    """What a solver found, on the host.
+
+    Attributes
+    ----------
+    weights : ndarray
+        The best point seen, of the shape the problem states.
+    objective : float
+        Objective of exactly these weights.
+    dual_bound : float
+        No point of the program has a lower objective (``-inf`` where no bound is known).
+    gap : float
+        Relative duality gap ``(objective - dual_bound) / |objective|``. A negative gap is good
+        news: the recovered network lies outside the sampled patterns and beats every one inside.
+    status : Status
+    n_iter : int
+    history : dict of ndarray
+        One entry per measurement: ``iteration``, ``time`` (seconds), ``objective``,
+        ``dual_bound``, ``stopping`` and columns of the solver's own.
+    """
+
+    weights: NDArray[np.floating]
+    objective: float
+    dual_bound: float
+    gap: float
+    status: Status
+    n_iter: int
+    history: dict[str, NDArray[np.floating]]
+
+
+Callback = Callable[[dict[str, float]], None]
+
+
+@contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """Scope in which JAX computes in ``dtype`` with full-precision products.
+
+    TensorFloat-32 products are too coarse for conjugate gradient and Cholesky.
+    """
+    with (
+        jax.enable_x64(np.dtype(dtype) == np.float64),
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
+
+
+def relative_gap(objective: float, bound: float) -> float:
+    """Duality gap in units of the objective; infinite where there is no bound."""
+    if not np.isfinite(bound):
+        return float("inf")
+    return (objective - bound) / max(abs(objective), np.finfo(np.float64).tiny)
+
+
+@jax.jit
+def _init(problem: Any, solver: Any, start: Any) -> Any:
+    return solver.init(problem, start)
+
+
+@partial(jax.jit, donate_argnums=(2,))
+def _refresh(problem: Any, solver: Any, state: Any) -> Any:
+    return solver.refresh(problem, state)
+
+
+@partial(jax.jit, donate_argnums=(2,))
+def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
+    state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
+    return solver.measure(problem, state)
+
+
+def solve(
+    problem: Any,
+    solver: Solver,
+    *,
+    start: Any = None,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+) -> Result:
+    """Solve a problem.
+
+    Parameters
+    ----------
+    problem : ConvexProgram or SmoothObjective
+    solver : Solver
+        Options; see ``cvxnn.solvers``. Other tolerances and strengths compile nothing; another
+        shape or dtype does.
+    start : array, optional
+        Weights to start from, of the problem's shape; zeros by default.
+    time_limit : float, optional
+        Seconds after which to stop at the next measurement; compilation counts.
+    callback : callable, optional
+        Called after each measurement with the newest row of the history as a dict of floats. To
+        interrupt, let it raise; the solver holds no files and leaves nothing behind.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the solver does not accept the problem; the message names those that do.
+    """
+    began = time.perf_counter()
+    dtype = jax.tree.leaves(problem)[0].dtype
+    with precision(dtype):
+        solver = solver.accept(problem)
+        # A copy, since the state is donated and may alias the start.
+        start = None if start is None else jnp.array(start, dtype)
+        state = _refresh(problem, solver, _init(problem, solver, start))
+        rows: list[dict[str, float]] = []
+        status, n_iter = Status.MAX_ITER, 0
+        while True:
+            n_steps = min(solver.check_every, solver.max_iter - n_iter)
+            state, measured = _advance(problem, solver, state, np.int32(n_steps))
+            n_iter += n_steps
+            m = jax.device_get(measured)
+            elapsed = time.perf_counter() - began
+            rows.append(
+                {
+                    "iteration": float(n_iter),
+                    "time": elapsed,
+                    "objective": float(m.objective),
+                    "dual_bound": float(m.dual_bound),
+                    "stopping": float(m.stopping),
+                    **{name: float(value) for name, value in m.details.items()},
+                }
+            )
+            if callback is not None:
+                callback(rows[-1])
+            if not np.isfinite(m.stopping):
+                status = Status.NON_FINITE
+                break
+            if m.stopping <= solver.tol:
+                status = Status.CONVERGED
+                break
+            if n_iter >= solver.max_iter:
+                break
+            if time_limit is not None and elapsed > time_limit:
+                status = Status.TIME_LIMIT
+                break
+            if m.refresh:
+                state = _refresh(problem, solver, state)
+        weights = np.asarray(solver.weights(state))
+    objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
+    return Result(
+        weights=weights,
+        objective=objective,
+        dual_bound=bound,
+        gap=relative_gap(objective, bound),
+        status=status,
+        n_iter=n_iter,
+        history={name: np.array([row[name] for row in rows]) for name in rows[0]},
+    )

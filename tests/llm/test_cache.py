@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvxnn.llm import EmbeddingCache
+
+
+def vectors(n: int, start: int = 0) -> dict[bytes, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {b"%d" % (start + i): rng.normal(size=8).astype(np.float32) for i in range(n)}
+
+
+def test_vectors_come_back_bit_for_bit_after_reopening(tmp_path: Path) -> None:
+    stored = vectors(1200)  # more than one query's worth
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        cache.put(stored)
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        found = cache.get([*stored, b"absent"])
+        assert len(cache) == len(stored)
+    assert found.keys() == stored.keys()
+    for key, vector in stored.items():
+        assert found[key].dtype == np.float32
+        np.testing.assert_array_equal(found[key], vector)
+
+
+def test_first_vector_of_a_key_stays(tmp_path: Path) -> None:
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        cache.put({b"k": np.ones(2)})
+        cache.put({b"k": np.zeros(2)})
+        np.testing.assert_array_equal(cache.get([b"k"])[b"k"], [1.0, 1.0])
+
+
+def test_failed_put_stores_nothing(tmp_path: Path) -> None:
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        with pytest.raises(sqlite3.Error):
+            cache.put({b"good": np.ones(2), object(): np.ones(2)})  # type: ignore[dict-item]
+        assert len(cache) == 0
+        cache.put({b"good": np.ones(2)})
+        assert len(cache) == 1
+
+
+def test_two_writers_on_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    errors: list[BaseException] = []
+
+    def write(start: int) -> None:
+        try:
+            with EmbeddingCache(path) as cache:  # creation races as well
+                for i in range(20):
+                    cache.put(vectors(3, start + 10 * i))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(1000 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with EmbeddingCache(path) as cache:
+        assert len(cache) == 4 * 20 * 3
+
+
+def test_files_that_are_no_cache(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to look like one at first glance " * 30)
+    with pytest.raises(ValueError, match=r"notes\.txt is not an embedding cache"):
+        EmbeddingCache(text)
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE stock (item TEXT)")
+    connection.close()
+    with pytest.raises(ValueError, match=r"other\.sqlite is a database, but no embedding cache"):
+        EmbeddingCache(other)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        EmbeddingCache(tmp_path / "absent" / "c.sqlite")
+
+
+def test_other_format_version(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    EmbeddingCache(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ValueError, match="format version 99"):
+        EmbeddingCache(path)
+
+
+@settings(max_examples=30)
+@given(fraction=st.floats(0.001, 0.999))
+def test_truncated_file_is_reported(
+    tmp_path_factory: pytest.TempPathFactory, fraction: float
+) -> None:
+    path = tmp_path_factory.mktemp("cache") / "c.sqlite"
+    with EmbeddingCache(path) as cache:
+        cache.put(vectors(200))
+    data = path.read_bytes()
+    path.write_bytes(data[: max(1, int(fraction * len(data)))])
+    with pytest.raises(ValueError, match=r"c\.sqlite is not an embedding cache, or is damaged"):
+        EmbeddingCache(path)

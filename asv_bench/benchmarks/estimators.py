@@ -1,0 +1,77 @@
+"""Estimators: time, peak memory, test score and certificate."""
+
+import warnings
+
+from sklearn.datasets import load_breast_cancer, load_digits, make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+
+from cvxnn import ConvexReLUClassifier
+
+
+def embeddings_like():
+    """6,000 x 384 in float32, the shape of sentence embeddings of a small corpus."""
+    X, y = make_classification(
+        8000, 384, n_informative=60, n_redundant=100, n_clusters_per_class=4, random_state=0
+    )
+    return X.astype("float32"), y
+
+
+DATA = {
+    "breast_cancer": lambda: load_breast_cancer(return_X_y=True),
+    "digits": lambda: load_digits(return_X_y=True),
+    "embeddings_6000x384": embeddings_like,
+}
+
+
+class Classifier:
+    params = (list(DATA), ["local", "gaussian"])
+    param_names = ("data", "patterns")
+    timeout = 600
+    number = 1
+    repeat = 3
+
+    def setup(self, data, patterns):
+        X, y = DATA[data]()
+        self.X, self.X_test, self.y, self.y_test = train_test_split(
+            X, y, test_size=0.25, random_state=0
+        )
+        alpha = 3e-3 if data.startswith("embeddings") else 1e-3
+        self.model = ConvexReLUClassifier(alpha, patterns=patterns, random_state=0)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        self.model.fit(self.X, self.y)
+
+    def time_fit(self, data, patterns):
+        self.model.fit(self.X, self.y)
+
+    def peakmem_fit(self, data, patterns):
+        self.model.fit(self.X, self.y)
+
+    def time_predict(self, data, patterns):
+        self.model.predict(self.X)
+
+    def track_test_score(self, data, patterns):
+        return self.model.score(self.X_test, self.y_test)
+
+    def track_gap(self, data, patterns):
+        return self.model.gap_
+
+    def track_objective(self, data, patterns):
+        return self.model.objective_
+
+
+class Start:
+    """What a user waits for before the first result: import, and the first fit in a process."""
+
+    def timeraw_import(self):
+        return "import cvxnn"
+
+    def timeraw_import_estimator(self):
+        return "from cvxnn import ConvexReLUClassifier"
+
+    def timeraw_first_fit(self):
+        return """
+        from sklearn.datasets import load_breast_cancer
+        from cvxnn import ConvexReLUClassifier
+        ConvexReLUClassifier(random_state=0).fit(*load_breast_cancer(return_X_y=True))
+        """

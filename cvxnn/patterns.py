@@ -122,7 +122,7 @@ def sample(
     Raises
     ------
     ValueError
-        If ``n_patterns < 1``, the source is unknown, or no row of ``X`` differs from zero.
+        If ``n_patterns < 1``, the source is unknown, or ``X`` has no rows.
 
     Examples
     --------
@@ -136,18 +136,17 @@ def sample(
         raise ValueError(f"n_patterns={n_patterns}; expected at least 1.")
     if source not in ("gaussian", "data"):
         raise ValueError(f"source={source!r}; expected 'gaussian' or 'data'.")
+    if len(X) == 0:
+        raise ValueError("X has no rows; expected at least one.")
     rng = check_random_state(random_state)
-    found: ActivationPatterns | None = None
+    gates = np.empty((0, X.shape[1] + bias), X.dtype)
     for _ in range(_MAX_DRAWS_PER_PATTERN):
-        gates = _draw(X, n_patterns, source, bias, rng)
-        if found is not None:
-            gates = np.concatenate([found.gates, gates])
+        gates = np.concatenate([gates, _draw(X, n_patterns, source, bias, rng)])
         found = from_gates(X, gates, bias=bias)
         if len(found) >= n_patterns:
-            return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
-    if found is None or len(found) == 0:
-        raise ValueError("no gate is open on any row: X has no rows.")
-    return found
+            break
+        gates = found.gates
+    return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
 
 
 def _draw(

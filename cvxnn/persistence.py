@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.solvers.cronos import Cronos
@@ -27,6 +27,12 @@ _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
     "ConvexReLURegressor": "cvxnn.estimators.regressor",
     "COALAPreferenceHead": "cvxnn.estimators.preference",
+}
+# What a prediction needs besides.
+_NEEDED = {
+    "ConvexReLUClassifier": {"network_", "n_features_in_", "classes_", "temperature_"},
+    "ConvexReLURegressor": {"network_", "n_features_in_", "_y_ndim"},
+    "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 
@@ -69,13 +75,14 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "attributes": attributes,
     }
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    content = to_bytes(tensors, metadata={_HEADER: json.dumps(header, allow_nan=True)})
+    # Neither tempfile nor safetensors gives a new file the usual permissions.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        save_file(tensors, temporary, metadata={_HEADER: json.dumps(header, allow_nan=True)})
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -114,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         header = json.loads(metadata[_HEADER])
         version, name = header["format_version"], header["class"]
         parameters, attributes = header["parameters"], header["attributes"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save."
         ) from error
@@ -123,14 +130,14 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{path}: format version {version!r}; this cvxnn reads version {FORMAT_VERSION}. "
             "Use the cvxnn that wrote the file, or save the estimator again."
         )
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"{path}: unknown class {name!r}; expected one of {sorted(_CLASSES)}.")
     try:
         cls = getattr(importlib.import_module(_CLASSES[name]), name)
         estimator = cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
         fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
         _check_fitted(estimator, fitted)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: the contents do not fit a {name} ({error}); the file was changed or damaged."
         ) from error
@@ -194,15 +201,26 @@ def _unpack_parameter(value: Any) -> Any:
 
 
 def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
-    """Shapes that fit together, finite weights, and no name that would shadow a method."""
+    """All a prediction needs, in shapes that fit, and no name that would shadow a method."""
     for name in fitted:
         if not name.isidentifier() or hasattr(type(estimator), name):
             raise ValueError(f"unexpected attribute {name!r}")
-    width = fitted["n_features_in_"]
+    missing = _NEEDED[type(estimator).__name__] - fitted.keys()
+    if missing:
+        raise ValueError(f"{sorted(missing)} missing")
+    width, n_outputs = fitted["n_features_in_"], fitted["network_"].n_outputs
+    if "classes_" in fitted and len(fitted["classes_"]) != max(n_outputs, 2):
+        raise ValueError(f"{len(fitted['classes_'])} classes for {n_outputs} outputs")
+    if not 0 < fitted.get("temperature_", 1.0) < np.inf:
+        raise ValueError(f"temperature_ is {fitted['temperature_']}")
+    if fitted.get("_y_ndim", 2) != 2 and (fitted["_y_ndim"], n_outputs) != (1, 1):
+        raise ValueError(f"targets of {fitted['_y_ndim']} dimensions for {n_outputs} outputs")
+    if len(fitted.get("feature_names_in_", range(width))) != width:
+        raise ValueError(f"feature_names_in_ does not name {width} features")
     networks = [value for value in fitted.values() if isinstance(value, TwoLayerNetwork)]
-    if not isinstance(fitted["network_"], TwoLayerNetwork):
-        raise ValueError("network_ is missing")
     for network in networks:
+        if {getattr(network, part).dtype.name for part in _NETWORK_PARTS} - {"float32", "float64"}:
+            raise ValueError("the network has weights that are not floating-point numbers")
         m, c = network.output_weights.shape
         shapes = (network.hidden_weights.shape, network.hidden_bias.shape)
         if shapes != ((m, width), (m,)) or network.output_bias.shape != (c,):

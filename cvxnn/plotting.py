@@ -93,6 +93,10 @@ class RewardMarginDisplay:
         if (margins is None) == (history is None):
             raise ValueError("give either margins or history.")
         self.margins = None if margins is None else np.asarray(margins, float)
+        if self.margins is not None and (self.margins.ndim != 1 or self.margins.size == 0):
+            raise ValueError(
+                f"margins has shape {self.margins.shape}; expected (n_pairs,) with at least 1 pair."
+            )
         self.history = history
 
     @classmethod
@@ -104,6 +108,10 @@ class RewardMarginDisplay:
         head : fitted COALAPreferenceHead
         ax : matplotlib Axes, optional
         """
+        if not hasattr(type(head), "reward_margin"):
+            raise TypeError(
+                f"{type(head).__name__} has no rewards; expected a COALAPreferenceHead."
+            )
         check_is_fitted(head)
         return cls(history=head.phase2_history_).plot(ax=ax)
 

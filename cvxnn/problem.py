@@ -110,7 +110,7 @@ class ConvexProgram:
         Returns
         -------
         Array, a scalar
-            The bound; at least the value at residual 0.
+            The bound; minus infinity for a residual outside the domain of the conjugate.
         """
         n = self.y.shape[0]
         slope = self.operator.adjoint(residual) / n + cone_term

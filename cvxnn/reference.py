@@ -11,6 +11,7 @@ import numpy as np
 
 from cvxnn._extras import require
 from cvxnn.losses import LogisticLoss, SquaredLoss
+from cvxnn.penalties import NeuronGroupLasso
 from cvxnn.problem import ConvexProgram
 from cvxnn.solvers._loop import Result, Status, precision, relative_gap
 
@@ -39,9 +40,11 @@ def solve(problem: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -
     ImportError
         If CVXPY is missing: ``pip install "cvxnn[test]"``.
     TypeError
-        For another loss.
+        For another loss or penalty.
     """
     cp = require("cvxpy", extra="test")
+    if not isinstance(problem.penalty, NeuronGroupLasso):
+        raise TypeError(f"reference.solve knows NeuronGroupLasso, not {problem.penalty!r}.")
     began = time.perf_counter()
     X = np.asarray(problem.operator.X, np.float64)
     mask = np.asarray(problem.operator.mask)
@@ -87,9 +90,11 @@ def solve(problem: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -
         status=Status.CONVERGED if status == "optimal" else Status.MAX_ITER,
         n_iter=0,
         history={
+            "iteration": np.zeros(1),
             "time": np.array([time.perf_counter() - began]),
             "objective": np.array([objective]),
             "dual_bound": np.array([bound]),
+            "stopping": np.array([gap]),
             "violation": np.array([violation]),
         },
     )

@@ -29,11 +29,14 @@ class Training(NamedTuple):
         The patterns of the program that was solved.
     local_objective : float
         Network objective of the locally trained proposal; ``inf`` where there was none.
+    flops : float
+        Floating-point operations of the proposal and the solver.
     """
 
     result: Result
     patterns: patterns.ActivationPatterns
     local_objective: float
+    flops: float
 
 
 def train(
@@ -95,7 +98,11 @@ def train(
         if local_weights is not None:
             padded = np.pad(local_weights, ((0, 0), (0, 0), (0, padding), (0, 0)))
             local_objective = float(program.evaluate(jnp.asarray(padded)).network_objective)
-    result = solve(program, solver or Cronos(), callback=callback)
+    solver = solver or Cronos()
+    result = solve(program, solver, callback=callback)
+    flops = solver.flops(program, result)
+    if source == "local":
+        flops += local_search.flops(X.shape, n_patterns)
     result = result._replace(weights=result.weights[:, :, : len(found)])
     if local_objective < result.objective and local_weights is not None:
         result = result._replace(
@@ -103,4 +110,4 @@ def train(
             objective=local_objective,
             gap=relative_gap(local_objective, result.dual_bound),
         )
-    return Training(result, found, local_objective)
+    return Training(result, found, local_objective, flops)

@@ -11,7 +11,6 @@ import cvxnn
 # the files that it gathers.
 LAYERS = [
     "cvxnn._extras",
-    "cvxnn._progress",
     "cvxnn.patterns",
     "cvxnn.operators",
     "cvxnn.losses",
@@ -24,7 +23,8 @@ LAYERS = [
     "cvxnn.solvers.accelerated_gradient",
     "cvxnn.solvers",
     "cvxnn.reference",
-    "cvxnn.adaptive",
+    "cvxnn.local_search",
+    "cvxnn.training",
     "cvxnn.estimators._base",
     "cvxnn.estimators.classifier",
     "cvxnn.estimators.regressor",
@@ -36,13 +36,13 @@ LAYERS = [
     "cvxnn.estimators.preference",
     "cvxnn.estimators",
     "cvxnn.llm.models",
+    "cvxnn.llm.packing",
     "cvxnn.llm.cache",
     "cvxnn.llm.embeddings",
     "cvxnn.llm.generation",
     "cvxnn.llm",
-    "cvxnn.plotting",
     "cvxnn.persistence",
-    "cvxnn.cli",
+    "cvxnn.plotting",
     "cvxnn",
 ]
 
@@ -83,6 +83,8 @@ def test_layers_name_each_module_once():
     assert len(LAYERS) == len(set(LAYERS))
     unplaced = sorted(MODULES.keys() - set(LAYERS))
     assert not unplaced, f"give these modules a place in LAYERS of this file: {unplaced}"
+    gone = sorted(set(LAYERS) - MODULES.keys())
+    assert not gone, f"LAYERS names modules that do not exist: {gone}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.patterns import add_bias
-from cvxnn.solvers._loop import Callback, Status
+from cvxnn.solvers._loop import Callback, Result, Status
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.training import Training, train
 
@@ -47,27 +47,44 @@ class Scaling(NamedTuple):
         standardize: bool,
         fit_intercept: bool,
     ) -> Scaling:
-        """Measure the data; constant columns keep scale 1."""
+        """Measure the data; constant columns keep scale 1.
+
+        Raises
+        ------
+        ValueError
+            If a mean or a standard deviation is beyond the range of the dtype.
+        """
         d, dtype = X.shape[1], X.dtype
         x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
-        if standardize:
-            mean = np.average(X, axis=0, weights=weight)
-            spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
-            # Rounding alone leaves a spread of about eps times the mean on constant columns.
-            constant = spread <= 10 * np.finfo(dtype).eps * np.abs(mean)
-            x_scale = np.where(constant, 1, spread).astype(dtype)
-            if fit_intercept:
-                x_mean = mean.astype(dtype)
-            else:
-                rms = np.sqrt(np.average(X**2, axis=0, weights=weight))
-                x_scale = np.where(rms > 0, rms, 1).astype(dtype)
-            x_scale = x_scale * dtype.type(np.sqrt(d))
-        y_mean = np.zeros(y.shape[1], dtype)
-        if fit_intercept:
-            y_mean = np.average(y, axis=0, weights=weight).astype(dtype)
-        y_scale = np.sqrt(np.average((y - y_mean) ** 2, axis=0, weights=weight)).astype(dtype)
-        flat = y_scale <= 10 * np.finfo(dtype).eps * np.abs(y_mean)
-        return cls(x_mean, x_scale, y_mean, np.where(flat, 1, y_scale).astype(dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            if standardize:
+                x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
+                x_scale = x_scale * dtype.type(np.sqrt(d))
+            y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
+        scaling = cls(x_mean, x_scale, y_mean, y_scale)
+        if not all(np.isfinite(part).all() for part in scaling):
+            raise ValueError(
+                f"X or y holds values too large for {dtype}; rescale them or pass X as float64."
+            )
+        return scaling
+
+
+def _mean_and_scale(
+    values: NDArray[np.floating], weight: NDArray[np.floating], *, centre: bool
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Mean (0 unless ``centre``) of each column and root mean square of what is left."""
+    dtype = values.dtype
+    mean = np.zeros(values.shape[1], dtype)
+    if centre:
+        mean = np.average(values, axis=0, weights=weight).astype(dtype)
+    rest = values - mean
+    # Squares of the bare values could overflow or vanish.
+    peak = np.abs(rest).max(axis=0)
+    peak = np.where(peak == 0, 1, peak)
+    scale = peak * np.sqrt(np.average((rest / peak) ** 2, axis=0, weights=weight))
+    # Rounding alone leaves a spread of about eps times the mean on constant columns.
+    constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
+    return mean, np.where(constant, 1, scale).astype(dtype)
 
 
 def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
@@ -80,9 +97,7 @@ def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[n
             f"sample_weight has shape {weight.shape}; expected ({n_samples},), one for each row."
         )
     if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
-        raise ValueError(
-            "sample_weight must be finite and non-negative, with at least one positive entry."
-        )
+        raise ValueError("sample_weight must be finite and non-negative, and not zero everywhere.")
     return weight
 
 
@@ -92,7 +107,7 @@ def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np
     if len(present) < 2:
         raise ValueError(
             f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
-            f"one class: {classes[present[0]]!r}."
+            f"one class: {classes.tolist()[present[0]]!r}."
         )
 
 
@@ -152,6 +167,7 @@ class ConvexReLUBase(BaseEstimator):
                 random_state=self.random_state,
                 callback=callback,
             )
+        self._require_finite(training.result)
         network = recover(training.result.weights, bias=self.fit_intercept, tol=1e-6)
         return fold_scaling(network, *scaling), training
 
@@ -165,21 +181,26 @@ class ConvexReLUBase(BaseEstimator):
         self.gap_ = result.gap
         self.history_ = result.history
         self.n_patterns_ = len(training.patterns)
+        self.flops_ = training.flops
 
-    def _warn_unless_converged(self, result: Any, *, phase: str = "") -> None:
-        if result.status is Status.CONVERGED:
-            return
-        if result.status is Status.NON_FINITE and not np.isfinite(result.objective):
+    def _require_finite(self, result: Result, *, phase: str = "") -> None:
+        if not np.isfinite(result.objective):
             raise FloatingPointError(
                 f"{type(self).__name__}{phase} met a value that is not finite before any usable "
-                f"network was found. {result.status.remedy}"
+                f"network was found. {Status.NON_FINITE.remedy}"
             )
+
+    def _warn_unless_converged(
+        self, result: Result, *, phase: str = "", stacklevel: int = 3
+    ) -> None:
+        if result.status is Status.CONVERGED:
+            return
         warnings.warn(
             f"{type(self).__name__}{phase} stopped after {result.n_iter} iterations "
             f"({result.status.value}) at a relative duality gap of {result.gap:.1e}. "
             f"{result.status.remedy}",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
     def _network_input(self, X: Any) -> NDArray[np.floating]:
@@ -189,6 +210,18 @@ class ConvexReLUBase(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         """Whether ``fit`` has come to its end."""
         return hasattr(self, "network_")
+
+
+@contextmanager
+def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
+    """Give the estimator its attributes back if the block fails or is interrupted."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sklearn.utils.validation import validate_data
 from cvxnn.estimators._base import (
     FLOATS,
     ConvexReLUBase,
+    all_or_nothing,
     require_two_classes,
     weights_of,
 )
@@ -63,6 +64,8 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         network with the given patterns.
     history_ : dict of ndarray
         One entry per measurement.
+    flops_ : float
+        Floating-point operations of the fit, dense products only.
     n_iter_ : int
     n_patterns_ : int
         Distinct patterns used.
@@ -132,18 +135,19 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             For bad parameters or data; the message says what to change.
         """
         self._check_parameters()
-        data, labels = validate_data(self, X, y, dtype=list(FLOATS))
-        check_classification_targets(labels)
-        classes, codes = np.unique(labels, return_inverse=True)
-        weight = weights_of(sample_weight, len(data), data.dtype)
-        require_two_classes(self, classes, codes[weight > 0])
-        indicator = np.where(codes[:, None] == np.arange(len(classes)), 1.0, -1.0)
-        targets = (indicator[:, 1:] if len(classes) == 2 else indicator).astype(data.dtype)
-        network, training = self._fit_network(data, targets, weight)
-        self._set_fitted(network, training)
-        self.classes_ = classes
-        self.temperature_ = _temperature(self._decision(data), codes, weight)
-        self._warn_unless_converged(training.result)
+        with all_or_nothing(self):
+            data, labels = validate_data(self, X, y, dtype=list(FLOATS))
+            check_classification_targets(labels)
+            classes, codes = np.unique(labels, return_inverse=True)
+            weight = weights_of(sample_weight, len(data), data.dtype)
+            require_two_classes(self, classes, codes[weight > 0])
+            indicator = np.where(codes[:, None] == np.arange(len(classes)), 1.0, -1.0)
+            targets = (indicator[:, 1:] if len(classes) == 2 else indicator).astype(data.dtype)
+            network, training = self._fit_network(data, targets, weight)
+            self._set_fitted(network, training)
+            self.classes_ = classes
+            self.temperature_ = _temperature(self._decision(data), codes, weight)
+            self._warn_unless_converged(training.result)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -190,4 +194,5 @@ def _temperature(
     def loss(log_scale: float) -> float:
         return -float(weight @ (targets * log_softmax(np.exp(log_scale) * scores, axis=1)).sum(1))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 6), method="bounded").x))
+    best = minimize_scalar(loss, bounds=(-3, 6), method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(best.x))

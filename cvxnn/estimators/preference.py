@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from cvxnn.estimators._base import (
     FLOATS,
     ConvexReLUBase,
+    all_or_nothing,
     require_two_classes,
     weights_of,
 )
@@ -85,6 +87,8 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         Phase II, with ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
         ``rewards/accuracies`` of the training data at each measurement (the last two only with
         pairs).
+    flops_, phase2_flops_ : float
+        Floating-point operations of the two phases, dense products only.
     n_iter_ : int
     status_ : str
 
@@ -172,23 +176,27 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             For bad parameters or data, or if no id has both a preferred and another response.
         """
         self._check_parameters()
-        data, labels = validate_data(self, X, y, dtype=list(FLOATS))
-        check_classification_targets(labels)
-        classes, codes = np.unique(labels, return_inverse=True)
-        if len(classes) > 2:
-            raise ValueError(
-                f"Only binary classification is supported: y has {len(classes)} labels; expected "
-                "2, preferred or not."
-            )
-        weight = weights_of(sample_weight, len(data), data.dtype)
-        require_two_classes(self, classes, codes[weight > 0])
-        pairs = None
-        if pair_id is not None:
-            ids = column_or_1d(pair_id)
-            if len(ids) != len(data):
-                raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
-            pairs = _pairs(codes == 1, ids)
-        return self._fit(data, codes == 1, classes, pairs, weight)
+        with all_or_nothing(self):
+            data, labels = validate_data(self, X, y, dtype=list(FLOATS))
+            check_classification_targets(labels)
+            classes, codes = np.unique(labels, return_inverse=True)
+            if len(classes) > 2:
+                raise ValueError(
+                    "Only binary classification is supported. The type of the target is "
+                    f"multiclass, {len(classes)} labels; expected 2, preferred or not."
+                )
+            weight = weights_of(sample_weight, len(data), data.dtype)
+            keep = weight > 0
+            require_two_classes(self, classes, codes[keep])
+            preferred, pairs, pair_weight = codes[keep] == 1, None, None
+            if pair_id is not None:
+                ids = column_or_1d(pair_id)
+                if len(ids) != len(data):
+                    raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
+                pairs = _pairs(preferred, ids[keep])
+                pair_weight = weight[keep][pairs].prod(axis=1)
+            self._fit(data[keep], preferred, classes, weight[keep], pairs, pair_weight)
+        return self
 
     def fit_pairs(
         self,
@@ -203,6 +211,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         chosen, rejected : array-like, shape (n_pairs, n_features)
             Row ``k`` of both belongs to one prompt.
         sample_weight : array-like, shape (n_pairs,), optional
+            Non-negative weights; an integer weight equals repetition of the pair.
 
         Returns
         -------
@@ -215,28 +224,37 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             If the two have different shapes, are empty or not finite.
         """
         self._check_parameters()
-        won = check_array(chosen, dtype=list(FLOATS), input_name="chosen")
-        lost = check_array(rejected, dtype=list(FLOATS), input_name="rejected")
-        if won.shape != lost.shape:
+        if np.shape(chosen) != np.shape(rejected):
             raise ValueError(
-                f"chosen has shape {won.shape} and rejected {lost.shape}; expected one row of each "
-                "for every pair."
+                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
+                "one row of each for every pair."
             )
-        data = validate_data(self, np.concatenate([won, lost]), dtype=list(FLOATS))
-        n = len(won)
-        pairs = np.column_stack([np.arange(n), np.arange(n) + n])
-        weight = weights_of(sample_weight, n, data.dtype)
-        return self._fit(
-            data, np.arange(2 * n) < n, np.array([0, 1]), pairs, np.sqrt(np.tile(weight, 2))
-        )
+        with all_or_nothing(self):
+            won = validate_data(self, chosen, dtype=list(FLOATS))
+            lost = validate_data(self, rejected, dtype=list(FLOATS), reset=False)
+            weight = weights_of(sample_weight, len(won), won.dtype)
+            keep = weight > 0
+            data, n = np.concatenate([won[keep], lost[keep]]), int(keep.sum())
+            pairs = np.column_stack([np.arange(n), np.arange(n) + n])
+            self._fit(
+                data,
+                np.arange(2 * n) < n,
+                np.array([0, 1]),
+                np.tile(weight[keep], 2),
+                pairs,
+                weight[keep],
+            )
+        return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Logit ``g`` of each response, shape (n_responses,)."""
-        return self.network_.forward(self._network_input(X))[:, 0]
+        data = self._network_input(X)
+        return self.network_.forward(data)[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Label of each response on its own."""
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        preferred = self.decision_function(X) > 0
+        return self.classes_[preferred.astype(int)]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Probabilities :math:`(1 - \pi, \pi)`, shape (n_responses, 2)."""
@@ -256,6 +274,12 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             )
         return won - lost
 
+    def __sklearn_tags__(self) -> Tags:
+        """Two labels only."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
     def _reward(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
         return -self.beta * np.logaddexp(0, -logits)
 
@@ -264,9 +288,11 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         X: NDArray[np.floating],
         preferred: NDArray[np.bool_],
         classes: NDArray[Any],
-        pairs: NDArray[np.intp] | None,
         weight: NDArray[np.floating],
-    ) -> COALAPreferenceHead:
+        pairs: NDArray[np.intp] | None,
+        pair_weight: NDArray[np.floating] | None,
+    ) -> None:
+        """Both phases, on rows of positive weight."""
         if self.loss not in ("pairwise", "pointwise"):
             raise ValueError(f"loss={self.loss!r}; expected 'pairwise' or 'pointwise'.")
         signs = np.where(preferred, 1, -1).astype(X.dtype)
@@ -274,21 +300,25 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
 
         H = network.hidden(X)
         # Hidden features at unit scale: the ridge then means the same for every embedding.
-        scale = np.sqrt(np.mean(H**2, axis=0)) if len(H) else np.ones(0)
+        scale = np.sqrt(np.average(H**2, axis=0, weights=weight))
         scale = np.where(scale > 0, scale, 1).astype(X.dtype)
         H = H / scale
         theta = network.output_weights[:, 0] * scale
-        offset = network.output_bias[0]
+        pairwise = self.loss == "pairwise" and pairs is not None
+        if pairwise:
+            # Pairs leave the level of the logits free: let them average 0 over the responses.
+            centre = np.average(H, axis=0, weights=weight).astype(X.dtype)
+            H = H - centre
+        else:
+            # The output bias is one more feature, the constant.
+            H, theta = add_bias(H), np.append(theta, network.output_bias)
         if pairs is None:
             chosen, rejected = H[preferred], H[~preferred]
         else:
             chosen, rejected = H[pairs[:, 0]], H[pairs[:, 1]]
-        if self.loss == "pairwise" and pairs is not None:
-            margins, omega = chosen - rejected, weight[pairs].prod(axis=1)
+        if pairwise:
+            margins, omega = chosen - rejected, np.asarray(pair_weight)
         else:
-            # The output bias is one more feature, the constant.
-            H, chosen, rejected = add_bias(H), add_bias(chosen), add_bias(rejected)
-            theta, offset = np.append(theta, offset), X.dtype.type(0)
             margins, omega = signs[:, None] * H, weight
         with precision(X.dtype):
             objective = CoalaObjective(
@@ -299,15 +329,18 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
                 ridge=float(self.ridge),
                 chosen=jnp.asarray(chosen),
                 rejected=jnp.asarray(rejected),
-                offset=float(offset),
             )
         second = solve(
             objective,
-            AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter),
+            # Iterations are cheap: measure each, so that the history has its reward margins.
+            AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter, check_every=1),
             start=theta.astype(X.dtype),
         )
+        self._require_finite(second, phase=" (phase II)")
         theta = second.weights
-        if len(theta) > len(scale):
+        if pairwise:
+            offset = -(theta @ centre)
+        else:
             theta, offset = theta[:-1], theta[-1]
         head = replace(
             network,
@@ -322,9 +355,9 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         self.phase2_dual_bound_ = second.dual_bound
         self.phase2_gap_ = second.gap
         self.phase2_history_ = second.history
-        self._warn_unless_converged(training.result, phase=" (phase I)")
-        self._warn_unless_converged(second, phase=" (phase II)")
-        return self
+        self.phase2_flops_ = 4.0 * margins.size * (second.n_iter + len(second.history["time"]))
+        self._warn_unless_converged(training.result, phase=" (phase I)", stacklevel=4)
+        self._warn_unless_converged(second, phase=" (phase II)", stacklevel=4)
 
 
 def _pairs(preferred: NDArray[np.bool_], pair_id: NDArray[Any]) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from cvxnn.estimators._base import FLOATS, ConvexReLUBase, weights_of
+from cvxnn.estimators._base import FLOATS, ConvexReLUBase, all_or_nothing, weights_of
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.training import PatternChoice
 
@@ -50,6 +50,8 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units; see ``ConvexReLUClassifier``.
     history_ : dict of ndarray
+    flops_ : float
+        Floating-point operations of the fit, dense products only.
     n_iter_ : int
     n_patterns_ : int
     status_ : str
@@ -110,20 +112,23 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
             The estimator itself. An interrupted or failed fit leaves it as it was.
         """
         self._check_parameters()
-        data, values = validate_data(
-            self, X, y, dtype=list(FLOATS), multi_output=True, y_numeric=True
-        )
-        weight = weights_of(sample_weight, len(data), data.dtype)
-        targets = np.asarray(values, data.dtype).reshape(len(data), -1)
-        network, training = self._fit_network(data, targets, weight)
-        self._set_fitted(network, training)
-        self._y_ndim = np.ndim(values)
-        self._warn_unless_converged(training.result)
+        with all_or_nothing(self):
+            data, values = validate_data(
+                self, X, y, dtype=list(FLOATS), multi_output=True, y_numeric=True
+            )
+            weight = weights_of(sample_weight, len(data), data.dtype)
+            with np.errstate(over="ignore"):  # Scaling refuses what does not fit float32
+                targets = np.asarray(values, data.dtype).reshape(len(data), -1)
+            network, training = self._fit_network(data, targets, weight)
+            self._set_fitted(network, training)
+            self._y_ndim = np.ndim(values)
+            self._warn_unless_converged(training.result)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.floating]:
         """Predictions, of the dimensions that ``y`` had."""
-        out = self.network_.forward(self._network_input(X))
+        data = self._network_input(X)
+        out = self.network_.forward(data)
         return out[:, 0] if self._y_ndim == 1 else out
 
     def __sklearn_tags__(self) -> Tags:

@@ -9,19 +9,19 @@ the same as those of separate rows.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvxnn._extras import require
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.models import LanguageModel
+from cvxnn.llm.packing import Item, Pack, lay_out, plan
 
 if TYPE_CHECKING:
     import torch
@@ -31,24 +31,6 @@ if TYPE_CHECKING:
 POOLINGS = ("mean", "last", "attention")
 
 _MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the longest
-
-
-class _Item(NamedTuple):
-    """Tokens of a prompt and a reply, which begins at `start`."""
-
-    tokens: np.ndarray  # (length,) int64
-    start: int
-
-    @property
-    def key(self) -> bytes:
-        return self.start.to_bytes(8, "little") + self.tokens.astype("<i8").tobytes()
-
-
-class _Pack(NamedTuple):
-    """Items laid out in one row as a prefix tree of `length` tokens."""
-
-    members: list[int]
-    length: int
 
 
 class Embedder:
@@ -200,7 +182,7 @@ class Embedder:
         layer = self.layer % (self.lm.config.num_hidden_layers + 1)
         return json.dumps([self.lm.fingerprint, self.pooling, layer, str(self.lm.dtype)])
 
-    def _tokenise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[_Item]:
+    def _tokenise(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Item]:
         limit = min(self.max_length, self.lm.context_length or self.max_length)
         names = [prompt if isinstance(prompt, str) else json.dumps(prompt) for prompt in prompts]
         distinct = dict(zip(names, prompts, strict=True))
@@ -212,7 +194,7 @@ class Embedder:
             n_prompts += len(prompt) > room
             n_responses += len(reply) > limit
             kept = prompt[len(prompt) - room :] if len(prompt) > room else prompt
-            rows.append(_Item(np.array(kept + reply[:limit], dtype=np.int64), len(kept)))
+            rows.append(Item(np.array(kept + reply[:limit], dtype=np.int64), len(kept)))
         if n_prompts or n_responses:
             warnings.warn(
                 f"{n_prompts} of {len(rows)} pairs are longer than {limit} tokens and lost the "
@@ -223,7 +205,7 @@ class Embedder:
         return rows
 
     def _compute(
-        self, items: dict[bytes, _Item], cache: EmbeddingCache | None, settings: str
+        self, items: dict[bytes, Item], cache: EmbeddingCache | None, settings: str
     ) -> dict[bytes, np.ndarray]:
         vectors: dict[bytes, np.ndarray] = {}
         stored: dict[bytes, bytes] = {}
@@ -257,19 +239,19 @@ class Embedder:
                 bar.update(self.tokens_computed_ - before)
         return vectors
 
-    def _batches(self, items: list[_Item]) -> Iterator[list[_Pack]]:
+    def _batches(self, items: list[Item]) -> Iterator[list[Pack]]:
         """Group packs of similar length, longest first, so that memory runs out early or never."""
         longest = max(len(item.tokens) for item in items)
-        packs = [_Pack([i], len(item.tokens)) for i, item in enumerate(items)]
+        packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
         if self.share_prefixes and len(items) > 1 and _may_share(self.lm, longest):
             width, n_layers = self.lm.config.hidden_size, self.lm.config.num_hidden_layers
             # A token costs 2 n_parameters operations, a pair in attention 4 width a layer.
             pairs_per_token = self.lm.n_parameters / (2 * width * n_layers)
-            trees = _plan(items, max(self.batch_tokens, longest), pairs_per_token)
+            trees = plan(items, max(self.batch_tokens, longest), pairs_per_token)
             if len(trees) < len(packs) and self._sharing_is_exact():
                 packs, self.shares_prefixes_ = trees, True
         packs.sort(key=lambda pack: -pack.length)
-        batch: list[_Pack] = []
+        batch: list[Pack] = []
         for pack in packs:
             if batch and (
                 batch[0].length * (len(batch) + 1) > self.batch_tokens
@@ -285,18 +267,18 @@ class Embedder:
         """Compare a small tree with its separate rows, on this very model."""
         ids = np.arange(3, 18) % self.lm.config.vocab_size
         branches = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 9, 10, 11])
-        items = [_Item(ids[branch], 1) for branch in branches]
+        items = [Item(ids[branch], 1) for branch in branches]
         before = self.tokens_computed_
         try:
-            packed = self._forward(items, [_Pack([0, 1, 2], 12)])
+            packed = self._forward(items, [Pack([0, 1, 2], 12)])
         except (TypeError, ValueError, RuntimeError, NotImplementedError):
             return False  # no position_ids, no such mask
-        plain = self._forward(items, [_Pack([i], len(items[i].tokens)) for i in range(3)])
+        plain = self._forward(items, [Pack([i], len(items[i].tokens)) for i in range(3)])
         self.tokens_computed_ = before
         tolerance = 1e-3 if "32" in str(self.lm.dtype) else 3e-2
         return bool(np.linalg.norm(packed - plain) <= tolerance * np.linalg.norm(plain))
 
-    def _forward(self, items: list[_Item], batch: list[_Pack]) -> np.ndarray:
+    def _forward(self, items: list[Item], batch: list[Pack]) -> np.ndarray:
         """Pooled embeddings of all members of a batch of packs, in their order."""
         torch = require("torch", extra="llm")
         device, length = self.lm.device, max(pack.length for pack in batch)
@@ -316,7 +298,7 @@ class Embedder:
                 np.fill_diagonal(
                     visible[row], True
                 )  # padding sees itself, else softmax has no term
-                paths = _lay_out(
+                paths = lay_out(
                     [items[i].tokens for i in pack.members], tokens[row], depth[row], visible[row]
                 )
             where += [
@@ -378,64 +360,6 @@ def embed_responses(
         progress=progress,
     )
     return embedder.embed(prompts, responses)
-
-
-def _plan(items: list[_Item], capacity: int, pairs_per_token: float) -> list[_Pack]:
-    """Join neighbours in lexicographic order, deepest forks first, where that pays.
-
-    A joint row saves the common tokens, but its attention also runs over the (masked) pairs of
-    tokens of different branches.
-    """
-    order = sorted(range(len(items)), key=lambda i: items[i].tokens.astype(">u4").tobytes())
-    tokens = [items[i].tokens for i in order]
-    common = [_common(left, right) for left, right in itertools.pairwise(tokens)]
-    first = list(range(len(items)))  # of the run of neighbours that ends here
-    last = list(range(len(items)))  # of the run of neighbours that starts here
-    length = [len(sequence) for sequence in tokens]  # of the run that starts here
-    for fork in sorted(range(len(common)), key=lambda k: -common[k]):
-        left, right = first[fork], fork + 1
-        joint = length[left] + length[right] - common[fork]
-        cost = (joint**2 - length[left] ** 2 - length[right] ** 2) / pairs_per_token
-        if joint <= capacity and cost < common[fork]:
-            length[left] = joint
-            last[left] = last[right]
-            first[last[right]] = left
-    packs, start = [], 0
-    while start < len(items):
-        stop = last[start] + 1
-        packs.append(_Pack(order[start:stop], length[start]))
-        start = stop
-    return packs
-
-
-def _common(left: np.ndarray, right: np.ndarray) -> int:
-    """Length of the longest common beginning."""
-    n = min(len(left), len(right))
-    differs = left[:n] != right[:n]
-    return int(differs.argmax()) if differs.any() else n
-
-
-def _lay_out(
-    sequences: list[np.ndarray], tokens: np.ndarray, depth: np.ndarray, visible: np.ndarray
-) -> list[np.ndarray]:
-    """Write sorted sequences as a prefix tree; return the columns of each sequence's tokens.
-
-    The first sequence fills columns from 0; each further one adds only what follows its common
-    beginning with its predecessor. `visible` (square) gets the ancestors of each token.
-    """
-    paths: list[np.ndarray] = []
-    used = 0
-    for i, sequence in enumerate(sequences):
-        common = _common(sequences[i - 1], sequence) if i else 0
-        trunk = paths[-1][:common] if i else np.empty(0, dtype=np.int64)
-        n_new = len(sequence) - common
-        new = slice(used, used + n_new)
-        tokens[new], depth[new] = sequence[common:], np.arange(common, len(sequence))
-        visible[new, trunk] = True
-        visible[new, new] = np.tri(n_new, dtype=bool)
-        paths.append(np.concatenate([trunk, np.arange(used, used + n_new)]))
-        used += n_new
-    return paths
 
 
 def _may_share(lm: LanguageModel, longest: int) -> bool:

@@ -56,4 +56,6 @@ def _paired(chosen: Any, rejected: Any) -> tuple[NDArray[np.floating], NDArray[n
             f"chosen has shape {won.shape} and rejected {lost.shape}; expected one reward for "
             "each response of the same pairs."
         )
+    if won.size == 0:
+        raise ValueError("chosen and rejected are empty; expected at least one pair.")
     return won, lost

@@ -46,8 +46,6 @@ class CoalaObjective:
         Strength :math:`\mu` of the ridge. With 0 and separable data no minimiser exists.
     chosen, rejected : Array, shape (n_chosen, n_features), (n_rejected, n_features), optional
         Hidden features whose rewards ``report`` follows; equal numbers are taken as pairs.
-    offset : float, default=0
-        Constant of the logits in ``report``.
     """
 
     margins: Array
@@ -57,7 +55,6 @@ class CoalaObjective:
     ridge: Array | float
     chosen: Array | None = None
     rejected: Array | None = None
-    offset: Array | float = 0.0
 
     def value(self, theta: Array) -> Array:
         """Objective."""
@@ -87,8 +84,8 @@ class CoalaObjective:
         """Mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
         if self.chosen is None or self.rejected is None:
             return {}
-        won = self.beta * jax.nn.log_sigmoid(self.chosen @ theta + self.offset)
-        lost = self.beta * jax.nn.log_sigmoid(self.rejected @ theta + self.offset)
+        won = self.beta * jax.nn.log_sigmoid(self.chosen @ theta)
+        lost = self.beta * jax.nn.log_sigmoid(self.rejected @ theta)
         metrics = {
             "rewards/chosen": won.mean(),
             "rewards/rejected": lost.mean(),

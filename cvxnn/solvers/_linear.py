@@ -126,6 +126,21 @@ class Nystrom(NamedTuple):
         return (flat + (coefficients * (scale - 1)) @ self.basis.T).reshape(U.shape)
 
 
+class BlockNystrom(NamedTuple):
+    """Block preconditioner, then a Nystrom sketch of what it leaves.
+
+    With ``M = L L^T`` the block-preconditioned q-system is ``I + K``,
+    ``K = (2/n) (I (x) L^-1) F0^T F0 (I (x) L^-T)``; the sketch takes off the top of ``K``.
+    """
+
+    inverse_factor: Array
+    sketch: Nystrom
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        return self.sketch.apply(Q @ self.inverse_factor.T) @ self.inverse_factor
+
+
 def nystrom(
     matvec: Callable[[Array], Array],
     shape: tuple[int, ...],
@@ -172,5 +187,7 @@ def dual(operator: GatedOperator, inverse: Array) -> Dual:
     n = X.shape[0]
     D = operator.mask.astype(X.dtype)
     K = (X @ (inverse @ X.T)) * (D @ D.T)
+    # Rounding of a large K could make the sum indefinite: the shift is then what rounding is.
+    shift = jnp.maximum(n / 2, 10 * jnp.finfo(X.dtype).eps * jnp.trace(K))
     # Triangular solves of one column crawl on a CPU; a product with the inverse does not.
-    return Dual(inverse, inverse_spd(K + (n / 2) * jnp.eye(n, dtype=X.dtype)))
+    return Dual(inverse, inverse_spd(K + shift * jnp.eye(n, dtype=X.dtype)))

@@ -19,17 +19,21 @@ The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance fa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.scipy.linalg import solve_triangular
 
 from cvxnn.losses import SquaredLoss
 from cvxnn.operators import GatedOperator
 from cvxnn.problem import ConvexProgram
 from cvxnn.solvers._linear import (
     Block,
+    BlockNystrom,
     Dual,
     MeanField,
     Nystrom,
@@ -38,16 +42,16 @@ from cvxnn.solvers._linear import (
     nystrom,
     pcg,
 )
-from cvxnn.solvers._loop import Measurement
+from cvxnn.solvers._loop import Measurement, Result
 
-LinearSolver = Literal["auto", "dual", "mean_field", "block", "nystrom"]
+LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
 
 
 class Factors(NamedTuple):
     """What the u-update needs and only a new penalty parameter changes."""
 
     inverse: Array
-    q_solver: Dual | MeanField | Block | Nystrom
+    q_solver: Dual | MeanField | Block | BlockNystrom | Nystrom
 
 
 class CronosState(NamedTuple):
@@ -82,7 +86,8 @@ class Cronos:
     max_iter : int, default=2000
         Most ADMM iterations.
     rho : float, default=0.01
-        First penalty parameter of both constraints.
+        First penalty parameter of both constraints. The loss is a mean here: a value meant for
+        the sum of squares, such as the paper's, has to be divided by the number of rows.
     balance : bool, default=True
         Adapt the two penalty parameters by residual balancing after 10, 20, 40, ... iterations;
         with ``False`` the method is the paper's, at fixed ``rho``.
@@ -90,17 +95,19 @@ class Cronos:
         Over-relaxation in (0, 2); 1 is the paper's method.
     scale_rows : bool, default=True
         Bring the rows of ``G`` to equal norm; a cone does not change when its rows are scaled.
-    linear_solver : {"auto", "dual", "mean_field", "block", "nystrom"}, default="auto"
-        How ``u`` is found. ``"dual"``: exactly, by one n x n Cholesky. ``"mean_field"``,
-        ``"block"``: PCG on the differences v - w with the structured preconditioners.
-        ``"nystrom"``: PCG on the whole system with the randomised Nystrom preconditioner, as
-        published. ``"auto"``: the cheaper of the first two by their operation counts.
+    linear_solver : str, default="auto"
+        How ``u`` is found. ``"dual"``: exactly, by one n x n inverse. ``"mean_field"``,
+        ``"block"``, ``"block_nystrom"``: PCG on the differences v - w with a structured
+        preconditioner. ``"nystrom"``: PCG on the whole system with the randomised Nystrom
+        preconditioner, as published. ``"auto"``: ``"dual"`` up to 1,000 rows in float64, else
+        ``"mean_field"``. In float32, ``"dual"`` preconditions PCG.
     rank : int, default=20
-        Rank of the Nystrom sketch.
+        Rank of the Nystrom sketches.
     cg_tol : float, default=0.1
-        Relative residual of the first PCG solve; it falls like ``k**-1.1`` down to ``cg_floor``.
-    cg_floor : float, default=1e-6
-        Smallest relative residual that is asked of PCG.
+        Relative residual of the first PCG solve; it falls like ``k**-1.1``, and with the largest
+        residual of ADMM where that is smaller, down to ``cg_floor``.
+    cg_floor : float, default=0
+        Smallest relative residual that is asked of PCG; never below ten units of rounding.
     cg_max_iter : int, default=200
         Most PCG iterations within one ADMM iteration.
     certify : {"network", "program"}, default="network"
@@ -134,7 +141,7 @@ class Cronos:
     linear_solver: LinearSolver = field(default="auto", metadata={"static": True})
     rank: int = field(default=20, metadata={"static": True})
     cg_tol: float = 0.1
-    cg_floor: float = 1e-6
+    cg_floor: float = 0.0
     cg_max_iter: int = 200
     certify: Literal["network", "program"] = field(default="network", metadata={"static": True})
     check_every: int = 10
@@ -152,16 +159,15 @@ class Cronos:
                 f"Cronos needs SquaredLoss, got {type(problem.loss).__name__}; "
                 "reference.solve (CVXPY) takes any loss."
             )
-        choices = ("auto", "dual", "mean_field", "block", "nystrom")
+        choices = get_args(LinearSolver)
         if self.linear_solver not in choices:
             raise ValueError(f"linear_solver={self.linear_solver!r}; expected one of {choices}.")
         if self.linear_solver != "auto":
             return self
-        n, d = problem.operator.X.shape
-        # Per iteration, two triangular solves read n^2 numbers; some eight PCG iterations cost
-        # 32 n d P flops. The factorisation, n^3 / 3, happens about ten times in a long run.
-        exact_is_cheap = n <= max(500, min(4 * d * problem.operator.n_patterns, 3000))
-        return replace(self, linear_solver="dual" if exact_is_cheap else "mean_field")
+        # One n x n product a step against a handful of PCG iterations: about equal here.
+        X = problem.operator.X
+        exact = X.shape[0] <= 1000 and X.dtype == jnp.float64
+        return replace(self, linear_solver="dual" if exact else "mean_field")
 
     # What the loop calls ------------------------------------------------------------------
 
@@ -214,12 +220,16 @@ class Cronos:
             + rho1 * (state.v - state.dual_u)
             + rho2 * op.back(op.orient(state.s - state.dual_s), state.scaled)
         )
-        tol = jnp.maximum(self.cg_tol / (1.0 + state.n_steps) ** 1.1, self.cg_floor)
+        decay = jnp.minimum(1 / (1.0 + state.n_steps) ** 1.1, state.residuals.max())
+        floor = jnp.maximum(self.cg_floor, 10 * jnp.finfo(rhs.dtype).eps)
+        tol = jnp.maximum(self.cg_tol * decay, floor)
         u, cg = self._update(problem, state, rhs, tol)
         Gu = op.orient(op.scores(u, state.scaled))
         u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
         Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
         v = problem.penalty.prox(u_relaxed + state.dual_u, problem.alpha / rho1)
+        # Patterns closed on every row do nothing; without a penalty nothing else says so.
+        v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
         s = jax.nn.relu(Gu_relaxed + state.dual_s)
         dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
         norm = jnp.linalg.norm
@@ -288,6 +298,33 @@ class Cronos:
         """Weights of the best network seen."""
         return state.best
 
+    def flops(self, problem: ConvexProgram, result: Result) -> float:
+        """Floating-point operations of a solve, counting dense products and factorisations."""
+        n, d = problem.operator.X.shape
+        P, C = problem.operator.n_patterns, problem.y.shape[1]
+        product, small = 2.0 * n * d * P * C, 2.0 * d * d * P * C
+        steps, checks = result.n_iter, len(result.history["iteration"])
+        factorings = 1 + np.count_nonzero(np.diff(result.history["rho_weights"]))
+        cg = result.history["cg_iterations"][-1]
+        kind = self.accept(problem).linear_solver
+        update = 2 * product + 3 * small if kind != "nystrom" else 6 * product
+        if kind == "dual":
+            update += 2.0 * n * n * C
+        per_cg = 2 * product + 2 * small if kind != "nystrom" else 6 * product
+        if kind == "dual":
+            per_cg += 2 * product + 2.0 * n * n * C
+        factor = 2.0 * n * d * d + 2.5 * d**3
+        if kind == "dual":
+            factor += 2.0 * n * n * (d + P) + 2.5 * n**3
+        if kind in ("nystrom", "block_nystrom"):
+            factor += (6 if kind == "nystrom" else 2) * product * self.rank / C
+        return (
+            steps * (4 * product + update)
+            + cg * per_cg
+            + checks * 6 * product
+            + (factorings * factor)
+        )
+
     # Parts --------------------------------------------------------------------------------
 
     def _update(
@@ -307,14 +344,16 @@ class Cronos:
         def matvec(Q: Array) -> Array:
             return Q @ gram + (2 / n) * op.adjoint_difference(op.forward_difference(Q))
 
-        if isinstance(q_solver, Dual):
-            q, cg = q_solver.solve(op, b), jnp.zeros((), jnp.int32)
-            if b.dtype == jnp.float32:
-                # Woodbury subtracts two large numbers where rho1 is small: refine once.
-                q = q + q_solver.solve(op, b - matvec(q))
-        else:
-            previous = state.u[:, 0] - state.u[:, 1]
+        previous = state.u[:, 0] - state.u[:, 1]
+        if not isinstance(q_solver, Dual):
             q, cg = pcg(matvec, q_solver.apply, b, previous, tol, self.cg_max_iter)
+        elif b.dtype == jnp.float64:
+            q, cg = q_solver.solve(op, b), jnp.zeros((), jnp.int32)
+        else:
+            # Woodbury subtracts two large numbers where rho1 is small: in single precision it
+            # is a preconditioner, whose few iterations mend what cancels.
+            solve_dual = partial(q_solver.solve, op)
+            q, cg = pcg(matvec, solve_dual, b, previous, tol, self.cg_max_iter)
         return jnp.stack([p + q, p - q], axis=1) / 2, cg
 
     def _rebalance(self, state: CronosState) -> tuple[CronosState, Array]:
@@ -352,13 +391,25 @@ def _factors(problem: ConvexProgram, solver: Cronos, scaled: Array, rho: Array) 
                 inverse_spd(gram + (1 + P) / 2 * covariance),
             ),
         )
+    key = jax.random.key(solver.seed)
+    if solver.linear_solver == "block_nystrom":
+        eye = jnp.eye(len(gram), dtype=X.dtype)
+        root = solve_triangular(jnp.linalg.cholesky(gram), eye, lower=True)
+
+        def remainder(Q: Array) -> Array:
+            F0TF0 = op.adjoint_difference(op.forward_difference(Q @ root))
+            return (2 / n) * F0TF0 @ root.T
+
+        shape = problem.weights_shape[2:]
+        sketch = nystrom(remainder, shape, solver.rank, 1.0, key, X.dtype)
+        return Factors(inverse, BlockNystrom(root, sketch))
     full = _full_system(op, scaled, rho, n)
     sketch = nystrom(
         lambda U: full(U) - rho[0] * U,
         problem.weights_shape[1:],
         solver.rank,
         rho[0],
-        jax.random.key(solver.seed),
+        key,
         X.dtype,
     )
     return Factors(inverse, sketch)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, load_model
-from cvxnn.llm.embeddings import POOLINGS, _Item, _lay_out, _plan
+from cvxnn.llm.embeddings import POOLINGS
+from cvxnn.llm.packing import Item, lay_out, plan
 from cvxnn.preference.data import Conversation, alternating_population
 
 torch = pytest.importorskip("torch")
@@ -223,8 +224,8 @@ sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_s
 @settings(max_examples=200)
 @given(rows=sequences, capacity=st.integers(12, 60), ratio=st.floats(1.0, 1e4))
 def test_plan_and_layout(rows: list[list[int]], capacity: int, ratio: float) -> None:
-    items = [_Item(np.array(row), 0) for row in rows]
-    packs = _plan(items, capacity, ratio)
+    items = [Item(np.array(row), 0) for row in rows]
+    packs = plan(items, capacity, ratio)
     assert sorted(i for pack in packs for i in pack.members) == list(range(len(rows)))
     for pack in packs:
         members = [rows[i] for i in pack.members]
@@ -232,7 +233,7 @@ def test_plan_and_layout(rows: list[list[int]], capacity: int, ratio: float) -> 
         assert pack.length == len(nodes) <= capacity
         tokens, depth = np.full(pack.length, -1), np.full(pack.length, -1)
         visible = np.zeros((pack.length, pack.length), dtype=bool)
-        paths = _lay_out([np.array(row) for row in members], tokens, depth, visible)
+        paths = lay_out([np.array(row) for row in members], tokens, depth, visible)
         column = {}
         for row, path in zip(members, paths, strict=True):
             assert tokens[path].tolist() == row
@@ -250,8 +251,8 @@ def test_a_short_common_beginning_does_not_join_long_conversations() -> None:
     items = []
     for _ in range(3):
         trunk = np.concatenate([start, rng.integers(100, size=400)])
-        items += [_Item(np.concatenate([trunk, rng.integers(100, size=30)]), 0) for _ in range(2)]
-    packs = _plan(items, 10_000, 3000.0)
+        items += [Item(np.concatenate([trunk, rng.integers(100, size=30)]), 0) for _ in range(2)]
+    packs = plan(items, 10_000, 3000.0)
     assert sorted(sorted(pack.members) for pack in packs) == [[0, 1], [2, 3], [4, 5]]
 
 

@@ -1,0 +1,381 @@
+"""Bad or odd input: a clear error or a documented behaviour, and the estimator stays whole."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.estimators import _base
+from cvxnn.solvers import Cronos
+
+MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
+HEAD = COALAPreferenceHead
+
+
+@pytest.fixture(params=MODELS, ids=lambda model: model.__name__)
+def model(request):
+    return request.param
+
+
+def make(model, **options):
+    return model(**{"n_patterns": 8, "alpha": 0.01, "random_state": 0, **options})
+
+
+def data(n=40):
+    X = np.random.default_rng(0).standard_normal((n, 3))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+def values(model, X):
+    return model.predict(X) if hasattr(model, "_y_ndim") else model.decision_function(X)
+
+
+# Values of the data ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "contains NaN"), (np.inf, "infinity")])
+def test_values_that_are_not_finite(model, value, message):
+    X, y = data()
+    X[3, 1] = value
+    with pytest.raises(ValueError, match=message):
+        make(model).fit(X, y)
+
+
+def test_targets_that_are_not_finite(model):
+    X, y = data()
+    y = y.astype(float)
+    y[2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        make(model).fit(X, y)
+
+
+def test_wrong_dimensions(model):
+    X, y = data()
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D"):
+        make(model).fit(X[:, 0], y)
+    with pytest.raises(ValueError, match="dim 3"):
+        make(model).fit(X[None], y)
+
+
+def test_inconsistent_lengths(model):
+    X, y = data()
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make(model).fit(X, y[:-1])
+
+
+def test_empty_data(model):
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        make(model).fit(np.empty((0, 3)), np.empty(0))
+    with pytest.raises(ValueError, match=r"0 feature\(s\)"):
+        make(model).fit(np.empty((5, 0)), np.arange(5) % 2)
+
+
+def test_other_width_at_prediction(model):
+    X, y = data()
+    fitted = make(model).fit(X, y)
+    with pytest.raises(ValueError, match=r"X has 2 features, but .* is expecting 3"):
+        fitted.predict(X[:, :2])
+    X[0, 0] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        fitted.predict(X)
+
+
+def test_prediction_before_fit(model):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        make(model).predict(data()[0])
+
+
+@pytest.mark.parametrize("model", [ConvexReLUClassifier, HEAD])
+def test_one_class(model):
+    X, y = data()
+    with pytest.raises(ValueError, match="at least 2 classes; the data holds only one class: 1"):
+        make(model).fit(X, np.ones(len(X), int))
+    with pytest.raises(ValueError, match="only one class"):
+        make(model).fit(X, y, sample_weight=(y == 1).astype(float))
+    with pytest.raises(ValueError, match="Unknown label type"):
+        make(model).fit(X, X[:, 0])
+
+
+def test_three_labels_of_preference():
+    X, y = data()
+    y[0] = 2
+    with pytest.raises(ValueError, match=r"Only binary.*3 labels; expected 2, preferred or not"):
+        make(HEAD).fit(X, y)
+
+
+# Weights and pairs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.r_[-1, np.ones(39)], "non-negative"),
+        (np.r_[np.nan, np.ones(39)], "must be finite"),
+        (np.r_[np.inf, np.ones(39)], "must be finite"),
+        (np.zeros(40), "not zero everywhere"),
+        (np.ones(39), r"shape \(39,\); expected \(40,\)"),
+        (np.ones((40, 1)), r"shape \(40, 1\); expected \(40,\)"),
+    ],
+    ids=["negative", "nan", "inf", "zero", "short", "column"],
+)
+def test_bad_weights(model, weight, message):
+    X, y = data()
+    with pytest.raises(ValueError, match=message):
+        make(model).fit(X, y, sample_weight=weight)
+    if model is HEAD:
+        with pytest.raises(ValueError, match=message):
+            make(model).fit_pairs(X, -X, sample_weight=weight)
+
+
+def test_unequal_pair_counts():
+    X, y = data()
+    with pytest.raises(ValueError, match=r"chosen has shape \(40, 3\) and rejected \(39, 3\)"):
+        make(HEAD).fit_pairs(X, X[:-1])
+    with pytest.raises(ValueError, match="one row of each"):
+        make(HEAD).fit_pairs(X, X[:, :2])
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        make(HEAD).fit_pairs(np.empty((0, 3)), np.empty((0, 3)))
+    X_nan = np.where(X[2, 1] == X, np.nan, X)
+    for pair in ((X_nan, X), (X, X_nan)):
+        with pytest.raises(ValueError, match="contains NaN"):
+            make(HEAD).fit_pairs(*pair)
+    head = make(HEAD).fit(X, y)
+    with pytest.raises(ValueError, match="chosen has 40 rows and rejected 39"):
+        head.reward_margin(X, X[:-1])
+
+
+def test_bad_pair_id():
+    X, y = data()
+    with pytest.raises(ValueError, match="pair_id has 39 entries; expected 40"):
+        make(HEAD).fit(X, y, pair_id=np.zeros(39))
+    with pytest.raises(ValueError, match=r"no pair can be formed.*leave pair_id out"):
+        make(HEAD).fit(X, y, pair_id=np.arange(40))
+    with pytest.raises(ValueError, match="1d array"):
+        make(HEAD).fit(X, y, pair_id=np.zeros((40, 2)))
+
+
+# Parameters ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", -1e-3),
+        ("alpha", np.nan),
+        ("alpha", np.inf),
+        ("alpha", "0.1"),
+        ("alpha", None),
+        ("alpha", True),
+        ("n_patterns", 0),
+        ("n_patterns", 1.5),
+        ("n_patterns", True),
+        ("tol", -1),
+        ("max_iter", 0),
+        ("max_iter", 10.0),
+    ],
+)
+def test_bad_numbers(model, name, value):
+    X, y = data()
+    with pytest.raises(ValueError, match=rf"{name}=.*expected (a number|an integer) at least \d"):
+        make(model, **{name: value}).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("beta", 0, "beta=0; expected a number above 0"),
+        ("beta", np.nan, "beta=nan"),
+        ("gamma", -0.1, "gamma=-0.1; expected a number at least 0"),
+        ("ridge", -1.0, "ridge=-1.0; expected a number at least 0"),
+        ("loss", "hinge", "loss='hinge'; expected 'pairwise' or 'pointwise'"),
+    ],
+)
+def test_bad_options_of_the_head(name, value, message):
+    X, y = data()
+    with pytest.raises(ValueError, match=message):
+        make(HEAD, **{name: value}).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        make(HEAD, **{name: value}).fit_pairs(X, -X)
+
+
+def test_bad_patterns_and_solver(model):
+    X, y = data()
+    with pytest.raises(ValueError, match="'random' is unknown; expected 'local', 'gaussian'"):
+        make(model, patterns="random").fit(X, y)
+    for solver in ("cronos", Cronos):
+        with pytest.raises(TypeError, match=r"expected None or a cvxnn\.solvers\.Cronos"):
+            make(model, solver=solver).fit(X, y)
+
+
+# A failed fit ----------------------------------------------------------------------------------
+
+
+def failures(model):
+    X, y = data()
+    wide = np.concatenate([X, X], axis=1)
+    cases = [
+        lambda m: m.fit(np.where(wide == wide[0, 0], np.nan, wide), y),
+        lambda m: m.fit(wide, y[:-1]),
+        lambda m: m.fit(wide, y, sample_weight=-np.ones(40)),
+        lambda m: m.set_params(patterns="?").fit(wide, y),
+        lambda m: m.set_params(patterns="local", alpha=-1).fit(wide, y),
+    ]
+    if model is not ConvexReLURegressor:
+        cases.append(lambda m: m.set_params(alpha=0.01).fit(wide, np.zeros(40)))
+    if model is HEAD:
+        cases += [
+            lambda m: m.fit(wide, y, pair_id=np.arange(40)),
+            lambda m: m.fit_pairs(wide, X),
+            lambda m: m.fit_pairs(wide, wide, sample_weight=np.zeros(40)),
+        ]
+    return cases
+
+
+def test_a_failed_fit_changes_nothing(model):
+    X, y = data()
+    fitted = make(model).fit(X, y)
+    before, attributes = values(fitted, X), set(vars(fitted))
+    for failure in failures(model):
+        with pytest.raises(ValueError, match=r"\w"):
+            failure(fitted)
+        np.testing.assert_array_equal(values(fitted, X), before)
+        assert set(vars(fitted)) == attributes
+
+
+def test_a_failed_first_fit_leaves_it_unfitted(model):
+    X, y = data()
+    fresh = make(model, patterns="?")
+    with pytest.raises(ValueError, match="unknown"):
+        fresh.fit(X, y)
+    assert not hasattr(fresh, "n_features_in_")
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+
+
+def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
+    X, y = data()
+    fitted = make(model).fit(X, y)
+    before = values(fitted, X)
+
+    @contextmanager
+    def interrupt(verbose, name):
+        def at_once(row):
+            raise KeyboardInterrupt
+
+        yield at_once
+
+    monkeypatch.setattr(_base, "progress", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit(-X, 1 - y)
+    np.testing.assert_array_equal(values(fitted, X), before)
+    monkeypatch.undo()
+    assert not np.array_equal(values(fitted.fit(-X, 1 - y), X), before)
+
+
+# Odd data --------------------------------------------------------------------------------------
+
+
+def odd(kind):
+    X, y = data()
+    if kind == "constant column":
+        X[:, 2] = 1e6
+    elif kind == "duplicate columns":
+        X[:, 2] = X[:, 1]
+    elif kind == "zero row":
+        X[7] = 0
+    elif kind == "duplicate rows":
+        X[20:], y[20:] = X[:20], y[:20]
+    return X, y
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("kind", ["constant column", "duplicate columns", "zero row"])
+def test_degenerate_columns_and_rows(model, kind, standardize):
+    X, y = odd(kind)
+    if kind == "constant column" and not standardize:
+        X[:, 2] = 1.0
+    fitted = make(model, standardize=standardize).fit(X, y)
+    assert np.isfinite(values(fitted, X)).all()
+    score = fitted.score(X, y)
+    assert score > (0.6 if model is ConvexReLURegressor else 0.9)
+
+
+def test_a_column_that_is_constant_has_no_say():
+    X, y = odd("constant column")
+    fitted = make(ConvexReLURegressor, patterns="gaussian").fit(X, y)
+    weights = fitted.network_.hidden_weights
+    assert np.abs(weights[:, 2]).max() <= 1e-6 * np.abs(weights).max()
+
+
+def test_all_columns_constant(model):
+    y = np.arange(40) % 4 == 0
+    fitted = make(model).fit(np.full((40, 3), 5.0), y.astype(int))
+    out = values(fitted, np.full((40, 3), 5.0))
+    assert np.isfinite(out).all()
+    assert len(np.unique(out)) == 1
+    if model is ConvexReLURegressor:
+        np.testing.assert_allclose(out, 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["local", "gaussian", "data"])
+def test_more_patterns_than_exist(source):
+    x = np.linspace(-1, 1, 40)[:, None]
+    fitted = make(ConvexReLURegressor, n_patterns=500, patterns=source, alpha=1e-3)
+    fitted.fit(x, np.abs(x[:, 0]))
+    assert 1 <= fitted.n_patterns_ <= 80
+    assert fitted.score(x, np.abs(x[:, 0])) > 0.95
+    assert np.all(np.isfinite(fitted.network_.hidden_weights))
+
+
+def test_two_rows(model):
+    X = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -2.0]])
+    fitted = make(model).fit(X, [1, 0])
+    out = values(fitted, X)
+    assert np.isfinite(out).all()
+    assert out[0] > out[1]
+
+
+def test_one_row_of_regression():
+    fitted = make(ConvexReLURegressor).fit([[1.0, 2.0, 3.0]], [4.0])
+    np.testing.assert_allclose(fitted.predict([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), 4.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.float32, 1e30), (np.float64, 1e200), (np.float32, 1e-30)]
+)
+def test_huge_and_tiny_features(model, dtype, scale):
+    X, y = data()
+    X = (X * scale).astype(dtype)
+    fitted = make(model).fit(X, y)
+    assert np.isfinite(values(fitted, X)).all()
+    reference = make(model).fit(data()[0].astype(dtype), y)
+    assert fitted.score(X, y) >= reference.score(data()[0].astype(dtype), y) - 0.05
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_huge_and_tiny_targets(scale):
+    X, y = data()
+    fitted = make(ConvexReLURegressor).fit(X, y * scale)
+    np.testing.assert_allclose(
+        fitted.predict(X) / scale, make(ConvexReLURegressor).fit(X, y).predict(X), atol=1e-6
+    )
+
+
+def test_values_beyond_the_dtype(model):
+    X, y = data()
+    most = np.finfo(np.float32).max
+    with pytest.raises(ValueError, match="too large for float32; rescale them or pass X as"):
+        make(model).fit(np.where(X > 0, most, most / 2).astype(np.float32), y)
+    if model is ConvexReLURegressor:
+        with pytest.raises(ValueError, match="too large for float32"):
+            make(model).fit(X.astype(np.float32), 1e200 * y)
+
+
+def test_huge_features_without_standardize_say_so(model):
+    X, y = data()
+    huge = (1e30 * X).astype(np.float32)
+    with pytest.warns(ConvergenceWarning, match="overflowed: standardise X, use float64"):
+        fitted = make(model, standardize=False, patterns="gaussian").fit(huge, y)
+    assert np.isfinite(values(fitted, huge)).all()

@@ -1,0 +1,360 @@
+"""The classifier against hand-written oracles; most data have one shape, which compiles once."""
+
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.utils import check_random_state
+
+from cvxnn import ConvexReLUClassifier, patterns, reference
+from cvxnn.operators import GatedOperator
+from cvxnn.problem import ConvexProgram
+from cvxnn.solvers import Cronos
+from cvxnn.solvers._loop import precision
+
+# Points on a line have so few patterns that the program holds them all. No network lies outside it
+# then, and two routes to the optimum must agree.
+ALL_PATTERNS = {
+    "n_patterns": 64,
+    "patterns": "gaussian",
+    "alpha": 0.02,
+    "solver": Cronos(tol=1e-8, max_iter=6000, certify="program", linear_solver="dual"),
+}
+
+
+def make(**options):
+    return ConvexReLUClassifier(**{"n_patterns": 8, "random_state": 0, **options})
+
+
+def xor(n=40, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, 3))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+def rays(n=40, seed=1):
+    """Three classes, by angle."""
+    X = np.random.default_rng(seed).standard_normal((n, 3))
+    return X, ((np.arctan2(X[:, 1], X[:, 0]) + np.pi) / (2 * np.pi) * 3).astype(int)
+
+
+def line(n=20):
+    x = np.random.default_rng(2).standard_normal((n, 1))
+    return x, (np.abs(x[:, 0]) > 0.7).astype(int)
+
+
+def standardised(X):
+    """The documented units: mean 0, standard deviation 1 / sqrt(d)."""
+    return (X - X.mean(axis=0)) / (X.std(axis=0) * np.sqrt(X.shape[1]))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = xor()
+    return make().fit(X, y), X, y
+
+
+@pytest.fixture(scope="module")
+def fitted_three():
+    X, y = rays()
+    return make(n_patterns=16).fit(X, y), X, y
+
+
+def test_learns_what_no_line_separates(fitted):
+    model, X, y = fitted
+    assert model.score(X, y) >= 0.95
+    assert LogisticRegression().fit(X, y).score(X, y) < 0.8
+    assert model.network_.n_neurons <= 2 * model.n_patterns_ <= 16
+    X_new, y_new = xor(2000, seed=7)
+    assert model.score(X_new, y_new) > 0.8
+
+
+def test_learns_three_classes(fitted_three):
+    model, X, y = fitted_three
+    assert model.score(X, y) >= 0.95
+    assert model.decision_function(X).shape == (len(X), 3)
+
+
+def test_probabilities_of_two_classes(fitted):
+    model, X, y = fitted
+    proba = model.predict_proba(X)
+    assert model.decision_function(X).shape == (len(X),)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
+    assert np.all((proba >= 0) & (proba <= 1))
+    np.testing.assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
+    np.testing.assert_array_equal(model.predict(X) == 1, model.decision_function(X) > 0)
+    assert log_loss(y, proba) < 0.5 * np.log(2)
+
+
+def test_probabilities_of_three_classes(fitted_three):
+    model, X, y = fitted_three
+    proba, scores = model.predict_proba(X), model.decision_function(X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
+    # The softmax link, written out.
+    for row in range(5):
+        weights = [np.exp(model.temperature_ * score) for score in scores[row]]
+        np.testing.assert_allclose(proba[row], np.array(weights) / sum(weights))
+    assert log_loss(y, proba) < 0.5 * np.log(3)
+
+
+def test_probabilities_are_humble_where_labels_are_noise():
+    X, _ = xor()
+    y = np.random.default_rng(3).integers(2, size=len(X))
+    model = make(alpha=0.1).fit(X, y)
+    assert log_loss(y, model.predict_proba(X)) <= np.log(2)
+    assert np.median(model.predict_proba(X).max(axis=1)) < 0.9
+
+
+def test_string_labels_change_nothing_but_names(fitted):
+    model, X, y = fitted
+    names = np.array(["no", "yes"])
+    named = make().fit(X, names[y])
+    assert named.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_array_equal(named.predict(X), names[model.predict(X)])
+    np.testing.assert_array_equal(named.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_classes_together_equal_one_against_the_rest():
+    x, _ = line()
+    y = (x[:, 0] > -0.5).astype(int) + (x[:, 0] > 0.5)
+    scores = make(**ALL_PATTERNS).fit(x, y).decision_function(x)
+    for label in range(3):
+        alone = make(**ALL_PATTERNS).fit(x, y == label)
+        np.testing.assert_allclose(scores[:, label], alone.decision_function(x), atol=2e-3)
+
+
+def test_dtype_follows_the_data(dtype):
+    X, y = xor()
+    model = make().fit(X.astype(dtype), y)
+    for part in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+        assert getattr(model.network_, part).dtype == dtype
+    assert model.decision_function(X.astype(dtype)).dtype == dtype
+    assert model.predict_proba(X.astype(dtype)).dtype == dtype
+    assert model.score(X.astype(dtype), y) >= 0.95
+
+
+def test_single_precision_agrees_with_double(fitted):
+    model, X, y = fitted
+    single = make().fit(X.astype(np.float32), y)
+    assert single.objective_ == pytest.approx(model.objective_, rel=2e-2)
+    assert np.mean(single.predict(X.astype(np.float32)) == model.predict(X)) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sample_weight_equals_repetition():
+    x, y = line()
+    weight = np.tile([1, 2, 3, 2], 5)
+    weighted = make(**ALL_PATTERNS).fit(x, y, sample_weight=weight)
+    repeated = make(**ALL_PATTERNS).fit(x.repeat(weight, axis=0), y.repeat(weight))
+    assert weighted.objective_ == pytest.approx(repeated.objective_, rel=1e-6)
+    grid = np.linspace(-3, 3, 50)[:, None]
+    np.testing.assert_allclose(
+        weighted.decision_function(grid), repeated.decision_function(grid), atol=1e-3
+    )
+    np.testing.assert_allclose(
+        weighted.predict_proba(grid), repeated.predict_proba(grid), atol=1e-3
+    )
+
+
+def test_sample_weight_has_no_unit(fitted):
+    model, X, y = fitted
+    scaled = make().fit(X, y, sample_weight=np.full(len(X), 7.0))
+    np.testing.assert_allclose(scaled.decision_function(X), model.decision_function(X), atol=1e-6)
+
+
+def test_zero_weight_equals_removal(fitted):
+    model, X, y = fitted
+    X_more = np.concatenate([X, 100 * np.ones((5, 3))])
+    y_more = np.concatenate([y, np.ones(5, int)])
+    zeroed = make().fit(X_more, y_more, sample_weight=np.r_[np.ones(len(X)), np.zeros(5)])
+    np.testing.assert_array_equal(zeroed.decision_function(X), model.decision_function(X))
+    np.testing.assert_allclose(zeroed.predict_proba(X), model.predict_proba(X), rtol=1e-6)
+
+
+def test_without_intercept_the_origin_scores_zero():
+    X, y = xor()
+    model = make(fit_intercept=False).fit(X, y)
+    assert model.score(X, y) >= 0.9
+    assert np.all(model.network_.hidden_bias == 0)
+    assert model.decision_function(np.zeros((1, 3))) == 0
+    # Without offsets the network is positively homogeneous.
+    np.testing.assert_allclose(
+        model.decision_function(3 * X), 3 * model.decision_function(X), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_predictions_ignore_units_and_origin_of_the_features(fitted):
+    model, X, y = fitted
+    moved = make().fit(1000 * X + 5, y)
+    np.testing.assert_allclose(
+        moved.decision_function(1000 * X + 5), model.decision_function(X), atol=1e-5
+    )
+
+
+def test_without_standardize_units_matter():
+    X, y = xor()
+    small = make(standardize=False, alpha=0.01).fit(1e-3 * X, y)
+    assert small.network_.n_neurons == 0  # such inputs ask for weights that alpha forbids
+    assert make(standardize=False, alpha=0.01).fit(X, y).score(X, y) >= 0.95
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_objective_is_that_of_the_network(standardize):
+    X, y = xor()
+    alpha = 0.01
+    model = make(standardize=standardize, alpha=alpha).fit(X, y)
+    mean = X.mean(axis=0) if standardize else np.zeros(3)
+    scale = X.std(axis=0) * np.sqrt(3) if standardize else np.ones(3)
+    signs = 2.0 * y - 1
+    network = model.network_
+    penalty, error = 0.0, 0.0
+    for w, b, a in zip(
+        network.hidden_weights, network.hidden_bias, network.output_weights, strict=True
+    ):
+        neuron = np.append(w * scale, b + w @ mean)
+        penalty += np.linalg.norm(neuron) * abs(a[0]) / signs.std()
+    for row, sign in zip(X, signs, strict=True):
+        score = network.output_bias[0]
+        for w, b, a in zip(
+            network.hidden_weights, network.hidden_bias, network.output_weights, strict=True
+        ):
+            score += a[0] * max(w @ row + b, 0)
+        error += ((score - sign) / signs.std()) ** 2
+    assert model.objective_ == pytest.approx(error / (2 * len(X)) + alpha * penalty, rel=1e-5)
+    assert model.gap_ == pytest.approx(1 - model.dual_bound_ / model.objective_)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.1])
+def test_certificate_against_an_independent_solver(alpha):
+    X, y = xor()
+    model = make(alpha=alpha, patterns="gaussian").fit(X, y)
+    inputs = patterns.add_bias(standardised(X))
+    found = patterns.sample(inputs, 8, random_state=check_random_state(0))
+    assert model.n_patterns_ == len(found)
+    targets = (y - y.mean()) / y.std()
+    with precision(np.float64):
+        program = ConvexProgram(
+            GatedOperator(jnp.asarray(inputs), jnp.asarray(found.mask)),
+            jnp.asarray(targets[:, None]),
+            alpha,
+        )
+    best = reference.solve(program).objective
+    assert model.dual_bound_ <= best * (1 + 1e-6)
+    assert model.objective_ <= best * (1 + model.tol)
+    solver = Cronos(tol=1e-5, max_iter=5000, certify="program")
+    tight = make(alpha=alpha, patterns="gaussian", solver=solver).fit(X, y)
+    assert tight.dual_bound_ == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_no_network_beats_the_bound_over_all_patterns():
+    x, y = line()
+    everything = make(**ALL_PATTERNS).fit(x, y)
+    assert everything.objective_ == pytest.approx(everything.dual_bound_, rel=1e-3)
+    for seed in range(3):
+        model = make(alpha=0.02, n_patterns=64, random_state=seed).fit(x, y)
+        assert model.objective_ >= everything.dual_bound_ * (1 - 1e-9)
+
+
+def test_same_seed_same_bits(fitted):
+    model, X, y = fitted
+    again = make().fit(X, y)
+    np.testing.assert_array_equal(again.decision_function(X), model.decision_function(X))
+    assert again.objective_ == model.objective_
+    other = make(random_state=1).fit(X, y)
+    assert not np.array_equal(other.decision_function(X), model.decision_function(X))
+
+
+def test_a_generator_moves_on():
+    X, y = xor()
+    rng = np.random.RandomState(0)
+    first = make(random_state=rng).fit(X, y).decision_function(X)
+    second = make(random_state=rng).fit(X, y).decision_function(X)
+    assert not np.array_equal(first, second)
+
+
+def test_warning_names_the_remedy_and_the_caller():
+    X, y = xor()
+    with pytest.warns(ConvergenceWarning, match=r"max_iter.*gap of .*Increase max_iter") as seen:
+        model = make(max_iter=1, tol=0).fit(X, y)
+    assert seen[0].filename == __file__
+    assert model.status_ == "max_iter"
+    assert model.n_iter_ == 1
+    assert np.isfinite(model.decision_function(X)).all()
+
+
+def test_history_is_data(fitted):
+    model, _, _ = fitted
+    history = model.history_
+    assert len({len(column) for column in history.values()}) == 1
+    assert np.all(np.diff(history["objective"]) <= 0)
+    assert np.all(np.diff(history["dual_bound"]) >= 0)
+    assert history["iteration"][-1] == model.n_iter_
+    assert history["dual_bound"][-1] == model.dual_bound_
+    assert model.status_ == "converged"
+    assert model.gap_ <= model.tol
+
+
+def test_solver_replaces_tol_and_max_iter(fitted):
+    _, X, y = fitted
+    solver = Cronos(tol=0.5, max_iter=30)
+    model = make(solver=solver, tol=1e-12, max_iter=1).fit(X, y)
+    assert model.status_ == "converged"
+    assert model.solver is solver
+
+
+def test_clone_set_params_and_pickle(fitted):
+    model, X, _ = fitted
+    copy = clone(model).set_params(alpha=0.5, solver=Cronos(tol=0.1))
+    assert not hasattr(copy, "network_")
+    assert (copy.alpha, model.alpha) == (0.5, 1e-3)
+    back = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
+
+
+def test_names_of_data_frames():
+    X, y = xor()
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    model = make().fit(frame, y)
+    assert model.n_features_in_ == 3
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.predict(frame), make().fit(X, y).predict(X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[["c", "b", "a"]])
+    assert not hasattr(model.fit(X, y), "feature_names_in_")
+
+
+@pytest.mark.parametrize("source", ["gaussian", "data"])
+def test_other_pattern_sources(source):
+    X, y = xor()
+    model = make(patterns=source, n_patterns=16).fit(X, y)
+    assert model.score(X, y) >= 0.9
+    assert model.gap_ <= model.tol
+
+
+def test_local_patterns_beat_random_ones():
+    X, y = xor()
+    local, random = (make(patterns=source).fit(X, y) for source in ("local", "gaussian"))
+    assert local.objective_ < random.objective_
+    # The bound is over the patterns of each: the better network lies below the other's bound.
+    assert local.objective_ < random.dual_bound_
+
+
+def test_large_alpha_gives_the_majority():
+    X, _ = xor()
+    y = np.r_[np.zeros(15, int), np.ones(25, int)]
+    model = make(alpha=10).fit(X, y)
+    assert model.network_.n_neurons == 0
+    assert np.all(model.predict(X) == 1)
+    np.testing.assert_allclose(model.decision_function(X), (25 - 15) / 40, rtol=1e-12)
+    assert model.status_ == "converged"

@@ -1,0 +1,197 @@
+"""The regressor: functions it must learn, units, weights, certificate."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_friedman1
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
+
+from cvxnn import ConvexReLURegressor
+from cvxnn.solvers import Cronos
+
+# All patterns of points on a line: two routes to the optimum must agree.
+ALL_PATTERNS = {
+    "n_patterns": 64,
+    "patterns": "gaussian",
+    "alpha": 0.02,
+    "solver": Cronos(tol=1e-8, max_iter=6000, certify="program", linear_solver="dual"),
+}
+
+
+def make(**options):
+    return ConvexReLURegressor(**{"n_patterns": 8, "random_state": 0, **options})
+
+
+def bumps(n=40, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, 3))
+    return X, np.abs(X[:, 0]) - np.maximum(X[:, 1] + X[:, 2], 0)
+
+
+def line(n=20):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((n, 1))
+    return x, np.abs(x[:, 0]) + 0.1 * rng.standard_normal(n)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = bumps()
+    return make().fit(X, y), X, y
+
+
+def test_learns_the_absolute_value():
+    x = np.linspace(-1, 1, 40)[:, None]
+    model = make(alpha=1e-4).fit(x, np.abs(x[:, 0]))
+    between = np.linspace(-0.97, 0.97, 33)[:, None]
+    np.testing.assert_allclose(model.predict(between), np.abs(between[:, 0]), atol=0.05)
+
+
+def test_learns_a_sum_of_neurons(fitted):
+    model, X, y = fitted
+    assert model.score(X, y) > 0.98
+    X_new, y_new = bumps(500, seed=1)
+    assert model.score(X_new, y_new) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:(lbfgs|Stochastic):sklearn.exceptions.ConvergenceWarning")
+def test_is_not_far_below_a_multilayer_perceptron():
+    X, y = make_friedman1(400, noise=0.5, random_state=0)
+    train, test = slice(None, 200), slice(200, None)
+    ours = make(n_patterns=32).fit(X[train], y[train]).score(X[test], y[test])
+    centre, scale = X[train].mean(axis=0), X[train].std(axis=0)
+    other = MLPRegressor(
+        hidden_layer_sizes=64, solver="lbfgs", alpha=0.1, max_iter=1000, random_state=0
+    )
+    other.fit((X[train] - centre) / scale, y[train])
+    theirs = other.score((X[test] - centre) / scale, y[test])
+    assert ours > theirs - 0.02
+    assert ours > 0.93
+
+
+@pytest.mark.slow
+def test_several_outputs():
+    X, y = bumps()
+    Y = np.column_stack([y, 100 - 1000 * np.maximum(X[:, 2], 0)])
+    model = make(n_patterns=16).fit(X, Y)
+    assert model.predict(X).shape == Y.shape
+    for column in range(2):  # each in its own units
+        error = np.mean((model.predict(X)[:, column] - Y[:, column]) ** 2)
+        assert error < 0.02 * Y[:, column].var()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_outputs_together_equal_outputs_alone():
+    x, y = line()
+    Y = np.column_stack([y, 30 * np.maximum(x[:, 0], 0)])
+    together = make(**ALL_PATTERNS).fit(x, Y).predict(x)
+    for column in range(2):
+        alone = make(**ALL_PATTERNS).fit(x, Y[:, column]).predict(x)
+        np.testing.assert_allclose(together[:, column], alone, rtol=2e-3, atol=2e-3)
+
+
+def test_predictions_have_the_dimensions_of_y(fitted):
+    model, X, y = fitted
+    column = make().fit(X, y[:, None])
+    assert model.predict(X).shape == (len(X),)
+    assert column.predict(X).shape == (len(X), 1)
+    np.testing.assert_array_equal(column.predict(X)[:, 0], model.predict(X))
+
+
+def test_targets_may_have_any_unit(fitted):
+    model, X, y = fitted
+    moved = make().fit(X, 1e6 * y - 3e6)
+    np.testing.assert_allclose((moved.predict(X) + 3e6) / 1e6, model.predict(X), atol=1e-4)
+    assert moved.objective_ == pytest.approx(model.objective_, rel=1e-4)
+
+
+def test_integer_targets():
+    X, y = bumps()
+    whole = np.round(y).astype(int)
+    model = make().fit(X, whole)
+    np.testing.assert_array_equal(model.predict(X), make().fit(X, whole.astype(float)).predict(X))
+    assert model.predict(X).dtype == np.float64
+
+
+def test_constant_targets_are_met_exactly():
+    X, _ = bumps()
+    model = make().fit(X, np.full(len(X), 3.7))
+    np.testing.assert_allclose(model.predict(X), 3.7, rtol=1e-12)
+    assert model.network_.n_neurons == 0
+
+
+def test_dtype_follows_the_data(dtype):
+    X, y = bumps()
+    model = make().fit(X.astype(dtype), y)
+    assert model.network_.hidden_weights.dtype == dtype
+    assert model.network_.output_bias.dtype == dtype
+    assert model.predict(X.astype(dtype)).dtype == dtype
+    assert model.score(X.astype(dtype), y) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sample_weight_equals_repetition():
+    x, y = line()
+    weight = np.tile([1, 2, 3, 2], 5)
+    weighted = make(**ALL_PATTERNS).fit(x, y, sample_weight=weight)
+    repeated = make(**ALL_PATTERNS).fit(x.repeat(weight, axis=0), y.repeat(weight))
+    assert weighted.objective_ == pytest.approx(repeated.objective_, rel=1e-6)
+    grid = np.linspace(-3, 3, 50)[:, None]
+    np.testing.assert_allclose(weighted.predict(grid), repeated.predict(grid), atol=1e-3)
+
+
+def test_sample_weight_moves_the_fit():
+    X, _ = bumps()
+    X[20:] = X[:20]  # each input twice, with two targets
+    y = np.r_[np.zeros(20), np.ones(20)]
+    weight = np.r_[np.ones(20), np.full(20, 3.0)]
+    np.testing.assert_allclose(make().fit(X, y, weight).predict(X), 0.75, atol=1e-6)
+
+
+def test_weighted_objective_is_that_of_the_network():
+    X, y = bumps()
+    weight = np.random.default_rng(2).uniform(0.1, 3, len(X))
+    alpha = 0.02
+    model = make(alpha=alpha).fit(X, y, sample_weight=weight)
+    share = weight / weight.sum()
+    mean = share @ X
+    scale = np.sqrt(share @ (X - mean) ** 2) * np.sqrt(3)
+    spread = np.sqrt(share @ (y - share @ y) ** 2)
+    network = model.network_
+    neurons = np.column_stack(
+        [network.hidden_weights * scale, network.hidden_bias + network.hidden_weights @ mean]
+    )
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0]) / spread
+    error = share @ ((model.predict(X) - y) / spread) ** 2
+    assert model.objective_ == pytest.approx(error / 2 + alpha * penalty, rel=1e-5)
+
+
+def test_without_intercept_the_origin_gives_zero():
+    X, y = bumps()
+    model = make(fit_intercept=False).fit(X, y)
+    assert model.predict(np.zeros((1, 3))) == 0
+    assert model.score(X, y) > 0.98
+
+
+def test_same_seed_same_bits(fitted):
+    model, X, y = fitted
+    np.testing.assert_array_equal(make().fit(X, y).predict(X), model.predict(X))
+
+
+def test_warning_names_the_remedy():
+    X, y = bumps()
+    with pytest.warns(ConvergenceWarning, match="Increase max_iter, raise tol") as seen:
+        make(max_iter=1, tol=0).fit(X, y)
+    assert seen[0].filename == __file__
+
+
+def test_progress_goes_to_standard_error(capsys):
+    X, y = bumps()
+    make(verbose=1).fit(X, y)
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert "ConvexReLURegressor: iteration 10, objective" in seen.err
+    make().fit(X, y)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,63 @@
+"""Optional dependencies: imported when asked for, and missed with the remedy."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import cvxnn
+from cvxnn._extras import require
+
+
+def test_returns_the_module_itself():
+    assert require("json", extra="test") is sys.modules["json"]
+    assert require("xml.etree.ElementTree", extra="test") is sys.modules["xml.etree.ElementTree"]
+
+
+@pytest.mark.parametrize("module", ["no_such_package", "no_such_package.part"])
+def test_missing_module_names_package_and_extra(module):
+    with pytest.raises(
+        ImportError,
+        match=r"""'no_such_package', which could not be imported.*pip install "cvxnn\[llm\]"$""",
+    ) as caught:
+        require(module, extra="llm")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_blocked_module_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"'matplotlib'.*cvxnn\[plot\]"):
+        require("matplotlib", extra="plot")
+
+
+def test_broken_package_passes_its_own_words_on(tmp_path, monkeypatch):
+    (tmp_path / "broken_for_test.py").write_text("raise ImportError('libfoo.so is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"libfoo\.so is missing.*cvxnn\[llm\]"):
+        require("broken_for_test", extra="llm")
+
+
+def test_other_errors_of_a_package_are_its_own(tmp_path, monkeypatch):
+    (tmp_path / "failing_for_test.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        require("failing_for_test", extra="llm")
+
+
+def extras_named_in_the_package():
+    for path in sorted(Path(cvxnn.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require":
+                (extra,) = (k.value for k in node.keywords if k.arg == "extra")
+                yield path.name, ast.literal_eval(extra)
+
+
+def test_every_extra_that_is_named_exists():
+    # From the metadata of the installed package, which pip reads.
+    from importlib.metadata import metadata
+
+    known = set(metadata("cvxnn").get_all("Provides-Extra"))
+    named = list(extras_named_in_the_package())
+    assert {extra for _, extra in named} >= {"llm", "plot", "test"}
+    assert [(name, extra) for name, extra in named if extra not in known] == []

@@ -1,0 +1,122 @@
+"""Recovery of the network: the same predictions, the same objective."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvxnn import network
+from cvxnn.operators import GatedOperator
+from cvxnn.patterns import add_bias
+from cvxnn.solvers._loop import precision
+
+
+def weights(seed: int = 0, C: int = 2, P: int = 5, d: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    U = rng.standard_normal((C, 2, P, d)) * rng.exponential(size=(C, 2, P, 1))
+    U[rng.random((C, 2, P)) < 0.3] = 0
+    return U
+
+
+def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(X), net.n_outputs))
+    for k, c in np.ndindex(*out.shape):
+        out[k, c] = net.output_bias[c]
+        for j in range(net.n_neurons):
+            score = sum(net.hidden_weights[j] * X[k]) + net.hidden_bias[j]
+            out[k, c] += max(score, 0) * net.output_weights[j, c]
+    return out
+
+
+@given(seed=st.integers(0, 10**6), bias=st.booleans())
+def test_weight_decay_equals_the_sum_of_block_norms(seed: int, bias: bool) -> None:
+    U = weights(seed)
+    net = network.recover(U, bias=bias)
+    parts = (net.hidden_weights, net.hidden_bias, net.output_weights)
+    decay = sum((part**2).sum() for part in parts) / 2
+    assert decay == pytest.approx(np.linalg.norm(U, axis=-1).sum())
+
+
+def test_every_neuron_is_balanced_and_feeds_one_output() -> None:
+    net = network.recover(weights())
+    first = np.sqrt((net.hidden_weights**2).sum(axis=1) + net.hidden_bias**2)
+    np.testing.assert_allclose(first, np.abs(net.output_weights).sum(axis=1))
+    assert ((net.output_weights != 0).sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_forward_is_the_operators_network(dtype: type, bias: bool) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((6, 4 - bias)).astype(dtype)
+    U = weights().astype(dtype)
+    wide = add_bias(X) if bias else X
+    with precision(dtype):
+        operator = GatedOperator(jnp.asarray(wide), jnp.zeros((6, 5), bool))
+        expected = np.asarray(operator.network_forward(jnp.asarray(U)))
+    net = network.recover(U, bias=bias)
+    actual = net.forward(X)
+    assert actual.dtype == dtype
+    rtol = 1e-12 if dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(actual, naive_forward(net, X), rtol=rtol, atol=rtol)
+
+
+def test_zero_blocks_are_dropped() -> None:
+    U = weights()
+    net = network.recover(U)
+    assert net.n_neurons == (np.linalg.norm(U, axis=-1) > 0).sum() < U[..., 0].size
+
+
+def test_tol_drops_blocks_relative_to_the_largest() -> None:
+    U = np.zeros((1, 2, 2, 3))
+    U[0, 0, 0, 0], U[0, 0, 1, 0], U[0, 1, 0, 0] = 10, 1, 1.5
+    assert network.recover(U, tol=0.1).n_neurons == 2
+    assert network.recover(U, tol=0.0).n_neurons == 3
+
+
+def test_zero_weights_give_a_network_without_neurons() -> None:
+    net = network.recover(np.zeros((2, 2, 3, 4)))
+    assert (net.n_neurons, net.n_outputs) == (0, 2)
+    np.testing.assert_array_equal(net.forward(np.ones((5, 3))), np.zeros((5, 2)))
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).standard_normal((11, 3))
+    net = network.recover(weights())
+    direct = net.hidden(X) @ net.output_weights + net.output_bias
+    np.testing.assert_allclose(net.forward(X), direct, rtol=1e-13)
+    sizes = []
+    hidden = network.TwoLayerNetwork.hidden
+
+    def spy(self: network.TwoLayerNetwork, rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return hidden(self, rows)
+
+    monkeypatch.setattr(network.TwoLayerNetwork, "hidden", spy)
+    monkeypatch.setattr(network, "_CHUNK_NUMBERS", 3 * net.n_neurons)
+    np.testing.assert_allclose(net.forward(X), direct, rtol=1e-13)
+    assert sizes == [3, 3, 3, 2]
+
+
+def test_forward_of_no_rows_is_empty() -> None:
+    assert network.recover(weights()).forward(np.zeros((0, 3))).shape == (0, 2)
+
+
+def test_hidden_does_not_change_its_input() -> None:
+    X = np.random.default_rng(0).standard_normal((4, 3))
+    before = X.copy()
+    network.recover(weights()).forward(X)
+    np.testing.assert_array_equal(X, before)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_folding_the_scaling_keeps_predictions(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((6, 3))
+    x_mean, x_scale = rng.standard_normal(3), rng.exponential(size=3) + 0.1
+    y_mean, y_scale = rng.standard_normal(2), rng.exponential(size=2) + 0.1
+    net = network.recover(weights(seed))
+    folded = network.fold_scaling(net, x_mean, x_scale, y_mean, y_scale)
+    expected = net.forward((X - x_mean) / x_scale) * y_scale + y_mean
+    np.testing.assert_allclose(folded.forward(X), expected, rtol=1e-9, atol=1e-9)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
@@ -97,7 +99,7 @@ def train(
         local_objective = float("inf")
         if local_weights is not None:
             padded = np.pad(local_weights, ((0, 0), (0, 0), (0, padding), (0, 0)))
-            local_objective = float(program.evaluate(jnp.asarray(padded)).network_objective)
+            local_objective = float(_network_objective(program, jnp.asarray(padded)))
     solver = solver or Cronos()
     result = solve(program, solver, callback=callback)
     flops = solver.flops(program, result)
@@ -111,3 +113,8 @@ def train(
             gap=relative_gap(local_objective, result.dual_bound),
         )
     return Training(result, found, local_objective, flops)
+
+
+@jax.jit
+def _network_objective(program: ConvexProgram, weights: Array) -> Array:
+    return program.evaluate(weights).network_objective

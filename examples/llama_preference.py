@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=2048, help="tokens in one forward pass")
     parser.add_argument("--loss", default="pairwise", choices=("pairwise", "pointwise"))
     parser.add_argument("--alpha", type=float, default=0.01, help="penalty of phase I")
-    parser.add_argument("--patterns", type=int, default=32, help="activation patterns")
+    parser.add_argument("--patterns", type=int, default=64, help="activation patterns")
     parser.add_argument("--replies", type=int, default=3, help="prompts to write replies for")
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)

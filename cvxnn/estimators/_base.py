@@ -191,14 +191,14 @@ class ConvexReLUBase(BaseEstimator):
             )
 
     def _warn_unless_converged(
-        self, result: Result, *, phase: str = "", stacklevel: int = 3
+        self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 3
     ) -> None:
         if result.status is Status.CONVERGED:
             return
         warnings.warn(
             f"{type(self).__name__}{phase} stopped after {result.n_iter} iterations "
             f"({result.status.value}) at a relative duality gap of {result.gap:.1e}. "
-            f"{result.status.remedy}",
+            f"{remedy or result.status.remedy}",
             ConvergenceWarning,
             stacklevel=stacklevel,
         )

@@ -50,11 +50,11 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         Inverse temperature of the reward, above 0.
     gamma : float, default=0.5
         Offset, at least 0: the margin asked for.
-    ridge : float, default=1e-3
+    ridge : float, default=1e-2
         Phase II: strength of the pull of the last layer towards zero, at least 0.
-    alpha : float, default=3e-3
+    alpha : float, default=1e-2
         Phase I: strength of the penalty.
-    n_patterns : int, default=32
+    n_patterns : int, default=64
         Phase I: activation patterns.
     patterns : {"local", "gaussian", "data"}, default="local"
         Phase I: where they come from; see ``cvxnn.training.train``.
@@ -116,9 +116,9 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         *,
         beta: float = 1.0,
         gamma: float = 0.5,
-        ridge: float = 1e-3,
-        alpha: float = 3e-3,
-        n_patterns: int = 32,
+        ridge: float = 1e-2,
+        alpha: float = 1e-2,
+        n_patterns: int = 64,
         patterns: PatternChoice = "local",
         fit_intercept: bool = True,
         standardize: bool = True,
@@ -357,7 +357,9 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         self.phase2_history_ = second.history
         self.phase2_flops_ = 4.0 * margins.size * (second.n_iter + len(second.history["time"]))
         self._warn_unless_converged(training.result, phase=" (phase I)", stacklevel=4)
-        self._warn_unless_converged(second, phase=" (phase II)", stacklevel=4)
+        self._warn_unless_converged(
+            second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=4
+        )
 
 
 def _pairs(preferred: NDArray[np.bool_], pair_id: NDArray[Any]) -> NDArray[np.intp]:

@@ -75,7 +75,7 @@ class Solver(Protocol):
         """First state; ``refresh`` completes it."""
 
     def refresh(self, problem: Any, state: Any) -> Any:
-        """Factorisations and step sizes, which outlast many iterations."""
+        """Factorisations and step sizes, which outlast many iterations; not traced as a whole."""
 
     def step(self, problem: Any, state: Any) -> Any:
         """One iteration."""
@@ -146,11 +146,6 @@ def _init(problem: Any, solver: Any, start: Any) -> Any:
 
 
 @partial(jax.jit, donate_argnums=(2,))
-def _refresh(problem: Any, solver: Any, state: Any) -> Any:
-    return solver.refresh(problem, state)
-
-
-@partial(jax.jit, donate_argnums=(2,))
 def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
     return solver.measure(problem, state)
@@ -195,7 +190,7 @@ def solve(
         solver = solver.accept(problem)
         # A copy, since the state is donated and may alias the start.
         start = None if start is None else jnp.array(start, dtype)
-        state = _refresh(problem, solver, _init(problem, solver, start))
+        state = solver.refresh(problem, _init(problem, solver, start))
         rows: list[dict[str, float]] = []
         status, n_iter = Status.MAX_ITER, 0
         while True:
@@ -228,7 +223,7 @@ def solve(
                 status = Status.TIME_LIMIT
                 break
             if m.refresh:
-                state = _refresh(problem, solver, state)
+                state = solver.refresh(problem, state)
         weights = np.asarray(solver.weights(state))
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
     return Result(

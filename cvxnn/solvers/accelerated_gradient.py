@@ -93,7 +93,7 @@ class AcceleratedGradient:
         self, problem: SmoothObjective, state: AcceleratedGradientState
     ) -> AcceleratedGradientState:
         """Find the step size."""
-        return state._replace(smoothness=problem.smoothness())
+        return state._replace(smoothness=_smoothness(problem))
 
     def step(
         self, problem: SmoothObjective, state: AcceleratedGradientState
@@ -144,3 +144,8 @@ class AcceleratedGradient:
     def weights(self, state: AcceleratedGradientState) -> Array:
         """Best point seen."""
         return state.best
+
+
+@jax.jit
+def _smoothness(problem: SmoothObjective) -> Array:
+    return problem.smoothness()

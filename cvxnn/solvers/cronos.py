@@ -113,7 +113,7 @@ class Cronos:
     certify : {"network", "program"}, default="network"
         What ``tol`` is the gap of. ``"network"``: the best network found so far is within ``tol``
         of (or below) the optimum over the given patterns. ``"program"``: the iterate itself solves
-        the convex program, cone constraints included.
+        the convex program, cone constraints included, and is what is returned.
     check_every : int, default=10
         Iterations between two certificates; each costs about as much as an iteration.
     seed : int, default=0
@@ -209,7 +209,8 @@ class Cronos:
 
     def refresh(self, problem: ConvexProgram, state: CronosState) -> CronosState:
         """Factor the u-system for the present penalty parameters."""
-        return state._replace(factors=_factors(problem, self, state.scaled, state.rho))
+        factors = _factors(problem, self, state.scaled, state.rho)
+        return state._replace(factors=factors)
 
     def step(self, problem: ConvexProgram, state: CronosState) -> CronosState:
         """One ADMM iteration (Algorithm 2)."""
@@ -266,7 +267,10 @@ class Cronos:
         # further off by the primal residual.
         residual = -problem.loss.gradient(op.forward(state.u), problem.y)
         bound = jnp.fmax(state.bound, problem.dual_bound(residual, cone_term))
-        better = at_v.network_objective < state.best_objective
+        if self.certify == "network":
+            better = at_v.network_objective < state.best_objective
+        else:
+            better = jnp.isfinite(at_v.network_objective)
         best_objective = jnp.where(better, at_v.network_objective, state.best_objective)
         state = state._replace(
             best=jnp.where(better, state.v, state.best),
@@ -295,7 +299,7 @@ class Cronos:
         return state, Measurement(best_objective, bound, stopping, changed, details)
 
     def weights(self, state: CronosState) -> Array:
-        """Weights of the best network seen."""
+        """Weights of the best network seen, or of the last iterate; see ``certify``."""
         return state.best
 
     def flops(self, problem: ConvexProgram, result: Result) -> float:
@@ -373,6 +377,7 @@ class Cronos:
         return state, jnp.any(factor != 1.0)
 
 
+@jax.jit
 def _factors(problem: ConvexProgram, solver: Cronos, scaled: Array, rho: Array) -> Factors:
     op = problem.operator
     n, P, X = problem.y.shape[0], problem.operator.n_patterns, problem.operator.X

@@ -135,7 +135,7 @@ class RewardMarginDisplay:
         ax = _axes(ax)
         if self.history is not None:
             margins = self.history["rewards/margins"]
-            ax.plot(self.history["iteration"], margins, color="C2", marker=".", label=label)
+            ax.plot(self.history["iteration"], margins, color="C2", label=label)
             ax.set_xlabel("iteration of phase II")
             ax.set_ylabel("mean reward margin")
         else:

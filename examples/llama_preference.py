@@ -202,7 +202,6 @@ def main() -> None:
         print(f"          {name}: {value:.3f}")
     print("          " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
-    head.verbose = 0
     cvxnn.save(head, arguments.output / "head.safetensors")
     draw(
         head,

@@ -61,12 +61,13 @@ def pcg(
         x, r, p, rz, k = carry
         Ap = matvec(p)
         curvature = inner(p, Ap)
-        # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0.
-        step = jnp.where(curvature > 0, rz / jnp.where(curvature > 0, curvature, 1), 0)
+        # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0. NaN passes,
+        # for the loop to see.
+        step = jnp.where(curvature <= 0, 0, rz / jnp.where(curvature == 0, 1, curvature))
         x, r = x + step * p, r - step * Ap
         z = precondition(r)
         rz_new = inner(r, z)
-        beta = jnp.where(rz > 0, rz_new / jnp.where(rz > 0, rz, 1), 0)
+        beta = jnp.where(rz <= 0, 0, rz_new / jnp.where(rz == 0, 1, rz))
         return x, r, z + beta * p, rz_new, k + 1
 
     r0 = b - matvec(x0)

@@ -99,7 +99,7 @@ class Cronos:
         How ``u`` is found. ``"dual"``: exactly, by one n x n inverse. ``"mean_field"``,
         ``"block"``, ``"block_nystrom"``: PCG on the differences v - w with a structured
         preconditioner. ``"nystrom"``: PCG on the whole system with the randomised Nystrom
-        preconditioner, as published. ``"auto"``: ``"dual"`` up to 1,000 rows in float64, else
+        preconditioner, as published. ``"auto"``: ``"dual"`` up to 1,000 rows, else
         ``"mean_field"``. In float32, ``"dual"`` preconditions PCG.
     rank : int, default=20
         Rank of the Nystrom sketches.
@@ -165,9 +165,8 @@ class Cronos:
         if self.linear_solver != "auto":
             return self
         # One n x n product a step against a handful of PCG iterations: about equal here.
-        X = problem.operator.X
-        exact = X.shape[0] <= 1000 and X.dtype == jnp.float64
-        return replace(self, linear_solver="dual" if exact else "mean_field")
+        n = problem.operator.X.shape[0]
+        return replace(self, linear_solver="dual" if n <= 1000 else "mean_field")
 
     # What the loop calls ------------------------------------------------------------------
 
@@ -261,7 +260,9 @@ class Cronos:
         """Certificate, best network so far, balancing of the penalty parameters."""
         op = problem.operator
         at_v = problem.evaluate(state.v)
+        # Closed patterns need no multipliers: their part of F^T r is zero.
         multipliers = jnp.maximum(-state.rho[1] * state.dual_s, 0)
+        multipliers = jnp.where(op.mask.any(axis=0), multipliers, 0)
         cone_term = op.back(op.orient(multipliers), state.scaled)
         # The residual at u meets the multipliers up to ADMM's dual residual; the one at v is
         # further off by the primal residual.
@@ -283,8 +284,10 @@ class Cronos:
         else:
             gap = jnp.abs(at_v.objective - bound) / jnp.maximum(jnp.abs(at_v.objective), tiny)
             stopping = jnp.maximum(gap, at_v.violation)
-        # A NaN in the iterate must stop the loop even where the best network is finite.
-        stopping = jnp.where(jnp.isfinite(at_v.objective), stopping, jnp.nan)
+        # A NaN in the iterate must stop the loop even where the best network is finite; so must
+        # squares beyond the range of the dtype, with which PCG would quietly do nothing.
+        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(state.adjoint_y**2))
+        stopping = jnp.where(finite, stopping, jnp.nan)
         details = {
             "network_objective": at_v.network_objective,
             "program_objective": at_v.objective,

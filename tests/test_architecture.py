@@ -28,6 +28,7 @@ LAYERS = [
     "cvxnn.estimators._base",
     "cvxnn.estimators.classifier",
     "cvxnn.estimators.regressor",
+    "cvxnn.preference.rows",
     "cvxnn.preference.data",
     "cvxnn.datasets",
     "cvxnn.preference.objectives",

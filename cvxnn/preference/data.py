@@ -12,23 +12,38 @@ import itertools
 import json
 import os
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-Message = dict[str, str]
-"""One turn of a conversation: ``{"role": ..., "content": ...}``."""
+from cvxnn.preference.rows import (
+    ROLES,
+    Message,
+    check_text,
+    messages_or_text,
+    optional_name,
+    parse_messages,
+    read_rows,
+)
+
+__all__ = [
+    "ROLES",
+    "Conversation",
+    "Message",
+    "PreferenceTriplet",
+    "Prompt",
+    "alternating_population",
+    "read_conversations",
+    "read_preferences",
+    "split_by_group",
+    "write_preferences",
+]
 
 Prompt = str | list[Message]
 """Plain text, or the turns of a conversation up to the reply."""
-
-ROLES = ("system", "user", "assistant")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ def read_preferences(
     UserWarning
         If rows have two equal replies, as real data sets do; they are left out.
     """
-    triplets = _read(path, _triplet, limit)
+    triplets = read_rows(path, _triplet, limit)
     different = [triplet for triplet in triplets if triplet.chosen != triplet.rejected]
     if not different:
         raise ValueError(f"{os.fspath(path)}: 'chosen' and 'rejected' are equal in every row")
@@ -167,6 +182,8 @@ def write_preferences(path: str | os.PathLike[str], triplets: Iterable[Preferenc
             "group": triplet.group,
         }
         _triplet(row, f"triplet {number}")
+        if triplet.chosen == triplet.rejected:
+            raise ValueError(f"triplet {number}: 'chosen' and 'rejected' are equal; leave it out")
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     if not lines:
         raise ValueError(f"no triplets to write to {path}: expected at least one")
@@ -205,7 +222,7 @@ def read_conversations(
     ValueError
         If a row is malformed; file, line and field are named. Also if there is no row at all.
     """
-    return _read(path, _conversation, limit)
+    return read_rows(path, _conversation, limit)
 
 
 def alternating_population(conversations: Iterable[Conversation]) -> list[PreferenceTriplet]:
@@ -313,62 +330,20 @@ def _join_roles(messages: Iterable[Message]) -> list[Message]:
     return turns
 
 
-def _read(
-    path: str | os.PathLike[str], parse: Callable[[dict[str, Any], str], _T], limit: int | None
-) -> list[_T]:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; expected a positive number of rows, or None for all")
-    rows: list[_T] = []
-    for number, line in _lines(Path(path)):
-        if line.isspace():
-            continue
-        where = f"{os.fspath(path)}:{number}"
-        try:
-            row = json.loads(line.decode())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{where}: not valid JSON ({error}); expected one complete object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {_kind(row)}")
-        rows.append(parse(row, where))
-        if len(rows) == limit:
-            break
-    if not rows:
-        raise ValueError(f"{os.fspath(path)}: the file is empty; expected one JSON object a line")
-    return rows
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield numbered raw lines: bytes, so that a decoding error belongs to one line."""
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, line
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no such file: {path} (expected a JSON lines file)") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path}:{number + 1}: the gzip data is damaged or cut short ({error}); "
-            "copy the file again"
-        ) from error
-
-
 def _triplet(row: dict[str, Any], where: str) -> PreferenceTriplet:
     for field in ("chosen", "rejected"):
         if field not in row:
             raise ValueError(f"{where}: missing field {field!r}; the row has {sorted(row)}")
-    chosen: list[Message] = _messages_or_text(row["chosen"], where, "chosen")
-    rejected: list[Message] = _messages_or_text(row["rejected"], where, "rejected")
+    chosen: list[Message] = messages_or_text(row["chosen"], where, "chosen")
+    rejected: list[Message] = messages_or_text(row["rejected"], where, "rejected")
     prompt: Prompt
     if row.get("prompt") is not None:
         prompt = row["prompt"]
         if isinstance(prompt, str):
-            _check_text(prompt, where, "prompt")
+            check_text(prompt, where, "prompt")
             head = [{"role": "user", "content": prompt}]
         else:
-            prompt = head = _messages(prompt, where, "prompt")
+            prompt = head = parse_messages(prompt, where, "prompt")
         if head[-1]["role"] == "assistant":
             raise ValueError(
                 f"{where}: 'prompt' ends in an assistant message; expected a user message, since "
@@ -402,76 +377,13 @@ def _triplet(row: dict[str, Any], where: str) -> PreferenceTriplet:
                 "assistant message"
             )
         replies.append(rest[0]["content"])
-    group = _optional_name(row, ("conversation_id", "group", "id"), where)
+    group = optional_name(row, ("conversation_id", "group", "id"), where)
     return PreferenceTriplet(prompt, replies[0], replies[1], group or "")
 
 
 def _conversation(row: dict[str, Any], where: str) -> Conversation:
     if "messages" not in row:
         raise ValueError(f"{where}: missing field 'messages'; the row has {sorted(row)}")
-    messages = tuple(_messages(row["messages"], where, "messages"))
-    name = _optional_name(row, ("id",), where)
-    return Conversation(messages, name or "", _optional_name(row, ("subject",), where))
-
-
-def _messages_or_text(value: Any, where: str, field: str) -> list[Message]:
-    if isinstance(value, list):
-        return _messages(value, where, field)
-    _check_text(value, where, field)
-    return [{"role": "assistant", "content": value}]
-
-
-def _messages(value: Any, where: str, field: str) -> list[Message]:
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: {field!r} is {_kind(value)}; expected a list of messages")
-    if not value:
-        raise ValueError(f"{where}: {field!r} is an empty list; expected at least one message")
-    messages = []
-    for i, message in enumerate(value):
-        name = f"{field}[{i}]"
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise ValueError(f"{where}: {name!r} is not a message with 'role' and 'content'")
-        if message["role"] not in ROLES:
-            raise ValueError(
-                f"{where}: {name!r} has the role {message['role']!r}; expected {ROLES}"
-            )
-        _check_text(message["content"], where, f"{name}.content")
-        messages.append({"role": message["role"], "content": message["content"]})
-    return messages
-
-
-def _check_text(value: Any, where: str, field: str) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {field!r} is {_kind(value)}; expected a string")
-    if not value.strip():
-        raise ValueError(f"{where}: {field!r} is empty; expected some text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: {field!r} is not valid Unicode ({error.reason})") from error
-
-
-def _optional_name(row: dict[str, Any], fields: Sequence[str], where: str) -> str | None:
-    for field in fields:
-        value = row.get(field)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise ValueError(
-                f"{where}: {field!r} is {_kind(value)}; expected a non-empty string or integer"
-            )
-        return str(value)
-    return None
-
-
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return names.get(
-        type(value), "a number" if isinstance(value, int | float) else type(value).__name__
-    )
+    messages = tuple(parse_messages(row["messages"], where, "messages"))
+    name = optional_name(row, ("id",), where)
+    return Conversation(messages, name or "", optional_name(row, ("subject",), where))

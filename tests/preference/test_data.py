@@ -142,6 +142,13 @@ def test_rows_with_equal_replies_are_left_out(tmp_path: Path, equal: dict[str, A
         read_preferences(path)
 
 
+def test_equal_replies_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ValueError, match=r"triplet 0: .* are equal"):
+        write_preferences(path, [PreferenceTriplet("a", "b", "b")])
+    assert not path.exists()
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(PLAIN).encode() + b'\n{"prompt": "\xff"}\n')

@@ -9,8 +9,12 @@ With activation patterns :math:`D_1, \dots, D_P` (mask ``D``) and :math:`E_i = 2
 
 Each is one dense matrix product and an elementwise mask; nothing of size ``n x dP`` is formed.
 
-Weights have shape ``(n_outputs, 2, n_patterns, n_features)``; entry 0 of the second axis holds the
-:math:`v_i` (positive output weight), entry 1 the :math:`w_i` (negative).
+Weights have shape ``(n_outputs, n_signs, n_patterns, n_features)``. With two signs, as in the ReLU
+form, entry 0 of the second axis holds the :math:`v_i` (positive output weight), entry 1 the
+:math:`w_i` (negative). With one, as in the gated form, it holds the difference
+:math:`z_i = v_i - w_i`.
+
+Everything works on NumPy arrays on the host and on JAX arrays inside compiled solvers.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
-from jax import Array
+
+from cvxnn._namespace import Array, namespace
 
 
 @jax.tree_util.register_dataclass
@@ -55,21 +59,21 @@ class GatedOperator:
         """
         X = self.X if X is None else X
         flat = U.reshape(-1, U.shape[-1])
-        return jnp.dot(X, flat.T).reshape(X.shape[0], *U.shape[:-1])
+        return (X @ flat.T).reshape(X.shape[0], *U.shape[:-1])
 
     def back(self, S: Array, X: Array | None = None) -> Array:
         """Adjoint of :meth:`scores`: shape ``(n_samples, ...)`` to ``(..., n_features)``."""
         X = self.X if X is None else X
         flat = S.reshape(S.shape[0], -1)
-        return jnp.dot(flat.T, X).reshape(*S.shape[1:], X.shape[1])
+        return (flat.T @ X).reshape(*S.shape[1:], X.shape[1])
 
     def gate(self, S: Array) -> Array:
         """Keep scores of shape (n, ..., P) where the pattern is open: multiplication by D."""
-        return jnp.where(self._broadcast(S.ndim), S, 0)
+        return namespace(S).where(self._broadcast(S.ndim), S, 0)
 
     def orient(self, S: Array) -> Array:
         """Flip the sign of scores of shape (n, ..., P) where it is closed: multiplication by E."""
-        return jnp.where(self._broadcast(S.ndim), S, -S)
+        return namespace(S).where(self._broadcast(S.ndim), S, -S)
 
     def _broadcast(self, ndim: int) -> Array:
         n, P = self.mask.shape
@@ -81,17 +85,17 @@ class GatedOperator:
 
     def adjoint_difference(self, R: Array) -> Array:
         """``F_0^T r``: (n, n_outputs) to (n_outputs, P, d)."""
-        spread = jnp.broadcast_to(R[:, :, None], (*R.shape, self.n_patterns))
+        spread = namespace(R).broadcast_to(R[:, :, None], (*R.shape, self.n_patterns))
         return self.back(self.gate(spread))
 
     def forward(self, U: Array) -> Array:
-        """``F u``: weights (n_outputs, 2, P, d) to predictions (n, n_outputs)."""
-        return self.forward_difference(U[:, 0] - U[:, 1])
+        """``F u``: weights (n_outputs, n_signs, P, d) to predictions (n, n_outputs)."""
+        return self.forward_difference(U[:, 0] - U[:, 1] if U.shape[1] == 2 else U[:, 0])
 
-    def adjoint(self, R: Array) -> Array:
-        """``F^T r``: (n, n_outputs) to weights (n_outputs, 2, P, d)."""
+    def adjoint(self, R: Array, n_signs: int = 2) -> Array:
+        """``F^T r``: (n, n_outputs) to weights (n_outputs, n_signs, P, d)."""
         g = self.adjoint_difference(R)
-        return jnp.stack([g, -g], axis=1)
+        return namespace(g).stack([g, -g], axis=1) if n_signs == 2 else g[:, None]
 
     def constraints(self, U: Array) -> Array:
         """``G u``, shape (n, n_outputs, 2, P); the cones ask that it be non-negative."""
@@ -102,9 +106,9 @@ class GatedOperator:
         return self.back(self.orient(S))
 
     def network_forward(self, U: Array) -> Array:
-        """Predictions (n, n_outputs) of the ReLU network with hidden weights ``U``.
+        """Predictions (n, n_outputs) of the ReLU network with hidden weights ``U`` of two signs.
 
         Equal to ``F u`` exactly where the cone constraints hold.
         """
-        hidden = jax.nn.relu(self.scores(U)).sum(axis=-1)
+        hidden = namespace(U).maximum(self.scores(U), 0).sum(axis=-1)
         return hidden[..., 0] - hidden[..., 1]

@@ -168,6 +168,20 @@ def test_network_differs_from_the_program_off_the_cones() -> None:
         assert operator.network_forward(U).item() == 0
 
 
+def test_one_sign_is_the_difference_of_two(case: Case, dtype: type) -> None:
+    Q = jnp.asarray(case.U[:, :1] - case.U[:, 1:])
+    close(case.operator.forward(Q), naive_forward(case), dtype)
+    close(case.operator.adjoint(jnp.asarray(case.R), 1), naive_adjoint(case)[:, :1], dtype)
+
+
+def test_numpy_arrays_give_numpy_arrays_of_the_same_values(case: Case, dtype: type) -> None:
+    on_device = all_maps(case.operator, case.U, case.R, case.S)
+    on_host = all_maps.__wrapped__(GatedOperator(case.X, case.mask), case.U, case.R, case.S)
+    for left, right in zip(on_host, on_device, strict=True):
+        assert isinstance(left, np.ndarray)
+        close(right, left, dtype)
+
+
 def test_difference_maps_see_only_v_minus_w(case: Case, dtype: type) -> None:
     Q = jnp.asarray(case.U[:, 0] - case.U[:, 1])
     close(case.operator.forward_difference(Q), naive_forward(case), dtype)

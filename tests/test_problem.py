@@ -2,20 +2,22 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from cvxnn import reference
-from cvxnn.losses import LogisticLoss, Loss, SquaredLoss
+from cvxnn.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers._loop import precision
+from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
+from cvxnn.problem import ConvexProgram, DualPoint, Form, on_host, with_skip
+from cvxnn.solvers._loop import Result, precision
 
 N, D, P, C = 8, 3, 4, 2
 ALPHA = 0.05
@@ -253,3 +255,308 @@ def test_dtype_follows_the_data(dtype: type) -> None:
         assert {part.dtype for part in at} == {np.dtype(dtype)}
         assert program.dual_bound(at.residual).dtype == dtype
         assert program.alpha_max().dtype == dtype
+
+
+# Every loss, penalty and form ---------------------------------------------------------------
+
+TABLE_LOSSES = {
+    "squared": SquaredLoss(),
+    "huber": HuberLoss(0.4),
+    "logistic": LogisticLoss(),
+    "multinomial": MultinomialLoss(),
+}
+PENALTIES = {
+    "neuron": NeuronGroupLasso(),
+    "feature": FeatureGroupLasso(),
+    "l1": L1(),
+    "ridge": SquaredL2(),
+}
+FORMS: tuple[Form, ...] = ("relu", "gated")
+VARIANTS = ["plain", "weights", "skip", "weights and skip", "duplicate columns"]
+
+over_losses = pytest.mark.parametrize("loss", TABLE_LOSSES)
+over_penalties = pytest.mark.parametrize("penalty", PENALTIES)
+over_forms = pytest.mark.parametrize("form", FORMS)
+
+
+@functools.cache
+def entry(
+    loss: str, penalty: str = "neuron", form: Form = "relu", variant: str = "plain"
+) -> ConvexProgram:
+    """A small program of NumPy arrays; a skip connection is unpenalised where that is allowed."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, D))
+    if variant == "duplicate columns":
+        X[:, 2] = X[:, 0]
+    y = np.maximum(X @ rng.standard_normal((D, C)), 0) - 0.3 + 0.2 * rng.standard_normal((N, C))
+    if loss == "logistic":
+        y = np.where(y >= 0, 1.0, -1.0)
+    elif loss == "multinomial":
+        y = np.eye(C)[y.argmax(axis=1)]
+    mask = X @ rng.standard_normal((D, P)) >= 0
+    weights = rng.exponential(size=N)
+    weights[1] = 0
+    program = ConvexProgram(
+        GatedOperator(X, mask),
+        y,
+        ALPHA,
+        TABLE_LOSSES[loss],
+        PENALTIES[penalty],
+        weights if "weights" in variant else None,
+        form,
+    )
+    if variant == "skip":
+        return with_skip(program, 0.1)
+    if variant in ("weights and skip", "duplicate columns"):
+        return with_skip(program, 0.0 if loss in ("squared", "huber") else 0.1)
+    return program
+
+
+@functools.cache
+def best_of(loss: str, penalty: str, form: Form, variant: str) -> Result:
+    return reference.solve(entry(loss, penalty, form, variant))
+
+
+def draw_weights(program: ConvexProgram, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(program.weights_shape)
+
+
+@over_forms
+@over_penalties
+@over_losses
+def test_the_bound_of_cvxpys_dual_point_is_close_to_the_optimum(
+    loss: str, penalty: str, form: Form
+) -> None:
+    for variant in VARIANTS:
+        best = best_of(loss, penalty, form, variant)
+        bound = float(entry(loss, penalty, form, variant).bound_of(best.dual))
+        assert best.objective * (1 - 1e-4) <= bound <= best.objective + 1e-8, variant
+
+
+@over_forms
+@over_penalties
+@over_losses
+@given(
+    variant=st.sampled_from(VARIANTS),
+    seed=st.integers(0, 10**6),
+    residual_scale=scales,
+    multiplier_scale=scales,
+    near=st.booleans(),
+    shrink=st.floats(0, 1.5),
+)
+@settings(max_examples=40)
+def test_no_dual_point_gives_a_bound_above_the_optimum(
+    loss: str,
+    penalty: str,
+    form: Form,
+    variant: str,
+    seed: int,
+    residual_scale: float,
+    multiplier_scale: float,
+    near: bool,
+    shrink: float,
+) -> None:
+    rng = np.random.default_rng(seed)
+    program, best = entry(loss, penalty, form, variant), best_of(loss, penalty, form, variant)
+    # Minus gradients lie in the domain of the conjugate, as noise does not.
+    residual = residual_scale * rng.standard_normal((N, C))
+    if near:
+        at = best.weights + residual_scale * draw_weights(program, seed)
+        with np.errstate(all="ignore"):
+            residual = shrink * program.evaluate(at).residual
+    multipliers = None
+    if form == "relu":
+        multipliers = multiplier_scale * rng.exponential(
+            size=(N, C, 2, program.operator.n_patterns)
+        )
+        if program.skip is not None:
+            multipliers[..., -1] = 0
+        if near:
+            multipliers += shrink * best.dual.multipliers
+    with np.errstate(all="ignore"):
+        bound = float(program.bound_of(DualPoint(residual, multipliers)))
+    assert not bound > best.objective + 1e-8
+
+
+@over_penalties
+@over_losses
+def test_integer_weights_are_repetitions(loss: str, penalty: str) -> None:
+    times = np.array([1, 3, 0, 2, 1, 1, 2, 5])
+    plain = entry(loss, penalty, "gated")
+    weighted = replace(plain, sample_weight=times.astype(float))
+    operator = GatedOperator(
+        plain.operator.X.repeat(times, 0), plain.operator.mask.repeat(times, 0)
+    )
+    repeated = replace(plain, operator=operator, y=plain.y.repeat(times, 0))
+    U = draw_weights(plain, 0)
+    one, other = weighted.evaluate(U), repeated.evaluate(U)
+    assert one.objective == pytest.approx(other.objective, rel=1e-12)
+    np.testing.assert_allclose(one.residual.repeat(times, 0), other.residual)
+    assert weighted.dual_bound(one.residual) == pytest.approx(
+        repeated.dual_bound(other.residual), rel=1e-12
+    )
+    assert weighted.alpha_max() == pytest.approx(repeated.alpha_max(), rel=1e-12)
+
+
+@over_forms
+@over_losses
+def test_a_zero_row_of_weight_zero_is_no_row(loss: str, form: Form) -> None:
+    plain = entry(loss, form=form)
+    keep = np.arange(N) != 2
+    weighted = replace(
+        plain,
+        operator=replace(plain.operator, X=plain.operator.X * keep[:, None]),
+        sample_weight=keep.astype(float),
+    )
+    operator = GatedOperator(plain.operator.X[keep], plain.operator.mask[keep])
+    removed = replace(plain, operator=operator, y=plain.y[keep])
+    U = draw_weights(plain, 0)
+    one, other = weighted.evaluate(U), removed.evaluate(U)
+    for name in ("objective", "network_objective", "violation"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
+    assert weighted.dual_bound(one.residual) == pytest.approx(removed.dual_bound(other.residual))
+    assert reference.solve(weighted).objective == pytest.approx(
+        reference.solve(removed).objective, rel=1e-7
+    )
+
+
+@over_losses
+def test_only_ratios_of_weights_matter(loss: str) -> None:
+    program = entry(loss, variant="weights")
+    scaled = replace(program, sample_weight=17 * program.sample_weight)
+    U = draw_weights(program, 0)
+    assert scaled.evaluate(U).objective == pytest.approx(program.evaluate(U).objective)
+    equal = replace(program, sample_weight=np.full(N, 3.0))
+    assert equal.evaluate(U).objective == pytest.approx(entry(loss).evaluate(U).objective)
+
+
+@pytest.mark.parametrize("variant", ["plain", "weights", "skip", "weights and skip"])
+@pytest.mark.parametrize("penalty", ["neuron", "feature", "l1"])
+@over_losses
+def test_the_gated_optimum_is_never_above_the_relu_optimum(
+    loss: str, penalty: str, variant: str
+) -> None:
+    gated, relu = (best_of(loss, penalty, form, variant) for form in ("gated", "relu"))
+    assert gated.objective <= relu.objective + 1e-8
+
+
+@over_losses
+def test_a_skip_connection_never_hurts(loss: str) -> None:
+    for form in FORMS:
+        with_one = best_of(loss, "neuron", form, "skip").objective
+        assert with_one <= best_of(loss, "neuron", form, "plain").objective + 1e-8
+
+
+def test_a_ridge_on_the_skip_connection_is_the_same_in_both_forms() -> None:
+    z = np.random.default_rng(0).standard_normal((C, D))
+    for form, signs in (("gated", [1.0]), ("relu", [0.5, -0.5])):
+        program = entry("squared", form=form, variant="skip")
+        U = program.zeros()
+        for sign, share in enumerate(signs):
+            U[:, sign, -1] = share * z
+        at = program.evaluate(U)
+        expected = ((program.operator.X @ z.T - program.y) ** 2).sum() / (2 * N)
+        expected += 0.1 / 2 * (z**2).sum()
+        assert at.objective == pytest.approx(expected)
+        assert at.network_objective == pytest.approx(expected)
+        assert at.violation == 0
+
+
+@over_forms
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "ridge"])
+def test_prox_of_the_regularizer_is_no_worse_than_other_points(penalty: str, form: Form) -> None:
+    program = entry("squared", penalty, form, "skip")
+    U, step = draw_weights(program, 0), 0.7
+
+    def objective(Z: np.ndarray) -> float:
+        return float(((Z - U) ** 2).sum() / 2 + step * program.regularizer(Z))
+
+    best = program.prox(U, step)
+    for seed in range(20):
+        for size in (1e-3, 1e-1):
+            assert objective(best) <= objective(best + size * draw_weights(program, seed)) + 1e-12
+
+
+@over_losses
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "ridge"])
+def test_alpha_max_is_the_least_at_which_zero_is_optimal(loss: str, penalty: str) -> None:
+    program = entry(loss, penalty, "gated", "weights")
+    largest = float(program.alpha_max())
+    zero = program.evaluate(program.zeros())
+    at_max = replace(program, alpha=largest * (1 + 1e-12))
+    assert float(at_max.dual_bound(zero.residual)) == pytest.approx(zero.objective, rel=1e-10)
+    below = reference.solve(replace(program, alpha=0.95 * largest))
+    assert below.objective < zero.objective * (1 - 1e-5)
+
+
+def test_alpha_max_of_the_ridge_is_infinite() -> None:
+    assert entry("squared", "ridge").alpha_max() == np.inf
+
+
+@over_forms
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "ridge"])
+def test_within_dual_ball_is_a_projection(penalty: str, form: Form) -> None:
+    program = entry("squared", penalty, form)
+    slope = draw_weights(program, 0)
+    inside = program.within_dual_ball(slope)
+    assert (program.penalty.dual_norm(inside) <= ALPHA * (1 + 1e-12)).all()
+    np.testing.assert_allclose(program.within_dual_ball(inside), inside, atol=1e-15)
+    small = slope * 0.9 * ALPHA / program.penalty.dual_norm(slope)[:, None, None, None]
+    np.testing.assert_allclose(program.within_dual_ball(small), small, atol=1e-15)
+
+
+def test_within_dual_ball_leaves_the_ridge_alone() -> None:
+    program = entry("squared", "ridge")
+    slope = draw_weights(program, 0)
+    np.testing.assert_array_equal(program.within_dual_ball(slope), slope)
+
+
+@pytest.mark.parametrize(
+    ("loss", "penalty", "form"),
+    [
+        ("squared", "neuron", "relu"),
+        ("huber", "feature", "gated"),
+        ("logistic", "l1", "relu"),
+        ("multinomial", "ridge", "gated"),
+    ],
+)
+def test_numpy_and_jax_agree(loss: str, penalty: str, form: Form) -> None:
+    program = entry(loss, penalty, form, "weights and skip")
+    best = best_of(loss, penalty, form, "weights and skip")
+
+    def everything(program: ConvexProgram, U: jax.Array, dual: DualPoint) -> tuple:
+        return program.evaluate(U), program.bound_of(dual), program.prox(U, 0.3)
+
+    host = everything(program, best.weights, best.dual)
+    device = jax.jit(everything)(*jax.tree.map(jnp.asarray, (program, best.weights, best.dual)))
+    for left, right in zip(jax.tree.leaves(host), jax.tree.leaves(device), strict=True):
+        assert isinstance(left, np.ndarray | np.generic)
+        np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12)
+
+
+def test_on_host_gives_the_same_program_in_numpy() -> None:
+    program = with_skip(make(dtype=np.float32), 0.1)
+    host = on_host(program, np.float64)
+    assert isinstance(host.operator.X, np.ndarray)
+    assert host.operator.X.dtype == host.y.dtype == np.float64
+    assert host.operator.mask.dtype == bool
+    assert float(host.skip) == 0.1
+    np.testing.assert_array_equal(host.y, program.y)
+    assert on_host(program).y.dtype == np.float32
+
+
+@pytest.mark.parametrize("ridge", [-1.0, np.nan])
+def test_with_skip_refuses_a_ridge_below_zero(ridge: float) -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        with_skip(entry("squared"), ridge)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "multinomial"])
+def test_with_skip_refuses_what_may_have_no_minimiser(loss: str) -> None:
+    with pytest.raises(ValueError, match="such as 1e-4"):
+        with_skip(entry(loss))
+
+
+def test_with_skip_refuses_a_second_one() -> None:
+    with pytest.raises(ValueError, match="already"):
+        with_skip(entry("squared", variant="skip"))

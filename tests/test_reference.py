@@ -1,6 +1,7 @@
 """The CVXPY oracle against closed forms and against its own certificate."""
 
 import sys
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,8 @@ from scipy.optimize import minimize_scalar
 from cvxnn import reference
 from cvxnn.losses import LogisticLoss, SquaredLoss
 from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
+from cvxnn.penalties import SquaredL2
+from cvxnn.problem import ConvexProgram, Form, on_host, with_skip
 from cvxnn.solvers._loop import Result, Status, precision
 
 
@@ -102,8 +104,52 @@ def test_history_has_the_columns_every_result_has() -> None:
 
 
 def test_refuses_other_losses() -> None:
-    with pytest.raises(TypeError, match="SquaredLoss and LogisticLoss"):
+    with pytest.raises(TypeError, match="SquaredLoss, HuberLoss, LogisticLoss and Multinomial"):
         reference.solve(small(loss=object()))
+
+
+def test_refuses_other_penalties() -> None:
+    with pytest.raises(TypeError, match="NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"):
+        reference.solve(replace(small(), penalty=object()))  # type: ignore[arg-type]
+
+
+def test_passes_options_on_and_says_when_they_stop_it_short() -> None:
+    assert reference.solve(small(), max_iter=4).status is Status.MAX_ITER
+    assert reference.solve(small(), solver="SCS", eps=1e-6).objective == pytest.approx(
+        reference.solve(small()).objective, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("form", ["relu", "gated"])
+def test_its_dual_point_proves_its_bound(form: Form) -> None:
+    problem = replace(small(), form=form)
+    result = reference.solve(problem)
+    assert result.dual is not None
+    assert (result.dual.multipliers is None) == (form == "gated")
+    bound = on_host(problem, np.float64).bound_of(result.dual)
+    assert float(bound) == result.dual_bound == pytest.approx(result.objective, rel=1e-7)
+
+
+def test_gated_ridge_regression_in_closed_form() -> None:
+    problem = replace(small(), form="gated", penalty=SquaredL2())
+    X, mask, Y = (
+        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+    )
+    F = np.concatenate([mask[:, i : i + 1] * X for i in range(4)], axis=1)
+    ridge = 12 * 0.03 * np.eye(12)
+    expected = np.linalg.solve(F.T @ F + ridge, F.T @ Y).T.reshape(2, 1, 4, 3)
+    np.testing.assert_allclose(reference.solve(problem).weights, expected, atol=1e-6)
+
+
+def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> None:
+    problem = on_host(with_skip(small()))
+    weights = np.random.default_rng(2).exponential(size=12)
+    problem = replace(problem, alpha=10.0, sample_weight=weights)  # shuts every pattern
+    X, Y, root = problem.operator.X, problem.y, np.sqrt(weights)[:, None]
+    expected = np.linalg.lstsq(root * X, root * Y, rcond=None)[0].T
+    U = reference.solve(problem).weights
+    np.testing.assert_allclose(U[:, 0, -1] - U[:, 1, -1], expected, atol=1e-6)
+    np.testing.assert_allclose(U[:, :, :-1], 0, atol=1e-7)
 
 
 def test_names_the_extra_where_cvxpy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,21 @@
 
 from cvxnn.solvers._loop import Result, Solver, Status, solve
 from cvxnn.solvers.accelerated_gradient import AcceleratedGradient
+from cvxnn.solvers.automatic import automatic
 from cvxnn.solvers.cronos import Cronos
+from cvxnn.solvers.interior_point import InteriorPoint
+from cvxnn.solvers.proximal_gradient import ProximalGradient
+from cvxnn.solvers.working_set import solve_on_working_sets
 
-__all__ = ["AcceleratedGradient", "Cronos", "Result", "Solver", "Status", "solve"]
+__all__ = [
+    "AcceleratedGradient",
+    "Cronos",
+    "InteriorPoint",
+    "ProximalGradient",
+    "Result",
+    "Solver",
+    "Status",
+    "automatic",
+    "solve",
+    "solve_on_working_sets",
+]

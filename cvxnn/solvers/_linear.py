@@ -1,19 +1,21 @@
 """Linear systems of the ADMM u-update: conjugate gradient, preconditioners, the exact dual solve.
 
-Notation as in ``docs/theory.md``: ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs``; with
-``p = v + w`` and ``q = v - w`` the update splits into ``M p = b_v + b_w`` and
-``(I (x) M + (2/n) F0^T F0) q = b_v - b_w``.
+Notation as in ``docs/theory.md``: ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs = S X``;
+with ``p = v + w`` and ``q = v - w`` the update splits into ``M p = b_v + b_w`` and
+``(I (x) M + 2 F0^T H F0) q = b_v - b_w``, where the diagonal ``H`` holds each row's curvature:
+its share of the loss times the loss's second derivative.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from cvxnn.operators import GatedOperator
 
@@ -131,7 +133,7 @@ class BlockNystrom(NamedTuple):
     """Block preconditioner, then a Nystrom sketch of what it leaves.
 
     With ``M = L L^T`` the block-preconditioned q-system is ``I + K``,
-    ``K = (2/n) (I (x) L^-1) F0^T F0 (I (x) L^-T)``; the sketch takes off the top of ``K``.
+    ``K = 2 (I (x) L^-1) F0^T H F0 (I (x) L^-T)``; the sketch takes off the top of ``K``.
     """
 
     inverse_factor: Array
@@ -169,7 +171,8 @@ def nystrom(
 class Dual(NamedTuple):
     """Exact solve of the q-system by Woodbury, with no inner iteration.
 
-    ``F0 (I (x) M)^-1 F0^T = (X M^-1 X^T) * (D D^T)``, elementwise: one n x n matrix.
+    ``F0 (I (x) M)^-1 F0^T = (X M^-1 X^T) * (D D^T)``, elementwise: one n x n matrix ``K``, and
+    ``dual_inverse = R (I/2 + R K R)^-1 R`` with ``R`` the root of ``H``.
     """
 
     inverse: Array
@@ -182,13 +185,103 @@ class Dual(NamedTuple):
         return first - operator.adjoint_difference(inner) @ self.inverse
 
 
-def dual(operator: GatedOperator, inverse: Array) -> Dual:
+def dual(operator: GatedOperator, inverse: Array, curvature: Array) -> Dual:
     """Invert the n x n dual matrix; memory is four n x n arrays at the peak."""
     X = operator.X
-    n = X.shape[0]
     D = operator.mask.astype(X.dtype)
-    K = (X @ (inverse @ X.T)) * (D @ D.T)
+    root = jnp.sqrt(jnp.broadcast_to(curvature, (len(X), 1)))
+    K = (X @ (inverse @ X.T)) * (D @ D.T) * (root * root.T)
     # Rounding of a large K could make the sum indefinite: the shift is then what rounding is.
-    shift = jnp.maximum(n / 2, 10 * jnp.finfo(X.dtype).eps * jnp.trace(K))
+    shift = jnp.maximum(0.5, 10 * jnp.finfo(X.dtype).eps * jnp.trace(K))
     # Triangular solves of one column crawl on a CPU; a product with the inverse does not.
-    return Dual(inverse, inverse_spd(K + shift * jnp.eye(n, dtype=X.dtype)))
+    core = inverse_spd(K + shift * jnp.eye(len(X), dtype=X.dtype))
+    return Dual(inverse, core * (root * root.T))
+
+
+class Factors(NamedTuple):
+    """What the u-update needs and only a new penalty parameter changes."""
+
+    gram: Array
+    inverse: Array
+    q_solver: Dual | MeanField | Block | BlockNystrom | Nystrom
+
+
+class USystem(NamedTuple):
+    """The matrix of the u-update, ``F^T H F + rho1 I + rho2 (S G)^T S G``."""
+
+    operator: GatedOperator
+    curvature: Array
+    """``H``: a scalar, or shape (n_samples, 1)."""
+    rows: Array
+    """``S``, shape (n_samples,)."""
+
+    def difference_product(self, gram: Array, Q: Array) -> Array:
+        """Matrix of the q-system times (n_outputs, P, d)."""
+        op = self.operator
+        return Q @ gram + 2 * op.adjoint_difference(self.curvature * op.forward_difference(Q))
+
+    def product(self, rho: Array, U: Array) -> Array:
+        """Whole matrix times weights; two products with the data each way."""
+        op = self.operator
+        cone = op.back(op.scores(U) * (self.rows**2)[:, None, None, None])
+        return op.adjoint(self.curvature * op.forward(U)) + rho[0] * U + rho[1] * cone
+
+    def factor(self, kind: str, rho: Array, rank: int, seed: Array | int) -> Factors:
+        """Factor for the given penalty parameters; ``kind`` as in ``Cronos.linear_solver``."""
+        op, X = self.operator, self.operator.X
+        P, d = op.n_patterns, X.shape[1]
+        scaled = X * self.rows[:, None]
+        gram = rho[0] * jnp.eye(d, dtype=X.dtype) + rho[1] * (scaled.T @ scaled)
+        inverse = inverse_spd(gram)
+        key = jax.random.key(seed)
+        if kind == "dual":
+            return Factors(gram, inverse, dual(op, inverse, self.curvature))
+        if kind == "block":
+            return Factors(gram, inverse, Block(inverse))
+        if kind == "mean_field":
+            covariance = X.T @ (self.curvature * X)
+            deviation = inverse_spd(gram + covariance / 2)
+            mean = inverse_spd(gram + (1 + P) / 2 * covariance)
+            return Factors(gram, inverse, MeanField(deviation, mean))
+        if kind == "block_nystrom":
+            root = solve_triangular(
+                jnp.linalg.cholesky(gram), jnp.eye(d, dtype=X.dtype), lower=True
+            )
+
+            def remainder(Q: Array) -> Array:
+                return self.difference_product(jnp.zeros_like(gram), Q @ root) @ root.T
+
+            sketch = nystrom(remainder, (P, d), rank, 1.0, key, X.dtype)
+            return Factors(gram, inverse, BlockNystrom(root, sketch))
+
+        def unshifted(U: Array) -> Array:
+            return self.product(rho, U) - rho[0] * U
+
+        sketch = nystrom(unshifted, (2, P, d), rank, rho[0], key, X.dtype)
+        return Factors(gram, inverse, sketch)
+
+    def solve(
+        self,
+        factors: Factors,
+        rho: Array,
+        b: Array,
+        previous: Array,
+        tol: Array,
+        max_iter: int | Array,
+    ) -> tuple[Array, Array]:
+        """Solve for weights, from the previous ones; also the number of PCG iterations."""
+        q_solver = factors.q_solver
+        if isinstance(q_solver, Nystrom):
+            return pcg(partial(self.product, rho), q_solver.apply, b, previous, tol, max_iter)
+        p = (b[:, 0] + b[:, 1]) @ factors.inverse
+        b_q, q0 = b[:, 0] - b[:, 1], previous[:, 0] - previous[:, 1]
+        matvec = partial(self.difference_product, factors.gram)
+        if not isinstance(q_solver, Dual):
+            q, n_iter = pcg(matvec, q_solver.apply, b_q, q0, tol, max_iter)
+        elif b.dtype == jnp.float64:
+            q, n_iter = q_solver.solve(self.operator, b_q), jnp.zeros((), jnp.int32)
+        else:
+            # Woodbury subtracts two large numbers where rho1 is small: in single precision it
+            # is a preconditioner, whose few iterations mend what cancels.
+            q, n_iter = pcg(matvec, partial(q_solver.solve, self.operator), b_q, q0, tol, max_iter)
+        return jnp.stack([p + q, p - q], axis=1) / 2, n_iter

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
+
+from cvxnn._namespace import Array
+from cvxnn.problem import ConvexProgram, DualPoint, on_host
+from cvxnn.solvers._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 
 
 class Status(enum.Enum):
@@ -22,6 +25,7 @@ class Status(enum.Enum):
     CONVERGED = "converged"
     MAX_ITER = "max_iter"
     TIME_LIMIT = "time_limit"
+    STALLED = "stalled"
     NON_FINITE = "non_finite"
 
     @property
@@ -30,10 +34,14 @@ class Status(enum.Enum):
         return _REMEDIES[self]
 
 
+# Columns of the history that hold penalty parameters, which a warm start takes over.
+_RHO = ("rho_weights", "rho_cones")
+
 _REMEDIES = {
     Status.CONVERGED: "",
     Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
     Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
+    Status.STALLED: "Rounding stops progress: raise tol, standardise X, or use float64.",
     Status.NON_FINITE: "A value overflowed: standardise X, use float64, or raise alpha.",
 }
 
@@ -51,10 +59,15 @@ class Measurement(NamedTuple):
     """Whether parameters changed such that ``Solver.refresh`` has to run."""
     details: dict[str, Array]
     """Further columns of the history."""
+    stalled: Array | bool = False
+    """Whether further iterations would gain nothing."""
 
 
 class Solver(Protocol):
     """A frozen bundle of options; its work happens in pure functions of a state."""
+
+    on_host: ClassVar[bool]
+    """Whether it works on NumPy arrays in float64 instead of compiled JAX."""
 
     @property
     def tol(self) -> float:
@@ -71,7 +84,7 @@ class Solver(Protocol):
     def accept(self, problem: Any) -> Any:
         """Return the solver as it should run on this problem, or raise with the alternatives."""
 
-    def init(self, problem: Any, start: Any) -> Any:
+    def init(self, problem: Any, start: Start | None) -> Any:
         """First state; ``refresh`` completes it."""
 
     def refresh(self, problem: Any, state: Any) -> Any:
@@ -85,6 +98,20 @@ class Solver(Protocol):
 
     def weights(self, state: Any) -> Array:
         """Return the weights to report."""
+
+    def dual_point(self, state: Any) -> DualPoint | None:
+        """Return what proves the reported bound, where the problem is a ConvexProgram."""
+
+    def flops(self, problem: Any, result: Any) -> float:
+        """Floating-point operations of a solve."""
+
+
+class Start(NamedTuple):
+    """Where a solver starts: weights, and what a previous solve left."""
+
+    weights: Any
+    dual: DualPoint | None = None
+    rho: Any = None
 
 
 class Result(NamedTuple):
@@ -106,6 +133,8 @@ class Result(NamedTuple):
     history : dict of ndarray
         One entry per measurement: ``iteration``, ``time`` (seconds), ``objective``,
         ``dual_bound``, ``stopping`` and columns of the solver's own.
+    dual : DualPoint or None
+        What proves ``dual_bound``: ``problem.bound_of(result.dual)`` recomputes it.
     """
 
     weights: NDArray[np.floating]
@@ -115,6 +144,7 @@ class Result(NamedTuple):
     status: Status
     n_iter: int
     history: dict[str, NDArray[np.floating]]
+    dual: DualPoint | None = None
 
 
 Callback = Callable[[dict[str, float]], None]
@@ -151,6 +181,12 @@ def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     return solver.measure(problem, state)
 
 
+def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
+    for _ in range(n_steps):
+        state = solver.step(problem, state)
+    return solver.measure(problem, state)
+
+
 def solve(
     problem: Any,
     solver: Solver,
@@ -167,8 +203,10 @@ def solve(
     solver : Solver
         Options; see ``cvxnn.solvers``. Other tolerances and strengths compile nothing; another
         shape or dtype does.
-    start : array, optional
-        Weights to start from, of the problem's shape; zeros by default.
+    start : array or Result, optional
+        Weights to start from, of the problem's shape, or what a previous solve of a similar
+        problem found, of which solvers that can use them take the multipliers too; zeros by
+        default.
     time_limit : float, optional
         Seconds after which to stop at the next measurement; compilation counts.
     callback : callable, optional
@@ -186,16 +224,30 @@ def solve(
     """
     began = time.perf_counter()
     dtype = jax.tree.leaves(problem)[0].dtype
-    with precision(dtype):
-        solver = solver.accept(problem)
-        # A copy, since the state is donated and may alias the start.
-        start = None if start is None else jnp.array(start, dtype)
-        state = solver.refresh(problem, _init(problem, solver, start))
+    solver = solver.accept(problem)
+    working = np.dtype(np.float64) if solver.on_host else dtype
+    padded = not solver.on_host and isinstance(problem, ConvexProgram)
+    with precision(working):
+        beginning = _start(start, working)
+        given = problem
+        if padded:
+            problem = pad(given)
+            if beginning is not None:
+                weights = pad_weights(given, beginning.weights)
+                dual = pad_dual(given, beginning.dual)
+                beginning = beginning._replace(weights=weights, dual=dual)
+        if solver.on_host:
+            problem = on_host(problem, working)
+            advance, first = _advance_on_host, solver.init(problem, beginning)
+        else:
+            problem = jax.tree.map(jnp.asarray, problem)
+            advance, first = _advance, _init(problem, solver, beginning)
+        state = solver.refresh(problem, first)
         rows: list[dict[str, float]] = []
         status, n_iter = Status.MAX_ITER, 0
         while True:
             n_steps = min(solver.check_every, solver.max_iter - n_iter)
-            state, measured = _advance(problem, solver, state, np.int32(n_steps))
+            state, measured = advance(problem, solver, state, np.int32(n_steps))
             n_iter += n_steps
             m = jax.device_get(measured)
             elapsed = time.perf_counter() - began
@@ -217,6 +269,9 @@ def solve(
             if m.stopping <= solver.tol:
                 status = Status.CONVERGED
                 break
+            if m.stalled:
+                status = Status.STALLED
+                break
             if n_iter >= solver.max_iter:
                 break
             if time_limit is not None and elapsed > time_limit:
@@ -224,7 +279,10 @@ def solve(
                 break
             if m.refresh:
                 state = solver.refresh(problem, state)
-        weights = np.asarray(solver.weights(state))
+        weights = np.asarray(solver.weights(state)).astype(dtype, copy=False)
+        dual = jax.tree.map(np.asarray, solver.dual_point(state))
+        if padded:
+            weights, dual = unpad_weights(given, weights), unpad_dual(given, dual)
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
     return Result(
         weights=weights,
@@ -234,4 +292,16 @@ def solve(
         status=status,
         n_iter=n_iter,
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
+        dual=dual,
     )
+
+
+def _start(start: Any, dtype: Any) -> Start | None:
+    """Copies, since the state is donated and may alias the start."""
+    if start is None:
+        return None
+    if not isinstance(start, Result):
+        return Start(np.array(start, dtype))
+    rho = [start.history[name][-1] for name in _RHO if name in start.history]
+    dual = jax.tree.map(lambda part: np.array(part, dtype), start.dual)
+    return Start(np.array(start.weights, dtype), dual, np.array(rho, dtype) if rho else None)

@@ -14,14 +14,14 @@ gradient (O'Donoghue & Candes, 2015), which makes the method fast on strongly co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from cvxnn.problem import SmoothObjective
-from cvxnn.solvers._loop import Measurement
+from cvxnn.solvers._loop import Measurement, Result, Start
 
 
 class AcceleratedGradientState(NamedTuple):
@@ -59,6 +59,8 @@ class AcceleratedGradient:
     Accepts any ``SmoothObjective``: convex, differentiable, with a known smoothness constant.
     """
 
+    on_host: ClassVar[bool] = False
+
     tol: float = 1e-6
     max_iter: int = 5000
     restart: bool = field(default=True, metadata={"static": True})
@@ -73,20 +75,21 @@ class AcceleratedGradient:
             )
         return self
 
-    def init(self, problem: SmoothObjective, start: Array | None) -> AcceleratedGradientState:
+    def init(self, problem: SmoothObjective, start: Start | None) -> AcceleratedGradientState:
         """Start at rest."""
         if start is None:
             raise ValueError("AcceleratedGradient needs a start: pass solve(..., start=theta).")
-        value = problem.value(start)
+        theta = jnp.asarray(start.weights)
+        value = problem.value(theta)
         return AcceleratedGradientState(
-            theta=start,
-            momentum=start,
-            t=jnp.ones((), start.dtype),
-            smoothness=jnp.ones((), start.dtype),
+            theta=theta,
+            momentum=theta,
+            t=jnp.ones((), theta.dtype),
+            smoothness=jnp.ones((), theta.dtype),
             n_restarts=jnp.zeros((), jnp.int32),
-            best=start,
+            best=theta,
             best_objective=value,
-            bound=jnp.full((), -jnp.inf, start.dtype),
+            bound=jnp.full((), -jnp.inf, theta.dtype),
         )
 
     def refresh(
@@ -144,6 +147,13 @@ class AcceleratedGradient:
     def weights(self, state: AcceleratedGradientState) -> Array:
         """Best point seen."""
         return state.best
+
+    def dual_point(self, state: AcceleratedGradientState) -> None:
+        """None: the bound comes from strong convexity."""
+
+    def flops(self, problem: SmoothObjective, result: Result) -> float:
+        """Not known: only the objective knows its products."""
+        return float("nan")
 
 
 @jax.jit

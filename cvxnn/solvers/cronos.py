@@ -12,6 +12,10 @@ The program is split as :math:`u = v`, :math:`S G u = s` with a free positive ro
     s \leftarrow (SGu + \nu)_+ \\
     \lambda &\leftarrow \lambda + u - v, \qquad \nu \leftarrow \nu + SGu - s .
 
+Another loss than the squared one is replaced, in each u-update, by the quadratic above it that
+touches it at the last ``u`` (majorised ADMM; Li, Sun & Toh, 2016): a squared loss with other
+targets, so that all losses share the factorisations.
+
 The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance falls like
 :math:`k^{-1.1}`, summable as Theorem 1 asks. The two penalties are balanced apart from each other.
 """
@@ -19,39 +23,24 @@ The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance fa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
 from cvxnn.losses import SquaredLoss
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers._linear import (
-    Block,
-    BlockNystrom,
-    Dual,
-    MeanField,
-    Nystrom,
-    dual,
-    inverse_spd,
-    nystrom,
-    pcg,
-)
-from cvxnn.solvers._loop import Measurement, Result
+from cvxnn.problem import ConvexProgram, DualPoint
+from cvxnn.solvers._linear import Factors, USystem
+from cvxnn.solvers._loop import Measurement, Result, Start
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
 
-
-class Factors(NamedTuple):
-    """What the u-update needs and only a new penalty parameter changes."""
-
-    inverse: Array
-    q_solver: Dual | MeanField | Block | BlockNystrom | Nystrom
+# What the cost model takes for granted: PCG iterations within an ADMM iteration, and how often
+# balancing asks for new factors.
+_PCG_ITERATIONS = 6
+_FACTORINGS_PER_ITERATION = 0.03
 
 
 class CronosState(NamedTuple):
@@ -62,22 +51,23 @@ class CronosState(NamedTuple):
     s: Array
     dual_u: Array
     dual_s: Array
+    prediction: Array
     rho: Array
     factors: Factors | None
-    scaled: Array
-    adjoint_y: Array
+    rows: Array
     n_steps: Array
     cg_iterations: Array
     residuals: Array
     best: Array
     best_objective: Array
     bound: Array
+    dual: DualPoint
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cronos:
-    """ADMM for the ReLU program with squared loss.
+    """ADMM for the ReLU program, any loss, any penalty.
 
     Parameters
     ----------
@@ -99,8 +89,8 @@ class Cronos:
         How ``u`` is found. ``"dual"``: exactly, by one n x n inverse. ``"mean_field"``,
         ``"block"``, ``"block_nystrom"``: PCG on the differences v - w with a structured
         preconditioner. ``"nystrom"``: PCG on the whole system with the randomised Nystrom
-        preconditioner, as published. ``"auto"``: ``"dual"`` up to 1,000 rows, else
-        ``"mean_field"``. In float32, ``"dual"`` preconditions PCG.
+        preconditioner, as published. ``"auto"``: ``"dual"`` or ``"mean_field"``, whichever
+        needs fewer flops. In float32, ``"dual"`` preconditions PCG.
     rank : int, default=20
         Rank of the Nystrom sketches.
     cg_tol : float, default=0.1
@@ -121,16 +111,13 @@ class Cronos:
 
     Notes
     -----
-    =========  ==========  =============
-    form       loss        accepted
-    =========  ==========  =============
-    ReLU       squared     yes
-    ReLU       other       no
-    =========  ==========  =============
+    The gated form is refused: ``ProximalGradient`` and ``InteriorPoint`` take it.
 
-    Memory beyond the data: six arrays of ``2 n P n_outputs`` floats and eight of the size of the
+    Memory beyond the data: seven arrays of ``2 n P n_outputs`` floats and eight of the size of the
     weights; with ``"dual"`` also three of ``n x n``.
     """
+
+    on_host: ClassVar[bool] = False
 
     tol: float = 1e-3
     max_iter: int = 2000
@@ -154,83 +141,99 @@ class Cronos:
                 f"Cronos solves a ConvexProgram, not a {type(problem).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
-        if not isinstance(problem.loss, SquaredLoss):
+        if problem.form != "relu":
             raise TypeError(
-                f"Cronos needs SquaredLoss, got {type(problem.loss).__name__}; "
-                "reference.solve (CVXPY) takes any loss."
+                "Cronos solves the ReLU form; for the gated form use ProximalGradient or "
+                "InteriorPoint."
             )
         choices = get_args(LinearSolver)
         if self.linear_solver not in choices:
             raise ValueError(f"linear_solver={self.linear_solver!r}; expected one of {choices}.")
         if self.linear_solver != "auto":
             return self
-        # One n x n product a step against a handful of PCG iterations: about equal here.
-        n = problem.operator.X.shape[0]
-        return replace(self, linear_solver="dual" if n <= 1000 else "mean_field")
+        return replace(self, linear_solver=_cheaper(problem))
 
     # What the loop calls ------------------------------------------------------------------
 
-    def init(self, problem: ConvexProgram, start: Array | None) -> CronosState:
+    def init(self, problem: ConvexProgram, start: Start | None) -> CronosState:
         """Start at given weights, or at zero, with the duals that fit them."""
         op, dtype = problem.operator, problem.operator.X.dtype
-        n = problem.y.shape[0]
-        scaled = _scaled_rows(op.X) if self.scale_rows else op.X
-        adjoint_y = op.adjoint(problem.y) / n
-        v = problem.zeros() if start is None else start
-        rho = jnp.full(2, self.rho, dtype)
+        rows = _row_scale(op.X) if self.scale_rows else jnp.ones(len(op.X), dtype)
+        v = problem.zeros() if start is None else jnp.asarray(start.weights)
         evaluation = problem.evaluate(v)
-        # Stationarity of the u-update at u = v, s = SGv, nu = 0.
-        dual_u = op.adjoint(evaluation.residual) / n / rho[0]
-        dual_u = dual_u * jnp.minimum(
-            1,
-            problem.alpha
-            / rho[0]
-            / jnp.maximum(jnp.linalg.norm(dual_u, axis=-1, keepdims=True), jnp.finfo(dtype).tiny),
-        )
-        s = jax.nn.relu(op.orient(op.scores(v, scaled)))
+        rho = jnp.full(2, self.rho, dtype)
+        residual, multipliers = jnp.zeros_like(problem.y), None
+        slope = problem.slope(evaluation.residual)
+        if start is not None and start.rho is not None:
+            rho = jnp.asarray(start.rho)
+        if start is not None and start.dual is not None:
+            residual, multipliers = (jnp.asarray(part) for part in start.dual)
+            slope = problem.slope(residual)
+        oriented = op.orient(op.scores(v)) * rows[:, None, None, None]
+        s = problem.project_cones(oriented)
+        if multipliers is None:
+            multipliers = jnp.zeros_like(s)
+        dual = DualPoint(residual, jnp.maximum(multipliers, 0))
+        cone_term = op.constraints_adjoint(dual.multipliers)
+        # Stationarity of the u-update at u = v, s = SGv.
+        dual_u = problem.within_dual_ball(slope + cone_term) / rho[0]
+        safe = jnp.where(rows > 0, rows, 1)[:, None, None, None]
         return CronosState(
-            u=v,
             v=v,
             s=s,
             dual_u=dual_u,
-            dual_s=jnp.zeros_like(s),
+            dual_s=-dual.multipliers / (rho[1] * safe),
+            prediction=op.forward(v),
+            u=v,
             rho=rho,
             factors=None,
-            scaled=scaled,
-            adjoint_y=adjoint_y,
+            rows=rows,
             n_steps=jnp.zeros((), jnp.int32),
             cg_iterations=jnp.zeros((), jnp.int32),
             residuals=jnp.ones(4, dtype),
             best=v,
             best_objective=evaluation.network_objective,
-            bound=problem.dual_bound(jnp.zeros_like(problem.y)),
+            bound=problem.dual_bound(residual, cone_term),
+            dual=dual,
         )
 
     def refresh(self, problem: ConvexProgram, state: CronosState) -> CronosState:
         """Factor the u-system for the present penalty parameters."""
-        factors = _factors(problem, self, state.scaled, state.rho)
-        return state._replace(factors=factors)
+        return state._replace(factors=_factor(problem, self, state.rows, state.rho))
 
     def step(self, problem: ConvexProgram, state: CronosState) -> CronosState:
         """One ADMM iteration (Algorithm 2)."""
-        op = problem.operator
+        op, loss = problem.operator, problem.loss
         rho1, rho2 = state.rho
-        rhs = (
-            state.adjoint_y
-            + rho1 * (state.v - state.dual_u)
-            + rho2 * op.back(op.orient(state.s - state.dual_s), state.scaled)
+        rows = state.rows[:, None, None, None]
+        # The loss is replaced by the quadratic above it that touches it at the last u: the
+        # squared loss is its own.
+        target = problem.y
+        if not isinstance(loss, SquaredLoss):
+            target = state.prediction - loss.gradient(state.prediction, target) / loss.curvature
+        system = _system(problem, state.rows)
+        # Both adjoints, F^T H target and G^T S(s - nu), in one product with the data.
+        fit = jnp.broadcast_to(
+            (system.curvature * target)[:, :, None], (*target.shape, op.n_patterns)
         )
+        fit = op.gate(fit)
+        cone = op.orient(rho2 * rows * (state.s - state.dual_s))
+        back = op.back(cone + jnp.stack([fit, -fit], axis=2))
+        rhs = rho1 * (state.v - state.dual_u) + back
         decay = jnp.minimum(1 / (1.0 + state.n_steps) ** 1.1, state.residuals.max())
         floor = jnp.maximum(self.cg_floor, 10 * jnp.finfo(rhs.dtype).eps)
         tol = jnp.maximum(self.cg_tol * decay, floor)
-        u, cg = self._update(problem, state, rhs, tol)
-        Gu = op.orient(op.scores(u, state.scaled))
+        assert state.factors is not None, "refresh has to run before step"
+        u, cg = system.solve(state.factors, state.rho, rhs, state.u, tol, self.cg_max_iter)
+        scores = op.scores(u)
+        gated = op.gate(scores).sum(axis=-1)
+        Gu = op.orient(scores) * rows
         u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
         Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
-        v = problem.penalty.prox(u_relaxed + state.dual_u, problem.alpha / rho1)
+        v = problem.prox(u_relaxed + state.dual_u, 1 / rho1)
         # Patterns closed on every row do nothing; without a penalty nothing else says so.
         v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
-        s = jax.nn.relu(Gu_relaxed + state.dual_s)
+        s = problem.project_cones(Gu_relaxed + state.dual_s)
         dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
         norm = jnp.linalg.norm
         tiny = jnp.finfo(u.dtype).tiny
@@ -249,6 +252,7 @@ class Cronos:
             s=s,
             dual_u=dual_u,
             dual_s=dual_s,
+            prediction=gated[..., 0] - gated[..., 1],
             n_steps=state.n_steps + 1,
             cg_iterations=state.cg_iterations + cg,
             residuals=residuals,
@@ -261,13 +265,15 @@ class Cronos:
         op = problem.operator
         at_v = problem.evaluate(state.v)
         # Closed patterns need no multipliers: their part of F^T r is zero.
-        multipliers = jnp.maximum(-state.rho[1] * state.dual_s, 0)
+        multipliers = jnp.maximum(-state.rho[1] * state.rows[:, None, None, None] * state.dual_s, 0)
         multipliers = jnp.where(op.mask.any(axis=0), multipliers, 0)
-        cone_term = op.back(op.orient(multipliers), state.scaled)
         # The residual at u meets the multipliers up to ADMM's dual residual; the one at v is
         # further off by the primal residual.
-        residual = -problem.loss.gradient(op.forward(state.u), problem.y)
-        bound = jnp.fmax(state.bound, problem.dual_bound(residual, cone_term))
+        dual = DualPoint(-problem.loss.gradient(state.prediction, problem.y), multipliers)
+        bound = problem.bound_of(dual)
+        raised = bound > state.bound
+        dual = jax.tree.map(lambda new, old: jnp.where(raised, new, old), dual, state.dual)
+        bound = jnp.where(raised, bound, state.bound)
         if self.certify == "network":
             better = at_v.network_objective < state.best_objective
         else:
@@ -277,6 +283,7 @@ class Cronos:
             best=jnp.where(better, state.v, state.best),
             best_objective=best_objective,
             bound=bound,
+            dual=dual,
         )
         tiny = jnp.finfo(bound.dtype).tiny
         if self.certify == "network":
@@ -286,7 +293,7 @@ class Cronos:
             stopping = jnp.maximum(gap, at_v.violation)
         # A NaN in the iterate must stop the loop even where the best network is finite; so must
         # squares beyond the range of the dtype, with which PCG would quietly do nothing.
-        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(state.adjoint_y**2))
+        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(problem.slope(problem.y) ** 2))
         stopping = jnp.where(finite, stopping, jnp.nan)
         details = {
             "network_objective": at_v.network_objective,
@@ -304,6 +311,10 @@ class Cronos:
     def weights(self, state: CronosState) -> Array:
         """Weights of the best network seen, or of the last iterate; see ``certify``."""
         return state.best
+
+    def dual_point(self, state: CronosState) -> DualPoint:
+        """Residual and multipliers of the best bound."""
+        return state.dual
 
     def flops(self, problem: ConvexProgram, result: Result) -> float:
         """Floating-point operations of a solve, counting dense products and factorisations."""
@@ -334,35 +345,6 @@ class Cronos:
 
     # Parts --------------------------------------------------------------------------------
 
-    def _update(
-        self, problem: ConvexProgram, state: CronosState, rhs: Array, tol: Array
-    ) -> tuple[Array, Array]:
-        """Solve the u-system; also the number of PCG iterations."""
-        op, n = problem.operator, problem.y.shape[0]
-        assert state.factors is not None, "refresh has to run before step"
-        inverse, q_solver = state.factors
-        if isinstance(q_solver, Nystrom):
-            full = _full_system(op, state.scaled, state.rho, n)
-            return pcg(full, q_solver.apply, rhs, state.u, tol, self.cg_max_iter)
-        p = (rhs[:, 0] + rhs[:, 1]) @ inverse
-        b = rhs[:, 0] - rhs[:, 1]
-        gram = _regularised_gram(state.scaled, state.rho)
-
-        def matvec(Q: Array) -> Array:
-            return Q @ gram + (2 / n) * op.adjoint_difference(op.forward_difference(Q))
-
-        previous = state.u[:, 0] - state.u[:, 1]
-        if not isinstance(q_solver, Dual):
-            q, cg = pcg(matvec, q_solver.apply, b, previous, tol, self.cg_max_iter)
-        elif b.dtype == jnp.float64:
-            q, cg = q_solver.solve(op, b), jnp.zeros((), jnp.int32)
-        else:
-            # Woodbury subtracts two large numbers where rho1 is small: in single precision it
-            # is a preconditioner, whose few iterations mend what cancels.
-            solve_dual = partial(q_solver.solve, op)
-            q, cg = pcg(matvec, solve_dual, b, previous, tol, self.cg_max_iter)
-        return jnp.stack([p + q, p - q], axis=1) / 2, cg
-
     def _rebalance(self, state: CronosState) -> tuple[CronosState, Array]:
         """New penalty parameters after 1, 2, 4, ... measurements; whether they changed."""
         k = state.n_steps // self.check_every
@@ -380,69 +362,28 @@ class Cronos:
         return state, jnp.any(factor != 1.0)
 
 
+def _cheaper(problem: ConvexProgram) -> Literal["dual", "mean_field"]:
+    """Compare flops of an iteration: n x n products and a share of the inverses, or PCG."""
+    (n, d), P, C = problem.operator.X.shape, problem.operator.n_patterns, problem.y.shape[1]
+    factor = 2.0 * n * n * (d + P) + 3.0 * n**3
+    exact = 2.0 * n * n * C + _FACTORINGS_PER_ITERATION * factor
+    return "dual" if exact <= _PCG_ITERATIONS * 4.0 * n * d * P * C else "mean_field"
+
+
+def _system(problem: ConvexProgram, rows: Array) -> USystem:
+    curvature = jnp.asarray(problem.loss.curvature * problem.share, problem.operator.X.dtype)
+    return USystem(problem.operator, curvature, rows)
+
+
 @jax.jit
-def _factors(problem: ConvexProgram, solver: Cronos, scaled: Array, rho: Array) -> Factors:
-    op = problem.operator
-    n, P, X = problem.y.shape[0], problem.operator.n_patterns, problem.operator.X
-    gram = _regularised_gram(scaled, rho)
-    inverse = inverse_spd(gram)
-    if solver.linear_solver == "dual":
-        return Factors(inverse, dual(op, inverse))
-    if solver.linear_solver == "block":
-        return Factors(inverse, Block(inverse))
-    if solver.linear_solver == "mean_field":
-        covariance = X.T @ X / n
-        return Factors(
-            inverse,
-            MeanField(
-                inverse_spd(gram + covariance / 2),
-                inverse_spd(gram + (1 + P) / 2 * covariance),
-            ),
-        )
-    key = jax.random.key(solver.seed)
-    if solver.linear_solver == "block_nystrom":
-        eye = jnp.eye(len(gram), dtype=X.dtype)
-        root = solve_triangular(jnp.linalg.cholesky(gram), eye, lower=True)
-
-        def remainder(Q: Array) -> Array:
-            F0TF0 = op.adjoint_difference(op.forward_difference(Q @ root))
-            return (2 / n) * F0TF0 @ root.T
-
-        shape = problem.weights_shape[2:]
-        sketch = nystrom(remainder, shape, solver.rank, 1.0, key, X.dtype)
-        return Factors(inverse, BlockNystrom(root, sketch))
-    full = _full_system(op, scaled, rho, n)
-    sketch = nystrom(
-        lambda U: full(U) - rho[0] * U,
-        problem.weights_shape[1:],
-        solver.rank,
-        rho[0],
-        key,
-        X.dtype,
-    )
-    return Factors(inverse, sketch)
+def _factor(problem: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
+    return _system(problem, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
 
 
-def _scaled_rows(X: Array) -> Array:
-    """Rows at equal norm, the whole at spectral norm about one; zero rows stay zero."""
-    norms = jnp.linalg.norm(X, axis=1, keepdims=True)
-    unit = X / jnp.where(norms > 0, norms, 1)
-    gram = unit.T @ unit
-    # The trace bounds the largest eigenvalue; the balancing of rho2 makes up for the rest.
-    size = jnp.trace(gram)
-    return unit / jnp.sqrt(jnp.where(size > 0, size, 1))
-
-
-def _regularised_gram(scaled: Array, rho: Array) -> Array:
-    """``M = rho1 I + rho2 Xs^T Xs``."""
-    return rho[0] * jnp.eye(scaled.shape[1], dtype=scaled.dtype) + rho[1] * (scaled.T @ scaled)
-
-
-def _full_system(op: GatedOperator, scaled: Array, rho: Array, n: int) -> Any:
-    """Map ``U`` to ``(F^T F / n + rho1 I + rho2 G^T G) U``, with two products each way."""
-
-    def matvec(U: Array) -> Array:
-        cone = op.back(op.scores(U, scaled), scaled)
-        return op.adjoint(op.forward(U)) / n + rho[0] * U + rho[1] * cone
-
-    return matvec
+def _row_scale(X: Array) -> Array:
+    """Factors that bring rows to equal norm, the whole to spectral norm of at most one."""
+    norms = jnp.linalg.norm(X, axis=1)
+    # The trace of the Gram matrix, the number of non-zero rows, bounds its largest eigenvalue;
+    # the balancing of rho2 makes up for the rest.
+    size = jnp.sqrt(jnp.maximum((norms > 0).sum(), 1))
+    return jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0) / size

@@ -12,7 +12,7 @@ from cvxnn.operators import GatedOperator
 from cvxnn.preference.objectives import CoalaObjective
 from cvxnn.problem import ConvexProgram
 from cvxnn.solvers import AcceleratedGradient, Status, _loop, solve
-from cvxnn.solvers._loop import precision
+from cvxnn.solvers._loop import Start, precision
 
 N, D = 60, 8
 START = np.full(D, 0.7)
@@ -65,7 +65,7 @@ def trajectory(problem: CoalaObjective, solver: AcceleratedGradient, n_steps: in
 
     @jax.jit
     def run(problem: CoalaObjective, start: jax.Array) -> jax.Array:
-        state = solver.refresh(problem, solver.init(problem, start))
+        state = solver.refresh(problem, solver.init(problem, Start(start)))
 
         def body(state: object, _: None) -> tuple:
             state = solver.step(problem, state)
@@ -112,7 +112,7 @@ def test_first_iterates_by_hand() -> None:
     problem = objective()
     solver = AcceleratedGradient(restart=False)
     L = float(problem.smoothness())
-    state = solver.refresh(problem, solver.init(problem, jnp.asarray(START)))
+    state = solver.refresh(problem, solver.init(problem, Start(jnp.asarray(START))))
     theta, z, t = START, START, 1.0
     for _ in range(5):
         new = z - np.asarray(problem.gradient(jnp.asarray(z))) / L

@@ -12,9 +12,10 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
 from cvxnn import patterns, reference
-from cvxnn.losses import LogisticLoss
+from cvxnn.losses import HuberLoss, LogisticLoss, MultinomialLoss, SquaredLoss
 from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
+from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
+from cvxnn.problem import ConvexProgram, with_skip
 from cvxnn.solvers import Cronos, Result, Status, solve
 from cvxnn.solvers._loop import precision
 from cvxnn.solvers.cronos import CronosState
@@ -161,6 +162,108 @@ def test_certified_networks_are_at_least_as_good_as_the_program() -> None:
     assert result.gap <= 1e-3
     assert result.objective <= optimum() * (1 + 1e-3)
     check_weights(result, problem)
+
+
+# Every loss and penalty --------------------------------------------------------------------
+
+LOSSES = {
+    "squared": SquaredLoss(),
+    "huber": HuberLoss(0.5),
+    "logistic": LogisticLoss(),
+    "multinomial": MultinomialLoss(),
+}
+PENALTIES = {
+    "neuron": NeuronGroupLasso(),
+    "feature": FeatureGroupLasso(),
+    "l1": L1(),
+    "ridge": SquaredL2(),
+}
+# Each pair compiles for seconds: those outside a diagonal are slow together.
+TABLE = [
+    pytest.param(loss, penalty, marks=() if (i + 1) % 4 == j else pytest.mark.slow)
+    for i, loss in enumerate(LOSSES)
+    for j, penalty in enumerate(PENALTIES)
+]
+LOOSE = Cronos(certify="program", tol=1e-5, max_iter=20_000, check_every=50, linear_solver="dual")
+
+
+def entry(
+    loss: str,
+    penalty: str = "neuron",
+    *,
+    weighted: bool = False,
+    skip: float | None = None,
+    alpha: float = 0.03,
+) -> ConvexProgram:
+    """A small problem with a leaf of weights always, so that all of a pair compiles once."""
+    n, d, P, C = 14, 3, 4, 2
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    y = np.maximum(X @ rng.standard_normal((d, C)), 0) + 0.3 * rng.standard_normal((n, C)) - 0.3
+    if loss == "logistic":
+        y = np.where(y >= 0, 1.0, -1.0)
+    elif loss == "multinomial":
+        y = np.eye(C)[y.argmax(axis=1)]
+    mask = X @ rng.standard_normal((d, P)) >= 0
+    weights = rng.exponential(size=n) if weighted else np.ones(n)
+    weights[0] *= not weighted
+    with precision(np.float64):
+        program = ConvexProgram(
+            GatedOperator(jnp.asarray(X), jnp.asarray(mask)),
+            jnp.asarray(y),
+            alpha,
+            LOSSES[loss],
+            PENALTIES[penalty],
+            jnp.asarray(weights),
+        )
+        return program if skip is None else with_skip(program, skip)
+
+
+def agrees(problem: ConvexProgram) -> Result:
+    """Solve, and compare with CVXPY."""
+    result, best = solve(problem, LOOSE), reference.solve(problem).objective
+    assert result.status is Status.CONVERGED
+    assert result.history["program_objective"][-1] == pytest.approx(best, rel=1e-4)
+    assert result.history["violation"][-1] <= LOOSE.tol
+    assert best * (1 - 1e-4) <= result.dual_bound <= best * (1 + 1e-8)
+    check_weights(result, problem)
+    with precision(np.float64):
+        assert float(problem.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-6)
+    return result
+
+
+@pytest.mark.parametrize(("loss", "penalty"), TABLE)
+def test_agrees_with_cvxpy_with_weights_and_a_skip_connection(loss: str, penalty: str) -> None:
+    agrees(entry(loss, penalty, skip=0.1))
+    ridge = 0.0 if loss in ("squared", "huber") else 0.1
+    agrees(entry(loss, penalty, weighted=True, skip=ridge))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_agrees_with_cvxpy_with_every_loss(loss: str) -> None:
+    agrees(entry(loss))
+    agrees(entry(loss, weighted=True))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_warm_start_from_a_result_takes_fewer_iterations(loss: str) -> None:
+    problem = entry(loss)
+    first = solve(problem, replace(LOOSE, check_every=5))
+    near = entry(loss, alpha=0.97 * 0.03)
+    cold = solve(near, replace(LOOSE, check_every=5))
+    warm = solve(near, replace(LOOSE, check_every=5), start=first)
+    assert cold.status is warm.status is Status.CONVERGED
+    assert warm.n_iter < cold.n_iter
+    best = reference.solve(near).objective
+    assert warm.history["program_objective"][-1] == pytest.approx(best, rel=1e-4)
+    assert warm.dual_bound <= best * (1 + 1e-8)
+
+
+def test_a_warm_start_keeps_the_bound_it_is_given() -> None:
+    problem = entry("squared")
+    first = solve(problem, LOOSE)
+    again = solve(problem, replace(LOOSE, max_iter=1, tol=-1.0), start=first)
+    assert again.dual_bound >= first.dual_bound * (1 - 1e-12)
 
 
 # Against a naive ADMM ----------------------------------------------------------------------
@@ -410,9 +513,9 @@ def test_auto_is_exact_where_rows_are_few(n: int, expected: str) -> None:
     assert Cronos().accept(problem).linear_solver == expected
 
 
-def test_refuses_other_losses_and_names_who_takes_them() -> None:
-    with pytest.raises(TypeError, match=r"LogisticLoss.*reference\.solve"):
-        solve(replace(make(), loss=LogisticLoss()), Cronos())
+def test_refuses_the_gated_form_and_names_who_takes_it() -> None:
+    with pytest.raises(TypeError, match="ProximalGradient or InteriorPoint"):
+        solve(replace(make(), form="gated"), Cronos())
 
 
 def test_refuses_other_problems_and_names_who_takes_them() -> None:

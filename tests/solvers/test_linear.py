@@ -213,7 +213,9 @@ def test_dual_solves_the_q_system(dtype: type, rho: float) -> None:
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     with precision(dtype):
         operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
-        exact = _linear.dual(operator, jnp.asarray(np.linalg.inv(M).astype(dtype)))
+        exact = _linear.dual(
+            operator, jnp.asarray(np.linalg.inv(M).astype(dtype)), jnp.asarray(1 / N, dtype)
+        )
         actual = np.asarray(exact.solve(operator, jnp.asarray(B.astype(dtype))))
     assert actual.dtype == dtype
     error = np.linalg.norm(actual.reshape(C, -1) - expected) / np.linalg.norm(expected)
@@ -226,6 +228,7 @@ def test_dual_takes_duplicate_and_closed_patterns() -> None:
     M = spd(D, 10.0)
     B = np.random.default_rng(1).standard_normal((C, P, D))
     operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-    actual = _linear.dual(operator, jnp.asarray(np.linalg.inv(M))).solve(operator, jnp.asarray(B))
+    exact = _linear.dual(operator, jnp.asarray(np.linalg.inv(M)), jnp.asarray(1 / N))
+    actual = exact.solve(operator, jnp.asarray(B))
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     np.testing.assert_allclose(np.asarray(actual).reshape(C, -1), expected, rtol=1e-9)

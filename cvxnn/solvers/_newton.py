@@ -1,0 +1,296 @@
+r"""Linear algebra of the interior-point method: one Newton system, factored and solved.
+
+For blocks :math:`j` = (sign :math:`\sigma_j`, pattern :math:`i`) the system is
+
+.. math::
+
+    \big(B + F^T H F\big)\, \Delta u = b, \qquad
+    B_j = X^T \operatorname{diag}(q_j) X + \operatorname{diag}(c_j) - \gamma_j w_j w_j^T ,
+
+with one :math:`d \times d` matrix for each block and the curvature of the loss in :math:`H`. The
+two signs of a pattern share :math:`D_i`, so with :math:`R_i R_i^T` the sum of their inverses and
+:math:`A_i = D_i X R_i`, what couples the blocks is :math:`I + H^{1/2} A A^T H^{1/2}`, of the size
+of the data, or :math:`I + A^T H A`, of the size of the weights. Columns of :math:`A` that hardly
+matter are left out of it, the more the nearer the optimum, and conjugate gradient makes up for
+them. Plain NumPy in double precision.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve
+from threadpoolctl import ThreadpoolController
+
+Floats = NDArray[np.floating]
+
+# Sum of the squared norms of the columns of A that may be left out: a fifth keeps the
+# preconditioned system within a condition number of 2.4.
+_LEFT_OUT = 0.2
+# Flops from which threads are worth their synchronisation, of one product and of a factorisation:
+# where the cores are busy, threads that wait for each other are slower many times over.
+_SHARED_PRODUCT = 1e8
+_SHARED_FACTOR = 5e9
+# Most iterations of conjugate gradient for one right side.
+_MAX_CG = 300
+# Doubles of the products of features that are kept between iterations: 64 MB.
+_KEPT_PRODUCTS = 8_000_000
+
+
+class Data:
+    """Rows and patterns of a program, laid out for products with all blocks at once.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, d)
+    mask : ndarray of bool, shape (n, P)
+    n_signs : int
+    """
+
+    def __init__(self, X: Floats, mask: NDArray[np.bool_], n_signs: int) -> None:
+        self.X = np.ascontiguousarray(X)
+        self.XT = np.ascontiguousarray(X.T)
+        self.gates = np.ascontiguousarray(mask.T, np.float64)
+        self.orientation = 2 * self.gates - 1
+        self.n_signs = n_signs
+        self._triangle = np.triu_indices(X.shape[1])
+        self._products: Floats | None = None
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one product with all blocks."""
+        return 2.0 * self.n_signs * self.X.size * len(self.gates)
+
+    def scores(self, u: Floats) -> Floats:
+        """``X u_j`` of all blocks: (S, P, d) to (S, P, n)."""
+        return (u.reshape(-1, u.shape[-1]) @ self.XT).reshape(*u.shape[:-1], -1)
+
+    def back(self, v: Floats) -> Floats:
+        """``X^T v_j`` of all blocks: (S, P, n) to (S, P, d)."""
+        return (v.reshape(-1, v.shape[-1]) @ self.X).reshape(*v.shape[:-1], self.X.shape[1])
+
+    def predict(self, scores: Floats) -> Floats:
+        """Sum of the open scores, positive neurons less negative ones: (S, P, n) to (n,)."""
+        difference = scores[0] - scores[1] if len(scores) == 2 else scores[0]
+        return np.einsum("pn,pn->n", difference, self.gates)
+
+    def spread(self, r: Floats) -> Floats:
+        """Adjoint of :meth:`predict`: (n,) to (S, P, n)."""
+        v = self.gates * r
+        return np.stack([v, -v]) if self.n_signs == 2 else v[None]
+
+    def adjoint(self, r: Floats) -> Floats:
+        """``F^T r``: (n,) to (S, P, d)."""
+        v = self.back((self.gates * r)[None])[0]
+        return np.stack([v, -v]) if self.n_signs == 2 else v[None]
+
+    def grams(self, weights: Floats) -> Floats:
+        """``X^T diag(q) X`` for each row ``q`` of (m, n): (m, d, d)."""
+        n, d = self.X.shape
+        above, right = self._triangle
+        width = len(above)
+        if self._products is None and n * width <= _KEPT_PRODUCTS:
+            self._products = self.X[:, above] * self.X[:, right]
+        if self._products is not None:
+            packed = weights @ self._products
+        else:
+            packed = np.zeros((len(weights), width))
+            chunk = max(1, _KEPT_PRODUCTS // width)
+            for k in range(0, n, chunk):
+                rows = self.X[k : k + chunk]
+                packed += weights[:, k : k + chunk] @ (rows[:, above] * rows[:, right])
+        grams = np.empty((len(weights), d, d))
+        grams[:, above, right] = packed
+        grams[:, right, above] = packed
+        return grams
+
+
+class Blocks(NamedTuple):
+    """What defines the matrix of one Newton system, blocks of shape (S, P)."""
+
+    cone: Floats
+    """Weights ``q`` of the rows of X, (S, Pc, n), of the first Pc patterns."""
+    identity: Floats
+    """``c`` of each feature, (S, P, d)."""
+    vector: Floats
+    """``sqrt(gamma) w``, (S, Pk, d), of the first Pk patterns."""
+    curvature: Floats
+    """Diagonal of ``H``, (n,), at least 0."""
+
+
+class Newton:
+    """A factored Newton system."""
+
+    def __init__(self, data: Data, blocks: Blocks, max_dense: int) -> None:
+        self.data, self.blocks = data, blocks
+        S, P = blocks.identity.shape[:2]
+        n, d = data.X.shape
+        with limit_threads(flops(data.X.shape, P, S, P * d), _SHARED_FACTOR):
+            B = np.zeros((S, P, d, d))
+            n_cones, n_norms = blocks.cone.shape[1], blocks.vector.shape[1]
+            if n_cones:
+                grams = data.grams(blocks.cone.reshape(-1, n))
+                B[:, :n_cones] = grams.reshape(S, n_cones, d, d)
+            w = blocks.vector
+            B[:, :n_norms] -= w[..., :, None] * w[..., None, :]
+            B[..., np.arange(d), np.arange(d)] += blocks.identity
+            root = _triangular_inverse(_cholesky(B))
+            self._inverse = np.swapaxes(root, -1, -2) @ root
+            self._R = _cholesky(self._inverse.sum(axis=0))
+            self._R_inverse = _triangular_inverse(self._R)
+            self._half = np.sqrt(blocks.curvature)
+            self._factor_core(max_dense)
+
+    def _factor_core(self, max_dense: int) -> None:
+        data = self.data
+        P, d, n = len(self._R), *data.XT.shape
+        # Rows are the columns of A, those of R_1 first.
+        A: Floats = (np.swapaxes(self._R, -1, -2).reshape(P * d, d) @ data.XT).reshape(P, d, n)
+        A *= (data.gates * self._half)[:, None, :]
+        A = A.reshape(P * d, n)
+        energy = np.einsum("kn,kn->k", A, A)
+        order = np.argsort(energy)
+        n_left_out = int(np.searchsorted(np.cumsum(energy[order]), _LEFT_OUT))
+        if min(P * d - n_left_out, n) > max_dense:
+            n_left_out = P * d - max_dense
+        self._kept = np.sort(order[n_left_out:])
+        self.rank = len(self._kept)
+        self._A = A[self._kept] if n_left_out else A
+        self._small = self.rank < n
+        core = self._A @ self._A.T if self._small else self._A.T @ self._A
+        core[np.diag_indices_from(core)] += 1
+        self._core = np.linalg.cholesky(core)
+
+    def matvec(self, x: Floats) -> Floats:
+        """Product with the matrix, without forming it."""
+        data, (cone, identity, w, curvature) = self.data, self.blocks
+        scores = data.scores(x)
+        v = data.spread(curvature * data.predict(scores))
+        n_cones, n_norms = cone.shape[1], w.shape[1]
+        v[:, :n_cones] += cone * scores[:, :n_cones]
+        y = data.back(v) + identity * x
+        y[:, :n_norms] -= w * (w * x[:, :n_norms]).sum(axis=-1, keepdims=True)
+        return y
+
+    def precondition(self, b: Floats) -> Floats:
+        """Solve with the matrix, but for the columns that were left out."""
+        x = self._block_solve(b)
+        q = x[0] - x[1] if len(x) == 2 else x[0]
+        if self._small:
+            # In the columns of R themselves, since F q would cancel where blocks are nearly
+            # singular. Left-out columns are left out of F altogether, else the result would not
+            # be positive definite.
+            p = (self._R_inverse @ q[..., None]).ravel()
+            change = np.zeros_like(p)
+            change[self._kept] = p[self._kept] - self._core_solve(p[self._kept])
+            c = (change.reshape(*q.shape[:-1], 1, -1) @ self._R_inverse)[..., 0, :]
+            c = np.stack([c, -c]) if len(x) == 2 else c[None]
+        else:
+            g = self._half * self.data.predict(self.data.scores(q[None]))
+            c = self.data.adjoint(self._half * self._core_solve(g))
+        return x - self._block_solve(c)
+
+    def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
+        """Solution, and the iterations of :func:`pcg` that it took."""
+        return pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
+
+    def _core_solve(self, g: Floats) -> Floats:
+        # The transpose is an upper triangle in Fortran order, and no copy.
+        return cho_solve((self._core.T, False), g, check_finite=False)
+
+    def _block_solve(self, b: Floats) -> Floats:
+        return (self._inverse @ b[..., None])[..., 0]
+
+
+def pcg(
+    matvec: Callable[[Floats], Floats],
+    precondition: Callable[[Floats], Floats],
+    b: Floats,
+    tol: float,
+    floor: float,
+    max_iter: int,
+) -> tuple[Floats, int]:
+    """Preconditioned conjugate gradient from zero; the solution and the number of iterations.
+
+    Stops when the error is at most ``tol`` times the solution in the norm of the matrix, as far as
+    the preconditioner tells, *and* no block of the residual is longer than ``floor``; or when
+    rounding stops it.
+    """
+    x, r = np.zeros_like(b), b
+    z = precondition(r)
+    p, energy = z, np.vdot(r, z)
+    stop = tol**2 * energy
+    for k in range(max_iter):
+        if not energy > stop and np.linalg.norm(r, axis=-1).max(initial=0) <= floor:
+            return x, k
+        Ap = matvec(p)
+        curvature = np.vdot(p, Ap)
+        if not (curvature > 0 and energy > 0):
+            return x, k
+        step = energy / curvature
+        x = x + step * p
+        r = r - step * Ap
+        z = precondition(r)
+        previous, energy = energy, np.vdot(r, z)
+        p = z + (energy / previous) * p
+    return x, max_iter
+
+
+def _cholesky(matrices: Floats) -> Floats:
+    """Cholesky factors of a stack; diagonals grow by as much as rounding asks for."""
+    diagonal = np.arange(matrices.shape[-1])
+    for jitter in (0.0, 1e-15, 1e-14, 1e-13, 1e-12, 1e-10):
+        if jitter:
+            matrices = matrices.copy()
+            matrices[..., diagonal, diagonal] *= 1 + jitter
+        try:
+            return np.linalg.cholesky(matrices)
+        except np.linalg.LinAlgError:
+            continue
+    raise np.linalg.LinAlgError("a block of the Newton system is not positive definite")
+
+
+def _triangular_inverse(lower: Floats) -> Floats:
+    """Inverses of a stack of lower triangles, by halves."""
+    d = lower.shape[-1]
+    if d <= 8:
+        return np.linalg.inv(lower)
+    half = d // 2
+    inverse = np.zeros_like(lower)
+    first = _triangular_inverse(lower[..., :half, :half])
+    last = _triangular_inverse(lower[..., half:, half:])
+    inverse[..., :half, :half], inverse[..., half:, half:] = first, last
+    inverse[..., half:, :half] = -last @ (lower[..., half:, :half] @ first)
+    return inverse
+
+
+def limit_threads(flops: float, enough: float = _SHARED_PRODUCT) -> AbstractContextManager[object]:
+    """Scope in which BLAS has one thread if what it does is too small to share."""
+    return _controller().limit(limits=1 if flops < enough else None, user_api="blas")
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def flops(shape: tuple[int, int], n_patterns: int, n_signs: int, rank: float) -> float:
+    """Floating-point operations of a factorisation.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and features.
+    n_patterns, n_signs : int
+    rank : float
+        Columns of ``A`` that are kept.
+    """
+    (n, d), P, S = shape, n_patterns, n_signs
+    size = min(rank, n)
+    blocks = S * P * d * (n * (d + 1.0) + 2.0 * d**2)
+    return blocks + 2.0 * n * d * d * P + float(n) * rank * size + size**3 / 3

@@ -7,20 +7,24 @@ it is certified, and it may mix neurons of several runs. Training proposes, the 
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn._namespace import Array, namespace
+from cvxnn.losses import Loss, SquaredLoss
 from cvxnn.patterns import ActivationPatterns, from_gates
 from cvxnn.solvers._loop import precision
 
 N_STEPS = 300
+# Below, Python's loop costs less than compiling.
+_HOST_FLOPS = 5e9
+
+_Pair = tuple[Array, Array]
+_Carry = tuple[_Pair, _Pair, _Pair]
 
 
 class LocalNetwork(NamedTuple):
@@ -42,14 +46,17 @@ def train(
     alpha: float,
     n_neurons: int,
     *,
+    loss: Loss | None = None,
+    sample_weight: NDArray[np.floating] | None = None,
     n_steps: int = N_STEPS,
     learning_rate: float = 0.03,
     random_state: int | np.random.RandomState | None = None,
 ) -> LocalNetwork:
     r"""Minimise the non-convex objective by full-batch Adam with a cosine schedule.
 
-    The objective is :math:`\tfrac1{2n}\|(X W^T)_+ A - y\|^2 + \tfrac\alpha2(\|W\|^2 + \|A\|^2)`,
-    whose value at balanced neurons is the network objective of ``cvxnn.problem`` (one output).
+    The objective is the weighted mean loss of :math:`(X W^T)_+ A` plus
+    :math:`\tfrac\alpha2(\|W\|^2 + \|A\|^2)`, whose value at balanced neurons is the network
+    objective of ``cvxnn.problem`` (one output, neuron group lasso).
 
     Parameters
     ----------
@@ -58,6 +65,9 @@ def train(
     alpha : float
         Strength of the weight decay.
     n_neurons : int
+    loss : Loss, optional
+        Squared by default.
+    sample_weight : ndarray, shape (n_samples,), optional
     n_steps : int, default=300
         Adam steps; a step costs ``6 n d n_neurons`` flops.
     learning_rate : float, default=0.03
@@ -67,23 +77,23 @@ def train(
     Returns
     -------
     LocalNetwork
+
+    Notes
+    -----
+    Small runs stay on the host, where nothing has to be compiled; large ones are compiled.
     """
     rng = check_random_state(random_state)
-    d, C = X.shape[1], y.shape[1]
+    n, d, C = *X.shape, y.shape[1]
     hidden = rng.standard_normal((n_neurons, d)) / n_neurons**0.25
     # Half the neurons push up, half down, so that either sign is at hand from the start.
     signs = np.where(np.arange(n_neurons) % 2 == 0, 1.0, -1.0)[:, None]
     output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
+    share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
+    share = (share / share.sum()).astype(X.dtype)
+    start = (hidden.astype(X.dtype), output.astype(X.dtype))
+    run = _adam if 6.0 * n * d * n_neurons * n_steps < _HOST_FLOPS else _adam_compiled
     with precision(X.dtype):
-        W, A = _adam(
-            jnp.asarray(X),
-            jnp.asarray(y),
-            alpha,
-            jnp.asarray(hidden, X.dtype),
-            jnp.asarray(output, X.dtype),
-            np.int32(n_steps),
-            learning_rate,
-        )
+        W, A = run(X, y, share, alpha, loss or SquaredLoss(), start, n_steps, learning_rate)
         return LocalNetwork(np.asarray(W), np.asarray(A))
 
 
@@ -117,42 +127,52 @@ def to_program(
     return found, weights
 
 
-@partial(jax.jit, donate_argnums=(3, 4))
+def gradients(
+    X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Gradients of the objective in both layers."""
+    W, A = parameters
+    xp = namespace(W)
+    hidden = xp.maximum(X @ W.T, 0)
+    error = share * loss.gradient(hidden @ A, y)
+    back = xp.where(hidden > 0, error @ A.T, 0)
+    return back.T @ X + alpha * W, hidden.T @ error + alpha * A
+
+
 def _adam(
     X: Array,
     y: Array,
-    alpha: Array,
-    hidden: Array,
-    output: Array,
-    n_steps: Array,
-    learning_rate: Array,
+    share: Array,
+    alpha: float,
+    loss: Loss,
+    start: tuple[Array, Array],
+    n_steps: int,
+    learning_rate: float,
 ) -> tuple[Array, Array]:
-    n = X.shape[0]
+    """Adam on either array library; a plain loop, or a compiled one where ``X`` is traced."""
+    xp = namespace(X)
     beta1, beta2 = 0.9, 0.99
 
-    def objective(parameters: tuple[Array, Array]) -> Array:
-        W, A = parameters
-        error = jax.nn.relu(X @ W.T) @ A - y
-        decay = jnp.sum(W**2) + jnp.sum(A**2)
-        return jnp.sum(error**2) / (2 * n) + alpha / 2 * decay
-
-    def step(k: Array, carry: tuple) -> tuple:
+    def step(k: Any, carry: _Carry) -> _Carry:
         parameters, first, second = carry
-        gradient = jax.grad(objective)(parameters)
-        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, first, gradient)
-        second = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g**2, second, gradient)
-        t = k + 1
-        rate = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * k / n_steps))
-        rate = rate * jnp.sqrt(1 - beta2**t) / (1 - beta1**t)
-        parameters = jax.tree.map(
-            lambda p, m, v: p - (rate * m / (jnp.sqrt(v) + 1e-8)).astype(p.dtype),
-            parameters,
-            first,
-            second,
-        )
-        return parameters, first, second
+        t = k + 1.0
+        rate = learning_rate * 0.5 * (1 + xp.cos(xp.pi * k / n_steps))
+        rate = rate * xp.sqrt(1 - beta2**t) / (1 - beta1**t)
+        slopes = gradients(X, y, share, alpha, loss, parameters)
+        moved = []
+        for p, m, v, g in zip(parameters, first, second, slopes, strict=True):
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            moved.append(((p - rate * m / (xp.sqrt(v) + 1e-8)).astype(p.dtype), m, v))
+        return tuple(zip(*moved, strict=True))  # type: ignore[return-value]
 
-    start = (hidden, output)
-    zeros = jax.tree.map(jnp.zeros_like, start)
-    parameters, _, _ = jax.lax.fori_loop(0, n_steps, step, (start, zeros, zeros))
-    return parameters
+    zeros = tuple(xp.zeros_like(part) for part in start)
+    carry: _Carry = (start, zeros, zeros)
+    if xp is np:
+        for k in range(n_steps):
+            carry = step(k, carry)
+    else:
+        carry = jax.lax.fori_loop(0, n_steps, step, carry)
+    return carry[0]
+
+
+_adam_compiled = jax.jit(_adam)

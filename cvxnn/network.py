@@ -1,9 +1,9 @@
-"""The recovered two-layer ReLU network: plain NumPy, nothing to compile."""
+"""The recovered two-layer network: plain NumPy, nothing to compile."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ _CHUNK_NUMBERS = 2**22
 
 @dataclass(frozen=True)
 class TwoLayerNetwork:
-    r"""A network :math:`f(x) = \Theta_2^T (\Theta_1 x + b_1)_+ + b_2`.
+    r"""A network :math:`f(x) = \Theta_2^T h(x) + \Theta_3^T x + b_2`.
+
+    The hidden activations are :math:`h(x) = (\Theta_1 x + b_1)_+`, or, with gates ``g``, linear
+    where the gate is open: :math:`h_j(x) = 1(g_j^T x + c_j \ge 0)\,(\Theta_1 x + b_1)_j`.
 
     Attributes
     ----------
@@ -24,16 +27,25 @@ class TwoLayerNetwork:
     output_weights : ndarray, shape (n_neurons, n_outputs)
         Second layer.
     output_bias : ndarray, shape (n_outputs,)
+    gate_weights : ndarray, shape (n_neurons, n_features), optional
+        Gates of a gated network; None for a ReLU network.
+    gate_bias : ndarray, shape (n_neurons,), optional
+    skip_weights : ndarray, shape (n_features, n_outputs), optional
+        The linear skip connection; None for none.
 
     Notes
     -----
-    A network may have no neurons; it then predicts its output bias.
+    A network may have no neurons; it then predicts its output bias and what the skip connection
+    adds.
     """
 
     hidden_weights: NDArray[np.floating]
     hidden_bias: NDArray[np.floating]
     output_weights: NDArray[np.floating]
     output_bias: NDArray[np.floating]
+    gate_weights: NDArray[np.floating] | None = None
+    gate_bias: NDArray[np.floating] | None = None
+    skip_weights: NDArray[np.floating] | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -49,19 +61,29 @@ class TwoLayerNetwork:
         """Hidden activations, shape (n_samples, n_neurons)."""
         H = X @ self.hidden_weights.T
         H += self.hidden_bias
-        return np.maximum(H, 0, out=H)
+        if self.gate_weights is None or self.gate_bias is None:
+            return np.maximum(H, 0, out=H)
+        H[X @ self.gate_weights.T + self.gate_bias < 0] = 0
+        return H
 
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Outputs, shape (n_samples, n_outputs); memory of the activations is bounded."""
         out = np.empty((len(X), self.n_outputs), np.result_type(X, self.hidden_weights))
         for rows in _chunks(len(X), max(self.n_neurons, 1)):
             out[rows] = self.hidden(X[rows]) @ self.output_weights
+        if self.skip_weights is not None:
+            out += X @ self.skip_weights
         out += self.output_bias
         return out
 
 
 def recover(
-    weights: NDArray[np.floating], *, bias: bool = True, tol: float = 0.0
+    weights: NDArray[np.floating],
+    *,
+    bias: bool = True,
+    tol: float = 0.0,
+    gates: NDArray[np.floating] | None = None,
+    skip: bool = False,
 ) -> TwoLayerNetwork:
     r"""Turn weights of the convex program into a network.
 
@@ -72,35 +94,60 @@ def recover(
 
     Parameters
     ----------
-    weights : ndarray, shape (n_outputs, 2, n_patterns, n_features)
-        From the feasible iterate, never from one that only solves a linear system.
+    weights : ndarray, shape (n_outputs, n_signs, n_patterns, n_features)
+        From the feasible iterate, never from one that only solves a linear system. One sign: the
+        gated form.
     bias : bool, default=True
-        Whether the last feature is a column of ones, whose weights become ``hidden_bias``.
+        Whether the last feature is a column of ones, whose weights become biases.
     tol : float, default=0
         Blocks whose norm is at most ``tol`` times the largest are dropped.
+    gates : ndarray, shape (n_patterns, n_features), optional
+        Gate vectors of the patterns; needed in the gated form, and in no other.
+    skip : bool, default=False
+        Whether the last pattern is a linear skip connection.
 
     Returns
     -------
     TwoLayerNetwork
-        Output bias zero.
+        With a skip connection, its weight on the column of ones becomes the output bias, which
+        is zero otherwise.
+
+    Raises
+    ------
+    ValueError
+        If gates are given for the ReLU form, or not given for the gated form.
     """
+    n_outputs, n_signs = weights.shape[:2]
+    if (gates is None) != (n_signs == 2):
+        raise ValueError(
+            f"weights have {n_signs} sign(s); expected gates for the gated form (one sign) and "
+            "none for the ReLU form (two)."
+        )
+    linear = None
+    if skip:
+        last = weights[:, :, -1]
+        linear = (last[:, 0] - last[:, 1] if n_signs == 2 else last[:, 0]).T
+        weights = weights[:, :, :-1]
     norms = np.linalg.norm(weights, axis=-1)
     active = norms > tol * norms.max(initial=0)
-    output_of, sign_of, _ = np.nonzero(active)
+    output_of, sign_of, pattern_of = np.nonzero(active)
     root = np.sqrt(norms[active])
-    hidden = weights[active] / root[:, None]
-    output = np.zeros((len(root), weights.shape[0]), weights.dtype)
+    output = np.zeros((len(root), n_outputs), weights.dtype)
     output[np.arange(len(root)), output_of] = np.where(sign_of == 0, root, -root)
-    if bias:
-        hidden, offset = hidden[:, :-1], hidden[:, -1]
-    else:
-        offset = np.zeros(len(hidden), hidden.dtype)
-    return TwoLayerNetwork(
-        np.ascontiguousarray(hidden),
-        np.ascontiguousarray(offset),
-        output,
-        np.zeros(weights.shape[0], weights.dtype),
+
+    def split(rows: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        offset = rows[:, -1] if bias else np.zeros(len(rows), rows.dtype)
+        inner = rows[:, :-1] if bias else rows
+        return np.ascontiguousarray(inner), np.ascontiguousarray(offset)
+
+    output_bias = np.zeros(n_outputs, weights.dtype)
+    if linear is not None and bias:
+        linear, output_bias = np.ascontiguousarray(linear[:-1]), linear[-1].copy()
+    gate_parts = () if gates is None else split(gates[pattern_of].astype(weights.dtype))
+    network = TwoLayerNetwork(
+        *split(weights[active] / root[:, None]), output, output_bias, *gate_parts
     )
+    return network if linear is None else replace(network, skip_weights=linear)
 
 
 def fold_scaling(
@@ -112,12 +159,22 @@ def fold_scaling(
 ) -> TwoLayerNetwork:
     """Rewrite a network of ``(x - x_mean) / x_scale`` as one of ``x``, outputs in units of y."""
     hidden = network.hidden_weights / x_scale
-    return TwoLayerNetwork(
-        hidden,
-        network.hidden_bias - hidden @ x_mean,
-        network.output_weights * y_scale,
-        network.output_bias * y_scale + y_mean,
+    folded = replace(
+        network,
+        hidden_weights=hidden,
+        hidden_bias=network.hidden_bias - hidden @ x_mean,
+        output_weights=network.output_weights * y_scale,
+        output_bias=network.output_bias * y_scale + y_mean,
     )
+    if network.gate_weights is not None and network.gate_bias is not None:
+        gates = network.gate_weights / x_scale
+        bias = network.gate_bias - gates @ x_mean
+        folded = replace(folded, gate_weights=gates, gate_bias=bias)
+    if network.skip_weights is not None:
+        skip = network.skip_weights / x_scale[:, None] * y_scale
+        bias = folded.output_bias - x_mean @ skip
+        folded = replace(folded, skip_weights=skip, output_bias=bias)
+    return folded
 
 
 def _chunks(n_rows: int, width: int) -> Iterator[slice]:

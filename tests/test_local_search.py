@@ -1,5 +1,7 @@
 """Local training, and its network as weights of the program."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from cvxnn import local_search
 from cvxnn.local_search import LocalNetwork
+from cvxnn.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.operators import GatedOperator
 from cvxnn.solvers._loop import precision
 
@@ -90,6 +93,118 @@ def test_extreme_strengths_stay_finite(alpha: float) -> None:
     network = local_search.train(X, y, alpha, H, random_state=0)
     assert np.isfinite(network.hidden).all()
     assert np.isfinite(network.output).all()
+
+
+LOSSES: dict[str, Loss] = {
+    "squared": SquaredLoss(),
+    "huber": HuberLoss(0.7),
+    "logistic": LogisticLoss(),
+    "multinomial": MultinomialLoss(),
+}
+
+
+def targets(loss: str, y: np.ndarray) -> np.ndarray:
+    if loss == "logistic":
+        return np.where(y > 0, 1.0, -1.0)
+    return np.eye(y.shape[1])[y.argmax(axis=1)] if loss == "multinomial" else y
+
+
+def weighted_objective(
+    network: LocalNetwork, X: np.ndarray, y: np.ndarray, weight: np.ndarray, loss: str, alpha: float
+) -> float:
+    """Row by row, from the definition of each loss."""
+    total = 0.0
+    for row, target, share in zip(X, y, weight / weight.sum(), strict=True):
+        f = np.array([max(w @ row, 0) for w in network.hidden]) @ network.output
+        if loss == "multinomial":
+            total += share * (np.log(np.exp(f).sum()) - f @ target)
+            continue
+        for value, goal in zip(f, target, strict=True):
+            error = abs(value - goal)
+            total += (
+                share
+                * {
+                    "squared": error**2 / 2,
+                    "huber": error**2 / 2 if error <= 0.7 else 0.7 * (error - 0.35),
+                    "logistic": np.log1p(np.exp(-goal * value)),
+                }[loss]
+            )
+    decay = (network.hidden**2).sum() + (network.output**2).sum()
+    return float(total + alpha / 2 * decay)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_are_finite_differences(loss: str) -> None:
+    X, y = data(3)
+    y, alpha = targets(loss, y), 0.05
+    rng = np.random.default_rng(1)
+    W, A = rng.standard_normal((4, D)), rng.standard_normal((4, 3))
+    weight = rng.exponential(size=N)
+    share = (weight / weight.sum())[:, None]
+    slopes = local_search.gradients(X, y, share, alpha, LOSSES[loss], (W, A))
+    step = 1e-6
+    for layer, slope in enumerate(slopes):
+        for index in np.ndindex(*slope.shape):
+            ends = []
+            for side in (step, -step):
+                moved = [W.copy(), A.copy()]
+                moved[layer][index] += side
+                ends.append(weighted_objective(LocalNetwork(*moved), X, y, weight, loss, alpha))
+            difference = (ends[0] - ends[1]) / (2 * step)
+            assert slope[index] == pytest.approx(difference, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_host_and_compiled_versions_agree(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data(2)
+    y = targets(loss, y)
+    options: dict[str, Any] = {"loss": LOSSES[loss], "n_steps": 40, "random_state": 0}
+    weight = np.random.default_rng(1).exponential(size=N)
+    host = local_search.train(X, y, 0.01, H, sample_weight=weight, **options)
+    compiled = []
+    original = local_search._adam_compiled
+    monkeypatch.setattr(
+        local_search, "_adam_compiled", lambda *args: compiled.append(1) or original(*args)
+    )
+    monkeypatch.setattr(local_search, "_HOST_FLOPS", 0.0)
+    device = local_search.train(X, y, 0.01, H, sample_weight=weight, **options)
+    assert compiled == [1]
+    assert isinstance(device.hidden, np.ndarray)
+    assert device.hidden.dtype == host.hidden.dtype == np.float64
+    for one, other in zip(device, host, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_training_lowers_every_loss(loss: str) -> None:
+    X, y = data(3)
+    y, alpha = targets(loss, y), 1e-3
+    weight = np.random.default_rng(1).exponential(size=N)
+    ends = [
+        local_search.train(
+            X, y, alpha, H, loss=LOSSES[loss], sample_weight=weight, n_steps=n, random_state=0
+        )
+        for n in (0, 300)
+    ]
+    before, after = (weighted_objective(end, X, y, weight, loss, alpha) for end in ends)
+    assert after < 0.5 * before
+
+
+def test_sample_weight_equals_repetition() -> None:
+    X, y = data()
+    weight = np.arange(N) % 3
+    options: dict[str, Any] = {"n_steps": 50, "random_state": 0}
+    weighted = local_search.train(X, y, 0.01, H, sample_weight=weight.astype(float), **options)
+    repeated = local_search.train(
+        X.repeat(weight, axis=0), y.repeat(weight, axis=0), 0.01, H, **options
+    )
+    for one, other in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_flops_grow_with_everything() -> None:
+    assert local_search.flops((10, 4), 3, 7) == 6 * 10 * 4 * 3 * 7
+    assert local_search.flops((10, 4), 3) == 6 * 10 * 4 * 3 * local_search.N_STEPS
 
 
 # The network as weights of the program -----------------------------------------------------

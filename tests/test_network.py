@@ -25,8 +25,27 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
         out[k, c] = net.output_bias[c]
         for j in range(net.n_neurons):
             score = sum(net.hidden_weights[j] * X[k]) + net.hidden_bias[j]
-            out[k, c] += max(score, 0) * net.output_weights[j, c]
+            is_open = score > 0
+            if net.gate_weights is not None and net.gate_bias is not None:
+                is_open = sum(net.gate_weights[j] * X[k]) + net.gate_bias[j] >= 0
+            out[k, c] += is_open * score * net.output_weights[j, c]
+        if net.skip_weights is not None:
+            out[k, c] += sum(net.skip_weights[:, c] * X[k])
     return out
+
+
+def recovered(
+    seed: int = 0, *, gated: bool = False, skip: bool = False, bias: bool = True, P: int = 5
+) -> tuple[network.TwoLayerNetwork, np.ndarray, np.ndarray]:
+    """A network of any kind, its weights in the program, and the gates of these."""
+    rng = np.random.default_rng(seed + 1)
+    U = weights(seed, P=P)[:, : 1 if gated else 2]
+    gates = rng.standard_normal((P - skip, U.shape[-1]))
+    net = network.recover(U, bias=bias, gates=gates if gated else None, skip=skip)
+    return net, U, gates
+
+
+KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
 
 
 @given(seed=st.integers(0, 10**6), bias=st.booleans())
@@ -110,13 +129,62 @@ def test_hidden_does_not_change_its_input() -> None:
     np.testing.assert_array_equal(X, before)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("gated", "skip"), KINDS)
+def test_every_kind_predicts_what_its_program_does(gated: bool, skip: bool, bias: bool) -> None:
+    net, U, gates = recovered(gated=gated, skip=skip, bias=bias)
+    X = np.random.default_rng(1).standard_normal((7, 4 - bias))
+    wide = add_bias(X) if bias else X
+    blocks, mask = U[:, :, : len(gates)], wide @ gates.T >= 0
+    scores = np.einsum("ki,cbji->kcbj", wide, blocks)
+    if gated:
+        expected = (scores[:, :, 0] * mask[:, None]).sum(axis=-1)
+    else:
+        hidden = np.maximum(scores, 0).sum(axis=-1)
+        expected = hidden[..., 0] - hidden[..., 1]
+    if skip:
+        linear = U[:, 0, -1] if gated else U[:, 0, -1] - U[:, 1, -1]
+        expected = expected + wide @ linear.T
+    np.testing.assert_allclose(net.forward(X), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(net.forward(X), naive_forward(net, X), rtol=1e-12, atol=1e-12)
+    assert (net.gate_weights is not None) == (net.gate_bias is not None) == gated
+    assert (net.skip_weights is not None) == skip
+    assert net.n_neurons == (np.linalg.norm(blocks, axis=-1) > 0).sum()
+
+
+def test_gated_neurons_may_be_negative_and_relu_ones_not() -> None:
+    X = np.random.default_rng(1).standard_normal((50, 3))
+    assert recovered(gated=True)[0].hidden(X).min() < 0
+    assert recovered()[0].hidden(X).min() == 0
+
+
+def test_the_skip_connection_is_no_neuron() -> None:
+    U = np.zeros((2, 2, 3, 4))
+    U[:, :, -1] = np.random.default_rng(0).standard_normal((2, 2, 4))
+    net = network.recover(U, skip=True)
+    assert net.n_neurons == 0
+    X = np.random.default_rng(1).standard_normal((5, 3))
+    expected = add_bias(X) @ (U[:, 0, -1] - U[:, 1, -1]).T
+    np.testing.assert_allclose(net.forward(X), expected, rtol=1e-12)
+    # Its weight on the column of ones is the output bias.
+    np.testing.assert_allclose(net.forward(np.zeros((1, 3)))[0], net.output_bias)
+    assert net.output_bias.all()
+
+
+@pytest.mark.parametrize(("n_signs", "gates"), [(1, None), (2, np.ones((5, 4)))])
+def test_gates_belong_to_one_sign(n_signs: int, gates: np.ndarray | None) -> None:
+    with pytest.raises(ValueError, match=rf"{n_signs} sign.*gates for the gated form"):
+        network.recover(weights()[:, :n_signs], gates=gates)
+
+
+@pytest.mark.parametrize(("gated", "skip"), KINDS)
 @given(seed=st.integers(0, 10**6))
-def test_folding_the_scaling_keeps_predictions(seed: int) -> None:
+def test_folding_the_scaling_keeps_predictions(gated: bool, skip: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((6, 3))
     x_mean, x_scale = rng.standard_normal(3), rng.exponential(size=3) + 0.1
     y_mean, y_scale = rng.standard_normal(2), rng.exponential(size=2) + 0.1
-    net = network.recover(weights(seed))
+    net = recovered(seed, gated=gated, skip=skip)[0]
     folded = network.fold_scaling(net, x_mean, x_scale, y_mean, y_scale)
     expected = net.forward((X - x_mean) / x_scale) * y_scale + y_mean
     np.testing.assert_allclose(folded.forward(X), expected, rtol=1e-9, atol=1e-9)

@@ -20,6 +20,8 @@ from safetensors.numpy import save as to_bytes
 
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.solvers.cronos import Cronos
+from cvxnn.solvers.interior_point import InteriorPoint
+from cvxnn.solvers.proximal_gradient import ProximalGradient
 
 FORMAT_VERSION = 1
 _HEADER = "cvxnn"
@@ -35,6 +37,8 @@ _NEEDED = {
     "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+_OPTIONAL_PARTS = ("gate_weights", "gate_bias", "skip_weights")
+_SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, ProximalGradient)}
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -147,8 +151,9 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, TwoLayerNetwork):
-        for part in _NETWORK_PARTS:
-            tensors[f"{key}.{part}"] = np.ascontiguousarray(getattr(value, part))
+        for part in (*_NETWORK_PARTS, *_OPTIONAL_PARTS):
+            if getattr(value, part) is not None:
+                tensors[f"{key}.{part}"] = np.ascontiguousarray(getattr(value, part))
         return {"network": key}
     if isinstance(value, dict):
         return {"dict": {k: _pack(f"{key}.{k}", v, tensors) for k, v in value.items()}}
@@ -169,7 +174,8 @@ def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
 def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
     if kind == "network":
-        return TwoLayerNetwork(*(tensors[f"{value}.{part}"] for part in _NETWORK_PARTS))
+        needed = [tensors[f"{value}.{part}"] for part in _NETWORK_PARTS]
+        return TwoLayerNetwork(*needed, *(tensors.get(f"{value}.{p}") for p in _OPTIONAL_PARTS))
     if kind == "dict":
         return {k: _unpack(v, tensors) for k, v in value.items()}
     if kind == "array":
@@ -182,8 +188,9 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
 
 
 def _pack_parameter(key: str, value: Any) -> Any:
-    if isinstance(value, Cronos):
-        return {"Cronos": {k: _pack_parameter(k, v) for k, v in vars(value).items()}}
+    if type(value) in _SOLVERS.values():
+        options = {k: _pack_parameter(k, v) for k, v in vars(value).items()}
+        return {type(value).__name__: options}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -196,7 +203,8 @@ def _pack_parameter(key: str, value: Any) -> Any:
 
 def _unpack_parameter(value: Any) -> Any:
     if isinstance(value, dict):
-        return Cronos(**value["Cronos"])
+        ((name, options),) = value.items()
+        return _SOLVERS[name](**options)
     return value
 
 
@@ -219,11 +227,29 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         raise ValueError(f"feature_names_in_ does not name {width} features")
     networks = [value for value in fitted.values() if isinstance(value, TwoLayerNetwork)]
     for network in networks:
-        if {getattr(network, part).dtype.name for part in _NETWORK_PARTS} - {"float32", "float64"}:
+        _check_network(network, width)
+
+
+def _check_network(network: TwoLayerNetwork, width: int) -> None:
+    m, c = network.output_weights.shape
+    shapes = {
+        "hidden_weights": (m, width),
+        "hidden_bias": (m,),
+        "output_weights": (m, c),
+        "output_bias": (c,),
+        "gate_weights": (m, width),
+        "gate_bias": (m,),
+        "skip_weights": (width, c),
+    }
+    for part, shape in shapes.items():
+        array = getattr(network, part)
+        if array is None and part in _OPTIONAL_PARTS:
+            continue
+        if array.dtype.name not in ("float32", "float64"):
             raise ValueError("the network has weights that are not floating-point numbers")
-        m, c = network.output_weights.shape
-        shapes = (network.hidden_weights.shape, network.hidden_bias.shape)
-        if shapes != ((m, width), (m,)) or network.output_bias.shape != (c,):
+        if array.shape != shape:
             raise ValueError("the shapes of the network do not fit together")
-        if not all(np.isfinite(getattr(network, part)).all() for part in _NETWORK_PARTS):
+        if not np.isfinite(array).all():
             raise ValueError("the network has weights that are not finite")
+    if (network.gate_weights is None) != (network.gate_bias is None):
+        raise ValueError("the network has half its gates")

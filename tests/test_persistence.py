@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 import cvxnn
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.solvers import Cronos
+from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient
 
 SMALL = {"n_patterns": 8, "alpha": 0.01, "random_state": 0}
 
@@ -30,9 +30,9 @@ def classifier(dtype=np.float64, **options):
     return ConvexReLUClassifier(**SMALL, **options).fit(X, np.array(["no", "ja, é"])[y])
 
 
-def regressor(dtype=np.float64):
+def regressor(dtype=np.float64, **options):
     X, _ = data(dtype)
-    return ConvexReLURegressor(**SMALL).fit(X, np.abs(X[:, 0]))
+    return ConvexReLURegressor(**SMALL, **options).fit(X, np.abs(X[:, 0]))
 
 
 def head(dtype=np.float64):
@@ -114,6 +114,52 @@ def test_round_trip_of_solver_options(tmp_path):
     X, y = data()
     again = back.fit(X, y)
     assert again.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"formulation": "gated"},
+        {"skip": 0.1},
+        {"formulation": "gated", "skip": 0.0, "fit_intercept": False},
+        {"patterns": "adaptive"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.parametrize("fit", [classifier, regressor])
+def test_round_trip_of_every_kind_of_network(fit, options, dtype, tmp_path):
+    model = fit(dtype, **options)
+    cvxnn.save(model, tmp_path / "a")
+    back = cvxnn.load(tmp_path / "a")
+    assert_same(back, model, data(dtype)[0])
+    assert (back.network_.gate_weights is not None) == (options.get("formulation") == "gated")
+    assert (back.network_.skip_weights is not None) == ("skip" in options)
+    for name, part in vars(model.network_).items():
+        if part is not None:
+            np.testing.assert_array_equal(getattr(back.network_, name), part, strict=True)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Cronos(tol=0.05, rho=0.5, balance=False, linear_solver="dual", seed=3),
+        InteriorPoint(tol=1e-3, max_iter=40, max_dense=500),
+        ProximalGradient(tol=0.05, max_iter=500),
+    ],
+    ids=lambda solver: type(solver).__name__,
+)
+def test_round_trip_of_every_solver(solver, model, tmp_path):
+    # Parameters are saved as they are, whatever the model was fitted with.
+    path = tmp_path / "a"
+    before = model.solver
+    try:
+        cvxnn.save(model.set_params(solver=solver), path)
+    finally:
+        model.set_params(solver=before)
+    back = cvxnn.load(path)
+    assert type(back.solver) is type(solver)
+    assert back.solver == solver
+    np.testing.assert_array_equal(back.predict(data()[0]), model.predict(data()[0]))
 
 
 @pytest.mark.parametrize("labels", [[False, True], [-1.0, 2.0], [np.int8(3), np.int8(7)]])
@@ -396,6 +442,33 @@ def test_wrong_tensors(saved, tmp_path, damage):
     tensors, header = parts(saved)
     with pytest.raises(ValueError, match="the contents do not fit a ConvexReLUClassifier"):
         cvxnn.load(write(tmp_path / "a", damage(tensors), header))
+
+
+@pytest.mark.parametrize("part", ["gate_weights", "gate_bias"])
+def test_half_gates(part, tmp_path):
+    cvxnn.save(classifier(formulation="gated"), tmp_path / "a")
+    tensors, header = parts(tmp_path / "a")
+    del tensors[f"network_.{part}"]
+    with pytest.raises(ValueError, match="half its gates"):
+        cvxnn.load(write(tmp_path / "b", tensors, header))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda t: t | {"network_.gate_weights": t["network_.gate_weights"][:, :2].copy()},
+        lambda t: t | {"network_.gate_bias": t["network_.gate_bias"][:-1]},
+        lambda t: t | {"network_.gate_bias": t["network_.gate_bias"] * np.nan},
+        lambda t: t | {"network_.skip_weights": t["network_.skip_weights"][:2].copy()},
+        lambda t: t | {"network_.skip_weights": t["network_.skip_weights"].astype(int)},
+    ],
+    ids=["width", "neurons", "nan", "skip width", "integers"],
+)
+def test_wrong_gates_and_skip_connection(damage, tmp_path):
+    cvxnn.save(classifier(formulation="gated", skip=0.1), tmp_path / "a")
+    tensors, header = parts(tmp_path / "a")
+    with pytest.raises(ValueError, match="the contents do not fit a ConvexReLUClassifier"):
+        cvxnn.load(write(tmp_path / "b", damage(tensors), header))
 
 
 def test_wrong_dimensions_of_a_regressor(tmp_path):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,29 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.patterns import add_bias
+from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from cvxnn.problem import Form
 from cvxnn.solvers._loop import Callback, Result, Status
 from cvxnn.solvers.cronos import Cronos
+from cvxnn.solvers.interior_point import InteriorPoint
+from cvxnn.solvers.proximal_gradient import ProximalGradient
 from cvxnn.training import Training, train
 
 FLOATS = (np.float64, np.float32)
+
+PatternsParameter = Literal["local", "adaptive", "gaussian", "data"]
+PenaltyParameter = Literal["neuron", "feature", "l1", "l2"]
+_PENALTIES: dict[str, type[Penalty]] = {
+    "neuron": NeuronGroupLasso,
+    "feature": FeatureGroupLasso,
+    "l1": L1,
+    "l2": SquaredL2,
+}
+# Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
+_ADAPTIVE_ROUNDS = 10
 
 
 class Scaling(NamedTuple):
@@ -117,29 +133,58 @@ class ConvexReLUBase(BaseEstimator):
     # name -> (number type, smallest value, whether the smallest is allowed)
     _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
         "alpha": (Real, 0, True),
+        "skip": (Real, 0, True),
         "n_patterns": (Integral, 1, True),
         "tol": (Real, 0, True),
         "max_iter": (Integral, 1, True),
     }
+    # name -> what it may be
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "patterns": get_args(PatternsParameter),
+    }
+
+    # Parameters of some estimators only.
+    formulation: Form = "relu"
+    penalty: PenaltyParameter = "neuron"
+    skip: float | None = None
 
     def _check_parameters(self) -> None:
         for name, (kind, low, closed) in self._numbers.items():
             value: Any = getattr(self, name)
+            if name == "skip" and value is None:
+                continue
             fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
             if not fits or value < low or (value == low and not closed):
                 what = "an integer" if kind is Integral else "a number"
                 bound = "at least" if closed else "above"
                 raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}.")
-        if self.solver is not None and not isinstance(self.solver, Cronos):
-            raise TypeError(f"solver={self.solver!r}; expected None or a cvxnn.solvers.Cronos.")
+        for name, choices in self._choices.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected one of {choices}.")
+        if self.patterns == "adaptive" and self.penalty != "neuron":
+            raise ValueError(
+                f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
+                "pattern has no price; use patterns='local'."
+            )
+        if self.solver is not None and not isinstance(
+            self.solver, Cronos | InteriorPoint | ProximalGradient
+        ):
+            raise TypeError(
+                f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint or "
+                "ProximalGradient of cvxnn.solvers."
+            )
 
     def _fit_network(
         self,
         X: NDArray[np.floating],
         y: NDArray[np.floating],
         sample_weight: NDArray[np.floating],
+        loss: Loss,
     ) -> tuple[TwoLayerNetwork, Training]:
-        """Solve the program for targets ``y`` (n_samples, n_outputs) and recover the network."""
+        """Solve the program for targets ``y`` (n_samples, n_outputs) and recover the network.
+
+        Losses of the distance between target and prediction have the targets centred and scaled.
+        """
         keep = sample_weight > 0
         X, y, weight = X[keep], y[keep], sample_weight[keep]
         scaling = Scaling.of(
@@ -148,27 +193,40 @@ class ConvexReLUBase(BaseEstimator):
         inputs = (X - scaling.x_mean) / scaling.x_scale
         if self.fit_intercept:
             inputs = add_bias(inputs)
+        if not isinstance(loss, SquaredLoss | HuberLoss):
+            scaling = scaling._replace(
+                y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
+            )
         targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
-        if not np.all(weight == weight[0]):
-            # sqrt(w) (x.v)_+ = (sqrt(w) x.v)_+: weighting the rows weights the squared errors.
-            root = np.sqrt(weight * (len(weight) / weight.sum()))[:, None].astype(X.dtype)
-            inputs, targets = inputs * root, targets * root
-        solver = self.solver
-        if solver is None:
-            solver = Cronos(tol=self.tol, max_iter=self.max_iter)
+        equal = bool(np.all(weight == weight[0]))
+        adaptive = self.patterns == "adaptive"
         with progress(self.verbose, type(self).__name__) as callback:
             training = train(
                 np.ascontiguousarray(inputs),
                 targets,
                 float(self.alpha),
                 int(self.n_patterns),
-                source=self.patterns,
-                solver=solver,
+                loss=loss,
+                penalty=_PENALTIES[self.penalty](),
+                sample_weight=None if equal else weight,
+                form=self.formulation,
+                skip=self.skip,
+                source="local" if adaptive else self.patterns,
+                n_rounds=_ADAPTIVE_ROUNDS if adaptive else 0,
+                solver=self.solver,
+                tol=self.tol,
+                max_iter=self.max_iter,
                 random_state=self.random_state,
                 callback=callback,
             )
         self._require_finite(training.result)
-        network = recover(training.result.weights, bias=self.fit_intercept, tol=1e-6)
+        network = recover(
+            training.result.weights,
+            bias=self.fit_intercept,
+            tol=1e-6,
+            gates=training.patterns.gates if self.formulation == "gated" else None,
+            skip=self.skip is not None,
+        )
         return fold_scaling(network, *scaling), training
 
     def _set_fitted(self, network: TwoLayerNetwork, training: Training) -> None:
@@ -180,6 +238,7 @@ class ConvexReLUBase(BaseEstimator):
         self.dual_bound_ = result.dual_bound
         self.gap_ = result.gap
         self.history_ = result.history
+        self.rounds_ = training.rounds
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,19 +15,23 @@ from sklearn.utils.validation import validate_data
 from cvxnn.estimators._base import (
     FLOATS,
     ConvexReLUBase,
+    PatternsParameter,
+    PenaltyParameter,
     all_or_nothing,
     require_two_classes,
     weights_of,
 )
-from cvxnn.solvers.cronos import Cronos
-from cvxnn.training import PatternChoice
+from cvxnn.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.problem import Form
+from cvxnn.solvers._loop import Solver
 
 
 class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     r"""Two-layer ReLU network classifier, trained as a convex program.
 
-    Least squares on targets -1 and 1 (one output for two classes, else one for each class, all
-    solved together on shared factorisations), in the units of ``cvxnn.estimators._base.Scaling``:
+    By default least squares on targets -1 and 1 (one output for two classes, else one for each
+    class, all solved together on shared factorisations), in the units of
+    ``cvxnn.estimators._base.Scaling``:
 
     .. math:: \min \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
 
@@ -37,8 +41,19 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         Strength of the penalty, at least 0; about 0.5 or more gives a constant.
     n_patterns : int, default=64
         Activation patterns, at least 1: about the number of hidden neurons, for each output.
-    patterns : {"local", "gaussian", "data"}, default="local"
-        Where the patterns come from; see ``cvxnn.training.train``.
+    patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
+        Where the patterns come from; see ``cvxnn.training.train``. ``"adaptive"``: local, then up
+        to ten rounds that add the patterns which lower the objective most; slower, and the
+        lowest training objective.
+    loss : {"squared", "logistic"}, default="squared"
+        ``"logistic"``: softmax cross-entropy for more than two classes.
+    formulation : {"relu", "gated"}, default="relu"
+        ``"gated"`` trains a gated network (no cone constraints): faster, and often as good.
+    penalty : {"neuron", "feature", "l1", "l2"}, default="neuron"
+        What vanishes: whole neurons, whole features, single weights, nothing. See
+        ``cvxnn.penalties``.
+    skip : float, optional
+        Adds a linear term to the network, with this ridge penalty (0: none).
     fit_intercept : bool, default=True
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
@@ -47,8 +62,9 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         Relative duality gap to reach.
     max_iter : int, default=1000
         Most solver iterations.
-    solver : cvxnn.solvers.Cronos, optional
-        Full solver options; replaces ``tol`` and ``max_iter``.
+    solver : Cronos, InteriorPoint or ProximalGradient, optional
+        Of ``cvxnn.solvers``; replaces ``tol`` and ``max_iter``. By default chosen by size
+        (``cvxnn.solvers.automatic``).
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
         1 writes a progress line to standard error.
@@ -72,7 +88,9 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     status_ : str
         Why the solver stopped.
     temperature_ : float
-        Factor of the scores in ``predict_proba``.
+        Factor of the scores in ``predict_proba``; 1 with the logistic loss.
+    rounds_ : dict of ndarray
+        One entry per program solved; see ``cvxnn.training.Training``.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -85,23 +103,38 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     1.0
     """
 
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        **ConvexReLUBase._choices,
+        "loss": ("squared", "logistic"),
+        "formulation": get_args(Form),
+        "penalty": get_args(PenaltyParameter),
+    }
+
     def __init__(
         self,
         alpha: float = 1e-3,
         *,
         n_patterns: int = 64,
-        patterns: PatternChoice = "local",
+        patterns: PatternsParameter = "local",
+        loss: Literal["squared", "logistic"] = "squared",
+        formulation: Form = "relu",
+        penalty: PenaltyParameter = "neuron",
+        skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
         tol: float = 1e-2,
         max_iter: int = 1000,
-        solver: Cronos | None = None,
+        solver: Solver | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
         self.n_patterns = n_patterns
         self.patterns = patterns
+        self.loss = loss
+        self.formulation = formulation
+        self.penalty = penalty
+        self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.tol = tol
@@ -141,12 +174,20 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             classes, codes = np.unique(labels, return_inverse=True)
             weight = weights_of(sample_weight, len(data), data.dtype)
             require_two_classes(self, classes, codes[weight > 0])
-            indicator = np.where(codes[:, None] == np.arange(len(classes)), 1.0, -1.0)
-            targets = (indicator[:, 1:] if len(classes) == 2 else indicator).astype(data.dtype)
-            network, training = self._fit_network(data, targets, weight)
+            own = codes[:, None] == np.arange(len(classes))
+            loss: Loss = SquaredLoss()
+            targets = np.where(own[:, 1:] if len(classes) == 2 else own, 1, -1)
+            if self.loss == "logistic" and len(classes) == 2:
+                loss = LogisticLoss()
+            elif self.loss == "logistic":
+                loss, targets = MultinomialLoss(), own
+            network, training = self._fit_network(data, targets.astype(data.dtype), weight, loss)
             self._set_fitted(network, training)
             self.classes_ = classes
-            self.temperature_ = _temperature(self._decision(data), codes, weight)
+            # The scores of a logistic loss are log-odds already.
+            self.temperature_ = 1.0
+            if self.loss == "squared":
+                self.temperature_ = _temperature(self._decision(data), codes, weight)
             self._warn_unless_converged(training.result)
         return self
 

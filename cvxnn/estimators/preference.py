@@ -18,16 +18,16 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from cvxnn.estimators._base import (
     FLOATS,
     ConvexReLUBase,
+    PatternsParameter,
     all_or_nothing,
     require_two_classes,
     weights_of,
 )
+from cvxnn.losses import SquaredLoss
 from cvxnn.patterns import add_bias
 from cvxnn.preference.objectives import CoalaObjective
-from cvxnn.solvers._loop import precision, solve
+from cvxnn.solvers._loop import Solver, precision, solve
 from cvxnn.solvers.accelerated_gradient import AcceleratedGradient
-from cvxnn.solvers.cronos import Cronos
-from cvxnn.training import PatternChoice
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
 
@@ -56,7 +56,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         Phase I: strength of the penalty.
     n_patterns : int, default=64
         Phase I: activation patterns.
-    patterns : {"local", "gaussian", "data"}, default="local"
+    patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
         Phase I: where they come from; see ``cvxnn.training.train``.
     fit_intercept, standardize : bool, default=True
         As in ``ConvexReLUClassifier``.
@@ -64,7 +64,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         Phase I: relative duality gap to reach. Phase II goes to a gap of 1e-4.
     max_iter : int, default=1000
         Phase I: most iterations. Phase II may take ten times as many, each far cheaper.
-    solver : cvxnn.solvers.Cronos, optional
+    solver : Cronos or InteriorPoint, optional
         Full options of phase I; replaces ``tol`` and ``max_iter``.
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -119,12 +119,12 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         ridge: float = 1e-2,
         alpha: float = 1e-2,
         n_patterns: int = 64,
-        patterns: PatternChoice = "local",
+        patterns: PatternsParameter = "local",
         fit_intercept: bool = True,
         standardize: bool = True,
         tol: float = 1e-2,
         max_iter: int = 1000,
-        solver: Cronos | None = None,
+        solver: Solver | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -296,7 +296,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         if self.loss not in ("pairwise", "pointwise"):
             raise ValueError(f"loss={self.loss!r}; expected 'pairwise' or 'pointwise'.")
         signs = np.where(preferred, 1, -1).astype(X.dtype)
-        network, training = self._fit_network(X, signs[:, None], weight)
+        network, training = self._fit_network(X, signs[:, None], weight, SquaredLoss())
 
         H = network.hidden(X)
         # Hidden features at unit scale: the ridge then means the same for every embedding.

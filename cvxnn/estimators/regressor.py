@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any, ClassVar, Literal, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from cvxnn.estimators._base import FLOATS, ConvexReLUBase, all_or_nothing, weights_of
-from cvxnn.solvers.cronos import Cronos
-from cvxnn.training import PatternChoice
+from cvxnn.estimators._base import (
+    FLOATS,
+    ConvexReLUBase,
+    PatternsParameter,
+    PenaltyParameter,
+    all_or_nothing,
+    weights_of,
+)
+from cvxnn.losses import HuberLoss, SquaredLoss
+from cvxnn.problem import Form
+from cvxnn.solvers._loop import Solver
 
 
 class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     r"""Two-layer ReLU network regressor, trained as a convex program.
 
-    Least squares in units where targets have standard deviation 1
+    By default least squares, in units where targets have standard deviation 1
     (``cvxnn.estimators._base.Scaling``):
 
     .. math:: \min \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
@@ -27,8 +38,21 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         Strength of the penalty, at least 0; about 0.5 or more gives a constant.
     n_patterns : int, default=64
         Activation patterns, at least 1: about the number of hidden neurons, for each output.
-    patterns : {"local", "gaussian", "data"}, default="local"
-        Where the patterns come from; see ``cvxnn.training.train``.
+    patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
+        Where the patterns come from; see ``cvxnn.training.train``. ``"adaptive"``: local, then up
+        to ten rounds that add the patterns which lower the objective most; slower, and the
+        lowest training objective.
+    loss : {"squared", "huber"}, default="squared"
+        ``"huber"`` is less sensitive to outliers.
+    delta : float, default=1.35
+        Where the Huber loss turns linear, in standard deviations of the targets.
+    formulation : {"relu", "gated"}, default="relu"
+        ``"gated"`` trains a gated network (no cone constraints): faster, and often as good.
+    penalty : {"neuron", "feature", "l1", "l2"}, default="neuron"
+        What vanishes: whole neurons, whole features, single weights, nothing. See
+        ``cvxnn.penalties``.
+    skip : float, optional
+        Adds a linear term to the network, with this ridge penalty (0: none).
     fit_intercept : bool, default=True
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
@@ -37,8 +61,9 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         Relative duality gap to reach.
     max_iter : int, default=1000
         Most solver iterations.
-    solver : cvxnn.solvers.Cronos, optional
-        Full solver options; replaces ``tol`` and ``max_iter``.
+    solver : Cronos, InteriorPoint or ProximalGradient, optional
+        Of ``cvxnn.solvers``; replaces ``tol`` and ``max_iter``. By default chosen by size
+        (``cvxnn.solvers.automatic``).
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
         1 writes a progress line to standard error.
@@ -52,6 +77,8 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     history_ : dict of ndarray
     flops_ : float
         Floating-point operations of the fit, dense products only.
+    rounds_ : dict of ndarray
+        One entry per program solved; see ``cvxnn.training.Training``.
     n_iter_ : int
     n_patterns_ : int
     status_ : str
@@ -68,23 +95,44 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     True
     """
 
+    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+        **ConvexReLUBase._numbers,
+        "delta": (Real, 0, False),
+    }
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        **ConvexReLUBase._choices,
+        "loss": ("squared", "huber"),
+        "formulation": get_args(Form),
+        "penalty": get_args(PenaltyParameter),
+    }
+
     def __init__(
         self,
         alpha: float = 1e-3,
         *,
         n_patterns: int = 64,
-        patterns: PatternChoice = "local",
+        patterns: PatternsParameter = "local",
+        loss: Literal["squared", "huber"] = "squared",
+        delta: float = 1.35,
+        formulation: Form = "relu",
+        penalty: PenaltyParameter = "neuron",
+        skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
         tol: float = 1e-2,
         max_iter: int = 1000,
-        solver: Cronos | None = None,
+        solver: Solver | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
         self.n_patterns = n_patterns
         self.patterns = patterns
+        self.loss = loss
+        self.delta = delta
+        self.formulation = formulation
+        self.penalty = penalty
+        self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
         self.tol = tol
@@ -119,7 +167,8 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
             weight = weights_of(sample_weight, len(data), data.dtype)
             with np.errstate(over="ignore"):  # Scaling refuses what does not fit float32
                 targets = np.asarray(values, data.dtype).reshape(len(data), -1)
-            network, training = self._fit_network(data, targets, weight)
+            loss = HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
+            network, training = self._fit_network(data, targets, weight, loss)
             self._set_fitted(network, training)
             self._y_ndim = np.ndim(values)
             self._warn_unless_converged(training.result)

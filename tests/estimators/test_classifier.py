@@ -358,3 +358,104 @@ def test_large_alpha_gives_the_majority():
     assert np.all(model.predict(X) == 1)
     np.testing.assert_allclose(model.decision_function(X), (25 - 15) / 40, rtol=1e-12)
     assert model.status_ == "converged"
+
+
+# Losses, formulations, penalties ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("patterns", ["local", "adaptive"])
+@pytest.mark.parametrize("skip", [None, 0.1])
+def test_every_combination_learns(formulation, loss, patterns, skip):
+    X, y = xor()
+    model = make(formulation=formulation, loss=loss, patterns=patterns, skip=skip).fit(X, y)
+    assert model.score(X, y) >= 0.95
+    assert model.status_ == "converged"
+    assert model.gap_ <= model.tol
+    assert (model.network_.gate_weights is not None) == (formulation == "gated")
+    assert (model.network_.skip_weights is not None) == (skip is not None)
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=1e-12)
+    assert (model.temperature_ == 1) == (loss == "logistic")
+    assert np.all(np.diff(model.rounds_["objective"]) <= 0)
+
+
+def test_logistic_scores_are_log_odds():
+    X, y = xor()
+    model = make(loss="logistic", alpha=0.01).fit(X, y)
+    proba, scores = model.predict_proba(X), model.decision_function(X)
+    assert model.temperature_ == 1
+    for row in range(5):
+        odds = proba[row, 1] / proba[row, 0]
+        assert np.log(odds) == pytest.approx(scores[row], rel=1e-6)
+    # The objective is the log-loss and the penalty, in the documented units.
+    network, scale = model.network_, X.std(axis=0) * np.sqrt(3)
+    neurons = np.column_stack(
+        [
+            network.hidden_weights * scale,
+            network.hidden_bias + network.hidden_weights @ X.mean(axis=0),
+        ]
+    )
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0])
+    expected = log_loss(y, proba) + 0.01 * penalty
+    assert model.objective_ == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_softmax_of_three_classes(formulation):
+    X, y = rays()
+    model = make(loss="logistic", formulation=formulation, n_patterns=16).fit(X, y)
+    proba, scores = model.predict_proba(X), model.decision_function(X)
+    assert model.score(X, y) >= 0.95
+    assert scores.shape == (len(X), 3)
+    assert model.temperature_ == 1
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
+    for row in range(5):
+        exponentials = [np.exp(score) for score in scores[row]]
+        np.testing.assert_allclose(proba[row], np.array(exponentials) / sum(exponentials))
+    assert model.gap_ <= model.tol
+    assert log_loss(y, proba) < model.objective_
+
+
+@pytest.mark.parametrize("penalty", ["neuron", "l2"])
+def test_penalties_learn(penalty):
+    X, y = xor()
+    for formulation in ("relu", "gated"):
+        model = make(penalty=penalty, formulation=formulation, n_patterns=16).fit(X, y)
+        assert model.score(X, y) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", ["feature", "l1"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_sparse_penalties_learn(penalty, formulation):
+    X, y = xor()
+    model = make(penalty=penalty, formulation=formulation, n_patterns=16).fit(X, y)
+    assert model.score(X, y) >= 0.9
+    assert model.gap_ <= model.tol
+
+
+def test_swapping_the_labels_swaps_the_log_odds():
+    X, y = xor()
+    options = {"loss": "logistic", "patterns": "gaussian", "tol": 1e-8, "alpha": 0.01}
+    one, other = make(**options).fit(X, y), make(**options).fit(X, 1 - y)
+    np.testing.assert_allclose(one.decision_function(X), -other.decision_function(X), atol=1e-3)
+
+
+def test_logistic_loss_takes_weights():
+    X, y = xor()
+    heavy = make(loss="logistic", alpha=0.1).fit(X, y, sample_weight=np.where(y == 1, 10.0, 1.0))
+    light = make(loss="logistic", alpha=0.1).fit(X, y)
+    assert heavy.predict_proba(X)[:, 1].mean() > light.predict_proba(X)[:, 1].mean() + 0.05
+
+
+def test_adaptive_patterns_are_no_worse_than_local_ones():
+    X, y = xor()
+    local, adaptive = (
+        make(patterns=source, loss="logistic", n_patterns=4).fit(X, y)
+        for source in ("local", "adaptive")
+    )
+    assert adaptive.objective_ <= local.objective_
+    assert len(adaptive.rounds_["objective"]) > 1
+    assert np.isnan(local.rounds_["gain"]).all()

@@ -192,6 +192,128 @@ def test_progress_goes_to_standard_error(capsys):
     make(verbose=1).fit(X, y)
     seen = capsys.readouterr()
     assert seen.out == ""
-    assert "ConvexReLURegressor: iteration 10, objective" in seen.err
+    assert "ConvexReLURegressor: iteration 1, objective" in seen.err
     make().fit(X, y)
     assert capsys.readouterr() == ("", "")
+
+
+# Losses, formulations, penalties ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+@pytest.mark.parametrize("patterns", ["local", "adaptive"])
+@pytest.mark.parametrize("skip", [None, 0.0, 0.1])
+def test_every_combination_learns(formulation, loss, patterns, skip):
+    X, y = bumps()
+    model = make(formulation=formulation, loss=loss, patterns=patterns, skip=skip).fit(X, y)
+    assert model.score(X, y) > 0.95
+    assert model.status_ == "converged"
+    assert model.gap_ <= model.tol
+    assert (model.network_.gate_weights is not None) == (formulation == "gated")
+    assert (model.network_.skip_weights is not None) == (skip is not None)
+    assert np.all(np.diff(model.rounds_["objective"]) <= 0)
+    assert len(model.rounds_["gap"]) == 1 or patterns == "adaptive"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("formulation", "penalty"),
+    [("relu", "feature"), ("relu", "l1"), ("gated", "feature"), ("gated", "l1")],
+)
+def test_sparse_penalties_learn(formulation, penalty):
+    X, y = bumps()
+    model = make(formulation=formulation, penalty=penalty).fit(X, y)
+    assert model.score(X, y) > 0.9
+    assert model.gap_ <= model.tol
+
+
+@pytest.mark.slow
+def test_features_without_use_vanish():
+    X, _ = bumps(80)
+    y = np.abs(X[:, 0])
+    options = {"formulation": "gated", "alpha": 0.05, "n_patterns": 16}
+    grouped = make(penalty="feature", **options).fit(X, y)
+    used = np.abs(grouped.network_.hidden_weights).max(axis=0)
+    assert used[0] > 0
+    np.testing.assert_array_equal(used[1:], 0)
+    assert grouped.score(X, y) > 0.5
+
+
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_the_ridge_penalty_spreads_over_all_neurons(formulation):
+    X, y = bumps()
+    ridge = make(penalty="l2", formulation=formulation, n_patterns=16).fit(X, y)
+    neurons = make(alpha=0.02, formulation=formulation, n_patterns=16).fit(X, y)
+    assert ridge.score(X, y) > 0.9
+    assert ridge.network_.n_neurons > neurons.network_.n_neurons
+
+
+def test_huber_resists_outliers():
+    X, y = bumps(60)
+    spoilt = y.copy()
+    spoilt[::10] += 30
+    options = {"alpha": 0.01, "n_patterns": 16}
+    clean = ~np.isin(np.arange(60), np.arange(0, 60, 10))
+
+    def error(model):
+        return np.median(np.abs(model.fit(X, spoilt).predict(X) - y)[clean])
+
+    squared, huber = error(make(**options)), error(make(loss="huber", delta=0.05, **options))
+    assert huber < 0.5 * squared
+
+
+def test_huber_with_a_large_delta_is_least_squares():
+    X, y = bumps()
+    options = {"patterns": "gaussian", "tol": 1e-8}
+    squared = make(**options).fit(X, y)
+    huber = make(loss="huber", delta=100, **options).fit(X, y)
+    assert huber.objective_ == pytest.approx(squared.objective_, rel=1e-6)
+    near = make(loss="huber", delta=0.1, **options).fit(X, y)
+    assert near.objective_ < 0.9 * squared.objective_
+
+
+def test_delta_is_in_units_of_the_targets():
+    X, y = bumps()
+    options = {"loss": "huber", "delta": 0.3, "tol": 1e-6}
+    model, moved = make(**options).fit(X, y), make(**options).fit(X, 1e4 * y + 7)
+    np.testing.assert_allclose((moved.predict(X) - 7) / 1e4, model.predict(X), atol=1e-4)
+
+
+def test_huber_objective_is_that_of_the_network():
+    X, y = bumps()
+    alpha, delta = 0.02, 0.3
+    model = make(loss="huber", delta=delta, alpha=alpha).fit(X, y)
+    network, scale = model.network_, X.std(axis=0) * np.sqrt(3)
+    neurons = np.column_stack(
+        [
+            network.hidden_weights * scale,
+            network.hidden_bias + network.hidden_weights @ X.mean(axis=0),
+        ]
+    )
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0]) / y.std()
+    error = 0.0
+    for e in np.abs(model.predict(X) - y) / y.std():
+        error += e**2 / 2 if e <= delta else delta * (e - delta / 2)
+    assert model.objective_ == pytest.approx(error / len(X) + alpha * penalty, rel=1e-5)
+
+
+def test_a_skip_connection_extrapolates_lines():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (40, 3))
+    y = X @ [1.0, -2.0, 0.5] + 3 + 1e-2 * rng.standard_normal(40)
+    model = make(skip=0.0, alpha=0.1).fit(X, y)
+    far = 100 * rng.uniform(-1, 1, (10, 3))
+    np.testing.assert_allclose(model.predict(far), far @ [1.0, -2.0, 0.5] + 3, atol=2)
+    assert model.network_.n_neurons == 0
+
+
+def test_adaptive_patterns_are_no_worse_than_local_ones():
+    X, y = bumps()
+    for seed in range(3):
+        local, adaptive = (
+            make(patterns=source, n_patterns=4, random_state=seed).fit(X, y)
+            for source in ("local", "adaptive")
+        )
+        assert adaptive.objective_ <= local.objective_
+        assert len(adaptive.rounds_["objective"]) > 1

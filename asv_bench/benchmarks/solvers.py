@@ -1,5 +1,7 @@
-"""CRONOS: conjugate-gradient iterations, time and certificate by linear solver."""
+"""Solvers: time to a certificate, iterations, rate against plain products, growth, memory."""
 
+import resource
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +9,10 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from cvxnn import patterns
 from cvxnn.operators import GatedOperator
+from cvxnn.path import regularization_path
 from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, solve
+from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, solve
+from cvxnn.training import train
 
 N_PATTERNS = {"breast_cancer": 40, "digits": 50}
 
@@ -66,3 +70,140 @@ class LinearSolvers:
 
     def track_iterations_to_gap_1e_3(self, data, linear_solver):
         return solve(self.program, self.default).n_iter
+
+
+class Certified:
+    """Seconds to a gap of 1e-6 (interior point) or 1e-4 (first-order), in either form."""
+
+    params = (["breast_cancer", "digits"], ["relu", "gated"])
+    param_names = ("data", "form")
+    timeout = 300
+
+    def setup(self, data, form):
+        self.program = replace(program(data), form=form)
+        self.first_order = Cronos(tol=1e-4) if form == "relu" else ProximalGradient(tol=1e-4)
+        solve(self.program, replace(self.first_order, max_iter=10))
+
+    def time_interior_point(self, data, form):
+        solve(self.program, InteriorPoint(tol=1e-6))
+
+    def time_first_order(self, data, form):
+        solve(self.program, self.first_order)
+
+    def track_interior_point_gap(self, data, form):
+        return solve(self.program, InteriorPoint(tol=1e-6)).gap
+
+    def track_interior_point_iterations(self, data, form):
+        return solve(self.program, InteriorPoint(tol=1e-6)).n_iter
+
+
+class Training:
+    """Objective and seconds of the ways to choose patterns."""
+
+    params = (["breast_cancer"], ["gaussian", "local", "three runs", "adaptive"])
+    param_names = ("data", "patterns")
+    timeout = 600
+
+    def setup(self, data, patterns):
+        problem = program(data)
+        self.X, self.y = np.asarray(problem.operator.X), np.asarray(problem.y)
+        self.options = {
+            "gaussian": {"source": "gaussian"},
+            "local": {},
+            "three runs": {"n_runs": 3},
+            "adaptive": {"n_rounds": 10},
+        }[patterns]
+
+    def fit(self):
+        return train(self.X, self.y, 1e-3, 64, tol=1e-3, random_state=0, **self.options)
+
+    def time_train(self, data, patterns):
+        self.fit()
+
+    def track_objective(self, data, patterns):
+        return self.fit().result.objective
+
+
+class Path:
+    """A path of 20 strengths against as many cold solves."""
+
+    timeout = 300
+
+    def setup(self):
+        self.program = replace(program("breast_cancer"), form="gated")
+        self.alphas = regularization_path(self.program, tol=1e-3).alphas
+
+    def time_path(self):
+        regularization_path(self.program, alphas=self.alphas, tol=1e-3)
+
+    def time_cold(self):
+        for alpha in self.alphas:
+            solve(replace(self.program, alpha=alpha), InteriorPoint(tol=1e-3))
+
+
+def seconds_per_iteration(n, d, P, dtype=np.float32, n_iter=20, **options):
+    """Median time of a CRONOS iteration on Gaussian data, compiled before."""
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((n, d)) / np.sqrt(d)).astype(dtype)
+    mask = X @ rng.standard_normal((d, P)).astype(dtype) >= 0
+    problem = ConvexProgram(GatedOperator(X, mask), X[:, :1].copy(), 1e-3)
+    solver = Cronos(
+        tol=0.0, max_iter=n_iter, check_every=n_iter, balance=False, cg_max_iter=3, **options
+    )
+    solve(problem, solver)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        solve(problem, solver)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) / n_iter
+
+
+class Growth:
+    """An iteration's time along a decade of each size, from n = 4,000, d = 80, P = 20."""
+
+    params = (["n", "d", "P"], [1, 3, 10])
+    param_names = ("size", "factor")
+    timeout = 300
+
+    def track_seconds_per_iteration(self, size, factor):
+        sizes = {"n": 4000, "d": 80, "P": 20}
+        sizes[size] *= factor
+        return seconds_per_iteration(linear_solver="mean_field", **sizes)
+
+
+class Rate:
+    """Rate of an ADMM iteration over that of the plain products it consists of."""
+
+    params = ([(12_000, 784, 64), (5_000, 100, 50)],)
+    param_names = ("shape",)
+    timeout = 300
+
+    def track_share_of_matrix_product_rate(self, shape):
+        n, d, P = shape
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((n, d)).astype(np.float32)
+        U = rng.standard_normal((2 * P, d)).astype(np.float32)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            S = X @ U.T
+            S.T @ X
+            times.append(time.perf_counter() - began)
+        # Both signs there and back; then PCG, whose iterations move half as many blocks.
+        plain = float(np.median(times)) * (1 + (3 + 1) / 2)
+        return plain / seconds_per_iteration(*shape, linear_solver="mean_field")
+
+
+class Memory:
+    """Peak memory of a solve, of a process of its own, over data plus masks."""
+
+    params = ([(50_000, 784, 64), (50_000, 100, 50)],)
+    param_names = ("shape",)
+
+    def track_peak_over_data(self, shape):
+        n, d, P = shape
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds_per_iteration(n, d, P, linear_solver="mean_field", n_iter=2)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return (after - before) / (4 * n * d + n * P)

@@ -1,0 +1,84 @@
+"""cvxnn's side: one function for each table, called like every peer.
+
+A function is handed a ``Problem`` and a ``Report``. It calls ``report(run, seconds, objective,
+bound=...)`` along the way with what it has so far, from which the table makes trajectories and
+gaps; the ReLU program also wants ``program=`` and ``violation=``. Run 0 is the first solve of a
+fresh process, compilation included; run 1 is the same solve again.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from problems import Problem
+from timing import Report
+
+
+def relu(problem: Problem, report: Report, solver: str, **options: Any) -> None:
+    """A solver of the ReLU program over the given gates, in float64."""
+    _solve(problem, report, "relu", solver, options)
+
+
+def gated(problem: Problem, report: Report, solver: str, **options: Any) -> None:
+    """A solver of the gated program over the given gates, in float64."""
+    _solve(problem, report, "gated", solver, options)
+
+
+def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int = 1) -> None:
+    """Local proposals, the convex program over them, and rounds of refinement."""
+    from cvxnn.training import train
+
+    report.begin()
+    X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
+    began = time.perf_counter()
+    found = train(
+        X,
+        y,
+        problem.alpha,
+        2 * problem.mask.shape[1],
+        n_runs=n_runs,
+        n_rounds=n_rounds,
+        tol=1e-4,
+        random_state=0,
+    )
+    seconds = time.perf_counter() - began
+    for when, objective in zip(found.rounds["time"], found.rounds["objective"], strict=True):
+        report(0, float(when), float(objective))
+    weights = found.result.weights
+    network = np.maximum(X @ weights[0].reshape(-1, X.shape[1]).T, 0)
+    signs = np.repeat([1.0, -1.0], weights.shape[2])
+    report(0, seconds, problem.objective(network @ signs, weights[0]))
+    report.detail(neurons=int((np.linalg.norm(weights, axis=-1) > 0).sum()), gap=found.result.gap)
+
+
+def _solve(
+    problem: Problem, report: Report, form: str, solver: str, options: dict[str, Any]
+) -> None:
+    from cvxnn import solvers
+    from cvxnn.operators import GatedOperator
+    from cvxnn.problem import ConvexProgram
+
+    report.begin()
+    X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
+    program = ConvexProgram(GatedOperator(X, problem.mask), y, problem.alpha, form=form)
+    for run in range(2):
+        result = solvers.solve(
+            program, getattr(solvers, solver)(**options), callback=partial(_say, report, run)
+        )
+        report.detail(iterations=result.n_iter, gap=result.gap)
+        report.detail(success=result.status is solvers.Status.CONVERGED)
+
+
+def _say(report: Report, run: int, row: dict[str, float]) -> None:
+    """One row of a solver's history."""
+    report(
+        run,
+        row["time"],
+        row["objective"],
+        program=row.get("program_objective", row["objective"]),
+        violation=row.get("violation", 0.0),
+        bound=row["dual_bound"],
+    )

@@ -238,8 +238,9 @@ def _propose(
 def _choose(program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool) -> Solver:
     chosen = automatic(program, tol=tol, max_iter=max_iter)
     if refining and isinstance(chosen, InteriorPoint):
-        # A few iterations more tell used patterns from unused ones, and true gains from slack.
-        chosen = replace(chosen, tol=min(tol, 1e-6))
+        # Multipliers of the program itself, and a few iterations more, tell used patterns from
+        # unused ones, and true gains from slack.
+        chosen = replace(chosen, tol=min(tol, 1e-6), certify="program")
     return chosen
 
 

@@ -251,7 +251,8 @@ def test_rounds_lower_the_objective_under_every_loss_and_form(
     )
     assert certificate(found) <= options["tol"] * (1 + 1e-9)
     # Two random patterns are not much; rounds find better ones.
-    assert found.rounds["objective"][0] == pytest.approx(once.result.objective, rel=1e-2)
+    # Rounds solve the program itself, where one solve may end with a network outside its cones.
+    assert found.rounds["objective"][0] >= once.result.objective * (1 - options["tol"])
     assert found.result.objective < 0.97 * once.result.dual_bound
     assert found.rounds["gain"][0] > 1
 

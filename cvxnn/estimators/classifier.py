@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -45,8 +45,10 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         Where the patterns come from; see ``cvxnn.training.train``. ``"adaptive"``: local, then up
         to ten rounds that add the patterns which lower the objective most; slower, and the
         lowest training objective.
-    loss : {"squared", "logistic"}, default="squared"
-        ``"logistic"``: softmax cross-entropy for more than two classes.
+    loss : {"squared", "logistic", "multinomial"}, default="squared"
+        ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
+        classes together, which no interior-point method is there for: it converges slowly at
+        small ``alpha``. For two classes they are the same.
     formulation : {"relu", "gated"}, default="relu"
         ``"gated"`` trains a gated network (no cone constraints): faster, and often as good.
     penalty : {"neuron", "feature", "l1", "l2"}, default="neuron"
@@ -88,7 +90,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     status_ : str
         Why the solver stopped.
     temperature_ : float
-        Factor of the scores in ``predict_proba``; 1 with the logistic loss.
+        Factor of the scores in ``predict_proba``; 1 with the logistic losses.
     rounds_ : dict of ndarray
         One entry per program solved; see ``cvxnn.training.Training``.
     n_features_in_, feature_names_in_
@@ -105,7 +107,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
 
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
-        "loss": ("squared", "logistic"),
+        "loss": ("squared", "logistic", "multinomial"),
         "formulation": get_args(Form),
         "penalty": get_args(PenaltyParameter),
     }
@@ -116,7 +118,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         *,
         n_patterns: int = 64,
         patterns: PatternsParameter = "local",
-        loss: Literal["squared", "logistic"] = "squared",
+        loss: Literal["squared", "logistic", "multinomial"] = "squared",
         formulation: Form = "relu",
         penalty: PenaltyParameter = "neuron",
         skip: float | None = None,
@@ -177,10 +179,10 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             own = codes[:, None] == np.arange(len(classes))
             loss: Loss = SquaredLoss()
             targets = np.where(own[:, 1:] if len(classes) == 2 else own, 1, -1)
-            if self.loss == "logistic" and len(classes) == 2:
-                loss = LogisticLoss()
-            elif self.loss == "logistic":
+            if self.loss == "multinomial" and len(classes) > 2:
                 loss, targets = MultinomialLoss(), own
+            elif self.loss != "squared":
+                loss = LogisticLoss()
             network, training = self._fit_network(data, targets.astype(data.dtype), weight, loss)
             self._set_fitted(network, training)
             self.classes_ = classes
@@ -205,14 +207,15 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         """Class probabilities, shape (n_samples, n_classes).
 
         The logistic (softmax) link of the scores times ``temperature_``, which minimises the
-        log-loss of the training rows with targets smoothed as Platt (1999) does. The ranking and
-        the most likely class are those of the scores.
+        log-loss of the training rows with targets smoothed as Platt (1999) does. With the logistic
+        loss of more than two classes, the probabilities of each class against the rest, brought to
+        sum one. The ranking and the most likely class are those of the scores.
         """
         scores = self.decision_function(X) * self.temperature_
         if scores.ndim == 1:
             positive = expit(scores)
             return np.column_stack([1 - positive, positive])
-        return softmax(scores, axis=1)
+        return softmax(log_expit(scores) if self.loss == "logistic" else scores, axis=1)
 
     def _decision(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         scores = self.network_.forward(X)

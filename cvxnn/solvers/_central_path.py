@@ -186,11 +186,11 @@ def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
             x[..., 1:] = u[:, : output.n_norms]
             scores = output.data.scores(u)
             f = output.data.predict(scores)
+            products = float(s @ a + (x * z).sum())
+            ridge = float((output.ridge * (u**2).sum(axis=-1)).sum()) / 2
+            value = output.value(f) + output.alpha * float(x[..., 0].sum()) + ridge
     except np.linalg.LinAlgError:
         return it._replace(failed=True)
-    products = float(s @ a + (x * z).sum())
-    ridge = float((output.ridge * (u**2).sum(axis=-1)).sum()) / 2
-    value = output.value(f) + output.alpha * float(x[..., 0].sum()) + ridge
     if not np.isfinite(products + value + step):
         return it._replace(failed=True)
     return Iterate(
@@ -225,6 +225,7 @@ class _System:
             v = data.spread(output.share * it.g)
             v[:, :n_cones] -= self.orientation * self._cones(it.a)
             self.r_dual = data.back(v) + output.ridge[:, None] * it.u
+            squares = output.share @ data.X**2
         self.r_dual[:, :n_norms] -= it.z[..., 1:]
         self.r_dual_size = _largest(self.r_dual)
         r_cones = self._cones(it.s) - self.orientation * it.scores[:, :n_cones]
@@ -250,8 +251,7 @@ class _System:
         identity = np.tile(output.ridge[:, None], (data.n_signs, 1, data.X.shape[1]))
         identity[:, :n_norms] = 1 / eta2[..., None]
         # Where nothing is penalised, a proximal term takes the place: it leads to the same point.
-        scale = output.loss.curvature * (output.share @ data.X**2)
-        scale = np.maximum(1e-9 * scale, 1e-12 * scale.mean())
+        scale = output.loss.curvature * np.maximum(1e-9 * squares, 1e-12 * squares.mean())
         identity = np.where(identity > 0, identity, scale)
         vector = w1 * np.sqrt(2 / (eta2 * self.spread))[..., None]
         curvature = output.share * self.hessian

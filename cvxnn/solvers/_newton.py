@@ -18,6 +18,7 @@ them. Plain NumPy in double precision.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -32,10 +33,11 @@ Floats = NDArray[np.floating]
 # Sum of the squared norms of the columns of A that may be left out: a fifth keeps the
 # preconditioned system within a condition number of 2.4.
 _LEFT_OUT = 0.2
-# Flops from which threads are worth their synchronisation, of one product and of a factorisation:
-# where the cores are busy, threads that wait for each other are slower many times over.
+# Flops from which threads are worth their synchronisation, of one product and of a factorisation.
+# On busy cores, threads that wait for each other are slower many times over than one alone; two
+# threads have little to win.
 _SHARED_PRODUCT = 1e8
-_SHARED_FACTOR = 5e9
+_SHARED_FACTOR = 2e10 / max((os.cpu_count() or 1) - 1, 1)
 # Most iterations of conjugate gradient for one right side.
 _MAX_CG = 300
 # Doubles of the products of features that are kept between iterations: 64 MB.

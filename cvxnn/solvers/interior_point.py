@@ -76,6 +76,9 @@ class InteriorPoint:
     All is NumPy in float64, whatever the data; nothing is compiled. Memory: about ten arrays of
     ``2 n P n_outputs`` floats, two of ``n d P``, six of ``2 P d**2``, and the dense matrix.
 
+    The logistic loss with a tiny ``alpha`` on data that can be separated, or with features of very
+    different scales, may stop short of ``tol`` as stalled; the bound is valid all the same.
+
     Examples
     --------
     >>> import numpy as np
@@ -243,7 +246,17 @@ class InteriorPoint:
 
 
 def cost(problem: ConvexProgram) -> float:
-    """Floating-point operations of one iteration, at most: early ones keep every column."""
+    """Floating-point operations of one early iteration, which keeps every column.
+
+    Parameters
+    ----------
+    problem : ConvexProgram
+
+    Returns
+    -------
+    float
+        An estimate, without regard to ``max_dense``; later iterations cost a fraction.
+    """
     n, d = problem.operator.X.shape
     P, S, C = problem.operator.n_patterns, problem.n_signs, problem.y.shape[1]
     return C * (_newton.flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)

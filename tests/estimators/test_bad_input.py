@@ -275,12 +275,12 @@ def test_interior_point_cannot_couple_classes():
     X, y = data()
     three = y + 2 * (X[:, 2] > 1)
     with pytest.raises(TypeError, match="couples them; use Cronos"):
-        make(ConvexReLUClassifier, loss="logistic", solver=InteriorPoint()).fit(X, three)
+        make(ConvexReLUClassifier, loss="multinomial", solver=InteriorPoint()).fit(X, three)
 
 
 def test_a_skip_connection_of_logistic_loss_needs_a_ridge():
     X, y = data()
-    with pytest.raises(ValueError, match="give a small one"):
+    with pytest.raises(ValueError, match="give it a small one"):
         make(ConvexReLUClassifier, loss="logistic", skip=0).fit(X, y)
 
 

@@ -298,7 +298,7 @@ def test_progress_goes_to_standard_error(capsys, fitted):
     make(verbose=1).fit_pairs(chosen, rejected)
     seen = capsys.readouterr()
     assert seen.out == ""
-    assert "COALAPreferenceHead: iteration 10, objective" in seen.err
+    assert "COALAPreferenceHead: iteration 2, objective" in seen.err
     make().fit_pairs(chosen, rejected)
     assert capsys.readouterr() == ("", "")
 

@@ -504,11 +504,12 @@ def test_single_precision_survives_columns_of_all_sizes(linear_solver: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"), [(20, "dual"), (1000, "dual"), (1001, "mean_field"), (3001, "mean_field")]
+    ("n", "d", "expected"),
+    [(20, 2, "dual"), (400, 40, "dual"), (1000, 2, "mean_field"), (5000, 40, "mean_field")],
 )
-def test_auto_is_exact_where_rows_are_few(n: int, expected: str) -> None:
+def test_auto_is_exact_where_that_takes_fewer_flops(n: int, d: int, expected: str) -> None:
     with precision(np.float64):
-        operator = GatedOperator(jnp.ones((n, 2)), jnp.ones((n, 3), bool))
+        operator = GatedOperator(jnp.ones((n, d)), jnp.ones((n, 40), bool))
         problem = ConvexProgram(operator, jnp.ones((n, 1)), 0.1)
     assert Cronos().accept(problem).linear_solver == expected
 

@@ -141,15 +141,25 @@ class Path:
             solve(replace(self.program, alpha=alpha), InteriorPoint(tol=1e-3))
 
 
-def seconds_per_iteration(n, d, P, dtype=np.float32, n_iter=20, **options):
-    """Median time of a CRONOS iteration on Gaussian data, compiled before."""
+def gaussian_program(n, d, P, dtype=np.float32):
+    """Gaussian data and gates, without temporary copies of the data."""
     rng = np.random.default_rng(0)
-    X = (rng.standard_normal((n, d)) / np.sqrt(d)).astype(dtype)
-    mask = X @ rng.standard_normal((d, P)).astype(dtype) >= 0
-    problem = ConvexProgram(GatedOperator(X, mask), X[:, :1].copy(), 1e-3)
-    solver = Cronos(
+    X = rng.standard_normal((n, d), dtype=dtype)
+    X /= np.sqrt(d, dtype=dtype)
+    mask = X @ rng.standard_normal((d, P), dtype=dtype) >= 0
+    return ConvexProgram(GatedOperator(X, mask), X[:, :1].copy(), 1e-3)
+
+
+def fixed_iterations(n_iter=20, **options):
+    """CRONOS with a fixed amount of work."""
+    return Cronos(
         tol=0.0, max_iter=n_iter, check_every=n_iter, balance=False, cg_max_iter=3, **options
     )
+
+
+def seconds_per_iteration(n, d, P, n_iter=20, **options):
+    """Median time of a CRONOS iteration, compiled before."""
+    problem, solver = gaussian_program(n, d, P), fixed_iterations(n_iter, **options)
     solve(problem, solver)
     times = []
     for _ in range(3):
@@ -202,8 +212,9 @@ class Memory:
     param_names = ("shape",)
 
     def track_peak_over_data(self, shape):
-        n, d, P = shape
+        problem = gaussian_program(*shape)
+        data = problem.operator.X.nbytes + problem.operator.mask.nbytes
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        seconds_per_iteration(n, d, P, linear_solver="mean_field", n_iter=2)
+        solve(problem, fixed_iterations(2, linear_solver="mean_field"))
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return (after - before) / (4 * n * d + n * P)
+        return (after - before + data) / data

@@ -89,7 +89,7 @@ def regularization_path(
     """
     grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
     if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:
-        raise ValueError(f"alphas={alphas!r}; expected finite numbers of at least 0.")
+        raise ValueError(f"alphas={alphas!r}; expected one or more finite numbers of at least 0.")
     screened = (
         program.form == "gated"
         and isinstance(program.penalty, NeuronGroupLasso)

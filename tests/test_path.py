@@ -154,7 +154,7 @@ def test_refuses_a_grid_without_alpha_max() -> None:
 
 @pytest.mark.parametrize("alphas", [[], [0.1, np.nan], [np.inf], [-0.1, 0.1]])
 def test_refuses_strengths_that_are_none(alphas: list[float]) -> None:
-    with pytest.raises(ValueError, match="expected finite numbers of at least 0"):
+    with pytest.raises(ValueError, match="expected one or more finite numbers of at least 0"):
         path.regularization_path(make(), alphas=alphas)
 
 

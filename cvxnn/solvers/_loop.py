@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._namespace import Array
-from cvxnn.problem import ConvexProgram, DualPoint, on_host
+from cvxnn.problem import ConvexProgram, DualPoint, Form, on_host
 from cvxnn.solvers._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 
 
@@ -220,10 +220,12 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        If the solver does not accept the problem; the message names those that do.
+        If an option is out of range, or the solver does not accept the problem; the message then
+        names those that do.
     """
     began = time.perf_counter()
     dtype = jax.tree.leaves(problem)[0].dtype
+    _check(problem, solver)
     solver = solver.accept(problem)
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = not solver.on_host and isinstance(problem, ConvexProgram)
@@ -294,6 +296,22 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _check(problem: Any, solver: Solver) -> None:
+    """Refuse options and strengths with which no solver can work."""
+    for name in ("max_iter", "check_every"):
+        if not getattr(solver, name) >= 1:
+            value = getattr(solver, name)
+            raise ValueError(f"{type(solver).__name__}: {name}={value!r}; expected at least 1.")
+    if np.isnan(solver.tol):
+        raise ValueError(f"{type(solver).__name__}: tol is nan; expected a number.")
+    if not isinstance(problem, ConvexProgram):
+        return
+    if problem.form not in get_args(Form):
+        raise ValueError(f"form={problem.form!r}; expected one of {get_args(Form)}.")
+    if not 0 <= float(problem.alpha) < np.inf:
+        raise ValueError(f"alpha={float(problem.alpha)!r}; expected a finite number of at least 0.")
 
 
 def _start(start: Any, dtype: Any) -> Start | None:

@@ -149,6 +149,14 @@ class Cronos:
         choices = get_args(LinearSolver)
         if self.linear_solver not in choices:
             raise ValueError(f"linear_solver={self.linear_solver!r}; expected one of {choices}.")
+        if self.certify not in ("network", "program"):
+            raise ValueError(f"certify={self.certify!r}; expected 'network' or 'program'.")
+        if not self.rho > 0:
+            raise ValueError(f"rho={self.rho!r}; expected a number above 0.")
+        if not 0 < self.relaxation < 2:
+            raise ValueError(f"relaxation={self.relaxation!r}; expected a number between 0 and 2.")
+        if not self.rank >= 1:
+            raise ValueError(f"rank={self.rank!r}; expected at least 1.")
         if self.linear_solver != "auto":
             return self
         return replace(self, linear_solver=_cheaper(problem))

@@ -328,7 +328,7 @@ def test_stops_where_rounding_stops_it() -> None:
     ("change", "error", "message"),
     [
         ({"alpha": 0.0}, ValueError, "needs a positive one"),
-        ({"alpha": float("nan")}, ValueError, "needs a positive one"),
+        ({"alpha": float("nan")}, ValueError, "expected a finite number"),
         ({"penalty": L1()}, TypeError, "L1; use Cronos"),
         ({"penalty": FeatureGroupLasso(), "form": "gated"}, TypeError, "use ProximalGradient"),
         ({"loss": MultinomialLoss()}, TypeError, "couples them; use Cronos"),

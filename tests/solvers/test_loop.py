@@ -315,3 +315,37 @@ def test_result_has_the_precision_of_the_data(dtype: type) -> None:
     assert result.weights.dtype == dtype
     assert isinstance(result.weights, np.ndarray)
     assert type(result.objective) is float
+
+
+# What it refuses ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["max_iter", "check_every"])
+def test_refuses_options_with_which_it_would_never_end(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"Halve: {option}=0; expected at least 1"):
+        solve(jnp.ones(1), replace(Halve(), **{option: 0}))
+
+
+def test_refuses_a_tolerance_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="tol is nan"):
+        solve(jnp.ones(1), Halve(tol=float("nan")))
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_refuses_strengths_out_of_range(alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"alpha=.*expected a finite number of at least 0"):
+        solve(program(alpha=alpha), SOLVER)
+
+
+def test_refuses_an_unknown_form() -> None:
+    with pytest.raises(ValueError, match="form='gate'; expected one of"):
+        solve(replace(program(), form="gate"), SOLVER)
+
+
+@pytest.mark.parametrize(
+    "option", [{"certify": "x"}, {"rho": -1.0}, {"relaxation": 2.0}, {"rank": 0}]
+)
+def test_cronos_names_the_option_that_is_out_of_range(option: dict[str, Any]) -> None:
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=rf"{name}={value!r}; expected"):
+        solve(program(), replace(SOLVER, **option))

@@ -1,8 +1,8 @@
 """Settings and fixtures that all tests have in common."""
 
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 # Before anything imports jax: tests run on the CPU unless the caller chose a device.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 
@@ -56,3 +57,17 @@ def teacher() -> Callable[..., Teacher]:
 def dtype(request: pytest.FixtureRequest) -> type:
     """Run the test in both precisions."""
     return request.param
+
+
+@pytest.fixture
+def compilations() -> Iterator[Callable[[], int]]:
+    """Count what XLA compiles while the test runs."""
+    count = 0
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        nonlocal count
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count
+    jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,10 +1,9 @@
 """From data to a certified network, at the edges too."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -453,20 +452,6 @@ def test_refuses_fewer_than_one_pattern(source: Any) -> None:
     X, y = data()
     with pytest.raises(ValueError, match="expected at least 1"):
         training.train(X, y, 1e-2, 0, source=source, random_state=0)
-
-
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Count what XLA compiles while the test runs."""
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize("source", ["local", "gaussian"])

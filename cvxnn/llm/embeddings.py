@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 import warnings
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cvxnn.preference.data import Prompt
 
 POOLINGS = ("mean", "last", "attention")
+
+_log = logging.getLogger(__name__)
 
 _MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the longest
 
@@ -270,11 +273,16 @@ class Embedder:
         items = [Item(ids[branch], 1) for branch in branches]
         before = self.tokens_computed_
         try:
-            packed = self._forward(items, [Pack([0, 1, 2], 12)])
-        except (TypeError, ValueError, RuntimeError, NotImplementedError):
-            return False  # no position_ids, no such mask
-        plain = self._forward(items, [Pack([i], len(items[i].tokens)) for i in range(3)])
-        self.tokens_computed_ = before
+            plain = self._forward(items, [Pack([i], len(items[i].tokens)) for i in range(3)])
+            try:
+                packed = self._forward(items, [Pack([0, 1, 2], 12)])
+            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+                # The plain rows went through, so it is the tree that the model does not take:
+                # no position_ids, no mask of three dimensions.
+                _log.info("common beginnings are computed for each reply: %r", error)
+                return False
+        finally:
+            self.tokens_computed_ = before
         tolerance = 1e-3 if "32" in str(self.lm.dtype) else 3e-2
         return bool(np.linalg.norm(packed - plain) <= tolerance * np.linalg.norm(plain))
 

@@ -42,7 +42,8 @@ _REMEDIES = {
     Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
     Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
     Status.STALLED: "Rounding stops progress: raise tol, standardise X, or use float64.",
-    Status.NON_FINITE: "A value overflowed: standardise X, use float64, or raise alpha.",
+    Status.NON_FINITE: "The data hold NaN, or a value overflowed: standardise X, use float64, or "
+    "raise alpha.",
 }
 
 
@@ -182,9 +183,10 @@ def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
 
 
 def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-    for _ in range(n_steps):
-        state = solver.step(problem, state)
-    return solver.measure(problem, state)
+    with np.errstate(all="ignore"):  # what is not finite is reported, as compiled code does
+        for _ in range(n_steps):
+            state = solver.step(problem, state)
+        return solver.measure(problem, state)
 
 
 def solve(
@@ -240,7 +242,8 @@ def solve(
                 beginning = beginning._replace(weights=weights, dual=dual)
         if solver.on_host:
             problem = on_host(problem, working)
-            advance, first = _advance_on_host, solver.init(problem, beginning)
+            with np.errstate(all="ignore"):
+                advance, first = _advance_on_host, solver.init(problem, beginning)
         else:
             problem = jax.tree.map(jnp.asarray, problem)
             advance, first = _advance, _init(problem, solver, beginning)

@@ -139,7 +139,7 @@ class ProximalGradient:
             momentum=keep(m, z + weight * (z - state.z)),
             momentum_prediction=keep(fm, prediction + weight * (prediction - state.prediction)),
             t=keep(state.t, t),
-            smoothness=L * jnp.where(refused, _TIGHTEN, _EASE),
+            smoothness=jnp.maximum(L * jnp.where(refused, _TIGHTEN, _EASE), _least(z.dtype)),
             n_restarts=state.n_restarts + (uphill & ~refused),
         )
 
@@ -201,4 +201,9 @@ def _largest_curvature(problem: ConvexProgram) -> Array:
         return Z, jnp.linalg.norm(Z)
 
     _, size = jax.lax.fori_loop(0, 20, iterate, (Z, jnp.zeros((), Z.dtype)))
-    return jnp.maximum(problem.loss.curvature * size, jnp.finfo(Z.dtype).tiny)
+    return jnp.maximum(problem.loss.curvature * size, _least(Z.dtype))
+
+
+def _least(dtype: Any) -> Any:
+    """Smallest constant whose inverse is finite: of data that are zero, say."""
+    return jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps

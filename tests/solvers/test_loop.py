@@ -1,7 +1,7 @@
 """The loop that drives every solver: why it stops, what it records, what it compiles."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ import pytest
 
 from cvxnn.operators import GatedOperator
 from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, Status, _loop, solve
+from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, Status, _loop, solve
 from cvxnn.solvers._loop import Measurement, Start, precision, relative_gap
 
 # One setting for the whole file: what differs between tests compiles nothing.
@@ -254,20 +254,6 @@ def test_problem_survives_and_a_second_solve_is_the_same() -> None:
 # Compilation and precision -----------------------------------------------------------------
 
 
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Count what XLA compiles while the test runs."""
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     solve(program(), SOLVER)
     problem = program()
@@ -349,3 +335,38 @@ def test_cronos_names_the_option_that_is_out_of_range(option: dict[str, Any]) ->
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=rf"{name}={value!r}; expected"):
         solve(program(), replace(SOLVER, **option))
+
+
+# Data at their limits ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-18])
+@pytest.mark.parametrize("solver", [ProximalGradient(), InteriorPoint()])
+def test_data_of_nothing_leave_the_zero_network_certified(scale: float, solver: Any) -> None:
+    problem = program(np.float32)
+    operator = replace(problem.operator, X=problem.operator.X * np.float32(scale))
+    result = solve(replace(problem, operator=operator, form="gated"), solver)
+    assert result.status is Status.CONVERGED
+    np.testing.assert_array_equal(result.weights, 0)
+    at_zero = float((np.asarray(problem.y) ** 2).mean()) / 2
+    assert result.objective == pytest.approx(at_zero, rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", [Cronos(), InteriorPoint()])
+def test_overflow_is_a_status_not_a_warning(solver: Any) -> None:
+    problem = program()
+    operator = replace(problem.operator, X=np.array(problem.operator.X) * 1e160)
+    result = solve(replace(problem, operator=operator), solver)
+    assert result.status in (Status.NON_FINITE, Status.STALLED)
+    assert np.isfinite(result.weights).all()
+    assert result.dual_bound <= result.objective
+
+
+@pytest.mark.parametrize("solver", [Cronos(), InteriorPoint()])
+def test_nan_in_the_data_is_named(solver: Any) -> None:
+    problem = program()
+    X = np.array(problem.operator.X)
+    X[0, 0] = np.nan
+    result = solve(replace(problem, operator=replace(problem.operator, X=X)), solver)
+    assert result.status is Status.NON_FINITE
+    assert "NaN" in result.status.remedy

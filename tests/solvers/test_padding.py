@@ -1,6 +1,6 @@
 """Padding: rounder shapes, the same optimum, one compilation for folds of nearly equal size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -141,20 +141,6 @@ def test_padding_changes_no_optimum(
         expected = (13, C, 2, program.operator.n_patterns)
         assert rounded.dual.multipliers.shape == expected
     assert program.bound_of(rounded.dual) == pytest.approx(rounded.dual_bound, rel=1e-9)
-
-
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Count what XLA compiles while the test runs."""
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_folds_of_nearly_equal_size_compile_once(compilations: Callable[[], int]) -> None:

@@ -1,7 +1,7 @@
 """Proximal gradient on the gated form: every loss and penalty against CVXPY."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -223,20 +223,6 @@ def test_what_it_refuses_elsewhere_it_takes() -> None:
     with pytest.raises(TypeError, match="ProximalGradient"):
         Cronos().accept(make())
     assert ProximalGradient().accept(make()) == ProximalGradient()
-
-
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Count what XLA compiles while the test runs."""
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:

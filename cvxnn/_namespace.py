@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import issparse
 
 Array: TypeAlias = Any
 """An array of either library."""
@@ -33,3 +34,8 @@ def register(cls: type[_T]) -> type[_T]:
 
     jax.tree_util.register_pytree_node(cls, flatten, lambda _, leaves: cls(*leaves))
     return cls
+
+
+def is_sparse(array: Any) -> bool:
+    """Whether an array is one of SciPy's sparse ones."""
+    return bool(issparse(array))

@@ -17,7 +17,8 @@ class TwoLayerNetwork:
     r"""A network :math:`f(x) = \Theta_2^T h(x) + \Theta_3^T x + b_2`.
 
     The hidden activations are :math:`h(x) = (\Theta_1 x + b_1)_+`, or, with gates ``g``, linear
-    where the gate is open: :math:`h_j(x) = 1(g_j^T x + c_j \ge 0)\,(\Theta_1 x + b_1)_j`.
+    where the gate is open: :math:`h_j(x) = 1(g_i^T x + c_i \ge 0)\,(\Theta_1 x + b_1)_j`, with
+    :math:`i` the gate of neuron :math:`j`.
 
     Attributes
     ----------
@@ -27,11 +28,13 @@ class TwoLayerNetwork:
     output_weights : ndarray, shape (n_neurons, n_outputs)
         Second layer.
     output_bias : ndarray, shape (n_outputs,)
-    gate_weights : ndarray, shape (n_neurons, n_features), optional
+    gate_weights : ndarray, shape (n_gates, n_features), optional
         Gates of a gated network; None for a ReLU network.
-    gate_bias : ndarray, shape (n_neurons,), optional
+    gate_bias : ndarray, shape (n_gates,), optional
     skip_weights : ndarray, shape (n_features, n_outputs), optional
         The linear skip connection; None for none.
+    gate_index : ndarray of int, shape (n_neurons,), optional
+        Which gate opens each neuron of a gated network.
 
     Notes
     -----
@@ -46,6 +49,7 @@ class TwoLayerNetwork:
     gate_weights: NDArray[np.floating] | None = None
     gate_bias: NDArray[np.floating] | None = None
     skip_weights: NDArray[np.floating] | None = None
+    gate_index: NDArray[np.integer] | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -61,10 +65,15 @@ class TwoLayerNetwork:
         """Hidden activations, shape (n_samples, n_neurons)."""
         H = X @ self.hidden_weights.T
         H += self.hidden_bias
-        if self.gate_weights is None or self.gate_bias is None:
+        if self.gate_index is None:
             return np.maximum(H, 0, out=H)
-        H[X @ self.gate_weights.T + self.gate_bias < 0] = 0
+        H *= self.open_gates(X)[:, self.gate_index]
         return H
+
+    def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which gates of a gated network are open on which rows, shape (n_samples, n_gates)."""
+        assert self.gate_weights is not None
+        return X @ self.gate_weights.T + self.gate_bias >= 0
 
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Outputs, shape (n_samples, n_outputs); memory of the activations is bounded."""
@@ -143,11 +152,14 @@ def recover(
     output_bias = np.zeros(n_outputs, weights.dtype)
     if linear is not None and bias:
         linear, output_bias = np.ascontiguousarray(linear[:-1]), linear[-1].copy()
-    gate_parts = () if gates is None else split(gates[pattern_of].astype(weights.dtype))
     network = TwoLayerNetwork(
-        *split(weights[active] / root[:, None]), output, output_bias, *gate_parts
+        *split(weights[active] / root[:, None]), output, output_bias, skip_weights=linear
     )
-    return network if linear is None else replace(network, skip_weights=linear)
+    if gates is None:
+        return network
+    used, index = np.unique(pattern_of, return_inverse=True)
+    gate_weights, gate_bias = split(gates[used].astype(weights.dtype))
+    return replace(network, gate_weights=gate_weights, gate_bias=gate_bias, gate_index=index)
 
 
 def fold_scaling(

@@ -113,6 +113,7 @@ def regularization_path(
                     "dual_bound": last.dual_bound,
                     "gap": last.gap,
                     "n_active": float(n_active),
-                }
+                },
+                last.weights.copy,
             )
     return RegularizationPath(np.asarray(grid, float), results)

@@ -180,7 +180,7 @@ def sample(
         raise ValueError(f"n_patterns={n_patterns}; expected at least 1.")
     options = {"y": y, "sparsity": sparsity, "image_shape": image_shape, "patch_shape": patch_shape}
     _check_source(source, {name for name, value in options.items() if value is not None})
-    if len(X) == 0:
+    if X.shape[0] == 0:
         raise ValueError("X has no rows; expected at least one.")
     constants = _constants(X, n_constant, bias)
     features = X[:, : X.shape[1] - n_constant]

@@ -40,7 +40,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from cvxnn._namespace import Array, namespace
+from cvxnn._namespace import Array, is_sparse, namespace
 from cvxnn.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.operators import GatedOperator
 from cvxnn.penalties import NeuronGroupLasso, Penalty
@@ -332,7 +332,7 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
     """Give the same program as NumPy arrays, floats in ``dtype`` if given."""
 
     def convert(leaf: Any) -> Any:
-        array = np.asarray(leaf)
+        array = leaf if is_sparse(leaf) else np.asarray(leaf)
         floating = np.issubdtype(array.dtype, np.floating)
         return array.astype(dtype, copy=False) if floating and dtype is not None else array
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -16,7 +17,7 @@ from cvxnn.operators import GatedOperator
 from cvxnn.patterns import ActivationPatterns
 from cvxnn.penalties import NeuronGroupLasso, Penalty
 from cvxnn.problem import ConvexProgram, DualPoint, Form, with_skip
-from cvxnn.solvers._loop import Callback, Result, Solver, relative_gap, solve
+from cvxnn.solvers._loop import Callback, Result, Solver, Status, relative_gap, solve
 from cvxnn.solvers.automatic import automatic
 from cvxnn.solvers.interior_point import InteriorPoint
 
@@ -28,6 +29,11 @@ _ACTIVE = 1e-3
 _LEAST_GAIN = 1e-5
 # Targets of at most this many values are classes, whose rows make good pairs for gates.
 _MOST_CLASSES = 100
+
+
+TrainingCallback = Callable[
+    [dict[str, float], Callable[[], tuple[NDArray[np.floating], ActivationPatterns]]], bool | None
+]
 
 
 class Training(NamedTuple):
@@ -71,14 +77,15 @@ def train(
     sample_weight: NDArray[np.floating] | None = None,
     form: Form = "relu",
     skip: float | None = None,
-    source: PatternChoice = "local",
+    source: PatternChoice | ActivationPatterns = "local",
     n_runs: int = 1,
     n_rounds: int = 0,
+    start: Result | None = None,
     solver: Solver | None = None,
     tol: float = 1e-2,
     max_iter: int | None = None,
     random_state: int | np.random.RandomState | None = None,
-    callback: Callback | None = None,
+    callback: TrainingCallback | None = None,
 ) -> Training:
     """Train a two-layer network through its convex program.
 
@@ -94,16 +101,18 @@ def train(
     loss, penalty, sample_weight, form, skip
         See ``cvxnn.problem.ConvexProgram`` and ``with_skip``; squared loss and neuron group lasso
         by default.
-    source : {"local", "gaussian", "data"}, default="local"
-        Where the first patterns come from. ``"local"``: the neurons of short local training of
-        the non-convex network (``cvxnn.local_search``); the outcome is never worse than the best
-        of these networks. The others: see ``cvxnn.patterns.sample``.
+    source : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
+        Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
+        short local training of the non-convex network (``cvxnn.local_search``); the outcome is
+        never worse than the best of these networks. The others: see ``cvxnn.patterns.sample``.
     n_runs : int, default=1
         Local runs whose neurons are united; the program may mix neurons of all of them.
     n_rounds : int, default=0
         Rounds of refinement: drop the patterns that are not used, add those that would lower the
         objective (``cvxnn.pricing``), solve again. The objective falls in each round; rounds end
         early when no pattern is found that lowers it.
+    start : Result, optional
+        What a previous training over the same patterns found; with patterns as ``source``.
     solver : Solver, optional
         By default ``cvxnn.solvers.automatic`` chooses one for ``tol`` and ``max_iter``.
     tol : float, default=1e-2
@@ -111,7 +120,8 @@ def train(
     max_iter : int, optional
     random_state : int, RandomState or None
     callback : callable, optional
-        See ``cvxnn.solvers.solve``.
+        As for ``cvxnn.solvers.solve``, with a function that gives both weights and patterns. Rounds
+        end where it returns true.
 
     Returns
     -------
@@ -126,7 +136,7 @@ def train(
     """
     rng = check_random_state(random_state)
     base = ConvexProgram(
-        GatedOperator(X, np.zeros((len(X), 0), bool)),
+        GatedOperator(X, np.zeros((X.shape[0], 0), bool)),
         y,
         alpha,
         loss or SquaredLoss(),
@@ -146,11 +156,10 @@ def train(
         local_objective = float(_over(base, found).evaluate(proposal).network_objective)
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
-    start: Result | None = None
     for round_ in range(n_rounds + 1):
         program = _over(base, found, skip)
         chosen = solver or _choose(program, tol, max_iter, refining=n_rounds > 0)
-        result = solve(program, chosen, start=start, callback=callback)
+        result = solve(program, chosen, start=start, callback=_with_patterns(callback, found))
         flops += chosen.flops(program, result)
         previous = best[0].objective if best else np.inf
         if not result.objective > previous:
@@ -166,6 +175,8 @@ def train(
         rows.append(row)
         little = previous - result.objective < _LEAST_GAIN * abs(previous)
         if round_ == n_rounds or (round_ > 0 and little) or result.dual is None:
+            break
+        if result.status is Status.STOPPED:
             break
         kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng)
         if len(better) == 0:
@@ -184,26 +195,44 @@ def train(
     return Training(result, found, program, local_objective, rounds, flops)
 
 
+def _with_patterns(callback: TrainingCallback | None, found: ActivationPatterns) -> Callback | None:
+    if callback is None:
+        return None
+    return lambda row, weights: callback(row, lambda: (weights(), found))
+
+
+def draw_patterns(
+    X: NDArray[np.floating],
+    y: NDArray[np.floating],
+    n_patterns: int,
+    source: Literal["gaussian", "data"],
+    rng: np.random.RandomState,
+) -> ActivationPatterns:
+    """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
+    if source == "gaussian":
+        return patterns.sample(X, n_patterns, random_state=rng)
+    classes, codes = np.unique(y, axis=0, return_inverse=True)
+    labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
+    # Bisectors need an offset, which only a column of ones can carry.
+    n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
+    return patterns.sample(
+        X, n_patterns, source="data", n_constant=n_constant, y=labels, random_state=rng
+    )
+
+
 def _propose(
     base: ConvexProgram,
     n_patterns: int,
-    source: PatternChoice,
+    source: PatternChoice | ActivationPatterns,
     n_runs: int,
     rng: np.random.RandomState,
 ) -> tuple[ActivationPatterns, NDArray[np.floating] | None, float]:
     """First patterns, the best local network as weights over them, and the flops spent."""
     X, y = base.operator.X, base.y
-    if source == "gaussian":
-        return patterns.sample(X, n_patterns, random_state=rng), None, 0.0
-    if source == "data":
-        classes, codes = np.unique(y, axis=0, return_inverse=True)
-        labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
-        # Bisectors need an offset, which only a column of ones can carry.
-        n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
-        pairs = patterns.sample(
-            X, n_patterns, source="data", n_constant=n_constant, y=labels, random_state=rng
-        )
-        return pairs, None, 0.0
+    if isinstance(source, ActivationPatterns):
+        return source, None, 0.0
+    if source in ("gaussian", "data"):
+        return draw_patterns(X, y, n_patterns, source, rng), None, 0.0
     if source != "local":
         raise ValueError(
             f"pattern source {source!r} is unknown; expected 'local', 'gaussian' or 'data'."

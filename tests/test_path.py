@@ -128,7 +128,9 @@ def test_the_solver_given_is_used() -> None:
 
 def test_callback_gets_each_strength() -> None:
     rows: list[dict[str, float]] = []
-    found = path.regularization_path(make(), n_alphas=3, callback=rows.append)
+    found = path.regularization_path(
+        make(), n_alphas=3, callback=lambda row, weights: rows.append(row)
+    )
     assert [row["alpha"] for row in rows] == list(found.alphas)
     for row, result in zip(rows, found.results, strict=True):
         assert row["objective"] == result.objective

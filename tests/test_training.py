@@ -191,7 +191,9 @@ def test_inputs_are_not_changed() -> None:
 def test_callback_reaches_the_solver() -> None:
     X, y = data()
     rows: list[dict[str, float]] = []
-    found = training.train(X, y, 1e-2, P, solver=EXACT, random_state=0, callback=rows.append)
+    found = training.train(
+        X, y, 1e-2, P, solver=EXACT, random_state=0, callback=lambda row, weights: rows.append(row)
+    )
     assert len(rows) == len(found.result.history["iteration"]) > 0
 
 

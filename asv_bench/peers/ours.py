@@ -72,7 +72,7 @@ def _solve(
         report.detail(success=result.status is solvers.Status.CONVERGED)
 
 
-def _say(report: Report, run: int, row: dict[str, float]) -> None:
+def _say(report: Report, run: int, row: dict[str, float], weights: object = None) -> None:
     """One row of a solver's history."""
     report(
         run,

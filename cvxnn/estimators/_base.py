@@ -1,35 +1,42 @@
-"""What the estimators share: scaling, the crossing to the solver, warnings."""
+"""What the estimators share: parameters, the crossing to the solver, warnings."""
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cvxnn import strength
+from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, progress
+from cvxnn.estimators._rows import Rows, Scaling, merge, to_host
 from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
-from cvxnn.patterns import add_bias
+from cvxnn.operators import GatedOperator
+from cvxnn.patterns import ActivationPatterns
 from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.problem import Form
-from cvxnn.solvers._loop import Callback, Result, Status
+from cvxnn.problem import ConvexProgram, Form
+from cvxnn.solvers._loop import Result, Status
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.solvers.interior_point import InteriorPoint
 from cvxnn.solvers.proximal_gradient import ProximalGradient
-from cvxnn.training import Training, train
+from cvxnn.solvers.ridge import Ridge
+from cvxnn.training import PatternChoice, Training, draw_patterns, train
 
 FLOATS = (np.float64, np.float32)
 
-PatternsParameter = Literal["local", "adaptive", "gaussian", "data"]
-PenaltyParameter = Literal["neuron", "feature", "l1", "l2"]
+PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
+PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
 _PENALTIES: dict[str, type[Penalty]] = {
     "neuron": NeuronGroupLasso,
     "feature": FeatureGroupLasso,
@@ -38,96 +45,46 @@ _PENALTIES: dict[str, type[Penalty]] = {
 }
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 _ADAPTIVE_ROUNDS = 10
+# n_patterns="auto" of the ReLU form, where they are neurons.
+_RELU_PATTERNS = 64
+# Smallest automatic strength, as a part of its unit: data without noise ask for none at all.
+_LEAST_ALPHA = 1e-9
+# Factors of the automatic strength that data set apart may choose from.
+_VALIDATED_STRENGTHS = np.logspace(-2, 2, 9)
+# Patterns on which the unit of the strength is measured where the program's are not known yet.
+_PILOT_PATTERNS = 64
 
 
-class Scaling(NamedTuple):
-    """Units in which the program is solved.
+class Choices(NamedTuple):
+    """What the "auto" parameters come to."""
 
-    Features have mean 0 and standard deviation ``1 / sqrt(n_features)``, so that rows have norm
-    about 1 whatever the width; targets have mean 0 and standard deviation 1. ``alpha`` then has one
-    meaning for every data set.
-    """
-
-    x_mean: NDArray[np.floating]
-    x_scale: NDArray[np.floating]
-    y_mean: NDArray[np.floating]
-    y_scale: NDArray[np.floating]
-
-    @classmethod
-    def of(
-        cls,
-        X: NDArray[np.floating],
-        y: NDArray[np.floating],
-        weight: NDArray[np.floating],
-        *,
-        standardize: bool,
-        fit_intercept: bool,
-    ) -> Scaling:
-        """Measure the data; constant columns keep scale 1.
-
-        Raises
-        ------
-        ValueError
-            If a mean or a standard deviation is beyond the range of the dtype.
-        """
-        d, dtype = X.shape[1], X.dtype
-        x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if standardize:
-                x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
-                x_scale = x_scale * dtype.type(np.sqrt(d))
-            y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
-        scaling = cls(x_mean, x_scale, y_mean, y_scale)
-        if not all(np.isfinite(part).all() for part in scaling):
-            raise ValueError(
-                f"X or y holds values too large for {dtype}; rescale them or pass X as float64."
-            )
-        return scaling
+    penalty: Penalty
+    patterns: Literal["local", "adaptive", "gaussian", "data"]
+    n_patterns: int
 
 
-def _mean_and_scale(
-    values: NDArray[np.floating], weight: NDArray[np.floating], *, centre: bool
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Mean (0 unless ``centre``) of each column and root mean square of what is left."""
-    dtype = values.dtype
-    mean = np.zeros(values.shape[1], dtype)
-    if centre:
-        mean = np.average(values, axis=0, weights=weight).astype(dtype)
-    rest = values - mean
-    # Squares of the bare values could overflow or vanish.
-    peak = np.abs(rest).max(axis=0)
-    peak = np.where(peak == 0, 1, peak)
-    scale = peak * np.sqrt(np.average((rest / peak) ** 2, axis=0, weights=weight))
-    # Rounding alone leaves a spread of about eps times the mean on constant columns.
-    constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
-    return mean, np.where(constant, 1, scale).astype(dtype)
+class Fit(NamedTuple):
+    """One training: the network of raw features, how it was found, and in which units."""
+
+    network: TwoLayerNetwork
+    training: Training
+    scaling: Scaling
+    alpha: float
+    alpha_max: float
+    held_out: HeldOut | None
 
 
-def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
-    """Checked sample weights, or ones."""
-    if sample_weight is None:
-        return np.ones(n_samples, dtype)
-    weight = np.asarray(sample_weight, dtype)
-    if weight.shape != (n_samples,):
-        raise ValueError(
-            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one for each row."
-        )
-    if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
-        raise ValueError("sample_weight must be finite and non-negative, and not zero everywhere.")
-    return weight
+class HeldOut(NamedTuple):
+    """Predictions of rows by networks that have not seen them, in units of the targets."""
+
+    predictions: NDArray[np.floating]
+    targets: NDArray[np.floating]
+    weight: NDArray[np.floating]
 
 
-def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
-    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
-    present = np.unique(codes)
-    if len(present) < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
-            f"one class: {classes.tolist()[present[0]]!r}."
-        )
-
-
-class ConvexReLUBase(BaseEstimator):
+class ConvexReLUBase(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
     # name -> (number type, smallest value, whether the smallest is allowed)
@@ -137,99 +94,257 @@ class ConvexReLUBase(BaseEstimator):
         "n_patterns": (Integral, 1, True),
         "tol": (Real, 0, True),
         "max_iter": (Integral, 1, True),
+        "validation_fraction": (Real, 0, False),
+        "n_iter_no_change": (Integral, 1, True),
     }
     # name -> what it may be
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         "patterns": get_args(PatternsParameter),
     }
+    # name -> the value that is no number but means something
+    _words: ClassVar[dict[str, Any]] = {"alpha": "auto", "n_patterns": "auto", "skip": None}
+
+    _y_options: ClassVar[dict[str, Any]] = {}
 
     # Parameters of some estimators only.
     formulation: Form = "relu"
-    penalty: PenaltyParameter = "neuron"
+    penalty: PenaltyParameter = "auto"
     skip: float | None = None
+    warm_start: bool = False
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 5
 
     def _check_parameters(self) -> None:
         for name, (kind, low, closed) in self._numbers.items():
             value: Any = getattr(self, name)
-            if name == "skip" and value is None:
+            if name in self._words and not isinstance(value, Real) and value == self._words[name]:
                 continue
             fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
             if not fits or value < low or (value == low and not closed):
                 what = "an integer" if kind is Integral else "a number"
                 bound = "at least" if closed else "above"
-                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}.")
+                word = f", or {self._words[name]!r}" if name in self._words else ""
+                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}{word}.")
         for name, choices in self._choices.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected one of {choices}.")
-        if self.patterns == "adaptive" and self.penalty != "neuron":
+        if self.patterns == "adaptive" and not isinstance(self._choose().penalty, NeuronGroupLasso):
             raise ValueError(
                 f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
                 "pattern has no price; use patterns='local'."
             )
         if self.solver is not None and not isinstance(
-            self.solver, Cronos | InteriorPoint | ProximalGradient
+            self.solver, Cronos | InteriorPoint | ProximalGradient | Ridge
         ):
             raise TypeError(
-                f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint or "
-                "ProximalGradient of cvxnn.solvers."
+                f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint, "
+                "ProximalGradient or Ridge of cvxnn.solvers."
             )
+
+    def _choose(self, n: int = 1, d: int = 1) -> Choices:
+        """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
+        gated = self.formulation == "gated"
+        penalty = self.penalty if self.penalty != "auto" else ("l2" if gated else "neuron")
+        patterns: Any = self.patterns
+        if patterns == "auto":
+            patterns = "gaussian" if gated else "local"
+        n_patterns = self.n_patterns
+        if n_patterns == "auto":
+            n_patterns = _gated_patterns(n, d) if gated else _RELU_PATTERNS
+        return Choices(_PENALTIES[penalty](), patterns, int(n_patterns))
+
+    def _takes_sparse(self) -> bool:
+        """Whether the parameters lead to the direct solution, which needs products only."""
+        chosen = self._choose()
+        return (
+            self.formulation == "gated"
+            and isinstance(chosen.penalty, SquaredL2)
+            and chosen.patterns == "gaussian"
+            and getattr(self, "loss", None) == "squared"
+            and (self.solver is None or isinstance(self.solver, Ridge))
+        )
+
+    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+        """Rows on the host, in the estimator's dtype."""
+        accepted = "csr" if self._takes_sparse() else False
+        options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
+        return validate_data(self, to_host(X), to_host(y), **options)
 
     def _fit_network(
         self,
-        X: NDArray[np.floating],
+        X: Rows,
         y: NDArray[np.floating],
         sample_weight: NDArray[np.floating],
         loss: Loss,
-    ) -> tuple[TwoLayerNetwork, Training]:
+        *,
+        alpha: float | None = None,
+        monitor: Monitor | None = None,
+    ) -> Fit:
         """Solve the program for targets ``y`` (n_samples, n_outputs) and recover the network.
 
-        Losses of the distance between target and prediction have the targets centred and scaled.
+        Rows are distinct, with positive weights, as ``merge`` gives them. Losses of the distance
+        between target and prediction have the targets centred and scaled. ``alpha``, in the
+        program's own units, replaces the parameter and asks for a fit from scratch.
         """
-        keep = sample_weight > 0
-        X, y, weight = X[keep], y[keep], sample_weight[keep]
+        rng = check_random_state(self.random_state)
         scaling = Scaling.of(
-            X, y, weight, standardize=self.standardize, fit_intercept=self.fit_intercept
+            X, y, sample_weight, standardize=self.standardize, fit_intercept=self.fit_intercept
         )
-        inputs = (X - scaling.x_mean) / scaling.x_scale
-        if self.fit_intercept:
-            inputs = add_bias(inputs)
+        inputs = scaling.inputs(X, bias=self.fit_intercept)
         if not isinstance(loss, SquaredLoss | HuberLoss):
             scaling = scaling._replace(
                 y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
             )
         targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
-        equal = bool(np.all(weight == weight[0]))
-        adaptive = self.patterns == "adaptive"
-        with progress(self.verbose, type(self).__name__) as callback:
+        equal = bool(np.all(sample_weight == sample_weight[0]))
+        weight = None if equal else sample_weight
+        penalty, source, n_patterns = self._choose(*inputs.shape)
+        patterns: ActivationPatterns | PatternChoice
+        patterns = "local" if source == "adaptive" else source
+        start: Result | None = None
+        if self.warm_start and alpha is None and hasattr(self, "_warm"):
+            patterns, start = self._warm_patterns(inputs, targets) or (patterns, None)
+        if isinstance(patterns, str) and patterns != "local":
+            patterns = draw_patterns(inputs, targets, n_patterns, patterns, rng)
+        # The unit of the strength, and perhaps the strength, from a sample of the rows.
+        known = patterns
+        if isinstance(known, str):
+            known = draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
+        operator = GatedOperator(inputs, known.mask)
+        pilot = strength.sample_rows(
+            ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated"), rng
+        )
+        direct = isinstance(penalty, SquaredL2) and isinstance(loss, SquaredLoss)
+        choosing = alpha is None and self.alpha == "auto"
+        spectrum = None
+        if choosing or isinstance(penalty, SquaredL2):
+            spectrum = strength.Spectrum.of(pilot)
+        alpha_max = strength.alpha_max(pilot, spectrum)
+        if choosing:
+            assert spectrum is not None
+            chosen = strength.automatic_alpha(pilot, spectrum, len(y), rng)
+            alpha = max(chosen, _LEAST_ALPHA * alpha_max)
+        elif alpha is None:
+            alpha = float(self.alpha) * alpha_max
+        strengths = np.array([alpha])
+        early = None if monitor is None else monitor.early
+        if early is not None and direct and self.alpha == "auto":
+            # Nothing to stop: data set apart choose the strength.
+            strengths = alpha * _VALIDATED_STRENGTHS
+
+        def network_of(weights: NDArray[np.floating], used: ActivationPatterns) -> TwoLayerNetwork:
+            network = recover(
+                weights,
+                bias=self.fit_intercept,
+                tol=1e-6,
+                gates=used.gates if self.formulation == "gated" else None,
+                skip=self.skip is not None,
+            )
+            return fold_scaling(network, *scaling)
+
+        def look(row: dict[str, float], found: Callable[[], Any]) -> bool:
+            assert watch is not None
+            return watch(row, lambda: network_of(*found()))
+
+        # The direct solution has one measurement: what counts is scored below.
+        watch = monitor._replace(early=None) if monitor is not None and direct else monitor
+        best: Fit | None = None
+        for alpha in strengths:
             training = train(
-                np.ascontiguousarray(inputs),
+                inputs,
                 targets,
-                float(self.alpha),
-                int(self.n_patterns),
+                float(alpha),
+                n_patterns,
                 loss=loss,
-                penalty=_PENALTIES[self.penalty](),
-                sample_weight=None if equal else weight,
+                penalty=penalty,
+                sample_weight=weight,
                 form=self.formulation,
                 skip=self.skip,
-                source="local" if adaptive else self.patterns,
-                n_rounds=_ADAPTIVE_ROUNDS if adaptive else 0,
+                source=patterns,
+                n_rounds=_ADAPTIVE_ROUNDS if source == "adaptive" else 0,
+                start=start,
                 solver=self.solver,
                 tol=self.tol,
                 max_iter=self.max_iter,
-                random_state=self.random_state,
-                callback=callback,
+                random_state=rng,
+                callback=look if watch else None,
             )
-        self._require_finite(training.result)
-        network = recover(
-            training.result.weights,
-            bias=self.fit_intercept,
-            tol=1e-6,
-            gates=training.patterns.gates if self.formulation == "gated" else None,
-            skip=self.skip is not None,
-        )
-        return fold_scaling(network, *scaling), training
+            self._require_finite(training.result)
+            network = network_of(training.result.weights, training.patterns)
+            fit = Fit(network, training, scaling, float(alpha), alpha_max, None)
+            better = early is None or early.is_best(network)
+            if best is None or better:
+                best = fit
+        assert best is not None
+        if early is not None and early.best is not None:
+            best = best._replace(network=early.best)
+        if direct and spectrum is not None and not self.skip:
+            best = best._replace(held_out=_leave_one_out(pilot, spectrum, len(y), best))
+        return best
 
-    def _set_fitted(self, network: TwoLayerNetwork, training: Training) -> None:
+    def _fit_rows(
+        self,
+        X: Rows,
+        y: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        loss: Loss,
+        *,
+        score: Callable[[NDArray[np.floating], NDArray[np.floating]], float],
+        validation: tuple[Rows, NDArray[np.floating]] | None,
+        labels: Callable[[NDArray[np.floating]], NDArray[Any]] | None,
+        hook: Callable[[Snapshot], bool] | None,
+    ) -> tuple[Fit, tuple[Rows, NDArray[np.floating], NDArray[np.floating]]]:
+        """Merge rows, set some apart if asked to, and fit, watched; the fit and its rows.
+
+        ``score`` compares predictions with targets, ``labels`` turns targets into the classes
+        whose proportions a split should keep.
+        """
+        X, y, weight = merge(X, y, weight)
+        if self.early_stopping and validation is None:
+            rng = check_random_state(self.random_state)
+            kept, apart = _split(
+                len(y), self.validation_fraction, None if labels is None else labels(y), rng
+            )
+            validation = X[apart], y[apart]
+            X, y, weight = X[kept], y[kept], weight[kept]
+        early = None
+        if validation is not None:
+            seen, truth = validation
+            early = EarlyStopping(
+                lambda network: score(network.forward(seen), truth), self.n_iter_no_change
+            )
+        with progress(self.verbose, type(self).__name__) as show:
+            fit = self._fit_network(X, y, weight, loss, monitor=Monitor(show, early, hook))
+        self.validation_scores_ = None if early is None else np.array(early.scores)
+        return fit, (X, y, weight)
+
+    def _validation_rows(self, X_val: Any, y_val: Any) -> tuple[Rows, Any] | None:
+        """Checked validation data, or None."""
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val belong together: give both or neither.")
+        if X_val is None:
+            return None
+        rows, targets = self._validate(X_val, y_val, reset=False, **self._y_options)
+        return rows, targets
+
+    def _warm_patterns(
+        self, inputs: Rows, targets: NDArray[np.floating]
+    ) -> tuple[ActivationPatterns, Result] | None:
+        """Patterns of the last fit on these rows, and what it found; None where they do not fit."""
+        gates, result = self._warm
+        shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
+        if gates.shape[1] != inputs.shape[1] or result.weights.shape[:2] != shape:
+            return None
+        if result.weights.shape[2] != len(gates) + (self.skip is not None):
+            return None
+        mask = np.asarray(inputs @ gates.T.astype(inputs.dtype)) >= 0
+        if result.dual is not None and len(result.dual.residual) != len(targets):
+            result = result._replace(dual=None)
+        return ActivationPatterns(mask, gates), result
+
+    def _set_fitted(self, fit: Fit) -> None:
+        network, training = fit.network, fit.training
         result = training.result
         self.network_ = network
         self.n_iter_ = result.n_iter
@@ -239,8 +354,38 @@ class ConvexReLUBase(BaseEstimator):
         self.gap_ = result.gap
         self.history_ = result.history
         self.rounds_ = training.rounds
+        self.alpha_ = fit.alpha
+        self.alpha_max_ = fit.alpha_max
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
+        self._n_features_out = network.n_neurons
+        if self.warm_start:
+            self._warm = (training.patterns.gates, result)
+
+    def _hook(
+        self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
+    ) -> Callable[[Snapshot], bool] | None:
+        """What calls scikit-learn's callbacks after each measurement; None where there are none."""
+        context = self._callback_fit_ctx
+        if not context._callbacks:
+            return None
+        given = {} if weight is None else {"sample_weight": weight}
+
+        def begin() -> Any:
+            task = context.subcontext(task_name="measurement")
+            task.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=given)
+            return task
+
+        def hook(snapshot: Snapshot) -> bool:
+            return begin().call_on_fit_task_end(
+                estimator=self,
+                X=X,
+                y=y,
+                metadata=given,
+                reconstruction_attributes=lambda: attributes(snapshot()),
+            )
+
+        return hook
 
     def _require_finite(self, result: Result, *, phase: str = "") -> None:
         if not np.isfinite(result.objective):
@@ -252,7 +397,7 @@ class ConvexReLUBase(BaseEstimator):
     def _warn_unless_converged(
         self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 3
     ) -> None:
-        if result.status is Status.CONVERGED:
+        if result.status in (Status.CONVERGED, Status.STOPPED):
             return
         warnings.warn(
             f"{type(self).__name__}{phase} stopped after {result.n_iter} iterations "
@@ -262,13 +407,24 @@ class ConvexReLUBase(BaseEstimator):
             stacklevel=stacklevel,
         )
 
-    def _network_input(self, X: Any) -> NDArray[np.floating]:
+    def _network_input(self, X: Any) -> Rows:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=list(FLOATS), reset=False)
+        return self._validate(X, reset=False)
+
+    def transform(self, X: Any) -> NDArray[np.floating]:
+        """Hidden activations, shape (n_samples, n_neurons): features for another estimator."""
+        rows = self._network_input(X)
+        return self.network_.hidden(rows)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether ``fit`` has come to its end."""
         return hasattr(self, "network_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """Sparse rows where the solution is direct."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._takes_sparse()
+        return tags
 
 
 @contextmanager
@@ -283,22 +439,51 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def progress(verbose: int, name: str) -> Iterator[Callback | None]:
-    """One line on standard error that follows a solve; nothing when ``verbose`` is 0."""
-    if not verbose:
-        yield None
-        return
-
-    def show(row: dict[str, float]) -> None:
-        line = (
-            f"\r{name}: iteration {row['iteration']:.0f}, objective {row['objective']:.6g}, "
-            f"bound {row['dual_bound']:.6g}, {row['stopping']:.1e} to go to tol, "
-            f"{row['time']:.1f} s"
+def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
+    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
+    present = np.unique(codes)
+    if len(present) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
+            f"one class: {classes.tolist()[present[0]]!r}."
         )
-        print(line, end="", file=sys.stderr, flush=True)
 
+
+def _split(
+    n: int, fraction: float, labels: NDArray[Any] | None, rng: np.random.RandomState
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to fit and rows to set apart."""
+    if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
+        labels = None
     try:
-        yield show
-    finally:
-        print(file=sys.stderr)
+        kept, apart = train_test_split(
+            np.arange(n), test_size=fraction, stratify=labels, random_state=rng
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping cannot set {fraction:g} of {n} distinct rows apart ({error}); pass "
+            "X_val and y_val, or set early_stopping=False."
+        ) from error
+    return np.sort(kept), np.sort(apart)
+
+
+def _leave_one_out(
+    pilot: ConvexProgram, spectrum: strength.Spectrum, n_samples: int, fit: Fit
+) -> HeldOut:
+    """Predictions of the sampled rows, each without itself, at the strength of the fit."""
+    n = pilot.y.shape[0]
+    left = strength.leave_one_out(pilot, spectrum, np.array([fit.alpha * n_samples / n]))
+    scale, mean = fit.scaling.y_scale, fit.scaling.y_mean
+    share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
+    return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)
+
+
+def _gated_patterns(n: int, d: int) -> int:
+    """Patterns of the gated form: many, since only accuracy limits them where rows are few.
+
+    A kernel of ``n`` rows takes ``2 n**2 P`` flops: 1024 patterns up to 14,000 rows, then fewer.
+    Beyond the rows of which ``Ridge`` keeps a kernel, an output has about 4,096 weights.
+    """
+    if n <= Ridge.max_kernel:
+        return int(np.clip(2e11 / n**2, 256, 1024))
+    return int(np.clip(4096 // d, 32, 512))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -9,19 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
+from sklearn.callback import with_callbacks
+from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
 from cvxnn.estimators._base import (
-    FLOATS,
     ConvexReLUBase,
+    Fit,
+    HeldOut,
     PatternsParameter,
     PenaltyParameter,
     all_or_nothing,
     require_two_classes,
-    weights_of,
 )
+from cvxnn.estimators._rows import class_weights, weights_of
 from cvxnn.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.network import TwoLayerNetwork
 from cvxnn.problem import Form
 from cvxnn.solvers._loop import Solver
 
@@ -105,6 +109,10 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     1.0
     """
 
+    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+        **ConvexReLUBase._numbers,
+        "calibration_folds": (Integral, 0, True),
+    }
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "logistic", "multinomial"),
@@ -114,16 +122,22 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
 
     def __init__(
         self,
-        alpha: float = 1e-3,
+        alpha: float | Literal["auto"] = "auto",
         *,
-        n_patterns: int = 64,
-        patterns: PatternsParameter = "local",
+        formulation: Form = "gated",
+        penalty: PenaltyParameter = "auto",
+        patterns: PatternsParameter = "auto",
+        n_patterns: int | Literal["auto"] = "auto",
         loss: Literal["squared", "logistic", "multinomial"] = "squared",
-        formulation: Form = "relu",
-        penalty: PenaltyParameter = "neuron",
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
+        calibration_folds: int = 3,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
         tol: float = 1e-2,
         max_iter: int = 1000,
         solver: Solver | None = None,
@@ -131,33 +145,48 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
-        self.n_patterns = n_patterns
-        self.patterns = patterns
-        self.loss = loss
         self.formulation = formulation
         self.penalty = penalty
+        self.patterns = patterns
+        self.n_patterns = n_patterns
+        self.loss = loss
+        self.class_weight = class_weight
         self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
+        self.calibration_folds = calibration_folds
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.tol = tol
         self.max_iter = max_iter
         self.solver = solver
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
     ) -> ConvexReLUClassifier:
         """Fit the network.
 
         Parameters
         ----------
-        X : array-like, shape (n_samples, n_features)
-            Finite; float32 stays float32, everything else becomes float64.
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Finite; float32 stays float32, everything else becomes float64. NumPy, pandas, polars,
+            PyTorch and JAX are all welcome; sparse where the solution is direct.
         y : array-like, shape (n_samples,)
             Labels of at least two classes.
         sample_weight : array-like, shape (n_samples,), optional
-            Non-negative weights; an integer weight equals repetition.
+            Non-negative weights; an integer weight equals repetition, to the last bit.
+        X_val, y_val : array-like, optional
+            Validation data of your own, for ``early_stopping``, which they switch on.
 
         Returns
         -------
@@ -170,28 +199,67 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             For bad parameters or data; the message says what to change.
         """
         self._check_parameters()
+        self._init_callback_context(max_subtasks=None)
         with all_or_nothing(self):
-            data, labels = validate_data(self, X, y, dtype=list(FLOATS))
+            data, labels = self._validate(X, y)
             check_classification_targets(labels)
             classes, codes = np.unique(labels, return_inverse=True)
-            weight = weights_of(sample_weight, len(data), data.dtype)
+            weight = weights_of(sample_weight, data.shape[0], data.dtype)
             require_two_classes(self, classes, codes[weight > 0])
-            own = codes[:, None] == np.arange(len(classes))
-            loss: Loss = SquaredLoss()
-            targets = np.where(own[:, 1:] if len(classes) == 2 else own, 1, -1)
-            if self.loss == "multinomial" and len(classes) > 2:
-                loss, targets = MultinomialLoss(), own
-            elif self.loss != "squared":
-                loss = LogisticLoss()
-            network, training = self._fit_network(data, targets.astype(data.dtype), weight, loss)
-            self._set_fitted(network, training)
+            weight = class_weights(self.class_weight, classes, codes, weight)
+            require_two_classes(self, classes, codes[weight > 0])
+            loss, targets = self._targets(codes, len(classes), data.dtype)
+            validation = self._validation_rows(X_val, y_val)
+            if validation is not None:
+                seen, truth = validation
+                validation = seen, self._targets(_codes(truth, classes), len(classes))[1]
+
+            def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
+                return {"network_": network, "classes_": classes, "temperature_": 1.0}
+
+            fit, rows = self._fit_rows(
+                data,
+                targets,
+                weight,
+                loss,
+                score=lambda scores, truth: float((_winner(scores) == _winner(truth)).mean()),
+                validation=validation,
+                labels=_winner,
+                hook=self._hook(X, y, sample_weight, attributes),
+            )
+            self._set_fitted(fit)
             self.classes_ = classes
             # The scores of a logistic loss are log-odds already.
             self.temperature_ = 1.0
             if self.loss == "squared":
-                self.temperature_ = _temperature(self._decision(data), codes, weight)
-            self._warn_unless_converged(training.result)
+                self.temperature_ = _temperature(self._held_out(fit, rows, loss))
+            self._warn_unless_converged(fit.training.result)
         return self
+
+    def _targets(
+        self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
+    ) -> tuple[Loss, NDArray[np.floating]]:
+        """The loss, and targets as it wants them."""
+        own = codes[:, None] == np.arange(n_classes)
+        if self.loss == "multinomial" and n_classes > 2:
+            return MultinomialLoss(), own.astype(dtype)
+        signs = np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
+        return SquaredLoss() if self.loss == "squared" else LogisticLoss(), signs
+
+    def _held_out(self, fit: Fit, rows: Any, loss: Loss) -> HeldOut:
+        """Scores of rows that the network which gives them has not seen."""
+        X, y, weight = rows
+        if fit.held_out is not None:
+            return fit.held_out
+        codes = _winner(y)
+        n_folds = min(self.calibration_folds, np.bincount(codes)[np.unique(codes)].min())
+        if n_folds < 2:
+            return HeldOut(fit.network.forward(X), y, weight)
+        scores = np.empty_like(y)
+        for seen, unseen in StratifiedKFold(n_folds).split(codes, codes):
+            part = self._fit_network(X[seen], y[seen], weight[seen], loss, alpha=fit.alpha)
+            scores[unseen] = part.network.forward(X[unseen])
+        return HeldOut(scores, y, weight)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Scores, shape (n_samples,) for two classes, else (n_samples, n_classes)."""
@@ -199,9 +267,8 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most likely class of each row."""
-        scores = self.decision_function(X)
-        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[codes]
+        rows = self._network_input(X)
+        return self.classes_[_winner(self.network_.forward(rows))]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Class probabilities, shape (n_samples, n_classes).
@@ -222,13 +289,28 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
-def _temperature(
-    scores: NDArray[np.floating], codes: NDArray[np.intp], weight: NDArray[np.floating]
-) -> float:
+def _winner(scores: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Class code of each row of scores or targets."""
+    return (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)
+
+
+def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Positions of labels among the classes."""
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"y_val has {unknown.tolist()}, which y has not: {classes.tolist()}.")
+    return np.searchsorted(classes, labels)
+
+
+def _temperature(held_out: HeldOut) -> float:
     """Scale of the scores that minimises a smoothed log-loss."""
-    if scores.ndim == 1:
-        scores = np.column_stack([-scores / 2, scores / 2])
+    scores, weight = held_out.predictions, held_out.weight
+    codes = _winner(held_out.targets)
+    if scores.shape[1] == 1:
+        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
     n, k = scores.shape
+    # Only ratios of weights matter elsewhere: count the rows.
+    weight = weight * (n / weight.sum())
     counts = np.bincount(codes, weights=weight, minlength=k)
     # Platt's targets: (N + 1) / (N + 2) for the own class, the rest shared by the others.
     own = ((counts + 1) / (counts + 2))[codes]

@@ -13,16 +13,16 @@ from scipy.special import expit
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from cvxnn.estimators._base import (
-    FLOATS,
     ConvexReLUBase,
     PatternsParameter,
     all_or_nothing,
     require_two_classes,
-    weights_of,
 )
+from cvxnn.estimators._monitor import Monitor, progress
+from cvxnn.estimators._rows import merge, weights_of
 from cvxnn.losses import SquaredLoss
 from cvxnn.patterns import add_bias
 from cvxnn.preference.objectives import CoalaObjective
@@ -177,7 +177,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         """
         self._check_parameters()
         with all_or_nothing(self):
-            data, labels = validate_data(self, X, y, dtype=list(FLOATS))
+            data, labels = self._validate(X, y)
             check_classification_targets(labels)
             classes, codes = np.unique(labels, return_inverse=True)
             if len(classes) > 2:
@@ -230,8 +230,8 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
                 "one row of each for every pair."
             )
         with all_or_nothing(self):
-            won = validate_data(self, chosen, dtype=list(FLOATS))
-            lost = validate_data(self, rejected, dtype=list(FLOATS), reset=False)
+            won = self._validate(chosen)
+            lost = self._validate(rejected, reset=False)
             weight = weights_of(sample_weight, len(won), won.dtype)
             keep = weight > 0
             data, n = np.concatenate([won[keep], lost[keep]]), int(keep.sum())
@@ -296,8 +296,11 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         if self.loss not in ("pairwise", "pointwise"):
             raise ValueError(f"loss={self.loss!r}; expected 'pairwise' or 'pointwise'.")
         signs = np.where(preferred, 1, -1).astype(X.dtype)
-        network, training = self._fit_network(X, signs[:, None], weight, SquaredLoss())
-
+        with progress(self.verbose, type(self).__name__) as show:
+            first = self._fit_network(
+                *merge(X, signs[:, None], weight), SquaredLoss(), monitor=Monitor(show, None, None)
+            )
+        network, training = first.network, first.training
         H = network.hidden(X)
         # Hidden features at unit scale: the ridge then means the same for every embedding.
         scale = np.sqrt(np.average(H**2, axis=0, weights=weight))
@@ -348,7 +351,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             output_bias=np.array([offset], X.dtype),
         )
 
-        self._set_fitted(head, training)
+        self._set_fitted(first._replace(network=head))
         self.classes_ = classes
         self.phase1_network_ = network
         self.phase2_objective_ = second.objective

@@ -8,17 +8,17 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.callback import with_callbacks
+from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils.validation import validate_data
 
 from cvxnn.estimators._base import (
-    FLOATS,
     ConvexReLUBase,
     PatternsParameter,
     PenaltyParameter,
     all_or_nothing,
-    weights_of,
 )
+from cvxnn.estimators._rows import weights_of
 from cvxnn.losses import HuberLoss, SquaredLoss
 from cvxnn.problem import Form
 from cvxnn.solvers._loop import Solver
@@ -106,19 +106,25 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         "penalty": get_args(PenaltyParameter),
     }
 
+    _y_options: ClassVar[dict[str, Any]] = {"multi_output": True, "y_numeric": True}
+
     def __init__(
         self,
-        alpha: float = 1e-3,
+        alpha: float | Literal["auto"] = "auto",
         *,
-        n_patterns: int = 64,
-        patterns: PatternsParameter = "local",
+        formulation: Form = "gated",
+        penalty: PenaltyParameter = "auto",
+        patterns: PatternsParameter = "auto",
+        n_patterns: int | Literal["auto"] = "auto",
         loss: Literal["squared", "huber"] = "squared",
         delta: float = 1.35,
-        formulation: Form = "relu",
-        penalty: PenaltyParameter = "neuron",
         skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
         tol: float = 1e-2,
         max_iter: int = 1000,
         solver: Solver | None = None,
@@ -126,33 +132,46 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
-        self.n_patterns = n_patterns
-        self.patterns = patterns
-        self.loss = loss
-        self.delta = delta
         self.formulation = formulation
         self.penalty = penalty
+        self.patterns = patterns
+        self.n_patterns = n_patterns
+        self.loss = loss
+        self.delta = delta
         self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
         self.tol = tol
         self.max_iter = max_iter
         self.solver = solver
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
     ) -> ConvexReLURegressor:
         """Fit the network.
 
         Parameters
         ----------
-        X : array-like, shape (n_samples, n_features)
-            Finite; float32 stays float32, everything else becomes float64.
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Finite; float32 stays float32, everything else becomes float64. NumPy, pandas, polars,
+            PyTorch and JAX are all welcome; sparse where the solution is direct.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like, shape (n_samples,), optional
-            Non-negative weights; an integer weight equals repetition.
+            Non-negative weights; an integer weight equals repetition, to the last bit.
+        X_val, y_val : array-like, optional
+            Validation data of your own, for ``early_stopping``, which they switch on.
 
         Returns
         -------
@@ -160,18 +179,36 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
             The estimator itself. An interrupted or failed fit leaves it as it was.
         """
         self._check_parameters()
+        self._init_callback_context(max_subtasks=None)
         with all_or_nothing(self):
-            data, values = validate_data(
-                self, X, y, dtype=list(FLOATS), multi_output=True, y_numeric=True
-            )
-            weight = weights_of(sample_weight, len(data), data.dtype)
-            with np.errstate(over="ignore"):  # Scaling refuses what does not fit float32
-                targets = np.asarray(values, data.dtype).reshape(len(data), -1)
+            data, values = self._validate(X, y, **self._y_options)
+            weight = weights_of(sample_weight, data.shape[0], data.dtype)
+            targets = _columns(values, data.dtype)
             loss = HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
-            network, training = self._fit_network(data, targets, weight, loss)
-            self._set_fitted(network, training)
             self._y_ndim = np.ndim(values)
-            self._warn_unless_converged(training.result)
+            ndim = self._y_ndim
+            validation = self._validation_rows(X_val, y_val)
+            if validation is not None:
+                validation = validation[0], _columns(validation[1], data.dtype)
+                if validation[1].shape[1] != targets.shape[1]:
+                    raise ValueError(
+                        f"y_val has {validation[1].shape[1]} outputs; expected "
+                        f"{targets.shape[1]}, as y."
+                    )
+            fit, _ = self._fit_rows(
+                data,
+                targets,
+                weight,
+                loss,
+                score=lambda predicted, truth: r2_score(truth, predicted),
+                validation=validation,
+                labels=None,
+                hook=self._hook(
+                    X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
+                ),
+            )
+            self._set_fitted(fit)
+            self._warn_unless_converged(fit.training.result)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -185,3 +222,9 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
+    """Targets as columns; ``Scaling`` refuses what does not fit float32."""
+    with np.errstate(over="ignore"):
+        return np.asarray(y, dtype).reshape(len(y), -1)

@@ -6,6 +6,7 @@ from cvxnn.solvers.automatic import automatic
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.solvers.interior_point import InteriorPoint
 from cvxnn.solvers.proximal_gradient import ProximalGradient
+from cvxnn.solvers.ridge import Ridge
 from cvxnn.solvers.working_set import solve_on_working_sets
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "InteriorPoint",
     "ProximalGradient",
     "Result",
+    "Ridge",
     "Solver",
     "Status",
     "automatic",

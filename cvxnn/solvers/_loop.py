@@ -26,6 +26,7 @@ class Status(enum.Enum):
     MAX_ITER = "max_iter"
     TIME_LIMIT = "time_limit"
     STALLED = "stalled"
+    STOPPED = "stopped"
     NON_FINITE = "non_finite"
 
     @property
@@ -42,6 +43,7 @@ _REMEDIES = {
     Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
     Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
     Status.STALLED: "Rounding stops progress: raise tol, standardise X, or use float64.",
+    Status.STOPPED: "A callback asked for it.",
     Status.NON_FINITE: "The data hold NaN, or a value overflowed: standardise X, use float64, or "
     "raise alpha.",
 }
@@ -148,7 +150,7 @@ class Result(NamedTuple):
     dual: DualPoint | None = None
 
 
-Callback = Callable[[dict[str, float]], None]
+Callback = Callable[[dict[str, float], Callable[[], NDArray[np.floating]]], bool | None]
 
 
 @contextmanager
@@ -212,8 +214,9 @@ def solve(
     time_limit : float, optional
         Seconds after which to stop at the next measurement; compilation counts.
     callback : callable, optional
-        Called after each measurement with the newest row of the history as a dict of floats. To
-        interrupt, let it raise; the solver holds no files and leaves nothing behind.
+        Called after each measurement with the newest row of the history as a dict of floats, and
+        a function that gives the weights to be returned if this were the end. The solver stops
+        where it returns true. To interrupt, let it raise; nothing is left behind.
 
     Returns
     -------
@@ -248,6 +251,11 @@ def solve(
             problem = jax.tree.map(jnp.asarray, problem)
             advance, first = _advance, _init(problem, solver, beginning)
         state = solver.refresh(problem, first)
+
+        def reported(state: Any) -> NDArray[np.floating]:
+            weights = np.asarray(solver.weights(state)).astype(dtype, copy=False)
+            return unpad_weights(given, weights) if padded else weights
+
         rows: list[dict[str, float]] = []
         status, n_iter = Status.MAX_ITER, 0
         while True:
@@ -266,13 +274,15 @@ def solve(
                     **{name: float(value) for name, value in m.details.items()},
                 }
             )
-            if callback is not None:
-                callback(rows[-1])
+            stop = callback is not None and callback(rows[-1], partial(reported, state))
             if not np.isfinite(m.stopping):
                 status = Status.NON_FINITE
                 break
             if m.stopping <= solver.tol:
                 status = Status.CONVERGED
+                break
+            if stop:
+                status = Status.STOPPED
                 break
             if m.stalled:
                 status = Status.STALLED
@@ -284,10 +294,10 @@ def solve(
                 break
             if m.refresh:
                 state = solver.refresh(problem, state)
-        weights = np.asarray(solver.weights(state)).astype(dtype, copy=False)
+        weights = reported(state)
         dual = jax.tree.map(np.asarray, solver.dual_point(state))
         if padded:
-            weights, dual = unpad_weights(given, weights), unpad_dual(given, dual)
+            dual = unpad_dual(given, dual)
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
     return Result(
         weights=weights,

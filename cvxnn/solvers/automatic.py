@@ -7,10 +7,12 @@ from typing import Any
 
 from cvxnn.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.problem import ConvexProgram
+from cvxnn.solvers import ridge
 from cvxnn.solvers._loop import Solver
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.solvers.interior_point import InteriorPoint, cost
 from cvxnn.solvers.proximal_gradient import ProximalGradient
+from cvxnn.solvers.ridge import Ridge
 
 # Interior point runs this many flops in about the time in which a first-order solver compiles and
 # finds its way to a gap of 1 %.
@@ -21,8 +23,8 @@ _INTERIOR_POINT_ITERATIONS = 25
 def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None) -> Solver:
     """Choose a solver.
 
-    Interior point where the program is one it takes and small enough; else CRONOS for the ReLU
-    form and accelerated proximal gradient for the gated form.
+    The closed form where there is one. Interior point where the program is one it takes and small
+    enough; else CRONOS for the ReLU form and accelerated proximal gradient for the gated form.
 
     Parameters
     ----------
@@ -36,6 +38,8 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     -------
     Solver
     """
+    if ridge.takes(program) and float(program.alpha) > 0:
+        return _limited(Ridge(tol=tol), max_iter)
     taken = isinstance(program.penalty, NeuronGroupLasso | SquaredL2) and not program.loss.coupled
     small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
     if taken and small and float(program.alpha) > 0:

@@ -109,7 +109,7 @@ def solve_on_working_sets(
             }
         )
         if callback is not None:
-            callback(rows[-1])
+            callback(rows[-1], best.copy)
         slopes = np.where(working, 0, _slopes(host, dual))
         joining = np.argsort(-slopes)[: max(len(index), n_first)]
         joining = joining[slopes[joining] > float(host.alpha)]

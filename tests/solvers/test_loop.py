@@ -190,7 +190,11 @@ def test_history_columns_are_equally_long_and_monotone(dtype: type) -> None:
 
 def test_callback_gets_each_row_as_it_comes() -> None:
     rows: list[dict[str, float]] = []
-    result = solve(program(), replace(SOLVER, tol=0.0, max_iter=50), callback=rows.append)
+    result = solve(
+        program(),
+        replace(SOLVER, tol=0.0, max_iter=50),
+        callback=lambda row, weights: rows.append(row),
+    )
     assert len(rows) == 5
     for name, column in result.history.items():
         assert [row[name] for row in rows] == list(column)
@@ -212,7 +216,9 @@ def test_an_exception_in_the_callback_propagates() -> None:
 
 def test_a_slow_callback_counts_as_time() -> None:
     result = solve(
-        program(), replace(SOLVER, tol=0.0, max_iter=20), callback=lambda row: time.sleep(0.05)
+        program(),
+        replace(SOLVER, tol=0.0, max_iter=20),
+        callback=lambda row, weights: time.sleep(0.05),
     )
     assert np.diff(result.history["time"])[0] >= 0.05
 

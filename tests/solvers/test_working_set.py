@@ -101,7 +101,9 @@ def test_fewer_patterns_than_all_are_solved() -> None:
 def test_the_working_set_grows_until_the_proof_is_done() -> None:
     program = make(part=0.02)
     rows: list[dict[str, float]] = []
-    result = solve_on_working_sets(program, tol=1e-5, n_first=1, callback=rows.append)
+    result = solve_on_working_sets(
+        program, tol=1e-5, n_first=1, callback=lambda row, weights: rows.append(row)
+    )
     check(result, program, 1e-5)
     assert len(rows) == result.n_iter > 2
     for name, column in result.history.items():

@@ -1,0 +1,125 @@
+"""What happens while a fit runs: progress line, scikit-learn's callbacks, early stopping."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+
+from cvxnn.network import TwoLayerNetwork
+
+Snapshot = Callable[[], TwoLayerNetwork]
+
+
+class EarlyStopping:
+    """Scores networks on data of their own, keeps the best, and says when to stop.
+
+    Parameters
+    ----------
+    score : callable
+        From a network to a number, the larger the better.
+    patience : int
+        Measurements without a better score after which to stop.
+    """
+
+    def __init__(self, score: Callable[[TwoLayerNetwork], float], patience: int) -> None:
+        self.score, self.patience = score, patience
+        self.scores: list[float] = []
+        self.best: TwoLayerNetwork | None = None
+
+    def is_best(self, network: TwoLayerNetwork) -> bool:
+        """Score one more network; whether none before was as good."""
+        score = self.score(network)
+        best = not self.scores or score > max(self.scores)
+        if best:
+            self.best = network
+        self.scores.append(score)
+        return best
+
+    def look(self, network: TwoLayerNetwork) -> bool:
+        """Score one more network; whether to stop."""
+        self.is_best(network)
+        return len(self.scores) - 1 - int(np.argmax(self.scores)) >= self.patience
+
+
+class Monitor(NamedTuple):
+    """One callback for the solver that serves all who watch a fit.
+
+    Attributes
+    ----------
+    show : callable or None
+        Takes the newest row of the history.
+    early : EarlyStopping or None
+    hook : callable or None
+        Called with a function that gives the present network; its truth stops the fit.
+    """
+
+    show: Callable[[dict[str, float]], None] | None
+    early: EarlyStopping | None
+    hook: Callable[[Snapshot], bool] | None
+
+    def __bool__(self) -> bool:
+        """Whether anybody watches."""
+        return any(watcher is not None for watcher in (self.show, self.early, self.hook))
+
+    def __call__(self, row: dict[str, float], snapshot: Snapshot) -> bool:
+        """Tell everybody; whether anybody wants to stop."""
+        if self.show is not None:
+            self.show(row)
+        stop = self.early is not None and self.early.look(snapshot())
+        if self.hook is not None:
+            stop |= self.hook(snapshot)
+        return stop
+
+
+@contextmanager
+def progress(verbose: int, name: str) -> Iterator[Callable[[dict[str, float]], None] | None]:
+    """One line on standard error that follows a fit, drawn by rich where it is installed."""
+    if not verbose:
+        yield None
+    elif find_spec("rich") is None:
+        with _plain(name) as show:
+            yield show
+    else:
+        with _rich(name) as show:
+            yield show
+
+
+def _describe(row: dict[str, float]) -> str:
+    return (
+        f"iteration {row['iteration']:.0f}, objective {row['objective']:.6g}, "
+        f"bound {row['dual_bound']:.6g}, gap {row['stopping']:.1e}, {row['time']:.1f} s"
+    )
+
+
+@contextmanager
+def _plain(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
+    def show(row: dict[str, float]) -> None:
+        print(f"\r{name}: {_describe(row)}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print(file=sys.stderr)
+
+
+@contextmanager
+def _rich(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
+    from rich.console import Console
+    from rich.status import Status
+
+    console = Console(stderr=True)
+    last: list[str] = []
+    with Status(f"{name}: starting", console=console) as status:
+
+        def show(row: dict[str, float]) -> None:
+            last[:] = [_describe(row)]
+            status.update(f"{name}: {last[0]}")
+
+        yield show
+    if last:
+        console.print(f"{name}: {last[0]}", highlight=False, soft_wrap=True)

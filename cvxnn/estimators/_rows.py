@@ -1,0 +1,187 @@
+"""Rows as the program sees them: on the host, merged, weighted, scaled."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils.class_weight import compute_class_weight
+
+from cvxnn._namespace import is_sparse
+from cvxnn.patterns import add_bias
+
+# numpy array or scipy CSR matrix, shape (n_samples, n_features)
+Rows = Any
+
+
+def to_host(array: Any) -> Any:
+    """Bring a JAX or PyTorch array, or any other that speaks DLPack, to NumPy; leave the rest."""
+    if isinstance(array, np.ndarray) or is_sparse(array):
+        return array
+    if hasattr(array, "detach") and hasattr(array, "cpu"):  # PyTorch, perhaps with a gradient
+        array = array.detach().cpu()
+        if str(array.dtype) in ("torch.bfloat16", "torch.float16"):
+            array = array.float()
+        return array.numpy()
+    if hasattr(array, "__array__") or not hasattr(array, "__dlpack__"):
+        return array
+    return np.from_dlpack(array)
+
+
+def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
+    """Checked sample weights, or ones."""
+    if sample_weight is None:
+        return np.ones(n_samples, dtype)
+    weight = np.asarray(to_host(sample_weight), dtype)
+    if weight.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one for each row."
+        )
+    if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
+        raise ValueError("sample_weight must be finite and non-negative, and not zero everywhere.")
+    return weight
+
+
+def class_weights(
+    class_weight: dict[Any, float] | str | None,
+    classes: NDArray[Any],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.floating],
+) -> NDArray[np.floating]:
+    """Sample weights times the weight of each row's class; ``codes`` index ``classes``."""
+    if class_weight is None:
+        return weight
+    if class_weight != "balanced":
+        if not isinstance(class_weight, dict):
+            raise ValueError(
+                f"class_weight={class_weight!r}; expected None, 'balanced' or a dict from labels "
+                "to weights."
+            )
+        unknown = set(class_weight) - set(classes.tolist())
+        if unknown:
+            raise ValueError(
+                f"class_weight has {sorted(map(str, unknown))}, which y has not; "
+                f"y has {classes.tolist()}."
+            )
+        if not all(0 <= value < np.inf for value in class_weight.values()):
+            raise ValueError("class_weight must be finite and non-negative.")
+    present = classes[np.unique(codes[weight > 0])]
+    factors = np.ones(len(classes))
+    factors[np.isin(classes, present)] = compute_class_weight(
+        class_weight, classes=present, y=classes[codes], sample_weight=weight
+    )
+    return (weight * factors[codes]).astype(weight.dtype)
+
+
+def merge(
+    X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating]
+) -> tuple[Rows, NDArray[np.floating], NDArray[np.floating]]:
+    """Distinct rows of positive weight, in an order of their own, with their weights added up.
+
+    Whatever is fitted to them depends neither on the order of the rows nor on whether a row is
+    repeated or has an integer weight, to the last bit.
+    """
+    kept = weight > 0
+    X, y, weight = X[kept], y[kept], weight[kept]
+    _, first, inverse = np.unique(_keys(X, y), return_index=True, return_inverse=True)
+    total = np.bincount(inverse, weights=weight.astype(np.float64)).astype(weight.dtype)
+    return X[first], y[first], total
+
+
+def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
+    """One opaque byte string for each row of data and targets."""
+    y = np.ascontiguousarray(y) + 0.0  # -0.0 and 0.0 are one value
+    if is_sparse(X):
+        X = X.sorted_indices()
+        ends = X.indptr
+        keys = [
+            X.indices[a:b].tobytes() + X.data[a:b].tobytes() + t.tobytes()
+            for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
+        ]
+        return np.array(keys, dtype=object)
+    bytes_ = [np.ascontiguousarray(part + 0.0).view(np.uint8) for part in (X, y)]
+    joined = np.concatenate([part.reshape(len(y), -1) for part in bytes_], axis=1)
+    return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
+
+
+class Scaling(NamedTuple):
+    """Units in which the program is solved.
+
+    Features have mean 0 and standard deviation ``1 / sqrt(n_features)``, so that rows have norm
+    about 1 whatever the width; targets have mean 0 and standard deviation 1. ``alpha`` then has one
+    meaning for every data set. Sparse features keep their zeros: they are scaled to that root mean
+    square, not centred.
+    """
+
+    x_mean: NDArray[np.floating]
+    x_scale: NDArray[np.floating]
+    y_mean: NDArray[np.floating]
+    y_scale: NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls,
+        X: Rows,
+        y: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        *,
+        standardize: bool,
+        fit_intercept: bool,
+    ) -> Scaling:
+        """Measure the data; constant columns keep scale 1.
+
+        Raises
+        ------
+        ValueError
+            If a mean or a standard deviation is beyond the range of the dtype.
+        """
+        d, dtype = X.shape[1], X.dtype
+        x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if standardize:
+                x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
+                x_scale = x_scale * dtype.type(np.sqrt(d))
+            y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
+        scaling = cls(x_mean, x_scale, y_mean, y_scale)
+        if not all(np.isfinite(part).all() for part in scaling):
+            raise ValueError(
+                f"X or y holds values too large for {dtype}; rescale them or pass X as float64."
+            )
+        return scaling
+
+    def inputs(self, X: Rows, *, bias: bool) -> Rows:
+        """Data as the network sees them, with a column of ones for its biases."""
+        if not is_sparse(X):
+            scaled = (X - self.x_mean) / self.x_scale
+            return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
+        scaled = X @ sparse.diags_array((1 / self.x_scale).astype(X.dtype))
+        ones = np.ones((X.shape[0], 1), X.dtype)
+        return sparse.csr_array(sparse.hstack([scaled, sparse.csr_array(ones)]) if bias else scaled)
+
+
+def _mean_and_scale(
+    values: Rows, weight: NDArray[np.floating], *, centre: bool
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Mean (0 unless ``centre``) of each column and root mean square of what is left."""
+    dtype = values.dtype
+    mean = np.zeros(values.shape[1], dtype)
+    if is_sparse(values):
+        rest: Any = values
+        peak: Any = np.asarray(abs(values).max(axis=0).todense()).ravel()
+    else:
+        if centre:
+            mean = np.average(values, axis=0, weights=weight).astype(dtype)
+        rest = values - mean
+        peak = np.abs(rest).max(axis=0)
+    # Squares of the bare values could overflow or vanish.
+    peak = np.where(peak == 0, 1, peak)
+    if is_sparse(rest):
+        squares = (rest @ sparse.diags_array(1 / peak)).power(2).T @ (weight / weight.sum())
+    else:
+        squares = np.average((rest / peak) ** 2, axis=0, weights=weight)
+    scale = peak * np.sqrt(squares)
+    # Rounding alone leaves a spread of about eps times the mean on constant columns.
+    constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
+    return mean, np.where(constant, 1, scale).astype(dtype)

@@ -1,11 +1,12 @@
 """Saving and loading fitted estimators: one safetensors file, no pickle, no code.
 
 Arrays are tensors of the file; everything else is JSON in its header. Loading reads numbers and
-strings only, and refuses what it does not know.
+strings only, and refuses what it does not know, and what is not as it was written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -19,12 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.patterns import ActivationPatterns
 from cvxnn.solvers.cronos import Cronos
 from cvxnn.solvers.interior_point import InteriorPoint
 from cvxnn.solvers.proximal_gradient import ProximalGradient
+from cvxnn.solvers.ridge import Ridge
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER = "cvxnn"
+# What a later fit starts from, large and not needed by a prediction; callbacks, which are code.
+_NOT_SAVED = ("_warm", "_skl_callbacks")
 _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
     "ConvexReLURegressor": "cvxnn.estimators.regressor",
@@ -37,12 +42,16 @@ _NEEDED = {
     "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
-_OPTIONAL_PARTS = ("gate_weights", "gate_bias", "skip_weights")
-_SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, ProximalGradient)}
+_GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
+_OPTIONAL_PARTS = (*_GATE_PARTS, "skip_weights")
+_SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, ProximalGradient, Ridge)}
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator.
+    """Write a fitted estimator, with a checksum of all that is written.
+
+    What a warm start needs (private attributes ``_warm...``) and callbacks are left out: ``fit`` of
+    the loaded estimator starts anew.
 
     Parameters
     ----------
@@ -55,8 +64,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError
-        For another class, or a parameter that JSON cannot hold (pass an integer as
-        ``random_state``).
+        For another class, or a parameter or attribute that is neither a number, a string, an
+        array of these nor a dict of them (pass an integer as ``random_state``).
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     """
@@ -67,19 +76,19 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"cannot save a {name}; expected one of {sorted(_CLASSES)}.")
     check_is_fitted(estimator)
     tensors: dict[str, NDArray[Any]] = {}
-    attributes: dict[str, Any] = {}
-    for key, value in vars(estimator).items():
-        if key not in estimator.get_params(deep=False):
-            attributes[key] = _pack(key, value, tensors)
-    parameters = {key: _pack_parameter(key, v) for key, v in estimator.get_params(False).items()}
+    parameters = estimator.get_params(deep=False)
     header = {
         "format_version": FORMAT_VERSION,
         "class": name,
-        "parameters": parameters,
-        "attributes": attributes,
+        "parameters": {key: _pack_parameter(key, value) for key, value in parameters.items()},
+        "attributes": {
+            key: _pack(key, value, tensors)
+            for key, value in vars(estimator).items()
+            if key not in parameters and not key.startswith(_NOT_SAVED)
+        },
     }
     path = Path(path)
-    content = to_bytes(tensors, metadata={_HEADER: json.dumps(header, allow_nan=True)})
+    content = to_bytes(tensors, metadata={_HEADER: _seal(header, tensors)})
     # Neither tempfile nor safetensors gives a new file the usual permissions.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -92,6 +101,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an estimator that :func:`save` wrote; its predictions are bit-identical.
+
+    Before anything else is used, the checksum is compared (SHA-256 over the header and over names,
+    types, shapes and bytes of all arrays). It finds damage and changes that were not meant. It is
+    no signature: whoever changes a file on purpose can compute the checksum again. Load files of
+    strangers knowing that their numbers are whatever the strangers chose; code they cannot hold.
 
     Parameters
     ----------
@@ -106,8 +120,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, not of this format, of an unknown version or class, or holds
-        something unexpected. Nothing is executed before that is known.
+        If the file is truncated, changed or damaged, not of this format, of an unknown version or
+        class, or holds something unexpected. Nothing is executed before that is known.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,68 +130,104 @@ def load(path: str | os.PathLike[str]) -> Any:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path}: not a readable safetensors file ({error}); it may be truncated. "
-            "Save the estimator again."
+            f"{path}: not a readable safetensors file ({error}); it was changed or damaged, or is "
+            "truncated. Save the estimator again."
         ) from error
     try:
         header = json.loads(metadata[_HEADER])
-        version, name = header["format_version"], header["class"]
-        parameters, attributes = header["parameters"], header["attributes"]
-    except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
+        version, sealed = header["format_version"], _seal(header, tensors)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save."
+            f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save that "
+            "was not changed or damaged."
         ) from error
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format version {version!r}; this cvxnn reads version {FORMAT_VERSION}. "
-            "Use the cvxnn that wrote the file, or save the estimator again."
+            "Use the cvxnn that wrote the file, or save the estimator again. If this cvxnn wrote "
+            "it, it was changed or damaged."
         )
-    if not isinstance(name, str) or name not in _CLASSES:
-        raise ValueError(f"{path}: unknown class {name!r}; expected one of {sorted(_CLASSES)}.")
+    if metadata != {_HEADER: sealed}:
+        raise ValueError(
+            f"{path}: the checksum does not match; the file was changed or damaged. Take another "
+            "copy, or save the estimator again."
+        )
     try:
+        name, parameters, attributes = (header[k] for k in ("class", "parameters", "attributes"))
+        if not isinstance(name, str) or name not in _CLASSES:
+            raise ValueError(f"unknown class {name!r}; expected one of {sorted(_CLASSES)}")
         cls = getattr(importlib.import_module(_CLASSES[name]), name)
         estimator = cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
         fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
         _check_fitted(estimator, fitted)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: the contents do not fit a {name} ({error}); the file was changed or damaged."
+            f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
+            "cvxnn that wrote the file."
         ) from error
     vars(estimator).update(fitted)
     return estimator
+
+
+def _seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
+    """Text of the header, in the one form that counts, with the checksum of all the contents."""
+    contents = {key: value for key, value in header.items() if key != "checksum"}
+    arrays = {name: _little_endian(tensors[name]) for name in sorted(tensors)}
+    listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
+    digest = hashlib.sha256(_canonical({"header": contents, "tensors": listed}).encode())
+    for array in arrays.values():
+        digest.update(array.tobytes())
+    return _canonical({**contents, "checksum": digest.hexdigest()})
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """Contiguous, and in the byte order of the file."""
+    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
 def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, TwoLayerNetwork):
         for part in (*_NETWORK_PARTS, *_OPTIONAL_PARTS):
             if getattr(value, part) is not None:
-                tensors[f"{key}.{part}"] = np.ascontiguousarray(getattr(value, part))
+                tensors[f"{key}.{part}"] = _little_endian(getattr(value, part))
         return {"network": key}
+    if isinstance(value, ActivationPatterns):
+        tensors[f"{key}.mask"] = _little_endian(value.mask)
+        tensors[f"{key}.gates"] = _little_endian(value.gates)
+        return {"patterns": key}
     if isinstance(value, dict):
-        return {"dict": {k: _pack(f"{key}.{k}", v, tensors) for k, v in value.items()}}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        tensors[key] = np.ascontiguousarray(value)
+        return {
+            "dict": [[_plain(key, k), _pack(f"{key}.{k}", v, tensors)] for k, v in value.items()]
+        }
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8:
+        tensors[key] = _little_endian(value)
         return {"array": key}
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "O" and not all(isinstance(v, str) for v in value):
-            raise TypeError(f"{key} holds Python objects; only numbers and strings can be saved.")
+        if value.dtype.kind not in "OU" or not all(isinstance(v, str) for v in value.flat):
+            raise TypeError(
+                f"{key} is an array of {value.dtype}; only real numbers of at most 64 bits and "
+                "strings can be saved."
+            )
         return {"strings": value.tolist(), "dtype": value.dtype.kind}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return {"value": value}
-    raise TypeError(f"{key} is a {type(value).__name__}, which cannot be saved.")
+    return {"value": _plain(key, value)}
 
 
 def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
     if kind == "network":
-        needed = [tensors[f"{value}.{part}"] for part in _NETWORK_PARTS]
-        return TwoLayerNetwork(*needed, *(tensors.get(f"{value}.{p}") for p in _OPTIONAL_PARTS))
+        parts: dict[str, Any] = {part: tensors[f"{value}.{part}"] for part in _NETWORK_PARTS}
+        parts |= {part: tensors.get(f"{value}.{part}") for part in _OPTIONAL_PARTS}
+        return TwoLayerNetwork(**parts)
+    if kind == "patterns":
+        return ActivationPatterns(tensors[f"{value}.mask"], tensors[f"{value}.gates"])
     if kind == "dict":
-        return {k: _unpack(v, tensors) for k, v in value.items()}
+        return {k: _unpack(v, tensors) for k, v in value}
     if kind == "array":
         return tensors[value]
     if kind == "strings":
@@ -189,29 +239,38 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
 
 def _pack_parameter(key: str, value: Any) -> Any:
     if type(value) in _SOLVERS.values():
-        options = {k: _pack_parameter(k, v) for k, v in vars(value).items()}
+        options = {k: _plain(k, v) for k, v in vars(value).items()}
         return {type(value).__name__: options}
+    if isinstance(value, dict):
+        # Pairs: as names of JSON, labels would all become strings.
+        return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
+    return _plain(key, value)
+
+
+def _unpack_parameter(value: Any) -> Any:
+    if isinstance(value, dict):
+        ((name, content),) = value.items()
+        return dict(content) if name == "pairs" else _SOLVERS[name](**content)
+    return value
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Value as JSON has it."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"parameter {key}={value!r} cannot be saved; use a number, a string or None "
-        "(for random_state, an integer)."
+        f"{key} holds {value!r}, a {type(value).__name__}, which cannot be saved; use a number, a "
+        "string or None (for random_state, an integer)."
     )
 
 
-def _unpack_parameter(value: Any) -> Any:
-    if isinstance(value, dict):
-        ((name, options),) = value.items()
-        return _SOLVERS[name](**options)
-    return value
-
-
 def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
-    """All a prediction needs, in shapes that fit, and no name that would shadow a method."""
+    """All a prediction needs, in shapes that fit, and no name that another thing has."""
     for name in fitted:
-        if not name.isidentifier() or hasattr(type(estimator), name):
+        shadows = hasattr(type(estimator), name) or name.startswith(_NOT_SAVED)
+        if not name.isidentifier() or shadows:
             raise ValueError(f"unexpected attribute {name!r}")
     missing = _NEEDED[type(estimator).__name__] - fitted.keys()
     if missing:
@@ -225,31 +284,50 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         raise ValueError(f"targets of {fitted['_y_ndim']} dimensions for {n_outputs} outputs")
     if len(fitted.get("feature_names_in_", range(width))) != width:
         raise ValueError(f"feature_names_in_ does not name {width} features")
-    networks = [value for value in fitted.values() if isinstance(value, TwoLayerNetwork)]
-    for network in networks:
-        _check_network(network, width)
+    for value in fitted.values():
+        if isinstance(value, TwoLayerNetwork):
+            _check_network(value, width)
+        if isinstance(value, ActivationPatterns):
+            _check_patterns(value, width)
 
 
 def _check_network(network: TwoLayerNetwork, width: int) -> None:
     m, c = network.output_weights.shape
+    given = [part for part in _GATE_PARTS if getattr(network, part) is not None]
+    if given not in ([], list(_GATE_PARTS)):
+        raise ValueError(f"of its gates, the network has only {given}")
+    n_gates = 0 if network.gate_bias is None else network.gate_bias.size
     shapes = {
         "hidden_weights": (m, width),
         "hidden_bias": (m,),
         "output_weights": (m, c),
         "output_bias": (c,),
-        "gate_weights": (m, width),
-        "gate_bias": (m,),
+        "gate_weights": (n_gates, width),
+        "gate_bias": (n_gates,),
+        "gate_index": (m,),
         "skip_weights": (width, c),
     }
     for part, shape in shapes.items():
         array = getattr(network, part)
         if array is None and part in _OPTIONAL_PARTS:
             continue
-        if array.dtype.name not in ("float32", "float64"):
-            raise ValueError("the network has weights that are not floating-point numbers")
         if array.shape != shape:
             raise ValueError("the shapes of the network do not fit together")
+        if part == "gate_index":
+            if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < n_gates)):
+                raise ValueError("the network has neurons without a gate")
+            continue
+        if array.dtype.name not in ("float32", "float64"):
+            raise ValueError("the network has weights that are not floating-point numbers")
         if not np.isfinite(array).all():
             raise ValueError("the network has weights that are not finite")
-    if (network.gate_weights is None) != (network.gate_bias is None):
-        raise ValueError("the network has half its gates")
+
+
+def _check_patterns(patterns: ActivationPatterns, width: int) -> None:
+    mask, gates = patterns.mask, patterns.gates
+    if mask.dtype != bool or mask.ndim != 2:
+        raise ValueError("the mask of the patterns is not a matrix of truth values")
+    if gates.dtype.kind != "f" or gates.shape not in (
+        (len(patterns), w) for w in (width, width + 1)
+    ):
+        raise ValueError("the gates do not fit the patterns")

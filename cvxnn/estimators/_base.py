@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cvxnn import strength
 from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, progress
 from cvxnn.estimators._rows import Rows, Scaling, merge, to_host
+from cvxnn.explanation import LocalLinear, NeuronReport, local_linear, neuron_report
 from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.operators import GatedOperator
@@ -104,6 +106,7 @@ class ConvexReLUBase(
     # name -> the value that is no number but means something
     _words: ClassVar[dict[str, Any]] = {"alpha": "auto", "n_patterns": "auto", "skip": None}
 
+    _doc_link_module: ClassVar[str] = "cvxnn"
     _y_options: ClassVar[dict[str, Any]] = {}
 
     # Parameters of some estimators only.
@@ -360,7 +363,20 @@ class ConvexReLUBase(
         self.flops_ = training.flops
         self._n_features_out = network.n_neurons
         if self.warm_start:
-            self._warm = (training.patterns.gates, result)
+            # Without the status: pickles that run no code know no enumerations of ours.
+            self._warm = (training.patterns.gates, result._replace(status=None))  # type: ignore
+
+    def _begin_fit(self, X: Any, y: Any, weight: Any) -> Callable[[], Any]:
+        """Tell scikit-learn's callbacks that a fit begins; what tells them that it has ended."""
+        context = self._init_callback_context(max_subtasks=None)
+        task = self._task(X, y, weight)
+        context.call_on_fit_task_begin(**task)
+        return lambda: context.call_on_fit_task_end(**task, reconstruction_attributes={})
+
+    def _task(self, X: Any, y: Any, weight: Any) -> dict[str, Any]:
+        """What scikit-learn's callbacks are told of a task."""
+        metadata = {} if weight is None else {"sample_weight": weight}
+        return {"estimator": self, "X": X, "y": y, "metadata": metadata}
 
     def _hook(
         self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
@@ -369,20 +385,13 @@ class ConvexReLUBase(
         context = self._callback_fit_ctx
         if not context._callbacks:
             return None
-        given = {} if weight is None else {"sample_weight": weight}
-
-        def begin() -> Any:
-            task = context.subcontext(task_name="measurement")
-            task.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=given)
-            return task
+        task = self._task(X, y, weight)
 
         def hook(snapshot: Snapshot) -> bool:
-            return begin().call_on_fit_task_end(
-                estimator=self,
-                X=X,
-                y=y,
-                metadata=given,
-                reconstruction_attributes=lambda: attributes(snapshot()),
+            measurement = context.subcontext(task_name="measurement")
+            measurement.call_on_fit_task_begin(**task)
+            return measurement.call_on_fit_task_end(
+                **task, reconstruction_attributes=lambda: attributes(snapshot())
             )
 
         return hook
@@ -395,7 +404,7 @@ class ConvexReLUBase(
             )
 
     def _warn_unless_converged(
-        self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 3
+        self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 4
     ) -> None:
         if result.status in (Status.CONVERGED, Status.STOPPED):
             return
@@ -415,6 +424,48 @@ class ConvexReLUBase(
         """Hidden activations, shape (n_samples, n_neurons): features for another estimator."""
         rows = self._network_input(X)
         return self.network_.hidden(rows)
+
+    def explain(self, X: Any) -> LocalLinear:
+        """The linear model that the network is around each row, exactly.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        cvxnn.explanation.LocalLinear
+            ``weights``, ``intercept``, the ``active`` neurons, and the ``radius`` within which
+            this holds.
+        """
+        return local_linear(self.network_, self._network_input(X))
+
+    def neuron_report(self, X: Any) -> NeuronReport:
+        """What each neuron adds on these rows, the largest first; ``print`` it.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        cvxnn.explanation.NeuronReport
+        """
+        rows = self._network_input(X)
+        return neuron_report(self.network_, rows, getattr(self, "feature_names_in_", None))
+
+    @property
+    def _doc_link_template(self) -> str:
+        """Page of the class on the documentation site that the package's metadata name."""
+        try:
+            links = metadata("cvxnn").get_all("Project-URL") or []
+        except PackageNotFoundError:
+            links = []
+        for link in links:
+            name, _, url = link.partition(", ")
+            if name.lower() == "documentation":
+                return url.rstrip("/") + "/generated/cvxnn.{estimator_name}.html"
+        return ""
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether ``fit`` has come to its end."""

@@ -1,4 +1,4 @@
-"""Displays in the style of scikit-learn; matplotlib is imported when one is drawn."""
+"""Rewards of a preference head."""
 
 from __future__ import annotations
 
@@ -9,64 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn._extras import require
-
-
-class ConvergenceDisplay:
-    """Objective of the best network and the certified lower bound, over time or iterations.
-
-    Parameters
-    ----------
-    history : mapping of str to array-like
-        ``history_`` of an estimator or ``Result.history``: ``iteration``, ``time``, ``objective``,
-        ``dual_bound``.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
-    """
-
-    def __init__(self, history: Mapping[str, ArrayLike]) -> None:
-        self.history = history
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, x: str = "time", ax: Any = None
-    ) -> ConvergenceDisplay:
-        """Draw the history of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : fitted estimator of cvxnn
-        x : {"time", "iteration"}, default="time"
-        ax : matplotlib Axes, optional
-        """
-        check_is_fitted(estimator)
-        return cls(estimator.history_).plot(x=x, ax=ax)
-
-    def plot(self, *, x: str = "time", ax: Any = None) -> ConvergenceDisplay:
-        """Draw; parameters as in :meth:`from_estimator`."""
-        if x not in ("time", "iteration"):
-            raise ValueError(f"x={x!r}; expected 'time' or 'iteration'.")
-        ax = _axes(ax)
-        h = {name: np.asarray(column) for name, column in self.history.items()}
-        ax.plot(h[x], h["objective"], color="C0", label="network objective")
-        finite = np.isfinite(h["dual_bound"])
-        ax.plot(h[x][finite], h["dual_bound"][finite], color="C1", label="certified lower bound")
-        ax.fill_between(
-            h[x][finite],
-            h["dual_bound"][finite],
-            h["objective"][finite],
-            color="C0",
-            alpha=0.15,
-            linewidth=0,
-        )
-        ax.set_xlabel("time (s)" if x == "time" else "iteration")
-        ax.set_ylabel("objective")
-        ax.legend()
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+from cvxnn.plotting._shared import axes
 
 
 class RewardMarginDisplay:
@@ -132,7 +75,7 @@ class RewardMarginDisplay:
 
     def plot(self, *, ax: Any = None, label: str | None = None) -> RewardMarginDisplay:
         """Draw; parameters as in the class methods."""
-        ax = _axes(ax)
+        ax = axes(ax)
         if self.history is not None:
             margins = self.history["rewards/margins"]
             ax.plot(self.history["iteration"], margins, color="C2", label=label)
@@ -150,10 +93,3 @@ class RewardMarginDisplay:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _axes(ax: Any) -> Any:
-    if ax is not None:
-        return ax
-    pyplot = require("matplotlib.pyplot", extra="plot")
-    return pyplot.subplots(layout="constrained")[1]

@@ -1,0 +1,86 @@
+"""What is compared: a name for every method, and how it is made.
+
+Imports are inside the functions, where the study times them. No method gets a ``random_state``: the
+study seeds NumPy's global generator before each fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Settings of ``ConvexReLUClassifier``. A list is a grid, searched by 3-fold cross-validation.
+# "cvxnn" is what a user gets who sets nothing; the others say what the defaults are weighed against
+# and spell out their settings, so that a changed default does not change them.
+RELU: dict[str, Any] = {
+    "formulation": "relu",
+    "loss": "squared",
+    "penalty": "neuron",
+    "patterns": "local",
+    "n_patterns": 64,
+    "alpha": 1e-3,
+}
+OURS: dict[str, dict[str, Any]] = {
+    "cvxnn": {},
+    "cvxnn_relu": RELU,
+    "cvxnn_relu_grid": {**RELU, "alpha": [1e-4, 1e-3, 1e-2]},
+    "cvxnn_relu_logistic": {**RELU, "loss": "logistic"},
+    "cvxnn_relu_gaussian": {**RELU, "patterns": "gaussian"},
+    "cvxnn_gated": {**RELU, "formulation": "gated"},
+    "cvxnn_gated_grid": {**RELU, "formulation": "gated", "alpha": [1e-4, 1e-3, 1e-2]},
+    "cvxnn_gated_l2": {
+        **RELU,
+        "formulation": "gated",
+        "penalty": "l2",
+        "patterns": "data",
+        "n_patterns": 128,
+    },
+}
+MLPS = ("mlp", "mlp_tuned")
+BASELINES = ("logistic", "svc", *MLPS)
+METHODS = (*BASELINES, *OURS)
+# What is run unless --methods says otherwise.
+DEFAULT = (*BASELINES, "cvxnn")
+# Training rows up to which the MLP's width is searched beside its alpha.
+WIDTHS_UP_TO = 6000
+
+
+def estimator(method: str, n_samples: int) -> Any:
+    """The unfitted method, for that many training rows."""
+    if method in OURS:
+        from cvxnn import ConvexReLUClassifier
+
+        settings = OURS[method]
+        grid = {name: value for name, value in settings.items() if isinstance(value, list)}
+        model = ConvexReLUClassifier(**{k: v for k, v in settings.items() if k not in grid})
+        return _searched(model, grid) if grid else model
+
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = Pipeline([("scale", StandardScaler()), ("model", _baseline(method))])
+    if method != "mlp_tuned":
+        return model
+    grid = {"model__alpha": [1e-4, 1e-2, 1.0]}
+    if n_samples <= WIDTHS_UP_TO:
+        grid["model__hidden_layer_sizes"] = [(50,), (100,)]
+    return _searched(model, grid)
+
+
+def _baseline(method: str) -> Any:
+    if method == "logistic":
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression()
+    if method == "svc":
+        from sklearn.svm import SVC
+
+        return SVC(kernel="rbf")
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier()
+
+
+def _searched(model: Any, grid: dict[str, list[Any]]) -> Any:
+    from sklearn.model_selection import GridSearchCV
+
+    return GridSearchCV(model, grid, cv=3)

@@ -1,0 +1,219 @@
+"""What changes with the strength of the penalty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from cvxnn._extras import require
+from cvxnn.plotting._shared import axes, one_of
+
+if TYPE_CHECKING:
+    from cvxnn.path import RegularizationPath
+    from cvxnn.problem import ConvexProgram
+
+# Neurons below this part of the largest of all strengths are what a solver leaves of zero.
+_ACTIVE = 1e-3
+
+
+class RegularizationPathDisplay:
+    """Neurons and objective along a path of strengths, or scores of a cross-validation.
+
+    The strength falls from left to right, on a logarithmic axis: the network grows. A strength of
+    zero has no place there and is left out.
+
+    Parameters
+    ----------
+    alphas : array-like, shape (n_alphas,)
+    norms : array-like, shape (n_alphas, n_neurons), optional
+        Norms of the neurons' blocks.
+    objective, dual_bound : array-like, shape (n_alphas,), optional
+    scores : array-like, shape (n_folds, n_alphas), optional
+        Of held-out folds; the larger the better.
+    chosen : float, optional
+        The strength to mark.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        After ``plot``.
+    """
+
+    def __init__(
+        self,
+        alphas: ArrayLike,
+        *,
+        norms: ArrayLike | None = None,
+        objective: ArrayLike | None = None,
+        dual_bound: ArrayLike | None = None,
+        scores: ArrayLike | None = None,
+        chosen: float | None = None,
+    ) -> None:
+        self.alphas = np.asarray(alphas, float)
+        if self.alphas.ndim != 1 or not np.any(self.alphas > 0):
+            raise ValueError(
+                f"alphas has shape {self.alphas.shape}; expected (n_alphas,) with at least one "
+                "above 0."
+            )
+        n = len(self.alphas)
+        self.norms = _column(norms, "norms", (n, None))
+        self.objective = _column(objective, "objective", (n,))
+        self.dual_bound = _column(dual_bound, "dual_bound", (n,))
+        self.scores = _column(scores, "scores", (None, n))
+        self.chosen = chosen
+
+    @classmethod
+    def from_path(
+        cls,
+        path: RegularizationPath,
+        program: ConvexProgram | None = None,
+        *,
+        kind: Literal["norms", "active", "objective"] = "norms",
+        ax: Any = None,
+    ) -> RegularizationPathDisplay:
+        """Draw a path of solutions.
+
+        Parameters
+        ----------
+        path : cvxnn.path.RegularizationPath
+        program : ConvexProgram, optional
+            The program of the path; needed if it has a skip connection, which is no neuron.
+        kind : {"norms", "active", "objective"}, default="norms"
+            ``"norms"``: a line for each neuron that ever is active: longer than a thousandth of
+            the longest on the path. ``"active"``: how many are.
+            ``"objective"``: the objective and the certified lower bound.
+        ax : matplotlib Axes, optional
+        """
+        weights = np.array([result.weights for result in path.results])
+        if program is not None and program.skip is not None:
+            weights = weights[:, :, :, :-1]
+        return cls(
+            path.alphas,
+            norms=np.linalg.norm(weights, axis=-1).reshape(len(weights), -1),
+            objective=[result.objective for result in path.results],
+            dual_bound=[result.dual_bound for result in path.results],
+        ).plot(kind=kind, ax=ax)
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> RegularizationPathDisplay:
+        """Draw the scores from which a cross-validated estimator chose its strength.
+
+        Parameters
+        ----------
+        estimator : fitted estimator
+            With ``alphas_`` (n_alphas,), ``cv_scores_`` (n_folds, n_alphas) and ``alpha_``.
+        ax : matplotlib Axes, optional
+        """
+        if not hasattr(estimator, "alphas_") or not hasattr(estimator, "cv_scores_"):
+            check_is_fitted(estimator)
+            raise TypeError(
+                f"{type(estimator).__name__} has no alphas_ and cv_scores_; expected an estimator "
+                "that chooses alpha by cross-validation."
+            )
+        scores, chosen = estimator.cv_scores_, float(estimator.alpha_)
+        return cls(estimator.alphas_, scores=scores, chosen=chosen).plot(kind="score", ax=ax)
+
+    def plot(
+        self,
+        *,
+        kind: Literal["norms", "active", "objective", "score"] | None = None,
+        ax: Any = None,
+    ) -> RegularizationPathDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        kind : {"norms", "active", "objective", "score"}, optional
+            See the class methods; ``"score"``: the mean over folds with a band of its standard
+            error. By default the first for which there is data.
+        ax : matplotlib Axes, optional
+        """
+        data = {
+            "norms": self.norms,
+            "active": self.norms,
+            "objective": self.objective,
+            "score": self.scores,
+        }
+        there = tuple(name for name, values in data.items() if values is not None)
+        if not there:
+            raise ValueError("there is nothing to draw; give norms, objective or scores.")
+        kind = kind or there[0]  # type: ignore[assignment]
+        one_of("kind", str(kind), there)
+        ax = axes(ax)
+        order = np.argsort(-self.alphas)
+        order = order[self.alphas[order] > 0]
+        getattr(self, f"_plot_{kind}")(ax, self.alphas[order], order)
+        if self.chosen:
+            ax.axvline(self.chosen, color="0.3", linestyle="--", label=f"chosen: {self.chosen:.2g}")
+        ax.set_xscale("log")
+        ax.set_xlabel("alpha")
+        if not ax.xaxis_inverted():
+            ax.invert_xaxis()
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _active(self) -> np.ndarray:
+        assert self.norms is not None
+        return self.norms > _ACTIVE * self.norms.max(initial=0)
+
+    def _plot_norms(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+        assert self.norms is not None
+        active = self._active()[order]
+        ever = active.any(axis=0)
+        # Colours tell when a neuron came in: early ones dark, late ones light.
+        entry = np.argsort(active[:, ever].argmax(axis=0), kind="stable")
+        norms = self.norms[np.ix_(order, np.flatnonzero(ever)[entry])]
+        viridis = require("matplotlib.pyplot", extra="plot").get_cmap("viridis")
+        colors = viridis(np.linspace(0, 0.9, len(entry)))
+        for line, color in zip(ax.plot(alphas, norms, linewidth=1.2), colors, strict=True):
+            line.set_color(color)
+        ax.set_ylabel("norms of the neurons")
+
+    def _plot_active(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+        ax.plot(alphas, self._active()[order].sum(axis=1), "o-", color="C2", markersize=4)
+        ax.set_ylim(0, None)
+        ax.set_ylabel("active neurons")
+
+    def _plot_objective(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+        assert self.objective is not None
+        ax.plot(alphas, self.objective[order], "o-", color="C0", markersize=4, label="objective")
+        if self.dual_bound is not None:
+            ax.plot(alphas, self.dual_bound[order], "--", color="C1", label="certified lower bound")
+        ax.set_ylabel("objective")
+
+    def _plot_score(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+        assert self.scores is not None
+        scores = self.scores[:, order]
+        mean = scores.mean(axis=0)
+        folds = f"{len(scores)} fold{'s' * (len(scores) > 1)}"
+        ax.plot(alphas, mean, "o-", color="C0", markersize=4, label=f"mean of {folds}")
+        if len(scores) > 1:
+            error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
+            ax.fill_between(
+                alphas,
+                mean - error,
+                mean + error,
+                color="C0",
+                alpha=0.2,
+                linewidth=0,
+                label="± standard error",
+            )
+        ax.set_ylabel("score of held-out folds")
+
+
+def _column(values: ArrayLike | None, name: str, shape: tuple[int | None, ...]) -> Any:
+    if values is None:
+        return None
+    array = np.asarray(values, float)
+    fits = array.ndim == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=False)
+    )
+    if not fits:
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"{name} has shape {array.shape}; expected ({wanted}).")
+    return array

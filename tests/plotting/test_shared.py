@@ -1,0 +1,63 @@
+"""All displays take axes, and matplotlib stays out until one is drawn."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+from cvxnn import ConvexReLUClassifier
+from cvxnn.plotting import (
+    ActivationPatternDisplay,
+    ConvergenceDisplay,
+    DecisionRegionDisplay,
+    RegularizationPathDisplay,
+    RewardMarginDisplay,
+)
+
+HISTORY = {"iteration": [1, 2], "time": [0, 1], "objective": [2, 1], "dual_bound": [0, 1]}
+
+
+def test_displays_draw_on_given_axes_and_make_no_other_figure():
+    figure, axes = pyplot.subplots(1, 7)
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    y = X[:, 0] > 0
+    model = ConvexReLUClassifier(n_patterns=4, random_state=0).fit(X, y)
+    displays = [
+        ConvergenceDisplay.from_estimator(model, ax=axes[0]),
+        ConvergenceDisplay.from_estimator(model, kind="gap", ax=axes[1]),
+        RewardMarginDisplay(history={"iteration": [1], "rewards/margins": [2]}).plot(ax=axes[2]),
+        RewardMarginDisplay.from_predictions([1.0, 2.0], ax=axes[3]),
+        ActivationPatternDisplay.from_estimator(model, X, y, ax=axes[4]),
+        DecisionRegionDisplay.from_estimator(model, X, y, grid_resolution=5, ax=axes[5]),
+        RegularizationPathDisplay([1.0], objective=[2.0]).plot(ax=axes[6]),
+    ]
+    for display, ax in zip(displays, axes, strict=True):
+        assert display.ax_ is ax
+        assert display.figure_ is figure
+        assert ax.has_data()
+    assert pyplot.get_fignums() == [figure.number]
+
+
+def test_matplotlib_is_imported_when_something_is_drawn():
+    code = (
+        "import sys\n"
+        "from cvxnn.plotting import RewardMarginDisplay\n"
+        "display = RewardMarginDisplay([1.0])\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "assert 'jax' not in sys.modules\n"
+        "display.plot()\n"
+        "assert 'matplotlib' in sys.modules\n"
+    )
+    environment = {"MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r'pip install "cvxnn\[plot\]"'):
+        ConvergenceDisplay(HISTORY).plot()

@@ -11,21 +11,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cvxnn.estimators import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+    from cvxnn.estimators import (
+        COALAPreferenceHead,
+        COALAPreferenceHeadCV,
+        ConvexReLUClassifier,
+        ConvexReLUClassifierCV,
+        ConvexReLURegressor,
+        ConvexReLURegressorCV,
+    )
     from cvxnn.persistence import load, save
 
 _HOMES = {
     "COALAPreferenceHead": "cvxnn.estimators.preference",
+    "COALAPreferenceHeadCV": "cvxnn.estimators.preference_cv",
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
+    "ConvexReLUClassifierCV": "cvxnn.estimators.cv",
     "ConvexReLURegressor": "cvxnn.estimators.regressor",
+    "ConvexReLURegressorCV": "cvxnn.estimators.cv",
     "load": "cvxnn.persistence",
     "save": "cvxnn.persistence",
 }
 
 __all__ = [
     "COALAPreferenceHead",
+    "COALAPreferenceHeadCV",
     "ConvexReLUClassifier",
+    "ConvexReLUClassifierCV",
     "ConvexReLURegressor",
+    "ConvexReLURegressorCV",
     "__version__",
     "load",
     "save",

@@ -67,7 +67,15 @@ class TwoLayerNetwork:
         H += self.hidden_bias
         if self.gate_index is None:
             return np.maximum(H, 0, out=H)
-        H *= self.open_gates(X)[:, self.gate_index]
+        gates, index = self.open_gates(X), self.gate_index
+        n_gates = gates.shape[1]
+        n_blocks, rest = divmod(self.n_neurons, n_gates) if n_gates else (0, 0)
+        if rest == 0 and np.array_equal(index, np.tile(np.arange(n_gates), n_blocks)):
+            # All gates for each output in turn, as ridge leaves them: no copies of the gates.
+            blocks = H.reshape(len(H), n_blocks, n_gates)
+            blocks *= gates[:, None, :]
+            return H
+        H *= gates[:, index]
         return H
 
     def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -77,8 +85,9 @@ class TwoLayerNetwork:
 
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Outputs, shape (n_samples, n_outputs); memory of the activations is bounded."""
-        out = np.empty((len(X), self.n_outputs), np.result_type(X, self.hidden_weights))
-        for rows in _chunks(len(X), max(self.n_neurons, 1)):
+        n = X.shape[0]
+        out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
+        for rows in _chunks(n, max(self.n_neurons, 1)):
             out[rows] = self.hidden(X[rows]) @ self.output_weights
         if self.skip_weights is not None:
             out += X @ self.skip_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from cvxnn.penalties import NeuronGroupLasso
 from cvxnn.problem import ConvexProgram, on_host
 from cvxnn.solvers._loop import Callback, Result, Solver, solve
 from cvxnn.solvers.automatic import automatic
+from cvxnn.solvers.ridge import Ridge
+from cvxnn.solvers.ridge_path import RidgePath, takes_path
 from cvxnn.solvers.working_set import solve_on_working_sets
 
 
@@ -58,6 +60,7 @@ def regularization_path(
     eps: float = 1e-2,
     tol: float = 1e-3,
     solver: Solver | None = None,
+    max_iter: int | None = None,
     callback: Callback | None = None,
 ) -> RegularizationPath:
     """Solve a program for a falling sequence of strengths.
@@ -74,6 +77,8 @@ def regularization_path(
         Relative duality gap of each solution.
     solver : Solver, optional
         By default ``cvxnn.solvers.automatic`` chooses at each strength.
+    max_iter : int, optional
+        Most iterations at each strength; the solver's own default otherwise.
     callback : callable, optional
         Called after each strength with ``alpha``, ``objective``, ``dual_bound``, ``gap`` and
         ``n_active`` patterns.
@@ -85,24 +90,15 @@ def regularization_path(
     Notes
     -----
     In the gated form with the neuron group lasso each strength is solved on working sets that
-    start from the active patterns of the last one; the certificate is one for all patterns.
+    start from the active patterns of the last one; the certificate is one for all patterns. Where
+    the solution is direct, all strengths share a few factorisations
+    (``cvxnn.solvers.ridge_path``).
     """
     grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
     if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:
         raise ValueError(f"alphas={alphas!r}; expected one or more finite numbers of at least 0.")
-    screened = (
-        program.form == "gated"
-        and isinstance(program.penalty, NeuronGroupLasso)
-        and program.skip is None
-    )
     results: list[Result] = []
-    last: Result | None = None
-    for alpha in grid:
-        at = replace(program, alpha=float(alpha))
-        if screened:
-            last = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
-        else:
-            last = solve(at, solver or automatic(at, tol=tol), start=last)
+    for alpha, last in zip(grid, _solutions(program, grid, tol, solver, max_iter), strict=True):
         results.append(last)
         if callback is not None:
             n_active = int((np.abs(last.weights).max(axis=(0, 1, 3)) > 0).sum())
@@ -117,3 +113,33 @@ def regularization_path(
                 last.weights.copy,
             )
     return RegularizationPath(np.asarray(grid, float), results)
+
+
+def _solutions(
+    program: ConvexProgram,
+    grid: NDArray[np.floating],
+    tol: float,
+    solver: Solver | None,
+    max_iter: int | None,
+) -> Iterator[Result]:
+    """One after another."""
+    if takes_path(program) and grid[-1] > 0 and (solver is None or isinstance(solver, Ridge)):
+        options = solver or Ridge(tol=tol)
+        if solver is None and max_iter is not None:
+            options = replace(options, max_iter=max_iter)
+        path = RidgePath(program, options)
+        yield from (path.result(point) for point in path.points(grid))
+        return
+    screened = (
+        program.form == "gated"
+        and isinstance(program.penalty, NeuronGroupLasso)
+        and program.skip is None
+    )
+    last: Result | None = None
+    for alpha in grid:
+        at = replace(program, alpha=float(alpha))
+        if screened:
+            last = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
+        else:
+            last = solve(at, solver or automatic(at, tol=tol, max_iter=max_iter), start=last)
+        yield last

@@ -287,6 +287,8 @@ def _constants(X: NDArray[np.floating], n_constant: int, bias: bool) -> NDArray[
         )
     if bias:
         return np.ones(1, X.dtype)
+    if n_constant == 0:
+        return np.zeros(0, X.dtype)
     constants = X[:, X.shape[1] - n_constant :]
     if (constants != constants[0]).any() or (constants[0] == 0).any():
         raise ValueError(

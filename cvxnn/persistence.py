@@ -32,8 +32,11 @@ _HEADER = "cvxnn"
 _NOT_SAVED = ("_warm", "_skl_callbacks")
 _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
+    "ConvexReLUClassifierCV": "cvxnn.estimators.cv",
     "ConvexReLURegressor": "cvxnn.estimators.regressor",
+    "ConvexReLURegressorCV": "cvxnn.estimators.cv",
     "COALAPreferenceHead": "cvxnn.estimators.preference",
+    "COALAPreferenceHeadCV": "cvxnn.estimators.preference_cv",
 }
 # What a prediction needs besides.
 _NEEDED = {
@@ -41,6 +44,7 @@ _NEEDED = {
     "ConvexReLURegressor": {"network_", "n_features_in_", "_y_ndim"},
     "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
+_NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
 _OPTIONAL_PARTS = (*_GATE_PARTS, "skip_weights")
@@ -55,7 +59,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    estimator : ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+    estimator : ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead or their CV classes
         Fitted.
     path : path-like
         File to write, by convention ``*.safetensors``. It is written under a temporary name in
@@ -113,7 +117,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+    ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead or their CV classes
 
     Raises
     ------
@@ -244,12 +248,16 @@ def _pack_parameter(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         # Pairs: as names of JSON, labels would all become strings.
         return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
+    if isinstance(value, list | tuple | np.ndarray):
+        return {"list": [_plain(key, v) for v in value]}
     return _plain(key, value)
 
 
 def _unpack_parameter(value: Any) -> Any:
     if isinstance(value, dict):
         ((name, content),) = value.items()
+        if name == "list":
+            return content
         return dict(content) if name == "pairs" else _SOLVERS[name](**content)
     return value
 

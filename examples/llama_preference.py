@@ -57,7 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=768, help="tokens of prompt and reply")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="tokens in one forward pass")
     parser.add_argument("--loss", default="pairwise", choices=("pairwise", "pointwise"))
-    parser.add_argument("--alpha", type=float, default=0.01, help="penalty of phase I")
+    parser.add_argument(
+        "--alpha", type=float, help="penalty of phase I, as a part of the largest; else chosen"
+    )
     parser.add_argument("--patterns", type=int, default=64, help="activation patterns")
     parser.add_argument("--replies", type=int, default=3, help="prompts to write replies for")
     parser.add_argument("--max-new-tokens", type=int, default=48)
@@ -176,7 +178,7 @@ def main() -> None:
     start = time.perf_counter()
     head = cvxnn.COALAPreferenceHead(
         arguments.loss,
-        alpha=arguments.alpha,
+        alpha="auto" if arguments.alpha is None else arguments.alpha,
         n_patterns=arguments.patterns,
         random_state=arguments.seed,
     ).fit_pairs(*training)

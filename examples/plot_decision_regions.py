@@ -2,10 +2,10 @@
 Which activation patterns draw the better boundary?
 ===================================================
 
-The convex program finds the best network *over given activation patterns*. With few of them it
+The convex program finds the best ReLU network *over given activation patterns*. With few of them it
 matters where they come from: from random gates, or from the neurons of a short local training
-(``patterns="local"``, the default). Each network below is optimal over its own patterns, within
-``tol``.
+(``patterns="local"``, the default of the ReLU form). Each network below is optimal over its own
+patterns, within ``tol``.
 """
 
 import matplotlib.pyplot as plt
@@ -39,7 +39,9 @@ def draw_kinks(ax, network):
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained", sharey=True)
 for ax, source in zip(axes, ("gaussian", "local"), strict=True):
-    model = ConvexReLUClassifier(n_patterns=12, patterns=source, random_state=0)
+    model = ConvexReLUClassifier(
+        0.005, formulation="relu", n_patterns=12, patterns=source, random_state=0
+    )
     model.fit(X_train, y_train)
     DecisionBoundaryDisplay.from_estimator(
         model,

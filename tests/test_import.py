@@ -5,7 +5,7 @@ import sys
 
 USE = "import sys, cvxnn; cvxnn.ConvexReLUClassifier\n"
 # Not pandas: scikit-learn itself imports it where it is installed.
-OPTIONAL = {"cvxpy", "datasets", "gguf", "matplotlib", "torch", "transformers"}
+OPTIONAL = {"cvxpy", "datasets", "gguf", "matplotlib", "onnx", "rich", "torch", "transformers"}
 
 
 def run(code: str) -> str:

@@ -27,7 +27,8 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
             score = sum(net.hidden_weights[j] * X[k]) + net.hidden_bias[j]
             is_open = score > 0
             if net.gate_weights is not None and net.gate_bias is not None:
-                is_open = sum(net.gate_weights[j] * X[k]) + net.gate_bias[j] >= 0
+                g = j if net.gate_index is None else net.gate_index[j]
+                is_open = sum(net.gate_weights[g] * X[k]) + net.gate_bias[g] >= 0
             out[k, c] += is_open * score * net.output_weights[j, c]
         if net.skip_weights is not None:
             out[k, c] += sum(net.skip_weights[:, c] * X[k])

@@ -57,9 +57,10 @@ def certificate(found: Training) -> float:
     """Gap recomputed from what is returned: the program and the dual point alone."""
     assert found.result.dual is not None
     bound = float(found.program.bound_of(found.result.dual))
-    assert bound == pytest.approx(found.result.dual_bound, rel=1e-9)
+    # The direct solution computes in float32 where that is good enough for its tolerance.
+    assert bound == pytest.approx(found.result.dual_bound, rel=1e-6)
     objective = float(found.program.evaluate(found.result.weights).network_objective)
-    assert objective == pytest.approx(found.result.objective, rel=1e-9)
+    assert objective == pytest.approx(found.result.objective, rel=1e-6)
     np.testing.assert_array_equal(
         found.program.operator.mask[:, : len(found.patterns)], found.patterns.mask
     )

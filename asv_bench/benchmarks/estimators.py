@@ -6,7 +6,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, make_classificatio
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from cvxnn import ConvexReLUClassifier
+from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV
 
 
 def embeddings_like():
@@ -60,6 +60,33 @@ class Classifier:
         return self.model.objective_
 
 
+class CrossValidation:
+    """Twenty strengths on five folds; ``time_single_fit`` is what they are compared with."""
+
+    params = (list(DATA)[:2],)
+    param_names = ("data",)
+    timeout = 600
+    number = 1
+    repeat = 3
+
+    def setup(self, data):
+        self.X, self.y = DATA[data]()
+        self.single = ConvexReLUClassifier(random_state=0)
+        self.model = ConvexReLUClassifierCV(random_state=0).fit(self.X, self.y)
+
+    def time_fit(self, data):
+        self.model.fit(self.X, self.y)
+
+    def time_single_fit(self, data):
+        self.single.fit(self.X, self.y)
+
+    def peakmem_fit(self, data):
+        self.model.fit(self.X, self.y)
+
+    def track_best_score(self, data):
+        return self.model.best_score_
+
+
 class Start:
     """What a user waits for before the first result: import, and the first fit in a process."""
 
@@ -72,6 +99,6 @@ class Start:
     def timeraw_first_fit(self):
         return """
         from sklearn.datasets import load_breast_cancer
-        from cvxnn import ConvexReLUClassifier
+        from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV
         ConvexReLUClassifier(random_state=0).fit(*load_breast_cancer(return_X_y=True))
         """

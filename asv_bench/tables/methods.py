@@ -9,31 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 # Settings of ``ConvexReLUClassifier``. A list is a grid, searched by 3-fold cross-validation.
-# "cvxnn" is what a user gets who sets nothing; the others say what the defaults are weighed against
-# and spell out their settings, so that a changed default does not change them.
-RELU: dict[str, Any] = {
-    "formulation": "relu",
-    "loss": "squared",
-    "penalty": "neuron",
-    "patterns": "local",
-    "n_patterns": 64,
-    "alpha": 1e-3,
-}
+# "cvxnn" is what a user gets who sets nothing; the others say what the defaults are weighed against.
 OURS: dict[str, dict[str, Any]] = {
     "cvxnn": {},
-    "cvxnn_relu": RELU,
-    "cvxnn_relu_grid": {**RELU, "alpha": [1e-4, 1e-3, 1e-2]},
-    "cvxnn_relu_logistic": {**RELU, "loss": "logistic"},
-    "cvxnn_relu_gaussian": {**RELU, "patterns": "gaussian"},
-    "cvxnn_gated": {**RELU, "formulation": "gated"},
-    "cvxnn_gated_grid": {**RELU, "formulation": "gated", "alpha": [1e-4, 1e-3, 1e-2]},
-    "cvxnn_gated_l2": {
-        **RELU,
-        "formulation": "gated",
-        "penalty": "l2",
-        "patterns": "data",
-        "n_patterns": 128,
-    },
+    "gated_64": {"n_patterns": 64},
+    "gated_256": {"n_patterns": 256},
+    "gated_data": {"patterns": "data"},
+    "gated_fixed_alpha": {"alpha": 1e-4},
+    "gated_logistic": {"loss": "logistic", "n_patterns": 256},
+    "gated_neuron": {"penalty": "neuron", "n_patterns": 64, "calibration_folds": 0},
+    "relu": {"formulation": "relu", "calibration_folds": 0},
+    "relu_gaussian": {"formulation": "relu", "patterns": "gaussian", "calibration_folds": 0},
+    "relu_fixed_alpha": {"formulation": "relu", "alpha": 1e-3, "calibration_folds": 0},
 }
 MLPS = ("mlp", "mlp_tuned")
 BASELINES = ("logistic", "svc", *MLPS)

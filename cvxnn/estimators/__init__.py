@@ -1,7 +1,16 @@
 """Estimators with the scikit-learn API."""
 
 from cvxnn.estimators.classifier import ConvexReLUClassifier
+from cvxnn.estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
 from cvxnn.estimators.preference import COALAPreferenceHead
+from cvxnn.estimators.preference_cv import COALAPreferenceHeadCV
 from cvxnn.estimators.regressor import ConvexReLURegressor
 
-__all__ = ["COALAPreferenceHead", "ConvexReLUClassifier", "ConvexReLURegressor"]
+__all__ = [
+    "COALAPreferenceHead",
+    "COALAPreferenceHeadCV",
+    "ConvexReLUClassifier",
+    "ConvexReLUClassifierCV",
+    "ConvexReLURegressor",
+    "ConvexReLURegressorCV",
+]

@@ -218,7 +218,11 @@ class ConvexReLUBase(
         pilot = strength.sample_rows(
             ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated"), rng
         )
-        direct = isinstance(penalty, SquaredL2) and isinstance(loss, SquaredLoss)
+        direct = (
+            self.formulation == "gated"
+            and isinstance(penalty, SquaredL2)
+            and isinstance(loss, SquaredLoss)
+        )
         choosing = alpha is None and self.alpha == "auto"
         spectrum = None
         if choosing or isinstance(penalty, SquaredL2):
@@ -276,8 +280,8 @@ class ConvexReLUBase(
             self._require_finite(training.result)
             network = network_of(training.result.weights, training.patterns)
             fit = Fit(network, training, scaling, float(alpha), alpha_max, None)
-            better = early is None or early.is_best(network)
-            if best is None or better:
+            # Networks of an iterative solution have been scored while it ran.
+            if early is None or not direct or early.is_best(network):
                 best = fit
         assert best is not None
         if early is not None and early.best is not None:

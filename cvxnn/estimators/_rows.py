@@ -135,19 +135,24 @@ class Scaling(NamedTuple):
         Raises
         ------
         ValueError
-            If a mean or a standard deviation is beyond the range of the dtype.
+            If a mean, a standard deviation or, of features that stay as they are, a sum of squares
+            is beyond the range of the dtype.
         """
         d, dtype = X.shape[1], X.dtype
         x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
         with np.errstate(over="ignore", invalid="ignore"):
+            total = dtype.type(0)
             if standardize:
                 x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
                 x_scale = x_scale * dtype.type(np.sqrt(d))
+            else:
+                total = abs(X).max() ** 2 * dtype.type(X.shape[0] * d)
             y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
         scaling = cls(x_mean, x_scale, y_mean, y_scale)
-        if not all(np.isfinite(part).all() for part in scaling):
+        if not all(np.isfinite(part).all() for part in (*scaling, total)):
             raise ValueError(
-                f"X or y holds values too large for {dtype}; rescale them or pass X as float64."
+                f"X or y holds values too large for {dtype}; rescale them, set standardize=True or "
+                "pass X as float64."
             )
         return scaling
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.base import ClassifierMixin
+from sklearn.callback import with_callbacks
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
@@ -21,9 +23,10 @@ from cvxnn.estimators._base import (
     all_or_nothing,
     require_two_classes,
 )
-from cvxnn.estimators._monitor import Monitor, progress
+from cvxnn.estimators._monitor import Monitor, Snapshot, progress
 from cvxnn.estimators._rows import merge, weights_of
 from cvxnn.losses import SquaredLoss
+from cvxnn.network import TwoLayerNetwork
 from cvxnn.patterns import add_bias
 from cvxnn.preference.objectives import CoalaObjective
 from cvxnn.solvers._loop import Solver, precision, solve
@@ -52,10 +55,11 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         Offset, at least 0: the margin asked for.
     ridge : float, default=1e-2
         Phase II: strength of the pull of the last layer towards zero, at least 0.
-    alpha : float, default=1e-2
-        Phase I: strength of the penalty.
-    n_patterns : int, default=64
-        Phase I: activation patterns.
+    alpha : float or "auto"
+        Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0, or chosen from
+        the noise level; see ``ConvexReLUClassifier``.
+    n_patterns : int or "auto", default=64
+        Phase I: activation patterns; ``"auto"`` is 64 as well.
     patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
         Phase I: where they come from; see ``cvxnn.training.train``.
     fit_intercept, standardize : bool, default=True
@@ -77,6 +81,8 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         The head after phase II, for raw embeddings: ``g`` above.
     phase1_network_ : cvxnn.network.TwoLayerNetwork
         The network phase I ended with; same first layer.
+    alpha_, alpha_max_ : float
+        Strength of the penalty of phase I, and its unit.
     objective_, dual_bound_, gap_ : float
         Certificate of phase I; see ``ConvexReLUClassifier``.
     phase2_objective_, phase2_dual_bound_, phase2_gap_ : float
@@ -89,8 +95,15 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         pairs).
     flops_, phase2_flops_ : float
         Floating-point operations of the two phases, dense products only.
+    n_patterns_ : int
+        Distinct patterns of phase I.
+    rounds_ : dict of ndarray
+        Phase I: one entry per program solved.
     n_iter_ : int
+        Iterations of phase I.
     status_ : str
+        Why phase I stopped.
+    n_features_in_ : int
 
     Examples
     --------
@@ -117,7 +130,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         beta: float = 1.0,
         gamma: float = 0.5,
         ridge: float = 1e-2,
-        alpha: float = 1e-2,
+        alpha: float | Literal["auto"] = "auto",
         n_patterns: int = 64,
         patterns: PatternsParameter = "local",
         fit_intercept: bool = True,
@@ -143,6 +156,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(
         self,
         X: ArrayLike,
@@ -176,6 +190,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             For bad parameters or data, or if no id has both a preferred and another response.
         """
         self._check_parameters()
+        end = self._begin_fit(X, y, sample_weight)
         with all_or_nothing(self):
             data, labels = self._validate(X, y)
             check_classification_targets(labels)
@@ -195,9 +210,12 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
                     raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
                 pairs = _pairs(preferred, ids[keep])
                 pair_weight = weight[keep][pairs].prod(axis=1)
-            self._fit(data[keep], preferred, classes, weight[keep], pairs, pair_weight)
+            hook = self._head_hook(X, y, sample_weight, classes)
+            self._fit(data[keep], preferred, classes, weight[keep], pairs, pair_weight, hook)
+            end()
         return self
 
+    @with_callbacks
     def fit_pairs(
         self,
         chosen: ArrayLike,
@@ -229,6 +247,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
                 f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
                 "one row of each for every pair."
             )
+        end = self._begin_fit(None, None, None)
         with all_or_nothing(self):
             won = self._validate(chosen)
             lost = self._validate(rejected, reset=False)
@@ -243,7 +262,9 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
                 np.tile(weight[keep], 2),
                 pairs,
                 weight[keep],
+                self._head_hook(data, np.repeat([1, 0], n), None, np.array([0, 1])),
             )
+            end()
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -283,6 +304,12 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
     def _reward(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
         return -self.beta * np.logaddexp(0, -logits)
 
+    def _head_hook(
+        self, X: Any, y: Any, weight: Any, classes: NDArray[Any]
+    ) -> Callable[[Snapshot], bool] | None:
+        """Call callbacks after each measurement of both phases; a stop ends the phase."""
+        return self._hook(X, y, weight, lambda network: {"network_": network, "classes_": classes})
+
     def _fit(
         self,
         X: NDArray[np.floating],
@@ -291,6 +318,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         weight: NDArray[np.floating],
         pairs: NDArray[np.intp] | None,
         pair_weight: NDArray[np.floating] | None,
+        hook: Callable[[Snapshot], bool] | None,
     ) -> None:
         """Both phases, on rows of positive weight."""
         if self.loss not in ("pairwise", "pointwise"):
@@ -298,7 +326,7 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         signs = np.where(preferred, 1, -1).astype(X.dtype)
         with progress(self.verbose, type(self).__name__) as show:
             first = self._fit_network(
-                *merge(X, signs[:, None], weight), SquaredLoss(), monitor=Monitor(show, None, None)
+                *merge(X, signs[:, None], weight), SquaredLoss(), monitor=Monitor(show, None, hook)
             )
         network, training = first.network, first.training
         H = network.hidden(X)
@@ -323,6 +351,15 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             margins, omega = chosen - rejected, np.asarray(pair_weight)
         else:
             margins, omega = signs[:, None] * H, weight
+
+        def head(theta: NDArray[np.floating]) -> TwoLayerNetwork:
+            last, offset = (theta, -(theta @ centre)) if pairwise else (theta[:-1], theta[-1])
+            return replace(
+                network,
+                output_weights=(last / scale)[:, None].astype(X.dtype),
+                output_bias=np.array([offset], X.dtype),
+            )
+
         with precision(X.dtype):
             objective = CoalaObjective(
                 margins=jnp.asarray(margins),
@@ -338,20 +375,11 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
             # Iterations are cheap: measure each, so that the history has its reward margins.
             AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter, check_every=1),
             start=theta.astype(X.dtype),
+            callback=None if hook is None else lambda _, theta: hook(lambda: head(theta())),
         )
         self._require_finite(second, phase=" (phase II)")
-        theta = second.weights
-        if pairwise:
-            offset = -(theta @ centre)
-        else:
-            theta, offset = theta[:-1], theta[-1]
-        head = replace(
-            network,
-            output_weights=(theta / scale)[:, None].astype(X.dtype),
-            output_bias=np.array([offset], X.dtype),
-        )
 
-        self._set_fitted(first._replace(network=head))
+        self._set_fitted(first._replace(network=head(second.weights)))
         self.classes_ = classes
         self.phase1_network_ = network
         self.phase2_objective_ = second.objective
@@ -359,9 +387,9 @@ class COALAPreferenceHead(ClassifierMixin, ConvexReLUBase):
         self.phase2_gap_ = second.gap
         self.phase2_history_ = second.history
         self.phase2_flops_ = 4.0 * margins.size * (second.n_iter + len(second.history["time"]))
-        self._warn_unless_converged(training.result, phase=" (phase I)", stacklevel=4)
+        self._warn_unless_converged(training.result, phase=" (phase I)", stacklevel=5)
         self._warn_unless_converged(
-            second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=4
+            second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
         )
 
 

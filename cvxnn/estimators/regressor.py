@@ -25,46 +25,79 @@ from cvxnn.solvers._loop import Solver
 
 
 class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
-    r"""Two-layer ReLU network regressor, trained as a convex program.
+    r"""Two-layer network regressor, trained as a convex program.
 
-    By default least squares, in units where targets have standard deviation 1
-    (``cvxnn.estimators._base.Scaling``):
+    By default a gated network with many random gates :math:`g_i` and a ridge penalty, which one
+    linear system solves:
 
-    .. math:: \min \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
+    .. math::
+
+        \min_z \; \tfrac1{2n} \|f(X) - y\|^2 + \tfrac\alpha2 \sum_i \|z_i\|^2, \qquad
+        f(x) = \sum_i 1(x^T g_i \ge 0)\, x^T z_i .
+
+    With ``formulation="relu"`` a ReLU network of few neurons, with weight decay:
+
+    .. math:: \min \; \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
+
+    Features have mean 0 and standard deviation :math:`1 / \sqrt d` inside, targets standard
+    deviation 1, so that ``alpha`` has one meaning for all data. Several targets are fitted at once.
 
     Parameters
     ----------
-    alpha : float, default=1e-3
-        Strength of the penalty, at least 0; about 0.5 or more gives a constant.
-    n_patterns : int, default=64
-        Activation patterns, at least 1: about the number of hidden neurons, for each output.
-    patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
-        Where the patterns come from; see ``cvxnn.training.train``. ``"adaptive"``: local, then up
-        to ten rounds that add the patterns which lower the objective most; slower, and the
-        lowest training objective.
+    alpha : float or "auto", default="auto"
+        Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
+        ``"auto"``: for ``"l2"`` the strength of least leave-one-out error; for norms 0.2 times
+        the slope that noise alone would have, measured by leave-one-out residuals.
+    formulation : {"gated", "relu"}, default="gated"
+        ``"gated"``: gates stay where they were put, the training problem is convex as it stands and
+        many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
+        ``"neuron"`` makes small.
+    penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
+        What vanishes as ``alpha`` grows: whole neurons, whole features, single weights, nothing;
+        see ``cvxnn.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``, which equals
+        weight decay, for the ReLU form.
+    patterns : {"auto", "local", "adaptive", "gaussian", "data"}, default="auto"
+        Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
+        (``penalty="neuron"`` only): local, then up to ten rounds that add the patterns which lower
+        the objective most; slow, and the lowest training objective. ``"auto"``: ``"gaussian"`` for
+        the gated form, ``"local"`` for the ReLU form.
+    n_patterns : int or "auto", default="auto"
+        Activation patterns, at least 1. In the gated form each is a neuron of each output; in the
+        ReLU form each allows two, of which the penalty keeps few. ``"auto"``: 64 for the ReLU form;
+        for the gated form ``2e11 / n_samples**2`` between 256 and 1024, which is 1024 up to 14,000
+        rows; beyond 23,000 rows ``4096 // n_features`` between 32 and 512.
     loss : {"squared", "huber"}, default="squared"
-        ``"huber"`` is less sensitive to outliers.
+        ``"huber"`` is less sensitive to outliers; it is solved iteratively.
     delta : float, default=1.35
-        Where the Huber loss turns linear, in standard deviations of the targets.
-    formulation : {"relu", "gated"}, default="relu"
-        ``"gated"`` trains a gated network (no cone constraints): faster, and often as good.
-    penalty : {"neuron", "feature", "l1", "l2"}, default="neuron"
-        What vanishes: whole neurons, whole features, single weights, nothing. See
-        ``cvxnn.penalties``.
+        Where the Huber loss turns linear, in standard deviations of the targets; above 0.
     skip : float, optional
-        Adds a linear term to the network, with this ridge penalty (0: none).
+        Adds a linear term to the network, with this ridge penalty, at least 0.
     fit_intercept : bool, default=True
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
         Scale the features inside; the fitted network takes raw ones.
+    early_stopping : bool, default=False
+        Set rows apart and let them decide: an iterative solver keeps its best network and stops
+        when none is better; the direct solution with ``alpha="auto"`` chooses among nine
+        strengths, from a hundredth to a hundred times the one of leave-one-out. Data of your
+        own, ``fit(..., X_val=, y_val=)``, do the same without setting rows apart.
+    validation_fraction : float, default=0.1
+        Part of the rows that ``early_stopping`` sets apart; above 0.
+    n_iter_no_change : int, default=5
+        Measurements without a better score after which ``early_stopping`` stops.
+    warm_start : bool, default=False
+        Begin at the last fit: its patterns and its solution, where the number of features,
+        outputs and patterns is the same. Patterns are then not drawn again.
     tol : float, default=1e-2
-        Relative duality gap to reach.
+        Relative duality gap at which to stop; the direct solution goes far below it.
     max_iter : int, default=1000
         Most solver iterations.
-    solver : Cronos, InteriorPoint or ProximalGradient, optional
-        Of ``cvxnn.solvers``; replaces ``tol`` and ``max_iter``. By default chosen by size
+    solver : Ridge, InteriorPoint, Cronos or ProximalGradient, optional
+        Of ``cvxnn.solvers``; replaces ``tol`` and ``max_iter``. By default chosen by cost
         (``cvxnn.solvers.automatic``).
     random_state : int, RandomState or None, default=None
+        Draws patterns, rows set apart and rows on which the strength is chosen. An integer gives
+        the same network every time, whatever the order of the rows.
     verbose : int, default=0
         1 writes a progress line to standard error.
 
@@ -72,18 +105,40 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     ----------
     network_ : cvxnn.network.TwoLayerNetwork
         The fitted network, for raw features and targets.
+    alpha_ : float
+        Strength of the penalty in the objective above.
+    alpha_max_ : float
+        Its unit. For norms the strength from which on all weights vanish, for ``"l2"`` the largest
+        curvature of the mean loss; measured on at most 1024 rows, and where the patterns are not
+        known before on 64 Gaussian ones.
     objective_, dual_bound_, gap_ : float
-        Certificate, in scaled units; see ``ConvexReLUClassifier``.
-    history_ : dict of ndarray
-    flops_ : float
-        Floating-point operations of the fit, dense products only.
-    rounds_ : dict of ndarray
-        One entry per program solved; see ``cvxnn.training.Training``.
-    n_iter_ : int
-    n_patterns_ : int
+        Certificate, in scaled units: the network's training objective, a lower bound over the
+        given patterns, and their difference over the objective. In the ReLU form it may be
+        negative: then the network beats every one with these patterns.
     status_ : str
-    n_features_in_, feature_names_in_
-        As in scikit-learn.
+        Why the solver stopped; see ``cvxnn.solvers.Status``.
+    n_iter_ : int
+        Solver iterations; 1 where the solution is direct.
+    history_ : dict of ndarray
+        One entry per measurement of the solver: ``iteration``, ``time`` (seconds), ``objective``,
+        ``dual_bound``, ``stopping`` (compared with ``tol``) and columns of the solver's own.
+    rounds_ : dict of ndarray
+        One entry per program solved, more than one with ``patterns="adaptive"``; see
+        ``cvxnn.training.Training``.
+    validation_scores_ : ndarray or None
+        R2 of the data set apart: at each measurement, or for each strength tried.
+        None without early stopping.
+    n_patterns_ : int
+        Distinct patterns used.
+    flops_ : float
+        Floating-point operations of the fit, dense products and factorisations only.
+    n_features_in_ : int
+    feature_names_in_ : ndarray, shape (n_features,)
+        Where ``X`` had names.
+
+    See Also
+    --------
+    ConvexReLURegressorCV : Strength of the penalty by cross-validation.
 
     Examples
     --------
@@ -179,7 +234,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
             The estimator itself. An interrupted or failed fit leaves it as it was.
         """
         self._check_parameters()
-        self._init_callback_context(max_subtasks=None)
+        end = self._begin_fit(X, y, sample_weight)
         with all_or_nothing(self):
             data, values = self._validate(X, y, **self._y_options)
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
@@ -208,6 +263,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
                 ),
             )
             self._set_fitted(fit)
+            end()
             self._warn_unless_converged(fit.training.result)
         return self
 

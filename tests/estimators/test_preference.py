@@ -292,17 +292,6 @@ def test_large_alpha_gives_one_reward_for_all():
     assert len(np.unique(head.reward(chosen))) == 1
 
 
-def test_progress_goes_to_standard_error(capsys, fitted):
-    _, chosen, rejected = fitted
-    capsys.readouterr()
-    make(verbose=1).fit_pairs(chosen, rejected)
-    seen = capsys.readouterr()
-    assert seen.out == ""
-    assert "COALAPreferenceHead: iteration 2, objective" in seen.err
-    make().fit_pairs(chosen, rejected)
-    assert capsys.readouterr() == ("", "")
-
-
 def test_warnings_name_phase_remedy_and_caller():
     chosen, rejected = pairs()
     with warnings.catch_warnings(record=True) as seen:

@@ -2,14 +2,18 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, Ridge
+from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient
 
 SMALL = {"n_patterns": 8, "max_iter": 200, "tol": 0.1, "random_state": 0}
 
@@ -24,24 +28,28 @@ def quick_compilation():
     jax.config.update(name, before)
 
 
+@pytest.fixture
+def array_api(monkeypatch):
+    """Without it, scikit-learn skips its check that NumPy works where other arrays are allowed."""
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.usefixtures("quick_compilation", "array_api")
 @parametrize_with_checks(
     [
         ConvexReLUClassifier(random_state=0),
         ConvexReLURegressor(random_state=0),
         ConvexReLUClassifier(formulation="relu", **SMALL),
-        # Without the local search, which compiles another program for each shape.
-        ConvexReLURegressor(formulation="relu", patterns="gaussian", **SMALL),
         COALAPreferenceHead(patterns="gaussian", **SMALL),
         ConvexReLUClassifier(penalty="neuron", **SMALL),
         ConvexReLURegressor(patterns="data", penalty="neuron", skip=0.1, **SMALL),
         ConvexReLURegressor(solver=ProximalGradient(tol=0.1), patterns="gaussian", **SMALL),
+        # Without the local search, which compiles another program for each shape.
         ConvexReLURegressor(
             formulation="relu", patterns="gaussian", solver=InteriorPoint(tol=0.1), **SMALL
         ),
         ConvexReLURegressor(formulation="relu", patterns="gaussian", solver=Cronos(), **SMALL),
-        ConvexReLUClassifier(solver=Ridge(), **SMALL),
         # Three classes that a network separates have a far optimum unless alpha is large.
         ConvexReLUClassifier(loss="logistic", patterns="gaussian", alpha=0.2, **SMALL),
     ]
@@ -58,29 +66,28 @@ def halves(n=48, seed=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "floor"),
+    "model",
     [
-        (ConvexReLUClassifier(n_patterns=8, alpha=0.01, random_state=0), 0.8),
-        (ConvexReLURegressor(n_patterns=8, alpha=0.01, random_state=0), 0.8),
-        (COALAPreferenceHead(n_patterns=8, alpha=0.01, random_state=0), 0.8),
+        ConvexReLUClassifier(random_state=0),
+        ConvexReLURegressor(random_state=0),
+        COALAPreferenceHead(n_patterns=8, alpha=0.02, random_state=0),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_cross_validated_pipeline(model, floor):
+def test_cross_validated_pipeline(model):
     X, y = halves()
     if not isinstance(model, ConvexReLURegressor):
         y = y > 0.8
     scores = cross_val_score(make_pipeline(StandardScaler(), model), X, y, cv=KFold(3))
     assert scores.shape == (3,)
-    assert scores.mean() > floor
+    assert scores.mean() > 0.75
 
 
-@pytest.mark.slow
 def test_grid_search_finds_a_sensible_alpha():
     X, y = halves()
     search = GridSearchCV(
-        ConvexReLURegressor(n_patterns=8, random_state=0),
-        {"alpha": [1e-3, 1e-2, 10.0]},
+        ConvexReLURegressor(random_state=0),
+        {"alpha": [1e-4, 1e-3, 10.0]},
         cv=KFold(3),
     ).fit(X, y)
     assert search.best_params_["alpha"] < 1
@@ -95,3 +102,58 @@ def test_fit_leaves_parameters_alone():
         before = dict(model.get_params())
         assert model.fit(X, y > 0.8) is model
         assert model.get_params() == before
+
+
+MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
+
+
+@pytest.fixture(params=MODELS, ids=lambda model: model.__name__)
+def fitted(request):
+    X, y = halves(32)
+    model = request.param(n_patterns=8, patterns="gaussian", random_state=0)
+    return model.fit(X, y > 0.8), X
+
+
+def test_hidden_activations_are_features(fitted):
+    model, X = fitted
+    hidden = model.transform(X)
+    network = model.network_
+    assert hidden.shape == (32, network.n_neurons)
+    assert network.n_neurons > 0
+    outputs = hidden @ network.output_weights + network.output_bias
+    np.testing.assert_allclose(outputs, network.forward(X), atol=1e-12)
+    # A linear model on them is as good as the output layer.
+    assert Ridge(1e-6).fit(hidden, outputs).score(hidden, outputs) > 0.999
+
+
+def test_transform_speaks_of_data_frames(fitted):
+    model, X = fitted
+    name = type(model).__name__.lower()
+    names = [f"{name}{k}" for k in range(model.network_.n_neurons)]
+    assert model.get_feature_names_out().tolist() == names
+    frame = model.set_output(transform="pandas").transform(X)
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.columns.tolist() == names
+    polars = pytest.importorskip("polars")
+    table = model.set_output(transform="polars").transform(X)
+    assert isinstance(table, polars.DataFrame)
+    np.testing.assert_array_equal(table.to_numpy(), frame.to_numpy())
+    model.set_output(transform="default")
+    np.testing.assert_array_equal(model.transform(X), frame.to_numpy())
+
+
+def test_clones_know_parameters_only(fitted):
+    model, _ = fitted
+    copy = clone(model.set_params(alpha=0.25))
+    assert copy.get_params() == model.get_params()
+    assert not hasattr(copy, "network_")
+
+
+def test_html_names_the_class_before_and_after_the_fit(fitted):
+    model, _ = fitted
+    for shown in (model, clone(model), make_pipeline(StandardScaler(), clone(model))):
+        assert type(model).__name__ in estimator_html_repr(shown)
+        assert "n_patterns" in estimator_html_repr(shown)
+    assert "fitted" in estimator_html_repr(model).lower()
+    # No link to scikit-learn's own documentation, where there is no such class.
+    assert "scikit-learn.org/stable/modules/generated/cvxnn" not in estimator_html_repr(model)

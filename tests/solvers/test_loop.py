@@ -204,7 +204,7 @@ def test_callback_gets_each_row_as_it_comes() -> None:
 def test_an_exception_in_the_callback_propagates() -> None:
     seen = []
 
-    def callback(row: dict[str, float]) -> None:
+    def callback(row: dict[str, float], weights: Callable[[], np.ndarray]) -> None:
         seen.append(row["iteration"])
         if len(seen) == 2:
             raise KeyboardInterrupt

@@ -1,0 +1,212 @@
+"""What cross-validation needs: the strengths, one fold's program along them, the choice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from cvxnn import local_search, patterns, strength
+from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, _PILOT_PATTERNS, ConvexReLUBase
+from cvxnn.estimators._rows import Rows, Scaling
+from cvxnn.losses import HuberLoss, Loss, SquaredLoss
+from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
+from cvxnn.operators import GatedOperator
+from cvxnn.path import regularization_path
+from cvxnn.patterns import ActivationPatterns
+from cvxnn.penalties import SquaredL2
+from cvxnn.problem import ConvexProgram, with_skip
+from cvxnn.solvers._loop import Result
+from cvxnn.solvers.ridge import Ridge
+from cvxnn.solvers.ridge_path import RidgePath, takes_path
+from cvxnn.training import draw_patterns, train
+
+Floats = NDArray[np.floating]
+
+# The direct solution of the single estimator is far inside its tolerance; here it costs little to
+# be inside by this factor, and scores differ less from those of single fits.
+_FINER = 0.1
+# Part of a score that is rounding: scores this close are equal.
+_TIE = 1e-10
+
+
+class Fold(NamedTuple):
+    """The training rows of one fold, made ready for all strengths.
+
+    Attributes
+    ----------
+    estimator : ConvexReLUBase
+        Whose parameters count.
+    program : ConvexProgram
+        In the gated form, over the patterns that are known without training.
+    patterns : ActivationPatterns
+        These.
+    scaling : Scaling
+    rng : RandomState
+        Continues as that of a single fit.
+    """
+
+    estimator: ConvexReLUBase
+    program: ConvexProgram
+    patterns: ActivationPatterns
+    scaling: Scaling
+    rng: np.random.RandomState
+
+    @classmethod
+    def of(cls, estimator: ConvexReLUBase, X: Rows, y: Floats, weight: Floats, loss: Loss) -> Fold:
+        """Scale distinct rows and draw patterns, as the single fit does."""
+        rng = check_random_state(estimator.random_state)
+        bias = estimator.fit_intercept
+        scaling = Scaling.of(X, y, weight, standardize=estimator.standardize, fit_intercept=bias)
+        inputs = scaling.inputs(X, bias=bias)
+        if not isinstance(loss, SquaredLoss | HuberLoss):
+            scaling = scaling._replace(
+                y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
+            )
+        targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
+        penalty, source, n_patterns = estimator._choose(*inputs.shape)
+        if source == "gaussian" or source == "data":
+            found = draw_patterns(inputs, targets, n_patterns, source, rng)
+        else:
+            found = draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
+        equal = bool(np.all(weight == weight[0]))
+        program = ConvexProgram(
+            GatedOperator(inputs, found.mask),
+            targets,
+            0.0,
+            loss,
+            penalty,
+            None if equal else weight,
+            "gated",
+        )
+        return cls(estimator, program, found, scaling, rng)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the kernel gives all strengths, and predictions without weights."""
+        estimator = self.estimator
+        return (
+            takes_path(self.program)
+            and estimator.formulation == "gated"
+            and estimator.skip is None
+            and (estimator.solver is None or isinstance(estimator.solver, Ridge))
+        )
+
+    def predictions(self, X: Rows, grid: Floats) -> tuple[list[Floats], list[float]]:
+        """Outputs for new rows at each fraction, and the certified gaps."""
+        estimator, scaling = self.estimator, self.scaling
+        if not self.direct:
+            networks, results = self.networks(grid)
+            return [network.forward(X) for network in networks], [r.gap for r in results]
+        options = Ridge(tol=_FINER * estimator.tol, max_iter=estimator.max_iter)
+        path = RidgePath(self.program, estimator.solver or options)
+        unit = path.largest()
+        points = list(path.points(grid * (unit if unit > 0 else 1.0)))
+        inputs = scaling.inputs(X, bias=estimator.fit_intercept)
+        mask = np.asarray(inputs @ self.patterns.gates.T.astype(inputs.dtype)) >= 0
+        outputs = path.predict(points, inputs, mask) * scaling.y_scale + scaling.y_mean
+        return list(outputs.astype(X.dtype)), [point.gap for point in points]
+
+    def networks(self, grid: Floats) -> tuple[list[TwoLayerNetwork], list[Result]]:
+        """Networks of raw features at each fraction, and how they were found."""
+        estimator = self.estimator
+        pilot = strength.sample_rows(self.program, self.rng)
+        ridge = isinstance(pilot.penalty, SquaredL2)
+        alphas = grid * strength.alpha_max(pilot, strength.Spectrum.of(pilot) if ridge else None)
+        _, source, n_patterns = estimator._choose(*self.program.operator.X.shape)
+        used, operator = self.patterns, self.program.operator
+        if source in ("local", "adaptive"):
+            middle = float(np.sqrt(alphas[0] * alphas[-1]))
+            used = self._trained(middle, n_patterns, adaptive=source == "adaptive")
+            operator = GatedOperator(operator.X, used.mask)
+        program = replace(self.program, operator=operator, form=estimator.formulation)
+        if estimator.skip is not None:
+            program = with_skip(program, estimator.skip)
+        results = regularization_path(
+            program,
+            alphas=alphas,
+            tol=estimator.tol,
+            solver=estimator.solver,
+            max_iter=estimator.max_iter,
+        ).results
+        networks = [
+            recover(
+                result.weights,
+                bias=estimator.fit_intercept,
+                tol=1e-6,
+                gates=used.gates if estimator.formulation == "gated" else None,
+                skip=estimator.skip is not None,
+            )
+            for result in results
+        ]
+        return [fold_scaling(network, *self.scaling) for network in networks], results
+
+    def _trained(self, alpha: float, n_patterns: int, *, adaptive: bool) -> ActivationPatterns:
+        """Patterns found by training at one strength."""
+        estimator, program = self.estimator, self.program
+        X, y = program.operator.X, program.y
+        if adaptive:
+            return train(
+                X,
+                y,
+                alpha,
+                n_patterns,
+                loss=program.loss,
+                sample_weight=program.sample_weight,
+                form=estimator.formulation,
+                skip=estimator.skip,
+                n_rounds=_ADAPTIVE_ROUNDS,
+                solver=estimator.solver,
+                tol=estimator.tol,
+                max_iter=estimator.max_iter,
+                random_state=self.rng,
+            ).patterns
+        network = local_search.train(
+            X,
+            y,
+            alpha,
+            n_patterns,
+            loss=program.loss,
+            sample_weight=program.sample_weight,
+            random_state=self.rng,
+        )
+        found, _ = local_search.to_program(X, network)
+        return found if len(found) else patterns.sample(X, n_patterns, random_state=self.rng)
+
+
+def fractions(name: str, values: Any, *, most: float = 1.0) -> Floats:
+    """Checked strengths, each once, falling.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one that is not above 0 and at most ``most``.
+    """
+    grid = np.asarray(values)
+    numeric = grid.ndim == 1 and grid.dtype.kind in "fiu"
+    if not numeric or len(grid) == 0 or not np.all((grid > 0) & (grid <= most) & (grid < np.inf)):
+        limit = f" and at most {most:g}: fractions of alpha_max_" if np.isfinite(most) else ""
+        raise ValueError(f"{name}={values!r}; expected one or more finite numbers above 0{limit}.")
+    return np.unique(grid.astype(np.float64))[::-1]
+
+
+def best_of(scores: Floats) -> tuple[int, float]:
+    """Column of the highest mean, the first among equals, and that mean.
+
+    Raises
+    ------
+    ValueError
+        If no mean is finite.
+    """
+    mean = scores.mean(axis=0)
+    if not np.isfinite(mean).any():
+        raise ValueError(
+            "the folds gave no finite score for any strength; use a cv with more rows in each "
+            "fold, or another scoring."
+        )
+    top = mean[np.isfinite(mean)].max()
+    best = int(np.flatnonzero(mean >= top - _TIE * max(abs(top), 1))[0])
+    return best, float(mean[best])

@@ -1,0 +1,444 @@
+"""Cross-validated estimators: the scores of a naive loop, the choice, the refit, bad input."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss, make_scorer
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneOut,
+    StratifiedKFold,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import cvxnn
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+)
+from cvxnn.estimators.preference_cv import Responses
+from cvxnn.solvers import Ridge
+
+ALPHAS = [0.3, 1e-2, 1e-4]
+FOLDS = KFold(3)
+
+
+def table(n: int = 60, d: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, np.abs(X[:, 0]) - X[:, 1] + 0.3 * rng.standard_normal(n)
+
+
+def classes_of(y: np.ndarray, n_classes: int = 2) -> np.ndarray:
+    names = np.array(["few", "many", "some"])
+    return names[np.digitize(y, np.quantile(y, np.linspace(0, 1, n_classes + 1)[1:-1]))]
+
+
+def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> np.ndarray:
+    """Scores of single fits, one for each fold and strength."""
+    scores = []
+    for seen, unseen in FOLDS.split(X):
+        given = {} if weight is None else {"sample_weight": weight[seen]}
+        held = {} if weight is None else {"sample_weight": weight[unseen]}
+        models = [single(alpha, random_state=0, **options) for alpha in ALPHAS]
+        scores.append(
+            [m.fit(X[seen], y[seen], **given).score(X[unseen], y[unseen], **held) for m in models]
+        )
+    return np.array(scores)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [
+        ConvexReLUClassifierCV(cv=3, n_alphas=4, random_state=0),
+        ConvexReLURegressorCV(cv=3, n_alphas=4, random_state=0),
+    ]
+)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+# One check has a single row of one class; with two folds scikit-learn's own splitter warns.
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.slow
+@parametrize_with_checks(
+    [
+        COALAPreferenceHeadCV(
+            alphas=[0.1],
+            ridges=[0.01],
+            n_folds=2,
+            n_patterns=4,
+            patterns="gaussian",
+            tol=0.1,
+            random_state=0,
+        )
+    ]
+)
+def test_checks_of_the_preference_head(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"fit_intercept": False, "standardize": False},
+        {"loss": "huber", "penalty": "neuron", "n_patterns": 8},
+        pytest.param(
+            {"formulation": "relu", "patterns": "gaussian", "n_patterns": 6}, marks=pytest.mark.slow
+        ),
+        {"patterns": "data", "skip": 0.1, "n_patterns": 8},
+    ],
+    ids=["default", "raw", "huber", "relu", "skip"],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_are_those_of_a_loop_of_single_fits(options: Any, weighted: bool) -> None:
+    X, y = table()
+    weight = np.random.default_rng(1).exponential(size=len(y)) if weighted else None
+    # Both are within the gap of the optimum, not at one point.
+    options = {"tol": 1e-6, "max_iter": 5000, **options}
+    model = ConvexReLURegressorCV(ALPHAS, cv=FOLDS, random_state=0, **options)
+    model.fit(X, y, sample_weight=weight)
+    expected = naive(ConvexReLURegressor, X, y, weight, **options)
+    np.testing.assert_allclose(model.cv_scores_, expected, atol=5e-3)
+    np.testing.assert_array_equal(model.alphas_, ALPHAS)
+    assert model.best_score_ == model.cv_scores_.mean(axis=0).max()
+    assert model.best_alpha_ == ALPHAS[model.cv_scores_.mean(axis=0).argmax()]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_scores_of_a_classifier(n_classes: int) -> None:
+    X, y = table(90)
+    labels = classes_of(y, n_classes)
+    options: Any = {"tol": 1e-6, "class_weight": "balanced"}
+    model = ConvexReLUClassifierCV(ALPHAS, cv=FOLDS, random_state=0, **options).fit(X, labels)
+    expected = naive(ConvexReLUClassifier, X, labels, **options)
+    np.testing.assert_allclose(model.cv_scores_, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_last_fit_is_a_single_fit_at_the_fraction_chosen(dtype: type) -> None:
+    X, y = table()
+    X = X.astype(dtype)
+    model = ConvexReLURegressorCV(n_alphas=5, random_state=0).fit(X, y)
+    single = ConvexReLURegressor(model.best_alpha_, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), single.predict(X))
+    assert model.predict(X).dtype == dtype
+    assert model.alpha_ == single.alpha_ == pytest.approx(model.best_alpha_ * model.alpha_max_)
+    missing = {name for name in vars(single) if name.endswith("_")} - vars(model).keys()
+    assert not missing
+    assert "alpha" not in vars(model)
+
+
+def test_the_default_grid_depends_on_the_penalty() -> None:
+    X, y = table(30)
+    ridge = ConvexReLURegressorCV(cv=2, random_state=0).fit(X, y)
+    np.testing.assert_allclose(ridge.alphas_, np.geomspace(1, 1e-6, 20))
+    norm = ConvexReLURegressorCV(
+        cv=2, n_alphas=3, penalty="neuron", n_patterns=4, random_state=0
+    ).fit(X, y)
+    np.testing.assert_allclose(norm.alphas_, np.geomspace(1, 1e-3, 3))
+    given = ConvexReLURegressorCV(cv=2, n_alphas=3, eps=0.1, random_state=0).fit(X, y)
+    np.testing.assert_allclose(given.alphas_, np.geomspace(1, 0.1, 3))
+
+
+def test_strengths_are_sorted_and_ties_go_to_the_stronger() -> None:
+    X, _ = table()
+    labels = np.where(X[:, 0] > 0, 1, 0)
+    X[:, 0] += np.where(labels, 20, -20)
+    model = ConvexReLUClassifierCV([1e-4, 1e-2, 1e-3, 1e-3], cv=3, random_state=0).fit(X, labels)
+    np.testing.assert_array_equal(model.alphas_, [1e-2, 1e-3, 1e-4])
+    assert (model.cv_scores_ == 1).all()
+    assert model.best_alpha_ == 1e-2
+
+
+def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() -> None:
+    X, _ = table(200)
+    noise = np.random.default_rng(5).standard_normal(200)
+    weak = ConvexReLURegressorCV(random_state=0).fit(X, np.abs(X[:, 0]) - X[:, 1])
+    strong = ConvexReLURegressorCV(random_state=0).fit(X, noise)
+    assert weak.best_alpha_ < 1e-3 < strong.best_alpha_
+    assert weak.best_score_ > 0.9
+
+
+def test_strengths_change_only_little_from_local_patterns() -> None:
+    X, y = table(48)
+    model = ConvexReLURegressorCV(
+        [0.3, 0.03], cv=FOLDS, formulation="relu", n_patterns=8, random_state=0
+    ).fit(X, y)
+    assert model.best_alpha_ == 0.03
+    assert model.best_score_ > 0.5
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc", "balanced_accuracy"])
+def test_scorers_by_name(scoring: str) -> None:
+    X, y = table(90)
+    labels = classes_of(y)
+    model = ConvexReLUClassifierCV(ALPHAS, cv=3, scoring=scoring, random_state=0).fit(X, labels)
+    weights = model.cv_scores_
+    assert np.isfinite(weights).all()
+    assert model.cv_scores_.mean(axis=0)[1] > model.cv_scores_.mean(axis=0)[0] - 0.5
+
+
+def test_probabilities_have_the_temperature_of_all_folds() -> None:
+    X, y = table(90)
+    labels = classes_of(y)
+    calibrated = ConvexReLUClassifierCV(ALPHAS, cv=FOLDS, scoring="neg_log_loss", random_state=0)
+    scores = calibrated.fit(X, labels).cv_scores_.mean(axis=0)
+    bare = []
+    for alpha in ALPHAS:
+        losses = []
+        for seen, unseen in FOLDS.split(X):
+            single = ConvexReLUClassifier(alpha, random_state=0).fit(X[seen], labels[seen])
+            losses.append(-log_loss(labels[unseen], single.predict_proba(X[unseen])))
+        bare.append(np.mean(losses))
+    # Single fits find their temperature from fewer rows, by leaving one out.
+    np.testing.assert_allclose(scores, bare, atol=0.05)
+    assert (scores > -np.log(2)).all()
+
+
+def test_a_scorer_of_ones_own() -> None:
+    X, y = table()
+    seen_rows = []
+
+    def scorer(model: Any, X: np.ndarray, y: np.ndarray) -> float:
+        seen_rows.append(len(X))
+        return -float(np.abs(model.predict(X) - y).max())
+
+    model = ConvexReLURegressorCV(ALPHAS, cv=3, scoring=scorer, random_state=0).fit(X, y)
+    assert seen_rows == [20] * 9
+    name = make_scorer(lambda y, f: np.abs(y - f).max(), greater_is_better=False)
+    other = ConvexReLURegressorCV(ALPHAS, cv=3, scoring=name, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(model.cv_scores_, other.cv_scores_)
+
+
+def test_folds_may_be_given_in_many_ways() -> None:
+    X, y = table()
+    groups = np.arange(60) % 3
+    by_groups = ConvexReLURegressorCV(ALPHAS, cv=GroupKFold(3), random_state=0)
+    by_groups.fit(X, y, groups=groups)
+    pairs = [(np.flatnonzero(groups != k), np.flatnonzero(groups == k)) for k in (0, 1, 2)]
+    given = ConvexReLURegressorCV(ALPHAS, cv=pairs, random_state=0).fit(X, y)
+    order = [
+        int(np.isclose(given.cv_scores_, row).all(axis=1).argmax()) for row in by_groups.cv_scores_
+    ]
+    assert sorted(order) == [0, 1, 2]
+    labels = classes_of(y)
+    number = ConvexReLUClassifierCV(ALPHAS, cv=3, random_state=0).fit(X, labels)
+    same = ConvexReLUClassifierCV(ALPHAS, cv=StratifiedKFold(3), random_state=0).fit(X, labels)
+    np.testing.assert_array_equal(number.cv_scores_, same.cv_scores_)
+
+
+def test_sparse_rows_give_what_dense_ones_give() -> None:
+    X, y = table()
+    X[np.abs(X) < 0.5] = 0
+    dense, thin = (
+        ConvexReLURegressorCV(ALPHAS, cv=3, standardize=False, tol=1e-6, random_state=0).fit(A, y)
+        for A in (X, sparse.csr_array(X))
+    )
+    np.testing.assert_allclose(thin.cv_scores_, dense.cv_scores_, atol=1e-4)
+    np.testing.assert_allclose(thin.predict(sparse.csr_array(X)), dense.predict(X), atol=1e-6)
+
+
+def test_several_outputs_and_a_solver_of_ones_own() -> None:
+    X, y = table()
+    Y = np.column_stack([y, X[:, 2]])
+    model = ConvexReLURegressorCV(ALPHAS, cv=3, solver=Ridge(tol=1e-8), random_state=0).fit(X, Y)
+    alone = ConvexReLURegressorCV(ALPHAS, cv=3, random_state=0).fit(X, Y)
+    np.testing.assert_allclose(model.cv_scores_, alone.cv_scores_, atol=0.01)
+    assert model.predict(X).shape == Y.shape
+
+
+def test_lives_in_pipelines_searches_and_files(tmp_path: Any) -> None:
+    X, y = table()
+    model = ConvexReLURegressorCV(n_alphas=4, cv=3, random_state=0)
+    piped = make_pipeline(StandardScaler(), clone(model)).fit(X, y)
+    assert piped.score(X, y) > 0.5
+    search = GridSearchCV(model, {"n_patterns": [4, 32]}, cv=2).fit(X, y)
+    assert search.best_params_["n_patterns"] in (4, 32)
+    model.fit(X, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert clone(model).get_params() == model.get_params()
+    path = tmp_path / "model.safetensors"
+    cvxnn.save(model, path)
+    loaded = cvxnn.load(path)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    np.testing.assert_array_equal(loaded.cv_scores_, model.cv_scores_)
+
+
+def test_metadata_are_routed() -> None:
+    X, y = table()
+    weight, groups = np.random.default_rng(0).exponential(size=60), np.arange(60) // 10
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ConvexReLURegressorCV(ALPHAS, cv=GroupKFold(3), random_state=0)
+        model.set_fit_request(sample_weight=True, groups=True)
+        piped = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model).fit(
+            X, y, sample_weight=weight, groups=groups
+        )
+    alone = clone(model).fit(StandardScaler().fit_transform(X), y, weight, groups=groups)
+    np.testing.assert_array_equal(piped[-1].cv_scores_, alone.cv_scores_)
+
+
+def test_a_gap_that_is_not_reached_is_told() -> None:
+    X, y = table()
+    model = ConvexReLURegressorCV([1e-6], cv=2, solver=Ridge(tol=1e-8, max_iter=1), random_state=0)
+    with pytest.warns(ConvergenceWarning, match=r"2 of 2 solutions .* gap above 1e-08"):
+        model.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "alphas", [[], [0.0], [-0.1], [1.5], [np.nan], ["a"], 0.1, [[0.1]], [True]]
+)
+def test_refuses_strengths_that_are_no_fractions(alphas: Any) -> None:
+    with pytest.raises(ValueError, match=r"alphas=.*above 0 and at most 1"):
+        ConvexReLURegressorCV(alphas).fit(*table())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_alphas": 0}, r"n_alphas=0; expected an integer"),
+        ({"eps": 0.0}, r"eps=0.0; expected a number above 0"),
+        ({"eps": 1.0}, r"eps=1.0; expected a number below 1"),
+        ({"cv": 1}, r"at least one train/test split"),
+        ({"cv": 100}, r"greater than the number of samples"),
+        ({"cv": "many"}, r"Expected .?cv.? as an integer"),
+        ({"scoring": "no such score"}, r"scor"),
+        ({"scoring": lambda *_: "good"}, r"expected one number"),
+        ({"scoring": lambda *_: np.nan}, r"no finite score"),
+        ({"scoring": lambda m, X, y: m.predict(X + 1).sum()}, r"other rows"),
+        ({"cv": [(np.arange(30), np.arange(0))]}, r"fold 0 .* no held-out row"),
+    ],
+)
+def test_bad_options_are_named(options: Any, message: str) -> None:
+    model = ConvexReLURegressorCV(**{"alphas": None, "n_alphas": 2, **options})
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=message):
+        model.fit(*table(30))
+    assert vars(model) == before
+
+
+def test_folds_of_single_rows_have_no_coefficient_of_determination() -> None:
+    model = ConvexReLURegressorCV(ALPHAS, cv=LeaveOneOut())
+    with pytest.warns(UserWarning, match="R.2 score"), pytest.raises(ValueError, match="no finite"):
+        model.fit(*table(6))
+
+
+def test_classes_smaller_than_the_folds() -> None:
+    X, _ = table(30)
+    rare = np.where(np.arange(30) < 2, "rare", "common")
+    with pytest.warns(UserWarning, match="least populated class"):
+        ConvexReLUClassifierCV([0.1], cv=3, random_state=0).fit(X, rare)
+    with pytest.raises(ValueError, match="number of members in each class"):
+        ConvexReLUClassifierCV([0.1], cv=20).fit(X, np.arange(30) % 2)
+    with pytest.raises(ValueError, match=r"training rows of fold 0 .* only one class, 'common'"):
+        ConvexReLUClassifierCV([0.1], cv=KFold(2)).fit(X, rare)
+
+
+def pairs(n: int = 60, d: int = 6, shift: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, d)) + shift, rng.standard_normal((n, d)) - shift
+
+
+SMALL: Any = {"n_patterns": 6, "patterns": "gaussian", "tol": 0.05, "random_state": 0}
+
+
+@pytest.mark.slow
+def test_preference_head_chooses_both_strengths() -> None:
+    won, lost = pairs()
+    head = COALAPreferenceHeadCV(alphas=[0.9, 0.1], ridges=[0.1, 0.01], n_folds=2, **SMALL)
+    head.fit_pairs(won, lost)
+    assert head.cv_scores_.shape == (2, 2, 2)
+    mean = head.cv_scores_.mean(axis=0)
+    assert head.best_score_ == mean.max() > 0.8
+    i, j = np.argwhere(mean == mean.max())[0]
+    assert (head.best_alpha_, head.best_ridge_) == (head.alphas_[i], head.ridges_[j])
+    single = COALAPreferenceHead(alpha=head.best_alpha_, ridge=head.best_ridge_, **SMALL)
+    single.fit_pairs(won, lost)
+    np.testing.assert_array_equal(head.reward(won), single.reward(won))
+    assert not {"alpha", "ridge"} & vars(head).keys()
+
+
+@pytest.mark.slow
+def test_preference_scores_are_those_of_single_heads() -> None:
+    won, lost = pairs()
+    X, y = np.concatenate([won, lost]), np.repeat([1, 0], 60)
+    ids = np.tile(np.arange(60), 2)
+    head = COALAPreferenceHeadCV(alphas=[0.1], ridges=[0.1], n_folds=3, **{**SMALL, "tol": 1e-4})
+    head.fit(X, y, pair_id=ids)
+    rows = Responses(
+        X, y == 1, np.ones(120), np.column_stack([np.arange(60), np.arange(60) + 60]), np.ones(60)
+    )
+    for (seen, unseen), score in zip(rows.folds(3), head.cv_scores_, strict=True):
+        assert not set(ids[seen]) & set(ids[unseen])
+        single = COALAPreferenceHead(alpha=0.1, ridge=0.1, **{**SMALL, "tol": 1e-4})
+        single.fit(X[seen], y[seen], pair_id=ids[seen])
+        held = np.unique(ids[unseen])
+        accuracy = (single.reward_margin(won[held], lost[held]) > 0).mean()
+        assert score[0, 0] == pytest.approx(accuracy, abs=0.051)
+
+
+def test_responses_that_share_a_prompt_stay_together() -> None:
+    won, lost = pairs(12)
+    X = np.concatenate([won, lost])
+    links = np.array([[0, 12], [0, 13], [1, 13], [2, 14], [3, 15], [4, 16]])
+    rows = Responses(X, np.arange(24) < 12, np.ones(24), links, np.arange(6.0) + 1)
+    for seen, unseen in rows.folds(3):
+        inside = np.isin(links, unseen)
+        assert (inside.all(axis=1) == inside.any(axis=1)).all()
+        assert {0, 1, 12, 13} <= set(seen) or {0, 1, 12, 13} <= set(unseen)
+        part = rows.take(unseen)
+        np.testing.assert_array_equal(unseen[part.pairs], links[inside.all(axis=1)])
+        np.testing.assert_array_equal(part.pair_weight, (np.arange(6.0) + 1)[inside.all(axis=1)])
+        assert set(range(5, 12)) <= set(seen)
+
+
+@pytest.mark.slow
+def test_preference_head_without_pairs() -> None:
+    won, lost = pairs()
+    X, y = np.concatenate([won, lost]), np.repeat([True, False], 60)
+    head = COALAPreferenceHeadCV(alphas=[0.1], ridges=[0.1], n_folds=2, **SMALL).fit(X, y)
+    assert head.best_score_ > 0.7
+    again = pickle.loads(pickle.dumps(head))
+    np.testing.assert_array_equal(again.predict_proba(X), head.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alphas": [2.0]}, "alphas=.*at most 1"),
+        ({"ridges": []}, "ridges=.*above 0"),
+        ({"ridges": [0.0]}, "ridges=.*above 0"),
+        ({"n_folds": 1}, "n_folds=1; expected an integer at least 2"),
+    ],
+)
+def test_bad_options_of_the_preference_head(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        COALAPreferenceHeadCV(**options, **SMALL).fit_pairs(*pairs(20))
+
+
+def test_equal_responses_stay_together() -> None:
+    won, lost = pairs(12)
+    X = np.concatenate([won, lost, won[:6]])
+    preferred = np.repeat([True, False, True], [12, 12, 6])
+    for links in (None, np.column_stack([np.arange(12), np.arange(12) + 12])):
+        weight = None if links is None else np.ones(12)
+        for seen, unseen in Responses(X, preferred, np.ones(30), links, weight).folds(3):
+            assert sorted([*seen, *unseen]) == list(range(30))
+            inside = np.isin(np.arange(30), unseen)
+            np.testing.assert_array_equal(inside[:6], inside[24:])

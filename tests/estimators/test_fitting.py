@@ -1,0 +1,468 @@
+"""What all fits have in common: rows and their weights, strengths, validation, warm starts."""
+
+import numpy as np
+import pytest
+import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.estimators._base import _gated_patterns
+from cvxnn.solvers import Cronos, ProximalGradient
+
+# Both forms without compilation, since rows come in all numbers.
+GATED = {"n_patterns": 32, "random_state": 0}
+RELU = {
+    "formulation": "relu",
+    "patterns": "gaussian",
+    "n_patterns": 8,
+    "alpha": 0.02,
+    "random_state": 0,
+}
+FORMS = pytest.mark.parametrize("options", [GATED, RELU], ids=["gated", "relu"])
+NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
+MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
+
+
+def data(n=40, d=3, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, d))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+def noisy(n=60, seed=0):
+    """Few rows, many columns, much noise: easy to overfit."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 8))
+    return X, np.abs(X[:, 0]) + rng.standard_normal(n)
+
+
+def outputs(fitted, X):
+    """All that a fitted network says of rows, as one array."""
+    if isinstance(fitted, ConvexReLURegressor):
+        return fitted.predict(X).reshape(len(X), -1)
+    return np.column_stack([fitted.decision_function(X), fitted.predict_proba(X)])
+
+
+# Rows and weights ------------------------------------------------------------------------------
+
+
+@MODELS
+@FORMS
+@settings(max_examples=8)
+@given(counts=st.lists(st.integers(0, 3), min_size=20, max_size=20), seed=st.integers(0, 99))
+def test_weight_is_repetition_whatever_the_order(model, options, counts, seed):
+    X, y = data(20)
+    counts[:2], y[:2] = [1, 1], [0, 1]  # both classes count
+    counts = np.array(counts)
+    weighted = model(**options).fit(X, y, sample_weight=counts)
+    rows = np.random.default_rng(seed).permutation(np.arange(20).repeat(counts))
+    repeated = model(**options).fit(X[rows], y[rows])
+    assert weighted.objective_ == repeated.objective_
+    assert weighted.alpha_ == repeated.alpha_
+    np.testing.assert_array_equal(outputs(weighted, X), outputs(repeated, X))
+
+
+@MODELS
+@FORMS
+def test_rows_of_zero_weight_are_absent(model, options):
+    X, y = data()
+    X_more, y_more = np.r_[X, np.full((5, 3), 1e3)], np.r_[y, np.ones(5, int)]
+    zeroed = model(**options).fit(X_more, y_more, sample_weight=np.r_[np.ones(40), np.zeros(5)])
+    np.testing.assert_array_equal(outputs(zeroed, X), outputs(model(**options).fit(X, y), X))
+
+
+@MODELS
+@FORMS
+def test_only_ratios_of_weights_count(model, options):
+    X, y = data()
+    weight = np.random.default_rng(1).uniform(0.5, 2, 40)
+    one, other = (model(**options).fit(X, y, sample_weight=w) for w in (weight, 8 * weight))
+    np.testing.assert_array_equal(outputs(one, X), outputs(other, X))
+    assert np.abs(outputs(one, X) - outputs(model(**options).fit(X, y), X)).max() > 1e-3
+
+
+@MODELS
+@pytest.mark.parametrize(
+    "options", [{}, GATED, RELU, {**RELU, "patterns": "local"}], ids=["default", "few", "relu", "x"]
+)
+def test_same_seed_same_bits(model, options):
+    X, y = data()
+    options = {**options, "random_state": 0}
+    first, again = (outputs(model(**options).fit(X, y), X) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    order = np.random.default_rng(0).permutation(40)
+    np.testing.assert_array_equal(first, outputs(model(**options).fit(X[order], y[order]), X))
+    assert not np.array_equal(outputs(model(**{**options, "random_state": 1}).fit(X, y), X), first)
+
+
+@MODELS
+def test_a_generator_moves_on(model):
+    X, y = data()
+    options = {**GATED, "random_state": np.random.RandomState(0)}
+    first, second = (outputs(model(**options).fit(X, y), X) for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+# Classes ---------------------------------------------------------------------------------------
+
+
+@FORMS
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 1, 1: 5}, {1: 0.25}, {0: 2.0, 2: 1e-3}])
+def test_class_weight_is_a_weight_of_rows(options, class_weight):
+    X, y = data()
+    y[X[:, 2] > 0.8] = 2
+    own = np.random.default_rng(0).uniform(0.5, 2, 40)
+    given_ = ConvexReLUClassifier(class_weight=class_weight, **options).fit(X, y)
+    factors = compute_sample_weight(class_weight, y)
+    by_hand = ConvexReLUClassifier(**options).fit(X, y, sample_weight=factors)
+    np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), atol=1e-8)
+    if class_weight != "balanced":  # which would balance the weights, not the rows
+        given_ = clone(given_).fit(X, y, sample_weight=own)
+        by_hand = ConvexReLUClassifier(**options).fit(X, y, sample_weight=own * factors)
+        np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), atol=1e-8)
+
+
+def test_balanced_classes_weigh_the_same():
+    X, _ = data(200)
+    y = (X[:, 0] + np.random.default_rng(1).standard_normal(200) > 1.5).astype(int)
+    assert 0.05 < y.mean() < 0.3
+    plain = ConvexReLUClassifier(**GATED).fit(X, y)
+    balanced = ConvexReLUClassifier(class_weight="balanced", **GATED).fit(X, y)
+    assert balanced.predict(X)[y == 1].mean() > plain.predict(X)[y == 1].mean() + 0.1
+
+
+def test_a_class_of_no_weight_is_not_learnt():
+    X, y = data()
+    y[X[:, 2] > 0.5] = 2
+    fitted = ConvexReLUClassifier(class_weight={2: 0}, **GATED).fit(X, y)
+    assert fitted.classes_.tolist() == [0, 1, 2]
+    assert fitted.predict_proba(X).shape == (40, 3)
+    with pytest.raises(ValueError, match="only one class: 1"):
+        ConvexReLUClassifier(class_weight={0: 0, 2: 0}, **GATED).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({3: 1.0}, r"class_weight has \['3'\], which y has not; y has \[0, 1\]"),
+        ("even", "class_weight='even'; expected None, 'balanced' or a dict"),
+        ({0: -1.0}, "class_weight must be finite and non-negative"),
+        ({0: np.inf}, "class_weight must be finite and non-negative"),
+    ],
+)
+def test_bad_class_weight(class_weight, message):
+    X, y = data()
+    with pytest.raises(ValueError, match=message):
+        ConvexReLUClassifier(class_weight=class_weight, **GATED).fit(X, y)
+
+
+@FORMS
+def test_labels_are_but_names(options):
+    X, y = data()
+    names = np.array(["no", "yes"])
+    plain = ConvexReLUClassifier(**options).fit(X, y)
+    named = ConvexReLUClassifier(**options).fit(X, names[y])
+    assert named.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_array_equal(named.predict(X), names[plain.predict(X)])
+    np.testing.assert_array_equal(outputs(named, X), outputs(plain, X))
+    weighted = ConvexReLUClassifier(class_weight={"yes": 2.0}, **options).fit(X, names[y])
+    by_hand = ConvexReLUClassifier(**options).fit(X, y, sample_weight=1.0 + y)
+    np.testing.assert_array_equal(outputs(weighted, X), outputs(by_hand, X))
+
+
+# Defaults --------------------------------------------------------------------------------------
+
+
+def test_the_default_learns():
+    X, y = data(200)
+    X_new, y_new = data(1000, seed=1)
+    classifier = ConvexReLUClassifier(random_state=0).fit(X, y)
+    assert classifier.score(X_new, y_new) > 0.85
+    target, new = np.abs(X[:, 0]) - X[:, 1], np.abs(X_new[:, 0]) - X_new[:, 1]
+    regressor = ConvexReLURegressor(random_state=0).fit(X, target)
+    assert regressor.score(X_new, new) > 0.97
+    for fitted in (classifier, regressor):
+        assert fitted.status_ == "converged"
+        assert fitted.n_iter_ == 1
+        assert fitted.gap_ <= fitted.tol
+        assert fitted.network_.gate_weights is not None
+
+
+def test_the_default_with_several_outputs():
+    X, _ = data(200)
+    Y = np.column_stack([np.abs(X[:, 0]), 100 - 1000 * np.maximum(X[:, 1], 0)])
+    fitted = ConvexReLURegressor(random_state=0).fit(X, Y)
+    X_new, _ = data(500, seed=1)
+    expected = np.column_stack([np.abs(X_new[:, 0]), 100 - 1000 * np.maximum(X_new[:, 1], 0)])
+    assert fitted.predict(X_new).shape == (500, 2)
+    error = ((fitted.predict(X_new) - expected) ** 2).mean(axis=0)
+    assert np.all(error < 0.05 * expected.var(axis=0))
+
+
+@MODELS
+@pytest.mark.parametrize("penalty", ["l2", "neuron"])
+def test_without_signal_the_strength_is_large(model, penalty):
+    rng = np.random.default_rng(0)
+    X, y = data(200)
+    noise = rng.integers(2, size=200)
+    options = {**GATED, "penalty": penalty}
+    signal, nothing = model(**options).fit(X, y), model(**options).fit(X, noise)
+    assert nothing.alpha_ > (20 if penalty == "l2" else 1.2) * signal.alpha_
+    spread = outputs(nothing, X)[:, 0].std() / outputs(signal, X)[:, 0].std()
+    assert spread < (0.5 if penalty == "l2" else 0.9)
+
+
+@MODELS
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
+    X, y = data(100)
+    options = {"formulation": formulation, "penalty": "neuron", "n_patterns": 64, "tol": 1e-4}
+    full = model(alpha=1.0, random_state=0, **options).fit(X, y)
+    assert full.alpha_ == full.alpha_max_
+    assert outputs(full, X)[:, 0].std() < 0.05 * y.std()
+    half = model(alpha=0.3, random_state=0, **options).fit(X, y)
+    assert half.alpha_ == pytest.approx(0.3 * half.alpha_max_)
+    assert outputs(half, X)[:, 0].std() > 0.2 * y.std()
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "expected"),
+    [
+        (100, 5, 1024),
+        (13_000, 5, 1024),
+        (20_000, 5, 500),
+        (23_000, 5, 378),
+        (23_001, 5, 512),
+        (10**6, 40, 102),
+        (10**6, 1000, 32),
+    ],
+)
+def test_number_of_patterns_by_the_size_of_the_data(n, d, expected):
+    assert _gated_patterns(n, d) == expected
+
+
+def test_automatic_number_of_patterns():
+    X, y = data()
+    assert ConvexReLURegressor(random_state=0).fit(X, y).n_patterns_ == 1024
+    relu = {"formulation": "relu", "patterns": "gaussian", "alpha": 0.1, "random_state": 0}
+    assert ConvexReLURegressor(**relu).fit(X, y).n_patterns_ == 64
+
+
+# Data set apart --------------------------------------------------------------------------------
+
+FIRST_ORDER = [
+    {"formulation": "relu", "solver": Cronos(tol=1e-12, max_iter=3000, check_every=5)},
+    {"penalty": "neuron", "solver": ProximalGradient(tol=1e-12, max_iter=3000, check_every=5)},
+]
+
+
+@pytest.mark.parametrize("options", FIRST_ORDER, ids=["relu", "gated"])
+def test_validation_data_end_a_fit_early_and_choose_its_network(options):
+    (X, y), (X_val, y_val) = noisy(), noisy(200, seed=1)
+    options = {**options, "patterns": "gaussian", "n_patterns": 32, "alpha": 1e-6}
+    fitted = ConvexReLURegressor(**options, n_iter_no_change=3, random_state=0)
+    fitted.fit(X, y, X_val=X_val, y_val=y_val)
+    scores = fitted.validation_scores_
+    assert fitted.status_ == "stopped"
+    assert fitted.n_iter_ < 1000
+    assert len(scores) == len(fitted.history_["iteration"])
+    assert scores.argmax() == len(scores) - 1 - 3
+    assert fitted.score(X_val, y_val) == pytest.approx(scores.max(), rel=1e-12)
+    assert scores.max() > scores[-1]
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_validation_data_choose_the_strength_of_the_direct_solution(model):
+    (X, y), (X_val, y_val) = noisy(), noisy(200, seed=1)
+    if model is ConvexReLUClassifier:
+        y, y_val = y > 0.8, y_val > 0.8
+    plain = model(**GATED).fit(X, y)
+    fitted = model(**GATED).fit(X, y, X_val=X_val, y_val=y_val)
+    scores = fitted.validation_scores_
+    assert plain.validation_scores_ is None
+    assert scores.shape == (9,)
+    factor = np.log10(fitted.alpha_ / plain.alpha_)
+    assert factor == pytest.approx(-2 + 0.5 * scores.argmax())
+    assert fitted.score(X_val, y_val) == pytest.approx(scores.max(), rel=1e-9)
+    assert fitted.score(X_val, y_val) >= plain.score(X_val, y_val)
+    # Of a strength that is given, there is nothing to choose.
+    fixed = model(alpha=0.1, **GATED).fit(X, y, X_val=X_val, y_val=y_val)
+    assert fixed.alpha_ == pytest.approx(0.1 * fixed.alpha_max_)
+    assert fixed.validation_scores_.shape == (1,)
+
+
+@MODELS
+def test_rows_set_apart_are_not_fitted(model):
+    X, y = data(60)
+    options = {**GATED, "early_stopping": True, "validation_fraction": 0.25}
+    fitted = model(**options).fit(X, y)
+    assert len(fitted.validation_scores_) == 9
+    again = model(**options).fit(X, y)
+    np.testing.assert_array_equal(outputs(fitted, X), outputs(again, X))
+    # With 15 of 60 rows set apart, scores of the classifier are multiples of 1 / 15.
+    if model is ConvexReLUClassifier:
+        np.testing.assert_allclose(15 * fitted.validation_scores_ % 1 % 1, 0, atol=1e-9)
+    with pytest.raises(ValueError, match=r"cannot set 0.5 of 2 .*early_stopping=False|cannot set"):
+        model(**{**options, "validation_fraction": 0.9999}).fit(X[:3], [0, 1, 1])
+
+
+def test_bad_validation_data():
+    X, y = data()
+    for given_ in ({"X_val": X}, {"y_val": y}):
+        with pytest.raises(ValueError, match="give both or neither"):
+            ConvexReLURegressor(**GATED).fit(X, y, **given_)
+    with pytest.raises(ValueError, match=r"y_val has \[2\], which y has not"):
+        ConvexReLUClassifier(**GATED).fit(X, y, X_val=X, y_val=np.full(40, 2))
+    with pytest.raises(ValueError, match="y_val has 2 outputs; expected 1, as y"):
+        ConvexReLURegressor(**GATED).fit(X, y, X_val=X, y_val=np.ones((40, 2)))
+    with pytest.raises(ValueError, match="X has 2 features"):
+        ConvexReLURegressor(**GATED).fit(X, y, X_val=X[:, :2], y_val=y)
+    with pytest.raises(ValueError, match="NaN"):
+        ConvexReLURegressor(**GATED).fit(X, y, X_val=X * np.nan, y_val=y)
+    with pytest.raises(ValueError, match=r"validation_fraction=0; expected a number above 0"):
+        ConvexReLURegressor(validation_fraction=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"n_iter_no_change=0; expected an integer at least 1"):
+        ConvexReLURegressor(n_iter_no_change=0).fit(X, y)
+
+
+def test_a_pipeline_transforms_the_validation_data():
+    (X, y), (X_val, y_val) = noisy(), noisy(100, seed=1)
+    X, X_val = 1e3 * X + 5, 1e3 * X_val + 5
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ConvexReLURegressor(**GATED, standardize=False)
+        model.set_fit_request(X_val=True, y_val=True)
+        steps = [("scale", StandardScaler()), ("model", model)]
+        pipeline = Pipeline(steps, transform_input=["X_val"]).fit(X, y, X_val=X_val, y_val=y_val)
+    scale = StandardScaler().fit(X)
+    by_hand = ConvexReLURegressor(**GATED, standardize=False)
+    by_hand.fit(scale.transform(X), y, X_val=scale.transform(X_val), y_val=y_val)
+    fitted = pipeline.named_steps["model"]
+    np.testing.assert_array_equal(fitted.validation_scores_, by_hand.validation_scores_)
+    np.testing.assert_array_equal(pipeline.predict(X_val), by_hand.predict(scale.transform(X_val)))
+
+
+def test_a_grid_search_routes_weights():
+    X, y = data(60)
+    weight = np.random.default_rng(0).integers(0, 3, 60)
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ConvexReLUClassifier(**GATED)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        search = GridSearchCV(model, {"alpha": [1e-4, 1e-2, 10.0]}, cv=3)
+        search.fit(X, y, sample_weight=weight)
+    best = clone(search.best_estimator_).fit(X, y, sample_weight=weight)
+    np.testing.assert_array_equal(outputs(search.best_estimator_, X), outputs(best, X))
+    assert search.best_params_["alpha"] < 10
+
+
+# Warm starts -----------------------------------------------------------------------------------
+
+TIGHT = [
+    {"formulation": "relu", "solver": Cronos(tol=1e-4, max_iter=20_000, check_every=5)},
+    {"penalty": "neuron", "solver": ProximalGradient(tol=1e-4, max_iter=20_000, check_every=5)},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", TIGHT, ids=["relu", "gated"])
+def test_a_warm_start_saves_iterations(options):
+    X, y = noisy()
+    options = {**options, "patterns": "gaussian", "n_patterns": 16, "random_state": 0}
+    warm = ConvexReLURegressor(alpha=0.1, warm_start=True, **options).fit(X, y)
+    first = warm.n_iter_
+    warm.fit(X, y)
+    assert warm.n_iter_ <= max(5, 0.1 * first)
+    warm.set_params(alpha=0.099).fit(X, y)
+    cold = ConvexReLURegressor(alpha=0.099, **options).fit(X, y)
+    assert warm.n_iter_ < 0.7 * cold.n_iter_
+    assert warm.objective_ == pytest.approx(cold.objective_, rel=1e-3)
+    assert warm.status_ == cold.status_ == "converged"
+
+
+@pytest.mark.parametrize("options", [GATED, RELU], ids=["gated", "relu"])
+def test_a_warm_start_on_data_of_another_shape_is_cold(options):
+    X, y = noisy()
+    warm = ConvexReLURegressor(warm_start=True, **options).fit(X, y)
+    for rows, targets in ((X[:, :4], y), (X, np.column_stack([y, X[:, 1]]))):
+        warm.fit(rows, targets)
+        fresh = clone(warm).fit(rows, targets)
+        assert warm.n_iter_ == fresh.n_iter_
+        np.testing.assert_array_equal(warm.predict(rows), fresh.predict(rows))
+        # Of other rows, the patterns and weights are still of use.
+        more, fewer = warm.fit(rows[:50], targets[:50]), clone(warm).fit(rows[:50], targets[:50])
+        assert more.objective_ == pytest.approx(fewer.objective_, rel=0.2)
+        warm.fit(X, y)
+
+
+@MODELS
+def test_a_warm_start_of_the_direct_solution_changes_nothing(model):
+    X, y = data()
+    warm = model(warm_start=True, **GATED).fit(X, y)
+    before = outputs(warm, X)
+    np.testing.assert_allclose(outputs(warm.fit(X, y), X), before, atol=1e-9)
+    assert not hasattr(model(**GATED).fit(X, y), "_warm")
+    for rows in (X[:, :2], np.tile(X, 2)):
+        assert np.isfinite(outputs(warm.fit(rows, y), rows)).all()
+
+
+# Probabilities ---------------------------------------------------------------------------------
+
+
+def overlapping(n, seed):
+    """Two Gaussian classes of known posterior, and columns without use."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n)
+    X = rng.standard_normal((n, 6))
+    X[:, 0] += 1.5 * y
+    return X, y, 1 / (1 + np.exp(-(1.5 * X[:, 0] - 1.125)))
+
+
+def calibration_error(y, proba, n_bins=10):
+    order = np.array_split(np.argsort(proba), n_bins)
+    return float(np.mean([abs(y[rows].mean() - proba[rows].mean()) for rows in order]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"formulation": "relu", "patterns": "gaussian", "n_patterns": 32, "alpha": 1e-3}],
+    ids=["default", "relu"],
+)
+def test_probabilities_are_frequencies(options):
+    X, y, _ = overlapping(200, 0)
+    X_new, y_new, posterior = overlapping(4000, 1)
+    model = ConvexReLUClassifier(random_state=0, **options).fit(X, y)
+    proba = model.predict_proba(X_new)[:, 1]
+    error = calibration_error(y_new, proba)
+    assert error < 0.12
+    if not options:
+        assert np.abs(proba - posterior).mean() < 0.1
+    else:
+        rash = clone(model).set_params(calibration_folds=0).fit(X, y)
+        np.testing.assert_array_equal(rash.decision_function(X_new), model.decision_function(X_new))
+        assert rash.temperature_ > 1.5 * model.temperature_
+        assert calibration_error(y_new, rash.predict_proba(X_new)[:, 1]) > error + 0.05
+
+
+def test_the_head_shares_the_weights_of_rows():
+    X, y = data()
+    counts = np.random.default_rng(0).integers(1, 3, 40)
+    options = {**RELU, "loss": "pointwise"}
+    del options["formulation"]
+    weighted = COALAPreferenceHead(**options).fit(X, y, sample_weight=counts)
+    repeated = COALAPreferenceHead(**options).fit(X.repeat(counts, axis=0), y.repeat(counts))
+    assert weighted.objective_ == repeated.objective_
+    np.testing.assert_allclose(weighted.reward(X), repeated.reward(X), atol=1e-6)
+
+
+def test_the_ridge_penalty_of_the_relu_form_is_no_direct_solution():
+    X, y, _ = overlapping(60, 0)
+    options = {**RELU, "penalty": "l2", "alpha": 1e-4}
+    folds, rash = (ConvexReLUClassifier(calibration_folds=k, **options).fit(X, y) for k in (3, 0))
+    np.testing.assert_array_equal(folds.decision_function(X), rash.decision_function(X))
+    assert folds.temperature_ < rash.temperature_
+    early = ConvexReLUClassifier(**options).fit(X, y, X_val=X, y_val=y)
+    assert len(early.validation_scores_) == len(early.history_["time"])

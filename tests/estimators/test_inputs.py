@@ -1,0 +1,243 @@
+"""Arrays of all kinds: NumPy, JAX, PyTorch, DLPack, data frames, sparse matrices."""
+
+import tracemalloc
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse
+
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.estimators._rows import merge, to_host
+from cvxnn.solvers import Cronos, Ridge
+
+NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
+MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
+SMALL = {"n_patterns": 32, "random_state": 0}
+
+
+class OnlyDLPack:
+    """An array of a library that nobody knows."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def tensor(**options):
+    def make(array):
+        torch = pytest.importorskip("torch")
+        made = torch.tensor(array)
+        if "dtype" in options:
+            made = made.to(getattr(torch, options["dtype"]))
+        return made.requires_grad_(options.get("requires_grad", False) and array.dtype.kind == "f")
+
+    return make
+
+
+KINDS = {
+    "list": lambda array: array.tolist(),
+    "fortran": np.asfortranarray,
+    "jax": jnp.asarray,
+    "torch": tensor(),
+    "torch with gradient": tensor(requires_grad=True),
+    "dlpack": OnlyDLPack,
+    "pandas": lambda array: (pd.DataFrame if array.ndim == 2 else pd.Series)(array),
+}
+
+
+def data(n=40, d=3, seed=0):
+    X = np.random.default_rng(seed).standard_normal((n, d))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+def single(X, y):
+    """Data that float32 holds exactly, since JAX takes nothing else by default."""
+    return X.astype(np.float32), y
+
+
+@MODELS
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_arrays(model, kind):
+    X, y = single(*data())
+    weight = np.random.default_rng(0).integers(1, 3, 40).astype(np.float32)
+    make = KINDS[kind]
+    # Lists have no dtype and become float64.
+    reference = X.astype(float) if kind == "list" else X
+    expected = model(**SMALL).fit(reference, y, sample_weight=weight)
+    fitted = model(**SMALL).fit(make(X), make(y), sample_weight=make(weight))
+    found = fitted.predict(make(X))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, expected.predict(reference))
+    if model is ConvexReLURegressor:  # labels have the dtype they had, int32 of JAX
+        assert found.dtype == reference.dtype
+    validated = model(**SMALL).fit(make(X), make(y), X_val=make(X), y_val=make(y))
+    assert validated.validation_scores_.shape == (9,)
+
+
+def test_arrays_of_half_precision():
+    X, y = single(*data())
+    coarse = tensor(dtype="bfloat16")(X)
+    fitted = ConvexReLURegressor(**SMALL).fit(coarse, y)
+    rounded = coarse.float().numpy()
+    np.testing.assert_array_equal(
+        fitted.predict(coarse), ConvexReLURegressor(**SMALL).fit(rounded, y).predict(rounded)
+    )
+    assert fitted.predict(coarse).dtype == np.float32
+    assert ConvexReLURegressor(**SMALL).fit(X.astype(np.float16), y).score(X, y) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["jax", "torch with gradient", "dlpack", "pandas"])
+def test_kinds_of_embeddings(kind):
+    X, _ = single(*data())
+    options = {"patterns": "gaussian", "n_patterns": 8, "random_state": 0}
+    expected = COALAPreferenceHead(**options).fit_pairs(X[:20], X[20:])
+    chosen, rejected = KINDS[kind](X[:20]), KINDS[kind](X[20:])
+    if kind == "dlpack":
+        assert not hasattr(chosen, "shape")
+    head = COALAPreferenceHead(**options).fit_pairs(chosen, rejected)
+    np.testing.assert_array_equal(head.reward(chosen), expected.reward(X[:20]))
+    assert head.reward_margin(chosen, rejected).dtype == np.float32
+
+
+@MODELS
+@pytest.mark.parametrize("form", ["gated", "relu"])
+def test_single_precision_stays(model, form, dtype):
+    X, y = data()
+    options = {**SMALL, "formulation": form, "patterns": "gaussian", "alpha": 0.01}
+    fitted = model(**options).fit(X.astype(dtype), y)
+    assert fitted.predict(X.astype(dtype)).dtype == (dtype if model is NETWORKS[1] else y.dtype)
+    assert fitted.transform(X.astype(dtype)).dtype == dtype
+    for part in ("hidden_weights", "hidden_bias", "output_weights", "output_bias"):
+        assert getattr(fitted.network_, part).dtype == dtype
+    if model is ConvexReLUClassifier:
+        assert fitted.predict_proba(X.astype(dtype)).dtype == dtype
+        assert fitted.decision_function(X.astype(dtype)).dtype == dtype
+
+
+@MODELS
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_data_frames(model, frame):
+    X, y = data()
+    table = frame(dict(zip("abc", X.T, strict=True)))
+    target = pd.Series(y) if frame is pd.DataFrame else pl.Series(y)
+    fitted = model(**SMALL).fit(table, target)
+    assert fitted.feature_names_in_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(fitted.predict(table), model(**SMALL).fit(X, y).predict(X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(table[["c", "b", "a"]])
+
+
+def test_to_host_leaves_the_rest_alone():
+    X, _ = data()
+    for given in (X, sparse.csr_array(X), pd.DataFrame(X), [[1.0]], None, "no_validation"):
+        assert to_host(given) is given
+
+
+# Sparse ----------------------------------------------------------------------------------------
+
+
+def thin(n=60, d=20, seed=0):
+    rng = np.random.default_rng(seed)
+    X = sparse.random(n, d, density=0.2, random_state=seed, format="csr")
+    X.data = np.round(X.data, 3)
+    dense = X.toarray()
+    return X, dense, (dense[:, :3].sum(axis=1) + 0.1 * rng.standard_normal(n) > 0.3).astype(int)
+
+
+@MODELS
+@pytest.mark.parametrize(
+    "kind",
+    [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array, sparse.coo_array],
+)
+@pytest.mark.parametrize("intercept", [True, False])
+def test_sparse_rows_are_dense_rows(model, kind, intercept):
+    X, dense, y = thin()
+    # Sparse columns are not centred: only without any scaling do the two mean the same.
+    options = {**SMALL, "alpha": 0.01, "standardize": False, "fit_intercept": intercept}
+    fitted, expected = model(**options).fit(kind(X), y), model(**options).fit(dense, y)
+    assert fitted.alpha_ == pytest.approx(expected.alpha_, rel=1e-6)
+    scores, own = (
+        model_.predict(dense) if model is ConvexReLURegressor else model_.predict_proba(dense)[:, 1]
+        for model_ in (expected, fitted)
+    )
+    np.testing.assert_allclose(own, scores, atol=1e-5)
+    if model is ConvexReLUClassifier:
+        np.testing.assert_array_equal(fitted.predict(kind(X)), fitted.predict(dense))
+    else:
+        np.testing.assert_allclose(fitted.predict(kind(X)), fitted.predict(dense), atol=1e-12)
+    np.testing.assert_allclose(fitted.transform(kind(X)), fitted.transform(dense), atol=1e-12)
+
+
+@MODELS
+def test_sparse_rows_keep_their_zeros_but_have_a_scale(model):
+    X, _, y = thin()
+    plain = model(**SMALL, alpha=0.01).fit(X, y)
+    scaled = model(**SMALL, alpha=0.01).fit(sparse.csr_array(X * 1024.0), y)
+    np.testing.assert_array_equal(scaled.predict(X * 1024.0), plain.predict(X))
+    assert plain.score(X, y) > (0.6 if model is ConvexReLURegressor else 0.85)
+
+
+@MODELS
+def test_sparse_weight_is_repetition(model):
+    X, _, y = thin()
+    counts = np.random.default_rng(0).integers(0, 3, 60)
+    weighted = model(**SMALL).fit(X, y, sample_weight=counts)
+    repeated = model(**SMALL).fit(X[np.arange(60).repeat(counts)[::-1]], y.repeat(counts)[::-1])
+    np.testing.assert_array_equal(weighted.predict(X), repeated.predict(X))
+    assert weighted.objective_ == repeated.objective_
+
+
+def test_merging_sees_through_the_order_of_indices():
+    X = sparse.csr_array(
+        (np.array([1.0, 2.0, 2.0, 1.0]), np.array([0, 2, 2, 0]), np.array([0, 2, 4])), shape=(2, 3)
+    )
+    rows, targets, weight = merge(X, np.ones((2, 1)), np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(rows.toarray(), [[1.0, 0.0, 2.0]])
+    np.testing.assert_array_equal(weight, [3.0])
+    np.testing.assert_array_equal(targets, [[1.0]])
+
+
+@MODELS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"formulation": "relu"},
+        {"penalty": "neuron"},
+        {"patterns": "data"},
+        {"solver": Cronos(), "formulation": "relu"},
+    ],
+    ids=["relu", "neuron", "data", "cronos"],
+)
+def test_sparse_rows_where_the_solution_is_not_direct(model, options):
+    X, _, y = thin()
+    with pytest.raises(TypeError, match=r"[Ss]parse data was passed.*dense data is required"):
+        model(**SMALL, **options).fit(X, y)
+    assert not model(**SMALL, **options).__sklearn_tags__().input_tags.sparse
+    assert model(**SMALL, solver=Ridge()).__sklearn_tags__().input_tags.sparse
+
+
+def test_memory_of_sparse_rows():
+    n, d, per_row = 2000, 50_000, 20
+    rng = np.random.default_rng(0)
+    columns = rng.integers(d, size=(n, per_row))
+    columns[:, 0] = np.arange(n) % 50  # something to learn
+    X = sparse.csr_matrix(
+        (np.ones(n * per_row), columns.ravel(), np.arange(n + 1) * per_row), shape=(n, d)
+    )
+    X.sum_duplicates()
+    y = (columns[:, 0] < 25).astype(int)
+    tracemalloc.start()
+    fitted = ConvexReLUClassifier(n_patterns=16, alpha=1e-3, random_state=0).fit(X, y)
+    predicted = fitted.predict(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.mean(predicted == y) > 0.95
+    assert peak < 0.25 * n * d * 8

@@ -1,0 +1,281 @@
+"""Who watches a fit: callbacks of scikit-learn, the progress line, and what stops it."""
+
+import importlib.util
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.estimators import _monitor
+from cvxnn.estimators._monitor import EarlyStopping, Monitor
+
+# Interior point: a few measurements, nothing to compile.
+RELU = {"patterns": "gaussian", "n_patterns": 8, "random_state": 0}
+CASES = {
+    "classifier": lambda: ConvexReLUClassifier(random_state=0),
+    "relu classifier": lambda: ConvexReLUClassifier(formulation="relu", **RELU),
+    "regressor": lambda: ConvexReLURegressor(random_state=0),
+    "relu regressor": lambda: ConvexReLURegressor(formulation="relu", **RELU),
+    "head": lambda: COALAPreferenceHead(**RELU),
+}
+
+
+@pytest.fixture(params=CASES)
+def model(request):
+    return CASES[request.param]()
+
+
+def data(n=40):
+    X = np.random.default_rng(0).standard_normal((n, 3))
+    return X, (X[:, 0] * X[:, 1] > 0).astype(int)
+
+
+def values(fitted, X):
+    regressor = isinstance(fitted, ConvexReLURegressor)
+    return fitted.predict(X) if regressor else fitted.decision_function(X)
+
+
+def monitor_of(model):
+    """The monitor of a model's own score."""
+    return ScoringMonitor(scoring="r2" if isinstance(model, ConvexReLURegressor) else "accuracy")
+
+
+def scores_of(monitor, task):
+    """Scores of all tasks of a name, in order."""
+    log = monitor.get_logs().data
+    return [row.get("r2", row.get("accuracy")) for row in log if row["task_name"] == task]
+
+
+def n_measurements(fitted):
+    second = getattr(fitted, "phase2_history_", {"time": []})
+    return len(fitted.history_["time"]) + len(second["time"])
+
+
+class Recorder:
+    """A callback that notes what it is told, and stops or fails when asked to."""
+
+    def __init__(self, *, stop=False, fail_in=None):
+        self.stop, self.fail_in, self.told = stop, fail_in, []
+
+    def note(self, name, context):
+        self.told.append((name, context.task_name))
+        if self.fail_in == (name, context.task_name):
+            raise RuntimeError(f"failed in {name}")
+
+    def setup(self, estimator, context):
+        self.note("setup", context)
+
+    def on_fit_task_begin(self, estimator, context):
+        self.note("begin", context)
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        self.note("end", context)
+        return self.stop
+
+    def teardown(self, estimator, context):
+        self.note("teardown", context)
+
+
+# Callbacks -------------------------------------------------------------------------------------
+
+
+def test_order_of_what_callbacks_are_told(model):
+    recorder = Recorder()
+    X, y = data()
+    model.set_callbacks(recorder).fit(X, y)
+    inner = [("begin", "measurement"), ("end", "measurement")] * n_measurements(model)
+    assert recorder.told == [
+        ("setup", "fit"),
+        ("begin", "fit"),
+        *inner,
+        ("end", "fit"),
+        ("teardown", "fit"),
+    ]
+
+
+def test_callbacks_change_nothing(model):
+    X, y = data()
+    expected = values(model.fit(X, y), X)
+    watched = model.set_callbacks(Recorder(), monitor_of(model)).fit(X, y)
+    np.testing.assert_array_equal(values(watched, X), expected)
+
+
+def test_progress_bar_of_scikit_learn(model, capsys):
+    X, y = data()
+    model.set_callbacks(ProgressBar()).fit(X, y)
+    seen = capsys.readouterr().out
+    assert f"{type(model).__name__} - fit" in seen
+    assert "100%" in seen
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scoring_monitor(model, weighted):
+    X, y = data()
+    weight = np.random.default_rng(0).uniform(0.5, 2, 40) if weighted else None
+    monitor = monitor_of(model)
+    model.set_callbacks(monitor).fit(X, y, sample_weight=weight)
+    score = model.score(X, y, sample_weight=weight)
+    rows = scores_of(monitor, "measurement")
+    assert len(rows) == n_measurements(model)
+    if not isinstance(model, COALAPreferenceHead):  # whose second phase keeps its best point
+        assert rows[-1] == pytest.approx(score, rel=1e-12)
+    # The fit itself has a row: the network that was kept.
+    (whole,) = scores_of(monitor, "fit")
+    assert whole == pytest.approx(score, rel=1e-12)
+
+
+def test_scoring_monitor_of_pairs():
+    X, _ = data()
+    monitor = ScoringMonitor(scoring="accuracy")
+    head = COALAPreferenceHead(**RELU).set_callbacks(monitor).fit_pairs(X[:20], X[20:])
+    rows = scores_of(monitor, "measurement")
+    assert len(rows) == n_measurements(head)
+    assert all(0 <= score <= 1 for score in rows)
+
+
+def test_scoring_monitor_sees_data_frames(model):
+    X, y = data()
+    monitor = monitor_of(model)
+    model.set_callbacks(monitor).fit(pd.DataFrame(X, columns=list("abc")), y)
+    rows = scores_of(monitor, "measurement")
+    assert len(rows) == n_measurements(model)
+    assert np.isfinite(rows).all()
+
+
+def test_monitor_of_strengths_to_choose_from():
+    X, y = data()
+    monitor = ScoringMonitor(scoring="accuracy")
+    model = ConvexReLUClassifier(random_state=0).set_callbacks(monitor)
+    model.fit(X, y, X_val=X, y_val=y)
+    rows = scores_of(monitor, "measurement")
+    np.testing.assert_allclose(rows, model.validation_scores_)
+    assert len(rows) == 9
+
+
+def test_callbacks_reach_into_a_pipeline(capsys):
+    X, y = data()
+    pipeline = make_pipeline(StandardScaler(), ConvexReLUClassifier(random_state=0))
+    pipeline.set_callbacks(ProgressBar()).fit(X, y)
+    assert "ConvexReLUClassifier - fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", ["relu classifier", "relu regressor", "head"])
+def test_a_callback_stops_the_fit(case):
+    X, y = data()
+    whole = CASES[case]().fit(X, y)
+    stopped = CASES[case]().set_callbacks(Recorder(stop=True)).fit(X, y)
+    assert stopped.status_ == "stopped"
+    assert len(stopped.history_["time"]) == 1 < len(whole.history_["time"])
+    assert np.isfinite(values(stopped, X)).all()
+    if case == "head":  # a stop ends the phase
+        assert len(stopped.phase2_history_["time"]) == 1
+
+
+@pytest.mark.parametrize(
+    "fail_in",
+    [
+        ("setup", "fit"),
+        ("begin", "fit"),
+        ("begin", "measurement"),
+        ("end", "measurement"),
+        ("end", "fit"),
+    ],
+    ids=" of ".join,
+)
+def test_a_callback_that_fails_leaves_the_estimator_as_it_was(model, fail_in):
+    X, y = data()
+    model.fit(X, y)
+    before, attributes = values(model, X), set(vars(model))
+    recorder = Recorder(fail_in=fail_in)
+    model.set_callbacks(recorder)
+    with pytest.raises(RuntimeError, match=f"failed in {fail_in[0]}"):
+        model.fit(-X[:, :2], 1 - y)
+    assert recorder.told[-1] == ("teardown", "fit")
+    assert set(vars(model)) == attributes | {"_skl_callbacks"}
+    np.testing.assert_array_equal(values(model, X), before)
+
+
+def test_an_interruption_tears_down():
+    class Interrupter(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            raise KeyboardInterrupt
+
+    X, y = data()
+    recorder = Interrupter()
+    model = ConvexReLURegressor(random_state=0).set_callbacks(recorder)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert recorder.told[-1] == ("teardown", "fit")
+    assert not hasattr(model, "network_")
+
+
+# The progress line -----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["rich", "plain"])
+def drawn_by(request, monkeypatch):
+    found = importlib.util.find_spec
+
+    def without_rich(name, *rest):
+        return None if name == "rich" else found(name, *rest)
+
+    if request.param == "plain":
+        monkeypatch.setattr(_monitor, "find_spec", without_rich)
+    return request.param
+
+
+def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
+    X, y = data()
+    model.set_params(verbose=1).fit(X, y)
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err.count("\n") == 1
+    last = seen.err.rstrip("\n").rsplit("\r", 1)[-1]
+    row = {name: column[-1] for name, column in model.history_.items()}
+    start = f"{type(model).__name__}: iteration {row['iteration']:.0f}, objective "
+    assert last.startswith(start + f"{row['objective']:.6g}")
+    drawn = seen.err.count("iteration")
+    assert drawn == (len(model.history_["time"]) if drawn_by == "plain" else 1)
+    model.set_params(verbose=0).fit(X, y)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_ends_its_line_when_a_fit_fails(drawn_by, capsys):
+    X, y = data()
+    model = ConvexReLURegressor(formulation="relu", verbose=1, **RELU)
+    model.set_callbacks(Recorder(fail_in=("end", "measurement")))
+    with pytest.raises(RuntimeError, match="failed"):
+        model.fit(X, y)
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err == "" or seen.err.endswith("\n")
+
+
+# Parts -----------------------------------------------------------------------------------------
+
+
+def test_early_stopping_keeps_the_first_best_and_waits():
+    early = EarlyStopping(float, patience=2)
+    assert [early.look(score) for score in (1, 3, 3, 2, 5)] == [False, False, False, True, False]
+    assert early.best == 5
+    early = EarlyStopping(float, patience=1)
+    assert not early.look(1.0)
+    assert early.look(1.0)
+    assert early.scores == [1.0, 1.0]
+
+
+def test_a_monitor_tells_everybody():
+    told = []
+    early = EarlyStopping(lambda network: told.append("early") or 0.0, patience=9)
+    monitor = Monitor(
+        lambda row: told.append("show"), early, lambda snapshot: told.append("hook") or True
+    )
+    assert monitor({}, lambda: None)
+    assert sorted(told) == ["early", "hook", "show"]
+    assert monitor
+    assert not Monitor(None, None, None)
+    assert not Monitor(None, None, None)({}, lambda: None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 # Settings of ``ConvexReLUClassifier``. A list is a grid, searched by 3-fold cross-validation.
-# "cvxnn" is what a user gets who sets nothing; the others say what the defaults are weighed against.
+# "cvxnn" is what a user gets who sets nothing; the others are what that is weighed against.
 OURS: dict[str, dict[str, Any]] = {
     "cvxnn": {},
     "gated_64": {"n_patterns": 64},

@@ -109,18 +109,21 @@ class RidgeData:
         return out
 
     def _products(self, other: RidgeData, dtype: Any) -> Floats:
-        """Kernel of these rows and others, block by block."""
+        """Kernel of these rows and others, block by block; half of one's own, mirrored."""
         X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
         X_other = other.X.astype(dtype, copy=False).T
         D_other = other.columns.astype(dtype, copy=False).T
         root, root_other = self.root[:, 0].astype(dtype), other.root[:, 0].astype(dtype)
         K = np.empty((self.n_rows, other.n_rows), dtype)
         for rows in self._row_blocks(other.n_rows):
-            block = X[rows] @ X_other
-            K[rows] = block.toarray() if is_sparse(block) else block
-            K[rows] *= D[rows] @ D_other
-            K[rows] *= root[rows, None]
-            K[rows] *= root_other
+            end = rows.stop if other is self else other.n_rows
+            block = X[rows] @ X_other[:, :end]
+            K[rows, :end] = block.toarray() if is_sparse(block) else block
+            K[rows, :end] *= D[rows] @ D_other[:, :end]
+            K[rows, :end] *= root[rows, None]
+            K[rows, :end] *= root_other[:end]
+            if other is self:
+                K[: rows.start, rows] = K[rows, : rows.start].T
         return K
 
     def solve(self, alpha: float, *, coarse: bool) -> tuple[Floats, Floats]:
@@ -195,22 +198,31 @@ class Nystrom(NamedTuple):
     inner: Floats
 
     @classmethod
-    def of(cls, data: RidgeData, rank: int) -> Nystrom:
-        """Sample at most ``rank`` rows."""
+    def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> Nystrom:
+        """Sample at most ``rank`` rows; the basis is kept, and applied, in ``dtype``."""
         rows = np.random.RandomState(0).permutation(data.n_rows)[:rank]
-        columns = data.kernel(rows)
+        columns = data.kernel(rows, dtype).astype(np.float64, copy=False)
         core = columns[rows]
-        core[np.diag_indices(len(core))] += 1e-10 * np.trace(core) + np.finfo(float).tiny
+        rounding = 10 * np.finfo(dtype).eps * np.trace(core)
+        core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
         lower = cholesky(core, lower=True, check_finite=False)
         basis = solve_triangular(
             lower, columns.T, lower=True, overwrite_b=True, check_finite=False
-        ).T
-        return cls(basis, basis.T @ basis)
+        ).T.astype(dtype)
+        return cls(basis, (basis.T @ basis).astype(np.float64))
 
     def shifted(self, alpha: float) -> Callable[[Floats], Floats]:
         """Inverse of the approximation plus ``alpha``, as a function."""
-        solve, basis = shifted_inverse(self.inner, alpha), self.basis
-        return lambda r: (r - basis @ solve(basis.T @ r)) / alpha
+        basis = self.basis
+        # A Gram matrix in float32 may be indefinite by its rounding.
+        rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
+        solve = shifted_inverse(self.inner, max(alpha, rounding))
+
+        def apply(r: Floats) -> Floats:
+            inner = solve((basis.T @ r.astype(basis.dtype)).astype(np.float64))
+            return (r - basis @ inner.astype(basis.dtype)) / alpha
+
+        return apply
 
 
 def shifted_inverse(

@@ -74,7 +74,7 @@ class Ridge:
     max_kernel : int, default=23000
         Rows up to which conjugate gradient keeps the kernel, in float32 unless ``tol`` is below
         1e-4: 2.1 GB for so many.
-    rank : int, default=1500
+    rank : int, default=1000
         Rows whose kernel columns precondition conjugate gradient.
     check_every : int, default=2
         Iterations of conjugate gradient between two certificates.
@@ -96,7 +96,7 @@ class Ridge:
     max_iter: int = 200
     max_dense: int = field(default=6000, metadata={"static": True})
     max_kernel: int = field(default=23000, metadata={"static": True})
-    rank: int = field(default=1500, metadata={"static": True})
+    rank: int = field(default=1000, metadata={"static": True})
     check_every: int = 2
 
     def accept(self, problem: Any) -> Ridge:
@@ -119,9 +119,11 @@ class Ridge:
         for name in ("max_dense", "max_kernel", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
+        return replace(self, max_iter=1, check_every=1) if self._is_direct(problem) else self
+
+    def _is_direct(self, problem: ConvexProgram) -> bool:
         n, d = problem.operator.X.shape
-        direct = min(n, d * problem.operator.n_patterns) <= self.max_dense
-        return replace(self, max_iter=1, check_every=1) if direct else self
+        return min(n, d * problem.operator.n_patterns) <= self.max_dense
 
     # What the loop calls ------------------------------------------------------------------
 
@@ -132,10 +134,11 @@ class Ridge:
         if start is not None and start.dual is not None:
             u = data.root * np.asarray(start.dual.residual) / alpha
         precondition, stored = None, None
-        if self.max_iter > 1:
-            precondition = Nystrom.of(data, self.rank).shifted(alpha)
+        if not self._is_direct(problem):
+            dtype = np.float32 if self.tol >= COARSE else np.float64
+            precondition = Nystrom.of(data, self.rank, dtype).shifted(alpha)
             if data.n_rows <= self.max_kernel:
-                stored = data.kernel(dtype=np.float32 if self.tol >= COARSE else np.float64)
+                stored = data.kernel(dtype=dtype)
         state = RidgeState(
             data=data,
             kernel=stored,

@@ -45,6 +45,7 @@ LAYERS = [
     "cvxnn.path",
     "cvxnn.estimators._monitor",
     "cvxnn.estimators._rows",
+    "cvxnn.estimators._reports",
     "cvxnn.estimators._base",
     "cvxnn.estimators.classifier",
     "cvxnn.estimators.regressor",

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 USE = "import sys, cvxnn; cvxnn.ConvexReLUClassifier\n"
-# Not pandas: scikit-learn itself imports it where it is installed.
-OPTIONAL = {"cvxpy", "datasets", "gguf", "matplotlib", "onnx", "rich", "torch", "transformers"}
+# Not pandas and rich: scikit-learn itself imports them where they are installed.
+OPTIONAL = {"cvxpy", "datasets", "gguf", "matplotlib", "onnx", "torch", "transformers"}
 
 
 def run(code: str) -> str:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn import strength
-from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, progress
-from cvxnn.estimators._rows import Rows, Scaling, merge, to_host
-from cvxnn.explanation import LocalLinear, NeuronReport, local_linear, neuron_report
+from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
+from cvxnn.estimators._reports import NetworkReports
+from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, to_host
 from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.operators import GatedOperator
@@ -51,10 +49,10 @@ _ADAPTIVE_ROUNDS = 10
 _RELU_PATTERNS = 64
 # Smallest automatic strength, as a part of its unit: data without noise ask for none at all.
 _LEAST_ALPHA = 1e-9
-# Factors of the automatic strength that data set apart may choose from.
-_VALIDATED_STRENGTHS = np.logspace(-2, 2, 9)
+# Factors of the automatic strength that data set apart may choose from; the first of equals wins.
+_VALIDATED_STRENGTHS = np.logspace(2, -2, 9)
 # Patterns on which the unit of the strength is measured where the program's are not known yet.
-_PILOT_PATTERNS = 64
+_PILOT_PATTERNS = 256
 
 
 class Choices(NamedTuple):
@@ -84,9 +82,7 @@ class HeldOut(NamedTuple):
     weight: NDArray[np.floating]
 
 
-class ConvexReLUBase(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
-):
+class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
     # name -> (number type, smallest value, whether the smallest is allowed)
@@ -106,7 +102,6 @@ class ConvexReLUBase(
     # name -> the value that is no number but means something
     _words: ClassVar[dict[str, Any]] = {"alpha": "auto", "n_patterns": "auto", "skip": None}
 
-    _doc_link_module: ClassVar[str] = "cvxnn"
     _y_options: ClassVar[dict[str, Any]] = {}
 
     # Parameters of some estimators only.
@@ -174,6 +169,45 @@ class ConvexReLUBase(
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
         return validate_data(self, to_host(X), to_host(y), **options)
 
+    def _scale(
+        self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: Loss
+    ) -> Scaled:
+        """Rows in the units of the program; targets only where the loss is one of distance."""
+        return scale(
+            X,
+            y,
+            weight,
+            standardize=self.standardize,
+            fit_intercept=self.fit_intercept,
+            keep_targets=not isinstance(loss, SquaredLoss | HuberLoss),
+        )
+
+    def _draw(
+        self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
+    ) -> ActivationPatterns:
+        """The patterns, where they need no training; else some to look at the data with."""
+        _, source, n_patterns = self._choose(*inputs.shape)
+        if source == "gaussian" or source == "data":
+            return draw_patterns(inputs, targets, n_patterns, source, rng)
+        return draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
+
+    def _network(
+        self,
+        weights: NDArray[np.floating],
+        patterns: ActivationPatterns,
+        *,
+        scaling: Scaling,
+    ) -> TwoLayerNetwork:
+        """The network of raw features that weights over patterns stand for."""
+        network = recover(
+            weights,
+            bias=self.fit_intercept,
+            tol=1e-6,
+            gates=patterns.gates if self.formulation == "gated" else None,
+            skip=self.skip is not None,
+        )
+        return fold_scaling(network, *scaling)
+
     def _fit_network(
         self,
         X: Rows,
@@ -191,29 +225,18 @@ class ConvexReLUBase(
         program's own units, replaces the parameter and asks for a fit from scratch.
         """
         rng = check_random_state(self.random_state)
-        scaling = Scaling.of(
-            X, y, sample_weight, standardize=self.standardize, fit_intercept=self.fit_intercept
-        )
-        inputs = scaling.inputs(X, bias=self.fit_intercept)
-        if not isinstance(loss, SquaredLoss | HuberLoss):
-            scaling = scaling._replace(
-                y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
-            )
-        targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
-        equal = bool(np.all(sample_weight == sample_weight[0]))
-        weight = None if equal else sample_weight
+        inputs, targets, weight, scaling = self._scale(X, y, sample_weight, loss)
         penalty, source, n_patterns = self._choose(*inputs.shape)
         patterns: ActivationPatterns | PatternChoice
         patterns = "local" if source == "adaptive" else source
         start: Result | None = None
         if self.warm_start and alpha is None and hasattr(self, "_warm"):
             patterns, start = self._warm_patterns(inputs, targets) or (patterns, None)
-        if isinstance(patterns, str) and patterns != "local":
-            patterns = draw_patterns(inputs, targets, n_patterns, patterns, rng)
         # The unit of the strength, and perhaps the strength, from a sample of the rows.
         known = patterns
         if isinstance(known, str):
-            known = draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
+            known = self._draw(inputs, targets, rng)
+            patterns = patterns if patterns == "local" else known
         operator = GatedOperator(inputs, known.mask)
         pilot = strength.sample_rows(
             ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated"), rng
@@ -240,19 +263,9 @@ class ConvexReLUBase(
             # Nothing to stop: data set apart choose the strength.
             strengths = alpha * _VALIDATED_STRENGTHS
 
-        def network_of(weights: NDArray[np.floating], used: ActivationPatterns) -> TwoLayerNetwork:
-            network = recover(
-                weights,
-                bias=self.fit_intercept,
-                tol=1e-6,
-                gates=used.gates if self.formulation == "gated" else None,
-                skip=self.skip is not None,
-            )
-            return fold_scaling(network, *scaling)
-
         def look(row: dict[str, float], found: Callable[[], Any]) -> bool:
             assert watch is not None
-            return watch(row, lambda: network_of(*found()))
+            return watch(row, lambda: self._network(*found(), scaling=scaling))
 
         # The direct solution has one measurement: what counts is scored below.
         watch = monitor._replace(early=None) if monitor is not None and direct else monitor
@@ -278,7 +291,7 @@ class ConvexReLUBase(
                 callback=look if watch else None,
             )
             self._require_finite(training.result)
-            network = network_of(training.result.weights, training.patterns)
+            network = self._network(training.result.weights, training.patterns, scaling=scaling)
             fit = Fit(network, training, scaling, float(alpha), alpha_max, None)
             # Networks of an iterative solution have been scored while it ran.
             if early is None or not direct or early.is_best(network):
@@ -286,7 +299,7 @@ class ConvexReLUBase(
         assert best is not None
         if early is not None and early.best is not None:
             best = best._replace(network=early.best)
-        if direct and spectrum is not None and not self.skip:
+        if direct and spectrum is not None and self.skip is None:
             best = best._replace(held_out=_leave_one_out(pilot, spectrum, len(y), best))
         return best
 
@@ -370,36 +383,6 @@ class ConvexReLUBase(
             # Without the status: pickles that run no code know no enumerations of ours.
             self._warm = (training.patterns.gates, result._replace(status=None))  # type: ignore
 
-    def _begin_fit(self, X: Any, y: Any, weight: Any) -> Callable[[], Any]:
-        """Tell scikit-learn's callbacks that a fit begins; what tells them that it has ended."""
-        context = self._init_callback_context(max_subtasks=None)
-        task = self._task(X, y, weight)
-        context.call_on_fit_task_begin(**task)
-        return lambda: context.call_on_fit_task_end(**task, reconstruction_attributes={})
-
-    def _task(self, X: Any, y: Any, weight: Any) -> dict[str, Any]:
-        """What scikit-learn's callbacks are told of a task."""
-        metadata = {} if weight is None else {"sample_weight": weight}
-        return {"estimator": self, "X": X, "y": y, "metadata": metadata}
-
-    def _hook(
-        self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
-    ) -> Callable[[Snapshot], bool] | None:
-        """What calls scikit-learn's callbacks after each measurement; None where there are none."""
-        context = self._callback_fit_ctx
-        if not context._callbacks:
-            return None
-        task = self._task(X, y, weight)
-
-        def hook(snapshot: Snapshot) -> bool:
-            measurement = context.subcontext(task_name="measurement")
-            measurement.call_on_fit_task_begin(**task)
-            return measurement.call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: attributes(snapshot())
-            )
-
-        return hook
-
     def _require_finite(self, result: Result, *, phase: str = "") -> None:
         if not np.isfinite(result.objective):
             raise FloatingPointError(
@@ -423,53 +406,6 @@ class ConvexReLUBase(
     def _network_input(self, X: Any) -> Rows:
         check_is_fitted(self)
         return self._validate(X, reset=False)
-
-    def transform(self, X: Any) -> NDArray[np.floating]:
-        """Hidden activations, shape (n_samples, n_neurons): features for another estimator."""
-        rows = self._network_input(X)
-        return self.network_.hidden(rows)
-
-    def explain(self, X: Any) -> LocalLinear:
-        """The linear model that the network is around each row, exactly.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_samples, n_features)
-
-        Returns
-        -------
-        cvxnn.explanation.LocalLinear
-            ``weights``, ``intercept``, the ``active`` neurons, and the ``radius`` within which
-            this holds.
-        """
-        return local_linear(self.network_, self._network_input(X))
-
-    def neuron_report(self, X: Any) -> NeuronReport:
-        """What each neuron adds on these rows, the largest first; ``print`` it.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_samples, n_features)
-
-        Returns
-        -------
-        cvxnn.explanation.NeuronReport
-        """
-        rows = self._network_input(X)
-        return neuron_report(self.network_, rows, getattr(self, "feature_names_in_", None))
-
-    @property
-    def _doc_link_template(self) -> str:
-        """Page of the class on the documentation site that the package's metadata name."""
-        try:
-            links = metadata("cvxnn").get_all("Project-URL") or []
-        except PackageNotFoundError:
-            links = []
-        for link in links:
-            name, _, url = link.partition(", ")
-            if name.lower() == "documentation":
-                return url.rstrip("/") + "/generated/cvxnn.{estimator_name}.html"
-        return ""
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether ``fit`` has come to its end."""

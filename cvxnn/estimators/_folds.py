@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn import local_search, patterns, strength
-from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, _PILOT_PATTERNS, ConvexReLUBase
+from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, ConvexReLUBase
 from cvxnn.estimators._rows import Rows, Scaling
-from cvxnn.losses import HuberLoss, Loss, SquaredLoss
-from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
+from cvxnn.losses import Loss
+from cvxnn.network import TwoLayerNetwork
 from cvxnn.operators import GatedOperator
 from cvxnn.path import regularization_path
 from cvxnn.patterns import ActivationPatterns
@@ -22,7 +22,7 @@ from cvxnn.problem import ConvexProgram, with_skip
 from cvxnn.solvers._loop import Result
 from cvxnn.solvers.ridge import Ridge
 from cvxnn.solvers.ridge_path import RidgePath, takes_path
-from cvxnn.training import draw_patterns, train
+from cvxnn.training import train
 
 Floats = NDArray[np.floating]
 
@@ -59,29 +59,11 @@ class Fold(NamedTuple):
     def of(cls, estimator: ConvexReLUBase, X: Rows, y: Floats, weight: Floats, loss: Loss) -> Fold:
         """Scale distinct rows and draw patterns, as the single fit does."""
         rng = check_random_state(estimator.random_state)
-        bias = estimator.fit_intercept
-        scaling = Scaling.of(X, y, weight, standardize=estimator.standardize, fit_intercept=bias)
-        inputs = scaling.inputs(X, bias=bias)
-        if not isinstance(loss, SquaredLoss | HuberLoss):
-            scaling = scaling._replace(
-                y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
-            )
-        targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
-        penalty, source, n_patterns = estimator._choose(*inputs.shape)
-        if source == "gaussian" or source == "data":
-            found = draw_patterns(inputs, targets, n_patterns, source, rng)
-        else:
-            found = draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
-        equal = bool(np.all(weight == weight[0]))
-        program = ConvexProgram(
-            GatedOperator(inputs, found.mask),
-            targets,
-            0.0,
-            loss,
-            penalty,
-            None if equal else weight,
-            "gated",
-        )
+        inputs, targets, shared, scaling = estimator._scale(X, y, weight, loss)
+        found = estimator._draw(inputs, targets, rng)
+        penalty = estimator._choose(*inputs.shape).penalty
+        operator = GatedOperator(inputs, found.mask)
+        program = ConvexProgram(operator, targets, 0.0, loss, penalty, shared, "gated")
         return cls(estimator, program, found, scaling, rng)
 
     @property
@@ -132,17 +114,8 @@ class Fold(NamedTuple):
             solver=estimator.solver,
             max_iter=estimator.max_iter,
         ).results
-        networks = [
-            recover(
-                result.weights,
-                bias=estimator.fit_intercept,
-                tol=1e-6,
-                gates=used.gates if estimator.formulation == "gated" else None,
-                skip=estimator.skip is not None,
-            )
-            for result in results
-        ]
-        return [fold_scaling(network, *self.scaling) for network in networks], results
+        networks = [estimator._network(r.weights, used, scaling=self.scaling) for r in results]
+        return networks, results
 
     def _trained(self, alpha: float, n_patterns: int, *, adaptive: bool) -> ActivationPatterns:
         """Patterns found by training at one strength."""

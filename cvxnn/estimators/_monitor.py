@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.callback import CallbackSupportMixin
 
 from cvxnn.network import TwoLayerNetwork
 
@@ -74,6 +75,40 @@ class Monitor(NamedTuple):
         if self.hook is not None:
             stop |= self.hook(snapshot)
         return stop
+
+
+class Watched(CallbackSupportMixin):
+    """An estimator that tells scikit-learn's callbacks how its fit goes."""
+
+    def _begin_fit(self, X: Any, y: Any, weight: Any) -> Callable[[], Any]:
+        """Tell scikit-learn's callbacks that a fit begins; what tells them that it has ended."""
+        context = self._init_callback_context(max_subtasks=None)
+        task = self._task(X, y, weight)
+        context.call_on_fit_task_begin(**task)
+        return lambda: context.call_on_fit_task_end(**task, reconstruction_attributes={})
+
+    def _task(self, X: Any, y: Any, weight: Any) -> dict[str, Any]:
+        """What scikit-learn's callbacks are told of a task."""
+        metadata = {} if weight is None else {"sample_weight": weight}
+        return {"estimator": self, "X": X, "y": y, "metadata": metadata}
+
+    def _hook(
+        self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
+    ) -> Callable[[Snapshot], bool] | None:
+        """What calls scikit-learn's callbacks after each measurement; None where there are none."""
+        context = self._callback_fit_ctx
+        if not context._callbacks:
+            return None
+        task = self._task(X, y, weight)
+
+        def hook(snapshot: Snapshot) -> bool:
+            measurement = context.subcontext(task_name="measurement")
+            measurement.call_on_fit_task_begin(**task)
+            return measurement.call_on_fit_task_end(
+                **task, reconstruction_attributes=lambda: attributes(snapshot())
+            )
+
+        return hook
 
 
 @contextmanager

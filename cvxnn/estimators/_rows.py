@@ -190,3 +190,33 @@ def _mean_and_scale(
     # Rounding alone leaves a spread of about eps times the mean on constant columns.
     constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
     return mean, np.where(constant, 1, scale).astype(dtype)
+
+
+class Scaled(NamedTuple):
+    """Rows in the units of the program; ``weight`` is None where all are equal."""
+
+    inputs: Rows
+    targets: NDArray[np.floating]
+    weight: NDArray[np.floating] | None
+    scaling: Scaling
+
+
+def scale(
+    X: Rows,
+    y: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    *,
+    standardize: bool,
+    fit_intercept: bool,
+    keep_targets: bool,
+) -> Scaled:
+    """Scale distinct rows; targets too, unless they are classes (``keep_targets``)."""
+    scaling = Scaling.of(X, y, weight, standardize=standardize, fit_intercept=fit_intercept)
+    inputs = scaling.inputs(X, bias=fit_intercept)
+    if keep_targets:
+        scaling = scaling._replace(
+            y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
+        )
+    targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
+    equal = bool(np.all(weight == weight[0]))
+    return Scaled(inputs, targets, None if equal else weight, scaling)

@@ -201,7 +201,8 @@ class ConvexReLUClassifierCV(_CrossValidated, ConvexReLUClassifier):
         As in scikit-learn; accuracy by default. The scorer is given an estimator that knows the
         held-out rows only. For probabilities, a strength has one temperature, found from the
         held-out rows of all folds.
-    formulation, penalty, patterns, n_patterns, loss, class_weight, skip, fit_intercept, \
+    formulation, penalty, patterns, n_patterns, loss, class_weight, skip, fit_intercept
+        As in ``ConvexReLUClassifier``.
     standardize, calibration_folds, tol, max_iter, solver, random_state, verbose
         As in ``ConvexReLUClassifier``. Patterns that depend on the strength (``"local"``,
         ``"adaptive"``) are found once for each fold, at the geometric middle of the grid.
@@ -373,7 +374,8 @@ class ConvexReLURegressorCV(_CrossValidated, ConvexReLURegressor):
         As in ``ConvexReLUClassifierCV``; an integer ``cv`` makes consecutive folds.
     scoring : str or callable, optional
         As in scikit-learn; the coefficient of determination by default.
-    formulation, penalty, patterns, n_patterns, loss, delta, skip, fit_intercept, standardize, \
+    formulation, penalty, patterns, n_patterns, loss, delta, skip, fit_intercept, standardize
+        As in ``ConvexReLURegressor``.
     tol, max_iter, solver, random_state, verbose
         As in ``ConvexReLURegressor``. Patterns that depend on the strength (``"local"``,
         ``"adaptive"``) are found once for each fold, at the geometric middle of the grid.

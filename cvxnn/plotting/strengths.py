@@ -113,7 +113,10 @@ class RegularizationPathDisplay:
                 f"{type(estimator).__name__} has no alphas_ and cv_scores_; expected an estimator "
                 "that chooses alpha by cross-validation."
             )
-        scores, chosen = estimator.cv_scores_, float(estimator.alpha_)
+        scores, chosen = (
+            estimator.cv_scores_,
+            float(getattr(estimator, "best_alpha_", estimator.alpha_)),
+        )
         return cls(estimator.alphas_, scores=scores, chosen=chosen).plot(kind="score", ax=ax)
 
     def plot(

@@ -126,10 +126,11 @@ class RidgeData:
                 K[: rows.start, rows] = K[rows, : rows.start].T
         return K
 
-    def solve(self, alpha: float, *, coarse: bool) -> tuple[Floats, Floats]:
+    def solve(self, alpha: float, *, coarse: bool, max_dense: int) -> tuple[Floats, Floats]:
         """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices."""
         dual, primal = direct_flops(self.n_rows, self.X.shape[1], self.columns.shape[1])
-        if dual * (0.5 if coarse else 1) <= primal:  # float32 is twice as fast
+        cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
+        if self.n_weights > max_dense or (cheaper and self.n_rows <= max_dense):
             return self._solve_dual(alpha, np.float32 if coarse else np.float64)
         gram, right = self.gram()
         blocks = self.blocks(shifted_inverse(gram, alpha, overwrite=True)(right))

@@ -162,7 +162,7 @@ class Ridge:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
         data, alpha = state.data, float(problem.alpha)
         if state.precondition is None:
-            u, image = data.solve(alpha, coarse=self.tol >= COARSE)
+            u, image = data.solve(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
             return state._replace(u=u, image=image)
         remainder = data.targets - alpha * state.u - state.image
         z = state.precondition(remainder)

@@ -23,9 +23,7 @@ found = {}
 for ax, noise in zip(axes, (1.0, 5.0), strict=True):
     X, y = make_friedman1(400, 10, noise=noise, random_state=0)
     model = ConvexReLURegressorCV(random_state=0).fit(X, y)
-    RegularizationPathDisplay(
-        model.alphas_, scores=model.cv_scores_, chosen=model.best_alpha_
-    ).plot(ax=ax)
+    RegularizationPathDisplay.from_estimator(model, ax=ax)
     ax.set(title=f"noise of standard deviation {noise:g}", xlabel="alpha / alpha_max")
     found[noise] = model
 axes[0].set_ylim(0, 1)

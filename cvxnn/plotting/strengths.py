@@ -104,7 +104,8 @@ class RegularizationPathDisplay:
         Parameters
         ----------
         estimator : fitted estimator
-            With ``alphas_`` (n_alphas,), ``cv_scores_`` (n_folds, n_alphas) and ``alpha_``.
+            With ``alphas_`` (n_alphas,), ``cv_scores_`` (n_folds, n_alphas), and the chosen
+            strength in their units, ``best_alpha_`` or ``alpha_``.
         ax : matplotlib Axes, optional
         """
         if not hasattr(estimator, "alphas_") or not hasattr(estimator, "cv_scores_"):
@@ -113,11 +114,8 @@ class RegularizationPathDisplay:
                 f"{type(estimator).__name__} has no alphas_ and cv_scores_; expected an estimator "
                 "that chooses alpha by cross-validation."
             )
-        scores, chosen = (
-            estimator.cv_scores_,
-            float(getattr(estimator, "best_alpha_", estimator.alpha_)),
-        )
-        return cls(estimator.alphas_, scores=scores, chosen=chosen).plot(kind="score", ax=ax)
+        chosen = float(getattr(estimator, "best_alpha_", estimator.alpha_))
+        return cls(estimator.alphas_, scores=estimator.cv_scores_, chosen=chosen).plot(kind="score", ax=ax)
 
     def plot(
         self,

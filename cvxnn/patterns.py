@@ -190,32 +190,33 @@ def sample(
     image, patch = _check_shapes(image_shape, patch_shape, d) if source == "patch" else ((), ())
     rng = check_random_state(random_state)
 
-    def draw() -> NDArray[np.floating]:
+    def draw(count: int) -> NDArray[np.floating]:
         if source == "data":
-            left, right = (features[rows] for rows in _pairs(n, n_patterns, labels, rng))
+            left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
             gates, through = left - right, (left + right) / 2
         else:
             if source == "gaussian":
-                gates = rng.standard_normal((n_patterns, d))
+                gates = rng.standard_normal((count, d))
             elif source == "sparse":
-                gates = _sparse(n_patterns, d, n_active, rng)
+                gates = _sparse(count, d, n_active, rng)
             else:
-                gates = _patches(n_patterns, image, patch, rng)
+                gates = _patches(count, image, patch, rng)
             gates = gates.astype(X.dtype, copy=False)
             if len(constants):
-                through = features[rng.randint(n, size=n_patterns)]
+                through = features[rng.randint(n, size=count)]
         if not len(constants):
             return gates
         offsets = -np.einsum("ij,ij->i", gates, through)[:, None]
         return np.concatenate([gates, offsets / (len(constants) * constants)], axis=1)
 
-    gates = np.empty((0, X.shape[1] + bias), X.dtype)
-    for _ in range(_MAX_DRAWS_PER_PATTERN):
-        fresh = draw()
-        found = from_gates(X, np.concatenate([gates, fresh]), bias=bias)
+    fresh = draw(n_patterns)
+    found = from_gates(X, fresh, bias=bias)
+    for _ in range(_MAX_DRAWS_PER_PATTERN - 1):
         if len(found) >= n_patterns:
             break
-        gates = found.gates
+        # Some of those may be known or closed again.
+        fresh = draw(min(2 * (n_patterns - len(found)) + 8, n_patterns))
+        found = found.union(from_gates(X, fresh, bias=bias))
     if not len(found):  # Every gate was closed everywhere, so its opposite is open everywhere.
         found = from_gates(X, -fresh, bias=bias)
     return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
@@ -337,7 +338,8 @@ def _check_shapes(
 
 def _first_of_each(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Positions at which each distinct column appears first, in order."""
-    # Packed columns compare as short byte strings, eight rows to a byte.
-    keys = np.ascontiguousarray(np.packbits(mask, axis=0).T)
+    # Packed columns compare as short byte strings, eight rows to a byte; copied first, since
+    # packing is slow across the rows of an array.
+    keys = np.packbits(np.ascontiguousarray(mask.T), axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     return np.sort(first)

@@ -25,7 +25,7 @@ from cvxnn.problem import ConvexProgram
 from cvxnn.solvers.ridge import kernel
 
 # Rows that are looked at, and strengths that are tried.
-MOST_ROWS = 1024
+MOST_ROWS = 512
 _N_ALPHAS = 31
 # Chosen by the study of tables; see "How the defaults were chosen" in the user guide.
 _PART_OF_NOISE = 0.2

@@ -472,9 +472,9 @@ def _leave_one_out(
 def _gated_patterns(n: int, d: int) -> int:
     """Patterns of the gated form: many, since only accuracy limits them where rows are few.
 
-    A kernel of ``n`` rows takes ``n**2 P`` flops. Beyond the rows of which ``Ridge`` keeps a
-    kernel, an output has about 4,096 weights.
+    A kernel of ``n`` rows takes ``n**2 P`` flops. Few features have few patterns worth having.
+    Beyond the rows of which ``Ridge`` keeps a kernel, an output has about 4,096 weights.
     """
-    if n <= Ridge.max_kernel:
-        return 1024 if n <= Ridge.max_dense else 512
-    return int(np.clip(4096 // d, 32, 512))
+    if n > Ridge.max_kernel:
+        return int(np.clip(4096 // d, 32, 512))
+    return int(np.clip(128 * d, 256, 1024 if n <= Ridge.max_dense else 512))

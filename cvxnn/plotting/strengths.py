@@ -115,7 +115,8 @@ class RegularizationPathDisplay:
                 "that chooses alpha by cross-validation."
             )
         chosen = float(getattr(estimator, "best_alpha_", estimator.alpha_))
-        return cls(estimator.alphas_, scores=estimator.cv_scores_, chosen=chosen).plot(kind="score", ax=ax)
+        display = cls(estimator.alphas_, scores=estimator.cv_scores_, chosen=chosen)
+        return display.plot(kind="score", ax=ax)
 
     def plot(
         self,

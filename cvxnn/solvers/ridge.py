@@ -35,6 +35,13 @@ from cvxnn.solvers._loop import Measurement, Result, Start
 Floats = NDArray[np.floating]
 
 
+# From this gap on, and for more flops than these, iterations beat a factorisation.
+_COARSE_GAP = 1e-3
+_WORTH_ITERATING = 3e10
+# Part of the rows whose kernel columns are worth their price.
+_SAMPLED = 8
+
+
 class RidgeState(NamedTuple):
     """Dual unknowns of all outputs, and what conjugate gradient carries."""
 
@@ -65,7 +72,8 @@ class Ridge:
     Parameters
     ----------
     tol : float, default=1e-6
-        Relative duality gap to reach; the direct solution passes it at once.
+        Relative duality gap to reach; the direct solution passes it at once. From 1e-3 on,
+        larger problems (about 3,000 rows) are solved by conjugate gradient instead.
     max_iter : int, default=200
         Most iterations of conjugate gradient, where it is needed.
     max_dense : int, default=6000
@@ -75,7 +83,7 @@ class Ridge:
         Rows up to which conjugate gradient keeps the kernel, in float32 unless ``tol`` is below
         1e-4: 2.1 GB for so many.
     rank : int, default=1000
-        Rows whose kernel columns precondition conjugate gradient.
+        Rows whose kernel columns precondition conjugate gradient; at most one in eight.
     check_every : int, default=2
         Iterations of conjugate gradient between two certificates.
 
@@ -123,7 +131,11 @@ class Ridge:
 
     def _is_direct(self, problem: ConvexProgram) -> bool:
         n, d = problem.operator.X.shape
-        return min(n, d * problem.operator.n_patterns) <= self.max_dense
+        m = d * problem.operator.n_patterns
+        if min(n, m) > self.max_dense:
+            return False
+        # A coarse tolerance takes a few iterations, each far cheaper than a factorisation.
+        return self.tol < _COARSE_GAP or min(direct_flops(n, d, m // d)) <= _WORTH_ITERATING
 
     # What the loop calls ------------------------------------------------------------------
 
@@ -136,7 +148,9 @@ class Ridge:
         precondition, stored = None, None
         if not self._is_direct(problem):
             dtype = np.float32 if self.tol >= COARSE else np.float64
-            precondition = Nystrom.of(data, self.rank, dtype).shifted(alpha)
+            precondition = Nystrom.of(data, min(self.rank, len(u) // _SAMPLED + 1), dtype).shifted(
+                alpha
+            )
             if data.n_rows <= self.max_kernel:
                 stored = data.kernel(dtype=dtype)
         state = RidgeState(

@@ -29,7 +29,7 @@ MOST_ROWS = 512
 _N_ALPHAS = 31
 # Chosen by the study of tables; see "How the defaults were chosen" in the user guide.
 _PART_OF_NOISE = 0.2
-_N_DRAWS = 8
+_N_DRAWS = 32
 
 
 class Spectrum(NamedTuple):

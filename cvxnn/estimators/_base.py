@@ -186,10 +186,12 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
     ) -> ActivationPatterns:
         """The patterns, where they need no training; else some to look at the data with."""
-        _, source, n_patterns = self._choose(*inputs.shape)
+        penalty, source, n_patterns = self._choose(*inputs.shape)
         if source == "gaussian" or source == "data":
             return draw_patterns(inputs, targets, n_patterns, source, rng)
-        return draw_patterns(inputs, targets, _PILOT_PATTERNS, "gaussian", rng)
+        if not isinstance(penalty, SquaredL2):  # whose unit grows with the number of patterns
+            n_patterns = _PILOT_PATTERNS
+        return draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
 
     def _network(
         self,

@@ -70,8 +70,8 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     n_patterns : int or "auto", default="auto"
         Activation patterns, at least 1. In the gated form each is a neuron of each output; in the
         ReLU form each allows two, of which the penalty keeps few. ``"auto"``: 64 for the ReLU form;
-        for the gated form ``2e11 / n_samples**2`` between 256 and 1024, which is 1024 up to 14,000
-        rows; beyond 23,000 rows ``4096 // n_features`` between 32 and 512.
+        for the gated form ``128 * n_features`` between 256 and 1024, beyond 6,000 rows 512; beyond
+        23,000 rows ``4096 // n_features`` between 32 and 512.
     loss : {"squared", "logistic", "multinomial"}, default="squared"
         ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
         classes together, which no interior-point method is there for: it converges slowly at
@@ -124,8 +124,8 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         Strength of the penalty in the objective above.
     alpha_max_ : float
         Its unit. For norms the strength from which on all weights vanish, for ``"l2"`` the largest
-        curvature of the mean loss; measured on at most 1024 rows, and where the patterns are not
-        known before on 64 Gaussian ones.
+        curvature of the mean loss; measured on at most 512 rows, and where the patterns are not
+        known before on 256 Gaussian ones.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the
         given patterns, and their difference over the objective. In the ReLU form it may be

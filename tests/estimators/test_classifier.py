@@ -138,7 +138,7 @@ def test_dtype_follows_the_data(dtype):
 def test_single_precision_agrees_with_double(fitted):
     model, X, y = fitted
     single = make().fit(X.astype(np.float32), y)
-    assert single.objective_ == pytest.approx(model.objective_, rel=2e-2)
+    assert single.objective_ == pytest.approx(model.objective_, rel=5e-2)
     assert np.mean(single.predict(X.astype(np.float32)) == model.predict(X)) >= 0.95
 
 

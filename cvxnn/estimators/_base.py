@@ -17,6 +17,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn import strength
+from cvxnn._namespace import is_sparse
 from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
 from cvxnn.estimators._reports import NetworkReports
 from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, to_host
@@ -166,6 +167,12 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Rows on the host, in the estimator's dtype."""
         accepted = "csr" if self._takes_sparse() else False
+        if not accepted and is_sparse(X):
+            raise TypeError(
+                "Sparse data was passed for X, but dense data is required: only the direct "
+                "solution (formulation='gated', penalty='l2', patterns='gaussian', "
+                "loss='squared') works on sparse rows. Use it, or X.toarray()."
+            )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
         return validate_data(self, to_host(X), to_host(y), **options)
 

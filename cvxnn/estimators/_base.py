@@ -6,26 +6,26 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn import strength
 from cvxnn._namespace import is_sparse
+from cvxnn.estimators._defaults import Choices, PatternsParameter, PenaltyParameter, choose
 from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
 from cvxnn.estimators._reports import NetworkReports
-from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, to_host
+from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split, to_host
 from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.operators import GatedOperator
 from cvxnn.patterns import ActivationPatterns
-from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from cvxnn.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.problem import ConvexProgram, Form
 from cvxnn.solvers._loop import Result, Status
 from cvxnn.solvers.cronos import Cronos
@@ -36,32 +36,14 @@ from cvxnn.training import PatternChoice, Training, draw_patterns, train
 
 FLOATS = (np.float64, np.float32)
 
-PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
-PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
-_PENALTIES: dict[str, type[Penalty]] = {
-    "neuron": NeuronGroupLasso,
-    "feature": FeatureGroupLasso,
-    "l1": L1,
-    "l2": SquaredL2,
-}
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 _ADAPTIVE_ROUNDS = 10
-# n_patterns="auto" of the ReLU form, where they are neurons.
-_RELU_PATTERNS = 64
 # Smallest automatic strength, as a part of its unit: data without noise ask for none at all.
 _LEAST_ALPHA = 1e-9
 # Factors of the automatic strength that data set apart may choose from; the first of equals wins.
 _VALIDATED_STRENGTHS = np.logspace(2, -2, 9)
 # Patterns on which the unit of the strength is measured where the program's are not known yet.
 _PILOT_PATTERNS = 256
-
-
-class Choices(NamedTuple):
-    """What the "auto" parameters come to."""
-
-    penalty: Penalty
-    patterns: Literal["local", "adaptive", "gaussian", "data"]
-    n_patterns: int
 
 
 class Fit(NamedTuple):
@@ -143,15 +125,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
 
     def _choose(self, n: int = 1, d: int = 1) -> Choices:
         """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
-        gated = self.formulation == "gated"
-        penalty = self.penalty if self.penalty != "auto" else ("l2" if gated else "neuron")
-        patterns: Any = self.patterns
-        if patterns == "auto":
-            patterns = "gaussian" if gated else "local"
-        n_patterns = self.n_patterns
-        if n_patterns == "auto":
-            n_patterns = _gated_patterns(n, d) if gated else _RELU_PATTERNS
-        return Choices(_PENALTIES[penalty](), patterns, int(n_patterns))
+        return choose(self.formulation, self.penalty, self.patterns, self.n_patterns, n, d)
 
     def _takes_sparse(self) -> bool:
         """Whether the parameters lead to the direct solution, which needs products only."""
@@ -332,7 +306,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         X, y, weight = merge(X, y, weight)
         if self.early_stopping and validation is None:
             rng = check_random_state(self.random_state)
-            kept, apart = _split(
+            kept, apart = split(
                 len(y), self.validation_fraction, None if labels is None else labels(y), rng
             )
             validation = X[apart], y[apart]
@@ -439,34 +413,6 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
-    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
-    present = np.unique(codes)
-    if len(present) < 2:
-        raise ValueError(
-            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
-            f"one class: {classes.tolist()[present[0]]!r}."
-        )
-
-
-def _split(
-    n: int, fraction: float, labels: NDArray[Any] | None, rng: np.random.RandomState
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to fit and rows to set apart."""
-    if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
-        labels = None
-    try:
-        kept, apart = train_test_split(
-            np.arange(n), test_size=fraction, stratify=labels, random_state=rng
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"early_stopping cannot set {fraction:g} of {n} distinct rows apart ({error}); pass "
-            "X_val and y_val, or set early_stopping=False."
-        ) from error
-    return np.sort(kept), np.sort(apart)
-
-
 def _leave_one_out(
     pilot: ConvexProgram, spectrum: strength.Spectrum, n_samples: int, fit: Fit
 ) -> HeldOut:
@@ -476,14 +422,3 @@ def _leave_one_out(
     scale, mean = fit.scaling.y_scale, fit.scaling.y_mean
     share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
     return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)
-
-
-def _gated_patterns(n: int, d: int) -> int:
-    """Patterns of the gated form: many, since only accuracy limits them where rows are few.
-
-    A kernel of ``n`` rows takes ``n**2 P`` flops. Few features have few patterns worth having.
-    Beyond the rows of which ``Ridge`` keeps a kernel, an output has about 4,096 weights.
-    """
-    if n > Ridge.max_kernel:
-        return int(np.clip(4096 // d, 32, 512))
-    return int(np.clip(128 * d, 256, 1024 if n <= Ridge.max_dense else 512))

@@ -19,9 +19,7 @@ class NetworkReports(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     _doc_link_module: ClassVar[str] = "cvxnn"
 
     network_: TwoLayerNetwork
-
-    def _network_input(self, X: Any) -> Any:
-        raise NotImplementedError
+    _network_input: Any
 
     def transform(self, X: Any) -> NDArray[np.floating]:
         """Hidden activations, shape (n_samples, n_neurons): features for another estimator."""

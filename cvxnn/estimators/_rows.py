@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
 from cvxnn._namespace import is_sparse
@@ -220,3 +221,31 @@ def scale(
     targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
     equal = bool(np.all(weight == weight[0]))
     return Scaled(inputs, targets, None if equal else weight, scaling)
+
+
+def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
+    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
+    present = np.unique(codes)
+    if len(present) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
+            f"one class: {classes.tolist()[present[0]]!r}."
+        )
+
+
+def split(
+    n: int, fraction: float, labels: NDArray[Any] | None, rng: np.random.RandomState
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to fit and rows to set apart."""
+    if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
+        labels = None
+    try:
+        kept, apart = train_test_split(
+            np.arange(n), test_size=fraction, stratify=labels, random_state=rng
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping cannot set {fraction:g} of {n} distinct rows apart ({error}); pass "
+            "X_val and y_val, or set early_stopping=False."
+        ) from error
+    return np.sort(kept), np.sort(apart)

@@ -18,12 +18,10 @@ from cvxnn.estimators._base import (
     ConvexReLUBase,
     Fit,
     HeldOut,
-    PatternsParameter,
-    PenaltyParameter,
     all_or_nothing,
-    require_two_classes,
 )
-from cvxnn.estimators._rows import class_weights, weights_of
+from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
+from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
 from cvxnn.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.problem import Form

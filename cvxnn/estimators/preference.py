@@ -19,12 +19,11 @@ from sklearn.utils.validation import column_or_1d
 
 from cvxnn.estimators._base import (
     ConvexReLUBase,
-    PatternsParameter,
     all_or_nothing,
-    require_two_classes,
 )
+from cvxnn.estimators._defaults import PatternsParameter
 from cvxnn.estimators._monitor import Monitor, Snapshot, progress
-from cvxnn.estimators._rows import merge, weights_of
+from cvxnn.estimators._rows import merge, require_two_classes, weights_of
 from cvxnn.losses import SquaredLoss
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.patterns import add_bias

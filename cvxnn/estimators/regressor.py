@@ -14,10 +14,9 @@ from sklearn.utils import Tags
 
 from cvxnn.estimators._base import (
     ConvexReLUBase,
-    PatternsParameter,
-    PenaltyParameter,
     all_or_nothing,
 )
+from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import weights_of
 from cvxnn.losses import HuberLoss, SquaredLoss
 from cvxnn.problem import Form

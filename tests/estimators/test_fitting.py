@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.estimators._base import _gated_patterns
+from cvxnn.estimators._defaults import gated_patterns
 from cvxnn.solvers import Cronos, ProximalGradient
 
 # Both forms without compilation, since rows come in all numbers.
@@ -244,7 +244,7 @@ def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
     ],
 )
 def test_number_of_patterns_by_the_size_of_the_data(n, d, expected):
-    assert _gated_patterns(n, d) == expected
+    assert gated_patterns(n, d) == expected
 
 
 def test_automatic_number_of_patterns():

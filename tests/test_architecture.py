@@ -90,6 +90,7 @@ LAYERS = [
     "cvxnn.preference.pareto",
     "cvxnn.preference.descent",
     "cvxnn.preference.joint",
+    "cvxnn.preference.coala",
     "cvxnn.preference",
     "cvxnn.llm.costs.memory",
     "cvxnn.llm.costs.meter",

@@ -16,7 +16,8 @@ library, and are differentiable in the last two. `OBJECTIVES` lists them.
 Equation (8), with ``log pi`` of both responses, is not convex and is not equation (9): the proof in
 the paper replaces :math:`\pi(y_l|x)` by :math:`1 - \pi(y_w|x)`. The paper's objective is therefore
 ``"pointwise"``; ``"pairwise"`` is what equations (6) and (7) say when read literally.
-`coala_pointwise` and `coala_pairwise` are the losses of a row, `CoalaObjective` the problem.
+`coala_pointwise` and `coala_pairwise` are the losses of a row; the problem is in
+`cvxnn.preference.coala`.
 """
 
 from __future__ import annotations
@@ -28,89 +29,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
-from jax import Array
-
 from cvxnn._namespace import namespace
 
 AnyArray: TypeAlias = Any
 """An array of NumPy, JAX or torch."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class CoalaObjective:
-    r"""Mean COALA loss plus a ridge, a smooth convex function of ``theta``.
-
-    .. math::
-
-        f(\theta) = \sum_k \omega_k \log\big(1 + e^{-\beta\, m_k^T \theta + \gamma}\big)
-            + \tfrac\mu2 \|\theta\|^2 , \qquad \sum_k \omega_k = 1 .
-
-    Attributes
-    ----------
-    margins : Array, shape (n, n_features)
-        Rows :math:`m_k`: ``y_k h_k`` (pointwise) or ``h_w - h_l`` (pairwise).
-    weights : Array, shape (n,)
-        Weights of the rows, summing to 1.
-    beta : float
-        Inverse temperature, above 0.
-    gamma : float
-        Offset: the margin that preferred responses should have, at least 0.
-    ridge : float
-        Strength :math:`\mu` of the ridge. With 0 and separable data no minimiser exists.
-    chosen, rejected : Array, shape (n_chosen, n_features), (n_rejected, n_features), optional
-        Hidden features whose rewards ``report`` follows; equal numbers are taken as pairs.
-    """
-
-    margins: Array
-    weights: Array
-    beta: Array | float
-    gamma: Array | float
-    ridge: Array | float
-    chosen: Array | None = None
-    rejected: Array | None = None
-
-    def value(self, theta: Array) -> Array:
-        """Objective."""
-        loss = jax.nn.softplus(self.gamma - self.beta * (self.margins @ theta))
-        return self.weights @ loss + self.ridge / 2 * jnp.vdot(theta, theta)
-
-    def gradient(self, theta: Array) -> Array:
-        """Gradient, the shape of ``theta``."""
-        slope = jax.nn.sigmoid(self.gamma - self.beta * (self.margins @ theta))
-        return -self.beta * (self.weights * slope) @ self.margins + self.ridge * theta
-
-    def smoothness(self) -> Array:
-        r"""Lipschitz constant :math:`\tfrac{\beta^2}4 \|\Omega^{1/2} M\|_2^2 + \mu`.
-
-        The spectral norm comes from the smaller Gram matrix.
-        """
-        rows = jnp.sqrt(self.weights)[:, None] * self.margins
-        n, d = rows.shape
-        gram = rows @ rows.T if n < d else rows.T @ rows
-        return self.beta**2 / 4 * jnp.linalg.norm(gram, 2) + self.ridge
-
-    def strong_convexity(self) -> Array:
-        """Modulus of strong convexity: the ridge."""
-        return jnp.asarray(self.ridge, self.margins.dtype)
-
-    def report(self, theta: Array) -> dict[str, Array]:
-        """Mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
-        if self.chosen is None or self.rejected is None:
-            return {}
-        won = self.beta * jax.nn.log_sigmoid(self.chosen @ theta)
-        lost = self.beta * jax.nn.log_sigmoid(self.rejected @ theta)
-        metrics = {
-            "rewards/chosen": won.mean(),
-            "rewards/rejected": lost.mean(),
-            "rewards/margins": won.mean() - lost.mean(),
-        }
-        if won.shape == lost.shape:
-            better = jnp.where(won > lost, 1.0, jnp.where(won == lost, 0.5, 0.0))
-            metrics["rewards/accuracies"] = better.mean()
-        return metrics
 
 
 def bradley_terry(

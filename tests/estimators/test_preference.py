@@ -148,6 +148,17 @@ def test_history_follows_the_rewards(fitted):
     assert "rewards/margins" not in head.history_
 
 
+@pytest.mark.parametrize("shift", [0.3, 3.0])  # pairs that overlap, and separable ones
+def test_margins_rise_at_every_iteration(shift):
+    rng = np.random.default_rng(0)
+    chosen, rejected = rng.standard_normal((2, 200, 12)) * np.geomspace(1, 0.05, 12)
+    head = COALAPreferenceHead(n_patterns=16, random_state=0)
+    head.fit_pairs(chosen + shift * np.eye(12)[0], rejected)
+    margins = head.phase2_history_["rewards/margins"]
+    assert margins[-1] > 1.2 * margins[0]
+    assert (np.diff(margins) > -1e-4 * margins[-1]).all()
+
+
 def test_fit_pairs_equals_fit_with_pair_id(fitted):
     head, chosen, _ = fitted
     X, y, ids = stacked()

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from cvxnn.operators import GatedOperator
-from cvxnn.preference.objectives import CoalaObjective
+from cvxnn.preference.coala import CoalaObjective
 from cvxnn.problem import ConvexProgram
 from cvxnn.solvers import AcceleratedGradient, Status, _loop, solve
 from cvxnn.solvers._loop import Start, precision
@@ -76,27 +76,81 @@ def trajectory(problem: CoalaObjective, solver: AcceleratedGradient, n_steps: in
     return np.asarray(run(problem, jnp.asarray(START)))
 
 
+PLAIN = {"restart": False, "precondition": False}
+
+
 @pytest.mark.parametrize(("ridge", "spread"), [(1e-1, 1.0), (1e-3, 1.0), (1e-4, 100.0)])
-def test_plain_method_meets_theorem_2_with_its_constant(ridge: float, spread: float) -> None:
+@pytest.mark.parametrize("friction", [2.0, 9.0])
+@pytest.mark.parametrize("precondition", [False, True])
+def test_rate_of_theorem_2_with_its_constant(
+    ridge: float, spread: float, friction: float, precondition: bool
+) -> None:
     problem = objective(ridge, spread)
     best = minimiser(problem)
-    error = trajectory(problem, AcceleratedGradient(restart=False), 1000) - float(
-        problem.value(jnp.asarray(best))
-    )
-    k = np.arange(1, 1001)
-    constant = 2 * float(problem.smoothness()) * ((START - best) ** 2).sum()
+    solver = AcceleratedGradient(restart=False, precondition=precondition, friction=friction)
+    error = trajectory(problem, solver, 1000) - float(problem.value(jnp.asarray(best)))
+    t = 1 + np.arange(1000) / friction
+    away = START - best
+    if precondition:
+        constant = away @ np.asarray(problem.curvature()) @ away / 2
+    else:
+        constant = float(problem.smoothness()) * away @ away / 2
     assert (error >= -1e-13).all()
-    assert (k**2 * error <= constant + k**2 * 1e-14).all()
+    assert (t**2 * error <= constant + t**2 * 1e-14).all()
+
+
+def test_preconditioned_iterates_are_the_plain_ones_in_other_variables() -> None:
+    problem = objective(ridge=1e-2, spread=30.0)
+    root = np.linalg.cholesky(np.asarray(problem.curvature()))
+
+    class Whitened:
+        def value(self, phi: jax.Array) -> jax.Array:
+            return problem.value(jnp.linalg.solve(root.T, phi))
+
+        gradient = jax.grad(value, argnums=1)
+
+    z = theta = root.T @ START
+    found = trajectory(problem, AcceleratedGradient(restart=False), 20)
+    for k in range(20):
+        new = z - np.asarray(Whitened().gradient(jnp.asarray(z)))
+        z = new + k / (k + 3) * (new - theta)
+        theta = new
+        assert found[k] == pytest.approx(float(Whitened().value(jnp.asarray(theta))), rel=1e-9)
+
+
+def test_preconditioner_saves_iterations() -> None:
+    problem = objective(ridge=1e-3, spread=30.0)
+    options = {"tol": 1e-9, "max_iter": 20_000, "check_every": 1}
+    plain = solve(problem, AcceleratedGradient(precondition=False, **options), start=START)
+    better = solve(problem, AcceleratedGradient(**options), start=START)
+    assert better.status is plain.status is Status.CONVERGED
+    assert better.n_iter < 0.3 * plain.n_iter
+
+
+def test_preconditioner_of_a_singular_curvature() -> None:
+    rng = np.random.default_rng(0)
+    margins = np.repeat(rng.standard_normal((N, 3)) + 0.2, 2, axis=1)  # each feature twice
+    margins[: N // 3] *= -1
+    problem = CoalaObjective(jnp.asarray(margins), jnp.full(N, 1 / N), 1.0, 0.5, ridge=0.0)
+    found = solve(problem, AcceleratedGradient(tol=1e-8, check_every=1), start=np.zeros(6))
+    assert found.status is Status.CONVERGED
+    assert found.n_iter < 100
+    assert np.isfinite(found.weights).all()
+
+
+def test_refuses_less_friction_than_nesterov() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        solve(objective(), AcceleratedGradient(friction=1.5), start=START)
 
 
 def test_plain_method_falls_like_one_over_k_squared_without_strong_convexity() -> None:
     problem = objective(ridge=0.0, spread=1e3)
     found = solve(
         problem,
-        AcceleratedGradient(tol=1e-13, max_iter=200_000, check_every=1000),
+        AcceleratedGradient(tol=1e-13, max_iter=200_000, check_every=1000, precondition=False),
         start=START,
     )
-    error = trajectory(problem, AcceleratedGradient(restart=False), 3000) - found.objective
+    error = trajectory(problem, AcceleratedGradient(**PLAIN), 3000) - found.objective
     # The largest error still to come: oscillation does not hide the rate.
     envelope = np.maximum.accumulate(error[::-1])[::-1]
     k = np.arange(1, 3001)
@@ -110,13 +164,13 @@ def test_plain_method_falls_like_one_over_k_squared_without_strong_convexity() -
 
 def test_first_iterates_by_hand() -> None:
     problem = objective()
-    solver = AcceleratedGradient(restart=False)
+    solver = AcceleratedGradient(**PLAIN)
     L = float(problem.smoothness())
     state = solver.refresh(problem, solver.init(problem, Start(jnp.asarray(START))))
     theta, z, t = START, START, 1.0
     for _ in range(5):
         new = z - np.asarray(problem.gradient(jnp.asarray(z))) / L
-        t_new = (1 + np.sqrt(1 + 4 * t**2)) / 2
+        t_new = t + 1 / 2
         z = new + (t - 1) / t_new * (new - theta)
         theta, t = new, t_new
         state = solver.step(problem, state)
@@ -126,7 +180,7 @@ def test_first_iterates_by_hand() -> None:
 
 def test_restart_beats_the_plain_method_on_a_strongly_convex_objective() -> None:
     problem = objective(ridge=1e-3, spread=30.0)
-    options = {"tol": 1e-9, "max_iter": 20_000, "check_every": 10}
+    options = {"tol": 1e-9, "max_iter": 20_000, "check_every": 10, "precondition": False}
     plain = solve(problem, AcceleratedGradient(restart=False, **options), start=START)
     restarted = solve(problem, AcceleratedGradient(restart=True, **options), start=START)
     assert restarted.status is plain.status is Status.CONVERGED
@@ -166,7 +220,7 @@ def test_result_reports_the_best_point_and_its_objective(dtype: type) -> None:
     with precision(dtype):
         problem = objective(ridge=1e-3, dtype=dtype)
         result = solve(
-            problem, AcceleratedGradient(max_iter=15, check_every=5, tol=0.0), start=START
+            problem, AcceleratedGradient(max_iter=6, check_every=2, tol=0.0), start=START
         )
         assert result.weights.dtype == dtype
         assert result.status is Status.MAX_ITER

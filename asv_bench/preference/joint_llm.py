@@ -1,0 +1,238 @@
+"""Strategies of joint post-training on a language model: ``python joint_llm.py --help``.
+
+    python joint_llm.py run --preferences hh.jsonl.gz --supervised sft.jsonl.gz --out runs.jsonl
+    python joint_llm.py table runs.jsonl
+
+LoRA fine-tuning for DPO and for demonstrations at once, or one after the other; losses are those of
+held-out data. Each training is a process of its own, so that its peak memory is its own, and a line
+of the `--out` file; what is there is not run again, and one that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
+from cvxnn.llm.models import LanguageModel, load_model
+from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference.formats import read_preferences
+from cvxnn.preference.pareto import percentage_increase
+from cvxnn.preference.rows import read_rows
+
+T = TypeVar("T")
+
+# The single ones come first: their losses are the optima that MAXRIGHT needs.
+RUNS: dict[str, dict[str, Any]] = {
+    "dpo alone": {"lam": 1.0, "strategy": "sequential"},
+    "sft alone": {"lam": 0.0, "strategy": "sequential"},
+    "sequential": {"strategy": "sequential"},
+    "sequential, sft first": {"strategy": "sequential", "supervised_first": True},
+    "mix": {"strategy": "mix"},
+    "alright": {"strategy": "alright"},
+    "maxright": {"strategy": "maxright", "max_evaluation_steps": 1},
+    "maxright, every 5": {"strategy": "maxright", "max_evaluation_steps": 5},
+}
+LOSSES = "eval_loss", "eval_loss/supervised"
+
+
+def main() -> None:
+    options = arguments()
+    if options.command == "table":
+        print(table(read(options.out)))
+        return
+    done = {(r["run"], r["seed"]) for r in read(options.out)}
+    for seed in range(options.seeds):
+        for name in options.runs:
+            if (name, seed) not in done and options.only is None:
+                command = [sys.executable, __file__, *sys.argv[1:], "--only", name, str(seed)]
+                subprocess.run(command, check=True)
+    if options.only is not None:
+        record = train(options.only[0], int(options.only[1]), options)
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Fine-tune by one strategy, and tell how it ended and what it cost."""
+    lm = load_model(options.model, cache_dir=options.cache)
+    pairs, replies = data(lm, options)
+    n, m = options.pairs, options.replies
+    settings: dict[str, Any] = {"lam": options.lam, "steps": options.steps, **RUNS[name]}
+    if name == "mix":  # a step of it takes as much data as two of the others
+        settings["steps"] = options.steps // 2
+    if name.startswith("maxright"):
+        settings |= optima(read(options.out), seed)
+    config = FineTuningConfig(
+        **settings,
+        learning_rate=options.learning_rate,
+        warmup_steps=0,
+        micro_batch=4,
+        accumulation=2,
+        max_length=options.tokens,
+        evaluate_every=max(settings["steps"] // 2, 1),
+        checkpoint_every=4,
+        seed=seed,
+    )
+    found = fine_tune(
+        lm,
+        config,
+        preferences=pairs[:n],
+        supervised=replies[:m],
+        held_out=pairs[n:],
+        held_out_supervised=replies[m:],
+        folder=options.folder / f"{name} {seed}".replace(", ", " ").replace(" ", "_"),
+        progress=True,
+    )
+    last = found.history[-1]
+    return {
+        "run": name,
+        "seed": seed,
+        "lam": config.lam,
+        "steps": settings["steps"],
+        "losses": [last[key] for key in LOSSES],
+        "first": [found.history[0][key] for key in LOSSES],
+        "trained": [final(found.history, key) for key in ("preference", "supervised")],
+        "accuracy": last["eval_rewards/accuracies"],
+        "course": [
+            [entry["step"], *(entry[key] for key in LOSSES)]
+            for entry in found.history
+            if LOSSES[0] in entry
+        ],
+        "chosen": "".join(
+            "ps"["loss/supervised" in entry] if "loss/preference" not in entry else "p"
+            for entry in found.history[1:]
+        ),
+        "train": found.costs["train"],
+    }
+
+
+def final(history: Sequence[dict[str, float]], side: str) -> float | None:
+    """Mean loss of the last four training batches of an objective: its optimum, roughly."""
+    values = [entry[f"loss/{side}"] for entry in history if f"loss/{side}" in entry]
+    return mean(values[-4:]) if values else None
+
+
+def optima(records: list[dict[str, Any]], seed: int) -> dict[str, float]:
+    """What training for one objective alone reached."""
+    alone = {r["run"]: r["trained"] for r in records if r["seed"] == seed}
+    try:
+        return {
+            "preference_optimum": alone["dpo alone"][0],
+            "supervised_optimum": alone["sft alone"][1],
+        }
+    except KeyError as missing:
+        sys.exit(f"error: {missing} of seed {seed} is needed first; run it, then maxright.")
+
+
+def data(
+    lm: LanguageModel, options: argparse.Namespace
+) -> tuple[list[PreferenceTriplet], list[tuple[str, str]]]:
+    """Pairs and demonstrations that fit, in an order of their own."""
+    rng = np.random.default_rng(0)
+
+    def fits(prompt: str, *texts: str) -> bool:
+        [start] = lm.encode_prompts([prompt])
+        longest = max(len(tokens) for tokens in lm.encode_responses(texts))
+        return len(start) + longest < options.tokens
+
+    pairs = read_preferences(options.preferences)
+    pairs = take(
+        pairs, options.pairs + options.test, rng, lambda p: fits(p.prompt, p.chosen, p.rejected)
+    )
+    rows = [(row["prompt"], row["response"]) for _, row in read_rows(options.supervised)]
+    return pairs, take(rows, options.replies + options.test, rng, lambda row: fits(*row))
+
+
+def take(
+    rows: Sequence[T], n: int, rng: np.random.Generator, wanted: Callable[[T], bool]
+) -> list[T]:
+    found: list[T] = []
+    for k in rng.permutation(len(rows)):
+        if len(found) == n:
+            return found
+        if wanted(rows[k]):
+            found.append(rows[k])
+    sys.exit(f"error: {len(found)} rows fit --tokens, {n} are asked for; raise it, or ask for less")
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Markdown: mean and standard deviation over seeds; costs relative to Sequential's."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        runs[record["run"]].append(record)
+    best = [min(mean(r["losses"][k] for r in found) for found in runs.values()) for k in (0, 1)]
+    before = records[0]["first"]
+    columns = "run", "DPO loss", "SFT loss", "ideal distance", "pair accuracy"
+    columns += "FLOPs a step, %", "memory, %"
+    lines = [
+        f"before training: DPO loss {before[0]:.3f}, SFT loss {before[1]:.3f}\n",
+        "| " + " | ".join(columns) + " |",
+        "| --- " * len(columns) + "|",
+    ]
+    for name, found in runs.items():
+        distances = [float(np.hypot(*np.subtract(r["losses"], best))) for r in found]
+        shown = [[r["losses"][0] for r in found], [r["losses"][1] for r in found], distances]
+        shown.append([r["accuracy"] for r in found])
+        cells = [name, *(spread(values) for values in shown)]
+        for key in ("flops", "peak_bytes"):
+            cells.append(f"{relative(found, runs['sequential'], key):+.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def relative(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str) -> float:
+    def cost(records: list[dict[str, Any]]) -> float:
+        steps = [r["steps"] if key == "flops" else 1 for r in records]
+        return mean(r["train"][key] / n for r, n in zip(records, steps, strict=True))
+
+    return percentage_increase(cost(mine), cost(theirs)) if theirs else float("nan")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("table", help="print what was found")
+    show.add_argument("out", type=Path)
+    run = commands.add_parser("run", help="train")
+    run.add_argument("--preferences", type=Path, required=True)
+    run.add_argument("--supervised", type=Path, required=True, help="rows of prompt and response")
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--folder", type=Path, default=Path("joint_llm"), help="of checkpoints")
+    run.add_argument("--model", help="as load_model takes it")
+    run.add_argument("--cache", type=Path, help="folder of converted models")
+    run.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--lam", type=float, default=0.5)
+    run.add_argument("--steps", type=int, default=20)
+    run.add_argument("--learning-rate", type=float, default=5e-4)
+    run.add_argument("--pairs", type=int, default=48)
+    run.add_argument("--replies", type=int, default=96)
+    run.add_argument("--test", type=int, default=24, help="held-out rows of each kind")
+    run.add_argument("--tokens", type=int, default=72, help="longest prompt and response")
+    run.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

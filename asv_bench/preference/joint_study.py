@@ -165,7 +165,7 @@ def timing(problem: JointProblem, batch: int, repeats: int = 30) -> dict[str, fl
     spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
     options: dict[str, Any] = {
         "lam": 0.5,
-        "n_steps": 200,
+        "n_steps": 500,
         "batch_size": batch,
         "n_records": 1,
         "step": 1.0,

@@ -13,12 +13,12 @@ from cvxnn.preference.policy import ChoiceObjective
 
 Vector = NDArray[np.float64]
 
-# Steps for which samples are drawn at once.
+# Batches that are drawn at once.
 _CHUNK = 500
 
 
 class Source:
-    """One objective on minibatches; samples of a step depend on seed and step alone."""
+    """One objective on minibatches: a sequence of them that depends on the seed alone."""
 
     def __init__(
         self,
@@ -31,18 +31,19 @@ class Source:
         self.ridge = float(objective.ridge)
         self.decay = self.ridge + weight_decay
         self.rows, self.shifts = objective.rows, objective.shifts
-        self.chunk = -1
+        self.taken, self.chunk = 0, -1
         self.sizes = np.diff(objective.offsets)
         if batch_size is None:
             self.everything = (slice(None), objective.offsets[:-1], self.sizes)
 
-    def forward(self, t: int, theta: Vector) -> tuple[float, Vector, Vector]:
-        """Value on the batch of step ``t``, and what :meth:`backward` needs."""
+    def forward(self, theta: Vector) -> tuple[float, Vector, Vector]:
+        """Value on the next batch, and what :meth:`backward` needs."""
         if self.batch_size is None:
             rows, shifts = self.rows, self.shifts
             starts, sizes = self.objective.offsets[:-1], self.sizes
         else:
-            chunk, k = divmod(t, _CHUNK)
+            chunk, k = divmod(self.taken, _CHUNK)
+            self.taken += 1
             if chunk != self.chunk:
                 self._draw(chunk)
             picked = self.picked[self.bounds[k] : self.bounds[k + 1]]
@@ -68,7 +69,7 @@ class Source:
         return gradient
 
     def _draw(self, chunk: int) -> None:
-        """Samples for all steps of a chunk: numbers of rows, one batch after the other."""
+        """Samples of a chunk of batches: numbers of rows, one batch after the other."""
         assert self.batch_size is not None
         rng = np.random.default_rng((*self.seed, chunk))
         choices = rng.integers(self.objective.n_choices, size=(_CHUNK, self.batch_size))
@@ -111,7 +112,7 @@ class Descent:
             self.ended = True
             return 0.0
         self.stage = self.stages[t >= self.boundary]
-        gradient = self._slope(self.stage, t, theta)
+        gradient = self._slope(self.stage, theta)
         if self.below[self.stage]:
             if t >= self.boundary:
                 self.ended = True
@@ -122,12 +123,12 @@ class Descent:
 
     def mix(self, lam: float, t: int, theta: Vector) -> Any:
         """Both gradients, equation (6)."""
-        sft, dpo = self._slope(0, t, theta), self._slope(1, t, theta)
+        sft, dpo = self._slope(0, theta), self._slope(1, theta)
         return lam * dpo + (1 - lam) * sft
 
     def alright(self, coins: list[int], t: int, theta: Vector) -> Any:
         """Algorithm 2, equation (10)."""
-        return self._slope(coins[t], t, theta)
+        return self._slope(coins[t], theta)
 
     def maxright(
         self, lam: float, ideal: tuple[float, float], every: int, t: int, theta: Vector
@@ -136,17 +137,17 @@ class Descent:
         best, share = (ideal[1], ideal[0]), (1 - lam, lam)
         found: list[Any] = [None, None]
         if t % every == 0:
-            found = [source.forward(t, theta) for source in self.sources]
+            found = [source.forward(theta) for source in self.sources]
             self.stale = [share[i] * (found[i][0] - best[i]) for i in (0, 1)]
         which = int(self.stale[1] >= self.stale[0])
-        gradient = self._slope(which, t, theta, found[which])
+        gradient = self._slope(which, theta, found[which])
         self.stale[which] = share[which] * (self.value - best[which])
         return gradient
 
-    def _slope(self, which: int, t: int, theta: Vector, found: Any = None) -> Any:
+    def _slope(self, which: int, theta: Vector, found: Any = None) -> Any:
         """Gradient of one objective, or 0 below the threshold."""
         source = self.sources[which]
-        self.value, odds, rows = found or source.forward(t, theta)
+        self.value, odds, rows = found or source.forward(theta)
         if self.value < self.threshold:
             self.below[which] = True
             self.ended = all(self.below)

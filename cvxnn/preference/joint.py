@@ -136,7 +136,8 @@ def post_train(
     n_records : int, default=100
         Points of the trajectory, about, besides the start.
     seed : int, Generator or None, default=0
-        The same seed gives the same trajectory. Strategies share their samples.
+        The same seed gives the same trajectory, and all strategies the same batches of each
+        objective, in the same order.
     progress : bool, default=False
         Tell stderr about it.
     callback : callable, optional
@@ -323,9 +324,10 @@ def _automatic_step(
     distance = float(np.linalg.norm(theta - problem.optimum(lam).weights))
     moment = 0.0
     for source, share in zip(sources, (1 - lam, lam), strict=True):
-        for t in range(_PILOT):
-            _, odds, rows = source.forward(t, theta)
+        for _ in range(_PILOT):
+            _, odds, rows = source.forward(theta)
             moment += share * float(np.sum((odds @ rows) ** 2)) / _PILOT
+        source.taken = 0
     if not (distance > 0 and moment > 0):
         return longest
     return min(distance / math.sqrt(moment * (2 + math.log(n_steps))), longest)

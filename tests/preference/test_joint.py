@@ -46,7 +46,9 @@ def test_gradients_are_those_of_sampled_examples(batch_size: int) -> None:
     source = Source(objective, batch_size, 0.0, (1, 2))
     drawn = []
     for t in (0, 7, 499, 500, 1234, 3):
-        value, odds, rows = source.forward(t, theta)
+        source.taken = t
+        value, odds, rows = source.forward(theta)
+        assert source.taken == t + 1
         chunk, k = divmod(t, 500)
         rng = np.random.default_rng((1, 2, chunk))
         batch = rng.integers(objective.n_choices, size=(500, batch_size))[k]

@@ -224,7 +224,7 @@ class _Watch(AbstractContextManager["_Watch"]):
         return Cost(int(flops), seconds, cpu, peak, max(peak - start, 0), device)
 
     def _mark(self) -> None:
-        flops = self._counter.get_total_flops() if self._counter is not None else 0
+        flops = self._counter.flops if self._counter is not None else 0
         _device_reset()
         self._resident = _resident()
         self._before = (flops, time.perf_counter(), time.process_time())
@@ -340,4 +340,27 @@ def _torch_counter() -> Any:
         for name, formula in formulas.items()
         if hasattr(torch.ops.aten, name)
     }
-    return module.FlopCounterMode(display=False, custom_mapping=mapping)
+    # Its formulas only: the mode itself follows modules by hooks, which keep alive what a block
+    # that is computed twice sets free.
+    known = module.FlopCounterMode(display=False, custom_mapping=mapping).flop_registry
+    base: Any = require("torch.utils._python_dispatch", extra="llm").TorchDispatchMode
+
+    class Counter(base):
+        flops = 0
+
+        def __torch_dispatch__(
+            self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            formula = known.get(getattr(operation, "_overloadpacket", None))
+            if formula is None and hasattr(operation, "decompose"):  # in inference mode a composite arrives whole
+                with self:
+                    out = operation.decompose(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
+            out = operation(*args, **kwargs)
+            if formula is not None:
+                self.flops += formula(*args, **kwargs, out_val=out)
+            return out
+
+    return Counter()

@@ -52,6 +52,11 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
     with torch.random.fork_rng(devices=devices), quiet():
         torch.manual_seed(config.seed)
         adapted = peft.get_peft_model(model, lora)
+    if config.gradient_checkpointing:
+        # Older versions of transformers have the second name.
+        names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+        enable = next(getattr(model, name) for name in names if hasattr(model, name))
+        enable({"use_reentrant": False})
     lora.base_model_name_or_path = lm.name  # where peft puts a path of this machine
     return LanguageModel(adapted.eval(), lm.tokenizer, lm.name)
 

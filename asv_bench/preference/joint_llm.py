@@ -3,8 +3,8 @@
     python joint_llm.py run --preferences hh.jsonl.gz --supervised sft.jsonl.gz --out runs.jsonl
     python joint_llm.py table runs.jsonl
 
-LoRA fine-tuning for DPO and for demonstrations at once, or one after the other; losses are those of
-held-out data. Each training is a process of its own, so that its peak memory is its own, and a line
+LoRA fine-tuning for DPO and for demonstrations at once, or one after the other. Losses are the two
+objectives themselves, over all training data, as in the paper's figure 3. Each training is a process of its own, so that its peak memory is its own, and a line
 of the `--out` file; what is there is not run again, and one that was killed goes on.
 """
 
@@ -66,7 +66,6 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune by one strategy, and tell how it ended and what it cost."""
     lm = load_model(options.model, cache_dir=options.cache)
     pairs, replies = data(lm, options)
-    n, m = options.pairs, options.replies
     settings: dict[str, Any] = {"lam": options.lam, "steps": options.steps, **RUNS[name]}
     if name == "mix":  # a step of it takes as much data as two of the others
         settings["steps"] = options.steps // 2
@@ -86,10 +85,10 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     found = fine_tune(
         lm,
         config,
-        preferences=pairs[:n],
-        supervised=replies[:m],
-        held_out=pairs[n:],
-        held_out_supervised=replies[m:],
+        preferences=pairs,
+        supervised=replies,
+        held_out=pairs,  # evaluated as they are, without dropout
+        held_out_supervised=replies,
         folder=options.folder / f"{name} {seed}".replace(", ", " ").replace(" ", "_"),
         progress=True,
     )
@@ -101,7 +100,6 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "steps": settings["steps"],
         "losses": [last[key] for key in LOSSES],
         "first": [found.history[0][key] for key in LOSSES],
-        "trained": [final(found.history, key) for key in ("preference", "supervised")],
         "accuracy": last["eval_rewards/accuracies"],
         "course": [
             [entry["step"], *(entry[key] for key in LOSSES)]
@@ -116,15 +114,9 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def final(history: Sequence[dict[str, float]], side: str) -> float | None:
-    """Mean loss of the last four training batches of an objective: its optimum, roughly."""
-    values = [entry[f"loss/{side}"] for entry in history if f"loss/{side}" in entry]
-    return mean(values[-4:]) if values else None
-
-
 def optima(records: list[dict[str, Any]], seed: int) -> dict[str, float]:
     """What training for one objective alone reached."""
-    alone = {r["run"]: r["trained"] for r in records if r["seed"] == seed}
+    alone = {r["run"]: r["losses"] for r in records if r["seed"] == seed}
     try:
         return {
             "preference_optimum": alone["dpo alone"][0],
@@ -146,11 +138,9 @@ def data(
         return len(start) + longest < options.tokens
 
     pairs = read_preferences(options.preferences)
-    pairs = take(
-        pairs, options.pairs + options.test, rng, lambda p: fits(p.prompt, p.chosen, p.rejected)
-    )
+    pairs = take(pairs, options.pairs, rng, lambda p: fits(p.prompt, p.chosen, p.rejected))
     rows = [(row["prompt"], row["response"]) for _, row in read_rows(options.supervised)]
-    return pairs, take(rows, options.replies + options.test, rng, lambda row: fits(*row))
+    return pairs, take(rows, options.replies, rng, lambda row: fits(*row))
 
 
 def take(
@@ -171,7 +161,7 @@ def table(records: list[dict[str, Any]]) -> str:
     for record in records:
         runs[record["run"]].append(record)
     best = [min(mean(r["losses"][k] for r in found) for found in runs.values()) for k in (0, 1)]
-    before = records[0]["first"]
+    before = records[0]["first"]  # of the given model
     columns = "run", "DPO loss", "SFT loss", "ideal distance", "pair accuracy"
     columns += "FLOPs a step, %", "memory, %"
     lines = [
@@ -224,12 +214,11 @@ def arguments() -> argparse.Namespace:
     run.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--lam", type=float, default=0.5)
-    run.add_argument("--steps", type=int, default=20)
-    run.add_argument("--learning-rate", type=float, default=5e-4)
-    run.add_argument("--pairs", type=int, default=48)
-    run.add_argument("--replies", type=int, default=96)
-    run.add_argument("--test", type=int, default=24, help="held-out rows of each kind")
-    run.add_argument("--tokens", type=int, default=72, help="longest prompt and response")
+    run.add_argument("--steps", type=int, default=24)
+    run.add_argument("--learning-rate", type=float, default=1e-3)
+    run.add_argument("--pairs", type=int, default=24)
+    run.add_argument("--replies", type=int, default=48)
+    run.add_argument("--tokens", type=int, default=64, help="longest prompt and response")
     run.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -353,8 +353,8 @@ def _torch_counter() -> Any:
         ) -> Any:
             kwargs = kwargs or {}
             formula = known.get(getattr(operation, "_overloadpacket", None))
-            if formula is None and hasattr(operation, "decompose"):  # in inference mode a composite arrives whole
-                with self:
+            if formula is None and hasattr(operation, "decompose"):
+                with self:  # in inference mode a composite arrives whole
                     out = operation.decompose(*args, **kwargs)
                 if out is not NotImplemented:
                     return out

@@ -4,8 +4,9 @@
     python joint_llm.py table runs.jsonl
 
 LoRA fine-tuning for DPO and for demonstrations at once, or one after the other. Losses are the two
-objectives themselves, over all training data, as in the paper's figure 3. Each training is a process of its own, so that its peak memory is its own, and a line
-of the `--out` file; what is there is not run again, and one that was killed goes on.
+objectives themselves, over all training data, as in the paper's figure 3. Each training is a
+process of its own, so that its peak memory is its own, and a line of the `--out` file. What is
+there is not run again, and one that was killed goes on.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ class CostMeter:
     -----
     The peak of tensors on a GPU is per phase because CUDA's own counter
     (``torch.cuda.max_memory_allocated``) is reset when a phase begins; nothing else is changed,
-    and nothing is left behind. Counting slows a forward pass of a small model by a few per cent.
+    and nothing is left behind. Counting takes about 0.1 ms for each operation of torch: half as much
+    again as a pass over 64 tokens of SmolLM2-135M on a CPU, little beside one over hundreds.
 
     Examples
     --------
@@ -345,6 +346,8 @@ def _torch_counter() -> Any:
     known = module.FlopCounterMode(display=False, custom_mapping=mapping).flop_registry
     base: Any = require("torch.utils._python_dispatch", extra="llm").TorchDispatchMode
 
+    whole: set[Any] = set()  # operations that consist of no others
+
     class Counter(base):
         flops = 0
 
@@ -353,11 +356,12 @@ def _torch_counter() -> Any:
         ) -> Any:
             kwargs = kwargs or {}
             formula = known.get(getattr(operation, "_overloadpacket", None))
-            if formula is None and hasattr(operation, "decompose"):
-                with self:  # in inference mode a composite arrives whole
+            if formula is None and operation not in whole and hasattr(operation, "decompose"):
+                with self:  # in inference mode a composite arrives undivided
                     out = operation.decompose(*args, **kwargs)
                 if out is not NotImplemented:
                     return out
+                whole.add(operation)
             out = operation(*args, **kwargs)
             if formula is not None:
                 self.flops += formula(*args, **kwargs, out_val=out)

@@ -82,8 +82,8 @@ class CostMeter:
     -----
     The peak of tensors on a GPU is per phase because CUDA's own counter
     (``torch.cuda.max_memory_allocated``) is reset when a phase begins; nothing else is changed,
-    and nothing is left behind. Counting takes about 0.1 ms for each operation of torch: half as much
-    again as a pass over 64 tokens of SmolLM2-135M on a CPU, little beside one over hundreds.
+    and nothing is left behind. Counting takes about 0.1 ms for each operation of torch: half as
+    much again as a pass over 64 tokens of SmolLM2-135M on a CPU, little beside one over hundreds.
 
     Examples
     --------

@@ -111,6 +111,7 @@ LAYERS = [
     "cvxnn.llm.guidance.candidates",
     "cvxnn.llm.description",
     "cvxnn.llm.features",
+    "cvxnn.llm.batches",
     "cvxnn.llm.token_embeddings",
     "cvxnn.llm.embeddings",
     "cvxnn.llm.generation",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from cvxnn._extras import require
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.models import LanguageModel, quiet
+from cvxnn.llm.models import LanguageModel, quiet, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +75,7 @@ def generate_candidates(
             "top_k >= 0 and temperature > 0"
         )
     options = {"do_sample": True, "top_p": top_p, "top_k": top_k, "temperature": temperature}
-    with _seeded(lm.device, seed):
+    with seeded(lm.device, seed):
         return _generate(lm, prompt, n, max_new_tokens, options)
 
 
@@ -205,16 +204,3 @@ def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> Any:
         return None  # recurrent states and the like: the model reads the prompt n times
     cache.batch_repeat_interleave(n)
     return cache
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the random numbers of the CPU and of one GPU, and restore them afterwards."""
-    torch = require("torch", extra="llm")
-    is_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if is_cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if is_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

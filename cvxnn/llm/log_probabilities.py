@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cvxnn._extras import require
+from cvxnn.llm.batches import batches, may_share, model_inputs
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item, Pack, lay_out, plan
-from cvxnn.llm.token_embeddings import _group, _may_share
+from cvxnn.llm.packing import Item, Pack, plan
 
 if TYPE_CHECKING:
     import torch
@@ -204,7 +204,7 @@ class ResponseScorer:
 
     def shares(self, longest: int) -> bool:
         """Whether rows of up to `longest` tokens may be prefix trees."""
-        return self._shares and _may_share(self.lm, longest)
+        return self._shares and may_share(self.lm, longest)
 
     def __call__(self, items: Sequence[Item], batch: Sequence[Pack]) -> torch.Tensor:
         """Summed log-probabilities of the members of a batch of rows, one call of the model.
@@ -221,7 +221,7 @@ class ResponseScorer:
             In the order of the members.
         """
         torch = require("torch", extra="llm")
-        inputs, rows, columns, targets, counts = _lay_out(self.lm, items, batch)
+        inputs, rows, columns, targets, counts = _predictions(self.lm, items, batch)
         self.tokens_computed += inputs["input_ids"].numel()
         # Entered anew for each call, as it keeps casts of weights for as long as it lasts.
         with torch.autocast(self.lm.device.type, self._autocast, self._autocast is not None):
@@ -263,7 +263,7 @@ class ResponseScorer:
             operations = 2 * config.hidden_size * config.num_hidden_layers
             capacity = max(batch_tokens, longest)
             packs = plan(items, capacity, self.lm.n_parameters / operations)
-        return _group(packs, batch_tokens)
+        return batches(packs, batch_tokens)
 
     def _head_is_all(self) -> bool:
         """Whether logits are the output layer's, seen on a few tokens."""
@@ -337,42 +337,16 @@ def _bar(n: int, progress: bool) -> Any:
     return tqdm(total=n, desc="log-probabilities", unit="reply", disable=not progress)
 
 
-def _lay_out(
+def _predictions(
     lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
 ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """Inputs of the decoder; where tokens of replies are predicted, which, and how many each."""
     torch = require("torch", extra="llm")
-    length = max(pack.length for pack in batch)
-    shape = (len(batch), length)
-    tokens, depth = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    separate = all(len(pack.members) == 1 for pack in batch)
-    visible = np.zeros(shape if separate else (*shape, length), dtype=bool)
-    rows: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    for row, pack in enumerate(batch):
-        sequences = [items[i].tokens for i in pack.members]
-        if separate:
-            tokens[row, : pack.length], visible[row, : pack.length] = sequences[0], True
-            paths = [np.arange(pack.length)]
-        else:
-            np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax has no term
-            paths = lay_out(sequences, tokens[row], depth[row], visible[row])
-        for i, path in zip(pack.members, paths, strict=True):
-            columns.append(path[items[i].start - 1 : -1])
-            targets.append(items[i].tokens[items[i].start :])
-            rows.append(np.full(len(columns[-1]), row))
-    mask = torch.from_numpy(visible).to(lm.device)
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(tokens).to(lm.device)}
-    if separate:
-        inputs["attention_mask"] = mask.long()
-    else:
-        inputs["position_ids"] = torch.from_numpy(depth).to(lm.device)
-        mask = mask[:, None]
-        if lm.config._attn_implementation == "eager":  # adds the mask to the scores
-            lowest = torch.finfo(lm.dtype).min
-            mask = torch.zeros_like(mask, dtype=lm.dtype).masked_fill_(~mask, lowest)
-        inputs["attention_mask"] = mask
+    inputs, paths = model_inputs(lm, items, batch)
+    members = [items[i] for pack in batch for i in pack.members]
+    columns = [path[item.start - 1 : -1] for item, (_, path) in zip(members, paths, strict=True)]
+    targets = [item.tokens[item.start :] for item in members]
+    rows = [np.full(len(part), row) for part, (row, _) in zip(columns, paths, strict=True)]
     where = [torch.from_numpy(np.concatenate(x)).to(lm.device) for x in (rows, columns, targets)]
     return inputs, where[0], where[1], where[2], [len(part) for part in targets]
 

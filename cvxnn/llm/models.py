@@ -383,3 +383,16 @@ def _file_digest(file: Path) -> str:
         stream.seek(max(0, size - end))
         digest.update(stream.read())
     return digest.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the random numbers of the CPU and of one GPU, and restore them afterwards."""
+    torch = require("torch", extra="llm")
+    is_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from cvxnn._extras import require
+from cvxnn.llm.batches import batches, may_share, model_inputs
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item, Pack, lay_out, plan
+from cvxnn.llm.packing import Item, Pack, plan
 from cvxnn.llm.pooling import pool
 
 _log = logging.getLogger(__name__)
-
-_MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the longest
 
 
 class TokenEmbedder:
@@ -131,14 +130,14 @@ class TokenEmbedder:
     def _batches(self, items: list[Item]) -> list[list[Pack]]:
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
-        if self.share_prefixes and len(items) > 1 and _may_share(self.lm, longest):
+        if self.share_prefixes and len(items) > 1 and may_share(self.lm, longest):
             width, n_layers = self.lm.config.hidden_size, self.lm.config.num_hidden_layers
             # A token costs 2 n_parameters operations, a pair in attention 4 width a layer.
             pairs_per_token = self.lm.n_parameters / (2 * width * n_layers)
             trees = plan(items, max(self.batch_tokens, longest), pairs_per_token)
             if len(trees) < len(packs) and self._sharing_is_exact():
                 packs, self.shares_prefixes = trees, True
-        return _group(packs, self.batch_tokens)
+        return batches(packs, self.batch_tokens)
 
     def _sharing_is_exact(self) -> bool:
         """Compare a small tree with its separate rows, on this very model."""
@@ -169,77 +168,17 @@ def _members(batch: list[Pack]) -> list[int]:
     return [i for pack in batch for i in pack.members]
 
 
-def _group(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
-    """Join packs of similar length, longest first, so that memory runs out early or never."""
-    batches: list[list[Pack]] = []
-    for pack in sorted(packs, key=lambda pack: -pack.length):
-        if batches:
-            longest, n = batches[-1][0].length, len(batches[-1]) + 1
-            if longest * n <= batch_tokens and pack.length >= _MIN_FILL * longest:
-                batches[-1].append(pack)
-                continue
-        batches.append([pack])
-    return batches
-
-
 def _pooled_states(
     lm: LanguageModel, items: list[Item], batch: list[Pack], *, layer: int, pooling: str
 ) -> np.ndarray:
     """Embeddings of all members of a batch of packs, in their order: one call of the model."""
     torch = require("torch", extra="llm")
-    device, length = lm.device, max(pack.length for pack in batch)
-    shape = (len(batch), length)
-    tokens, depth = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    separate = all(len(pack.members) == 1 for pack in batch)
-    visible = np.zeros(shape if separate else (*shape, length), dtype=bool)
-    where: list[tuple[int, np.ndarray]] = []  # row, and columns of the reply's tokens
-    for row, pack in enumerate(batch):
-        if separate:
-            item = items[pack.members[0]]
-            tokens[row, : pack.length] = item.tokens
-            visible[row, : pack.length] = True
-            paths = [np.arange(pack.length)]
-        else:
-            np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax has no term
-            paths = lay_out(
-                [items[i].tokens for i in pack.members], tokens[row], depth[row], visible[row]
-            )
-        where += [
-            (row, path[items[i].start :]) for i, path in zip(pack.members, paths, strict=True)
-        ]
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(tokens).to(device)}
-    mask = torch.from_numpy(visible).to(device)
-    if separate:
-        inputs["attention_mask"] = mask.long()
-    else:
-        inputs["position_ids"] = torch.from_numpy(depth).to(device)
-        mask = mask[:, None]
-        if lm.config._attn_implementation == "eager":  # adds the mask to the scores
-            lowest = torch.finfo(lm.dtype).min
-            mask = torch.zeros_like(mask, dtype=lm.dtype).masked_fill_(~mask, lowest)
-        inputs["attention_mask"] = mask
+    inputs, paths = model_inputs(lm, items, batch)
     with torch.inference_mode():
         hidden = hidden_states(lm, layer, inputs)
         pooled = []
-        for row, columns in where:
-            states = hidden[row, torch.from_numpy(columns).to(hidden.device)]
-            pooled.append(pool(states.float(), pooling))
+        for i, (row, path) in zip(_members(batch), paths, strict=True):
+            columns = torch.from_numpy(path[items[i].start :]).to(hidden.device)
+            pooled.append(pool(hidden[row, columns].float(), pooling))
         vectors: np.ndarray = torch.stack(pooled).cpu().numpy()
     return vectors
-
-
-def _may_share(lm: LanguageModel, longest: int) -> bool:
-    """Whether the configuration allows trees: a free mask, and no window that binds."""
-    config = lm.config
-    if config._attn_implementation not in ("eager", "sdpa"):
-        return False
-    if not getattr(config, "is_causal", True) or getattr(config, "attention_chunk_size", None):
-        return False
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
-        window = longest
-    kinds = {
-        *(getattr(config, "layer_types", None) or ()),
-        *(getattr(config, "attention_layers", None) or ()),
-    }
-    return window >= longest and kinds <= {"full_attention", "sliding_attention", "global"}

@@ -31,9 +31,8 @@ from cvxnn.llm.fine_tuning.data import (
     training_sides,
 )
 from cvxnn.llm.fine_tuning.strategies import Stage, choose, gap, stages
-from cvxnn.llm.generation import _seeded
 from cvxnn.llm.log_probabilities import ResponseScorer, score_items
-from cvxnn.llm.models import LanguageModel
+from cvxnn.llm.models import LanguageModel, seeded
 from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
 
@@ -374,7 +373,7 @@ class _Run:
         seed = np.random.SeedSequence([self.config.seed, _DROPOUT, self.state.step])
         adapters.set_dropout(self.lm, True)
         try:
-            with _seeded(self.lm.device, int(seed.generate_state(1, np.uint32)[0])):
+            with seeded(self.lm.device, int(seed.generate_state(1, np.uint32)[0])):
                 yield
         finally:
             adapters.set_dropout(self.lm, False)

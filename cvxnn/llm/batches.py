@@ -1,0 +1,81 @@
+"""Batches of packed rows, and what a language model is given for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cvxnn._extras import require
+from cvxnn.llm.models import LanguageModel
+from cvxnn.llm.packing import Item, Pack, lay_out
+
+_MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the longest
+
+
+def batches(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
+    """Join packs of similar length, longest first, so that memory runs out early or never."""
+    found: list[list[Pack]] = []
+    for pack in sorted(packs, key=lambda pack: -pack.length):
+        if found:
+            longest, n = found[-1][0].length, len(found[-1]) + 1
+            if longest * n <= batch_tokens and pack.length >= _MIN_FILL * longest:
+                found[-1].append(pack)
+                continue
+        found.append([pack])
+    return found
+
+
+def model_inputs(
+    lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
+) -> tuple[dict[str, Any], list[tuple[int, np.ndarray]]]:
+    """Inputs of a call of the model, and where each member's tokens are: row, columns.
+
+    Rows with several members are prefix trees, of which a mask hides other branches.
+    """
+    torch = require("torch", extra="llm")
+    length = max(pack.length for pack in batch)
+    shape = (len(batch), length)
+    tokens, depth = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    separate = all(len(pack.members) == 1 for pack in batch)
+    visible = np.zeros(shape if separate else (*shape, length), dtype=bool)
+    where: list[tuple[int, np.ndarray]] = []
+    for row, pack in enumerate(batch):
+        sequences = [items[i].tokens for i in pack.members]
+        if separate:
+            tokens[row, : pack.length], visible[row, : pack.length] = sequences[0], True
+            paths = [np.arange(pack.length)]
+        else:
+            np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax has no term
+            paths = lay_out(sequences, tokens[row], depth[row], visible[row])
+        where += [(row, path) for path in paths]
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(tokens).to(lm.device)}
+    mask = torch.from_numpy(visible).to(lm.device)
+    if separate:
+        inputs["attention_mask"] = mask.long()
+        return inputs, where
+    inputs["position_ids"] = torch.from_numpy(depth).to(lm.device)
+    mask = mask[:, None]
+    if lm.config._attn_implementation == "eager":  # adds the mask to the scores
+        lowest = torch.finfo(lm.dtype).min
+        mask = torch.zeros_like(mask, dtype=lm.dtype).masked_fill_(~mask, lowest)
+    inputs["attention_mask"] = mask
+    return inputs, where
+
+
+def may_share(lm: LanguageModel, longest: int) -> bool:
+    """Whether the configuration allows trees: a free mask, and no window that binds."""
+    config = lm.config
+    if config._attn_implementation not in ("eager", "sdpa"):
+        return False
+    if not getattr(config, "is_causal", True) or getattr(config, "attention_chunk_size", None):
+        return False
+    window = getattr(config, "sliding_window", None)
+    if window is None or getattr(config, "use_sliding_window", True) is False:
+        window = longest
+    kinds = {
+        *(getattr(config, "layer_types", None) or ()),
+        *(getattr(config, "attention_layers", None) or ()),
+    }
+    return window >= longest and kinds <= {"full_attention", "sliding_attention", "global"}

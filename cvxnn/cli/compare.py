@@ -33,12 +33,13 @@ _COMMON = (
     *("epochs", "steps", "learning_rate", "lora_r", "lora_alpha", "micro_batch"),
     *("accumulation", "evaluate_every", "gradient_checkpointing"),
 )
+# Hyper-parameters of the objectives, with their defaults; to import them takes seconds.
 _OWN = {
-    "dpo": ("beta",),
-    "orpo": ("weight",),
-    "simpo": ("beta", "gamma"),
-    "rrhf": ("weight",),
-    "r_dpo": ("beta", "alpha"),
+    "dpo": {"beta": 0.1},
+    "orpo": {"weight": 0.1},
+    "simpo": {"beta": 2.0, "gamma": 1.0},
+    "rrhf": {"weight": 1.0},
+    "r_dpo": {"beta": 0.1, "alpha": 0.05},
 }
 
 
@@ -70,20 +71,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def fine_tuning_options(parser: argparse.ArgumentParser) -> None:
     """Fields of ``FineTuningConfig``; what is not given has its default."""
-    group = parser.add_argument_group("fine-tuning (defaults of FineTuningConfig)")
-    group.add_argument("--epochs", type=positive, metavar="N", help="passes over the pairs")
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument("--epochs", type=positive, metavar="N", help="passes over the pairs (1)")
     group.add_argument("--steps", type=positive, metavar="N", help="instead of epochs")
-    group.add_argument("--learning-rate", type=float, metavar="X")
-    group.add_argument("--lora-r", type=positive, metavar="N", help="rank of the adapters")
-    group.add_argument("--lora-alpha", type=float, metavar="X", help="scale of the adapters")
-    group.add_argument("--micro-batch", type=positive, metavar="N", help="pairs in one call")
-    group.add_argument("--accumulation", type=positive, metavar="N", help="calls a step")
-    group.add_argument("--evaluate-every", type=positive, metavar="N", help="steps")
-    group.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction)
-    for method, names in _OWN.items():
-        for name in names:
-            option = f"--{method.replace('_', '-')}-{name}"
-            group.add_argument(option, type=float, metavar="X", dest=f"{method}_{name}")
+    group.add_argument("--learning-rate", type=float, metavar="X", help="of AdamW (0.0002)")
+    group.add_argument("--lora-r", type=positive, metavar="N", help="rank of the adapters (16)")
+    group.add_argument("--lora-alpha", type=float, metavar="X", help="scale of the adapters (32)")
+    group.add_argument("--micro-batch", type=positive, metavar="N", help="pairs in one call (2)")
+    group.add_argument("--accumulation", type=positive, metavar="N", help="calls a step (8)")
+    group.add_argument("--evaluate-every", type=positive, metavar="N", help="steps (50)")
+    group.add_argument(
+        "--gradient-checkpointing",
+        action=argparse.BooleanOptionalAction,
+        help="compute activations twice rather than keep them (no)",
+    )
+    for method, parameters in _OWN.items():
+        for name, value in parameters.items():
+            group.add_argument(
+                f"--{method.replace('_', '-')}-{name}",
+                type=float,
+                metavar="X",
+                dest=f"{method}_{name}",
+                help=f"({value:g})",
+            )
 
 
 def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -23,8 +23,12 @@ EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_featur
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this command."""
     parser.add_argument("features", nargs="?", metavar="FEATURES", help="folder of cvxnn extract")
-    parser.add_argument("--output", default="head.safetensors", metavar="FILE")
-    parser.add_argument("--head", default="coala", choices=("coala", "linear"))
+    parser.add_argument(
+        "--output", default="head.safetensors", metavar="FILE", help="the head (head.safetensors)"
+    )
+    parser.add_argument(
+        "--head", default="coala", choices=("coala", "linear"), help="kind of head (coala)"
+    )
     group = parser.add_argument_group("held-out pairs")
     group.add_argument("--test", metavar="FOLDER", help="features of held-out pairs")
     group.add_argument(
@@ -35,21 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def head_options(parser: argparse.ArgumentParser) -> None:
     """Parameters of ``COALAPreferenceHead``; what is not given has its default."""
-    group = parser.add_argument_group("COALA (defaults of COALAPreferenceHead)")
-    group.add_argument("--loss", choices=("pairwise", "pointwise"))
+    group = parser.add_argument_group("COALA")
+    group.add_argument("--loss", choices=("pairwise", "pointwise"), help="of phase II (pairwise)")
     group.add_argument(
-        "--alpha", type=number_or_auto, metavar="X", help="penalty of phase I, or auto"
+        "--alpha", type=number_or_auto, metavar="X", help="penalty of phase I (auto)"
     )
     group.add_argument(
-        "--n-patterns", type=positive, metavar="N", help="activation patterns of phase I"
+        "--n-patterns", type=positive, metavar="N", help="activation patterns of phase I (64)"
     )
-    group.add_argument("--beta", type=float, metavar="X", help="inverse temperature of the reward")
-    group.add_argument("--gamma", type=float, metavar="X", help="margin asked for")
-    group.add_argument("--ridge", type=float, metavar="X", help="of phase II")
     group.add_argument(
-        "--tol", type=float, metavar="X", help="relative duality gap to reach in phase I"
+        "--beta", type=float, metavar="X", help="inverse temperature of the reward (1)"
     )
-    group.add_argument("--max-iter", type=positive, metavar="N", help="most iterations of phase I")
+    group.add_argument("--gamma", type=float, metavar="X", help="margin asked for (0.5)")
+    group.add_argument("--ridge", type=float, metavar="X", help="of phase II (0.01)")
+    group.add_argument(
+        "--tol", type=float, metavar="X", help="relative duality gap to reach in phase I (0.01)"
+    )
+    group.add_argument(
+        "--max-iter", type=positive, metavar="N", help="most iterations of phase I (1000)"
+    )
 
 
 def head_parameters(options: argparse.Namespace) -> dict[str, Any]:

@@ -54,17 +54,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def guidance_options(parser: argparse.ArgumentParser) -> None:
     """Fields of ``Guidance``; what is not given has its default."""
-    group = parser.add_argument_group("guidance (defaults of cvxnn.llm.guidance.Guidance)")
-    group.add_argument("--mode", choices=("prefix", "token"), help="judge segments, or tokens")
-    group.add_argument("--weight", type=float, metavar="X", help="of the head; 0: the model alone")
-    group.add_argument("--likelihood", type=float, metavar="X", help="of the model's own opinion")
-    group.add_argument("--n-candidates", type=positive, metavar="N")
-    group.add_argument("--segment", type=positive, metavar="N", help="tokens of a candidate")
-    group.add_argument("--tau", type=float, metavar="X", help="draw candidates, not the best")
-    group.add_argument("--temperature", type=float, metavar="X")
-    group.add_argument("--top-p", type=float, metavar="X")
-    group.add_argument("--top-k", type=natural, metavar="N")
-    group.add_argument("--max-new-tokens", type=positive, metavar="N")
+    group = parser.add_argument_group("guidance")
+    group.add_argument(
+        "--mode", choices=("prefix", "token"), help="judge segments, or tokens (prefix)"
+    )
+    group.add_argument(
+        "--weight", type=float, metavar="X", help="of the head; 0: the model alone (1)"
+    )
+    group.add_argument(
+        "--likelihood", type=float, metavar="X", help="of the model's own opinion (1)"
+    )
+    group.add_argument("--n-candidates", type=positive, metavar="N", help="side by side (5)")
+    group.add_argument("--segment", type=positive, metavar="N", help="tokens of a candidate (16)")
+    group.add_argument(
+        "--tau", type=float, metavar="X", help="draw candidates, not the best (none)"
+    )
+    group.add_argument("--temperature", type=float, metavar="X", help="of sampling (1)")
+    group.add_argument(
+        "--top-p", type=float, metavar="X", help="likeliest tokens, up to this share (0.9)"
+    )
+    group.add_argument("--top-k", type=natural, metavar="N", help="at most so many of them (50)")
+    group.add_argument("--max-new-tokens", type=positive, metavar="N", help="of a reply (64)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="ends a reply; repeatable")
 
 

@@ -27,6 +27,38 @@ def test_help_has_an_example_that_parses(command, capsys):
     assert options.command == command
 
 
+def test_help_states_the_defaults_of_the_library():
+    import dataclasses
+    import inspect
+
+    from cvxnn import COALAPreferenceHead
+    from cvxnn.cli.compare import _OWN
+    from cvxnn.llm.fine_tuning import FineTuningConfig
+    from cvxnn.llm.guidance import Guidance
+    from cvxnn.preference.objectives import OBJECTIVES
+
+    head = inspect.signature(COALAPreferenceHead).parameters
+    defaults = {name: parameter.default for name, parameter in head.items()}
+    known = {
+        "fit": defaults,
+        "generate": {field.name: field.default for field in dataclasses.fields(Guidance)},
+        "compare": {
+            **{field.name: field.default for field in dataclasses.fields(FineTuningConfig)},
+            **defaults,
+        },
+    }
+    for command, values in known.items():
+        stated = {a.dest: a.help or "" for a in build()[1][command]._actions if a.default is None}
+        for name in stated.keys() & values.keys() - {"steps", "stop"}:
+            value = values[name]
+            text = {None: "none", False: "no"}.get(value) or (
+                value if isinstance(value, str) else f"{value:g}"
+            )
+            assert f"({text})" in stated[name], (command, name)
+    for method, parameters in _OWN.items():
+        assert parameters == dict(OBJECTIVES[method].parameters)
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cvxnn {__version__}\n"

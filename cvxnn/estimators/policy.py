@@ -228,7 +228,7 @@ class SoftmaxPolicy(BaseEstimator):
             k = int(np.argmax(counts != 1))
             name = np.asarray(groups)[order[offsets[k]]]
             raise ValueError(
-                f"prompt {name!r} has {counts[k]} wanted responses among its candidates; expected "
+                f"prompt {name} has {counts[k]} wanted responses among its candidates; expected "
                 "exactly one. Add the target to the candidates, or leave the prompt out."
             )
         sft = sft_objective(
@@ -267,8 +267,11 @@ def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.
 
 def _marks(y: ArrayLike, n_rows: int) -> NDArray[np.bool_]:
     marks = column_or_1d(y)
-    if len(marks) != n_rows or not np.isin(marks, (0, 1)).all():
+    if len(marks) != n_rows:
+        raise ValueError(f"y has {len(marks)} entries; expected {n_rows}, as X.")
+    if not np.isin(marks, (0, 1)).all():
         raise ValueError(
-            f"y has {len(marks)} entries; expected {n_rows} marks, 1 or True for what is wanted."
+            f"y has {marks[~np.isin(marks, (0, 1))][0]}; expected marks, 1 or True for the wanted "
+            "response of a prompt and 0 or False for the others."
         )
     return marks.astype(bool)

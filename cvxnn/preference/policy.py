@@ -31,6 +31,7 @@ above one either. The tests exhibit a segment for each.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import jax
@@ -348,7 +349,7 @@ def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> Cho
 
 def check_lam(lam: float) -> None:
     """Refuse all but a number in [0, 1]."""
-    if not 0 <= lam <= 1:
+    if not (isinstance(lam, Real) and 0 <= lam <= 1):
         raise ValueError(f"lam={lam!r}; expected a number from 0 (SFT only) to 1 (DPO only).")
 
 

@@ -100,7 +100,7 @@ def test_bad_input():
         SoftmaxPolicy().fit(**{**given, "y": y})
     with pytest.raises(ValueError, match="groups has 3 entries"):
         SoftmaxPolicy().fit(**{**given, "groups": [0, 1, 2]})
-    with pytest.raises(ValueError, match="1 or True for what is wanted"):
+    with pytest.raises(ValueError, match="marks, 1 or True for the wanted"):
         SoftmaxPolicy().fit(**{**given, "y": np.arange(N * K)})
     groups = given["groups"].copy()
     groups[:2] = [98, 99]

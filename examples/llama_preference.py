@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--alpha", type=float, help="penalty of phase I; else chosen")
     parser.add_argument("--patterns", type=int, default=64, help="activation patterns")
     parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning")
-    parser.add_argument("--replies", type=int, default=3, help="prompts to write replies for")
+    parser.add_argument("--replies", type=int, default=2, help="prompts to write replies for")
     parser.add_argument("--guided", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--weight", type=float, default=1.0, help="of the head, in guided replies")
     parser.add_argument("--max-new-tokens", type=int, default=48)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cvxnn._extras import require
+from cvxnn.llm.hidden_states import hidden_states
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, lay_out
+
+_log = logging.getLogger(__name__)
 
 _MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the longest
 
@@ -79,3 +83,30 @@ def may_share(lm: LanguageModel, longest: int) -> bool:
         *(getattr(config, "attention_layers", None) or ()),
     }
     return window >= longest and kinds <= {"full_attention", "sliding_attention", "global"}
+
+
+def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
+    """Compare the states of a small tree with those of its separate rows, on this very model."""
+    torch = require("torch", extra="llm")
+    ids = np.arange(3, 18) % lm.config.vocab_size
+    branches = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 9, 10, 11])
+    items = [Item(ids[branch], 1) for branch in branches]
+
+    def states(batch: list[Pack]) -> Any:
+        inputs, paths = model_inputs(lm, items, batch)
+        with torch.inference_mode():
+            hidden = hidden_states(lm, layer, inputs)
+            return torch.cat([hidden[row, torch.from_numpy(path)] for row, path in paths]).float()
+
+    plain = states([Pack([i], len(item.tokens)) for i, item in enumerate(items)])
+    try:
+        packed = states([Pack([0, 1, 2], 12)])
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        # The plain rows went through, so it is the tree that the model does not take: no
+        # position_ids, no mask of three dimensions. Each model says so with an error of its own.
+        _log.info("common beginnings are computed for each reply: %r", error)
+        return False
+    tolerance = 3e-2 if lm.dtype.itemsize == 2 else 1e-3
+    return bool((packed - plain).norm() <= tolerance * plain.norm())

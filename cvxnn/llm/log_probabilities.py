@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cvxnn._extras import require
-from cvxnn.llm.batches import batches, may_share, model_inputs
+from cvxnn.llm.batches import batches, may_share, model_inputs, trees_are_exact
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, plan
@@ -196,10 +196,9 @@ class ResponseScorer:
         plain = type(self._head) is torch.nn.Linear
         # A cap hardly shows on small logits, and so not on every sample.
         plain = plain and not getattr(lm.config, "final_logit_softcapping", None)
-        self.tokens_computed = 0
         with torch.no_grad():
             self._has_plain_head = plain and self._head_is_all()
-            self._shares = share_prefixes and self._sharing_is_exact()
+        self._shares = share_prefixes and trees_are_exact(lm)
         self.tokens_computed = 0
 
     def shares(self, longest: int) -> bool:
@@ -272,17 +271,6 @@ class ResponseScorer:
         logits = self.lm.model(input_ids=ids, use_cache=False).logits
         states = self.lm.decoder(input_ids=ids, use_cache=False).last_hidden_state
         return _agree(self._head(states), logits)
-
-    def _sharing_is_exact(self) -> bool:
-        """Compare a small tree with its separate rows, on this very model."""
-        ids = np.arange(3, 14) % self.lm.config.vocab_size
-        items = [Item(ids[[0, 1, 2, 3, 4, 5]], 2), Item(ids[[0, 1, 2, 6, 7, 8, 9]], 3)]
-        plain = self(items, [Pack([0], 6), Pack([1], 7)])
-        try:
-            packed = self(items, [Pack([0, 1], 10)])
-        except (TypeError, ValueError, RuntimeError, NotImplementedError):
-            return False  # no position_ids, no mask of three dimensions
-        return _agree(packed, plain)
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from typing import Any
 
 import numpy as np
 
 from cvxnn._extras import require
-from cvxnn.llm.batches import batches, may_share, model_inputs
+from cvxnn.llm.batches import batches, may_share, model_inputs, trees_are_exact
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, plan
 from cvxnn.llm.pooling import pool
-
-_log = logging.getLogger(__name__)
 
 
 class TokenEmbedder:
@@ -135,29 +132,9 @@ class TokenEmbedder:
             # A token costs 2 n_parameters operations, a pair in attention 4 width a layer.
             pairs_per_token = self.lm.n_parameters / (2 * width * n_layers)
             trees = plan(items, max(self.batch_tokens, longest), pairs_per_token)
-            if len(trees) < len(packs) and self._sharing_is_exact():
+            if len(trees) < len(packs) and trees_are_exact(self.lm, self.layer):
                 packs, self.shares_prefixes = trees, True
         return batches(packs, self.batch_tokens)
-
-    def _sharing_is_exact(self) -> bool:
-        """Compare a small tree with its separate rows, on this very model."""
-        ids = np.arange(3, 18) % self.lm.config.vocab_size
-        branches = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 9, 10, 11])
-        items = [Item(ids[branch], 1) for branch in branches]
-        before = self.tokens_computed
-        try:
-            plain = self._forward(items, [Pack([i], len(items[i].tokens)) for i in range(3)])
-            try:
-                packed = self._forward(items, [Pack([0, 1, 2], 12)])
-            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-                # The plain rows went through, so it is the tree that the model does not take:
-                # no position_ids, no mask of three dimensions.
-                _log.info("common beginnings are computed for each reply: %r", error)
-                return False
-        finally:
-            self.tokens_computed = before
-        tolerance = 1e-3 if "32" in str(self.lm.dtype) else 3e-2
-        return bool(np.linalg.norm(packed - plain) <= tolerance * np.linalg.norm(plain))
 
     def _forward(self, items: list[Item], batch: list[Pack]) -> np.ndarray:
         self.tokens_computed += len(batch) * max(pack.length for pack in batch)

@@ -361,7 +361,7 @@ class COALAPreferenceHead(ClassifierMixin, PreferenceHead, ConvexReLUBase):
         second = solve(
             objective,
             # Iterations are cheap: measure each, so that the history has its reward margins. With
-            # this friction they rose at every iteration of all 17 problems we looked at; with that
+            # this friction they rose at every iteration of all 27 problems we looked at; with that
             # of Nesterov's method they overshot by up to 1 %, without the preconditioner by 5 %.
             AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter, friction=9, check_every=1),
             start=theta.astype(X.dtype),

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
+from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.patterns import ActivationPatterns
-from cvxnn.solvers.cronos import Cronos
-from cvxnn.solvers.interior_point import InteriorPoint
-from cvxnn.solvers.proximal_gradient import ProximalGradient
-from cvxnn.solvers.ridge import Ridge
 
 FORMAT_VERSION = 2
 _HEADER = "cvxnn"
@@ -35,9 +35,9 @@ _CLASSES = {
     "ConvexReLUClassifierCV": "cvxnn.estimators.cv",
     "ConvexReLURegressor": "cvxnn.estimators.regressor",
     "ConvexReLURegressorCV": "cvxnn.estimators.cv",
-    "COALAPreferenceHead": "cvxnn.estimators.preference",
-    "COALAPreferenceHeadCV": "cvxnn.estimators.preference_cv",
-    "LinearPreferenceHead": "cvxnn.estimators.linear_preference",
+    "COALAPreferenceHead": "cvxnn.estimators.coala",
+    "COALAPreferenceHeadCV": "cvxnn.estimators.coala_cv",
+    "LinearPreferenceHead": "cvxnn.estimators.linear_head",
 }
 # What a prediction needs besides.
 _NEEDED = {

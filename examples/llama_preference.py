@@ -33,11 +33,11 @@ from cvxnn.cli.inputs import SHIPPED, read_pairs
 from cvxnn.cli.plan import configuration, plan_text
 from cvxnn.comparison import METHODS, compare
 from cvxnn.comparison.replies import side_by_side
+from cvxnn.comparison.report import render
 from cvxnn.comparison.results import count_text, name_of, seconds_text
 from cvxnn.llm import Embedder, LanguageModel, load_model
 from cvxnn.llm.guidance import Guidance
 from cvxnn.preference.data import PreferenceTriplet, split_by_group
-from cvxnn.report import render
 
 
 def parse_arguments() -> argparse.Namespace:

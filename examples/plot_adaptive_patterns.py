@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import patterns
-from cvxnn.training import train
+from cvxnn.convex import patterns
+from cvxnn.training.training import train
 
 # %%
 # Diabetes, 442 rows in ten features; rows of norm about one, a column of ones for the biases.

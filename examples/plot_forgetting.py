@@ -21,11 +21,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.special import expit
 
+from cvxnn.joint.candidates import CandidateSets
+from cvxnn.joint.choice_objective import dpo_objective, sft_objective
+from cvxnn.joint.pareto import JointProblem, pareto_front
+from cvxnn.joint.post_training import post_train
 from cvxnn.plotting.pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
-from cvxnn.preference.candidates import CandidateSets
-from cvxnn.preference.joint import post_train
-from cvxnn.preference.pareto import JointProblem, pareto_front
-from cvxnn.preference.policy import dpo_objective, sft_objective
 
 # %%
 # One pair, one demonstration. The reference policy of DPO is fine-tuned on the chosen response from

@@ -14,11 +14,10 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import patterns
-from cvxnn.decomposition import cone_decomposition
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import InteriorPoint, solve
+from cvxnn.convex import InteriorPoint, patterns, solve
+from cvxnn.convex.decomposition import cone_decomposition
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.program import ConvexProgram
 
 # %%
 # Forty patients of the breast cancer data, about as many as it has features.

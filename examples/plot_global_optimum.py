@@ -12,11 +12,11 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import local_search, patterns
-from cvxnn.arrangement import enumerate_patterns
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import InteriorPoint, solve
+from cvxnn.convex import InteriorPoint, patterns, solve
+from cvxnn.convex.enumeration import enumerate_patterns
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.program import ConvexProgram
+from cvxnn.training import proposal
 
 # %%
 # Twenty-five patients, body mass index and blood pressure, and a column of ones for the biases.
@@ -41,15 +41,14 @@ print(f"global optimum between {result.dual_bound:.8f} and {result.objective:.8f
 
 
 def objective(network):
-    own, weights = local_search.to_program(X, network)
+    own, weights = proposal.to_program(X, network)
     program = ConvexProgram(GatedOperator(X, own.mask), y, alpha)
     return float(program.evaluate(weights).network_objective)
 
 
 options = {"n_steps": 200, "learning_rate": 0.1}
 runs = [
-    objective(local_search.train(X, y, alpha, 30, random_state=seed, **options))
-    for seed in range(500)
+    objective(proposal.train(X, y, alpha, 30, random_state=seed, **options)) for seed in range(500)
 ]
 excess = 100 * (np.array(runs) / result.objective - 1)
 print(f"best run {excess.min():.2f} %, median {np.median(excess):.1f} % above the optimum")

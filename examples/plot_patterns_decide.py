@@ -11,8 +11,8 @@ says how little is left to gain there.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cvxnn.solvers import Cronos
-from cvxnn.training import train
+from cvxnn.convex import Cronos
+from cvxnn.training.training import train
 
 # %%
 # A teacher with five neurons labels 200 Gaussian rows in ten dimensions.

@@ -14,10 +14,9 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import scale
 
-from cvxnn import patterns
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, solve
+from cvxnn.convex import Cronos, patterns, solve
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.program import ConvexProgram
 
 # %%
 # ADMM as published, with one penalty parameter ``rho`` for both constraints (divided by ``n``, as

@@ -2,7 +2,8 @@
 How does the network grow as the penalty fades?
 ===============================================
 
-The neuron group lasso sets whole neurons to zero. ``cvxnn.path.regularization_path`` solves the
+The neuron group lasso sets whole neurons to zero. ``cvxnn.convex.path.regularization_path`` solves
+the
 program for a falling sequence of strengths, from the one at which the network is a constant on,
 each with its certificate.
 """
@@ -13,11 +14,12 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import local_search, patterns
+from cvxnn.convex import patterns
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.path import regularization_path
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.network import recover
-from cvxnn.operators import GatedOperator
-from cvxnn.path import regularization_path
-from cvxnn.problem import ConvexProgram
+from cvxnn.training import proposal
 
 # %%
 # Diabetes in standard units, and the patterns of one local training at a weak penalty.
@@ -27,8 +29,8 @@ X = StandardScaler().fit_transform(X) / np.sqrt(X.shape[1])
 y = StandardScaler().fit_transform(y[:, None])
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 inputs = patterns.add_bias(X_train)
-proposal = local_search.train(inputs, y_train, 1e-3, 24, random_state=0)
-found, _ = local_search.to_program(inputs, proposal)
+proposal = proposal.train(inputs, y_train, 1e-3, 24, random_state=0)
+found, _ = proposal.to_program(inputs, proposal)
 
 # %%
 # The program's own ``alpha`` is not used; the grid starts at its ``alpha_max``.

@@ -12,9 +12,9 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, solve
+from cvxnn.convex import Cronos, solve
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.program import ConvexProgram
 
 # %%
 # Every solve runs a fixed number of iterations with a fixed number of inner ones, twice: the first

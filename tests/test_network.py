@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn import network
-from cvxnn.operators import GatedOperator
-from cvxnn.patterns import add_bias
-from cvxnn.solvers._loop import precision
+from cvxnn.convex.loop import precision
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.patterns import add_bias
 
 
 def weights(seed: int = 0, C: int = 2, P: int = 5, d: int = 4) -> np.ndarray:

@@ -19,10 +19,10 @@ from sklearn.exceptions import NotFittedError
 
 import cvxnn
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
+from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.patterns import ActivationPatterns
 from cvxnn.persistence import load
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, Ridge
 
 SMALL = {"n_patterns": 8, "alpha": 0.01, "random_state": 0}
 RELU = {**SMALL, "formulation": "relu"}

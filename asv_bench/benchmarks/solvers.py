@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from cvxnn import patterns
-from cvxnn.operators import GatedOperator
-from cvxnn.path import regularization_path
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, solve
-from cvxnn.training import train
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, patterns, solve
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.path import regularization_path
+from cvxnn.convex.program import ConvexProgram
+from cvxnn.training.training import train
 
 N_PATTERNS = {"breast_cancer": 40, "digits": 50}
 

@@ -29,7 +29,7 @@ def gated(problem: Problem, report: Report, solver: str, **options: Any) -> None
 
 def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int = 1) -> None:
     """Local proposals, the convex program over them, and rounds of refinement."""
-    from cvxnn.training import train
+    from cvxnn.training.training import train
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
@@ -58,8 +58,8 @@ def _solve(
     problem: Problem, report: Report, form: str, solver: str, options: dict[str, Any]
 ) -> None:
     from cvxnn import solvers
-    from cvxnn.operators import GatedOperator
-    from cvxnn.problem import ConvexProgram
+    from cvxnn.convex.operators import GatedOperator
+    from cvxnn.convex.program import ConvexProgram
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)

@@ -1,6 +1,7 @@
 """The problems every method solves, and how an answer is valued: NumPy alone, in float64.
 
-Squared loss, scaled as in ``cvxnn.problem``: ``(1/2n) ||prediction - y||^2 + alpha * sum of block
+Squared loss, scaled as in ``cvxnn.convex.program``: ``(1/2n) ||prediction - y||^2 + alpha * sum of
+block
 norms``. Weights are arrays (2, n_patterns, n_features): ``U[0]`` adds to the output, ``U[1]``
 subtracts from it.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from cvxnn import patterns
+from cvxnn.convex import patterns
 
 Array = NDArray[np.floating]
 

@@ -25,8 +25,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from cvxnn import COALAPreferenceHead
+from cvxnn.features.store import read_features
 from cvxnn.llm import Embedder, LanguageModel, load_model
-from cvxnn.llm.features import read_features
 from cvxnn.llm.guidance import Guidance, generate_guided
 
 PROMPT = "Write a review of a film."

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from joint_features import ENCODERS, PAIRINGS, build
 
-from cvxnn.preference.candidates import CandidateSets
-from cvxnn.preference.joint import post_train
-from cvxnn.preference.pareto import (
+from cvxnn.convex import solve
+from cvxnn.convex.solvers.trust_region import Newton
+from cvxnn.joint.candidates import CandidateSets
+from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
+from cvxnn.joint.pareto import (
     JointProblem,
     balanced_optimum,
     pareto_front,
     percentage_increase,
 )
-from cvxnn.preference.policy import bradley_terry_objective, dpo_objective, sft_objective
-from cvxnn.solvers import solve
-from cvxnn.solvers.newton import Newton
+from cvxnn.joint.post_training import post_train
 
 LAMBDAS = (0.01, 0.25, 0.5, 0.75, 0.99)
 METHODS: dict[str, dict[str, Any]] = {

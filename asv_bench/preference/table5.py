@@ -158,7 +158,7 @@ def _ours(
     data: Embeddings, method: str, seed: int, neurons: int
 ) -> tuple[NDArray[np.floating], Record]:
     from cvxnn import ConvexReLUClassifier
-    from cvxnn.solvers import Cronos
+    from cvxnn.convex import Cronos
 
     # calibration_folds=0: probabilities are of no use here, and AdamW's are not calibrated.
     options: dict[str, Any] = {"formulation": "relu", "calibration_folds": 0}

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command."""
     required(options, results="RESULTS")
     from cvxnn.comparison import RESULT_FILE, Comparison
-    from cvxnn.report import render
+    from cvxnn.comparison.report import render
 
     path = Path(options.results)
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)

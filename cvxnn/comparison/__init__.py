@@ -22,13 +22,13 @@ from cvxnn.comparison.fine_tuned import (
     fine_tuning_config,
 )
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
-from cvxnn.comparison.results import Comparison, MethodResult, estimate_text, peak_memory
-from cvxnn.pair_features import (
+from cvxnn.comparison.pair_features import (
     PairFeatures,
     digest_of_pairs,
     discard_features,
     extract_pairs,
 )
+from cvxnn.comparison.results import Comparison, MethodResult, estimate_text, peak_memory
 from cvxnn.preference.data import PreferenceTriplet
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxnn.comparison.pair_features import PairFeatures
 from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memory
-from cvxnn.estimators.linear_preference import LinearPreferenceHead
-from cvxnn.estimators.preference import COALAPreferenceHead
+from cvxnn.estimators.coala import COALAPreferenceHead
+from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.llm.costs import Cost, CostMeter
-from cvxnn.pair_features import PairFeatures
 from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
 

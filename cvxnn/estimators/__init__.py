@@ -1,11 +1,11 @@
 """Estimators with the scikit-learn API."""
 
 from cvxnn.estimators.classifier import ConvexReLUClassifier
+from cvxnn.estimators.coala import COALAPreferenceHead
+from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
 from cvxnn.estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
-from cvxnn.estimators.linear_preference import LinearPreferenceHead
+from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.estimators.policy import SoftmaxPolicy
-from cvxnn.estimators.preference import COALAPreferenceHead
-from cvxnn.estimators.preference_cv import COALAPreferenceHeadCV
 from cvxnn.estimators.regressor import ConvexReLURegressor
 
 __all__ = [

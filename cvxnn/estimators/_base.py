@@ -15,24 +15,24 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cvxnn import strength
-from cvxnn._namespace import is_sparse
+from cvxnn._arrays import is_sparse
+from cvxnn.convex.loop import Result, Status
+from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
+from cvxnn.convex.program import ConvexProgram, Form
+from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
+from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.estimators._defaults import Choices, PatternsParameter, PenaltyParameter, choose
 from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
 from cvxnn.estimators._reports import NetworkReports
 from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split, to_host
-from cvxnn.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
-from cvxnn.operators import GatedOperator
-from cvxnn.patterns import ActivationPatterns
-from cvxnn.penalties import NeuronGroupLasso, SquaredL2
-from cvxnn.problem import ConvexProgram, Form
-from cvxnn.solvers._loop import Result, Status
-from cvxnn.solvers.cronos import Cronos
-from cvxnn.solvers.interior_point import InteriorPoint
-from cvxnn.solvers.proximal_gradient import ProximalGradient
-from cvxnn.solvers.ridge import Ridge
-from cvxnn.training import PatternChoice, Training, draw_patterns, train
+from cvxnn.training import strength
+from cvxnn.training.training import PatternChoice, Training, draw_patterns, train
 
 FLOATS = (np.float64, np.float32)
 
@@ -120,7 +120,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         ):
             raise TypeError(
                 f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint, "
-                "ProximalGradient or Ridge of cvxnn.solvers."
+                "ProximalGradient or Ridge of cvxnn.convex."
             )
 
     def _choose(self, n: int = 1, d: int = 1) -> Choices:

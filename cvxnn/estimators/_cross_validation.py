@@ -14,6 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 
+from cvxnn.convex.losses import Loss
+from cvxnn.convex.penalties import SquaredL2
 from cvxnn.estimators._base import (
     ConvexReLUBase,
     HeldOut,
@@ -21,8 +23,6 @@ from cvxnn.estimators._base import (
 from cvxnn.estimators._folds import Fold, best_of, fractions
 from cvxnn.estimators._rows import Rows, merge
 from cvxnn.estimators.classifier import ConvexReLUClassifier, _temperature
-from cvxnn.losses import Loss
-from cvxnn.penalties import SquaredL2
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
 # norm has long ceased to.

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cvxnn.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.problem import Form
-from cvxnn.solvers.ridge import Ridge
+from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from cvxnn.convex.program import Form
+from cvxnn.convex.solvers.ridge.solver import Ridge
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]

@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn import local_search, patterns, strength
+from cvxnn.convex import patterns
+from cvxnn.convex.loop import Result
+from cvxnn.convex.losses import Loss
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.path import regularization_path
+from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.penalties import SquaredL2
+from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
+from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, ConvexReLUBase
 from cvxnn.estimators._rows import Rows, Scaling
-from cvxnn.losses import Loss
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.operators import GatedOperator
-from cvxnn.path import regularization_path
-from cvxnn.patterns import ActivationPatterns
-from cvxnn.penalties import SquaredL2
-from cvxnn.problem import ConvexProgram, with_skip
-from cvxnn.solvers._loop import Result
-from cvxnn.solvers.ridge import Ridge
-from cvxnn.solvers.ridge_path import RidgePath, takes_path
-from cvxnn.training import train
+from cvxnn.training import proposal, strength
+from cvxnn.training.training import train
 
 Floats = NDArray[np.floating]
 
@@ -137,7 +138,7 @@ class Fold(NamedTuple):
                 max_iter=estimator.max_iter,
                 random_state=self.rng,
             ).patterns
-        network = local_search.train(
+        network = proposal.train(
             X,
             y,
             alpha,
@@ -146,7 +147,7 @@ class Fold(NamedTuple):
             sample_weight=program.sample_weight,
             random_state=self.rng,
         )
-        found, _ = local_search.to_program(X, network)
+        found, _ = proposal.to_program(X, network)
         return found if len(found) else patterns.sample(X, n_patterns, random_state=self.rng)
 
 

@@ -99,7 +99,7 @@ class PreferenceHead:
 
     def _check_embedding(self) -> None:
         if self.embedding is not None:
-            from cvxnn.llm.description import check_description
+            from cvxnn.features.description import check_description
 
             check_description(self.embedding)
 

@@ -10,8 +10,8 @@ from scipy import sparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
-from cvxnn._namespace import is_sparse
-from cvxnn.patterns import add_bias
+from cvxnn._arrays import is_sparse
+from cvxnn.convex.patterns import add_bias
 
 # numpy array or scipy CSR matrix, shape (n_samples, n_features)
 Rows = Any

@@ -14,6 +14,9 @@ from sklearn.callback import with_callbacks
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 
+from cvxnn.convex.loop import Solver
+from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.convex.program import Form
 from cvxnn.estimators._base import (
     ConvexReLUBase,
     Fit,
@@ -22,10 +25,7 @@ from cvxnn.estimators._base import (
 )
 from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
-from cvxnn.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.problem import Form
-from cvxnn.solvers._loop import Solver
 
 
 class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
@@ -58,10 +58,12 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
         What vanishes as ``alpha`` grows: whole neurons, whole features, single weights, nothing;
-        see ``cvxnn.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``, which equals
+        see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``,
+        which equals
         weight decay, for the ReLU form.
     patterns : {"auto", "local", "adaptive", "gaussian", "data"}, default="auto"
-        Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
+        Where the activation patterns come from; see ``cvxnn.training.training.train``.
+        ``"adaptive"``
         (``penalty="neuron"`` only): local, then up to ten rounds that add the patterns which lower
         the objective most; slow, and the lowest training objective. ``"auto"``: ``"gaussian"`` for
         the gated form, ``"local"`` for the ReLU form.
@@ -105,8 +107,8 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     max_iter : int, default=1000
         Most solver iterations.
     solver : Ridge, InteriorPoint, Cronos or ProximalGradient, optional
-        Of ``cvxnn.solvers``; replaces ``tol`` and ``max_iter``. By default chosen by cost
-        (``cvxnn.solvers.automatic``).
+        Of ``cvxnn.convex``; replaces ``tol`` and ``max_iter``. By default chosen by cost
+        (``cvxnn.convex.solvers.automatic``).
     random_state : int, RandomState or None, default=None
         Draws patterns, rows set apart and rows on which the strength is chosen. An integer gives
         the same network every time, whatever the order of the rows.
@@ -129,7 +131,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         given patterns, and their difference over the objective. In the ReLU form it may be
         negative: then the network beats every one with these patterns.
     status_ : str
-        Why the solver stopped; see ``cvxnn.solvers.Status``.
+        Why the solver stopped; see ``cvxnn.convex.Status``.
     n_iter_ : int
         Solver iterations; 1 where the solution is direct.
     history_ : dict of ndarray
@@ -137,7 +139,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         ``dual_bound``, ``stopping`` (compared with ``tol``) and columns of the solver's own.
     rounds_ : dict of ndarray
         One entry per program solved, more than one with ``patterns="adaptive"``; see
-        ``cvxnn.training.Training``.
+        ``cvxnn.training.training.Training``.
     validation_scores_ : ndarray or None
         Accuracy of the data set apart: at each measurement, or for each strength tried.
         None without early stopping.

@@ -2,7 +2,8 @@ r"""Estimators that choose the strength of their penalty by cross-validation.
 
 In each fold everything that depends on the data is done once: scaling, patterns, and, where the
 solution is direct, the kernel. All strengths are then solved one after another from the strongest
-on (``cvxnn.path``, ``cvxnn.solvers.ridge_path``), each with a certified gap of at most ``tol``.
+on (``cvxnn.convex.path``, ``cvxnn.convex.solvers.ridge.path``), each with a certified gap of at
+most ``tol``.
 A fold's predictions are those of the single estimator fitted to the fold's training rows.
 """
 
@@ -15,6 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
+from cvxnn.convex.loop import Solver
+from cvxnn.convex.losses import HuberLoss, SquaredLoss
+from cvxnn.convex.program import Form
 from cvxnn.estimators._base import (
     all_or_nothing,
 )
@@ -23,9 +27,6 @@ from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.regressor import ConvexReLURegressor, _columns
-from cvxnn.losses import HuberLoss, SquaredLoss
-from cvxnn.problem import Form
-from cvxnn.solvers._loop import Solver
 
 Floats = NDArray[np.floating]
 

@@ -1,52 +1,18 @@
-"""What an embedding depends on, as plain data that a head can keep, and whether a model fits it."""
+"""Describe the embeddings that a model gives, and check that a model is the one described."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 from cvxnn._extras import require
+from cvxnn.features.description import Description, check_description
 from cvxnn.llm.fingerprint import fingerprints
 from cvxnn.llm.hidden_states import layer_index
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.pooling import POOLINGS
 
 _HALVES = ("float16", "bfloat16")
-_LEAST = {"layer": 0, "max_length": 1, "width": 1}
-
-
-class Description(TypedDict):
-    """All that an embedding depends on, beside the texts.
-
-    Attributes
-    ----------
-    model : str
-        Name of the language model, for messages.
-    fingerprint : str
-        Identity of the model; see ``LanguageModel.fingerprint``.
-    fingerprint_float16, fingerprint_bfloat16 : str
-        What the fingerprint is once the weights are rounded to these types.
-    dtype : str
-        Type the model computed in, such as ``"float32"``.
-    layer : int
-        From 0, the token embeddings, to the number of blocks.
-    pooling : str
-    max_length : int
-        Tokens of prompt and reply.
-    width : int
-        Numbers in an embedding.
-    """
-
-    model: str
-    fingerprint: str
-    fingerprint_float16: str
-    fingerprint_bfloat16: str
-    dtype: str
-    layer: int
-    pooling: str
-    max_length: int
-    width: int
 
 
 def describe(lm: LanguageModel, *, layer: int, pooling: str, max_length: int) -> Description:
@@ -65,38 +31,6 @@ def describe(lm: LanguageModel, *, layer: int, pooling: str, max_length: int) ->
         max_length=max_length,
         width=int(lm.config.hidden_size),
     )
-
-
-def check_description(description: Any) -> None:
-    """Refuse what is no description.
-
-    Raises
-    ------
-    ValueError
-        If it is not a dict with the entries of `Description`, or one of them cannot be.
-    """
-    names = list(Description.__annotations__)
-    if not isinstance(description, Mapping):
-        raise ValueError(
-            f"embedding is {description!r:.80}; expected Embedder.description, a dict of {names}"
-        )
-    if description.keys() != set(names):
-        raise ValueError(
-            f"embedding has the entries {sorted(description)}; expected those of "
-            f"Embedder.description, {names}"
-        )
-    for name, value in description.items():
-        if name not in _LEAST:
-            if not isinstance(value, str):
-                raise ValueError(f"embedding[{name!r}] is {value!r}; expected text")
-        elif not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[name]:
-            raise ValueError(
-                f"embedding[{name!r}] is {value!r}; expected an integer of at least {_LEAST[name]}"
-            )
-    if description["pooling"] not in POOLINGS:
-        raise ValueError(
-            f"embedding['pooling'] is {description['pooling']!r}; expected one of {POOLINGS}"
-        )
 
 
 def require_model(lm: LanguageModel, description: Description) -> None:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cvxnn._extras import require
+from cvxnn.features.description import POOLINGS, Description
+from cvxnn.features.store import FeatureWriter
 from cvxnn.llm.cache import EmbeddingCache
-from cvxnn.llm.description import Description, describe, require_model
-from cvxnn.llm.features import FeatureWriter
+from cvxnn.llm.description import describe, require_model
 from cvxnn.llm.hidden_states import layer_index
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
-from cvxnn.llm.pooling import POOLINGS
 from cvxnn.llm.token_embeddings import TokenEmbedder
 
 if TYPE_CHECKING:

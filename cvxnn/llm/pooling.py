@@ -9,8 +9,6 @@ from cvxnn._extras import require
 if TYPE_CHECKING:
     import torch
 
-POOLINGS = ("mean", "last", "attention")
-
 
 def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
     """Pool the states of a reply, shape (tokens, width); the formulas are those of `Embedder`."""

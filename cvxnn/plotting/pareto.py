@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from cvxnn.plotting._shared import axes, one_of
 
 if TYPE_CHECKING:  # they import JAX, and a display needs none
-    from cvxnn.preference.joint import Trajectory
-    from cvxnn.preference.pareto import JointProblem, ParetoFront
+    from cvxnn.joint.pareto import JointProblem, ParetoFront
+    from cvxnn.joint.post_training import Trajectory
 
 
 class ParetoFrontDisplay:

@@ -12,8 +12,8 @@ from cvxnn._extras import require
 from cvxnn.plotting._shared import axes, one_of
 
 if TYPE_CHECKING:
-    from cvxnn.path import RegularizationPath
-    from cvxnn.problem import ConvexProgram
+    from cvxnn.convex.path import RegularizationPath
+    from cvxnn.convex.program import ConvexProgram
 
 # Neurons below this part of the largest of all strengths are what a solver leaves of zero.
 _ACTIVE = 1e-3
@@ -78,7 +78,7 @@ class RegularizationPathDisplay:
 
         Parameters
         ----------
-        path : cvxnn.path.RegularizationPath
+        path : cvxnn.convex.path.RegularizationPath
         program : ConvexProgram, optional
             The program of the path; needed if it has a skip connection, which is no neuron.
         kind : {"norms", "active", "objective"}, default="norms"

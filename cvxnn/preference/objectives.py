@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from cvxnn._namespace import namespace
+from cvxnn._arrays import namespace
 
 AnyArray: TypeAlias = Any
 """An array of NumPy, JAX or torch."""

@@ -12,9 +12,9 @@ import pytest
 
 import cvxnn
 from cvxnn.cli import main
+from cvxnn.comparison.pair_features import read_pair_features
+from cvxnn.features.store import FeatureWriter
 from cvxnn.llm import Embedder, EmbeddingCache, load_model
-from cvxnn.llm.features import FeatureWriter
-from cvxnn.pair_features import read_pair_features
 
 
 def copy(source, target):

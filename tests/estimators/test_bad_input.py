@@ -7,8 +7,8 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.estimators import _base, preference
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient, Ridge
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
+from cvxnn.estimators import _base, coala
 
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
@@ -350,7 +350,7 @@ def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
 
         yield at_once
 
-    for module in (_base, preference):
+    for module in (_base, coala):
         monkeypatch.setattr(module, "progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit(-X, 1 - y)

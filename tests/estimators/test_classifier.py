@@ -12,11 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.utils import check_random_state
 
-from cvxnn import ConvexReLUClassifier, patterns, reference
-from cvxnn.operators import GatedOperator
-from cvxnn.problem import ConvexProgram
-from cvxnn.solvers import Cronos, InteriorPoint
-from cvxnn.solvers._loop import precision
+from cvxnn import ConvexReLUClassifier
+from cvxnn.convex import Cronos, InteriorPoint, patterns, reference
+from cvxnn.convex.loop import precision
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.program import ConvexProgram
 
 # Points on a line have so few patterns that the program holds them all. No network lies outside it
 # then, and two routes to the optimum must agree.

@@ -30,8 +30,8 @@ from cvxnn import (
     ConvexReLURegressor,
     ConvexReLURegressorCV,
 )
-from cvxnn.estimators.preference_cv import Responses
-from cvxnn.solvers import Ridge
+from cvxnn.convex import Ridge
+from cvxnn.estimators.coala_cv import Responses
 
 ALPHAS = [0.3, 1e-2, 1e-4]
 FOLDS = KFold(3)

@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.convex import Cronos, ProximalGradient
 from cvxnn.estimators._defaults import gated_patterns
-from cvxnn.solvers import Cronos, ProximalGradient
 
 # Both forms without compilation, since rows come in all numbers.
 GATED = {"n_patterns": 32, "random_state": 0}

@@ -10,8 +10,8 @@ import pytest
 from scipy import sparse
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.convex import Cronos, Ridge
 from cvxnn.estimators._rows import merge, to_host
-from cvxnn.solvers import Cronos, Ridge
 
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)

@@ -6,7 +6,7 @@ from sklearn.datasets import make_friedman1
 from sklearn.neural_network import MLPRegressor
 
 from cvxnn import ConvexReLURegressor
-from cvxnn.solvers import InteriorPoint
+from cvxnn.convex import InteriorPoint
 
 # All patterns of points on a line: two routes to the optimum must agree.
 ALL_PATTERNS = {

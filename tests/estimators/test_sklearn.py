@@ -13,7 +13,7 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.solvers import Cronos, InteriorPoint, ProximalGradient
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 
 SMALL = {"n_patterns": 8, "max_iter": 200, "tol": 0.1, "random_state": 0}
 

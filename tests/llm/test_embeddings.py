@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvxnn.features.description import POOLINGS
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, load_model
 from cvxnn.llm.packing import Item, lay_out, plan
-from cvxnn.llm.pooling import POOLINGS
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference.data import Conversation
 from cvxnn.preference.population import alternating_population

@@ -21,7 +21,7 @@ from cvxnn.llm.guidance import (
     reward_logits_processor,
     stream_guided,
 )
-from cvxnn.llm.guidance.candidates import Nucleus, Proposer
+from cvxnn.llm.guidance.continuations import Nucleus, Proposer
 from cvxnn.llm.guidance.reply_text import ReplyText
 from cvxnn.llm.guidance.writing import _choose
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.llm.pooling import POOLINGS, GrowingPool, pool
+from cvxnn.features.description import POOLINGS
+from cvxnn.llm.pooling import GrowingPool, pool
 
 torch = pytest.importorskip("torch")
 

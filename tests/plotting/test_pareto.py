@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from cvxnn.joint.candidates import CandidateSets
+from cvxnn.joint.choice_objective import dpo_objective, sft_objective
+from cvxnn.joint.pareto import JointProblem, pareto_front
+from cvxnn.joint.post_training import post_train
 from cvxnn.plotting.pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
-from cvxnn.preference.candidates import CandidateSets
-from cvxnn.preference.joint import post_train
-from cvxnn.preference.pareto import JointProblem, pareto_front
-from cvxnn.preference.policy import dpo_objective, sft_objective
 
 
 def make_problem(d=2):

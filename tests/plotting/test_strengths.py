@@ -7,11 +7,12 @@ import pytest
 from matplotlib import pyplot
 from sklearn.exceptions import NotFittedError
 
-from cvxnn import ConvexReLUClassifier, patterns
-from cvxnn.operators import GatedOperator
-from cvxnn.path import RegularizationPath, regularization_path
+from cvxnn import ConvexReLUClassifier
+from cvxnn.convex import patterns
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.path import RegularizationPath, regularization_path
+from cvxnn.convex.program import ConvexProgram, with_skip
 from cvxnn.plotting import RegularizationPathDisplay
-from cvxnn.problem import ConvexProgram, with_skip
 
 
 def make_path(alphas, norms, **columns):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn.convex.loop import precision
 from cvxnn.preference import metrics
 from cvxnn.preference.coala import CoalaObjective
 from cvxnn.preference.objectives import coala_pairwise, coala_pointwise
-from cvxnn.solvers._loop import precision
 
 PAIRS, D = 7, 4
 seeds = st.integers(0, 10**6)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from cvxnn.convex.loop import precision
 from cvxnn.preference import objectives as fine_tuning
 from cvxnn.preference.objectives import OBJECTIVES
-from cvxnn.solvers._loop import precision
 
 seeds = st.integers(0, 10**6)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvxnn._extras import require
 from cvxnn.llm.guidance.branches import Branches
-from cvxnn.llm.guidance.candidates import end_tokens, likeliest, without_end
+from cvxnn.llm.guidance.continuations import end_tokens, likeliest, without_end
 from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
 from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel

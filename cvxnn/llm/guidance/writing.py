@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.guidance.candidates import Ending, Proposer
+from cvxnn.llm.guidance.continuations import Ending, Proposer
 from cvxnn.llm.guidance.reply_text import ReplyText
 from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
 from cvxnn.llm.guidance.settings import Guidance

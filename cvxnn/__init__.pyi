@@ -1,0 +1,23 @@
+from .estimators.classifier import ConvexReLUClassifier
+from .estimators.coala import COALAPreferenceHead
+from .estimators.coala_cv import COALAPreferenceHeadCV
+from .estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
+from .estimators.linear_head import LinearPreferenceHead
+from .estimators.policy import SoftmaxPolicy
+from .estimators.regressor import ConvexReLURegressor
+from .persistence import load, save
+
+__version__: str
+
+__all__ = [
+    "COALAPreferenceHead",
+    "COALAPreferenceHeadCV",
+    "ConvexReLUClassifier",
+    "ConvexReLUClassifierCV",
+    "ConvexReLURegressor",
+    "ConvexReLURegressorCV",
+    "LinearPreferenceHead",
+    "SoftmaxPolicy",
+    "load",
+    "save",
+]

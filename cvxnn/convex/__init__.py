@@ -1,0 +1,9 @@
+"""Convex programs of two-layer networks: their parts, their solvers, their certificates.
+
+Everything that a researcher needs is exported here: ``from cvxnn.convex import ConvexProgram,
+Cronos, solve``. Names load when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

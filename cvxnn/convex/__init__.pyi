@@ -1,0 +1,58 @@
+from .decomposition import Decomposition, cone_decomposition
+from .enumeration import enumerate_patterns
+from .loop import Callback, Measurement, Result, Solver, Start, Status, solve
+from .losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from .operators import GatedOperator
+from .path import RegularizationPath, alpha_grid, regularization_path
+from .patterns import ActivationPatterns, add_bias
+from .penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from .program import ConvexProgram, DualPoint, SmoothObjective, with_skip
+from .solvers.accelerated_gradient import AcceleratedGradient
+from .solvers.automatic import automatic
+from .solvers.cronos import Cronos
+from .solvers.interior_point.solver import InteriorPoint
+from .solvers.proximal_gradient import ProximalGradient
+from .solvers.ridge.solver import Ridge
+from .solvers.trust_region import Newton
+from .solvers.working_set import solve_on_working_sets
+
+__all__ = [
+    "L1",
+    "AcceleratedGradient",
+    "ActivationPatterns",
+    "Callback",
+    "ConvexProgram",
+    "Cronos",
+    "Decomposition",
+    "DualPoint",
+    "FeatureGroupLasso",
+    "GatedOperator",
+    "HuberLoss",
+    "InteriorPoint",
+    "LogisticLoss",
+    "Loss",
+    "Measurement",
+    "MultinomialLoss",
+    "NeuronGroupLasso",
+    "Newton",
+    "Penalty",
+    "ProximalGradient",
+    "RegularizationPath",
+    "Result",
+    "Ridge",
+    "SmoothObjective",
+    "Solver",
+    "SquaredL2",
+    "SquaredLoss",
+    "Start",
+    "Status",
+    "add_bias",
+    "alpha_grid",
+    "automatic",
+    "cone_decomposition",
+    "enumerate_patterns",
+    "regularization_path",
+    "solve",
+    "solve_on_working_sets",
+    "with_skip",
+]

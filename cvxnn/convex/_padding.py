@@ -1,0 +1,100 @@
+"""Rounding shapes up, so that problems of nearly equal size share one compilation.
+
+Rows are added with zero data and zero weight, patterns closed on every row: neither changes the
+program, whose weights on closed patterns stay zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cvxnn._arrays import Array
+from cvxnn.convex.program import ConvexProgram, DualPoint
+
+_N_PATTERNS_STEP = 8
+
+
+def bucket(n: int) -> int:
+    """Round a number of rows up, by at most a sixteenth beyond 128 rows."""
+    step = max(8, 2 ** (max(n, 1).bit_length() - 5))
+    return -(-n // step) * step
+
+
+def pad(program: ConvexProgram) -> ConvexProgram:
+    """Give an equal program of rounded shape, as NumPy or JAX arrays as before."""
+    op = program.operator
+    n, P = op.mask.shape
+    rows = bucket(n) - n
+    columns = -P % _N_PATTERNS_STEP
+    weight = program.sample_weight
+    if weight is None:
+        weight = np.ones(n, op.X.dtype)
+    mask = np.asarray(op.mask)
+    # The skip connection stays the last pattern.
+    at = P if program.skip is None else P - 1
+    mask = np.insert(mask, [at] * columns, False, axis=1)
+    return replace(
+        program,
+        operator=replace(op, X=_rows(op.X, rows), mask=np.pad(mask, ((0, rows), (0, 0)))),
+        y=_targets(program, rows),
+        sample_weight=_rows(weight, rows),
+    )
+
+
+def pad_weights(program: ConvexProgram, weights: Any) -> Any:
+    """Weights of the program as weights of the padded one."""
+    P = program.operator.n_patterns
+    at = P if program.skip is None else P - 1
+    return np.insert(np.asarray(weights), [at] * (-P % _N_PATTERNS_STEP), 0, axis=2)
+
+
+def pad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None:
+    """Dual point of the program as one of the padded program."""
+    if dual is None:
+        return None
+    n, P = program.operator.mask.shape
+    rows = bucket(n) - n
+    at = P if program.skip is None else P - 1
+    multipliers = dual.multipliers
+    if multipliers is not None:
+        multipliers = np.insert(multipliers, [at] * (-P % _N_PATTERNS_STEP), 0, axis=3)
+        multipliers = _rows(multipliers, rows)
+    return DualPoint(_rows(dual.residual, rows), multipliers)
+
+
+def unpad_weights(program: ConvexProgram, weights: Any) -> Any:
+    """Weights of the padded program as weights of the program."""
+    return weights[:, :, _kept_patterns(program)]
+
+
+def unpad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None:
+    """Dual point of the padded program as one of the program."""
+    if dual is None:
+        return None
+    n = program.y.shape[0]
+    multipliers = dual.multipliers
+    if multipliers is not None:
+        multipliers = multipliers[:n][..., _kept_patterns(program)]
+    return DualPoint(dual.residual[:n], multipliers)
+
+
+def _kept_patterns(program: ConvexProgram) -> Any:
+    P = program.operator.n_patterns
+    padded = P + -P % _N_PATTERNS_STEP
+    if program.skip is None:
+        return slice(P)
+    return np.r_[np.arange(P - 1), padded - 1]
+
+
+def _rows(array: Any, n_rows: int) -> Any:
+    array = np.asarray(array)
+    return np.pad(array, ((0, n_rows), *([(0, 0)] * (array.ndim - 1))))
+
+
+def _targets(program: ConvexProgram, n_rows: int) -> Array:
+    """Repeat the first target: zero would lie outside what a logistic loss knows."""
+    y = np.asarray(program.y)
+    return np.concatenate([y, np.repeat(y[:1], n_rows, axis=0)])

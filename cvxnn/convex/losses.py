@@ -1,0 +1,224 @@
+r"""Losses of one row's predictions, and what duality and the solvers need of them.
+
+Predictions and targets have shape ``(n_samples, n_outputs)``. A loss that takes each output by
+itself gives values of that shape; one that couples the outputs (``coupled``) gives
+``(n_samples, 1)``. All are convex in the prediction, and work on NumPy and JAX arrays alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from cvxnn._arrays import Array, namespace, register
+
+
+class Loss(Protocol):
+    """What the convex program asks of a loss."""
+
+    coupled: ClassVar[bool]
+    """Whether the outputs of a row act together."""
+
+    @property
+    def curvature(self) -> float:
+        """Upper bound of the second derivative in any direction."""
+
+    def value(self, prediction: Array, target: Array) -> Array:
+        """Loss of each entry, or of each row where outputs are coupled."""
+
+    def gradient(self, prediction: Array, target: Array) -> Array:
+        """Gradient in the prediction, its shape."""
+
+    def hessian(self, prediction: Array, target: Array) -> Array:
+        """Diagonal of the second derivative, the shape of the prediction."""
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Convex conjugate in the prediction at ``dual``; infinite outside its domain."""
+
+    def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+        r"""Good scale ``t`` of each column of a dual point.
+
+        Approximately maximises ``-sum(share * conjugate(-t residual)) - t**2 extra / 2``, or stays
+        within the domain of the conjugate where the residual is minus a gradient.
+        """
+
+
+@register
+@dataclass(frozen=True)
+class SquaredLoss:
+    r"""Half the squared error, :math:`\tfrac12 (f - y)^2`; conjugate :math:`\tfrac12 z^2 + z y`."""
+
+    coupled: ClassVar[bool] = False
+    curvature: ClassVar[float] = 1.0
+
+    def value(self, prediction: Array, target: Array) -> Array:
+        """Loss of each entry."""
+        return 0.5 * (prediction - target) ** 2
+
+    def gradient(self, prediction: Array, target: Array) -> Array:
+        """Derivative in the prediction, ``f - y``."""
+        return prediction - target
+
+    def hessian(self, prediction: Array, target: Array) -> Array:
+        """One."""
+        return namespace(prediction).ones_like(prediction)
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Convex conjugate at ``dual``."""
+        return 0.5 * dual**2 + dual * target
+
+    def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+        """Maximiser of the dual objective along each column, in closed form."""
+        return _quadratic_scale(residual, target, share, extra)
+
+
+@register
+@dataclass(frozen=True)
+class HuberLoss:
+    r"""Squared near the target, linear from ``delta`` on (Huber, 1964).
+
+    :math:`\tfrac12 e^2` for :math:`|e| \le \delta`, else :math:`\delta(|e| - \delta/2)`, with
+    :math:`e = f - y`. The conjugate is that of the squared loss on :math:`|z| \le \delta`.
+
+    Attributes
+    ----------
+    delta : float, default=1.0
+        Positive, in units of the targets.
+    """
+
+    delta: float = 1.0
+
+    coupled: ClassVar[bool] = False
+    curvature: ClassVar[float] = 1.0
+
+    def value(self, prediction: Array, target: Array) -> Array:
+        """Loss of each entry."""
+        xp = namespace(prediction)
+        error = xp.abs(prediction - target)
+        near = xp.minimum(error, self.delta)
+        return near * (error - near / 2)
+
+    def gradient(self, prediction: Array, target: Array) -> Array:
+        """Error, clipped to ``[-delta, delta]``."""
+        return namespace(prediction).clip(prediction - target, -self.delta, self.delta)
+
+    def hessian(self, prediction: Array, target: Array) -> Array:
+        """One near the target, zero beyond."""
+        xp = namespace(prediction)
+        near = xp.abs(prediction - target) <= self.delta
+        return xp.where(near, xp.ones_like(prediction), 0)
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Convex conjugate at ``dual``; the edge of its domain has room for rounding."""
+        xp = namespace(dual)
+        inside = xp.abs(dual) <= self.delta * (1 + 4 * xp.finfo(dual.dtype).eps)
+        return xp.where(inside, 0.5 * dual**2 + dual * target, xp.inf)
+
+    def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+        """Maximiser along each column, kept within the domain of the conjugate."""
+        xp = namespace(residual)
+        best = _quadratic_scale(residual, target, share, extra)
+        # The floor keeps the division from overflowing where the residual is zero.
+        floor = xp.finfo(residual.dtype).tiny * (1 + self.delta)
+        return xp.minimum(best, self.delta / xp.maximum(xp.abs(residual).max(axis=0), floor))
+
+
+@register
+@dataclass(frozen=True)
+class LogisticLoss:
+    r"""Logistic loss of a margin, :math:`\log(1 + e^{-y f})`, targets -1 and 1.
+
+    The conjugate at :math:`z = -y p` is the negative entropy :math:`p\log p + (1-p)\log(1-p)` for
+    :math:`p \in [0, 1]`, infinite elsewhere.
+    """
+
+    coupled: ClassVar[bool] = False
+    curvature: ClassVar[float] = 0.25
+
+    def value(self, prediction: Array, target: Array) -> Array:
+        """Loss of each entry, without overflow."""
+        return namespace(prediction).logaddexp(0, -target * prediction)
+
+    def gradient(self, prediction: Array, target: Array) -> Array:
+        """Derivative in the prediction."""
+        return -target * _sigmoid(-target * prediction)
+
+    def hessian(self, prediction: Array, target: Array) -> Array:
+        """Variance of the predicted label."""
+        return _sigmoid(prediction) * _sigmoid(-prediction)
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Convex conjugate at ``dual``."""
+        xp = namespace(dual)
+        p = -target * dual
+        inside = (p >= 0) & (p <= 1)
+        p = xp.clip(p, 0, 1)
+        return xp.where(inside, _xlogx(p) + _xlogx(1 - p), xp.inf)
+
+    def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+        """One: at the optimum the dual point is minus the gradient itself."""
+        return namespace(residual).ones_like(residual[0])
+
+
+@register
+@dataclass(frozen=True)
+class MultinomialLoss:
+    r"""Softmax cross-entropy, :math:`\log \sum_c e^{f_c} - \sum_c y_c f_c`, one-hot targets.
+
+    The conjugate at ``z`` is the negative entropy :math:`\sum_c p_c \log p_c` of
+    :math:`p = y + z` on the probability simplex.
+    """
+
+    coupled: ClassVar[bool] = True
+    curvature: ClassVar[float] = 0.5
+
+    def value(self, prediction: Array, target: Array) -> Array:
+        """Loss of each row, shape (n_samples, 1)."""
+        xp = namespace(prediction)
+        top = prediction.max(axis=1, keepdims=True)
+        total = xp.log(xp.exp(prediction - top).sum(axis=1, keepdims=True)) + top
+        return total - (target * prediction).sum(axis=1, keepdims=True)
+
+    def gradient(self, prediction: Array, target: Array) -> Array:
+        """Probabilities minus targets."""
+        return _softmax(prediction) - target
+
+    def hessian(self, prediction: Array, target: Array) -> Array:
+        """Diagonal ``p (1 - p)``; the outputs are coupled besides."""
+        p = _softmax(prediction)
+        return p * (1 - p)
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Convex conjugate at ``dual``, shape (n_samples, 1)."""
+        xp = namespace(dual)
+        p = target + dual
+        room = 16 * p.shape[1] * xp.finfo(p.dtype).eps
+        inside = (p >= -room).all(axis=1, keepdims=True)
+        inside &= xp.abs(dual.sum(axis=1, keepdims=True)) <= room
+        entropy = _xlogx(xp.clip(p, 0, 1)).sum(axis=1, keepdims=True)
+        return xp.where(inside, entropy, xp.inf)
+
+    def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+        """One: at the optimum the dual point is minus the gradient itself."""
+        return namespace(residual).ones_like(residual[0])
+
+
+def _quadratic_scale(residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+    xp = namespace(residual)
+    tiny = xp.finfo(residual.dtype).tiny
+    size = (share * residual**2).sum(axis=0) + extra
+    return (share * residual * target).sum(axis=0) / xp.maximum(size, tiny)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * (1 + namespace(x).tanh(x / 2))
+
+
+def _softmax(x: Array) -> Array:
+    e = namespace(x).exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _xlogx(p: Array) -> Array:
+    xp = namespace(p)
+    return p * xp.log(xp.where(p > 0, p, 1))

@@ -1,0 +1,145 @@
+"""The regularisation path: one solution for each strength, each started from the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn.convex.loop import Callback, Result, Solver, solve
+from cvxnn.convex.penalties import NeuronGroupLasso
+from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.solvers.automatic import automatic
+from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
+from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.working_set import solve_on_working_sets
+
+
+class RegularizationPath(NamedTuple):
+    """Solutions along a grid of strengths.
+
+    Attributes
+    ----------
+    alphas : ndarray, shape (n_alphas,)
+        Falling.
+    results : list of Result
+        One for each strength, certified.
+    """
+
+    alphas: NDArray[np.floating]
+    results: list[Result]
+
+
+def alpha_grid(program: ConvexProgram, n_alphas: int = 20, eps: float = 1e-2) -> NDArray:
+    """Geometric grid from ``alpha_max``, where all weights vanish, down to ``eps`` times it.
+
+    Raises
+    ------
+    ValueError
+        If ``eps`` is not in (0, 1), or the penalty has no ``alpha_max``.
+    """
+    if not 0 < eps < 1:
+        raise ValueError(f"eps={eps!r}; expected a number between 0 and 1.")
+    largest = float(on_host(program).alpha_max())
+    if not 0 < largest < np.inf:
+        raise ValueError(
+            f"alpha_max is {largest}: the targets are zero or {type(program.penalty).__name__} "
+            "never removes weights; pass the strengths as alphas=[...]."
+        )
+    return np.geomspace(largest, eps * largest, n_alphas)
+
+
+def regularization_path(
+    program: ConvexProgram,
+    *,
+    alphas: Sequence[float] | NDArray[np.floating] | None = None,
+    n_alphas: int = 20,
+    eps: float = 1e-2,
+    tol: float = 1e-3,
+    solver: Solver | None = None,
+    max_iter: int | None = None,
+    callback: Callback | None = None,
+) -> RegularizationPath:
+    """Solve a program for a falling sequence of strengths.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Its own ``alpha`` is not used.
+    alphas : sequence of float, optional
+        Strengths, at least 0; sorted to fall. By default :func:`alpha_grid`.
+    n_alphas : int, default=20
+    eps : float, default=1e-2
+    tol : float, default=1e-3
+        Relative duality gap of each solution.
+    solver : Solver, optional
+        By default ``cvxnn.convex.solvers.automatic`` chooses at each strength.
+    max_iter : int, optional
+        Most iterations at each strength; the solver's own default otherwise.
+    callback : callable, optional
+        Called after each strength with ``alpha``, ``objective``, ``dual_bound``, ``gap`` and
+        ``n_active`` patterns.
+
+    Returns
+    -------
+    RegularizationPath
+
+    Notes
+    -----
+    In the gated form with the neuron group lasso each strength is solved on working sets that
+    start from the active patterns of the last one; the certificate is one for all patterns. Where
+    the solution is direct, all strengths share a few factorisations
+    (``cvxnn.convex.solvers.ridge.path``).
+    """
+    grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
+    if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:
+        raise ValueError(f"alphas={alphas!r}; expected one or more finite numbers of at least 0.")
+    results: list[Result] = []
+    for alpha, last in zip(grid, _solutions(program, grid, tol, solver, max_iter), strict=True):
+        results.append(last)
+        if callback is not None:
+            n_active = int((np.abs(last.weights).max(axis=(0, 1, 3)) > 0).sum())
+            callback(
+                {
+                    "alpha": float(alpha),
+                    "objective": last.objective,
+                    "dual_bound": last.dual_bound,
+                    "gap": last.gap,
+                    "n_active": float(n_active),
+                },
+                last.weights.copy,
+            )
+    return RegularizationPath(np.asarray(grid, float), results)
+
+
+def _solutions(
+    program: ConvexProgram,
+    grid: NDArray[np.floating],
+    tol: float,
+    solver: Solver | None,
+    max_iter: int | None,
+) -> Iterator[Result]:
+    """One after another."""
+    if takes_path(program) and grid[-1] > 0 and (solver is None or isinstance(solver, Ridge)):
+        options = solver or Ridge(tol=tol)
+        if solver is None and max_iter is not None:
+            options = replace(options, max_iter=max_iter)
+        path = RidgePath(program, options)
+        yield from (path.result(point) for point in path.points(grid))
+        return
+    screened = (
+        program.form == "gated"
+        and isinstance(program.penalty, NeuronGroupLasso)
+        and program.skip is None
+    )
+    last: Result | None = None
+    for alpha in grid:
+        at = replace(program, alpha=float(alpha))
+        if screened:
+            last = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
+        else:
+            last = solve(at, solver or automatic(at, tol=tol, max_iter=max_iter), start=last)
+        yield last

@@ -1,0 +1,345 @@
+r"""Activation patterns: which rows of the data a gate lets through.
+
+A gate vector :math:`g` splits the rows of ``X`` by the sign of :math:`Xg`; its activation pattern
+is the 0/1 vector :math:`1(Xg \ge 0)`, the diagonal of :math:`D_i` in the convex program (Pilanci &
+Ergen, 2020). This module is plain NumPy: gates are drawn on the host, so they depend on the seed
+alone and never on the device. Gaussian gates through the origin do not depend on the order of the
+rows either; gates built from rows of ``X`` do, since rows are drawn by their index. For data of
+small rank, ``cvxnn.convex.enumeration`` lists all patterns there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+PatternSource = Literal["gaussian", "data", "sparse", "patch"]
+
+# What each source may be told; an option of another source is refused, not ignored.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "gaussian": (),
+    "data": ("y",),
+    "sparse": ("sparsity",),
+    "patch": ("image_shape", "patch_shape"),
+}
+
+# Give up looking for new patterns after this many draws per pattern asked for.
+_MAX_DRAWS_PER_PATTERN = 10
+
+
+@dataclass(frozen=True)
+class ActivationPatterns:
+    """Distinct activation patterns and the gates they come from.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (n_samples, n_patterns)
+        ``mask[k, i]`` tells whether gate ``i`` is open on row ``k``.
+    gates : ndarray, shape (n_patterns, n_features) or (n_patterns, n_features + 1)
+        Gate vectors; the last entry is the offset where gates were drawn with ``bias=True``.
+    """
+
+    mask: NDArray[np.bool_]
+    gates: NDArray[np.floating]
+
+    def __len__(self) -> int:
+        """Give the number of patterns."""
+        return self.mask.shape[1]
+
+    def take(self, index: NDArray[np.intp]) -> ActivationPatterns:
+        """Patterns at the given positions."""
+        return ActivationPatterns(np.ascontiguousarray(self.mask[:, index]), self.gates[index])
+
+    def union(self, other: ActivationPatterns) -> ActivationPatterns:
+        """These patterns, then those of ``other`` that are not among them."""
+        mask = np.concatenate([self.mask, other.mask], axis=1)
+        both = ActivationPatterns(mask, np.concatenate([self.gates, other.gates]))
+        return both.take(_first_of_each(mask))
+
+
+def add_bias(X: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Append a column of ones to ``X``, keeping its dtype."""
+    return np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
+
+
+def from_gates(
+    X: NDArray[np.floating], gates: NDArray[np.floating], *, bias: bool = False
+) -> ActivationPatterns:
+    """Patterns of given gate vectors: duplicates and patterns that are closed everywhere dropped.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+    gates : ndarray, shape (n_gates, n_features), or (n_gates, n_features + 1) with ``bias=True``
+    bias : bool, default=False
+        Whether gates carry an offset, so that they need not pass through the origin.
+
+    Returns
+    -------
+    ActivationPatterns
+        At most ``n_gates`` patterns, in the order in which they first appear.
+
+    Raises
+    ------
+    ValueError
+        If the gates have another width than the data.
+    """
+    width = X.shape[1] + bias
+    gates = np.asarray(gates)
+    if gates.ndim != 2 or gates.shape[1] != width:
+        raise ValueError(
+            f"gates have shape {gates.shape}; expected (n_gates, {width}) for data with "
+            f"{X.shape[1]} features and bias={bias}."
+        )
+    gates = gates.astype(X.dtype, copy=False)
+    scores = X @ gates[:, :-1].T + gates[:, -1] if bias else X @ gates.T
+    mask = scores >= 0
+    keep = _first_of_each(mask)
+    keep = keep[mask[:, keep].any(axis=0)]
+    return ActivationPatterns(np.ascontiguousarray(mask[:, keep]), gates[keep])
+
+
+def sample(
+    X: NDArray[np.floating],
+    n_patterns: int,
+    *,
+    source: PatternSource = "gaussian",
+    bias: bool = False,
+    n_constant: int = 0,
+    y: ArrayLike | None = None,
+    sparsity: int | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    patch_shape: tuple[int, int] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> ActivationPatterns:
+    r"""Draw distinct activation patterns.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+        Finite data, as the network sees it.
+    n_patterns : int
+        How many patterns to look for, at least 1. Fewer come back when the data has fewer: with
+        rank :math:`r` there are :math:`O(r (n/r)^r)` (Pilanci & Ergen, 2020). After ten draws for
+        each pattern asked for, what was found is returned.
+    source : {"gaussian", "data", "sparse", "patch"}, default="gaussian"
+        ``"gaussian"`` draws gates from :math:`N(0, I)`. ``"data"`` takes differences of two
+        random rows. ``"sparse"`` draws Gaussian entries on a few random features, and ``"patch"``
+        on a rectangle at a random place of an image; all their other entries are zero.
+    bias : bool, default=False
+        Add an offset to each gate, so that it need not pass through the origin: it passes through
+        a random row of ``X``, or midway between the two rows of ``"data"``.
+    n_constant : int, default=0
+        How many of the last columns of ``X`` are constant, such as the ones of ``add_bias``. They
+        carry the offset that ``bias=True`` would append, in equal shares; the source sees the
+        other columns only. With 0, every column is a feature like any other.
+    y : array-like, shape (n_samples,), optional
+        For ``"data"``: class labels. Only pairs of rows of different classes are drawn, each with
+        the same chance. Leave it out for regression targets.
+    sparsity : int, optional
+        For ``"sparse"``: features per gate; by default the square root of their number, rounded up.
+    image_shape : tuple of int, optional
+        For ``"patch"``: ``(height, width)`` or ``(height, width, channels)`` of the images whose
+        pixels, in C order, are the features.
+    patch_shape : tuple of int, optional
+        For ``"patch"``: ``(height, width)`` of a patch, which covers all channels.
+    random_state : int, RandomState or None
+        Seed of the draw.
+
+    Returns
+    -------
+    ActivationPatterns
+        Between 1 and ``n_patterns`` distinct patterns, none closed on every row.
+
+    Raises
+    ------
+    ValueError
+        If ``n_patterns < 1``, the source is unknown or was given an option of another one, ``X``
+        has no rows, the last ``n_constant`` columns are not constant or are zero, ``y`` has
+        another length or a single class, or a shape or ``sparsity`` does not fit the features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cvxnn.convex import patterns
+    >>> X = np.random.RandomState(0).randn(100, 64)
+    >>> patterns.sample(X, 20, random_state=0).mask.shape
+    (100, 20)
+    >>> found = patterns.sample(
+    ...     X, 20, source="patch", image_shape=(8, 8), patch_shape=(3, 3), random_state=0
+    ... )
+    >>> int((found.gates[0] != 0).sum())
+    9
+    """
+    if n_patterns < 1:
+        raise ValueError(f"n_patterns={n_patterns}; expected at least 1.")
+    options = {"y": y, "sparsity": sparsity, "image_shape": image_shape, "patch_shape": patch_shape}
+    _check_source(source, {name for name, value in options.items() if value is not None})
+    if X.shape[0] == 0:
+        raise ValueError("X has no rows; expected at least one.")
+    constants = _constants(X, n_constant, bias)
+    features = X[:, : X.shape[1] - n_constant]
+    n, d = features.shape
+    labels = None if y is None else _check_labels(y, n)
+    n_active = _check_sparsity(sparsity, d) if source == "sparse" else d
+    image, patch = _check_shapes(image_shape, patch_shape, d) if source == "patch" else ((), ())
+    rng = check_random_state(random_state)
+
+    def draw(count: int) -> NDArray[np.floating]:
+        if source == "data":
+            left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
+            gates, through = left - right, (left + right) / 2
+        else:
+            if source == "gaussian":
+                gates = rng.standard_normal((count, d))
+            elif source == "sparse":
+                gates = _sparse(count, d, n_active, rng)
+            else:
+                gates = _patches(count, image, patch, rng)
+            gates = gates.astype(X.dtype, copy=False)
+            if len(constants):
+                through = features[rng.randint(n, size=count)]
+        if not len(constants):
+            return gates
+        offsets = -np.einsum("ij,ij->i", gates, through)[:, None]
+        return np.concatenate([gates, offsets / (len(constants) * constants)], axis=1)
+
+    fresh = draw(n_patterns)
+    found = from_gates(X, fresh, bias=bias)
+    for _ in range(_MAX_DRAWS_PER_PATTERN - 1):
+        if len(found) >= n_patterns:
+            break
+        # Some of those may be known or closed again.
+        fresh = draw(min(2 * (n_patterns - len(found)) + 8, n_patterns))
+        found = found.union(from_gates(X, fresh, bias=bias))
+    if not len(found):  # Every gate was closed everywhere, so its opposite is open everywhere.
+        found = from_gates(X, -fresh, bias=bias)
+    return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
+
+
+def _pairs(
+    n: int, n_pairs: int, labels: NDArray[np.intp] | None, rng: np.random.RandomState
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of random pairs of rows, of different classes where there are labels."""
+    if labels is None:
+        return rng.randint(n, size=n_pairs), rng.randint(n, size=n_pairs)
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    # A row comes first as often as it has partners, so that all pairs have the same chance.
+    partners = n - sizes[labels]
+    left = rng.choice(n, size=n_pairs, p=partners / partners.sum())
+    right = rng.randint(partners[left])
+    # The n-th partner, counted over the rows sorted by class: step over the class of the left row.
+    own = labels[left]
+    right += np.where(right >= (np.cumsum(sizes) - sizes)[own], sizes[own], 0)
+    return left, order[right]
+
+
+def _sparse(
+    n_gates: int, n_features: int, n_active: int, rng: np.random.RandomState
+) -> NDArray[np.floating]:
+    gates = np.zeros((n_gates, n_features))
+    active = np.argsort(rng.random_sample(gates.shape), axis=1)[:, :n_active]
+    np.put_along_axis(gates, active, rng.standard_normal(active.shape), axis=1)
+    return gates
+
+
+def _patches(
+    n_gates: int, image: tuple[int, ...], patch: tuple[int, ...], rng: np.random.RandomState
+) -> NDArray[np.floating]:
+    gates = np.zeros((n_gates, *image))
+    rows, columns = (
+        rng.randint(whole - part + 1, size=(n_gates, 1)) + np.arange(part)
+        for whole, part in zip(image, patch, strict=False)
+    )
+    gate = np.arange(n_gates)[:, None, None]
+    values = rng.standard_normal((n_gates, *patch, *image[2:]))
+    gates[gate, rows[:, :, None], columns[:, None, :]] = values
+    return gates.reshape(n_gates, -1)
+
+
+def _check_source(source: str, given: set[str]) -> None:
+    if source not in _OPTIONS:
+        known = ", ".join(map(repr, _OPTIONS))
+        raise ValueError(f"source={source!r}; expected one of {known}.")
+    for owner, names in _OPTIONS.items():
+        for name in names:
+            if name in given and owner != source:
+                raise ValueError(
+                    f"{name} is an option of source={owner!r}; leave it out with source={source!r}."
+                )
+
+
+def _constants(X: NDArray[np.floating], n_constant: int, bias: bool) -> NDArray[np.floating]:
+    """Values of the columns that carry the offset: none, the appended one, or the last ones."""
+    if not 0 <= n_constant < max(X.shape[1], 1):
+        raise ValueError(
+            f"n_constant={n_constant}; expected at least 0 and less than the {X.shape[1]} columns "
+            "of X."
+        )
+    if bias and n_constant:
+        raise ValueError(
+            f"bias=True and n_constant={n_constant} both give the gates an offset; choose one."
+        )
+    if bias:
+        return np.ones(1, X.dtype)
+    if n_constant == 0:
+        return np.zeros(0, X.dtype)
+    constants = X[:, X.shape[1] - n_constant :]
+    if (constants != constants[0]).any() or (constants[0] == 0).any():
+        raise ValueError(
+            f"the last {n_constant} columns of X are not constant and nonzero; expected "
+            "n_constant such columns, e.g. n_constant=1 after patterns.add_bias(X)."
+        )
+    return constants[0]
+
+
+def _check_labels(y: ArrayLike, n: int) -> NDArray[np.intp]:
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(f"y has shape {labels.shape}; expected one label for each row, ({n},).")
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError("y has a single class; leave y out to draw pairs from all rows.")
+    return codes
+
+
+def _check_sparsity(sparsity: int | None, d: int) -> int:
+    n_active = math.isqrt(max(d - 1, 0)) + 1 if sparsity is None else sparsity
+    if not 1 <= n_active <= d:
+        raise ValueError(f"sparsity={sparsity}; expected between 1 and the {d} features.")
+    return n_active
+
+
+def _check_shapes(
+    image: tuple[int, ...] | None, patch: tuple[int, ...] | None, d: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if image is None or patch is None:
+        raise ValueError("source='patch' needs both image_shape and patch_shape.")
+    if len(image) not in (2, 3) or min(image) < 1 or math.prod(image) != d:
+        raise ValueError(
+            f"image_shape={image}; expected (height, width) or (height, width, channels) whose "
+            f"product is the number of features, {d} (constant columns not counted)."
+        )
+    fits = len(patch) == 2 and all(
+        1 <= part <= whole for part, whole in zip(patch, image, strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"patch_shape={patch}; expected (height, width) between (1, 1) and {tuple(image[:2])}."
+        )
+    return tuple(image), tuple(patch)
+
+
+def _first_of_each(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Positions at which each distinct column appears first, in order."""
+    # Packed columns compare as short byte strings, eight rows to a byte; copied first, since
+    # packing is slow across the rows of an array.
+    keys = np.packbits(np.ascontiguousarray(mask.T), axis=1)
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return np.sort(first)

@@ -1,0 +1,144 @@
+"""The CVXPY oracle: the same problem in, the same result out, by an independent solver."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from cvxnn._extras import require
+from cvxnn.convex.loop import Result, Status, relative_gap
+from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
+
+# An oracle has to be finer than what it judges.
+_TIGHT = {"CLARABEL": dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)}
+
+# Relative gap and violation that pass for solved where rounding kept the solver from its own.
+_CERTIFIED = 1e-6
+
+
+def solve(problem: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
+    """Solve a convex program with CVXPY; for small problems and for checking.
+
+    Parameters
+    ----------
+    problem : ConvexProgram
+        Any loss and penalty of this package, either form; computed in float64.
+    solver : str, default="CLARABEL"
+        A conic solver CVXPY knows.
+    **options
+        Passed to ``cvxpy.Problem.solve``; Clarabel's tolerances are 1e-10 by default.
+
+    Returns
+    -------
+    Result
+        ``objective`` is the *program* objective at a point that is feasible up to the tolerance of
+        the solver; ``dual_bound`` comes from its dual variables through
+        :meth:`ConvexProgram.bound_of`, so both are comparable with every other solver's.
+
+    Raises
+    ------
+    ImportError
+        If CVXPY is missing: ``pip install "cvxnn[test]"``.
+    TypeError
+        For a loss or penalty that is not of this package.
+    RuntimeError
+        If the solver finds no solution; try another one or standardise ``X``.
+    """
+    cp = require("cvxpy", extra="test")
+    began = time.perf_counter()
+    problem = on_host(problem, np.float64)
+    X, mask = problem.operator.X, problem.operator.mask
+    C, n_signs, P, d = problem.weights_shape
+    n_blocks = P if problem.skip is None else P - 1
+    outputs = [[cp.Variable((P, d)) for _ in range(n_signs)] for _ in range(C)]
+    scores = [[X @ U.T for U in signs] for signs in outputs]
+    gated = [cp.multiply(mask, s[0] - s[1] if n_signs == 2 else s[0]) for s in scores]
+    prediction = cp.vstack([cp.sum(each, axis=1) for each in gated]).T
+    objective = _mean_loss(cp, problem.loss, prediction, problem.y, problem.share)
+    constraints, cones = [], []
+    for signs in outputs:
+        blocks = cp.vstack([U[:n_blocks] for U in signs])
+        objective += float(problem.alpha) * _penalty(cp, problem.penalty, blocks)
+        if problem.skip is not None:
+            ridge = float(problem.skip) * n_signs / 2
+            objective += ridge * sum(cp.sum_squares(U[-1]) for U in signs)
+    if n_signs == 2:
+        orientation = 2.0 * mask[:, :n_blocks] - 1
+        cones = [cp.multiply(orientation, s[:, :n_blocks]) >= 0 for part in scores for s in part]
+    if n_signs == 2 and problem.skip is not None:
+        # Only the difference matters: without a ridge nothing else would keep the sum bounded.
+        constraints = [signs[0][-1] == -signs[1][-1] for signs in outputs]
+    program = cp.Problem(cp.Minimize(objective), cones + constraints)
+    with warnings.catch_warnings():
+        # The certificate below says how accurate it is.
+        warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
+        program.solve(solver=solver, **{**_TIGHT.get(solver, {}), **options})
+    if outputs[0][0].value is None:
+        raise RuntimeError(
+            f"CVXPY with {solver} gave no solution: {program.status}. Try another solver, or "
+            "standardise X."
+        )
+    weights: Any = np.array([[U.value for U in signs] for signs in outputs])
+    at = problem.evaluate(weights)
+    dual = DualPoint(at.residual, None)
+    if cones:
+        multipliers = np.zeros((len(X), C, n_signs, P))
+        found = np.array([np.maximum(cone.dual_value, 0) for cone in cones])
+        multipliers[..., :n_blocks] = np.moveaxis(found.reshape(C, n_signs, len(X), n_blocks), 2, 0)
+        dual = dual._replace(multipliers=multipliers)
+    value, bound = float(at.objective), float(problem.bound_of(dual))
+    gap, violation = relative_gap(value, bound), float(at.violation)
+    solved = program.status == "optimal" or max(gap, violation) <= _CERTIFIED
+    return Result(
+        weights=weights,
+        objective=value,
+        dual_bound=bound,
+        gap=gap,
+        status=Status.CONVERGED if solved else Status.MAX_ITER,
+        n_iter=0,
+        history={
+            "iteration": np.zeros(1),
+            "time": np.array([time.perf_counter() - began]),
+            "objective": np.array([value]),
+            "dual_bound": np.array([bound]),
+            "stopping": np.array([gap]),
+            "violation": np.array([violation]),
+        },
+        dual=dual,
+    )
+
+
+def _mean_loss(cp: Any, loss: Loss, prediction: Any, y: Any, share: Any) -> Any:
+    share = np.broadcast_to(share, y.shape)
+    match loss:
+        case SquaredLoss():
+            return cp.sum_squares(cp.multiply(np.sqrt(share), prediction - y)) / 2
+        case HuberLoss():
+            return cp.sum(cp.multiply(share, cp.huber(prediction - y, float(loss.delta)))) / 2
+        case LogisticLoss():
+            return cp.sum(cp.multiply(share, cp.logistic(-cp.multiply(y, prediction))))
+        case MultinomialLoss():
+            picked = cp.sum(cp.multiply(y, prediction), axis=1)
+            return share[:, 0] @ (cp.log_sum_exp(prediction, axis=1) - picked)
+    known = "SquaredLoss, HuberLoss, LogisticLoss and MultinomialLoss"
+    raise TypeError(f"reference.solve knows {known}, not {loss!r}.")
+
+
+def _penalty(cp: Any, penalty: Penalty, blocks: Any) -> Any:
+    """Penalty of one output's blocks, shape (n_signs * n_patterns, n_features)."""
+    match penalty:
+        case NeuronGroupLasso():
+            return cp.sum(cp.norm(blocks, axis=1))
+        case FeatureGroupLasso():
+            return cp.sum(cp.norm(blocks, axis=0))
+        case L1():
+            return cp.sum(cp.abs(blocks))
+        case SquaredL2():
+            return cp.sum_squares(blocks) / 2
+    known = "NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"
+    raise TypeError(f"reference.solve knows {known}, not {penalty!r}.")

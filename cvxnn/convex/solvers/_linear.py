@@ -1,0 +1,287 @@
+"""Linear systems of the ADMM u-update: conjugate gradient, preconditioners, the exact dual solve.
+
+Notation as in ``docs/theory.md``: ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs = S X``;
+with ``p = v + w`` and ``q = v - w`` the update splits into ``M p = b_v + b_w`` and
+``(I (x) M + 2 F0^T H F0) q = b_v - b_w``, where the diagonal ``H`` holds each row's curvature:
+its share of the loss times the loss's second derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from cvxnn.convex.operators import GatedOperator
+
+_Carry = tuple[Array, Array, Array, Array, Array]
+
+
+def pcg(
+    matvec: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
+    b: Array,
+    x0: Array,
+    tol: Array | float,
+    max_iter: int | Array,
+) -> tuple[Array, Array]:
+    """Preconditioned conjugate gradient on a batch of systems along the first axis.
+
+    Parameters
+    ----------
+    matvec, precondition : callable
+        Symmetric positive definite maps of arrays shaped like ``b``.
+    b, x0 : Array, shape (batch, ...)
+    tol : float
+        Stop when every system's residual norm is at most ``tol`` times its right-hand side's.
+    max_iter : int
+
+    Returns
+    -------
+    x : Array
+        Solutions.
+    n_iter : Array, a scalar integer
+        Iterations run.
+    """
+    axes = tuple(range(1, b.ndim))
+
+    def inner(left: Array, right: Array) -> Array:
+        return jnp.sum(left * right, axis=axes, keepdims=True)
+
+    target = tol**2 * inner(b, b)
+
+    def unfinished(carry: _Carry) -> Array:
+        _, r, _, _, k = carry
+        return jnp.any(inner(r, r) > target) & (k < max_iter)
+
+    def iterate(carry: _Carry) -> _Carry:
+        x, r, p, rz, k = carry
+        Ap = matvec(p)
+        curvature = inner(p, Ap)
+        # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0. NaN passes,
+        # for the loop to see.
+        step = jnp.where(curvature <= 0, 0, rz / jnp.where(curvature == 0, 1, curvature))
+        x, r = x + step * p, r - step * Ap
+        z = precondition(r)
+        rz_new = inner(r, z)
+        beta = jnp.where(rz <= 0, 0, rz_new / jnp.where(rz == 0, 1, rz))
+        return x, r, z + beta * p, rz_new, k + 1
+
+    r0 = b - matvec(x0)
+    z0 = precondition(r0)
+    start = (x0, r0, z0, inner(r0, z0), jnp.zeros((), jnp.int32))
+    x, _, _, _, n_iter = jax.lax.while_loop(unfinished, iterate, start)
+    return x, n_iter
+
+
+def inverse_spd(A: Array) -> Array:
+    """Invert a positive definite matrix: one GEMM applies it to many blocks faster than solves."""
+    return cho_solve(cho_factor(A), jnp.eye(len(A), dtype=A.dtype))
+
+
+class MeanField(NamedTuple):
+    """Preconditioner of the q-system from expected pattern overlaps.
+
+    Random patterns overlap on a quarter of the rows, two equal ones on a half:
+    ``E[D_i D_j] = 1/4 + [i = j]/4``. Under that expectation the q-system is block diagonal in the
+    mean over patterns and the deviations from it, each one ``d x d`` matrix.
+    """
+
+    deviation: Array
+    mean: Array
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        centre = Q.mean(axis=1, keepdims=True)
+        return (Q - centre) @ self.deviation + centre @ self.mean
+
+
+class Block(NamedTuple):
+    """Preconditioner of the q-system that keeps ``I (x) M`` only."""
+
+    inverse: Array
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        return Q @ self.inverse
+
+
+class Nystrom(NamedTuple):
+    """Randomised Nystrom preconditioner of ``A + mu I`` (Frangella, Tropp & Udell, 2023).
+
+    ``basis`` has shape (N, rank) on flattened blocks; it approximates the top eigenspace of ``A``.
+    """
+
+    basis: Array
+    eigenvalues: Array
+    mu: Array
+
+    def apply(self, U: Array) -> Array:
+        """Apply to (n_outputs, ...) with N numbers an output."""
+        flat = U.reshape(U.shape[0], -1)
+        coefficients = flat @ self.basis
+        scale = (self.eigenvalues[-1] + self.mu) / (self.eigenvalues + self.mu)
+        return (flat + (coefficients * (scale - 1)) @ self.basis.T).reshape(U.shape)
+
+
+class BlockNystrom(NamedTuple):
+    """Block preconditioner, then a Nystrom sketch of what it leaves.
+
+    With ``M = L L^T`` the block-preconditioned q-system is ``I + K``,
+    ``K = 2 (I (x) L^-1) F0^T H F0 (I (x) L^-T)``; the sketch takes off the top of ``K``.
+    """
+
+    inverse_factor: Array
+    sketch: Nystrom
+
+    def apply(self, Q: Array) -> Array:
+        """Apply to (n_outputs, P, d)."""
+        return self.sketch.apply(Q @ self.inverse_factor.T) @ self.inverse_factor
+
+
+def nystrom(
+    matvec: Callable[[Array], Array],
+    shape: tuple[int, ...],
+    rank: int,
+    mu: Array | float,
+    key: Array,
+    dtype: jnp.dtype,
+) -> Nystrom:
+    """Sketch ``A`` with ``rank`` products; ``matvec`` maps (batch, ...) arrays of ``shape``."""
+    size = 1
+    for length in shape:
+        size *= length
+    test, _ = jnp.linalg.qr(jax.random.normal(key, (size, rank), dtype))
+    sketch = jax.lax.map(lambda column: matvec(column.reshape(1, *shape)).reshape(size), test.T).T
+    # A tiny shift keeps the small Cholesky positive definite; it is taken off again below.
+    shift = jnp.finfo(dtype).eps * jnp.linalg.norm(sketch) * size**0.5
+    sketch = sketch + shift * test
+    core = test.T @ sketch
+    chol = jnp.linalg.cholesky((core + core.T) / 2)
+    B = jax.scipy.linalg.solve_triangular(chol, sketch.T, lower=True).T
+    basis, singular, _ = jnp.linalg.svd(B, full_matrices=False)
+    return Nystrom(basis, jnp.maximum(singular**2 - shift, 0), jnp.asarray(mu, dtype))
+
+
+class Dual(NamedTuple):
+    """Exact solve of the q-system by Woodbury, with no inner iteration.
+
+    ``F0 (I (x) M)^-1 F0^T = (X M^-1 X^T) * (D D^T)``, elementwise: one n x n matrix ``K``, and
+    ``dual_inverse = R (I/2 + R K R)^-1 R`` with ``R`` the root of ``H``.
+    """
+
+    inverse: Array
+    dual_inverse: Array
+
+    def solve(self, operator: GatedOperator, B: Array) -> Array:
+        """Solve for (n_outputs, P, d) right-hand sides."""
+        first = B @ self.inverse
+        inner = self.dual_inverse @ operator.forward_difference(first)
+        return first - operator.adjoint_difference(inner) @ self.inverse
+
+
+def dual(operator: GatedOperator, inverse: Array, curvature: Array) -> Dual:
+    """Invert the n x n dual matrix; memory is four n x n arrays at the peak."""
+    X = operator.X
+    D = operator.mask.astype(X.dtype)
+    root = jnp.sqrt(jnp.broadcast_to(curvature, (len(X), 1)))
+    K = (X @ (inverse @ X.T)) * (D @ D.T) * (root * root.T)
+    # Rounding of a large K could make the sum indefinite: the shift is then what rounding is.
+    shift = jnp.maximum(0.5, 10 * jnp.finfo(X.dtype).eps * jnp.trace(K))
+    # Triangular solves of one column crawl on a CPU; a product with the inverse does not.
+    core = inverse_spd(K + shift * jnp.eye(len(X), dtype=X.dtype))
+    return Dual(inverse, core * (root * root.T))
+
+
+class Factors(NamedTuple):
+    """What the u-update needs and only a new penalty parameter changes."""
+
+    gram: Array
+    inverse: Array
+    q_solver: Dual | MeanField | Block | BlockNystrom | Nystrom
+
+
+class USystem(NamedTuple):
+    """The matrix of the u-update, ``F^T H F + rho1 I + rho2 (S G)^T S G``."""
+
+    operator: GatedOperator
+    curvature: Array
+    """``H``: a scalar, or shape (n_samples, 1)."""
+    rows: Array
+    """``S``, shape (n_samples,)."""
+
+    def difference_product(self, gram: Array, Q: Array) -> Array:
+        """Matrix of the q-system times (n_outputs, P, d)."""
+        op = self.operator
+        return Q @ gram + 2 * op.adjoint_difference(self.curvature * op.forward_difference(Q))
+
+    def product(self, rho: Array, U: Array) -> Array:
+        """Whole matrix times weights; two products with the data each way."""
+        op = self.operator
+        cone = op.back(op.scores(U) * (self.rows**2)[:, None, None, None])
+        return op.adjoint(self.curvature * op.forward(U)) + rho[0] * U + rho[1] * cone
+
+    def factor(self, kind: str, rho: Array, rank: int, seed: Array | int) -> Factors:
+        """Factor for the given penalty parameters; ``kind`` as in ``Cronos.linear_solver``."""
+        op, X = self.operator, self.operator.X
+        P, d = op.n_patterns, X.shape[1]
+        scaled = X * self.rows[:, None]
+        gram = rho[0] * jnp.eye(d, dtype=X.dtype) + rho[1] * (scaled.T @ scaled)
+        inverse = inverse_spd(gram)
+        key = jax.random.key(seed)
+        if kind == "dual":
+            return Factors(gram, inverse, dual(op, inverse, self.curvature))
+        if kind == "block":
+            return Factors(gram, inverse, Block(inverse))
+        if kind == "mean_field":
+            covariance = X.T @ (self.curvature * X)
+            deviation = inverse_spd(gram + covariance / 2)
+            mean = inverse_spd(gram + (1 + P) / 2 * covariance)
+            return Factors(gram, inverse, MeanField(deviation, mean))
+        if kind == "block_nystrom":
+            root = solve_triangular(
+                jnp.linalg.cholesky(gram), jnp.eye(d, dtype=X.dtype), lower=True
+            )
+
+            def remainder(Q: Array) -> Array:
+                return self.difference_product(jnp.zeros_like(gram), Q @ root) @ root.T
+
+            sketch = nystrom(remainder, (P, d), rank, 1.0, key, X.dtype)
+            return Factors(gram, inverse, BlockNystrom(root, sketch))
+
+        def unshifted(U: Array) -> Array:
+            return self.product(rho, U) - rho[0] * U
+
+        sketch = nystrom(unshifted, (2, P, d), rank, rho[0], key, X.dtype)
+        return Factors(gram, inverse, sketch)
+
+    def solve(
+        self,
+        factors: Factors,
+        rho: Array,
+        b: Array,
+        previous: Array,
+        tol: Array,
+        max_iter: int | Array,
+    ) -> tuple[Array, Array]:
+        """Solve for weights, from the previous ones; also the number of PCG iterations."""
+        q_solver = factors.q_solver
+        if isinstance(q_solver, Nystrom):
+            return pcg(partial(self.product, rho), q_solver.apply, b, previous, tol, max_iter)
+        p = (b[:, 0] + b[:, 1]) @ factors.inverse
+        b_q, q0 = b[:, 0] - b[:, 1], previous[:, 0] - previous[:, 1]
+        matvec = partial(self.difference_product, factors.gram)
+        if not isinstance(q_solver, Dual):
+            q, n_iter = pcg(matvec, q_solver.apply, b_q, q0, tol, max_iter)
+        elif b.dtype == jnp.float64:
+            q, n_iter = q_solver.solve(self.operator, b_q), jnp.zeros((), jnp.int32)
+        else:
+            # Woodbury subtracts two large numbers where rho1 is small: in single precision it
+            # is a preconditioner, whose few iterations mend what cancels.
+            q, n_iter = pcg(matvec, partial(q_solver.solve, self.operator), b_q, q0, tol, max_iter)
+        return jnp.stack([p + q, p - q], axis=1) / 2, n_iter

@@ -1,0 +1,52 @@
+"""Which solver for which problem: the choice by cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cvxnn.convex.loop import Solver
+from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
+from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.solver import InteriorPoint, cost
+from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
+from cvxnn.convex.solvers.ridge.solver import Ridge, takes
+
+# Interior point runs this many flops in about the time in which a first-order solver compiles and
+# finds its way to a gap of 1 %.
+_INTERIOR_POINT_FLOPS = 3e11
+_INTERIOR_POINT_ITERATIONS = 25
+
+
+def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None) -> Solver:
+    """Choose a solver.
+
+    The closed form where there is one. Interior point where the program is one it takes and small
+    enough; else CRONOS for the ReLU form and accelerated proximal gradient for the gated form.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+    tol : float
+        Relative duality gap to reach.
+    max_iter : int, optional
+        Most iterations; the solver's own default otherwise.
+
+    Returns
+    -------
+    Solver
+    """
+    if takes(program) and float(program.alpha) > 0:
+        return _limited(Ridge(tol=tol), max_iter)
+    taken = isinstance(program.penalty, NeuronGroupLasso | SquaredL2) and not program.loss.coupled
+    small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
+    if taken and small and float(program.alpha) > 0:
+        return _limited(InteriorPoint(tol=tol), max_iter)
+    if program.form == "gated":
+        return _limited(ProximalGradient(tol=tol), max_iter)
+    return _limited(Cronos(tol=tol), max_iter)
+
+
+def _limited(solver: Any, max_iter: int | None) -> Any:
+    return solver if max_iter is None else replace(solver, max_iter=max_iter)

@@ -1,0 +1,397 @@
+r"""CRONOS: ADMM with preconditioned conjugate gradient.
+
+Algorithm 2 of the COALA paper (Feng et al., 2024), with what makes it fast.
+
+The program is split as :math:`u = v`, :math:`S G u = s` with a free positive row scaling ``S``:
+
+.. math::
+
+    u &\leftarrow \arg\min \tfrac1{2n}\|Fu - y\|^2 + \tfrac{\rho_1}2\|u - v + \lambda\|^2
+        + \tfrac{\rho_2}2\|SGu - s + \nu\|^2 \\
+    v &\leftarrow \operatorname{prox}_{\alpha/\rho_1}(u + \lambda), \qquad
+    s \leftarrow (SGu + \nu)_+ \\
+    \lambda &\leftarrow \lambda + u - v, \qquad \nu \leftarrow \nu + SGu - s .
+
+Another loss than the squared one is replaced, in each u-update, by the quadratic above it that
+touches it at the last ``u`` (majorised ADMM; Li, Sun & Toh, 2016): a squared loss with other
+targets, so that all losses share the factorisations.
+
+The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance falls like
+:math:`k^{-1.1}`, summable as Theorem 1 asks. The two penalties are balanced apart from each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cvxnn.convex.loop import Measurement, Result, Start
+from cvxnn.convex.losses import SquaredLoss
+from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solvers._linear import Factors, USystem
+
+LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
+
+# What the cost model takes for granted: PCG iterations within an ADMM iteration, and how often
+# balancing asks for new factors.
+_PCG_ITERATIONS = 6
+_FACTORINGS_PER_ITERATION = 0.03
+
+
+class CronosState(NamedTuple):
+    """One ADMM iterate; duals are scaled by their penalty parameters."""
+
+    u: Array
+    v: Array
+    s: Array
+    dual_u: Array
+    dual_s: Array
+    prediction: Array
+    rho: Array
+    factors: Factors | None
+    rows: Array
+    n_steps: Array
+    cg_iterations: Array
+    residuals: Array
+    best: Array
+    best_objective: Array
+    bound: Array
+    dual: DualPoint
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cronos:
+    """ADMM for the ReLU program, any loss, any penalty.
+
+    Parameters
+    ----------
+    tol : float, default=1e-3
+        Relative duality gap to reach; see ``certify``.
+    max_iter : int, default=2000
+        Most ADMM iterations.
+    rho : float, default=0.01
+        First penalty parameter of both constraints. The loss is a mean here: a value meant for
+        the sum of squares, such as the paper's, has to be divided by the number of rows.
+    balance : bool, default=True
+        Adapt the two penalty parameters by residual balancing after 10, 20, 40, ... iterations;
+        with ``False`` the method is the paper's, at fixed ``rho``.
+    relaxation : float, default=1.6
+        Over-relaxation in (0, 2); 1 is the paper's method.
+    scale_rows : bool, default=True
+        Bring the rows of ``G`` to equal norm; a cone does not change when its rows are scaled.
+    linear_solver : str, default="auto"
+        How ``u`` is found. ``"dual"``: exactly, by one n x n inverse. ``"mean_field"``,
+        ``"block"``, ``"block_nystrom"``: PCG on the differences v - w with a structured
+        preconditioner. ``"nystrom"``: PCG on the whole system with the randomised Nystrom
+        preconditioner, as published. ``"auto"``: ``"dual"`` or ``"mean_field"``, whichever
+        needs fewer flops. In float32, ``"dual"`` preconditions PCG.
+    rank : int, default=20
+        Rank of the Nystrom sketches.
+    cg_tol : float, default=0.1
+        Relative residual of the first PCG solve; it falls like ``k**-1.1``, and with the largest
+        residual of ADMM where that is smaller, down to ``cg_floor``.
+    cg_floor : float, default=0
+        Smallest relative residual that is asked of PCG; never below ten units of rounding.
+    cg_max_iter : int, default=200
+        Most PCG iterations within one ADMM iteration.
+    certify : {"network", "program"}, default="network"
+        What ``tol`` is the gap of. ``"network"``: the best network found so far is within ``tol``
+        of (or below) the optimum over the given patterns. ``"program"``: the iterate itself solves
+        the convex program, cone constraints included, and is what is returned.
+    check_every : int, default=10
+        Iterations between two certificates; each costs about as much as an iteration.
+    seed : int, default=0
+        Seed of the Nystrom sketch.
+
+    Notes
+    -----
+    The gated form is refused: ``ProximalGradient`` and ``InteriorPoint`` take it.
+
+    Memory beyond the data: seven arrays of ``2 n P n_outputs`` floats and eight of the size of the
+    weights; with ``"dual"`` also three of ``n x n``.
+    """
+
+    on_host: ClassVar[bool] = False
+
+    tol: float = 1e-3
+    max_iter: int = 2000
+    rho: float = 0.01
+    balance: bool = field(default=True, metadata={"static": True})
+    relaxation: float = 1.6
+    scale_rows: bool = field(default=True, metadata={"static": True})
+    linear_solver: LinearSolver = field(default="auto", metadata={"static": True})
+    rank: int = field(default=20, metadata={"static": True})
+    cg_tol: float = 0.1
+    cg_floor: float = 0.0
+    cg_max_iter: int = 200
+    certify: Literal["network", "program"] = field(default="network", metadata={"static": True})
+    check_every: int = 10
+    seed: int = 0
+
+    def accept(self, problem: Any) -> Cronos:
+        """Resolve ``linear_solver="auto"`` and refuse what the method cannot solve."""
+        if not isinstance(problem, ConvexProgram):
+            raise TypeError(
+                f"Cronos solves a ConvexProgram, not a {type(problem).__name__}; "
+                "for a smooth objective use AcceleratedGradient."
+            )
+        if problem.form != "relu":
+            raise TypeError(
+                "Cronos solves the ReLU form; for the gated form use ProximalGradient or "
+                "InteriorPoint."
+            )
+        choices = get_args(LinearSolver)
+        if self.linear_solver not in choices:
+            raise ValueError(f"linear_solver={self.linear_solver!r}; expected one of {choices}.")
+        if self.certify not in ("network", "program"):
+            raise ValueError(f"certify={self.certify!r}; expected 'network' or 'program'.")
+        if not self.rho > 0:
+            raise ValueError(f"rho={self.rho!r}; expected a number above 0.")
+        if not 0 < self.relaxation < 2:
+            raise ValueError(f"relaxation={self.relaxation!r}; expected a number between 0 and 2.")
+        if not self.rank >= 1:
+            raise ValueError(f"rank={self.rank!r}; expected at least 1.")
+        if self.linear_solver != "auto":
+            return self
+        return replace(self, linear_solver=_cheaper(problem))
+
+    # What the loop calls ------------------------------------------------------------------
+
+    def init(self, problem: ConvexProgram, start: Start | None) -> CronosState:
+        """Start at given weights, or at zero, with the duals that fit them."""
+        op, dtype = problem.operator, problem.operator.X.dtype
+        rows = _row_scale(op.X) if self.scale_rows else jnp.ones(len(op.X), dtype)
+        v = problem.zeros() if start is None else jnp.asarray(start.weights)
+        evaluation = problem.evaluate(v)
+        rho = jnp.full(2, self.rho, dtype)
+        residual, multipliers = jnp.zeros_like(problem.y), None
+        slope = problem.slope(evaluation.residual)
+        if start is not None and start.rho is not None:
+            rho = jnp.asarray(start.rho)
+        if start is not None and start.dual is not None:
+            residual, multipliers = (jnp.asarray(part) for part in start.dual)
+            slope = problem.slope(residual)
+        oriented = op.orient(op.scores(v)) * rows[:, None, None, None]
+        s = problem.project_cones(oriented)
+        if multipliers is None:
+            multipliers = jnp.zeros_like(s)
+        dual = DualPoint(residual, jnp.maximum(multipliers, 0))
+        cone_term = op.constraints_adjoint(dual.multipliers)
+        # Stationarity of the u-update at u = v, s = SGv.
+        dual_u = problem.within_dual_ball(slope + cone_term) / rho[0]
+        safe = jnp.where(rows > 0, rows, 1)[:, None, None, None]
+        return CronosState(
+            v=v,
+            s=s,
+            dual_u=dual_u,
+            dual_s=-dual.multipliers / (rho[1] * safe),
+            prediction=op.forward(v),
+            u=v,
+            rho=rho,
+            factors=None,
+            rows=rows,
+            n_steps=jnp.zeros((), jnp.int32),
+            cg_iterations=jnp.zeros((), jnp.int32),
+            residuals=jnp.ones(4, dtype),
+            best=v,
+            best_objective=evaluation.network_objective,
+            bound=problem.dual_bound(residual, cone_term),
+            dual=dual,
+        )
+
+    def refresh(self, problem: ConvexProgram, state: CronosState) -> CronosState:
+        """Factor the u-system for the present penalty parameters."""
+        return state._replace(factors=_factor(problem, self, state.rows, state.rho))
+
+    def step(self, problem: ConvexProgram, state: CronosState) -> CronosState:
+        """One ADMM iteration (Algorithm 2)."""
+        op, loss = problem.operator, problem.loss
+        rho1, rho2 = state.rho
+        rows = state.rows[:, None, None, None]
+        # The loss is replaced by the quadratic above it that touches it at the last u: the
+        # squared loss is its own.
+        target = problem.y
+        if not isinstance(loss, SquaredLoss):
+            target = state.prediction - loss.gradient(state.prediction, target) / loss.curvature
+        system = _system(problem, state.rows)
+        # Both adjoints, F^T H target and G^T S(s - nu), in one product with the data.
+        fit = jnp.broadcast_to(
+            (system.curvature * target)[:, :, None], (*target.shape, op.n_patterns)
+        )
+        fit = op.gate(fit)
+        cone = op.orient(rho2 * rows * (state.s - state.dual_s))
+        back = op.back(cone + jnp.stack([fit, -fit], axis=2))
+        rhs = rho1 * (state.v - state.dual_u) + back
+        decay = jnp.minimum(1 / (1.0 + state.n_steps) ** 1.1, state.residuals.max())
+        floor = jnp.maximum(self.cg_floor, 10 * jnp.finfo(rhs.dtype).eps)
+        tol = jnp.maximum(self.cg_tol * decay, floor)
+        assert state.factors is not None, "refresh has to run before step"
+        u, cg = system.solve(state.factors, state.rho, rhs, state.u, tol, self.cg_max_iter)
+        scores = op.scores(u)
+        gated = op.gate(scores).sum(axis=-1)
+        Gu = op.orient(scores) * rows
+        u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
+        Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
+        v = problem.prox(u_relaxed + state.dual_u, 1 / rho1)
+        # Patterns closed on every row do nothing; without a penalty nothing else says so.
+        v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
+        s = problem.project_cones(Gu_relaxed + state.dual_s)
+        dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
+        norm = jnp.linalg.norm
+        tiny = jnp.finfo(u.dtype).tiny
+        # Residuals relative to what they are residuals of (Wohlberg, 2017).
+        residuals = jnp.stack(
+            [
+                norm(u - v) / jnp.maximum(jnp.maximum(norm(u), norm(v)), tiny),
+                norm(v - state.v) / jnp.maximum(norm(dual_u), tiny),
+                norm(Gu - s) / jnp.maximum(jnp.maximum(norm(Gu), norm(s)), tiny),
+                norm(s - state.s) / jnp.maximum(norm(dual_s), tiny),
+            ]
+        )
+        return state._replace(
+            u=u,
+            v=v,
+            s=s,
+            dual_u=dual_u,
+            dual_s=dual_s,
+            prediction=gated[..., 0] - gated[..., 1],
+            n_steps=state.n_steps + 1,
+            cg_iterations=state.cg_iterations + cg,
+            residuals=residuals,
+        )
+
+    def measure(
+        self, problem: ConvexProgram, state: CronosState
+    ) -> tuple[CronosState, Measurement]:
+        """Certificate, best network so far, balancing of the penalty parameters."""
+        op = problem.operator
+        at_v = problem.evaluate(state.v)
+        # Closed patterns need no multipliers: their part of F^T r is zero.
+        multipliers = jnp.maximum(-state.rho[1] * state.rows[:, None, None, None] * state.dual_s, 0)
+        multipliers = jnp.where(op.mask.any(axis=0), multipliers, 0)
+        # The residual at u meets the multipliers up to ADMM's dual residual; the one at v is
+        # further off by the primal residual.
+        dual = DualPoint(-problem.loss.gradient(state.prediction, problem.y), multipliers)
+        bound = problem.bound_of(dual)
+        raised = bound > state.bound
+        dual = jax.tree.map(lambda new, old: jnp.where(raised, new, old), dual, state.dual)
+        bound = jnp.where(raised, bound, state.bound)
+        if self.certify == "network":
+            better = at_v.network_objective < state.best_objective
+        else:
+            better = jnp.isfinite(at_v.network_objective)
+        best_objective = jnp.where(better, at_v.network_objective, state.best_objective)
+        state = state._replace(
+            best=jnp.where(better, state.v, state.best),
+            best_objective=best_objective,
+            bound=bound,
+            dual=dual,
+        )
+        tiny = jnp.finfo(bound.dtype).tiny
+        if self.certify == "network":
+            stopping = (best_objective - bound) / jnp.maximum(jnp.abs(best_objective), tiny)
+        else:
+            gap = jnp.abs(at_v.objective - bound) / jnp.maximum(jnp.abs(at_v.objective), tiny)
+            stopping = jnp.maximum(gap, at_v.violation)
+        # A NaN in the iterate must stop the loop even where the best network is finite; so must
+        # squares beyond the range of the dtype, with which PCG would quietly do nothing.
+        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(problem.slope(problem.y) ** 2))
+        stopping = jnp.where(finite, stopping, jnp.nan)
+        details = {
+            "network_objective": at_v.network_objective,
+            "program_objective": at_v.objective,
+            "violation": at_v.violation,
+            "residual_weights": state.residuals[0],
+            "residual_cones": state.residuals[2],
+            "rho_weights": state.rho[0],
+            "rho_cones": state.rho[1],
+            "cg_iterations": state.cg_iterations,
+        }
+        state, changed = self._rebalance(state)
+        return state, Measurement(best_objective, bound, stopping, changed, details)
+
+    def weights(self, state: CronosState) -> Array:
+        """Weights of the best network seen, or of the last iterate; see ``certify``."""
+        return state.best
+
+    def dual_point(self, state: CronosState) -> DualPoint:
+        """Residual and multipliers of the best bound."""
+        return state.dual
+
+    def flops(self, problem: ConvexProgram, result: Result) -> float:
+        """Floating-point operations of a solve, counting dense products and factorisations."""
+        n, d = problem.operator.X.shape
+        P, C = problem.operator.n_patterns, problem.y.shape[1]
+        product, small = 2.0 * n * d * P * C, 2.0 * d * d * P * C
+        steps, checks = result.n_iter, len(result.history["iteration"])
+        factorings = 1 + np.count_nonzero(np.diff(result.history["rho_weights"]))
+        cg = result.history["cg_iterations"][-1]
+        kind = self.accept(problem).linear_solver
+        update = 2 * product + 3 * small if kind != "nystrom" else 6 * product
+        if kind == "dual":
+            update += 2.0 * n * n * C
+        per_cg = 2 * product + 2 * small if kind != "nystrom" else 6 * product
+        if kind == "dual":
+            per_cg += 2 * product + 2.0 * n * n * C
+        factor = 2.0 * n * d * d + 2.5 * d**3
+        if kind == "dual":
+            factor += 2.0 * n * n * (d + P) + 2.5 * n**3
+        if kind in ("nystrom", "block_nystrom"):
+            factor += (6 if kind == "nystrom" else 2) * product * self.rank / C
+        return (
+            steps * (4 * product + update)
+            + cg * per_cg
+            + checks * 6 * product
+            + (factorings * factor)
+        )
+
+    # Parts --------------------------------------------------------------------------------
+
+    def _rebalance(self, state: CronosState) -> tuple[CronosState, Array]:
+        """New penalty parameters after 1, 2, 4, ... measurements; whether they changed."""
+        k = state.n_steps // self.check_every
+        primal, dual = state.residuals[0::2], state.residuals[1::2]
+        factor = jnp.sqrt(primal / jnp.maximum(dual, jnp.finfo(primal.dtype).tiny))
+        factor = jnp.clip(factor, 0.2, 5.0)
+        due = self.balance & ((k & (k - 1)) == 0) & jnp.all(jnp.isfinite(factor))
+        large = (factor > 1.5) | (factor < 1 / 1.5)
+        factor = jnp.where(due & large, factor, 1.0)
+        state = state._replace(
+            rho=state.rho * factor,
+            dual_u=state.dual_u / factor[0],
+            dual_s=state.dual_s / factor[1],
+        )
+        return state, jnp.any(factor != 1.0)
+
+
+def _cheaper(problem: ConvexProgram) -> Literal["dual", "mean_field"]:
+    """Compare flops of an iteration: n x n products and a share of the inverses, or PCG."""
+    (n, d), P, C = problem.operator.X.shape, problem.operator.n_patterns, problem.y.shape[1]
+    factor = 2.0 * n * n * (d + P) + 3.0 * n**3
+    exact = 2.0 * n * n * C + _FACTORINGS_PER_ITERATION * factor
+    return "dual" if exact <= _PCG_ITERATIONS * 4.0 * n * d * P * C else "mean_field"
+
+
+def _system(problem: ConvexProgram, rows: Array) -> USystem:
+    curvature = jnp.asarray(problem.loss.curvature * problem.share, problem.operator.X.dtype)
+    return USystem(problem.operator, curvature, rows)
+
+
+@jax.jit
+def _factor(problem: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
+    return _system(problem, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
+
+
+def _row_scale(X: Array) -> Array:
+    """Factors that bring rows to equal norm, the whole to spectral norm of at most one."""
+    norms = jnp.linalg.norm(X, axis=1)
+    # The trace of the Gram matrix, the number of non-zero rows, bounds its largest eigenvalue;
+    # the balancing of rho2 makes up for the rest.
+    size = jnp.sqrt(jnp.maximum((norms > 0).sum(), 1))
+    return jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0) / size

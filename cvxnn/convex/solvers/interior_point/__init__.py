@@ -1,0 +1,1 @@
+"""The interior-point method: central path, cones, Newton system."""

@@ -1,0 +1,362 @@
+r"""Following the central path of one output's program: Mehrotra's predictor-corrector.
+
+The program with epigraphs and slacks is
+
+.. math::
+
+    \min \; \sum_k h_k \ell\big((F u)_k, y_k\big) + \alpha \sum_j t_j
+    \quad \text{s.t.} \quad s_j = E_i X u_j \ge 0, \quad t_j \ge \|u_j\|_2 ,
+
+with multipliers :math:`a_j \ge 0` of the first and :math:`(\alpha, z_j)` in the second-order cone,
+such that :math:`F^T \nabla \ell(F u) = X^T E a + z`. On the path the products of all complementary
+pairs are the same :math:`\mu`. Gradients of the Huber loss are variables of their own, in a
+box, which adds pairs. A
+step is Newton's in the scaling of Nesterov and Todd; slacks,
+multipliers and epigraphs are eliminated by hand, which leaves a system in the weights alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cvxnn.convex.losses import HuberLoss, Loss
+from cvxnn.convex.solvers.interior_point import cones
+from cvxnn.convex.solvers.interior_point.newton_system import (
+    Blocks,
+    Data,
+    Floats,
+    Newton,
+    limit_threads,
+)
+
+# Fraction of the way to the boundary that is taken.
+_TO_BOUNDARY = 0.99
+# Products of pairs are brought within these multiples of the target where they stray.
+_CENTRAL = (0.1, 10.0)
+# Most halvings of a step for a loss that is not quadratic.
+_MAX_HALVINGS = 12
+# Dual residuals of a Newton system, as parts of what the complementary pairs leave of the gap;
+# and its errors in the norm of its matrix. First the predictor's, then the corrector's.
+_RESIDUALS = (0.1, 0.01)
+_ERRORS = (0.1, 1e-3)
+
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+class Output(NamedTuple):
+    """The program of one output, without rows and patterns that do nothing."""
+
+    data: Data
+    y: Floats
+    share: Floats
+    """Weight of each row's loss, (n,)."""
+    alpha: float
+    ridge: Floats
+    """Ridge penalty of each pattern's weights, (P,); zero under the group lasso."""
+    n_cones: int
+    """The first patterns, which have cones."""
+    n_norms: int
+    """The first patterns, which are under the group lasso."""
+    loss: Loss
+
+    def value(self, f: Floats) -> float:
+        """Loss of all rows."""
+        return float(self.share @ self.loss.value(f[:, None], self.y[:, None])[:, 0])
+
+    def gradient(self, f: Floats) -> Floats:
+        """Gradient of each row's loss, (n,), not weighted."""
+        return self.loss.gradient(f[:, None], self.y[:, None])[:, 0]
+
+    def curvature(self, f: Floats) -> Floats:
+        """Second derivative of each row's loss, (n,), not weighted."""
+        return self.loss.hessian(f[:, None], self.y[:, None])[:, 0]
+
+    @property
+    def box(self) -> float | None:
+        """Bound of the gradient where the loss is quadratic but for that."""
+        return self.loss.delta if isinstance(self.loss, HuberLoss) else None
+
+    @property
+    def n_boxed(self) -> int:
+        """Number of the pairs of a bounded gradient."""
+        return 0 if self.box is None else 2 * len(self.y)
+
+    @property
+    def degree(self) -> int:
+        """Number of complementary pairs."""
+        n_cones = self.n_cones * len(self.y)
+        return self.data.n_signs * (n_cones + self.n_norms) + self.n_boxed
+
+
+class Iterate(NamedTuple):
+    """A point between the cones; blocks of shape (n_signs, n_patterns)."""
+
+    u: Floats
+    """Weights, (S, P, d)."""
+    x: Floats
+    """Epigraphs and weights ``(t, u)`` under the group lasso, (S, Pk, 1 + d)."""
+    z: Floats
+    """Their multipliers ``(alpha, z)``."""
+    s: Floats
+    """Slacks of the cones, (S, Pc, n), then of the box, (2, n), in one vector."""
+    a: Floats
+    """Their multipliers."""
+    g: Floats
+    """Gradient of each row's loss, (n,)."""
+    scores: Floats
+    """``X u``, (S, P, n), computed anew: sums of steps would drift."""
+    value: float
+    """Objective, with epigraphs for norms."""
+    mu: float
+    """Mean product of the pairs."""
+    primal_residual: float
+    """Of the slacks, relative to the largest score."""
+    dual_residual: float
+    """Largest of a block, relative to alpha."""
+    step_length: float
+    cg_iterations: int
+    rank: int
+    failed: bool
+    """Whether rounding left no better point."""
+
+    def is_done(self, degree: int, tol: float) -> bool:
+        """Whether the point proves itself optimal, to a relative gap well below ``tol``."""
+        gap = self.mu * degree / max(self.value, _TINY)
+        return max(gap, self.primal_residual, self.dual_residual) <= 0.01 * tol
+
+
+class Move(NamedTuple):
+    """A direction, fields as in :class:`Iterate`."""
+
+    u: Floats
+    x: Floats
+    z: Floats
+    s: Floats
+    a: Floats
+    g: Floats
+    f: Floats
+    """Predictions, (n,)."""
+
+    def plus(self, other: Move, weight: float) -> Move:
+        """Sum with a multiple of another direction."""
+        return Move(*(m + weight * o for m, o in zip(self, other, strict=True)))
+
+
+def begin(output: Output) -> Iterate:
+    """Zero weights, well inside all cones, of about the size of a solution."""
+    data, S, (n, d) = output.data, output.data.n_signs, output.data.X.shape
+    P, alpha = len(output.ridge), output.alpha
+    f = np.zeros(n)
+    value = output.value(f)
+    # All weights together cost no more than the loss without them; one neuron's scores are rarely
+    # much larger than the targets.
+    size = max(value, _TINY**0.5) / (alpha * S * max(P, 1))
+    norms = np.linalg.norm(data.X, axis=1)
+    typical = np.sqrt(2 * value / max((norms**2).mean() if n else 0.0, _TINY))
+    x, z = np.zeros((S, output.n_norms, 1 + d)), np.zeros((S, output.n_norms, 1 + d))
+    x[..., 0], z[..., 0] = size, alpha
+    slack = 0.3 * np.sqrt(size * min(size, typical))
+    s: Floats = np.tile(slack * norms, S * output.n_cones)
+    g: Floats = np.zeros(n)
+    if output.box is None:
+        g = output.gradient(f)
+    else:
+        s = np.append(s, np.full(output.n_boxed, output.box))
+    a = alpha * size / (np.sqrt(max(n, 1)) * s)
+    mu = float(s @ a + (x * z).sum()) / max(output.degree, 1)
+    u, scores = np.zeros((S, P, d)), np.zeros((S, P, n))
+    nothing = value <= _TINY or u.size == 0
+    if nothing:
+        a, mu = np.zeros_like(a), 0.0
+    return Iterate(u, x, z, s, a, g, scores, value, mu, 1.0, 1.0, 0.0, 0, 0, nothing)
+
+
+def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
+    """One predictor-corrector step; ``failed`` if rounding left no better point."""
+    try:
+        system = _System(output, it, max_dense)
+        with limit_threads(output.data.flops):
+            step, move = _direction(system)
+            # The loss may not be quadratic: a step too long would spoil the dual residual.
+            for _ in range(_MAX_HALVINGS):
+                g = it.g + step * move.g
+                bend = 0 * g if output.box else output.gradient(system.f + step * move.f) - g
+                bend = output.data.adjoint(output.share * bend)
+                remains = _largest(bend + (1 - step) * system.r_dual)
+                if remains <= max((1 - 0.1 * step) * system.r_dual_size, 0.5 * system.allowed):
+                    break
+                step /= 2
+            u, x, z, s, a = (old + step * new for old, new in zip(it[:5], move[:5], strict=True))
+            x[..., 1:] = u[:, : output.n_norms]
+            scores = output.data.scores(u)
+            f = output.data.predict(scores)
+            products = float(s @ a + (x * z).sum())
+            ridge = float((output.ridge * (u**2).sum(axis=-1)).sum()) / 2
+            value = output.value(f) + output.alpha * float(x[..., 0].sum()) + ridge
+    except np.linalg.LinAlgError:
+        return it._replace(failed=True)
+    if not np.isfinite(products + value + step):
+        return it._replace(failed=True)
+    return Iterate(
+        u=u,
+        x=x,
+        z=z,
+        s=s,
+        a=a,
+        scores=scores,
+        g=g if output.box else output.gradient(f),
+        value=value,
+        mu=products / max(output.degree, 1),
+        primal_residual=(1 - step) * system.r_primal_size,
+        dual_residual=remains / output.alpha,
+        step_length=step,
+        cg_iterations=it.cg_iterations + system.cg_iterations,
+        rank=system.newton.rank,
+        failed=step < 1e-8,
+    )
+
+
+class _System:
+    """The linearised conditions at a point."""
+
+    def __init__(self, output: Output, it: Iterate, max_dense: int) -> None:
+        self.output, self.it = output, it
+        data, n_cones, n_norms = output.data, output.n_cones, output.n_norms
+        n, n_boxed = len(output.y), output.n_boxed
+        self.orientation = data.orientation[:n_cones]
+        with limit_threads(data.flops):
+            self.f = data.predict(it.scores)
+            v = data.spread(output.share * it.g)
+            v[:, :n_cones] -= self.orientation * self._cones(it.a)
+            self.r_dual = data.back(v) + output.ridge[:, None] * it.u
+            squares = output.share @ data.X**2
+        self.r_dual[:, :n_norms] -= it.z[..., 1:]
+        self.r_dual_size = _largest(self.r_dual)
+        r_cones = self._cones(it.s) - self.orientation * it.scores[:, :n_cones]
+        self.r_primal = np.append(r_cones, np.zeros(n_boxed))
+        size = max(np.abs(it.scores).max(initial=0), self._cones(it.s).max(initial=0), _TINY)
+        self.r_primal_size = float(np.abs(r_cones).max(initial=0) / size)
+        # A dual residual of the relative size of the gap costs about as much of the bound.
+        gap = it.mu * output.degree / max(it.value, _TINY)
+        self.allowed = output.alpha * min(1.0, gap)
+        self.ratio = it.a / it.s
+        self.hessian, self.r_gradient = output.curvature(self.f), np.zeros(n)
+        if output.box is not None:
+            # The error is the gradient plus what holds it in the box, n times the multipliers.
+            above, below = n * self._boxes(it.a)
+            self.r_gradient = self.f - output.y - it.g - above + below
+            self.hessian = 1 / (1 + n * self._boxes(self.ratio).sum(axis=0))
+        size = max(np.abs(self.f).max(initial=0), np.abs(output.y).max(initial=0), _TINY)
+        most = float((output.share * np.abs(self.r_gradient)).sum() / size)
+        self.r_primal_size = max(self.r_primal_size, most)
+        self.scaling = cones.Scaling(it.x, it.z)
+        w0, w1, eta2 = self.scaling.w0, self.scaling.w1, self.scaling.eta**2
+        self.spread = 2 * w0**2 - 1
+        identity = np.tile(output.ridge[:, None], (data.n_signs, 1, data.X.shape[1]))
+        identity[:, :n_norms] = 1 / eta2[..., None]
+        # Where nothing is penalised, a proximal term takes the place: it leads to the same point.
+        scale = output.loss.curvature * np.maximum(1e-9 * squares, 1e-12 * squares.mean())
+        identity = np.where(identity > 0, identity, scale)
+        vector = w1 * np.sqrt(2 / (eta2 * self.spread))[..., None]
+        curvature = output.share * self.hessian
+        blocks = Blocks(self._cones(self.ratio), identity, vector, curvature)
+        self.newton = Newton(data, blocks, max_dense)
+        self.cg_iterations = 0
+
+    def _cones(self, pairs: Floats) -> Floats:
+        S, n_cones, n = self.output.data.n_signs, self.output.n_cones, len(self.output.y)
+        return pairs[: S * n_cones * n].reshape(S, n_cones, n)
+
+    def _boxes(self, pairs: Floats) -> Floats:
+        return pairs[len(pairs) - self.output.n_boxed :].reshape(-1, len(self.output.y))
+
+    def newton_step(self) -> Move:
+        """Direction to where all residuals and all products vanish."""
+        return self.solve(-self.it.a, -self.scaling.point, full=True, stage=0)
+
+    def solve(self, k: Floats, c: Floats, *, full: bool, stage: int) -> Move:
+        """Direction for given changes of the pairs.
+
+        ``k`` are those of ``s * a``, divided by ``s``; ``c`` the sums of the scaled changes of
+        ``x`` and ``z``. With ``full`` residuals vanish too, else they stay as they are.
+        """
+        output, data = self.output, self.output.data
+        n_cones, n_norms, n = output.n_cones, output.n_norms, len(output.y)
+        w0, w1, eta2 = self.scaling.w0, self.scaling.w1, self.scaling.eta**2
+        c = self.scaling.unscale(c)
+        b = np.zeros_like(self.r_dual)
+        shift = np.zeros(n)
+        if full:
+            b, k, shift = b - self.r_dual, k + self.ratio * self.r_primal, self.r_gradient
+        b[:, :n_cones] += data.back(self.orientation * self._cones(k))
+        b[:, :n_norms] += c[..., 1:] + w1 * (2 * w0 / self.spread * c[..., 0])[..., None]
+        if output.box is not None:
+            above, below = n * self._boxes(k)
+            shift = shift - above + below
+            b -= data.adjoint(output.share * self.hessian * shift)
+        floor = _RESIDUALS[stage] * max(self.allowed, 0.01 * self.r_dual_size)
+        du, n_iter = self.newton.solve(b, _ERRORS[stage], floor)
+        self.cg_iterations += n_iter
+        scores = data.scores(du)
+        df = data.predict(scores)
+        dg = self.hessian * (df + shift)
+        along = (self.orientation * scores[:, :n_cones]).ravel()
+        if output.box is not None:
+            along = np.concatenate([along, -dg, dg])
+        dx, dz = np.empty_like(self.it.x), np.zeros_like(self.it.z)
+        dx[..., 1:] = du[:, :n_norms]
+        inner = (w1 * dx[..., 1:]).sum(axis=-1)
+        dx[..., 0] = (eta2 * c[..., 0] + 2 * w0 * inner) / self.spread
+        dz[..., 1:] = 2 * (w0 * dx[..., 0] - inner)[..., None] * w1 - dx[..., 1:]
+        dz[..., 1:] = dz[..., 1:] / eta2[..., None] + c[..., 1:]
+        ds = along - self.r_primal if full else along
+        return Move(du, dx, dz, ds, k - self.ratio * along, dg, df)
+
+    def longest(self, move: Move) -> float:
+        """Longest step within all cones."""
+        it = self.it
+        most = max(
+            float((-move.s / it.s).max(initial=0)),
+            float((-move.a / it.a).max(initial=0)),
+            cones.blocking(it.x, move.x),
+            cones.blocking(it.z, move.z),
+        )
+        return 1 / max(most, _TINY)
+
+
+def _direction(system: _System) -> tuple[float, Move]:
+    """Predictor, Mehrotra's corrector and one of centrality; the step to take along them."""
+    it, scaling = system.it, system.scaling
+    move = system.newton_step()
+    step = min(1.0, system.longest(move))
+    if not system.output.degree:
+        return min(1.0, _TO_BOUNDARY * system.longest(move)), move
+    after = float(((it.s + step * move.s) * (it.a + step * move.a)).sum())
+    after += float(((it.x + step * move.x) * (it.z + step * move.z)).sum())
+    target = it.mu * min(max(after / (it.mu * system.output.degree), 0.0), 1.0) ** 3
+    k = (target - move.s * move.a) / it.s - it.a
+    r = -cones.product(scaling.unscale(move.x), scaling.scale(move.z))
+    r[..., 0] += target
+    move = system.solve(k, scaling.divide(r) - scaling.point, full=True, stage=1)
+    step = min(1.0, system.longest(move))
+    # Gondzio's: aim at a longer step, and bring back the products that would stray from the path.
+    aim, low, high = min(1.0, step + 0.3), _CENTRAL[0] * target, _CENTRAL[1] * target
+    products = (it.s + aim * move.s) * (it.a + aim * move.a)
+    k = np.maximum(np.clip(products, low, high) - products, -high) / it.s
+    scaled = scaling.unscale(it.x + aim * move.x), scaling.scale(it.z + aim * move.z)
+    r = cones.map_spectrum(cones.product(*scaled), low, high)
+    centring = system.solve(k, scaling.divide(r), full=False, stage=1)
+    for weight in (1.0, 0.5):
+        candidate = move.plus(centring, weight)
+        longest = system.longest(candidate)
+        if longest > step:
+            move, step = candidate, longest
+            break
+    return min(1.0, _TO_BOUNDARY * step), move
+
+
+def _largest(blocks: Floats) -> float:
+    """Largest norm along the last axis."""
+    return float(np.linalg.norm(blocks, axis=-1).max(initial=0))

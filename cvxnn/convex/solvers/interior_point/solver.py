@@ -1,0 +1,329 @@
+r"""A primal-dual interior-point method: few iterations, each a factorisation, to high accuracy.
+
+Outputs are separate programs. ``cvxnn.convex.solvers.interior_point.central_path`` takes the steps
+of each,
+``cvxnn.convex.solvers.interior_point.newton_system`` has the linear algebra.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn.convex.loop import Measurement, Result, Start
+from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
+from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solvers.interior_point import newton_system
+from cvxnn.convex.solvers.interior_point.central_path import Iterate, Output, advance, begin
+from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
+
+# Measurements without progress in anything after which the method stops.
+_PATIENCE = 8
+
+
+class InteriorPointState(NamedTuple):
+    """Iterates of all outputs, and the best that was measured."""
+
+    rows: NDArray[np.intp]
+    patterns: NDArray[np.intp]
+    outputs: tuple[Output, ...]
+    iterates: tuple[Iterate, ...]
+    best: Floats
+    best_objective: float
+    bound: float
+    dual: DualPoint
+    floor: float
+    """Objective that counts as zero: rounding errors of the loss without weights."""
+    lowest: Floats
+    n_stalled: int
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class InteriorPoint:
+    """Interior-point method for losses that take outputs one by one.
+
+    Parameters
+    ----------
+    tol : float, default=1e-6
+        Relative duality gap to reach; see ``certify``.
+    max_iter : int, default=100
+        Most iterations; ten to forty are usual.
+    check_every : int, default=1
+        Iterations between two certificates, each much cheaper than an iteration.
+    max_dense : int, default=6000
+        Side of the largest matrix that is factored: the smaller of the number of rows and that of
+        the weights of one sign, fewer where neurons are inactive. Two such matrices of float64
+        take 576 MB. Beyond it, conjugate gradient makes up for what is left out of the matrix,
+        slowly where that is much.
+    certify : {"network", "program"}, default="network"
+        What ``tol`` is the gap of. ``"network"``: the best network found so far is within ``tol``
+        of (or below) the optimum over the given patterns. ``"program"``: the iterate itself solves
+        the convex program, cone constraints included, and is what is returned.
+
+    Notes
+    -----
+    =========  ================================  ===========================
+    form       loss                              penalty
+    =========  ================================  ===========================
+    ReLU       any but ``MultinomialLoss``       neuron group lasso, ridge
+    gated      any but ``MultinomialLoss``       neuron group lasso, ridge
+    =========  ================================  ===========================
+
+    All is NumPy in float64, whatever the data; nothing is compiled. Memory: about ten arrays of
+    ``2 n P n_outputs`` floats, two of ``n d P``, six of ``2 P d**2``, and the dense matrix.
+
+    The logistic loss with a tiny ``alpha`` on data that can be separated, or with features of very
+    different scales, may stop short of ``tol`` as stalled; the bound is valid all the same.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cvxnn.convex.operators import GatedOperator
+    >>> from cvxnn.convex.program import ConvexProgram
+    >>> from cvxnn.convex import InteriorPoint, solve
+    >>> X = np.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]])
+    >>> mask = np.array([[True, False], [False, True], [True, False]])
+    >>> program = ConvexProgram(GatedOperator(X, mask), np.array([[1.0], [0.5], [2.0]]), 1e-3)
+    >>> bool(solve(program, InteriorPoint()).gap <= 1e-6)
+    True
+    """
+
+    on_host: ClassVar[bool] = True
+
+    tol: float = 1e-6
+    max_iter: int = 100
+    check_every: int = 1
+    max_dense: int = field(default=6000, metadata={"static": True})
+    certify: Literal["network", "program"] = field(default="network", metadata={"static": True})
+
+    def accept(self, problem: Any) -> InteriorPoint:
+        """Refuse what the method cannot solve."""
+        if not isinstance(problem, ConvexProgram):
+            raise TypeError(
+                f"InteriorPoint solves a ConvexProgram, not a {type(problem).__name__}; "
+                "for a smooth objective use AcceleratedGradient."
+            )
+        # Only the gated form has cones that the first-order method can do without.
+        other = "ProximalGradient" if problem.form == "gated" else "Cronos"
+        if problem.loss.coupled:
+            raise TypeError(
+                f"InteriorPoint takes outputs one by one, and {type(problem.loss).__name__} "
+                f"couples them; use {other}."
+            )
+        if not isinstance(problem.penalty, NeuronGroupLasso | SquaredL2):
+            raise TypeError(
+                "InteriorPoint takes NeuronGroupLasso and SquaredL2, got "
+                f"{type(problem.penalty).__name__}; use {other}."
+            )
+        if not problem.alpha > 0:
+            raise ValueError(
+                f"alpha={float(problem.alpha)!r}; InteriorPoint needs a positive one, which may be "
+                f"tiny: without a penalty the minimiser is not unique. Or use {other}."
+            )
+        if self.max_dense < 1:
+            raise ValueError(f"max_dense={self.max_dense!r}; expected at least 1.")
+        if self.certify not in ("network", "program"):
+            raise ValueError(f"certify={self.certify!r}; expected 'network' or 'program'.")
+        return self
+
+    # What the loop calls ------------------------------------------------------------------
+
+    def init(self, problem: ConvexProgram, start: Start | None) -> InteriorPointState:
+        """Start in the middle of the cones; given weights are only the first best point."""
+        rows, patterns, outputs = _outputs(problem)
+        best = problem.zeros() if start is None else np.asarray(start.weights)
+        at = problem.evaluate(best)
+        with np.errstate(all="ignore"):
+            iterates = tuple(begin(output) for output in outputs)
+        dual = _dual_point(problem, rows, patterns, outputs, iterates)
+        if dual.multipliers is not None:
+            dual = dual._replace(multipliers=np.zeros_like(dual.multipliers))
+        return InteriorPointState(
+            rows=rows,
+            patterns=patterns,
+            outputs=outputs,
+            iterates=iterates,
+            best=best,
+            best_objective=float(
+                at.network_objective if self.certify == "network" else at.objective
+            ),
+            bound=float(problem.bound_of(dual)),
+            dual=dual,
+            floor=1e-13 * sum(it.value for it in iterates) + float(np.finfo(np.float64).tiny),
+            lowest=np.full(4, np.inf),
+            n_stalled=0,
+        )
+
+    def refresh(self, problem: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
+        """Nothing outlasts an iteration."""
+        return state
+
+    def step(self, problem: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
+        """One iteration of each output that is not at its optimum."""
+        pairs = list(zip(state.outputs, state.iterates, strict=True))
+        rests = [it.failed or it.is_done(output.degree, self.tol) for output, it in pairs]
+        if all(rests):  # and yet the loop goes on
+            rests = [it.failed for it in state.iterates]
+        with np.errstate(all="ignore"):  # a point that is not finite is discarded
+            iterates = tuple(
+                it if rest else advance(output, it, self.max_dense)
+                for (output, it), rest in zip(pairs, rests, strict=True)
+            )
+        return state._replace(iterates=iterates)
+
+    def measure(
+        self, problem: ConvexProgram, state: InteriorPointState
+    ) -> tuple[InteriorPointState, Measurement]:
+        """Certificate of the iterate, best network so far."""
+        with newton_system.limit_threads(state.outputs[0].data.flops):
+            return self._measure(problem, state)
+
+    def _measure(
+        self, problem: ConvexProgram, state: InteriorPointState
+    ) -> tuple[InteriorPointState, Measurement]:
+        weights = np.zeros(problem.weights_shape)
+        for c, (output, it) in enumerate(zip(state.outputs, state.iterates, strict=True)):
+            weights[c][:, state.patterns] = _without_inactive(output, it)
+        at = problem.evaluate(weights)
+        dual = _dual_point(problem, state.rows, state.patterns, state.outputs, state.iterates)
+        bound = float(problem.bound_of(dual))
+        if bound > state.bound:
+            state = state._replace(bound=bound, dual=dual)
+        if self.certify == "program":
+            state = state._replace(best=weights, best_objective=float(at.objective))
+        elif not at.network_objective >= state.best_objective:
+            state = state._replace(best=weights, best_objective=float(at.network_objective))
+        objective = state.best_objective
+        gap = (objective - state.bound) / max(abs(objective), state.floor)
+        stopping = gap if self.certify == "network" else max(abs(gap), float(at.violation))
+        details = {
+            "mu": max(it.mu for it in state.iterates),
+            "primal_residual": max(it.primal_residual for it in state.iterates),
+            "dual_residual": max(it.dual_residual for it in state.iterates),
+            "step_length": min(it.step_length for it in state.iterates),
+            "cg_iterations": sum(it.cg_iterations for it in state.iterates),
+            "rank": max(it.rank for it in state.iterates),
+            "violation": at.violation,
+            "program_objective": at.objective,
+        }
+        now = np.array([stopping, *(max(details[k], 1e-9) for k in list(details)[:3])])
+        progress = bool((now < 0.9 * state.lowest).any())
+        state = state._replace(
+            lowest=np.fmin(now, state.lowest), n_stalled=0 if progress else state.n_stalled + 1
+        )
+        idle = all(it.failed for it in state.iterates)
+        return state, Measurement(
+            objective=np.float64(objective),
+            dual_bound=np.float64(state.bound),
+            stopping=np.float64(stopping if np.isfinite(objective) else np.nan),
+            refresh=np.False_,
+            details=details,
+            stalled=idle or state.n_stalled >= _PATIENCE,
+        )
+
+    def weights(self, state: InteriorPointState) -> Floats:
+        """Weights of the best network seen, or of the last iterate; see ``certify``."""
+        return state.best
+
+    def dual_point(self, state: InteriorPointState) -> DualPoint:
+        """Proof of the best bound seen."""
+        return state.dual
+
+    def flops(self, problem: ConvexProgram, result: Result) -> float:
+        """Floating-point operations of a solve, counting dense products and factorisations."""
+        n, d = problem.operator.X.shape
+        P, S, C = problem.operator.n_patterns, problem.n_signs, problem.y.shape[1]
+        product = 2.0 * S * n * d * P
+        ranks = np.minimum(result.history["rank"], P * d)
+        factored = sum(newton_system.flops((n, d), P, S, rank) for rank in ranks) * self.check_every
+        # A PCG iteration: two products with the matrix, two in the preconditioner.
+        solves = float(result.history["cg_iterations"][-1]) * (4 * product + 4.0 * n * ranks.mean())
+        return C * (factored + 16 * product * result.n_iter) + solves
+
+
+def cost(problem: ConvexProgram) -> float:
+    """Floating-point operations of one early iteration, which keeps every column.
+
+    Parameters
+    ----------
+    problem : ConvexProgram
+
+    Returns
+    -------
+    float
+        An estimate, without regard to ``max_dense``; later iterations cost a fraction.
+    """
+    n, d = problem.operator.X.shape
+    P, S, C = problem.operator.n_patterns, problem.n_signs, problem.y.shape[1]
+    return C * (newton_system.flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)
+
+
+def _outputs(
+    problem: ConvexProgram,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Output, ...]]:
+    """Each output's program, without rows of zeros and patterns closed on all others."""
+    X, mask = problem.operator.X, problem.operator.mask
+    rows = np.flatnonzero(X.any(axis=1))
+    patterns = np.flatnonzero(mask[rows].any(axis=0))
+    data = Data(X[rows], mask[np.ix_(rows, patterns)], problem.n_signs)
+    alpha, has_norms = float(problem.alpha), isinstance(problem.penalty, NeuronGroupLasso)
+    n_penalised = len(patterns)
+    ridge = np.full(len(patterns), 0.0 if has_norms else alpha)
+    if problem.skip is not None and len(patterns):
+        n_penalised -= 1
+        ridge[-1] = problem._skip_ridge
+    share = np.broadcast_to(problem.share, (len(X), 1))[rows, 0]
+    outputs = tuple(
+        Output(
+            data=data,
+            y=problem.y[rows, c],
+            share=share,
+            alpha=alpha,
+            ridge=ridge,
+            n_cones=n_penalised if problem.form == "relu" else 0,
+            n_norms=n_penalised if has_norms else 0,
+            loss=problem.loss,
+        )
+        for c in range(problem.y.shape[1])
+    )
+    return rows, patterns, outputs
+
+
+def _dual_point(
+    problem: ConvexProgram,
+    rows: NDArray[np.intp],
+    patterns: NDArray[np.intp],
+    outputs: tuple[Output, ...],
+    iterates: tuple[Iterate, ...],
+) -> DualPoint:
+    """Dual point of the whole program; rows and patterns that do nothing get no multipliers."""
+    # Rows of zeros have the prediction zero.
+    residual = -problem.loss.gradient(np.zeros_like(problem.y), problem.y)
+    multipliers = None
+    if problem.form == "relu":
+        multipliers = np.zeros((*problem.y.shape, 2, problem.operator.n_patterns))
+    for c, (output, it) in enumerate(zip(outputs, iterates, strict=True)):
+        residual[rows, c] = -it.g
+        if multipliers is not None:
+            a = it.a[: 2 * output.n_cones * len(rows)].reshape(2, output.n_cones, len(rows))
+            # The integer indices broadcast against each other and come first.
+            multipliers[rows[:, None], c, :, patterns[: output.n_cones]] = a.transpose(2, 1, 0)
+    return DualPoint(residual, multipliers)
+
+
+def _without_inactive(output: Output, it: Iterate) -> Floats:
+    """Weights with inactive neurons exactly zero, where that lowers the objective for sure."""
+    u, n_norms = it.u.copy(), output.n_norms
+    # To first order the penalty falls by more than the loss grows, by this much; the loss is at
+    # most so much above its tangent, even where all these neurons vanish together.
+    own = it.x[..., 1:]
+    gain = output.alpha * np.linalg.norm(own, axis=-1) + (own * it.z[..., 1:]).sum(axis=-1)
+    open_scores = it.scores[:, :n_norms] * output.data.gates[:n_norms]
+    bend = output.loss.curvature / 2 * (open_scores**2 @ output.share)
+    u[:, :n_norms][gain >= gain.size * bend] = 0
+    return u

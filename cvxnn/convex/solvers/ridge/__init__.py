@@ -1,0 +1,1 @@
+"""The direct solver of the ridge penalty: kernel, one strength, many strengths."""

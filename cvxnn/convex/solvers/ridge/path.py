@@ -1,0 +1,262 @@
+r"""The closed form along a path of strengths, for little more than the price of one.
+
+All strengths share one matrix :math:`K = A A^T` (see ``cvxnn.convex.solvers.ridge.solver``). The
+solutions lie
+close to a space of few dimensions, which is built as it is needed: at each strength the system is
+solved in the space found so far, the gap is certified, and where it is too large, the remainder
+joins the space, first multiplied by the inverse of :math:`K + \alpha' I` for a strength
+:math:`\alpha'` nearby (a Krylov space with few poles, recycled from strength to strength). A few
+factorisations serve the whole path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from cvxnn.convex.loop import Result, Status, relative_gap
+from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
+from cvxnn.convex.solvers.ridge.products import (
+    COARSE,
+    Nystrom,
+    RidgeData,
+    direct_flops,
+    shifted_inverse,
+)
+from cvxnn.convex.solvers.ridge.solver import Floats, Ridge, certify, floor, takes
+
+# Steps at one strength after which another factorisation is cheaper than more of them.
+_PATIENCE = 5
+# A factorisation is made for a strength this much smaller, to serve those to come.
+_AHEAD = 30.0
+
+
+# Steps whose directions are kept at least, before the space begins anew.
+_LEAST_STEPS = 50
+
+
+class RidgePoint(NamedTuple):
+    """The solution at one strength.
+
+    Attributes
+    ----------
+    alpha : float
+    u, image : ndarray, shape (n_samples, n_outputs)
+        Dual unknowns, and the kernel times them.
+    objective, dual_bound, gap : float
+        Certificate, as in ``Result``.
+    n_iter : int
+        Dimensions that this strength added to the space, for each output.
+    time : float
+        Seconds since the path began.
+    """
+
+    alpha: float
+    u: Floats
+    image: Floats
+    objective: float
+    dual_bound: float
+    gap: float
+    n_iter: int
+    time: float
+
+
+@dataclass
+class RidgePath:
+    """All strengths of one program.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        That ``takes_path`` takes; its own ``alpha`` is not used.
+    solver : Ridge
+        Tolerance of each strength and limits of size; ``rank`` is also the most dimensions of the
+        space, or 50 for each output if that is more; then it begins anew.
+    """
+
+    program: ConvexProgram
+    solver: Ridge = field(default_factory=Ridge)
+
+    def __post_init__(self) -> None:
+        if not takes_path(self.program):
+            raise TypeError(
+                "RidgePath needs the gated form, SquaredLoss, SquaredL2 and no skip connection; "
+                "use path.regularization_path."
+            )
+        self.solver.accept(replace(self.program, alpha=1.0))
+        self._given = self.program.operator.X.dtype
+        self.program = on_host(self.program, np.float64)
+        self.data = RidgeData.of(self.program)
+        self.dtype: Any = np.float32 if self.solver.tol >= COARSE else np.float64
+        (n, d), P = self.program.operator.X.shape, self.program.operator.n_patterns
+        dual, primal = direct_flops(n, d, P)
+        small = min(n, d * P) <= self.solver.max_dense
+        self._primal = small and primal < dual
+        self._direct = small and not self._primal
+        stored = self._direct or (not self._primal and n <= self.solver.max_kernel)
+        self._kernel = self.data.kernel(dtype=self.dtype) if stored else None
+        self._reduced: Any = None
+
+    def product(self, u: Floats) -> Floats:
+        """The kernel times columns."""
+        if self._kernel is None:
+            return self.data.product(u)
+        return (self._kernel @ u.astype(self.dtype)).astype(np.float64)
+
+    def largest(self) -> float:
+        """Largest eigenvalue of the kernel, the unit of the strength."""
+        n = self.data.n_rows
+        if n == 1:
+            return float(self.product(np.ones((1, 1)))[0, 0])
+        operator = LinearOperator(
+            (n, n), matvec=lambda v: self.product(v.reshape(-1, 1))[:, 0], dtype=np.float64
+        )
+        if not self.data.X.any() if isinstance(self.data.X, np.ndarray) else not self.data.X.nnz:
+            return 0.0
+        start = np.random.RandomState(0).standard_normal(n)
+        values = eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)
+        return float(values[0])
+
+    def points(self, alphas: NDArray[np.floating]) -> Iterator[RidgePoint]:
+        """Solutions at positive strengths, best given falling.
+
+        Each has a gap of at most ``solver.tol`` unless it takes more than ``solver.max_iter``
+        steps or rounding ends its progress; the gap says so.
+        """
+        began, space = time.perf_counter(), _Space.empty(self.data.n_rows)
+        inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
+        at = np.inf
+        targets = self.data.targets
+        least = floor(targets)
+        # What float32 hides is told by the exact product that a result takes.
+        tol = self.solver.tol * (0.9 if self.dtype is np.float32 else 1)
+        for alpha in np.asarray(alphas, np.float64):
+            best: RidgePoint | None = None
+            for n_iter in range(self.solver.max_iter + 1):
+                u, image = space.solve(targets, alpha)
+                objective, bound, _ = certify(targets, u, image, alpha)
+                gap = (objective - bound) / max(abs(objective), least)
+                if best is None or gap < best.gap:
+                    elapsed = time.perf_counter() - began
+                    best = RidgePoint(alpha, u, image, objective, bound, gap, n_iter, elapsed)
+                if gap <= tol:
+                    break
+                if n_iter % _PATIENCE == _PATIENCE - 1 and at > alpha:
+                    inverse, at = self._inverse(alpha / _AHEAD if alpha / _AHEAD < at else alpha)
+                most = max(self.solver.rank, _LEAST_STEPS * u.shape[1])
+                if space.basis.shape[1] + u.shape[1] > most:
+                    space = _Space.empty(self.data.n_rows).joined(u, self.product)
+                wider = space.joined(inverse(targets - alpha * u - image), self.product)
+                if wider is space:
+                    break
+                space = wider
+            assert best is not None
+            yield best
+
+    def result(self, point: RidgePoint) -> Result:
+        """Weights and certificate of a point, as a solver gives them."""
+        data, alpha = self.data, point.alpha
+        image = point.image if self.dtype is np.float64 else data.product(point.u)
+        objective, bound, scale = certify(data.targets, point.u, image, alpha)
+        gap = (objective - bound) / max(abs(objective), floor(data.targets))
+        residual = scale * alpha * point.u / np.where(data.root > 0, data.root, 1)
+        row = {
+            "iteration": float(point.n_iter),
+            "time": point.time,
+            "objective": objective,
+            "dual_bound": bound,
+            "stopping": gap,
+        }
+        return Result(
+            weights=data.weights(data.adjoint(data.root * point.u)).astype(self._given, copy=False),
+            objective=objective,
+            dual_bound=bound,
+            gap=relative_gap(objective, bound),
+            status=Status.CONVERGED if gap <= self.solver.tol else Status.MAX_ITER,
+            n_iter=point.n_iter,
+            history={name: np.array([value]) for name, value in row.items()},
+            dual=DualPoint(residual, None),
+        )
+
+    def predict(self, points: list[RidgePoint], X: Any, mask: NDArray[np.bool_]) -> Floats:
+        """Predictions of new rows at each point, shape (n_points, n_rows, n_outputs)."""
+        U = np.concatenate([point.u for point in points], axis=1)
+        out = self.data.predict(U, X, mask, self.dtype)
+        return np.moveaxis(out.reshape(len(mask), len(points), -1), 1, 0)
+
+    def _inverse(self, alpha: float) -> tuple[Callable[[Floats], Floats], float]:
+        """Approximate inverse of the kernel plus a strength, and that strength."""
+        try:
+            return self._factor(alpha), alpha
+        except LinAlgError:  # the strength is below the rounding of the matrix
+            return self._inverse(10 * alpha)
+
+    def _factor(self, alpha: float) -> Callable[[Floats], Floats]:
+        data = self.data
+        if self._direct:
+            assert self._kernel is not None
+            return shifted_inverse(self._kernel, alpha)
+        if self._primal:
+            if self._reduced is None:
+                self._reduced = data.gram()[0]
+            solve = shifted_inverse(self._reduced, alpha)
+
+            def woodbury(r: Floats) -> Floats:
+                flat = data.adjoint(data.root * r).reshape(r.shape[1], -1).T
+                return (r - data.root * data.forward(data.blocks(solve(flat)))) / alpha
+
+            return woodbury
+        if self._reduced is None:
+            self._reduced = Nystrom.of(data, self.solver.rank)
+        return self._reduced.shifted(alpha)
+
+
+def takes_path(program: ConvexProgram) -> bool:
+    """Whether all strengths of a program share one matrix: a skip connection would move it."""
+    return takes(program) and program.skip is None
+
+
+class _Space(NamedTuple):
+    """An orthonormal basis with what the kernel makes of it."""
+
+    basis: Floats
+    image: Floats
+    inner: Floats
+
+    @classmethod
+    def empty(cls, n: int) -> _Space:
+        return cls(np.zeros((n, 0)), np.zeros((n, 0)), np.zeros((0, 0)))
+
+    def solve(self, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
+        """Solution within the space, and the kernel times it."""
+        if self.basis.shape[1] == 0:
+            return np.zeros_like(targets), np.zeros_like(targets)
+        shifted = self.inner + alpha * np.eye(len(self.inner))
+        inside = np.linalg.solve(shifted, self.basis.T @ targets)
+        return self.basis @ inside, self.image @ inside
+
+    def joined(self, more: Floats, product: Callable[[Floats], Floats]) -> _Space:
+        """The space with more directions; the same one if they lead nowhere new."""
+        more = more / np.maximum(np.linalg.norm(more, axis=0), np.finfo(np.float64).tiny)
+        for _ in range(2):  # the second time takes off what rounding left
+            more = more - self.basis @ (self.basis.T @ more)
+        more, upper = np.linalg.qr(more)
+        more = more[:, np.abs(np.diagonal(upper)) > 1e-8]
+        if more.shape[1] == 0:
+            return self
+        image = product(more)
+        basis = np.concatenate([self.basis, more], axis=1)
+        images = np.concatenate([self.image, image], axis=1)
+        cross = basis.T @ image
+        size = len(self.inner)
+        inner = np.empty((basis.shape[1],) * 2)
+        inner[:size, :size] = self.inner
+        inner[:, size:], inner[size:] = cross, cross.T
+        return _Space(basis, images, inner)

@@ -1,0 +1,246 @@
+"""The data of a ridge program as products and matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+
+from cvxnn._arrays import is_sparse
+from cvxnn.convex.program import ConvexProgram
+
+Floats = NDArray[np.floating]
+# Gaps down to which products in float32 are good enough.
+COARSE = 1e-4
+# Numbers in a block of rows: 2**22, 32 MiB in float64.
+_BLOCK_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class RidgeData:
+    """The weighted data ``A`` as products; a pattern's column may be scaled (a skip connection)."""
+
+    X: Any
+    columns: Floats
+    root: Floats
+    y: Floats
+    stretch: float
+
+    @classmethod
+    def of(cls, problem: ConvexProgram) -> RidgeData:
+        """Take what the closed form needs from a program."""
+        n = problem.y.shape[0]
+        share = np.broadcast_to(problem.share, (n, 1))
+        columns = problem.operator.mask.astype(problem.operator.X.dtype)
+        stretch = 1.0
+        if problem.skip is not None:
+            # z' = z / stretch has the ridge alpha, as all the others.
+            stretch = float(np.sqrt(problem.alpha / problem._skip_ridge))
+            columns[:, -1] *= stretch
+        return cls(problem.operator.X, columns, np.sqrt(share), problem.y, stretch)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the data."""
+        return self.X.shape[0]
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights for each output."""
+        return self.X.shape[1] * self.columns.shape[1]
+
+    @property
+    def targets(self) -> Floats:
+        """Targets, each row scaled by the root of its weight."""
+        return self.root * self.y
+
+    def weights(self, blocks: Floats) -> Floats:
+        """Weights of the program, (n_outputs, 1, n_patterns, n_features)."""
+        out = blocks[:, None].copy()
+        out[:, :, -1] *= self.stretch
+        return out
+
+    def forward(self, blocks: Floats) -> Floats:
+        """Predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
+        C, P, d = blocks.shape
+        flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
+        out = np.empty((self.n_rows, C), blocks.dtype)
+        for rows in self._row_blocks(C * P):
+            scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
+            out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
+        return out
+
+    def adjoint(self, R: Floats) -> Floats:
+        """Adjoint of :meth:`forward`."""
+        C, P, d = R.shape[1], self.columns.shape[1], self.X.shape[1]
+        out = np.zeros((d, C * P), R.dtype)
+        for rows in self._row_blocks(C * P):
+            spread = R[rows][:, :, None] * self.columns[rows][:, None, :]
+            out += self.X[rows].T @ spread.reshape(-1, C * P)
+        return out.T.reshape(C, P, d)
+
+    def product(self, u: Floats) -> Floats:
+        """``A A^T u``."""
+        return self.root * self.forward(self.adjoint(self.root * u))
+
+    def kernel(self, columns: NDArray[np.intp] | None = None, dtype: Any = np.float64) -> Floats:
+        """``A A^T``, or some of its columns."""
+        if columns is None:
+            return self._products(self, dtype)
+        chosen = replace(
+            self,
+            X=self.X[columns],
+            columns=self.columns[columns],
+            root=self.root[columns],
+            y=self.y[columns],
+        )
+        return self._products(chosen, dtype)
+
+    def predict(
+        self, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
+    ) -> Floats:
+        """Predictions of new rows and their patterns for columns ``U`` of dual unknowns."""
+        columns = mask.astype(dtype)
+        other = replace(self, X=X, columns=columns, root=np.ones((len(mask), 1)))
+        out = np.empty((len(mask), U.shape[1]), U.dtype)
+        for rows in other._row_blocks(self.n_rows):
+            part = replace(other, X=X[rows], columns=columns[rows], root=other.root[rows])
+            out[rows] = part._products(self, dtype) @ U.astype(dtype)
+        return out
+
+    def _products(self, other: RidgeData, dtype: Any) -> Floats:
+        """Kernel of these rows and others, block by block; half of one's own, mirrored."""
+        X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
+        X_other = other.X.astype(dtype, copy=False).T
+        D_other = other.columns.astype(dtype, copy=False).T
+        root, root_other = self.root[:, 0].astype(dtype), other.root[:, 0].astype(dtype)
+        K = np.empty((self.n_rows, other.n_rows), dtype)
+        for rows in self._row_blocks(other.n_rows):
+            end = rows.stop if other is self else other.n_rows
+            block = X[rows] @ X_other[:, :end]
+            K[rows, :end] = block.toarray() if is_sparse(block) else block
+            K[rows, :end] *= D[rows] @ D_other[:, :end]
+            K[rows, :end] *= root[rows, None]
+            K[rows, :end] *= root_other[:end]
+            if other is self:
+                K[: rows.start, rows] = K[rows, : rows.start].T
+        return K
+
+    def solve(self, alpha: float, *, coarse: bool, max_dense: int) -> tuple[Floats, Floats]:
+        """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices."""
+        dual, primal = direct_flops(self.n_rows, self.X.shape[1], self.columns.shape[1])
+        cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
+        if self.n_weights > max_dense or (cheaper and self.n_rows <= max_dense):
+            return self._solve_dual(alpha, np.float32 if coarse else np.float64)
+        gram, right = self.gram()
+        blocks = self.blocks(shifted_inverse(gram, alpha, overwrite=True)(right))
+        # alpha u is what the predictions leave of the targets.
+        u = self.root * (self.y - self.forward(blocks)) / alpha
+        return u, self.product(u)
+
+    def gram(self) -> tuple[Floats, Floats]:
+        """``A^T A``, shape (n_weights, n_weights), and ``A^T`` of the targets."""
+        gram, right = np.zeros((self.n_weights,) * 2), np.zeros((self.n_weights, self.y.shape[1]))
+        for rows in self._row_blocks(self.n_weights):
+            X = self.X[rows].toarray() if is_sparse(self.X) else self.X[rows]
+            D = self.root[rows] * self.columns[rows]
+            A = (D[:, :, None] * X[:, None, :]).reshape(len(D), -1)
+            gram += A.T @ A
+            right += A.T @ self.targets[rows]
+        return gram, right
+
+    def blocks(self, flat: Floats) -> Floats:
+        """Columns of weights (n_weights, n_outputs) as blocks."""
+        return flat.T.reshape(-1, self.columns.shape[1], self.X.shape[1])
+
+    def _solve_dual(self, alpha: float, dtype: Any) -> tuple[Floats, Floats]:
+        K, targets = self.kernel(dtype=dtype), self.targets
+        try:
+            inverse = shifted_inverse(K, alpha)
+        except LinAlgError:
+            if dtype is np.float64:
+                raise
+            return self._solve_dual(alpha, np.float64)  # alpha is below the rounding of float32
+        u = image = np.zeros_like(targets)
+        # The second time takes off what a factor in float32 left.
+        for _ in range(2 if dtype is np.float32 else 1):
+            u = u + inverse(targets - alpha * u - image)
+            image = (K @ u.astype(dtype)).astype(np.float64)
+        return u, image
+
+    def _row_blocks(self, width: int) -> Iterator[slice]:
+        size = max(_BLOCK_NUMBERS // max(width, 1), 1)
+        for first in range(0, self.n_rows, size):
+            yield slice(first, min(first + size, self.n_rows))
+
+
+def dots(a: Floats, b: Floats) -> Floats:
+    """Inner product of each output's columns."""
+    return np.einsum("nc,nc->c", a, b)
+
+
+def direct_flops(n: int, d: int, P: int) -> tuple[float, float]:
+    """Cost of the direct solution with the matrix of the rows, and with that of the weights."""
+    m = float(d * P)
+    return 2.0 * n * n * (d + P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
+
+
+class Nystrom(NamedTuple):
+    """The kernel seen through its columns at a sample of the rows: ``basis basis^T``.
+
+    Attributes
+    ----------
+    basis : ndarray, shape (n_samples, rank)
+    inner : ndarray, shape (rank, rank)
+        ``basis^T basis``.
+    """
+
+    basis: Floats
+    inner: Floats
+
+    @classmethod
+    def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> Nystrom:
+        """Sample at most ``rank`` rows; the basis is kept, and applied, in ``dtype``."""
+        rows = np.random.RandomState(0).permutation(data.n_rows)[:rank]
+        columns = data.kernel(rows, dtype).astype(np.float64, copy=False)
+        core = columns[rows]
+        rounding = 10 * np.finfo(dtype).eps * np.trace(core)
+        core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
+        lower = cholesky(core, lower=True, check_finite=False)
+        basis = solve_triangular(
+            lower, columns.T, lower=True, overwrite_b=True, check_finite=False
+        ).T.astype(dtype)
+        return cls(basis, (basis.T @ basis).astype(np.float64))
+
+    def shifted(self, alpha: float) -> Callable[[Floats], Floats]:
+        """Inverse of the approximation plus ``alpha``, as a function."""
+        basis = self.basis
+        # A Gram matrix in float32 may be indefinite by its rounding.
+        rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
+        solve = shifted_inverse(self.inner, max(alpha, rounding))
+
+        def apply(r: Floats) -> Floats:
+            inner = solve((basis.T @ r.astype(basis.dtype)).astype(np.float64))
+            return (r - basis @ inner.astype(basis.dtype)) / alpha
+
+        return apply
+
+
+def shifted_inverse(
+    matrix: Floats, alpha: float, *, overwrite: bool = False
+) -> Callable[[Floats], Floats]:
+    """Inverse of a matrix plus ``alpha``, as a function, computed in the matrix's dtype.
+
+    Raises
+    ------
+    scipy.linalg.LinAlgError
+        If ``alpha`` is below the rounding of the matrix.
+    """
+    shifted = matrix if overwrite else matrix.copy()
+    shifted[np.diag_indices(len(shifted))] += shifted.dtype.type(alpha)
+    factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+    return lambda r: cho_solve(factor, r.astype(shifted.dtype, copy=False), check_finite=False)

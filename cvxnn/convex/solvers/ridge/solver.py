@@ -1,0 +1,265 @@
+r"""The gated program with squared loss and ridge penalty: one linear system, solved directly.
+
+With shares :math:`s_k` of the rows, :math:`A = \operatorname{diag}(\sqrt s) F`, the minimiser is
+
+.. math::
+
+    z = (A^T A + \alpha I)^{-1} A^T \tilde y = A^T u, \qquad
+    (A A^T + \alpha I)\, u = \tilde y = \sqrt s\, y ,
+
+and the residual :math:`y - F z = \alpha u / \sqrt s` is its own proof of optimality. The kernel
+
+.. math:: (A A^T)_{kl} = \sqrt{s_k s_l}\; x_k^T x_l \; \#\{i : g_i^T x_k \ge 0,\; g_i^T x_l \ge 0\}
+
+needs no features to be formed (Pilanci & Ergen, 2020, for the patterns; the rest is kernel ridge
+regression). The cheaper of the two matrices is factored. Where both are too large, conjugate
+gradient on :math:`u` is preconditioned by the kernel's columns at a sample of the rows (Rudi,
+Carratino & Rosasco, 2017), and the kernel is kept in memory where it fits. Rows may be sparse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn.convex.loop import Measurement, Result, Start
+from cvxnn.convex.losses import SquaredLoss
+from cvxnn.convex.penalties import SquaredL2
+from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solvers.ridge.products import COARSE, Nystrom, RidgeData, direct_flops, dots
+
+Floats = NDArray[np.floating]
+
+
+# From this gap on, and for more flops than these, iterations beat a factorisation.
+_COARSE_GAP = 1e-3
+_WORTH_ITERATING = 3e10
+# Part of the rows whose kernel columns are worth their price.
+_SAMPLED = 8
+
+
+class RidgeState(NamedTuple):
+    """Dual unknowns of all outputs, and what conjugate gradient carries."""
+
+    data: RidgeData
+    kernel: Floats | None
+    precondition: Any
+    u: Floats
+    image: Floats
+    direction: Floats
+    inner: Floats
+    best: Floats
+    best_objective: float
+    bound: float
+    residual: Floats
+
+    def product(self, u: Floats) -> Floats:
+        """``A A^T u``."""
+        if self.kernel is None:
+            return self.data.product(u)
+        return (self.kernel @ u.astype(self.kernel.dtype)).astype(u.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ridge:
+    """Direct solution of the gated form with squared loss and ridge penalty.
+
+    Parameters
+    ----------
+    tol : float, default=1e-6
+        Relative duality gap to reach; the direct solution passes it at once. From 1e-3 on,
+        larger problems (about 3,000 rows) are solved by conjugate gradient instead.
+    max_iter : int, default=200
+        Most iterations of conjugate gradient, where it is needed.
+    max_dense : int, default=6000
+        Side of the largest matrix that is factored: the smaller of the number of rows and that of
+        the weights of one output; a matrix of this side takes 288 MB.
+    max_kernel : int, default=23000
+        Rows up to which conjugate gradient keeps the kernel, in float32 unless ``tol`` is below
+        1e-4: 2.1 GB for so many.
+    rank : int, default=1000
+        Rows whose kernel columns precondition conjugate gradient; at most one in eight.
+    check_every : int, default=2
+        Iterations of conjugate gradient between two certificates.
+
+    Notes
+    -----
+    Takes ``form="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a skip connection with
+    a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
+
+    With ``m`` weights of an output the direct solution costs about ``n m**2 + m**3 / 3`` or
+    ``2 n**2 (d + P) + n**3 / 3`` flops, whichever is less, and an iteration of conjugate gradient
+    ``2 n**2 n_outputs`` with a kernel, ``4 n d P n_outputs`` without. Memory beyond the data: the
+    matrix, or the kernel and ``2 n rank`` numbers, and a few blocks of 32 MiB.
+    """
+
+    on_host: ClassVar[bool] = True
+
+    tol: float = 1e-6
+    max_iter: int = 200
+    max_dense: int = field(default=6000, metadata={"static": True})
+    max_kernel: int = field(default=23000, metadata={"static": True})
+    rank: int = field(default=1000, metadata={"static": True})
+    check_every: int = 2
+
+    def accept(self, problem: Any) -> Ridge:
+        """Refuse what has no closed form."""
+        if not isinstance(problem, ConvexProgram):
+            raise TypeError(
+                f"Ridge solves a ConvexProgram, not a {type(problem).__name__}; "
+                "for a smooth objective use AcceleratedGradient."
+            )
+        if not takes(problem):
+            raise TypeError(
+                "Ridge needs the gated form, SquaredLoss, SquaredL2 and, if there is a skip "
+                "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
+                "the gated form and Cronos for the ReLU form."
+            )
+        if not problem.alpha > 0:
+            raise ValueError(
+                f"alpha={float(problem.alpha)!r}; Ridge needs a positive one, which may be tiny."
+            )
+        for name in ("max_dense", "max_kernel", "rank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
+        return replace(self, max_iter=1, check_every=1) if self._is_direct(problem) else self
+
+    def _is_direct(self, problem: ConvexProgram) -> bool:
+        n, d = problem.operator.X.shape
+        m = d * problem.operator.n_patterns
+        if min(n, m) > self.max_dense:
+            return False
+        # A coarse tolerance takes a few iterations, each far cheaper than a factorisation.
+        return self.tol < _COARSE_GAP or min(direct_flops(n, d, m // d)) <= _WORTH_ITERATING
+
+    # What the loop calls ------------------------------------------------------------------
+
+    def init(self, problem: ConvexProgram, start: Start | None) -> RidgeState:
+        """Start at zero, or at what the dual point of a similar problem says."""
+        data, alpha = RidgeData.of(problem), float(problem.alpha)
+        u = np.zeros_like(data.targets)
+        if start is not None and start.dual is not None:
+            u = data.root * np.asarray(start.dual.residual) / alpha
+        precondition, stored = None, None
+        if not self._is_direct(problem):
+            dtype = np.float32 if self.tol >= COARSE else np.float64
+            precondition = Nystrom.of(data, min(self.rank, len(u) // _SAMPLED + 1), dtype).shifted(
+                alpha
+            )
+            if data.n_rows <= self.max_kernel:
+                stored = data.kernel(dtype=dtype)
+        state = RidgeState(
+            data=data,
+            kernel=stored,
+            precondition=precondition,
+            u=u,
+            image=np.zeros_like(u),
+            direction=np.zeros_like(u),
+            inner=np.ones(u.shape[1]),
+            best=u,
+            best_objective=np.inf,
+            bound=-np.inf,
+            residual=np.asarray(problem.y),
+        )
+        return state._replace(image=state.product(u)) if u.any() else state
+
+    def refresh(self, problem: ConvexProgram, state: RidgeState) -> RidgeState:
+        """Nothing outlasts an iteration."""
+        return state
+
+    def step(self, problem: ConvexProgram, state: RidgeState) -> RidgeState:
+        """Solve directly, or one iteration of preconditioned conjugate gradient."""
+        data, alpha = state.data, float(problem.alpha)
+        if state.precondition is None:
+            u, image = data.solve(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
+            return state._replace(u=u, image=image)
+        remainder = data.targets - alpha * state.u - state.image
+        z = state.precondition(remainder)
+        inner = dots(remainder, z)
+        ratio = inner / np.where(state.inner == 0, 1, state.inner)
+        direction = z + (ratio if state.direction.any() else 0) * state.direction
+        image = state.product(direction)
+        curvature = dots(direction, image + alpha * direction)
+        length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
+        return state._replace(
+            u=state.u + length * direction,
+            image=state.image + length * image,
+            direction=direction,
+            inner=inner,
+        )
+
+    def measure(self, problem: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
+        """Objective and bound, from the kernel times ``u`` alone."""
+        data, alpha, u = state.data, float(problem.alpha), state.u
+        objective, bound, scale = certify(data.targets, u, state.image, alpha)
+        if bound > state.bound:
+            residual = scale * alpha * u / np.where(data.root > 0, data.root, 1)
+            state = state._replace(bound=bound, residual=residual)
+        if not objective >= state.best_objective:
+            state = state._replace(best=u, best_objective=objective)
+        gap = (state.best_objective - state.bound) / max(state.best_objective, floor(data.targets))
+        left = np.linalg.norm(data.targets - alpha * u - state.image)
+        return state, Measurement(
+            objective=np.float64(state.best_objective),
+            dual_bound=np.float64(state.bound),
+            stopping=np.float64(gap),
+            refresh=np.False_,
+            details={"remainder": left},
+            stalled=state.precondition is None,
+        )
+
+    def weights(self, state: RidgeState) -> Floats:
+        """Best point seen."""
+        return state.data.weights(state.data.adjoint(state.data.root * state.best))
+
+    def dual_point(self, state: RidgeState) -> DualPoint:
+        """Residual of the best bound."""
+        return DualPoint(state.residual, None)
+
+    def flops(self, problem: ConvexProgram, result: Result) -> float:
+        """Floating-point operations of a solve, counting dense products and factorisations."""
+        (n, d), P = problem.operator.X.shape, problem.operator.n_patterns
+        product = 4.0 * n * d * P * problem.y.shape[1]
+        if min(n, P * d) <= self.max_dense:
+            return min(direct_flops(n, d, P)) + product
+        setup = 2.0 * n * self.rank * (d + P + self.rank)
+        if n <= self.max_kernel:
+            setup, product = setup + 2.0 * n * n * (d + P), 2.0 * n * n * problem.y.shape[1]
+        return setup + product * result.n_iter
+
+
+def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[float, float, Floats]:
+    """Objective and bound of dual unknowns with the kernel times them, and the bound's scale."""
+    # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
+    norms = dots(u, image)
+    objective = float(((targets - image) ** 2).sum() / 2 + alpha * norms.sum() / 2)
+    # The dual residual is alpha u / root, whose slope is alpha times the weights.
+    linear = alpha * dots(u, targets)
+    square = alpha**2 * dots(u, u) + alpha * norms
+    scale = linear / np.where(square > 0, square, 1)
+    return objective, float((scale * linear - scale**2 * square / 2).sum()), scale
+
+
+def floor(targets: Floats) -> float:
+    """Objective below which there is nothing but rounding, and a gap means nothing."""
+    return 1e-13 * float((targets**2).sum()) + float(np.finfo(np.float64).tiny)
+
+
+def takes(problem: ConvexProgram) -> bool:
+    """Whether a program has a closed form."""
+    return (
+        problem.form == "gated"
+        and isinstance(problem.loss, SquaredLoss)
+        and isinstance(problem.penalty, SquaredL2)
+        and (problem.skip is None or float(problem.skip) > 0)
+    )
+
+
+def kernel(problem: ConvexProgram) -> Floats:
+    """The kernel ``A A^T`` of a program, shape (n_samples, n_samples)."""
+    return RidgeData.of(problem).kernel()

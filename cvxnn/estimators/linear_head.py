@@ -1,0 +1,369 @@
+"""A linear preference head on frozen embeddings: the closest rival of COALA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from cvxnn.estimators._base import FLOATS, all_or_nothing
+from cvxnn.estimators._preference_head import PreferenceHead
+from cvxnn.estimators._rows import Scaling, merge, require_two_classes, to_host, weights_of
+from cvxnn.estimators.coala import _pairs
+from cvxnn.estimators.coala_cv import Responses
+from cvxnn.network import TwoLayerNetwork
+
+# Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
+_CS = np.logspace(-5, 0, 11)
+
+
+class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
+    r"""Linear reward on frozen embeddings, as in Q-Probe (Li et al., 2024).
+
+    The logit is :math:`g(x) = w^T x + b`. With pairs, ``w`` minimises the Bradley-Terry loss
+
+    .. math::
+
+        \tfrac12 \|w\|^2 + C \sum_k \omega_k \log\big(1 + e^{-w^T (z_{w,k} - z_{l,k})}\big)
+
+    over embeddings ``z`` of mean 0 and variance 1 in each feature; without pairs it is logistic
+    regression on single responses. scikit-learn's ``LogisticRegression`` does the work. What
+    COALA adds to this head is the hidden layer.
+
+    Parameters
+    ----------
+    C : float or "auto", default="auto"
+        Inverse strength of the penalty, above 0. ``"auto"`` chooses among 11 values from 1e-5
+        to 1 by the held-out loss in cross-validation, which keeps responses that are paired, or
+        equal, in one fold.
+    beta : float, default=1.0
+        Scale of the reward :math:`\beta \log \sigma(g)`, above 0.
+    n_folds : int, default=5
+        For ``C="auto"``, at least 2; fewer where there are fewer prompts.
+    standardize : bool, default=True
+        Bring features to mean 0 and variance 1.
+    tol : float, default=1e-4
+    max_iter : int, default=1000
+        Of ``LogisticRegression``.
+    embedding : dict, optional
+        What the features are: ``cvxnn.llm.Embedder.description``. It is saved with the head, and
+        needed to generate with it.
+    random_state : int, RandomState or None, default=None
+        Not used, for nothing is random: the same parameters as ``COALAPreferenceHead`` may be
+        passed.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+        The label of other responses, then that of preferred ones.
+    network_ : cvxnn.network.TwoLayerNetwork
+        The head for raw embeddings: no neurons, only the skip connection.
+    coef_ : ndarray, shape (n_features,)
+        ``w`` for raw embeddings.
+    intercept_ : float
+        ``b``; pairs leave it free, and logits then average 0 over the training responses.
+    C_ : float
+        Inverse strength that was used.
+    Cs_, cv_scores_ : ndarray, shape (n_Cs,), (n_folds, n_Cs)
+        What was tried, and minus the held-out loss; absent if ``C`` is given.
+    n_iter_ : int
+        Iterations of the last fit.
+    flops_ : float
+        Floating-point operations of all fits, dense products only, at one evaluation of the loss
+        an iteration.
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cvxnn.estimators.linear_head import LinearPreferenceHead
+    >>> rng = np.random.RandomState(0)
+    >>> chosen, rejected = rng.randn(50, 8) + 1, rng.randn(50, 8) - 1
+    >>> head = LinearPreferenceHead().fit_pairs(chosen, rejected)
+    >>> bool((head.reward_margin(chosen, rejected) > 0).mean() > 0.95)
+    True
+    """
+
+    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+        "C": (Real, 0, False),
+        "beta": (Real, 0, False),
+        "n_folds": (Integral, 2, True),
+        "tol": (Real, 0, False),
+        "max_iter": (Integral, 1, True),
+    }
+
+    def __init__(
+        self,
+        C: float | Literal["auto"] = "auto",
+        *,
+        beta: float = 1.0,
+        n_folds: int = 5,
+        standardize: bool = True,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        embedding: Mapping[str, Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.C = C
+        self.beta = beta
+        self.n_folds = n_folds
+        self.standardize = standardize
+        self.tol = tol
+        self.max_iter = max_iter
+        self.embedding = embedding
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        pair_id: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> LinearPreferenceHead:
+        """Fit on labelled responses.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+        y : array-like, shape (n_responses,)
+            Two labels; the larger one (1, True, ...) means preferred.
+        pair_id : array-like, shape (n_responses,), optional
+            Responses to one prompt share an id. Each preferred response is paired with each other
+            one of its id. Without it, responses are classified one by one.
+        sample_weight : array-like, shape (n_responses,), optional
+            Non-negative; a pair weighs the product of its two responses' weights.
+
+        Returns
+        -------
+        LinearPreferenceHead
+            The estimator itself. An interrupted or failed fit leaves it as it was.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, or if no id has both a preferred and another response.
+        """
+        self._check_parameters()
+        with all_or_nothing(self):
+            data, labels = self._validate(X, y)
+            check_classification_targets(labels)
+            classes, codes = np.unique(labels, return_inverse=True)
+            if len(classes) > 2:
+                raise ValueError(
+                    "Only binary classification is supported. The type of the target is "
+                    f"multiclass, {len(classes)} labels; expected 2, preferred or not."
+                )
+            weight = weights_of(sample_weight, len(data), data.dtype)
+            keep = weight > 0
+            require_two_classes(self, classes, codes[keep])
+            preferred, pairs, pair_weight = codes[keep] == 1, None, None
+            if pair_id is not None:
+                ids = column_or_1d(pair_id)
+                if len(ids) != len(data):
+                    raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
+                pairs = _pairs(preferred, ids[keep])
+                pair_weight = weight[keep][pairs].prod(axis=1)
+            rows = Responses(data[keep], preferred, weight[keep], pairs, pair_weight)
+            self._fit(rows, classes)
+        return self
+
+    def fit_pairs(
+        self,
+        chosen: ArrayLike,
+        rejected: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> LinearPreferenceHead:
+        """Fit on pairs of embeddings.
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Row ``k`` of both belongs to one prompt.
+        sample_weight : array-like, shape (n_pairs,), optional
+            Non-negative weights; an integer weight equals repetition of the pair.
+
+        Returns
+        -------
+        LinearPreferenceHead
+            The estimator itself; ``classes_`` is ``[0, 1]``.
+
+        Raises
+        ------
+        ValueError
+            If the two have different shapes, are empty or not finite.
+        """
+        self._check_parameters()
+        if np.shape(chosen) != np.shape(rejected):
+            raise ValueError(
+                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
+                "one row of each for every pair."
+            )
+        with all_or_nothing(self):
+            won = self._validate(chosen)
+            lost = self._validate(rejected, reset=False)
+            weight = weights_of(sample_weight, len(won), won.dtype)
+            keep = weight > 0
+            n, weight = int(keep.sum()), weight[keep]
+            data, first = np.concatenate([won[keep], lost[keep]]), np.arange(2 * n) < n
+            pairs = np.column_stack([np.arange(n), np.arange(n) + n])
+            self._fit(Responses(data, first, np.tile(weight, 2), pairs, weight), np.array([0, 1]))
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Logit ``g`` of each response, shape (n_responses,)."""
+        check_is_fitted(self)
+        return self.network_.forward(self._validate(X, reset=False))[:, 0]
+
+    @property
+    def coef_(self) -> NDArray[np.floating]:
+        """Weights of raw features."""
+        check_is_fitted(self)
+        assert self.network_.skip_weights is not None
+        return self.network_.skip_weights[:, 0]
+
+    @property
+    def intercept_(self) -> float:
+        """Logit of an embedding of zeros."""
+        check_is_fitted(self)
+        return float(self.network_.output_bias[0])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether ``fit`` has come to its end."""
+        return hasattr(self, "network_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """Two labels only."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _check_parameters(self) -> None:
+        for name, (kind, low, closed) in self._numbers.items():
+            value = getattr(self, name)
+            if name == "C" and isinstance(value, str) and value == "auto":
+                continue
+            fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
+            if not fits or value < low or (value == low and not closed):
+                what = "an integer" if kind is Integral else "a number"
+                word = ", or 'auto'" if name == "C" else ""
+                bound = "at least" if closed else "above"
+                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}{word}.")
+        self._check_embedding()
+
+    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+        """Rows on the host, in the estimator's dtype."""
+        validated = validate_data(self, to_host(X), to_host(y), dtype=list(FLOATS), **options)
+        self._check_width(self.n_features_in_)
+        return validated
+
+    def _fit(self, rows: Responses, classes: NDArray[Any]) -> None:
+        """Choose the strength if asked to, then fit to all rows."""
+        self.flops_ = 0.0
+        for name in ("Cs_", "cv_scores_"):
+            self.__dict__.pop(name, None)
+        if self.C == "auto":
+            folds = self._folds(rows)
+            scores = np.zeros((len(folds), len(_CS)))
+            for k, (seen, unseen) in enumerate(folds):
+                scores[k] = [
+                    _score(network, rows.take(unseen))
+                    for network in self._path(rows.take(seen), _CS)
+                ]
+            # Among equals the strongest penalty; without folds as well.
+            self.C_ = float(_CS[scores.mean(axis=0).argmax()]) if folds else float(_CS[0])
+            self.Cs_, self.cv_scores_ = _CS.copy(), scores
+        else:
+            self.C_ = float(self.C)
+        (self.network_,) = self._path(rows, np.array([self.C_]))
+        self.classes_ = classes
+
+    def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """At most ``n_folds`` folds; none where there is but one prompt."""
+        most = self.n_folds
+        if rows.pairs is None:
+            distinct = np.unique(np.column_stack([rows.X, rows.preferred]), axis=0)
+            n_preferred = int(distinct[:, -1].sum())
+            most = min(most, n_preferred, len(distinct) - n_preferred)
+        for n_folds in range(most, 1, -1):
+            try:
+                return rows.folds(n_folds)
+            except ValueError:  # more folds than prompts
+                continue
+        return []
+
+    def _path(self, rows: Responses, Cs: NDArray[np.floating]) -> list[TwoLayerNetwork]:
+        """Heads of rising ``Cs``, each fit from the last."""
+        X, weight = rows.X, rows.weight
+        scaling = Scaling.of(
+            X,
+            np.zeros((len(X), 1), X.dtype),
+            weight,
+            standardize=self.standardize,
+            fit_intercept=True,
+        )
+        # In units of the standard deviation, not of its multiple that makes rows short.
+        scale = scaling.x_scale / (np.sqrt(X.shape[1]) if self.standardize else 1)
+        Z = ((X - scaling.x_mean) / scale).astype(X.dtype)
+        if rows.pairs is None:
+            Z, target, omega = merge(Z, rows.signs, weight)
+        else:
+            assert rows.pair_weight is not None
+            margins = Z[rows.pairs[:, 0]] - Z[rows.pairs[:, 1]]
+            margins, target, omega = merge(
+                margins, np.ones((len(margins), 1), X.dtype), rows.pair_weight
+            )
+            if len(margins) == 1:
+                margins, target, omega = margins.repeat(2, 0), target.repeat(2, 0), omega.repeat(2)
+                omega = omega / 2
+            # A pair and its mirror image have one loss, and LogisticRegression asks for two
+            # classes: every other pair is turned round.
+            target[1::2] = -1
+            Z = margins * target
+        model = LogisticRegression(
+            C=1.0,
+            fit_intercept=rows.pairs is None,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            warm_start=True,
+        )
+        networks = []
+        for C in Cs:
+            model.set_params(C=float(C)).fit(Z, target[:, 0], sample_weight=omega)
+            self.n_iter_ = int(model.n_iter_[0])
+            self.flops_ += 4.0 * Z.size * (self.n_iter_ + 1)
+            coef = (model.coef_[0] / scale).astype(X.dtype)
+            level = np.average(X, axis=0, weights=weight) if rows.pairs is not None else None
+            offset = model.intercept_[0] - scaling.x_mean @ coef if level is None else -level @ coef
+            networks.append(_linear(coef, offset))
+        return networks
+
+
+def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:
+    """Give the network without neurons that is linear."""
+    d, dtype = len(coef), coef.dtype
+    return TwoLayerNetwork(
+        hidden_weights=np.zeros((0, d), dtype),
+        hidden_bias=np.zeros(0, dtype),
+        output_weights=np.zeros((0, 1), dtype),
+        output_bias=np.array([offset], dtype),
+        skip_weights=coef[:, None],
+    )
+
+
+def _score(network: TwoLayerNetwork, rows: Responses) -> float:
+    """Minus the weighted mean loss on held-out rows."""
+    logits = network.forward(rows.X)[:, 0]
+    if rows.pairs is None:
+        return float(np.average(log_expit(logits * rows.signs[:, 0]), weights=rows.weight))
+    won, lost = logits[rows.pairs].T
+    return float(np.average(log_expit(won - lost), weights=rows.pair_weight))

@@ -1,0 +1,299 @@
+"""The win rate at equal length: a logistic regression with the length difference set to zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg, sparse, special
+
+from cvxnn.evaluation.win_rates import (
+    Array,
+    WinRate,
+    checked_preferences,
+    column,
+    quantile,
+    rows_of,
+    win_rate,
+)
+
+
+@dataclass(frozen=True)
+class LengthControlledWinRate:
+    """What the win rate would be if the replies were equally long.
+
+    Attributes
+    ----------
+    rate : float
+    standard_error : float
+        From the curvature of the fit: large where quality and length can hardly be told apart.
+    interval : (float, float)
+        Of the same origin, on the scale of log odds.
+    raw : WinRate
+        Without the control.
+    quality : float
+        theta, log odds at equal length (and difficulty 0).
+    length_weight : float
+        Log odds that one unit of tanh(length difference / scale) adds.
+    difficulty_weight : float
+        Log odds that one unit of difficulty adds; 0 if there is none.
+    overlap : float
+        Share of the judgements in which the side that is usually shorter was the longer one, at
+        most 0.5. Near 0, the rate at equal length is an extrapolation.
+    """
+
+    rate: float
+    standard_error: float
+    interval: tuple[float, float]
+    raw: WinRate
+    quality: float
+    length_weight: float
+    difficulty_weight: float
+    overlap: float
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.rate:.1%} [{low:.1%}, {high:.1%}] at equal length, {self.raw.rate:.1%} as it "
+            f"is (overlap {self.overlap:.0%})"
+        )
+
+
+def length_controlled_win_rate(
+    preferences: ArrayLike,
+    length_differences: ArrayLike,
+    *,
+    difficulty: ArrayLike | None = None,
+    penalty: float = 1.0,
+    confidence: float = 0.95,
+) -> LengthControlledWinRate:
+    """Win rate of one system against a baseline, with the effect of length taken out.
+
+    Judges, human or not, like long replies. A logistic regression explains the preferences ::
+
+        P(win of row i) = sigmoid(theta + phi * tanh(d_i / s) + psi * gamma_i)
+
+    with the length difference d, its standard deviation s and the difficulty gamma (if given). The
+    result is the mean prediction over the rows with phi set to 0 (Dubois et al., 2024,
+    "Length-Controlled AlpacaEval").
+
+    Parameters
+    ----------
+    preferences : array-like, shape (n,)
+        For the system's reply, in [0, 1].
+    length_differences : array-like, shape (n,)
+        Length of the system's reply minus that of the baseline's, in characters or tokens.
+    difficulty : array-like, shape (n,), optional
+        A known difficulty of each prompt, with a spread of about 1. Where many systems answer the
+        same prompts, let `length_controlled_win_rates` estimate it.
+    penalty : float, default=1.0
+        ``penalty / 2 * (phi**2 + psi**2 + theta**2 / 10)`` is added to the sum of log losses, which
+        keeps the fit finite when one side wins always.
+    confidence : float, default=0.95
+
+    Returns
+    -------
+    LengthControlledWinRate
+
+    Raises
+    ------
+    ValueError
+        If the preferences or shapes are wrong, or all differences are equal but not 0: then length
+        and quality cannot be told apart.
+
+    Notes
+    -----
+    It differs from the published ``length_controlled_v1`` of AlpacaEval in this: a fixed square
+    penalty in place of an L1 penalty chosen by cross-validation; no difficulties fitted in advance
+    to its 805 prompts; no added judgements of verbose and concise versions of the baseline, whose
+    part `length_controlled_win_rates` plays. Numbers are comparable with each other, not with those
+    of its leaderboard. Swapping the two systems gives one minus the rate.
+    """
+    values = checked_preferences(preferences)
+    differences = column(length_differences, len(values), "length_differences")
+    columns = [np.ones(len(values)), _squash(differences)]
+    if difficulty is not None:
+        columns.append(column(difficulty, len(values), "difficulty"))
+    X = np.column_stack(columns)
+    penalties = _positive(penalty) * np.array([0.1, 1.0, 1.0])[: len(columns)]
+    fit = _fit(X, values, penalties)
+    X[:, 1] = 0
+    return _controlled(
+        fit,
+        X,
+        win_rate(values, confidence=confidence),
+        _overlap(differences),
+        (*fit.coef, 0.0)[:3],
+        confidence,
+    )
+
+
+def length_controlled_win_rates(
+    preferences: ArrayLike,
+    length_differences: ArrayLike,
+    systems: Sequence[str],
+    *,
+    prompts: Sequence[str] | None = None,
+    penalty: float = 1.0,
+    confidence: float = 0.95,
+) -> dict[str, LengthControlledWinRate]:
+    """Length-controlled win rates of several systems against one baseline and judge, jointly.
+
+    ::
+
+        P(win of system m on prompt x) = sigmoid(theta_m + (phi + delta_m) * tanh(d / s) + gamma_x)
+
+    The judge's taste for length, phi, is learnt from all systems, and a system departs from it by a
+    penalised delta. So a system that always writes more than the baseline, whose own rows cannot
+    tell length from quality, borrows from those that do not. The difficulties gamma are penalised
+    likewise; each rate is the mean over all prompts, whichever of them the system answered.
+
+    Parameters
+    ----------
+    preferences, length_differences : array-like, shape (n,)
+        As in `length_controlled_win_rate`.
+    systems : sequence of str, length n
+        Whose reply it is.
+    prompts : sequence of str, length n, optional
+        Which prompt it answers; without them, there are no difficulties.
+    penalty : float, default=1.0
+        On phi, delta and gamma; a tenth of it on theta.
+    confidence : float, default=0.95
+
+    Returns
+    -------
+    dict of str to LengthControlledWinRate
+        Best first. `length_weight` is phi + delta; `difficulty_weight` is 1 if there are prompts.
+    """
+    values = checked_preferences(preferences)
+    n = len(values)
+    differences = column(length_differences, n, "length_differences")
+    members = rows_of(systems, n, "systems")
+    long = _squash(differences)
+    quality = _indicators(members, n)
+    blocks = [quality, sparse.csr_array(long[:, None]), sparse.csr_array(quality * long[:, None])]
+    weights = [0.1] * len(members) + [1.0] * (1 + len(members))
+    n_prompts = 1
+    if prompts is not None:
+        asked = rows_of(prompts, n, "prompts")
+        n_prompts = len(asked)
+        blocks.append(_indicators(asked, n))
+        weights += [1.0] * n_prompts
+    fit = _fit(
+        sparse.csr_array(sparse.hstack(blocks)), values, _positive(penalty) * np.array(weights)
+    )
+    rates = {}
+    for k, (name, rows) in enumerate(members.items()):
+        # Each row is a prompt: 1 for the system, and 1 for the prompt's difficulty.
+        lines, columns = np.arange(n_prompts), np.full(n_prompts, k)
+        if prompts is not None:
+            lines = np.tile(lines, 2)
+            columns = np.append(columns, np.arange(n_prompts) + len(weights) - n_prompts)
+        shape = (n_prompts, len(weights))
+        at_equal_length = sparse.csr_array((np.ones(len(lines)), (lines, columns)), shape=shape)
+        rates[name] = _controlled(
+            fit,
+            at_equal_length,
+            win_rate(values[rows], confidence=confidence),
+            _overlap(differences[rows]),
+            (
+                fit.coef[k],
+                fit.coef[len(members)] + fit.coef[len(members) + 1 + k],
+                float(prompts is not None),
+            ),
+            confidence,
+        )
+    return dict(sorted(rates.items(), key=lambda item: -item[1].rate))
+
+
+_Matrix = Array | sparse.csr_array
+
+
+class _Fit(NamedTuple):
+    coef: Array  # (p,)
+    factor: Array  # (p, p), lower Cholesky factor of the Hessian at the optimum
+
+
+def _fit(X: _Matrix, y: Array, penalties: Array) -> _Fit:
+    """Minimise the log loss of soft targets plus ``penalties @ coef**2 / 2``: Newton's method.
+
+    The penalties are positive, so the optimum exists and is unique.
+    """
+
+    def objective(b: Array) -> float:
+        margins = X @ b
+        return float(np.sum(np.logaddexp(0, margins) - y * margins) + penalties @ b**2 / 2)
+
+    coef = np.zeros(len(penalties))
+    for _ in range(100):
+        value = objective(coef)
+        p = special.expit(X @ coef)
+        gradient = X.T @ (p - y) + penalties * coef
+        curvature = X.T @ (X * (p * (1 - p))[:, None])
+        hessian = curvature if isinstance(curvature, np.ndarray) else curvature.toarray()
+        factor = linalg.cholesky(hessian + np.diag(penalties), lower=True)
+        step = linalg.cho_solve((factor, True), gradient)
+        decrement = float(gradient @ step)
+        if decrement <= 1e-20 * (1 + value):
+            break
+        size, rounding = 1.0, 1e-13 * (1 + value)
+        while objective(coef - size * step) > value - 1e-4 * size * decrement + rounding:
+            size /= 2
+        coef = coef - size * step
+    return _Fit(coef, factor)
+
+
+def _controlled(
+    fit: _Fit,
+    at_equal_length: _Matrix,
+    raw: WinRate,
+    overlap: float,
+    weights: Sequence[float],
+    confidence: float,
+) -> LengthControlledWinRate:
+    """Mean prediction over some rows, with its error by the delta method."""
+    p = special.expit(at_equal_length @ fit.coef)
+    rate = float(p.mean())
+    gradient = at_equal_length.T @ (p * (1 - p)) / len(p)
+    error = float(np.linalg.norm(linalg.solve_triangular(fit.factor, gradient, lower=True)))
+    reach = quantile(confidence) * error / (rate * (1 - rate))
+    low, high = (float(special.expit(special.logit(rate) + side * reach)) for side in (-1, 1))
+    quality, length, difficulty = map(float, weights)
+    return LengthControlledWinRate(
+        rate, error, (low, high), raw, quality, length, difficulty, overlap
+    )
+
+
+def _squash(differences: Array) -> Array:
+    """tanh(d / s) with the standard deviation s."""
+    if np.ptp(differences) == 0:
+        if differences[0] != 0:
+            raise ValueError(
+                f"all length differences are {differences[0]:g}: length and quality cannot be told "
+                "apart; expected differences that vary, or all 0"
+            )
+        return differences
+    return np.tanh(differences / differences.std(ddof=1))
+
+
+def _overlap(differences: Array) -> float:
+    longer = float(np.mean(differences > 0) + np.mean(differences == 0) / 2)
+    return min(longer, 1 - longer)
+
+
+def _indicators(members: dict[str, NDArray[np.intp]], n: int) -> sparse.csr_array:
+    """Column k is 1 in the rows of the k-th name."""
+    columns = np.empty(n, dtype=np.intp)
+    for k, rows in enumerate(members.values()):
+        columns[rows] = k
+    return sparse.csr_array((np.ones(n), (np.arange(n), columns)), shape=(n, len(members)))
+
+
+def _positive(penalty: float) -> float:
+    if not 1e-8 <= penalty < math.inf:
+        raise ValueError(f"penalty is {penalty!r}; expected a number of at least 1e-8")
+    return penalty

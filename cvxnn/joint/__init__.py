@@ -1,0 +1,1 @@
+"""Joint supervised and preference post-training of a softmax policy."""

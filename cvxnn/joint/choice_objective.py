@@ -1,0 +1,371 @@
+r"""The softmax policy over candidates, and the objectives that are convex in it.
+
+.. math::
+
+    \pi_\theta(y \mid x) = \frac{\exp(\theta^T \phi_{y,x})}{\sum_{y'} \exp(\theta^T \phi_{y',x})}
+
+over the candidates :math:`y'` of the prompt (section 3.2 of "Understanding Forgetting in LLM
+Supervised Fine-Tuning and Preference Learning", whose equation numbers this file uses). The
+features are frozen: embeddings, or the hidden layer of a fitted network. Such a policy is the last
+layer of a language model, and all below is convex in :math:`\theta`.
+
+**One form.** With rows :math:`a_j` and shifts :math:`b_j`, one for each *rival* of what is wanted,
+
+.. math::
+
+    f(\theta) = \sum_k \omega_k \log\Big(1 + \sum_{j \in k} e^{a_j^T \theta + b_j}\Big)
+        + \tfrac\mu2 \|\theta\|^2 , \qquad \|\theta\| \le R
+
+is supervised fine-tuning (equation 4) with :math:`a_j = \phi_j - \phi_{target}` and :math:`b = 0`,
+and DPO (equations 1, 2 and 17, where the partition functions cancel) with one rival each,
+:math:`a = -\beta (\phi_w - \phi_l)` and :math:`b = \beta\, \theta_{ref}^T (\phi_w - \phi_l)`.
+Bradley-Terry is DPO without a reference, R-DPO shifts :math:`b` by the lengths, and a mix of such
+functions is such a function.
+
+**What is not.** SimPO, RRHF and ORPO weigh :math:`\log \pi` by the length of the response. Where
+:math:`|y_w| \ne |y_l|` the partition functions no longer cancel, and a convex one is left with the
+wrong sign if the chosen response is the longer one; ORPO's odds are not convex at equal lengths
+above one either. The tests exhibit a segment for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+
+from cvxnn._arrays import Array, namespace, register
+from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class ChoiceObjective:
+    """Mean negative log-likelihood of choices, over a ball; see the head of this file.
+
+    A ``cvxnn.convex.program.SmoothObjective``; ``sft_objective`` and its siblings make one.
+
+    Attributes
+    ----------
+    rows : array, shape (n_rivals_total, n_features)
+        Features of each rival less those of what was chosen over it.
+    shifts : array, shape (n_rivals_total,)
+    offsets : array of int, shape (n_choices + 1,)
+        Rivals of choice ``k`` are ``offsets[k]:offsets[k + 1]``, at least one.
+    weights : array, shape (n_choices,)
+        Non-negative, with sum 1.
+    ridge : float, default=0
+        The modulus of strong convexity.
+    radius : float, default=inf
+        The ball in which ``theta`` lies.
+    """
+
+    rows: Array
+    shifts: Array
+    offsets: Array
+    weights: Array
+    ridge: Array | float = 0.0
+    radius: Array | float = np.inf
+
+    @property
+    def n_choices(self) -> int:
+        """Examples: prompts with a target, or pairs."""
+        return len(self.weights)
+
+    @property
+    def n_features(self) -> int:
+        """Length of ``theta``."""
+        return int(self.rows.shape[1])
+
+    def value(self, theta: Array) -> Array:
+        """Objective."""
+        return self._loss(theta)[0] + self.ridge / 2 * (theta @ theta)
+
+    def values(self, thetas: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Objective at many points, shape (n_points, n_features); on the host only."""
+        scores = self.rows @ thetas.T + self.shifts[:, None]
+        starts = self.offsets[:-1]
+        top = np.maximum(np.maximum.reduceat(scores, starts), 0)
+        odds = np.exp(scores - self._spread(top))
+        losses = top + np.log(np.add.reduceat(odds, starts) + np.exp(-top))
+        values: NDArray[np.float64] = self.weights @ losses + self.ridge / 2 * (thetas**2).sum(1)
+        return values
+
+    def gradient(self, theta: Array) -> Array:
+        """Gradient, equations (18) and (22)."""
+        return self.value_and_gradient(theta)[1]
+
+    def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
+        """Both, at the price of the gradient."""
+        loss, p = self._loss(theta)
+        gradient = self._spread(self.weights) * p @ self.rows + self.ridge * theta
+        return loss + self.ridge / 2 * (theta @ theta), gradient
+
+    def hessian(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Hessian, equation (26): each choice's covariance of the features; on the host only."""
+        _, p = self._loss(theta)
+        each = np.sqrt(self._spread(self.weights) * p)[:, None] * self.rows
+        # What was chosen has features 0, so the mean is a sum over the rivals.
+        n, m = self.n_choices, len(p)
+        entries = self._spread(np.sqrt(self.weights)) * p
+        mean = csr_array((entries, np.arange(m), self.offsets), shape=(n, m)) @ self.rows
+        square = each.T @ each
+        # Rounding could make the difference indefinite; this much it can be wrong anyway.
+        floor = self.ridge + 4 * np.finfo(float).eps * np.trace(square)
+        square -= mean.T @ mean
+        square.flat[:: self.n_features + 1] += floor
+        return square
+
+    def smoothness(self) -> Array:
+        r"""Lipschitz constant of the gradient, from :math:`\mathrm{diag}(p) - pp^T \preceq I/2`.
+
+        With one rival it is the familiar quarter of the squared norm.
+        """
+        xp = namespace(self.rows)
+        total = self._sum(self.rows)
+        size = xp.diff(self.offsets) + 1
+        gram = (self._spread(self.weights)[:, None] * self.rows).T @ self.rows
+        gram = gram - ((self.weights / size)[:, None] * total).T @ total
+        return xp.linalg.eigvalsh(gram)[-1] / 2 + self.ridge
+
+    def strong_convexity(self) -> Array:
+        """Modulus of strong convexity: the ridge."""
+        return namespace(self.rows).asarray(self.ridge, self.rows.dtype)
+
+    def project(self, theta: Array) -> Array:
+        """Nearest point of the ball."""
+        xp = namespace(theta)
+        norm = xp.linalg.norm(theta)
+        return xp.where(norm > self.radius, theta * (self.radius / xp.maximum(norm, 1e-300)), theta)
+
+    def lower_bound(self, theta: Array, value: Array, gradient: Array) -> Array:
+        r"""Lower bound on the optimum over the ball from one gradient, up to rounding.
+
+        .. math::
+
+            f(u) \ge f(\theta) + g^T (u - \theta) + \tfrac\mu2 \|u - \theta\|^2
+            \quad\text{for all } u ,
+
+        minimised over the ball: the gap is :math:`\|g\|^2 / 2\mu` without a ball, and
+        :math:`\max_u g^T(\theta - u) = g^T\theta + R \|g\|` without a ridge. Without both there is
+        no bound.
+        """
+        xp = namespace(theta)
+        norm, ridge, radius = xp.linalg.norm(gradient), self.ridge, self.radius
+        unit = gradient / xp.maximum(norm, 1e-300)
+        convex = ridge > 0
+        # The minimiser, if the ridge has one: scaled, if it lies outside of the ball.
+        free = theta - gradient / xp.where(convex, ridge, 1)
+        inside = convex & (xp.linalg.norm(free) <= radius)
+        edge = xp.where(convex, free / xp.maximum(xp.linalg.norm(free), 1e-300), -unit)
+        bounded = xp.isfinite(radius)
+        edge = edge * xp.where(bounded, radius, 0)
+        move = xp.where(inside, free, edge) - theta
+        bound = value + gradient @ move + ridge / 2 * (move @ move)
+        return xp.where(inside | bounded, bound, -xp.inf)
+
+    def report(self, theta: Array) -> dict[str, Array]:
+        """No further columns."""
+        return {}
+
+    def _loss(self, theta: Array) -> tuple[Array, Array]:
+        """Mean loss, and the probability of each rival."""
+        xp = namespace(self.rows)
+        scores = self.rows @ theta + self.shifts
+        if xp is np:
+            top: Array = np.maximum.reduceat(scores, self.offsets[:-1])
+        else:
+            top = jax.ops.segment_max(scores, self._segments(), self.n_choices)
+        top = xp.maximum(top, 0)
+        odds = xp.exp(scores - self._spread(top))
+        total = self._sum(odds) + xp.exp(-top)
+        return self.weights @ (top + xp.log(total)), odds / self._spread(total)
+
+    def _sum(self, per_rival: Array) -> Array:
+        if isinstance(per_rival, np.ndarray):
+            return np.add.reduceat(per_rival, self.offsets[:-1])
+        return jax.ops.segment_sum(per_rival, self._segments(), self.n_choices)
+
+    def _spread(self, per_choice: Array) -> Array:
+        if isinstance(per_choice, np.ndarray):
+            return np.repeat(per_choice, np.diff(self.offsets), axis=0)
+        return per_choice[self._segments()]
+
+    def _segments(self) -> Array:
+        """Number of the choice to which each rival belongs."""
+        choices, sizes = jnp.arange(self.n_choices), jnp.diff(self.offsets)
+        return jnp.repeat(choices, sizes, total_repeat_length=len(self.shifts))
+
+
+def sft_objective(
+    candidates: CandidateSets, targets: ArrayLike, *, ridge: float = 0.0, radius: float = np.inf
+) -> ChoiceObjective:
+    r"""Supervised fine-tuning, equation (4): :math:`-\frac1N \sum \log \pi_\theta(y | x)`.
+
+    Parameters
+    ----------
+    candidates : CandidateSets
+        At least two candidates for every prompt.
+    targets : array-like of int, shape (n_prompts,)
+        Position of the wanted response among its prompt's candidates, from 0.
+    ridge, radius : float
+        See ``ChoiceObjective``.
+
+    Raises
+    ------
+    ValueError
+        For a prompt with one candidate, or a target that is not among its candidates.
+    """
+    picked, sizes = np.asarray(targets), candidates.sizes
+    if picked.shape != sizes.shape or not np.issubdtype(picked.dtype, np.integer):
+        raise ValueError(
+            f"targets has shape {picked.shape} and dtype {picked.dtype}; expected {sizes.shape} "
+            "integers, one for each prompt."
+        )
+    if (sizes < 2).any():
+        alone = int(np.argmax(sizes < 2))
+        raise ValueError(
+            f"prompt {alone} has one candidate, whose probability is 1 whatever theta is; give it "
+            "a second one, such as the response to another prompt, or leave the prompt out."
+        )
+    outside = (picked < 0) | (picked >= sizes)
+    if outside.any():
+        k = int(np.argmax(outside))
+        raise ValueError(
+            f"the target of prompt {k} is {picked[k]}, not among its {sizes[k]} candidates; "
+            f"expected 0 to {sizes[k] - 1}. Add the target to the candidates."
+        )
+    target = candidates.offsets[:-1] + picked
+    rival = np.ones(len(candidates.features), bool)
+    rival[target] = False
+    rows = candidates.features - np.repeat(candidates.features[target], sizes, axis=0)
+    offsets = np.concatenate([[0], np.cumsum(sizes - 1)])
+    return _objective(rows[rival], np.zeros(int(rival.sum())), offsets, ridge, radius)
+
+
+def dpo_objective(
+    chosen: ArrayLike,
+    rejected: ArrayLike,
+    *,
+    reference: ArrayLike | None = None,
+    beta: float = 0.1,
+    lengths: tuple[ArrayLike, ArrayLike] | None = None,
+    alpha: float = 0.0,
+    ridge: float = 0.0,
+    radius: float = np.inf,
+) -> ChoiceObjective:
+    r"""Direct preference optimisation, equation (1) with the policies of this file.
+
+    .. math::
+
+        -\frac1N \sum \log \sigma\big(\beta (\theta - \theta_{ref})^T (\phi_w - \phi_l)
+            + \alpha |y_w| - \alpha |y_l| \big)
+
+    Parameters
+    ----------
+    chosen, rejected : array-like, shape (n_pairs, n_features)
+        Features of the responses.
+    reference : array-like, shape (n_features,), optional
+        The reference policy; without one, every response is as likely as any other, and with
+        ``beta=1`` this is Bradley and Terry's model.
+    beta : float, default=0.1
+        Above 0.
+    lengths : (array-like, array-like) of shape (n_pairs,), optional
+        Lengths of chosen and rejected responses, with ``alpha`` for R-DPO as Table 8 of the COALA
+        paper has it.
+    alpha : float, default=0
+    ridge, radius : float
+        See ``ChoiceObjective``.
+
+    Raises
+    ------
+    ValueError
+        For features or a reference of other shapes, or that are not finite.
+    """
+    won, lost = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
+    if won.shape != lost.shape:
+        raise ValueError(
+            f"chosen has shape {won.shape} and rejected {lost.shape}; expected one row of each for "
+            "every pair."
+        )
+    if not (np.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta={beta!r}; expected a number above 0.")
+    if not np.isfinite(alpha) or (alpha != 0 and lengths is None):
+        raise ValueError(f"alpha={alpha!r}; expected a finite number, with lengths unless 0.")
+    margins = won - lost
+    shifts = np.zeros(len(margins))
+    if reference is not None:
+        shifts = beta * (margins @ as_vector("reference", reference, margins.shape[1]))
+    if lengths is not None:
+        longer = np.subtract(*(as_vector("lengths", each, len(margins)) for each in lengths))
+        shifts = shifts - alpha * longer
+    return _objective(-beta * margins, shifts, np.arange(len(margins) + 1), ridge, radius)
+
+
+def bradley_terry_objective(
+    chosen: ArrayLike, rejected: ArrayLike, *, ridge: float = 0.0, radius: float = np.inf
+) -> ChoiceObjective:
+    """Bradley and Terry's model of pairs; its minimiser is the reference policy of the paper.
+
+    Of two candidates the chosen one is the target: this is ``sft_objective`` on the chosen
+    responses (section 3.1, equation 29).
+    """
+    return dpo_objective(chosen, rejected, beta=1.0, ridge=ridge, radius=radius)
+
+
+def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> ChoiceObjective:
+    r""":math:`\lambda f_{DPO} + (1 - \lambda) f_{SFT}`, equation (6).
+
+    Parameters
+    ----------
+    dpo, sft : ChoiceObjective
+        With one ridge and one radius.
+    lam : float
+        In [0, 1].
+    """
+    check_lam(lam)
+    if dpo.n_features != sft.n_features:
+        raise ValueError(
+            f"the preference data has {dpo.n_features} features and the SFT data "
+            f"{sft.n_features}; expected the same features for both."
+        )
+    if dpo.ridge != sft.ridge or dpo.radius != sft.radius:
+        raise ValueError("the two objectives differ in ridge or radius; expected the same.")
+    return ChoiceObjective(
+        rows=np.concatenate([dpo.rows, sft.rows]),
+        shifts=np.concatenate([dpo.shifts, sft.shifts]),
+        offsets=np.concatenate([dpo.offsets, dpo.offsets[-1] + sft.offsets[1:]]),
+        weights=np.concatenate([lam * dpo.weights, (1 - lam) * sft.weights]),
+        ridge=dpo.ridge,
+        radius=dpo.radius,
+    )
+
+
+def check_lam(lam: float) -> None:
+    """Refuse all but a number in [0, 1]."""
+    if not (isinstance(lam, Real) and 0 <= lam <= 1):
+        raise ValueError(f"lam={lam!r}; expected a number from 0 (SFT only) to 1 (DPO only).")
+
+
+def _objective(
+    rows: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    offsets: NDArray[np.integer[Any]],
+    ridge: float,
+    radius: float,
+) -> ChoiceObjective:
+    if not 0 <= ridge < np.inf:
+        raise ValueError(f"ridge={ridge!r}; expected a finite number of at least 0.")
+    if not radius > 0:
+        raise ValueError(f"radius={radius!r}; expected a number above 0, or inf for no ball.")
+    n = len(offsets) - 1
+    # Arrays, so that a pytree of them has leaves of one dtype.
+    return ChoiceObjective(
+        rows, shifts, offsets, np.full(n, 1 / n), np.float64(ridge), np.float64(radius)
+    )

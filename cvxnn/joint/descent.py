@@ -1,0 +1,181 @@
+"""The steps of joint post-training: minibatches, and which objective a step descends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn.joint.choice_objective import ChoiceObjective
+
+Vector = NDArray[np.float64]
+
+# Batches that are drawn at once.
+_CHUNK = 500
+
+
+class Source:
+    """One objective on minibatches: a sequence of them that depends on the seed alone."""
+
+    def __init__(
+        self,
+        objective: ChoiceObjective,
+        batch_size: int | None,
+        weight_decay: float,
+        seed: tuple[int, int],
+    ) -> None:
+        self.objective, self.batch_size, self.seed = objective, batch_size, seed
+        self.ridge = float(objective.ridge)
+        self.decay = self.ridge + weight_decay
+        self.rows, self.shifts = objective.rows, objective.shifts
+        self.taken, self.chunk = 0, -1
+        self.sizes = np.diff(objective.offsets)
+        if batch_size is None:
+            self.everything = (slice(None), objective.offsets[:-1], self.sizes)
+
+    def forward(self, theta: Vector) -> tuple[float, Vector, Vector]:
+        """Value on the next batch, and what :meth:`backward` needs."""
+        if self.batch_size is None:
+            rows, shifts = self.rows, self.shifts
+            starts, sizes = self.objective.offsets[:-1], self.sizes
+        else:
+            chunk, k = divmod(self.taken, _CHUNK)
+            self.taken += 1
+            if chunk != self.chunk:
+                self._draw(chunk)
+            picked = self.picked[self.bounds[k] : self.bounds[k + 1]]
+            rows, shifts = self.rows.take(picked, axis=0), self.shifts.take(picked)
+            starts, sizes = self.starts[k], self.drawn_sizes[k]
+        scores = rows @ theta
+        scores += shifts
+        top = np.maximum(np.maximum.reduceat(scores, starts), 0)
+        scores -= top.repeat(sizes)
+        odds = np.exp(scores, out=scores)
+        total = np.add.reduceat(odds, starts) + np.exp(-top)
+        value = float((top + np.log(total)).sum()) / len(top)
+        if self.ridge:
+            value += self.ridge / 2 * float(theta @ theta)
+        odds /= (total * len(top)).repeat(sizes)
+        return value, odds, rows
+
+    def backward(self, odds: Vector, rows: Vector, theta: Vector) -> Vector:
+        """Gradient of :meth:`forward`, equations (18) and (22), with the weight decay."""
+        gradient: Vector = odds @ rows
+        if self.decay:
+            gradient += self.decay * theta
+        return gradient
+
+    def _draw(self, chunk: int) -> None:
+        """Samples of a chunk of batches: numbers of rows, one batch after the other."""
+        assert self.batch_size is not None
+        rng = np.random.default_rng((*self.seed, chunk))
+        choices = rng.integers(self.objective.n_choices, size=(_CHUNK, self.batch_size))
+        sizes = self.sizes[choices]
+        ends = np.cumsum(sizes).reshape(sizes.shape)
+        # Row numbers count up from the offset of each example.
+        shift = self.objective.offsets[choices] - (ends - sizes)
+        self.picked = np.arange(ends[-1, -1]) + shift.ravel().repeat(sizes.ravel())
+        self.bounds = [0, *ends[:, -1].tolist()]
+        self.starts = np.cumsum(sizes, axis=1) - sizes
+        self.drawn_sizes = sizes
+        self.chunk = chunk
+
+
+class Descent:
+    """The strategies: each gives the direction of a step; ``stage`` is 1 for DPO, 0 for SFT."""
+
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        threshold: float | None,
+        first: int,
+        boundary: int,
+        n_steps: int,
+    ) -> None:
+        self.sources = sources
+        self.threshold = -math.inf if threshold is None else threshold
+        self.boundary, self.n_second = boundary, n_steps - boundary
+        self.stages = (first, 1 - first)
+        self.counts = [0, 0]
+        self.below = [False, False]
+        self.stage = first if boundary else 1 - first
+        self.value = math.nan
+        self.stale = [math.nan, math.nan]
+        self.ended = False
+
+    def sequential(self, t: int, theta: Vector) -> Any:
+        """Algorithm 1; a stage ends at its last step or at the threshold."""
+        if t >= self.boundary + self.n_second:
+            self.ended = True
+            return 0.0
+        self.stage = self.stages[t >= self.boundary]
+        gradient = self._slope(self.stage, theta)
+        if self.below[self.stage]:
+            if t >= self.boundary:
+                self.ended = True
+                return 0.0
+            self.boundary = t
+            return self.sequential(t, theta)
+        return gradient
+
+    def mix(self, lam: float, t: int, theta: Vector) -> Any:
+        """Both gradients, equation (6)."""
+        sft, dpo = self._slope(0, theta), self._slope(1, theta)
+        return lam * dpo + (1 - lam) * sft
+
+    def alright(self, coins: list[int], t: int, theta: Vector) -> Any:
+        """Algorithm 2, equation (10)."""
+        return self._slope(coins[t], theta)
+
+    def maxright(
+        self, lam: float, ideal: tuple[float, float], every: int, t: int, theta: Vector
+    ) -> Any:
+        """Algorithm 2 with equation (14), and Algorithm 3 where ``every`` is above 1."""
+        best, share = (ideal[1], ideal[0]), (1 - lam, lam)
+        found: list[Any] = [None, None]
+        if t % every == 0:
+            found = [source.forward(theta) for source in self.sources]
+            self.stale = [share[i] * (found[i][0] - best[i]) for i in (0, 1)]
+        which = int(self.stale[1] >= self.stale[0])
+        gradient = self._slope(which, theta, found[which])
+        self.stale[which] = share[which] * (self.value - best[which])
+        return gradient
+
+    def _slope(self, which: int, theta: Vector, found: Any = None) -> Any:
+        """Gradient of one objective, or 0 below the threshold."""
+        source = self.sources[which]
+        self.value, odds, rows = found or source.forward(theta)
+        if self.value < self.threshold:
+            self.below[which] = True
+            self.ended = all(self.below)
+            return 0.0
+        self.below = [False, False]
+        self.counts[which] += 1
+        return source.backward(odds, rows, theta)
+
+
+def advance(
+    descent: Descent,
+    choose: Callable[[int, Vector], Any],
+    t: int,
+    until: int,
+    theta: Vector,
+    size: float,
+    radius: float,
+) -> tuple[int, Vector]:
+    """Update from step ``t`` to ``until``, or to the end of the run."""
+    bounded = radius < np.inf
+    while t < until:
+        gradient = choose(t, theta)
+        if descent.ended:
+            break
+        theta = theta - size * gradient
+        if bounded:
+            norm = math.sqrt(theta @ theta)
+            if norm > radius:
+                theta = theta * (radius / norm)
+        t += 1
+    return t, theta

@@ -1,0 +1,333 @@
+r"""Joint supervised and preference post-training: four strategies, one loop.
+
+=============== =================================================== =================
+strategy        which objective a step descends                     paper
+=============== =================================================== =================
+``sequential``  first the one, then the other                       Algorithm 1
+``mix``         both: the gradient of the mix                       equation 6
+``alright``     DPO with probability :math:`\lambda`, else SFT      Algorithm 2
+``maxright``    the one with the larger weighted gap                Algorithms 2 and 3
+=============== =================================================== =================
+
+Every step is :math:`\theta_{t+1} = \Pi_\Theta(\theta_t - \alpha_t\, g)` with
+:math:`\alpha_t = \alpha_0 / \sqrt T` and :math:`g` of a minibatch, or of all data. A step computes
+the gradients that it needs and no others. Numbers of equations and algorithms are those of
+"Understanding Forgetting in LLM Supervised Fine-Tuning and Preference Learning".
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvxnn.joint.candidates import as_vector
+from cvxnn.joint.choice_objective import check_lam
+from cvxnn.joint.descent import Descent, Source, Vector, advance
+from cvxnn.joint.pareto import JointProblem
+
+Strategy = Literal["sequential", "mix", "alright", "maxright"]
+Status = Literal["finished", "threshold", "stopped", "diverged"]
+Callback = Callable[[int, Vector], bool | None]
+
+# Batches from which the size of gradients is estimated.
+_PILOT = 20
+# Points of a run at which an objective that grows is looked for.
+_CHECKS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    r"""The course of a run.
+
+    Attributes
+    ----------
+    steps : ndarray of int, shape (n_records,)
+        Updates made, from 0; the last entry is the end of the run.
+    thetas : ndarray, shape (n_records, n_features)
+    dpo, sft : ndarray, shape (n_records,)
+        Both objectives, over all data.
+    n_dpo, n_sft : int
+        Gradients of each objective that were computed.
+    runtime, cpu_time : float
+        Seconds of the steps alone, by the wall and of the processor: without the optima, and
+        without the objectives recorded here.
+    status : {"finished", "threshold", "stopped", "diverged"}
+        Why the run ended.
+    step_size : float
+        :math:`\alpha_0 / \sqrt T`.
+    """
+
+    steps: NDArray[np.intp]
+    thetas: Vector
+    dpo: Vector
+    sft: Vector
+    n_dpo: int
+    n_sft: int
+    runtime: float
+    cpu_time: float
+    status: Status
+    step_size: float
+
+    @property
+    def theta(self) -> Vector:
+        """The last policy, the output of Algorithms 1 to 3."""
+        return self.thetas[-1]
+
+
+def post_train(
+    problem: JointProblem,
+    strategy: Strategy = "alright",
+    lam: float = 0.5,
+    *,
+    n_steps: int = 10_000,
+    step: float | Literal["auto"] = "auto",
+    batch_size: int | None = 16,
+    max_evaluation_steps: int = 1,
+    order: Literal["dpo-sft", "sft-dpo"] = "dpo-sft",
+    dpo_share: float | None = None,
+    start: ArrayLike | None = None,
+    weight_decay: float = 0.0,
+    threshold: float | None = None,
+    n_records: int = 100,
+    seed: int | np.random.Generator | None = 0,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Trajectory:
+    r"""Train a policy by projected stochastic gradient steps.
+
+    Parameters
+    ----------
+    problem : JointProblem
+    strategy : {"sequential", "mix", "alright", "maxright"}, default="alright"
+    lam : float, default=0.5
+        Trade-off in [0, 1]: 1 is DPO only.
+    n_steps : int, default=10_000
+        Updates :math:`T` in all, of both stages together for ``"sequential"``.
+    step : float or "auto", default="auto"
+        :math:`\alpha_0`; every step is :math:`\alpha_0 / \sqrt T`. ``"auto"`` is
+        what the theory asks for, see Notes.
+    batch_size : int or None, default=16
+        Examples drawn with replacement for each gradient; None for all, without sampling.
+        Algorithms 1 and 2 as printed have 1.
+    max_evaluation_steps : int, default=1
+        ``"maxright"`` evaluates both objectives every so many steps and between them keeps the last
+        known value of the one that it does not descend (Algorithm 3).
+    order : {"dpo-sft", "sft-dpo"}, default="dpo-sft"
+        ``"sequential"``: which comes first.
+    dpo_share : float, optional
+        ``"sequential"``: part of the steps that DPO gets, ``lam`` by default.
+    start : array-like, shape (n_features,), optional
+        :math:`\theta_1`, zeros by default.
+    weight_decay : float, default=0
+        Adds this times ``theta`` to every gradient, but nothing to the objectives.
+    threshold : float, optional
+        An objective whose value on the batch is below is not descended: its stage ends
+        (``"sequential"``), or its update is left out.
+    n_records : int, default=100
+        Points of the trajectory, about, besides the start.
+    seed : int, Generator or None, default=0
+        The same seed gives the same trajectory, and all strategies the same batches of each
+        objective, in the same order.
+    progress : bool, default=False
+        Tell stderr about it.
+    callback : callable, optional
+        Called with step and ``theta`` at each record; the run ends where it returns true.
+
+    Returns
+    -------
+    Trajectory
+
+    Warns
+    -----
+    RuntimeWarning
+        If the objective grows because steps are too long; the run ends there, and the message has
+        a step that works.
+
+    Notes
+    -----
+    Equation (46), with its first term corrected to :math:`\|\theta_1 - \theta^*\|^2 / (2 \alpha_0
+    \sqrt T)`, is smallest at :math:`\alpha_0 = \|\theta_1 - \theta^*\| / (M \sqrt{2 + \log T})`
+    with :math:`M^2` the second moment of the stochastic gradient. ``"auto"`` is this, with the
+    certified optimum as :math:`\theta^*` and the gradients at the start as sample of :math:`M`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cvxnn.joint.candidates import CandidateSets
+    >>> from cvxnn.joint.choice_objective import dpo_objective, sft_objective
+    >>> rng = np.random.default_rng(0)
+    >>> answers = CandidateSets.stack(rng.standard_normal((20, 4, 3)))
+    >>> problem = JointProblem(
+    ...     dpo=dpo_objective(*rng.standard_normal((2, 30, 3)), beta=1.0, radius=5.0),
+    ...     sft=sft_objective(answers, rng.integers(4, size=20), radius=5.0),
+    ... )
+    >>> run = post_train(problem, "alright", 0.5, n_steps=2000)
+    >>> bool(problem.gap(run.dpo[-1], run.sft[-1], 0.5) < 0.01)
+    True
+    """
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"strategy={strategy!r}; expected one of {get_args(Strategy)}.")
+    if order not in ("dpo-sft", "sft-dpo"):
+        raise ValueError(f"order={order!r}; expected 'dpo-sft' or 'sft-dpo'.")
+    check_lam(lam)
+    share = lam if dpo_share is None else dpo_share
+    if not 0 <= share <= 1:
+        raise ValueError(f"dpo_share={share!r}; expected a number from 0 to 1.")
+    for name, count in (
+        ("n_steps", n_steps),
+        ("batch_size", 1 if batch_size is None else batch_size),
+        ("max_evaluation_steps", max_evaluation_steps),
+        ("n_records", n_records),
+    ):
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name}={count!r}; expected an integer of at least 1.")
+    if not 0 <= weight_decay < np.inf:
+        raise ValueError(f"weight_decay={weight_decay!r}; expected a number of at least 0.")
+
+    theta = np.zeros(problem.n_features)
+    if start is not None:
+        theta = problem.dpo.project(as_vector("start", start, problem.n_features))
+    entropy = int(np.random.default_rng(seed).integers(2**62))
+    sources = tuple(
+        Source(objective, batch_size, weight_decay, (entropy, which))
+        for which, objective in enumerate((problem.sft, problem.dpo))
+    )
+    if step == "auto":
+        step = _automatic_step(problem, sources, lam, theta, n_steps)
+    if not (isinstance(step, Real) and 0 < step < np.inf):
+        raise ValueError(f"step={step!r}; expected a number above 0, or 'auto'.")
+    size = float(step) / math.sqrt(n_steps)
+    first = order == "dpo-sft"
+    boundary = round((share if first else 1 - share) * n_steps) if strategy == "sequential" else 0
+    descent = Descent(sources, threshold, int(first), boundary, n_steps)
+    if strategy == "mix":
+        choose: Any = partial(descent.mix, lam)
+    elif strategy == "alright":
+        coins = np.random.default_rng((entropy, 2)).random(n_steps) < lam
+        choose = partial(descent.alright, coins.astype(int).tolist())
+    elif strategy == "maxright":
+        choose = partial(descent.maxright, lam, problem.ideal(), max_evaluation_steps)
+    else:
+        choose = descent.sequential
+    watch = _Watch(problem, strategy, lam, size, n_steps)
+
+    every, stops = max(n_steps // n_records, 1), max(n_steps // _CHECKS, 1)
+    steps, thetas = [0], [theta]
+    t, spent = 0, np.zeros(2)
+    status: Status = "finished"
+    watch.grew(descent.stage, theta)
+    while t < n_steps and status == "finished":
+        until = min(t + every - t % every, n_steps)
+        if t < boundary:
+            until = min(until, boundary)
+        began = _clocks()
+        with np.errstate(all="ignore"):  # what is not finite is reported below
+            t, theta = advance(descent, choose, t, until, theta, size, problem.radius)
+        spent += _clocks() - began
+        steps.append(t)
+        thetas.append(theta)
+        if progress:
+            print(f"\r{strategy}: step {t} of {n_steps}", end="", file=sys.stderr, flush=True)
+        if descent.ended:
+            status = "threshold"
+        elif not np.isfinite(theta).all():
+            status = "diverged"
+        elif t in (boundary, n_steps) or t // stops > steps[-2] // stops:
+            status = "diverged" if watch.grew(descent.stage, theta) else status
+        if status == "finished" and callback is not None and callback(t, theta):
+            status = "stopped"
+    if progress:
+        print(file=sys.stderr)
+    if status == "diverged":
+        warnings.warn(watch.remedy(t), RuntimeWarning, stacklevel=2)
+    points = np.stack(thetas)
+    with np.errstate(all="ignore"):
+        dpo, sft = problem.values(points)
+    n_sft, n_dpo = descent.counts
+    return Trajectory(
+        np.array(steps),
+        points,
+        dpo,
+        sft,
+        n_dpo,
+        n_sft,
+        float(spent[0]),
+        float(spent[1]),
+        status,
+        size,
+    )
+
+
+def _clocks() -> Vector:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+class _Watch:
+    """Looks for an objective that grows because steps are too long."""
+
+    def __init__(
+        self, problem: JointProblem, strategy: Strategy, lam: float, size: float, n_steps: int
+    ) -> None:
+        self.problem, self.strategy, self.lam = problem, strategy, lam
+        self.size, self.n_steps = size, n_steps
+        self.first: dict[int, float] = {}
+        self.last = math.nan
+        self.smoothness: float | None = None
+
+    def grew(self, stage: int, theta: Vector) -> bool:
+        """Whether what is descended is larger than at first, and steps are too long for it."""
+        with np.errstate(all="ignore"):
+            dpo, sft = (float(value) for value in self.problem.values(theta))
+        if self.strategy == "sequential":
+            self.last = dpo if stage else sft
+        elif self.strategy == "maxright":
+            self.last = float(self.problem.max_gap(dpo, sft, self.lam))
+        else:
+            self.last, stage = self.lam * dpo + (1 - self.lam) * sft, 0
+        first = self.first.setdefault(stage, self.last)
+        grew = not self.last <= 1.1 * abs(first)
+        return grew and self.size * self._smoothness() > 2
+
+    def remedy(self, t: int) -> str:
+        """What happened, and the step to use."""
+        good = math.sqrt(self.n_steps) / self._smoothness()
+        return (
+            f"the objective grew to {self.last:.3g} by step {t}: steps of {self.size:.3g} are too "
+            f"long. Use step={good:.2g} or less."
+        )
+
+    def _smoothness(self) -> float:
+        if self.smoothness is None:
+            parts = (self.problem.dpo, self.problem.sft)
+            self.smoothness = max(float(part.smoothness()) for part in parts)
+        return self.smoothness
+
+
+def _automatic_step(
+    problem: JointProblem, sources: tuple[Source, ...], lam: float, theta: Vector, n_steps: int
+) -> float:
+    """Minimiser of the bound (46), and no longer than is stable."""
+    smoothness = max(float(part.smoothness()) for part in (problem.dpo, problem.sft))
+    longest = math.sqrt(n_steps) / smoothness
+    if sources[0].batch_size is None:
+        return longest
+    distance = float(np.linalg.norm(theta - problem.optimum(lam).weights))
+    moment = 0.0
+    for source, share in zip(sources, (1 - lam, lam), strict=True):
+        for _ in range(_PILOT):
+            _, odds, rows = source.forward(theta)
+            moment += share * float(np.sum((odds @ rows) ** 2)) / _PILOT
+        source.taken = 0
+    if not (distance > 0 and moment > 0):
+        return longest
+    return min(distance / math.sqrt(moment * (2 + math.log(n_steps))), longest)

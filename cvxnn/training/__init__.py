@@ -1,0 +1,1 @@
+"""From data to a certified network: propose, price, choose the strength, train."""

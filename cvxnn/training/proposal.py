@@ -1,0 +1,181 @@
+r"""Short local training of the non-convex network, to propose patterns for the convex program.
+
+The neurons of a locally trained network carry their own activation patterns, and that network
+is feasible for the convex program over them. The program's optimum is therefore at least as good,
+it is certified, and it may mix neurons of several runs. Training proposes, the program decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from cvxnn._arrays import Array, namespace
+from cvxnn.convex.loop import precision
+from cvxnn.convex.losses import Loss, SquaredLoss
+from cvxnn.convex.patterns import ActivationPatterns, from_gates
+
+N_STEPS = 300
+# Below this product of rows, features, neurons and steps, Python's loop costs less than compiling.
+_HOST_SIZE = 8.3e8
+
+_Pair = tuple[Array, Array]
+_Carry = tuple[_Pair, _Pair, _Pair]
+
+
+class LocalNetwork(NamedTuple):
+    """Weights of a network :math:`f(x) = A^T (W x)_+` without separate biases.
+
+    Attributes
+    ----------
+    hidden : ndarray, shape (n_neurons, n_features)
+    output : ndarray, shape (n_neurons, n_outputs)
+    """
+
+    hidden: NDArray[np.floating]
+    output: NDArray[np.floating]
+
+
+def train(
+    X: NDArray[np.floating],
+    y: NDArray[np.floating],
+    alpha: float,
+    n_neurons: int,
+    *,
+    loss: Loss | None = None,
+    sample_weight: NDArray[np.floating] | None = None,
+    n_steps: int = N_STEPS,
+    learning_rate: float = 0.03,
+    random_state: int | np.random.RandomState | None = None,
+) -> LocalNetwork:
+    r"""Minimise the non-convex objective by full-batch Adam with a cosine schedule.
+
+    The objective is the weighted mean loss of :math:`(X W^T)_+ A` plus
+    :math:`\tfrac\alpha2(\|W\|^2 + \|A\|^2)`, whose value at balanced neurons is the network
+    objective of ``cvxnn.convex.program`` (one output, neuron group lasso).
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+    y : ndarray, shape (n_samples, n_outputs)
+    alpha : float
+        Strength of the weight decay.
+    n_neurons : int
+    loss : Loss, optional
+        Squared by default.
+    sample_weight : ndarray, shape (n_samples,), optional
+    n_steps : int, default=300
+        Adam steps; a step costs ``4 n d n_neurons`` flops, and ``6 n n_neurons`` for each output.
+    learning_rate : float, default=0.03
+        First step size; it falls to 0.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    LocalNetwork
+
+    Notes
+    -----
+    Small runs stay on the host, where nothing has to be compiled; large ones are compiled.
+    """
+    rng = check_random_state(random_state)
+    n, d, C = *X.shape, y.shape[1]
+    hidden = rng.standard_normal((n_neurons, d)) / n_neurons**0.25
+    # Half the neurons push up, half down, so that either sign is at hand from the start.
+    signs = np.where(np.arange(n_neurons) % 2 == 0, 1.0, -1.0)[:, None]
+    output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
+    share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
+    share = (share / share.sum()).astype(X.dtype)
+    start = (hidden.astype(X.dtype), output.astype(X.dtype))
+    run = _adam if float(n) * d * n_neurons * n_steps < _HOST_SIZE else _adam_compiled
+    with precision(X.dtype):
+        W, A = run(X, y, share, alpha, loss or SquaredLoss(), start, n_steps, learning_rate)
+        return LocalNetwork(np.asarray(W), np.asarray(A))
+
+
+def flops(
+    shape: tuple[int, ...], n_neurons: int, n_outputs: int = 1, n_steps: int = N_STEPS
+) -> float:
+    """Floating-point operations of :func:`train` on data of ``shape``, dense products only."""
+    # Each layer's output and the slope of its weights; the data need no slope, the neurons do.
+    return (4.0 * shape[1] + 6.0 * n_outputs) * shape[0] * n_neurons * n_steps
+
+
+def to_program(
+    X: NDArray[np.floating], network: LocalNetwork
+) -> tuple[ActivationPatterns, NDArray[np.floating]]:
+    """Patterns of a network's neurons, and the network as weights of the program over them.
+
+    Neurons that share a pattern are summed, which keeps the predictions and can only lower the
+    penalty; neurons that are closed on every row are dropped.
+
+    Returns
+    -------
+    patterns : ActivationPatterns
+    weights : ndarray, shape (n_outputs, 2, n_patterns, n_features)
+    """
+    found = from_gates(X, network.hidden)
+    index = {column.tobytes(): i for i, column in enumerate(found.mask.T)}
+    pattern_of = [index.get(column.tobytes(), -1) for column in (X @ network.hidden.T >= 0).T]
+    alive = np.flatnonzero(np.array(pattern_of) >= 0)
+    C, d = network.output.shape[1], network.hidden.shape[1]
+    weights = np.zeros((C, 2, len(found), d), network.hidden.dtype)
+    for j in alive:
+        for sign, scale in enumerate((network.output[j], -network.output[j])):
+            weights[:, sign, pattern_of[j]] += np.maximum(scale, 0)[:, None] * network.hidden[j]
+    return found, weights
+
+
+def gradients(
+    X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Gradients of the objective in both layers."""
+    W, A = parameters
+    xp = namespace(W)
+    hidden = xp.maximum(X @ W.T, 0)
+    error = share * loss.gradient(hidden @ A, y)
+    back = xp.where(hidden > 0, error @ A.T, 0)
+    return back.T @ X + alpha * W, hidden.T @ error + alpha * A
+
+
+def _adam(
+    X: Array,
+    y: Array,
+    share: Array,
+    alpha: float,
+    loss: Loss,
+    start: tuple[Array, Array],
+    n_steps: int,
+    learning_rate: float,
+) -> tuple[Array, Array]:
+    """Adam on either array library; a plain loop, or a compiled one where ``X`` is traced."""
+    xp = namespace(X)
+    beta1, beta2 = 0.9, 0.99
+
+    def step(k: Any, carry: _Carry) -> _Carry:
+        parameters, first, second = carry
+        t = k + 1.0
+        rate = learning_rate * 0.5 * (1 + xp.cos(xp.pi * k / n_steps))
+        rate = rate * xp.sqrt(1 - beta2**t) / (1 - beta1**t)
+        slopes = gradients(X, y, share, alpha, loss, parameters)
+        moved = []
+        for p, m, v, g in zip(parameters, first, second, slopes, strict=True):
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            moved.append(((p - rate * m / (xp.sqrt(v) + 1e-8)).astype(p.dtype), m, v))
+        return tuple(zip(*moved, strict=True))  # type: ignore[return-value]
+
+    zeros = tuple(xp.zeros_like(part) for part in start)
+    carry: _Carry = (start, zeros, zeros)
+    if xp is np:
+        for k in range(n_steps):
+            carry = step(k, carry)
+    else:
+        carry = jax.lax.fori_loop(0, n_steps, step, carry)
+    return carry[0]
+
+
+_adam_compiled = jax.jit(_adam)

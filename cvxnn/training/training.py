@@ -1,0 +1,346 @@
+"""From data to a certified network: propose patterns, solve the program, refine, keep the best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from cvxnn.convex import patterns
+from cvxnn.convex.loop import Callback, Result, Solver, Status, relative_gap, solve
+from cvxnn.convex.losses import Loss, SquaredLoss
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
+from cvxnn.convex.program import ConvexProgram, DualPoint, Form, with_skip
+from cvxnn.convex.solvers.automatic import automatic
+from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.training import pricing, proposal
+
+PatternChoice = Literal["local", "gaussian", "data"]
+
+# Neurons below this part of the largest are left out before patterns are added.
+_ACTIVE = 1e-3
+# Rounds end when one gains less than this part of the objective.
+_LEAST_GAIN = 1e-5
+# Targets of at most this many values are classes, whose rows make good pairs for gates.
+_MOST_CLASSES = 100
+
+
+TrainingCallback = Callable[
+    [dict[str, float], Callable[[], tuple[NDArray[np.floating], ActivationPatterns]]], bool | None
+]
+
+
+class Training(NamedTuple):
+    """What training found.
+
+    Attributes
+    ----------
+    result : Result
+        Weights over ``patterns`` (and the skip connection, the last), their objective, bound and
+        gap, and the history of the last solve.
+    patterns : ActivationPatterns
+        The patterns of the program that was solved last.
+    program : ConvexProgram
+        That program, on the host: ``program.bound_of(result.dual)`` recomputes the bound.
+    local_objective : float
+        Best network objective of the locally trained proposals; ``inf`` where there was none.
+    rounds : dict of ndarray
+        One entry per program solved: ``n_patterns``, ``objective`` (falls), ``dual_bound``,
+        ``gap``, ``gain`` (of the best pattern found by pricing after it, over its price; at most
+        1 when none was found, nan when none was looked for) and ``time`` in seconds.
+    flops : float
+        Floating-point operations of proposals and solvers.
+    """
+
+    result: Result
+    patterns: ActivationPatterns
+    program: ConvexProgram
+    local_objective: float
+    rounds: dict[str, NDArray[np.floating]]
+    flops: float
+
+
+def train(
+    X: NDArray[np.floating],
+    y: NDArray[np.floating],
+    alpha: float,
+    n_patterns: int,
+    *,
+    loss: Loss | None = None,
+    penalty: Penalty | None = None,
+    sample_weight: NDArray[np.floating] | None = None,
+    form: Form = "relu",
+    skip: float | None = None,
+    source: PatternChoice | ActivationPatterns = "local",
+    n_runs: int = 1,
+    n_rounds: int = 0,
+    start: Result | None = None,
+    solver: Solver | None = None,
+    tol: float = 1e-2,
+    max_iter: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    callback: TrainingCallback | None = None,
+) -> Training:
+    """Train a two-layer network through its convex program.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+        Data as the network sees it, with its column of ones if there is one.
+    y : ndarray, shape (n_samples, n_outputs)
+        Targets as the loss wants them.
+    alpha : float
+    n_patterns : int
+        Patterns to look for in each run, and to add at most in each round; at least 1.
+    loss, penalty, sample_weight, form, skip
+        See ``cvxnn.convex.program.ConvexProgram`` and ``with_skip``; squared loss and neuron group
+        lasso
+        by default.
+    source : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
+        Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
+        short local training of the non-convex network (``cvxnn.training.proposal``); the outcome is
+        never worse than the best of these networks. The others: see
+        ``cvxnn.convex.patterns.sample``.
+    n_runs : int, default=1
+        Local runs whose neurons are united; the program may mix neurons of all of them.
+    n_rounds : int, default=0
+        Rounds of refinement: drop the patterns that are not used, add those that would lower the
+        objective (``cvxnn.training.pricing``), solve again. The objective falls in each round;
+        rounds end
+        early when no pattern is found that lowers it.
+    start : Result, optional
+        What a previous training over the same patterns found; with patterns as ``source``.
+    solver : Solver, optional
+        By default ``cvxnn.convex.solvers.automatic`` chooses one for ``tol`` and ``max_iter``.
+    tol : float, default=1e-2
+        Relative duality gap.
+    max_iter : int, optional
+    random_state : int, RandomState or None
+    callback : callable, optional
+        As for ``cvxnn.convex.solve``, with a function that gives both weights and patterns. Rounds
+        end where it returns true.
+
+    Returns
+    -------
+    Training
+
+    Raises
+    ------
+    ValueError
+        For an unknown source.
+    TypeError
+        For refinement with a penalty other than the neuron group lasso.
+    """
+    rng = check_random_state(random_state)
+    base = ConvexProgram(
+        GatedOperator(X, np.zeros((X.shape[0], 0), bool)),
+        y,
+        alpha,
+        loss or SquaredLoss(),
+        penalty or NeuronGroupLasso(),
+        sample_weight,
+        form,
+    )
+    if n_rounds > 0 and not isinstance(base.penalty, NeuronGroupLasso):
+        raise TypeError(
+            f"n_rounds={n_rounds} needs NeuronGroupLasso, got {type(base.penalty).__name__}: "
+            "the price of a pattern is not defined otherwise; set n_rounds=0."
+        )
+    began = time.perf_counter()
+    found, proposal, flops = _propose(base, n_patterns, source, n_runs, rng)
+    local_objective = float("inf")
+    if proposal is not None and form == "relu":
+        local_objective = float(_over(base, found).evaluate(proposal).network_objective)
+    rows: list[dict[str, float]] = []
+    best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
+    for round_ in range(n_rounds + 1):
+        program = _over(base, found, skip)
+        chosen = solver or _choose(program, tol, max_iter, refining=n_rounds > 0)
+        result = solve(program, chosen, start=start, callback=_with_patterns(callback, found))
+        flops += chosen.flops(program, result)
+        previous = best[0].objective if best else np.inf
+        if not result.objective > previous:
+            best = result, found, program
+        row = {
+            "n_patterns": len(found),
+            "objective": min(result.objective, previous),
+            "dual_bound": result.dual_bound,
+            "gap": result.gap,
+            "gain": np.nan,
+            "time": time.perf_counter() - began,
+        }
+        rows.append(row)
+        little = previous - result.objective < _LEAST_GAIN * abs(previous)
+        if round_ == n_rounds or (round_ > 0 and little) or result.dual is None:
+            break
+        if result.status is Status.STOPPED:
+            break
+        kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng)
+        if len(better) == 0:
+            break
+        found, start = _carry(program, found, result, kept, better)
+    assert best is not None
+    result, found, program = best
+    if skip is None and proposal is not None and local_objective < result.objective:
+        # Only before any refinement can the proposal still be the better network.
+        result = result._replace(
+            weights=proposal,
+            objective=local_objective,
+            gap=relative_gap(local_objective, result.dual_bound),
+        )
+    rounds = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return Training(result, found, program, local_objective, rounds, flops)
+
+
+def _with_patterns(callback: TrainingCallback | None, found: ActivationPatterns) -> Callback | None:
+    if callback is None:
+        return None
+    return lambda row, weights: callback(row, lambda: (weights(), found))
+
+
+def draw_patterns(
+    X: NDArray[np.floating],
+    y: NDArray[np.floating],
+    n_patterns: int,
+    source: Literal["gaussian", "data"],
+    rng: np.random.RandomState,
+) -> ActivationPatterns:
+    """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
+    if source == "gaussian":
+        return patterns.sample(X, n_patterns, random_state=rng)
+    classes, codes = np.unique(y, axis=0, return_inverse=True)
+    labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
+    # Bisectors need an offset, which only a column of ones can carry.
+    n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
+    return patterns.sample(
+        X, n_patterns, source="data", n_constant=n_constant, y=labels, random_state=rng
+    )
+
+
+def _propose(
+    base: ConvexProgram,
+    n_patterns: int,
+    source: PatternChoice | ActivationPatterns,
+    n_runs: int,
+    rng: np.random.RandomState,
+) -> tuple[ActivationPatterns, NDArray[np.floating] | None, float]:
+    """First patterns, the best local network as weights over them, and the flops spent."""
+    X, y = base.operator.X, base.y
+    if isinstance(source, ActivationPatterns):
+        return source, None, 0.0
+    if source in ("gaussian", "data"):
+        return draw_patterns(X, y, n_patterns, source, rng), None, 0.0
+    if source != "local":
+        raise ValueError(
+            f"pattern source {source!r} is unknown; expected 'local', 'gaussian' or 'data'."
+        )
+    found: ActivationPatterns | None = None
+    best: tuple[ActivationPatterns, NDArray[np.floating]] | None = None
+    lowest = np.inf
+    for _ in range(n_runs):
+        network = proposal.train(
+            X,
+            y,
+            base.alpha,
+            n_patterns,
+            loss=base.loss,
+            sample_weight=base.sample_weight,
+            random_state=rng,
+        )
+        own, weights = proposal.to_program(X, network)
+        if len(own) == 0:
+            continue
+        found = own if found is None else found.union(own)
+        value = float(_over(replace(base, form="relu"), own).evaluate(weights).network_objective)
+        if value < lowest:
+            best, lowest = (own, weights), value
+    flops = n_runs * proposal.flops(X.shape, n_patterns, y.shape[1])
+    if found is None or best is None:
+        # Every neuron died, as happens near alpha_max: any pattern proves as much.
+        return patterns.sample(X, n_patterns, random_state=rng), None, flops
+    return found, _embed(best[1], best[0], found, axis=2), flops
+
+
+def _choose(program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool) -> Solver:
+    chosen = automatic(program, tol=tol, max_iter=max_iter)
+    if refining and isinstance(chosen, InteriorPoint):
+        # Multipliers of the program itself, and a few iterations more, tell used patterns from
+        # unused ones, and true gains from slack.
+        chosen = replace(chosen, tol=min(tol, 1e-6), certify="program")
+    return chosen
+
+
+def _over(
+    base: ConvexProgram, found: ActivationPatterns, skip: float | None = None
+) -> ConvexProgram:
+    program = replace(base, operator=replace(base.operator, mask=found.mask))
+    return program if skip is None else with_skip(program, skip)
+
+
+def _refine(
+    program: ConvexProgram,
+    found: ActivationPatterns,
+    result: Result,
+    n_patterns: int,
+    rng: np.random.RandomState,
+) -> tuple[ActivationPatterns, ActivationPatterns, float]:
+    """Patterns to keep, better ones to add, and the best gain over its price."""
+    norms = np.linalg.norm(result.weights[:, :, : len(found)], axis=-1).max(axis=(0, 1))
+    kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
+    assert result.dual is not None
+    starts = pricing.directions(program, result.weights, result.dual, 2 * n_patterns, rng)
+    gates, gains = pricing.price(program, result.dual, starts)
+    better = patterns.from_gates(program.operator.X, gates)
+    index = _positions(better, kept)
+    better = better.take(np.flatnonzero(index < 0)[:n_patterns])
+    return kept, better, float(gains.max(initial=0))
+
+
+def _carry(
+    program: ConvexProgram,
+    found: ActivationPatterns,
+    result: Result,
+    kept: ActivationPatterns,
+    better: ActivationPatterns,
+) -> tuple[ActivationPatterns, Result]:
+    """Patterns of the next round, and what the last round knows as a start for it."""
+    union = kept.union(better)
+    weights = _embed(result.weights[:, :, : len(found)], found, union, axis=2)
+    dual = result.dual
+    assert dual is not None
+    multipliers = dual.multipliers
+    if multipliers is not None:
+        multipliers = _embed(multipliers[..., : len(found)], found, union, axis=3)
+    if program.skip is not None:
+        weights = np.concatenate([weights, result.weights[:, :, -1:]], axis=2)
+        if multipliers is not None:
+            multipliers = np.concatenate([multipliers, dual.multipliers[..., -1:]], axis=3)
+    return union, result._replace(weights=weights, dual=DualPoint(dual.residual, multipliers))
+
+
+def _positions(these: ActivationPatterns, among: ActivationPatterns) -> NDArray[np.intp]:
+    """Where each of ``these`` patterns is ``among`` the others; -1 where it is not."""
+    index = {column.tobytes(): i for i, column in enumerate(among.mask.T)}
+    return np.array([index.get(column.tobytes(), -1) for column in these.mask.T], np.intp)
+
+
+def _embed(
+    values: NDArray[np.floating],
+    patterns_of: ActivationPatterns,
+    among: ActivationPatterns,
+    axis: int,
+) -> NDArray[np.floating]:
+    """Move values from their patterns to the same ones among others; zero elsewhere."""
+    position = _positions(patterns_of, among)
+    shape = (*values.shape[:axis], len(among), *values.shape[axis + 1 :])
+    out = np.zeros(shape, values.dtype)
+    present = position >= 0
+    np.moveaxis(out, axis, 0)[position[present]] = np.moveaxis(values, axis, 0)[present]
+    return out

@@ -1,0 +1,60 @@
+"""Embedded pairs on disk; how they are made is tested with ``cvxnn extract``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cvxnn.comparison.pair_features import (
+    PairFeatures,
+    digest_of_pairs,
+    discard_features,
+    is_extracted,
+)
+from cvxnn.llm.costs import Cost
+from cvxnn.preference.data import PreferenceTriplet, split_by_group
+
+PAIRS = [PreferenceTriplet(f"prompt {i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(12)]
+
+
+def features() -> PairFeatures:
+    rows = np.arange(24.0).reshape(12, 2)
+    return PairFeatures(rows, -rows, PAIRS, {"model": "m", "layer": 1}, Cost(5))
+
+
+def test_split_is_that_of_the_pairs():
+    train, test = features().split(0.25, 3)
+    assert (list(train.pairs), list(test.pairs)) == split_by_group(PAIRS, 0.25, 3)
+    for part in (train, test):
+        rows = [PAIRS.index(pair) for pair in part.pairs]
+        np.testing.assert_array_equal(part.chosen, features().chosen[rows])
+        np.testing.assert_array_equal(part.rejected, features().rejected[rows])
+        assert part.groups == [PAIRS[row].group for row in rows]
+
+
+def test_identity_depends_on_texts_and_embedding_only():
+    one = features()
+    assert one.identity == features().identity
+    assert one.identity != one.take(range(11)).identity
+    other = PairFeatures(one.chosen, one.rejected, one.pairs, {"model": "m", "layer": 2}, Cost())
+    assert one.identity != other.identity
+
+
+def test_digest_tells_pairs_apart():
+    first, second = PAIRS[:2]
+    assert digest_of_pairs([first, second]) != digest_of_pairs([second, first])
+    as_messages = PreferenceTriplet(
+        [{"role": "user", "content": "prompt 0"}], first.chosen, first.rejected, first.group
+    )
+    assert digest_of_pairs([first]) == digest_of_pairs([as_messages])
+    renamed = PreferenceTriplet(first.prompt, first.chosen, first.rejected, "other")
+    assert digest_of_pairs([first]) != digest_of_pairs([renamed])
+
+
+@pytest.mark.parametrize("names", [[], ["features.npy"], ["features.json"]])
+def test_unfinished_folders(tmp_path, names):
+    for name in [*names, "mine.txt"]:
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    assert not is_extracted(tmp_path)
+    discard_features(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,0 +1,258 @@
+"""The direct solution against a conic solver, normal equations, and itself another way."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.linalg import LinAlgError
+
+from cvxnn.convex import InteriorPoint, Ridge, Status, reference, solve
+from cvxnn.convex.loop import Result
+from cvxnn.convex.losses import HuberLoss
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.penalties import L1, SquaredL2
+from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex.solvers.ridge import products
+from cvxnn.convex.solvers.ridge.solver import kernel
+
+N, D, P, C = 18, 3, 5, 2
+
+
+def make(
+    n: int = N,
+    *,
+    patterns: int = P,
+    alpha: float = 0.03,
+    weighted: bool = False,
+    skip: float | None = None,
+    dtype: type = np.float64,
+) -> ConvexProgram:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, D)).astype(dtype)
+    y = (np.maximum(X @ rng.standard_normal((D, C)), 0) - 0.3).astype(dtype)
+    mask = X @ rng.standard_normal((D, patterns)) >= 0
+    weight = None
+    if weighted:
+        weight = rng.exponential(size=n).astype(dtype)
+        weight[0] = 0
+    program = ConvexProgram(
+        GatedOperator(X, mask), y, alpha, penalty=SquaredL2(), sample_weight=weight, form="gated"
+    )
+    return program if skip is None else with_skip(program, skip)
+
+
+def features(program: ConvexProgram) -> np.ndarray:
+    """The features of all patterns side by side, (n, P d), row by row."""
+    X, mask = np.asarray(program.operator.X), program.operator.mask
+    return np.array([np.concatenate([m * x for m in row]) for x, row in zip(X, mask, strict=True)])
+
+
+def normal_equations(program: ConvexProgram) -> tuple[np.ndarray, float]:
+    """Weights and objective by the plainest way, in float64."""
+    F = features(program).astype(np.float64)
+    n, d, y = len(F), program.operator.X.shape[1], np.asarray(program.y, np.float64)
+    weight = np.ones(n) if program.sample_weight is None else np.float64(program.sample_weight)
+    share = weight / weight.sum()
+    ridge = np.full(F.shape[1], float(program.alpha))
+    if program.skip is not None:
+        ridge[-d:] = program.skip
+    z = np.linalg.solve(F.T @ (share[:, None] * F) + np.diag(ridge), F.T @ (share[:, None] * y))
+    objective = (share[:, None] * (F @ z - y) ** 2).sum() / 2 + (ridge[:, None] * z**2).sum() / 2
+    return z.T.reshape(y.shape[1], 1, -1, d), float(objective)
+
+
+def check(program: ConvexProgram, result: Result, rel: float = 1e-9) -> None:
+    """Certified, and the minimiser."""
+    weights, objective = normal_equations(program)
+    assert result.objective == pytest.approx(objective, rel=rel)
+    evaluated = float(program.evaluate(result.weights).objective)
+    assert evaluated == pytest.approx(objective, rel=max(rel, 1e-6 * (program.y.itemsize == 4)))
+    np.testing.assert_allclose(result.weights, weights, atol=30 * rel**0.5 * abs(weights).max())
+    assert result.dual is not None
+    assert float(program.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-6)
+    assert result.dual_bound <= objective * (1 + 1e-12) + 1e-6 * (program.y.itemsize == 4)
+
+
+WAYS = {
+    "rows": {"n": 12, "patterns": 9},
+    "weights": {"n": 60, "patterns": 4},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip", [None, 0.2])
+def test_both_matrices_give_the_minimiser(way: str, weighted: bool, skip: float | None) -> None:
+    program = make(**WAYS[way], weighted=weighted, skip=skip)
+    result = solve(program, Ridge(tol=1e-9))
+    check(program, result)
+    assert result.status is Status.CONVERGED
+    assert result.n_iter == 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip", [None, 0.2])
+def test_agrees_with_a_conic_solver(weighted: bool, skip: float | None) -> None:
+    program = make(weighted=weighted, skip=skip)
+    oracle = reference.solve(program)
+    result = solve(program, Ridge(tol=1e-9))
+    assert result.objective == pytest.approx(oracle.objective, rel=1e-6)
+    assert oracle.dual_bound <= result.objective * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_kernel": 1}, {"rank": 5}], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip", [None, 0.2])
+def test_conjugate_gradient_with_and_without_a_kernel(
+    limits: Any, weighted: bool, skip: float | None
+) -> None:
+    program = make(40, patterns=8, weighted=weighted, skip=skip, alpha=1e-3)
+    result = solve(program, Ridge(tol=1e-9, max_dense=1, **limits))
+    check(program, result, rel=1e-8)
+    assert result.status is Status.CONVERGED
+    assert 1 < result.n_iter <= 60
+    assert result.n_iter == result.history["iteration"][-1]
+    assert (np.diff(result.history["objective"]) <= 0).all()
+    assert (np.diff(result.history["dual_bound"]) >= 0).all()
+
+
+def test_fewer_iterations_with_a_better_preconditioner_and_a_warm_start() -> None:
+    program = make(40, patterns=8, alpha=1e-3)
+    options = {"tol": 1e-9, "max_dense": 1, "check_every": 1}
+    few = solve(program, Ridge(rank=40, **options))
+    many = solve(program, Ridge(rank=2, **options))
+    assert few.n_iter < many.n_iter
+    again = solve(program, Ridge(rank=2, **options), start=many)
+    assert again.n_iter < many.n_iter / 2
+
+
+def test_the_iteration_limit_is_kept_and_told() -> None:
+    program = make(40, patterns=8, alpha=1e-6)
+    result = solve(program, Ridge(tol=1e-12, max_dense=1, rank=1, max_iter=3))
+    assert (result.status, result.n_iter) == (Status.MAX_ITER, 3)
+    assert result.gap > 1e-12
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_dense": 1}, {"max_dense": 1, "max_kernel": 1}], ids=str
+)
+@pytest.mark.parametrize("n", [12, 60])
+def test_sparse_rows_give_what_dense_ones_give(kind: Any, limits: Any, n: int) -> None:
+    program = make(n, patterns=9)
+    X = program.operator.X.copy()
+    X[np.abs(X) < 0.7] = 0
+    dense = replace(program, operator=replace(program.operator, X=X))
+    thin = replace(program, operator=replace(program.operator, X=kind(X)))
+    expected = solve(dense, Ridge(tol=1e-10, **limits))
+    result = solve(thin, Ridge(tol=1e-10, **limits))
+    assert result.objective == pytest.approx(expected.objective, rel=1e-10)
+    np.testing.assert_allclose(result.weights, expected.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_dense": 1}], ids=str)
+def test_loose_tolerances_take_products_in_float32(limits: Any) -> None:
+    program = make(30, patterns=20, alpha=1e-4)
+    coarse, fine = (solve(program, Ridge(tol=tol, **limits)) for tol in (1e-4, 0.99e-4))
+    _, objective = normal_equations(program)
+    assert coarse.objective == pytest.approx(objective, rel=1.1e-4)
+    assert fine.objective == pytest.approx(objective, rel=1e-4)
+    # Their rounding tells them apart.
+    assert coarse.objective != fine.objective
+
+
+def test_data_in_float32_are_solved_in_float64() -> None:
+    program = make(12, patterns=9, dtype=np.float32)
+    result = solve(program, Ridge(tol=1e-9))
+    check(program, result, rel=1e-7)
+    assert result.weights.dtype == np.float32
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_strength_below_the_rounding_of_float32_is_solved_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+    true = products.cho_factor
+
+    def factor(matrix: np.ndarray, **options: Any) -> Any:
+        tried.append(matrix.dtype)
+        if matrix.dtype == np.float32:
+            raise LinAlgError
+        return true(matrix, **options)
+
+    monkeypatch.setattr(products, "cho_factor", factor)
+    program = make(12, patterns=9)
+    result = solve(program, Ridge(tol=1e-2))
+    assert tried == [np.float32, np.float64]
+    check(program, result)
+
+
+def test_a_matrix_that_no_precision_factors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def factor(matrix: np.ndarray, **_: Any) -> Any:
+        raise LinAlgError
+
+    monkeypatch.setattr(products, "cho_factor", factor)
+    with pytest.raises(LinAlgError):
+        solve(make(12, patterns=9), Ridge(tol=1e-2))
+
+
+def test_the_kernel_is_the_product_of_the_features() -> None:
+    program = make(weighted=True)
+    assert program.sample_weight is not None
+    share = program.sample_weight / program.sample_weight.sum()
+    A = np.sqrt(share)[:, None] * features(program)
+    np.testing.assert_allclose(kernel(program), A @ A.T, atol=1e-14)
+
+
+def test_zero_targets_and_zero_data() -> None:
+    program = make(12, patterns=9)
+    for case in (
+        replace(program, y=np.zeros_like(program.y)),
+        replace(program, operator=replace(program.operator, X=np.zeros((12, D)))),
+    ):
+        result = solve(case, Ridge())
+        assert not result.weights.any()
+        assert result.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"form": "relu"}, TypeError, "Ridge needs the gated form"),
+        ({"loss": HuberLoss(1.0)}, TypeError, "SquaredLoss"),
+        ({"penalty": L1()}, TypeError, "SquaredL2"),
+        ({"alpha": 0.0}, ValueError, "alpha=0.0; Ridge needs a positive one"),
+    ],
+)
+def test_refuses_what_has_no_closed_form(change: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        solve(replace(make(), **change), Ridge())
+
+
+def test_refuses_a_skip_connection_without_a_ridge_and_sizes_of_nothing() -> None:
+    with pytest.raises(TypeError, match="a positive ridge on it"):
+        solve(make(skip=0.0), Ridge())
+    for name in ("max_dense", "max_kernel", "rank"):
+        with pytest.raises(ValueError, match=f"{name}=0; expected at least 1"):
+            solve(make(), Ridge(**{name: 0}))
+
+
+def test_interior_point_agrees() -> None:
+    program = make()
+    other = solve(program, InteriorPoint(tol=1e-9))
+    assert solve(program, Ridge()).objective == pytest.approx(other.objective, rel=1e-8)
+
+
+def test_flops_follow_the_cheaper_matrix() -> None:
+    few, many = make(12, patterns=9), make(60, patterns=4)
+    result = solve(few, Ridge())
+    for program, cost in (
+        (few, 2 * 12**2 * (D + 9) + 12**3 / 3),
+        (many, 60 * (4 * D) ** 2 + (4 * D) ** 3 / 3),
+    ):
+        n, weights = len(program.y), D * program.operator.n_patterns
+        expected = cost + 4 * n * weights * C
+        assert Ridge().flops(program, result) == pytest.approx(expected)

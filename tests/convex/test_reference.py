@@ -1,0 +1,158 @@
+"""The CVXPY oracle against closed forms and against its own certificate."""
+
+import sys
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from cvxnn.convex import reference
+from cvxnn.convex.loop import Result, Status, precision
+from cvxnn.convex.losses import LogisticLoss, SquaredLoss
+from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.penalties import SquaredL2
+from cvxnn.convex.program import ConvexProgram, Form, on_host, with_skip
+
+
+def make(
+    X: np.ndarray, mask: np.ndarray, y: np.ndarray, alpha: float, loss: object = None
+) -> ConvexProgram:
+    with precision(X.dtype):
+        operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
+        return ConvexProgram(operator, jnp.asarray(y), alpha, loss or SquaredLoss())
+
+
+def draw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Data, targets of two outputs, and four gates in columns."""
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal(shape) for shape in ((12, 3), (12, 2), (3, 4)))
+
+
+def small(loss: object = None, dtype: type = np.float64) -> ConvexProgram:
+    X, Y, gates = draw()
+    if isinstance(loss, LogisticLoss):
+        Y = np.sign(Y)
+    return make(X.astype(dtype), X @ gates >= 0, Y.astype(dtype), 0.03, loss)
+
+
+def test_one_open_gate_on_positive_data_is_a_lasso() -> None:
+    X = np.array([[1.0], [2.0], [3.0]])
+    y = np.array([[1.0], [1.5], [3.5]])
+    alpha = 0.2
+    result = reference.solve(make(X, np.ones((3, 1), bool), y, alpha))
+    slope = ((X * y).mean() - alpha) / (X**2).mean()
+    np.testing.assert_allclose(result.weights.ravel(), [slope, 0], atol=1e-6)
+    expected = ((X * slope - y) ** 2).mean() / 2 + alpha * slope
+    assert result.objective == pytest.approx(expected, rel=1e-7)
+
+
+def test_one_open_gate_with_logistic_loss_is_a_line_search() -> None:
+    X = np.array([[1.0], [2.0], [3.0], [4.0]])
+    y = np.array([[1.0], [1.0], [-1.0], [1.0]])
+    alpha = 0.1
+    result = reference.solve(make(X, np.ones((4, 1), bool), y, alpha, LogisticLoss()))
+    best = minimize_scalar(lambda t: np.log1p(np.exp(-y * X * t)).mean() + alpha * abs(t))
+    assert result.objective == pytest.approx(best.fun, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()], ids=["squared", "logistic"])
+def test_its_own_bound_closes_the_gap(loss: object) -> None:
+    result = reference.solve(small(loss))
+    assert isinstance(result, Result)
+    assert result.status is Status.CONVERGED
+    assert -1e-7 <= result.gap < 1e-5
+    assert result.dual_bound <= result.objective + 1e-8
+    assert result.history["violation"][-1] < 1e-6
+
+
+def test_no_feasible_point_is_better() -> None:
+    problem = small()
+    result = reference.solve(problem)
+    rng = np.random.default_rng(1)
+    directions = draw()[2].T  # each gate lies in its own cone
+    with precision(np.float64):
+        for _ in range(20):
+            step = rng.exponential(size=(2, 2, 4, 1)) * directions * 10.0 ** rng.integers(-4, 1)
+            at = problem.evaluate(jnp.asarray(result.weights + step))
+            assert float(at.objective) >= result.objective - 1e-8
+
+
+def test_outputs_are_separate_problems() -> None:
+    problem = small()
+    both = reference.solve(problem)
+    X, mask, Y = (
+        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+    )
+    single = [reference.solve(make(X, mask, Y[:, c : c + 1], 0.03)) for c in range(2)]
+    assert both.objective == pytest.approx(sum(one.objective for one in single), rel=1e-7)
+    for c in range(2):
+        np.testing.assert_allclose(both.weights[c], single[c].weights[0], atol=1e-4)
+
+
+def test_single_precision_problems_are_solved_in_double() -> None:
+    narrow, wide = reference.solve(small(dtype=np.float32)), reference.solve(small())
+    assert narrow.weights.dtype == np.float64
+    assert narrow.objective == pytest.approx(wide.objective, rel=1e-5)
+
+
+def test_history_has_the_columns_every_result_has() -> None:
+    history = reference.solve(small()).history
+    assert {"iteration", "time", "objective", "dual_bound", "stopping"} <= set(history)
+    assert {len(column) for column in history.values()} == {1}
+
+
+def test_refuses_other_losses() -> None:
+    with pytest.raises(TypeError, match="SquaredLoss, HuberLoss, LogisticLoss and Multinomial"):
+        reference.solve(small(loss=object()))
+
+
+def test_refuses_other_penalties() -> None:
+    with pytest.raises(TypeError, match="NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"):
+        reference.solve(replace(small(), penalty=object()))  # type: ignore[arg-type]
+
+
+def test_passes_options_on_and_says_when_they_stop_it_short() -> None:
+    assert reference.solve(small(), max_iter=4).status is Status.MAX_ITER
+    assert reference.solve(small(), solver="SCS", eps=1e-6).objective == pytest.approx(
+        reference.solve(small()).objective, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("form", ["relu", "gated"])
+def test_its_dual_point_proves_its_bound(form: Form) -> None:
+    problem = replace(small(), form=form)
+    result = reference.solve(problem)
+    assert result.dual is not None
+    assert (result.dual.multipliers is None) == (form == "gated")
+    bound = on_host(problem, np.float64).bound_of(result.dual)
+    assert float(bound) == result.dual_bound == pytest.approx(result.objective, rel=1e-7)
+
+
+def test_gated_ridge_regression_in_closed_form() -> None:
+    problem = replace(small(), form="gated", penalty=SquaredL2())
+    X, mask, Y = (
+        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+    )
+    F = np.concatenate([mask[:, i : i + 1] * X for i in range(4)], axis=1)
+    ridge = 12 * 0.03 * np.eye(12)
+    expected = np.linalg.solve(F.T @ F + ridge, F.T @ Y).T.reshape(2, 1, 4, 3)
+    np.testing.assert_allclose(reference.solve(problem).weights, expected, atol=1e-6)
+
+
+def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> None:
+    problem = on_host(with_skip(small()))
+    weights = np.random.default_rng(2).exponential(size=12)
+    problem = replace(problem, alpha=10.0, sample_weight=weights)  # shuts every pattern
+    X, Y, root = problem.operator.X, problem.y, np.sqrt(weights)[:, None]
+    expected = np.linalg.lstsq(root * X, root * Y, rcond=None)[0].T
+    U = reference.solve(problem).weights
+    np.testing.assert_allclose(U[:, 0, -1] - U[:, 1, -1], expected, atol=1e-6)
+    np.testing.assert_allclose(U[:, :, :-1], 0, atol=1e-7)
+
+
+def test_names_the_extra_where_cvxpy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    with pytest.raises(ImportError, match=r"cvxnn\[test\]"):
+        reference.solve(small())

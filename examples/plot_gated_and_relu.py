@@ -38,12 +38,12 @@ solver = InteriorPoint(tol=1e-5, certify="program")
 gated, relu, upper = [], [], []
 for count in counts:
     some = every.take(np.arange(count))
-    program = ConvexProgram(GatedOperator(X, some.mask), y, alpha, form="gated")
+    program = ConvexProgram(GatedOperator(X, some.mask), y, alpha, formulation="gated")
     result = solve(program, solver)
     split = cone_decomposition(program, result.weights, some.gates, dual=result.dual)
     gated.append(split.lower)
     upper.append(split.upper)
-    relu.append(solve(replace(program, form="relu"), solver).objective)
+    relu.append(solve(replace(program, formulation="relu"), solver).objective)
     print(f"{count:3d} patterns: {split.lower:.4f} <= {relu[-1]:.4f} <= {split.upper:.4f}")
 
 # %%

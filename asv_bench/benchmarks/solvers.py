@@ -75,24 +75,24 @@ class Certified:
     """Seconds to a gap of 1e-6 (interior point) or 1e-4 (first-order), in either form."""
 
     params = (["breast_cancer", "digits"], ["relu", "gated"])
-    param_names = ("data", "form")
+    param_names = ("data", "formulation")
     timeout = 300
 
-    def setup(self, data, form):
-        self.program = replace(program(data), form=form)
-        self.first_order = Cronos(tol=1e-4) if form == "relu" else ProximalGradient(tol=1e-4)
+    def setup(self, data, formulation):
+        self.program = replace(program(data), formulation=formulation)
+        self.first_order = Cronos(tol=1e-4) if formulation == "relu" else ProximalGradient(tol=1e-4)
         solve(self.program, replace(self.first_order, max_iter=10))
 
-    def time_interior_point(self, data, form):
+    def time_interior_point(self, data, formulation):
         solve(self.program, InteriorPoint(tol=1e-6))
 
-    def time_first_order(self, data, form):
+    def time_first_order(self, data, formulation):
         solve(self.program, self.first_order)
 
-    def track_interior_point_gap(self, data, form):
+    def track_interior_point_gap(self, data, formulation):
         return solve(self.program, InteriorPoint(tol=1e-6)).gap
 
-    def track_interior_point_iterations(self, data, form):
+    def track_interior_point_iterations(self, data, formulation):
         return solve(self.program, InteriorPoint(tol=1e-6)).n_iter
 
 
@@ -129,7 +129,7 @@ class Path:
     timeout = 300
 
     def setup(self):
-        self.program = replace(program("breast_cancer"), form="gated")
+        self.program = replace(program("breast_cancer"), formulation="gated")
         self.alphas = regularization_path(self.program, tol=1e-3).alphas
 
     def time_path(self):

@@ -55,7 +55,7 @@ def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int =
 
 
 def _solve(
-    problem: Problem, report: Report, form: str, solver: str, options: dict[str, Any]
+    problem: Problem, report: Report, formulation: str, solver: str, options: dict[str, Any]
 ) -> None:
     from cvxnn import solvers
     from cvxnn.convex.operators import GatedOperator
@@ -63,7 +63,9 @@ def _solve(
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
-    program = ConvexProgram(GatedOperator(X, problem.mask), y, problem.alpha, form=form)
+    program = ConvexProgram(
+        GatedOperator(X, problem.mask), y, problem.alpha, formulation=formulation
+    )
     for run in range(2):
         result = solvers.solve(
             program, getattr(solvers, solver)(**options), callback=partial(_say, report, run)

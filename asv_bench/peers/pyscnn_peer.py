@@ -37,7 +37,7 @@ def gated(problem: Problem, report: Report, **options: Any) -> None:
     _train(problem, report, "gated", **options)
 
 
-def _train(problem: Problem, report: Report, form: str, tol: float, dtype: str) -> None:
+def _train(problem: Problem, report: Report, formulation: str, tol: float, dtype: str) -> None:
     warnings.simplefilter("ignore")  # its invalid escape sequences and divisions by zero norms
     import lab
     from scnn.metrics import Metrics
@@ -56,7 +56,7 @@ def _train(problem: Problem, report: Report, form: str, tol: float, dtype: str) 
         dtype=lab.get_dtype(),
     )
     arguments = (X.shape[1], mask, gates, "einsum")
-    if form == "relu":
+    if formulation == "relu":
         public = AL(ConvexReLU(problem.gates.T), tol=tol, constraint_tol=tol)
         model = AL_MLP(*arguments, delta=1000, regularizer=GroupL1Regularizer(alpha))
     else:
@@ -66,7 +66,7 @@ def _train(problem: Problem, report: Report, form: str, tol: float, dtype: str) 
     paused, due, n_iter = 0.0, 0.0, 0
 
     def measure(seconds: float, weights: Array) -> None:
-        if form == "relu":
+        if formulation == "relu":
             U = weights[:, 0]
             report(
                 0,

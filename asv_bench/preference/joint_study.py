@@ -19,7 +19,7 @@ import numpy as np
 from joint_features import ENCODERS, PAIRINGS, build
 
 from cvxnn.convex import solve
-from cvxnn.convex.solvers.trust_region import Newton
+from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.joint.candidates import CandidateSets
 from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.pareto import (
@@ -89,7 +89,7 @@ def make_problem(arrays: dict[str, np.ndarray], options: argparse.Namespace) -> 
     constraints = {"ridge": options.ridge, "radius": options.radius}
     pairs = arrays["chosen"], arrays["rejected"]
     first = bradley_terry_objective(*pairs, ridge=max(options.ridge, 1e-2), radius=options.radius)
-    reference = solve(first, Newton(), start=np.zeros(first.n_features)).weights
+    reference = solve(first, TrustRegionNewton(), start=np.zeros(first.n_features)).weights
     sets = CandidateSets(arrays["candidates"], arrays["offsets"])
     return JointProblem(
         dpo=dpo_objective(*pairs, reference=reference, beta=options.beta, **constraints),

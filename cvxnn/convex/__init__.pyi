@@ -13,7 +13,7 @@ from .solvers.cronos import Cronos
 from .solvers.interior_point.solver import InteriorPoint
 from .solvers.proximal_gradient import ProximalGradient
 from .solvers.ridge.solver import Ridge
-from .solvers.trust_region import Newton
+from .solvers.trust_region import TrustRegionNewton
 from .solvers.working_set import solve_on_working_sets
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "Measurement",
     "MultinomialLoss",
     "NeuronGroupLasso",
-    "Newton",
     "Penalty",
     "ProximalGradient",
     "RegularizationPath",
@@ -46,6 +45,7 @@ __all__ = [
     "SquaredLoss",
     "Start",
     "Status",
+    "TrustRegionNewton",
     "add_bias",
     "alpha_grid",
     "automatic",

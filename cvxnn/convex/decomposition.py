@@ -55,7 +55,7 @@ def cone_decomposition(
     Parameters
     ----------
     program : ConvexProgram
-        The gated form, on the host (``problem.on_host``), without a skip connection.
+        The gated form, on the host (``program.on_host``), without a skip connection.
     weights : ndarray, shape (n_outputs, 1, n_patterns, n_features)
         Its solution, or any point.
     gates : ndarray, shape (n_patterns, n_features)
@@ -77,7 +77,7 @@ def cone_decomposition(
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
     """
-    if program.form != "gated" or program.skip is not None:
+    if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
             "A cone decomposition needs a program of the gated form without a skip connection; "
             "solve that one, or leave the skip connection's pattern out."
@@ -106,7 +106,7 @@ def cone_decomposition(
     push = lengths.max(axis=0, initial=0) * (1 + 8 * np.finfo(X.dtype).eps)
     p = np.where(active[:, None], p + push[..., None] * gates.astype(X.dtype), 0)
     found = np.stack([p + z, p - z], axis=1) / 2
-    relu = replace(program, form="relu")
+    relu = replace(program, formulation="relu")
     if dual is None:
         dual = DualPoint(program.evaluate(weights).residual, None)
     upper = float(relu.evaluate(found).objective)

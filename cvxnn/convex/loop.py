@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cvxnn._arrays import Array
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
-from cvxnn.convex.program import ConvexProgram, DualPoint, Form, on_host
+from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, on_host
 
 
 class Status(enum.Enum):
@@ -321,8 +321,10 @@ def _check(problem: Any, solver: Solver) -> None:
         raise ValueError(f"{type(solver).__name__}: tol is nan; expected a number.")
     if not isinstance(problem, ConvexProgram):
         return
-    if problem.form not in get_args(Form):
-        raise ValueError(f"form={problem.form!r}; expected one of {get_args(Form)}.")
+    if problem.formulation not in get_args(Formulation):
+        raise ValueError(
+            f"formulation={problem.formulation!r}; expected one of {get_args(Formulation)}."
+        )
     if not 0 <= float(problem.alpha) < np.inf:
         raise ValueError(f"alpha={float(problem.alpha)!r}; expected a finite number of at least 0.")
 

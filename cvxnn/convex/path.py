@@ -131,7 +131,7 @@ def _solutions(
         yield from (path.result(point) for point in path.points(grid))
         return
     screened = (
-        program.form == "gated"
+        program.formulation == "gated"
         and isinstance(program.penalty, NeuronGroupLasso)
         and program.skip is None
     )

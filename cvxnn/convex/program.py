@@ -46,7 +46,7 @@ from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 
-Form = Literal["relu", "gated"]
+Formulation = Literal["relu", "gated"]
 
 
 class Evaluation(NamedTuple):
@@ -105,13 +105,13 @@ class ConvexProgram:
     loss: Loss = field(default_factory=SquaredLoss)
     penalty: Penalty = field(default_factory=NeuronGroupLasso)
     sample_weight: Array | None = None
-    form: Form = field(default="relu", metadata={"static": True})
+    formulation: Formulation = field(default="relu", metadata={"static": True})
     skip: Array | float | None = None
 
     @property
     def n_signs(self) -> int:
         """Blocks for each pattern: 2 in the ReLU form, 1 in the gated form."""
-        return 2 if self.form == "relu" else 1
+        return 2 if self.formulation == "relu" else 1
 
     @property
     def weights_shape(self) -> tuple[int, int, int, int]:
@@ -177,7 +177,7 @@ class ConvexProgram:
             return (self.share * self.loss.value(f, self.y)).sum() + regularizer
 
         value, network_value, violation = objective(prediction), None, xp.zeros((), U.dtype)
-        if self.form == "relu":
+        if self.formulation == "relu":
             hidden = xp.maximum(scores, 0)
             if self.skip is not None:
                 hidden = xp.concatenate([hidden[..., :-1], scores[..., -1:]], axis=-1)

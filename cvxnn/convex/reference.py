@@ -1,4 +1,4 @@
-"""The CVXPY oracle: the same problem in, the same result out, by an independent solver."""
+"""The CVXPY oracle: the same program in, the same result out, by an independent solver."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TIGHT = {"CLARABEL": dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 
 _CERTIFIED = 1e-6
 
 
-def solve(problem: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
+def solve(program: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
     """Solve a convex program with CVXPY; for small problems and for checking.
 
     Parameters
     ----------
-    problem : ConvexProgram
+    program : ConvexProgram
         Any loss and penalty of this package, either form; computed in float64.
     solver : str, default="CLARABEL"
         A conic solver CVXPY knows.
@@ -51,49 +51,49 @@ def solve(problem: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -
     """
     cp = require("cvxpy", extra="test")
     began = time.perf_counter()
-    problem = on_host(problem, np.float64)
-    X, mask = problem.operator.X, problem.operator.mask
-    C, n_signs, P, d = problem.weights_shape
-    n_blocks = P if problem.skip is None else P - 1
+    program = on_host(program, np.float64)
+    X, mask = program.operator.X, program.operator.mask
+    C, n_signs, P, d = program.weights_shape
+    n_blocks = P if program.skip is None else P - 1
     outputs = [[cp.Variable((P, d)) for _ in range(n_signs)] for _ in range(C)]
     scores = [[X @ U.T for U in signs] for signs in outputs]
     gated = [cp.multiply(mask, s[0] - s[1] if n_signs == 2 else s[0]) for s in scores]
     prediction = cp.vstack([cp.sum(each, axis=1) for each in gated]).T
-    objective = _mean_loss(cp, problem.loss, prediction, problem.y, problem.share)
+    objective = _mean_loss(cp, program.loss, prediction, program.y, program.share)
     constraints, cones = [], []
     for signs in outputs:
         blocks = cp.vstack([U[:n_blocks] for U in signs])
-        objective += float(problem.alpha) * _penalty(cp, problem.penalty, blocks)
-        if problem.skip is not None:
-            ridge = float(problem.skip) * n_signs / 2
+        objective += float(program.alpha) * _penalty(cp, program.penalty, blocks)
+        if program.skip is not None:
+            ridge = float(program.skip) * n_signs / 2
             objective += ridge * sum(cp.sum_squares(U[-1]) for U in signs)
     if n_signs == 2:
         orientation = 2.0 * mask[:, :n_blocks] - 1
         cones = [cp.multiply(orientation, s[:, :n_blocks]) >= 0 for part in scores for s in part]
-    if n_signs == 2 and problem.skip is not None:
+    if n_signs == 2 and program.skip is not None:
         # Only the difference matters: without a ridge nothing else would keep the sum bounded.
         constraints = [signs[0][-1] == -signs[1][-1] for signs in outputs]
-    program = cp.Problem(cp.Minimize(objective), cones + constraints)
+    conic = cp.Problem(cp.Minimize(objective), cones + constraints)
     with warnings.catch_warnings():
         # The certificate below says how accurate it is.
         warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
-        program.solve(solver=solver, **{**_TIGHT.get(solver, {}), **options})
+        conic.solve(solver=solver, **{**_TIGHT.get(solver, {}), **options})
     if outputs[0][0].value is None:
         raise RuntimeError(
-            f"CVXPY with {solver} gave no solution: {program.status}. Try another solver, or "
+            f"CVXPY with {solver} gave no solution: {conic.status}. Try another solver, or "
             "standardise X."
         )
     weights: Any = np.array([[U.value for U in signs] for signs in outputs])
-    at = problem.evaluate(weights)
+    at = program.evaluate(weights)
     dual = DualPoint(at.residual, None)
     if cones:
         multipliers = np.zeros((len(X), C, n_signs, P))
         found = np.array([np.maximum(cone.dual_value, 0) for cone in cones])
         multipliers[..., :n_blocks] = np.moveaxis(found.reshape(C, n_signs, len(X), n_blocks), 2, 0)
         dual = dual._replace(multipliers=multipliers)
-    value, bound = float(at.objective), float(problem.bound_of(dual))
+    value, bound = float(at.objective), float(program.bound_of(dual))
     gap, violation = relative_gap(value, bound), float(at.violation)
-    solved = program.status == "optimal" or max(gap, violation) <= _CERTIFIED
+    solved = conic.status == "optimal" or max(gap, violation) <= _CERTIFIED
     return Result(
         weights=weights,
         objective=value,

@@ -21,7 +21,7 @@ from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, Form
+from cvxnn.convex.program import ConvexProgram, Formulation
 from cvxnn.convex.solvers.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
@@ -88,7 +88,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
     _y_options: ClassVar[dict[str, Any]] = {}
 
     # Parameters of some estimators only.
-    formulation: Form = "relu"
+    formulation: Formulation = "relu"
     penalty: PenaltyParameter = "auto"
     skip: float | None = None
     warm_start: bool = False
@@ -263,7 +263,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
                 loss=loss,
                 penalty=penalty,
                 sample_weight=weight,
-                form=self.formulation,
+                formulation=self.formulation,
                 skip=self.skip,
                 source=patterns,
                 n_rounds=_ADAPTIVE_ROUNDS if source == "adaptive" else 0,

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import Form
+from cvxnn.convex.program import Formulation
 from cvxnn.convex.solvers.ridge.solver import Ridge
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
@@ -31,7 +31,7 @@ class Choices(NamedTuple):
 
 
 def choose(
-    formulation: Form,
+    formulation: Formulation,
     penalty: PenaltyParameter,
     patterns: PatternsParameter,
     n_patterns: int | Literal["auto"],

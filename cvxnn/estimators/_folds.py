@@ -105,7 +105,7 @@ class Fold(NamedTuple):
             middle = float(np.sqrt(alphas[0] * alphas[-1]))
             used = self._trained(middle, n_patterns, adaptive=source == "adaptive")
             operator = GatedOperator(operator.X, used.mask)
-        program = replace(self.program, operator=operator, form=estimator.formulation)
+        program = replace(self.program, operator=operator, formulation=estimator.formulation)
         if estimator.skip is not None:
             program = with_skip(program, estimator.skip)
         results = regularization_path(
@@ -130,7 +130,7 @@ class Fold(NamedTuple):
                 n_patterns,
                 loss=program.loss,
                 sample_weight=program.sample_weight,
-                form=estimator.formulation,
+                formulation=estimator.formulation,
                 skip=estimator.skip,
                 n_rounds=_ADAPTIVE_ROUNDS,
                 solver=estimator.solver,

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn.convex.loop import Solver
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.program import Form
+from cvxnn.convex.program import Formulation
 from cvxnn.estimators._base import (
     ConvexReLUBase,
     Fit,
@@ -179,7 +179,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "logistic", "multinomial"),
-        "formulation": get_args(Form),
+        "formulation": get_args(Formulation),
         "penalty": get_args(PenaltyParameter),
     }
 
@@ -187,7 +187,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         self,
         alpha: float | Literal["auto"] = "auto",
         *,
-        formulation: Form = "gated",
+        formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",

@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn.convex.loop import Solver
 from cvxnn.convex.losses import HuberLoss, SquaredLoss
-from cvxnn.convex.program import Form
+from cvxnn.convex.program import Formulation
 from cvxnn.estimators._base import (
     all_or_nothing,
 )
@@ -110,7 +110,7 @@ class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
         eps: float | None = None,
         cv: Any = None,
         scoring: Any = None,
-        formulation: Form = "gated",
+        formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",
@@ -276,7 +276,7 @@ class ConvexReLURegressorCV(CrossValidated, ConvexReLURegressor):
         eps: float | None = None,
         cv: Any = None,
         scoring: Any = None,
-        formulation: Form = "gated",
+        formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from cvxnn.convex.loop import solve
-from cvxnn.convex.solvers.trust_region import Newton
+from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.joint.candidates import CandidateSets, as_vector
 from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.pareto import JointProblem
@@ -242,7 +242,7 @@ class SoftmaxPolicy(BaseEstimator):
             if self.reference == "chosen":
                 first = bradley_terry_objective(chosen, rejected, ridge=self.ridge, radius=radius)
                 start = np.zeros(first.n_features)
-                reference = solve(first, Newton(tol=self.tol), start=start).weights
+                reference = solve(first, TrustRegionNewton(tol=self.tol), start=start).weights
             elif self.reference != "uniform":
                 raise ValueError(
                     f"reference={self.reference!r}; expected 'chosen', 'uniform' or an array."

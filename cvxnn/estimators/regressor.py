@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 
 from cvxnn.convex.loop import Solver
 from cvxnn.convex.losses import HuberLoss, SquaredLoss
-from cvxnn.convex.program import Form
+from cvxnn.convex.program import Formulation
 from cvxnn.estimators._base import (
     ConvexReLUBase,
     all_or_nothing,
@@ -158,7 +158,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "huber"),
-        "formulation": get_args(Form),
+        "formulation": get_args(Formulation),
         "penalty": get_args(PenaltyParameter),
     }
 
@@ -168,7 +168,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         self,
         alpha: float | Literal["auto"] = "auto",
         *,
-        formulation: Form = "gated",
+        formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",

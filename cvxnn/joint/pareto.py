@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.convex.loop import Result, Status, solve
 from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
-from cvxnn.convex.solvers.trust_region import BallObjective, Newton, NewtonState
+from cvxnn.convex.solvers.trust_region import BallObjective, NewtonState, TrustRegionNewton
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.choice_objective import ChoiceObjective, check_lam, mix_objective
 
@@ -34,7 +34,7 @@ _NEWTON_UP_TO = 3000
 
 
 @dataclass(frozen=True)
-class _PathNewton(Newton):
+class _PathNewton(TrustRegionNewton):
     """Begins with the Hessians of both objectives where the last trade-off needed them.
 
     Mixed anew they are nearly the right one, and cost nothing.

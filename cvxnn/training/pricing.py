@@ -137,7 +137,7 @@ def _climb(
             output = np.abs(gains).argmax(axis=0)
             sign = np.where(gains[output, np.arange(len(gates))] < 0, -1, 1).astype(pulls.dtype)
         slopes = (np.where(opened, pulls[:, output], 0) * sign).T @ X
-        if program.form == "gated":
+        if program.formulation == "gated":
             gain = np.linalg.norm(slopes, axis=1)
         else:
             gain = gains[output, np.arange(len(gates))] * sign

@@ -17,7 +17,7 @@ from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-from cvxnn.convex.program import ConvexProgram, DualPoint, Form, with_skip
+from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, with_skip
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.training import pricing, proposal
@@ -76,7 +76,7 @@ def train(
     loss: Loss | None = None,
     penalty: Penalty | None = None,
     sample_weight: NDArray[np.floating] | None = None,
-    form: Form = "relu",
+    formulation: Formulation = "relu",
     skip: float | None = None,
     source: PatternChoice | ActivationPatterns = "local",
     n_runs: int = 1,
@@ -146,7 +146,7 @@ def train(
         loss or SquaredLoss(),
         penalty or NeuronGroupLasso(),
         sample_weight,
-        form,
+        formulation,
     )
     if n_rounds > 0 and not isinstance(base.penalty, NeuronGroupLasso):
         raise TypeError(
@@ -156,7 +156,7 @@ def train(
     began = time.perf_counter()
     found, proposal, flops = _propose(base, n_patterns, source, n_runs, rng)
     local_objective = float("inf")
-    if proposal is not None and form == "relu":
+    if proposal is not None and formulation == "relu":
         local_objective = float(_over(base, found).evaluate(proposal).network_objective)
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
@@ -258,7 +258,9 @@ def _propose(
         if len(own) == 0:
             continue
         found = own if found is None else found.union(own)
-        value = float(_over(replace(base, form="relu"), own).evaluate(weights).network_objective)
+        value = float(
+            _over(replace(base, formulation="relu"), own).evaluate(weights).network_objective
+        )
         if value < lowest:
             best, lowest = (own, weights), value
     flops = n_runs * proposal.flops(X.shape, n_patterns, y.shape[1])

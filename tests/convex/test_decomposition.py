@@ -30,7 +30,7 @@ def make(
     y = np.where(y > 0, 1.0, -1.0) if loss == "logistic" else y
     found = patterns.sample(X, P, random_state=seed)
     operator = GatedOperator(X, found.mask)
-    program = ConvexProgram(operator, y.astype(dtype), 0.02, LOSSES[loss], form="gated")
+    program = ConvexProgram(operator, y.astype(dtype), 0.02, LOSSES[loss], formulation="gated")
     return program, found.gates
 
 
@@ -91,7 +91,7 @@ def test_feasible_in_single_precision() -> None:
 def test_the_relu_optimum_lies_between_the_bounds(loss: str, outputs: int) -> None:
     program, gates = make(loss, outputs)
     gated = solve(program, TIGHT)
-    relu = solve(replace(program, form="relu"), TIGHT)
+    relu = solve(replace(program, formulation="relu"), TIGHT)
     assert relu.gap <= 1e-7
     found = cone_decomposition(program, gated.weights, gates, dual=gated.dual)
     assert found.lower <= relu.objective * (1 + 1e-7)
@@ -195,7 +195,7 @@ def test_refuses_gates_on_the_boundary_of_a_used_cone() -> None:
 def test_refuses_what_is_no_gated_program(change: str) -> None:
     program, gates = make()
     if change == "relu":
-        program, weights = replace(program, form="relu"), np.zeros((1, 2, P, D))
+        program, weights = replace(program, formulation="relu"), np.zeros((1, 2, P, D))
     else:
         program, weights = with_skip(program), np.zeros((1, 1, P + 1, D))
     with pytest.raises(TypeError, match="gated form without a skip connection"):
@@ -207,7 +207,7 @@ def test_cronos_starts_from_it() -> None:
     program, gates = make()
     gated = solve(program, TIGHT)
     found = cone_decomposition(program, gated.weights, gates, dual=gated.dual)
-    relu = replace(program, form="relu")
+    relu = replace(program, formulation="relu")
     solver = Cronos(tol=-1.0, max_iter=1, check_every=1, linear_solver="dual")
     cold = solve(relu, solver)
     warm = solve(relu, solver, start=found.weights)

@@ -330,8 +330,8 @@ def test_refuses_strengths_out_of_range(alpha: float) -> None:
 
 
 def test_refuses_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="form='gate'; expected one of"):
-        solve(replace(program(), form="gate"), SOLVER)
+    with pytest.raises(ValueError, match="formulation='gate'; expected one of"):
+        solve(replace(program(), formulation="gate"), SOLVER)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_cronos_names_the_option_that_is_out_of_range(option: dict[str, Any]) ->
 def test_data_of_nothing_leave_the_zero_network_certified(scale: float, solver: Any) -> None:
     problem = program(np.float32)
     operator = replace(problem.operator, X=problem.operator.X * np.float32(scale))
-    result = solve(replace(problem, operator=operator, form="gated"), solver)
+    result = solve(replace(problem, operator=operator, formulation="gated"), solver)
     assert result.status is Status.CONVERGED
     np.testing.assert_array_equal(result.weights, 0)
     at_zero = float((np.asarray(problem.y) ** 2).mean()) / 2

@@ -33,7 +33,7 @@ def make(
     P: int = 5,
     loss: str = "squared",
     *,
-    form: Any = "relu",
+    formulation: Any = "relu",
     skip: float | None = None,
     weighted: bool = False,
 ) -> ConvexProgram:
@@ -47,7 +47,7 @@ def make(
     mask = X @ rng.standard_normal((D, P)) >= 0
     weight = rng.exponential(size=n) if weighted else None
     program = ConvexProgram(
-        GatedOperator(X, mask), y, 0.03, LOSSES[loss], sample_weight=weight, form=form
+        GatedOperator(X, mask), y, 0.03, LOSSES[loss], sample_weight=weight, formulation=formulation
     )
     return program if skip is None else with_skip(program, skip)
 
@@ -65,13 +65,13 @@ def test_few_sizes_are_left() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("skip", [None, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_padded_program_is_the_same_program(
-    loss: str, form: Any, skip: float | None, weighted: bool
+    loss: str, formulation: Any, skip: float | None, weighted: bool
 ) -> None:
-    program = make(loss=loss, form=form, skip=skip, weighted=weighted)
+    program = make(loss=loss, formulation=formulation, skip=skip, weighted=weighted)
     padded = _padding.pad(program)
     n, P = padded.operator.mask.shape
     assert (n, P) == (16, 8)
@@ -87,7 +87,7 @@ def test_a_padded_program_is_the_same_program(
     for name in ("objective", "network_objective", "violation"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-12, abs=1e-15)
     multipliers = None
-    if form == "relu":
+    if formulation == "relu":
         multipliers = rng.exponential(size=(13, C, 2, program.operator.n_patterns))
     dual = DualPoint(before.residual, multipliers)
     wide_dual = _padding.pad_dual(program, dual)
@@ -117,8 +117,8 @@ def test_round_shapes_are_left_alone() -> None:
     [
         ({}, CRONOS),
         ({"weighted": True, "skip": 0.1}, CRONOS),
-        ({"loss": "huber", "form": "gated"}, GRADIENT),
-        ({"loss": "multinomial", "form": "gated", "skip": 0.1}, GRADIENT),
+        ({"loss": "huber", "formulation": "gated"}, GRADIENT),
+        ({"loss": "multinomial", "formulation": "gated", "skip": 0.1}, GRADIENT),
     ],
 )
 def test_padding_changes_no_optimum(
@@ -137,7 +137,7 @@ def test_padding_changes_no_optimum(
     assert plain.dual is not None
     assert rounded.dual is not None
     assert rounded.dual.residual.shape == plain.dual.residual.shape == (13, C)
-    if program.form == "relu":
+    if program.formulation == "relu":
         expected = (13, C, 2, program.operator.n_patterns)
         assert rounded.dual.multipliers.shape == expected
     assert program.bound_of(rounded.dual) == pytest.approx(rounded.dual_bound, rel=1e-9)
@@ -146,27 +146,27 @@ def test_padding_changes_no_optimum(
 def test_folds_of_nearly_equal_size_compile_once(compilations: Callable[[], int]) -> None:
     few = replace(GRADIENT, max_iter=20)
     before = compilations()
-    first = solve(make(n=33, P=9, form="gated"), few)
+    first = solve(make(n=33, P=9, formulation="gated"), few)
     once = compilations()
     assert once > before
-    second = solve(make(n=34, P=12, form="gated"), few)
-    weighted = solve(make(n=40, P=16, form="gated", weighted=True), few)
+    second = solve(make(n=34, P=12, formulation="gated"), few)
+    weighted = solve(make(n=40, P=16, formulation="gated", weighted=True), few)
     # A start, from NumPy or JAX arrays, is one compilation of the first state.
     assert compilations() == once
     assert first.weights.shape[2] == 9
     assert second.weights.shape[2] == 12
     assert weighted.weights.shape[2] == 16
     with precision(np.float64):
-        program = jax.tree.map(jnp.asarray, make(n=35, P=10, form="gated"))
+        program = jax.tree.map(jnp.asarray, make(n=35, P=10, formulation="gated"))
     once = compilations()
     assert solve(program, few).weights.shape[2] == 10
     assert compilations() == once
-    solve(make(n=41, P=16, form="gated"), few)
+    solve(make(n=41, P=16, formulation="gated"), few)
     assert compilations() > once
 
 
 def test_a_warm_start_fits_where_it_came_from() -> None:
-    program = make(n=33, P=9, form="gated", skip=0.1)
+    program = make(n=33, P=9, formulation="gated", skip=0.1)
     first = solve(program, GRADIENT)
     again = solve(program, GRADIENT, start=first)
     assert again.n_iter <= GRADIENT.check_every

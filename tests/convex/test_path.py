@@ -16,13 +16,13 @@ N, D, P = 30, 3, 40
 TIGHT = InteriorPoint(tol=1e-8)
 
 
-def make(form: Any = "gated", outputs: int = 1, logistic: bool = False) -> ConvexProgram:
+def make(formulation: Any = "gated", outputs: int = 1, logistic: bool = False) -> ConvexProgram:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((N, D))
     y = np.maximum(X @ rng.standard_normal((D, 2)), 0) @ rng.standard_normal((2, outputs))
     y += 0.1 * rng.standard_normal((N, outputs))
     mask = patterns.sample(X, P, random_state=0).mask
-    program = ConvexProgram(GatedOperator(X, mask), y, np.nan, form=form)
+    program = ConvexProgram(GatedOperator(X, mask), y, np.nan, formulation=formulation)
     if logistic:
         program = replace(program, y=np.where(y > 0, 1.0, -1.0), loss=LogisticLoss())
     return program
@@ -46,10 +46,10 @@ def test_the_grid_falls_from_alpha_max() -> None:
     np.testing.assert_allclose(grid[1:] / grid[:-1], 0.05 ** (1 / 6))
 
 
-@pytest.mark.parametrize("form", ["gated", "relu"])
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
 @pytest.mark.parametrize("logistic", [False, True])
-def test_each_point_is_certified_and_equals_a_cold_solve(form: Any, logistic: bool) -> None:
-    program = make(form, logistic=logistic)
+def test_each_point_is_certified_and_equals_a_cold_solve(formulation: Any, logistic: bool) -> None:
+    program = make(formulation, logistic=logistic)
     found = path.regularization_path(program, n_alphas=4, eps=0.05, tol=1e-4)
     np.testing.assert_allclose(found.alphas, path.alpha_grid(program, 4, 0.05))
     assert len(found.results) == 4

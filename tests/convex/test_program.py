@@ -17,7 +17,7 @@ from cvxnn.convex.loop import Result, precision
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, DualPoint, Form, on_host, with_skip
+from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, on_host, with_skip
 
 N, D, P, C = 8, 3, 4, 2
 ALPHA = 0.05
@@ -271,17 +271,17 @@ PENALTIES = {
     "l1": L1(),
     "ridge": SquaredL2(),
 }
-FORMS: tuple[Form, ...] = ("relu", "gated")
+FORMULATIONS: tuple[Formulation, ...] = ("relu", "gated")
 VARIANTS = ["plain", "weights", "skip", "weights and skip", "duplicate columns"]
 
 over_losses = pytest.mark.parametrize("loss", TABLE_LOSSES)
 over_penalties = pytest.mark.parametrize("penalty", PENALTIES)
-over_forms = pytest.mark.parametrize("form", FORMS)
+over_formulations = pytest.mark.parametrize("formulation", FORMULATIONS)
 
 
 @functools.cache
 def entry(
-    loss: str, penalty: str = "neuron", form: Form = "relu", variant: str = "plain"
+    loss: str, penalty: str = "neuron", formulation: Formulation = "relu", variant: str = "plain"
 ) -> ConvexProgram:
     """A small program of NumPy arrays; a skip connection is unpenalised where that is allowed."""
     rng = np.random.default_rng(0)
@@ -303,7 +303,7 @@ def entry(
         TABLE_LOSSES[loss],
         PENALTIES[penalty],
         weights if "weights" in variant else None,
-        form,
+        formulation,
     )
     if variant == "skip":
         return with_skip(program, 0.1)
@@ -313,27 +313,27 @@ def entry(
 
 
 @functools.cache
-def best_of(loss: str, penalty: str, form: Form, variant: str) -> Result:
-    return reference.solve(entry(loss, penalty, form, variant))
+def best_of(loss: str, penalty: str, formulation: Formulation, variant: str) -> Result:
+    return reference.solve(entry(loss, penalty, formulation, variant))
 
 
 def draw_weights(program: ConvexProgram, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(program.weights_shape)
 
 
-@over_forms
+@over_formulations
 @over_penalties
 @over_losses
 def test_the_bound_of_cvxpys_dual_point_is_close_to_the_optimum(
-    loss: str, penalty: str, form: Form
+    loss: str, penalty: str, formulation: Formulation
 ) -> None:
     for variant in VARIANTS:
-        best = best_of(loss, penalty, form, variant)
-        bound = float(entry(loss, penalty, form, variant).bound_of(best.dual))
+        best = best_of(loss, penalty, formulation, variant)
+        bound = float(entry(loss, penalty, formulation, variant).bound_of(best.dual))
         assert best.objective * (1 - 1e-4) <= bound <= best.objective + 1e-8, variant
 
 
-@over_forms
+@over_formulations
 @over_penalties
 @over_losses
 @given(
@@ -348,7 +348,7 @@ def test_the_bound_of_cvxpys_dual_point_is_close_to_the_optimum(
 def test_no_dual_point_gives_a_bound_above_the_optimum(
     loss: str,
     penalty: str,
-    form: Form,
+    formulation: Formulation,
     variant: str,
     seed: int,
     residual_scale: float,
@@ -357,7 +357,10 @@ def test_no_dual_point_gives_a_bound_above_the_optimum(
     shrink: float,
 ) -> None:
     rng = np.random.default_rng(seed)
-    program, best = entry(loss, penalty, form, variant), best_of(loss, penalty, form, variant)
+    program, best = (
+        entry(loss, penalty, formulation, variant),
+        best_of(loss, penalty, formulation, variant),
+    )
     # Minus gradients lie in the domain of the conjugate, as noise does not.
     residual = residual_scale * rng.standard_normal((N, C))
     if near:
@@ -365,7 +368,7 @@ def test_no_dual_point_gives_a_bound_above_the_optimum(
         with np.errstate(all="ignore"):
             residual = shrink * program.evaluate(at).residual
     multipliers = None
-    if form == "relu":
+    if formulation == "relu":
         multipliers = multiplier_scale * rng.exponential(
             size=(N, C, 2, program.operator.n_patterns)
         )
@@ -398,10 +401,10 @@ def test_integer_weights_are_repetitions(loss: str, penalty: str) -> None:
     assert weighted.alpha_max() == pytest.approx(repeated.alpha_max(), rel=1e-12)
 
 
-@over_forms
+@over_formulations
 @over_losses
-def test_a_zero_row_of_weight_zero_is_no_row(loss: str, form: Form) -> None:
-    plain = entry(loss, form=form)
+def test_a_zero_row_of_weight_zero_is_no_row(loss: str, formulation: Formulation) -> None:
+    plain = entry(loss, formulation=formulation)
     keep = np.arange(N) != 2
     weighted = replace(
         plain,
@@ -436,21 +439,23 @@ def test_only_ratios_of_weights_matter(loss: str) -> None:
 def test_the_gated_optimum_is_never_above_the_relu_optimum(
     loss: str, penalty: str, variant: str
 ) -> None:
-    gated, relu = (best_of(loss, penalty, form, variant) for form in ("gated", "relu"))
+    gated, relu = (
+        best_of(loss, penalty, formulation, variant) for formulation in ("gated", "relu")
+    )
     assert gated.objective <= relu.objective + 1e-8
 
 
 @over_losses
 def test_a_skip_connection_never_hurts(loss: str) -> None:
-    for form in FORMS:
-        with_one = best_of(loss, "neuron", form, "skip").objective
-        assert with_one <= best_of(loss, "neuron", form, "plain").objective + 1e-8
+    for formulation in FORMULATIONS:
+        with_one = best_of(loss, "neuron", formulation, "skip").objective
+        assert with_one <= best_of(loss, "neuron", formulation, "plain").objective + 1e-8
 
 
 def test_a_ridge_on_the_skip_connection_is_the_same_in_both_forms() -> None:
     z = np.random.default_rng(0).standard_normal((C, D))
-    for form, signs in (("gated", [1.0]), ("relu", [0.5, -0.5])):
-        program = entry("squared", form=form, variant="skip")
+    for formulation, signs in (("gated", [1.0]), ("relu", [0.5, -0.5])):
+        program = entry("squared", formulation=formulation, variant="skip")
         U = program.zeros()
         for sign, share in enumerate(signs):
             U[:, sign, -1] = share * z
@@ -462,10 +467,12 @@ def test_a_ridge_on_the_skip_connection_is_the_same_in_both_forms() -> None:
         assert at.violation == 0
 
 
-@over_forms
+@over_formulations
 @pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "ridge"])
-def test_prox_of_the_regularizer_is_no_worse_than_other_points(penalty: str, form: Form) -> None:
-    program = entry("squared", penalty, form, "skip")
+def test_prox_of_the_regularizer_is_no_worse_than_other_points(
+    penalty: str, formulation: Formulation
+) -> None:
+    program = entry("squared", penalty, formulation, "skip")
     U, step = draw_weights(program, 0), 0.7
 
     def objective(Z: np.ndarray) -> float:
@@ -493,10 +500,10 @@ def test_alpha_max_of_the_ridge_is_infinite() -> None:
     assert entry("squared", "ridge").alpha_max() == np.inf
 
 
-@over_forms
+@over_formulations
 @pytest.mark.parametrize("penalty", [name for name in PENALTIES if name != "ridge"])
-def test_within_dual_ball_is_a_projection(penalty: str, form: Form) -> None:
-    program = entry("squared", penalty, form)
+def test_within_dual_ball_is_a_projection(penalty: str, formulation: Formulation) -> None:
+    program = entry("squared", penalty, formulation)
     slope = draw_weights(program, 0)
     inside = program.within_dual_ball(slope)
     assert (program.penalty.dual_norm(inside) <= ALPHA * (1 + 1e-12)).all()
@@ -512,7 +519,7 @@ def test_within_dual_ball_leaves_the_ridge_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "penalty", "form"),
+    ("loss", "penalty", "formulation"),
     [
         ("squared", "neuron", "relu"),
         ("huber", "feature", "gated"),
@@ -520,9 +527,9 @@ def test_within_dual_ball_leaves_the_ridge_alone() -> None:
         ("multinomial", "ridge", "gated"),
     ],
 )
-def test_numpy_and_jax_agree(loss: str, penalty: str, form: Form) -> None:
-    program = entry(loss, penalty, form, "weights and skip")
-    best = best_of(loss, penalty, form, "weights and skip")
+def test_numpy_and_jax_agree(loss: str, penalty: str, formulation: Formulation) -> None:
+    program = entry(loss, penalty, formulation, "weights and skip")
+    best = best_of(loss, penalty, formulation, "weights and skip")
 
     def everything(program: ConvexProgram, U: jax.Array, dual: DualPoint) -> tuple:
         return program.evaluate(U), program.bound_of(dual), program.prox(U, 0.3)

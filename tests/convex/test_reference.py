@@ -13,7 +13,7 @@ from cvxnn.convex.loop import Result, Status, precision
 from cvxnn.convex.losses import LogisticLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, Form, on_host, with_skip
+from cvxnn.convex.program import ConvexProgram, Formulation, on_host, with_skip
 
 
 def make(
@@ -68,22 +68,22 @@ def test_its_own_bound_closes_the_gap(loss: object) -> None:
 
 
 def test_no_feasible_point_is_better() -> None:
-    problem = small()
-    result = reference.solve(problem)
+    program = small()
+    result = reference.solve(program)
     rng = np.random.default_rng(1)
     directions = draw()[2].T  # each gate lies in its own cone
     with precision(np.float64):
         for _ in range(20):
             step = rng.exponential(size=(2, 2, 4, 1)) * directions * 10.0 ** rng.integers(-4, 1)
-            at = problem.evaluate(jnp.asarray(result.weights + step))
+            at = program.evaluate(jnp.asarray(result.weights + step))
             assert float(at.objective) >= result.objective - 1e-8
 
 
 def test_outputs_are_separate_problems() -> None:
-    problem = small()
-    both = reference.solve(problem)
+    program = small()
+    both = reference.solve(program)
     X, mask, Y = (
-        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+        np.asarray(part) for part in (program.operator.X, program.operator.mask, program.y)
     )
     single = [reference.solve(make(X, mask, Y[:, c : c + 1], 0.03)) for c in range(2)]
     assert both.objective == pytest.approx(sum(one.objective for one in single), rel=1e-7)
@@ -120,34 +120,34 @@ def test_passes_options_on_and_says_when_they_stop_it_short() -> None:
     )
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
-def test_its_dual_point_proves_its_bound(form: Form) -> None:
-    problem = replace(small(), form=form)
-    result = reference.solve(problem)
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_its_dual_point_proves_its_bound(formulation: Formulation) -> None:
+    program = replace(small(), formulation=formulation)
+    result = reference.solve(program)
     assert result.dual is not None
-    assert (result.dual.multipliers is None) == (form == "gated")
-    bound = on_host(problem, np.float64).bound_of(result.dual)
+    assert (result.dual.multipliers is None) == (formulation == "gated")
+    bound = on_host(program, np.float64).bound_of(result.dual)
     assert float(bound) == result.dual_bound == pytest.approx(result.objective, rel=1e-7)
 
 
 def test_gated_ridge_regression_in_closed_form() -> None:
-    problem = replace(small(), form="gated", penalty=SquaredL2())
+    program = replace(small(), formulation="gated", penalty=SquaredL2())
     X, mask, Y = (
-        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+        np.asarray(part) for part in (program.operator.X, program.operator.mask, program.y)
     )
     F = np.concatenate([mask[:, i : i + 1] * X for i in range(4)], axis=1)
     ridge = 12 * 0.03 * np.eye(12)
     expected = np.linalg.solve(F.T @ F + ridge, F.T @ Y).T.reshape(2, 1, 4, 3)
-    np.testing.assert_allclose(reference.solve(problem).weights, expected, atol=1e-6)
+    np.testing.assert_allclose(reference.solve(program).weights, expected, atol=1e-6)
 
 
 def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> None:
-    problem = on_host(with_skip(small()))
+    program = on_host(with_skip(small()))
     weights = np.random.default_rng(2).exponential(size=12)
-    problem = replace(problem, alpha=10.0, sample_weight=weights)  # shuts every pattern
-    X, Y, root = problem.operator.X, problem.y, np.sqrt(weights)[:, None]
+    program = replace(program, alpha=10.0, sample_weight=weights)  # shuts every pattern
+    X, Y, root = program.operator.X, program.y, np.sqrt(weights)[:, None]
     expected = np.linalg.lstsq(root * X, root * Y, rcond=None)[0].T
-    U = reference.solve(problem).weights
+    U = reference.solve(program).weights
     np.testing.assert_allclose(U[:, 0, -1] - U[:, 1, -1], expected, atol=1e-6)
     np.testing.assert_allclose(U[:, :, :-1], 0, atol=1e-7)
 

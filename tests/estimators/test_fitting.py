@@ -24,7 +24,7 @@ RELU = {
     "alpha": 0.02,
     "random_state": 0,
 }
-FORMS = pytest.mark.parametrize("options", [GATED, RELU], ids=["gated", "relu"])
+FORMULATIONS = pytest.mark.parametrize("options", [GATED, RELU], ids=["gated", "relu"])
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
 
@@ -52,7 +52,7 @@ def outputs(fitted, X):
 
 
 @MODELS
-@FORMS
+@FORMULATIONS
 @settings(max_examples=8)
 @given(counts=st.lists(st.integers(0, 3), min_size=20, max_size=20), seed=st.integers(0, 99))
 def test_weight_is_repetition_whatever_the_order(model, options, counts, seed):
@@ -68,7 +68,7 @@ def test_weight_is_repetition_whatever_the_order(model, options, counts, seed):
 
 
 @MODELS
-@FORMS
+@FORMULATIONS
 def test_rows_of_zero_weight_are_absent(model, options):
     X, y = data()
     X_more, y_more = np.r_[X, np.full((5, 3), 1e3)], np.r_[y, np.ones(5, int)]
@@ -77,7 +77,7 @@ def test_rows_of_zero_weight_are_absent(model, options):
 
 
 @MODELS
-@FORMS
+@FORMULATIONS
 def test_only_ratios_of_weights_count(model, options):
     X, y = data()
     weight = np.random.default_rng(1).uniform(0.5, 2, 40)
@@ -111,7 +111,7 @@ def test_a_generator_moves_on(model):
 # Classes ---------------------------------------------------------------------------------------
 
 
-@FORMS
+@FORMULATIONS
 @pytest.mark.parametrize("class_weight", ["balanced", {0: 1, 1: 5}, {1: 0.25}, {0: 2.0, 2: 1e-3}])
 def test_class_weight_is_a_weight_of_rows(options, class_weight):
     X, y = data()
@@ -161,7 +161,7 @@ def test_bad_class_weight(class_weight, message):
         ConvexReLUClassifier(class_weight=class_weight, **GATED).fit(X, y)
 
 
-@FORMS
+@FORMULATIONS
 def test_labels_are_but_names(options):
     X, y = data()
     names = np.array(["no", "yes"])

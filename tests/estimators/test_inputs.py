@@ -108,10 +108,10 @@ def test_kinds_of_embeddings(kind):
 
 
 @MODELS
-@pytest.mark.parametrize("form", ["gated", "relu"])
-def test_single_precision_stays(model, form, dtype):
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_single_precision_stays(model, formulation, dtype):
     X, y = data()
-    options = {**SMALL, "formulation": form, "patterns": "gaussian", "alpha": 0.01}
+    options = {**SMALL, "formulation": formulation, "patterns": "gaussian", "alpha": 0.01}
     fitted = model(**options).fit(X.astype(dtype), y)
     assert fitted.predict(X.astype(dtype)).dtype == (dtype if model is NETWORKS[1] else y.dtype)
     assert fitted.transform(X.astype(dtype)).dtype == dtype

@@ -27,7 +27,7 @@ TIGHT = InteriorPoint(tol=1e-8)
 def make(
     loss: str = "squared",
     *,
-    form: Any = "relu",
+    formulation: Any = "relu",
     outputs: int = 1,
     n_patterns: int = 3,
     alpha: float = 0.02,
@@ -46,7 +46,7 @@ def make(
         alpha,
         LOSSES[loss],
         sample_weight=rng.exponential(size=N).astype(dtype) if weighted else None,
-        form=form,
+        formulation=formulation,
     )
 
 
@@ -74,15 +74,15 @@ def gain(program: ConvexProgram, residual: np.ndarray, gate: np.ndarray) -> floa
             if score >= 0:
                 total += share[k] * residual[k, c] * score
                 slope += share[k] * residual[k, c] * program.operator.X[k]
-        value = abs(total) if program.form == "relu" else np.linalg.norm(slope)
+        value = abs(total) if program.formulation == "relu" else np.linalg.norm(slope)
         best = max(best, float(value))
     return best / float(program.alpha)
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_priced_pattern_strictly_lowers_the_optimum(loss: str, form: Any) -> None:
-    program = make(loss, form=form)
+def test_a_priced_pattern_strictly_lowers_the_optimum(loss: str, formulation: Any) -> None:
+    program = make(loss, formulation=formulation)
     before = solve(program, TIGHT)
     gates, gains = look(program, before)
     assert gains[0] > 1.05
@@ -92,10 +92,10 @@ def test_a_priced_pattern_strictly_lowers_the_optimum(loss: str, form: Any) -> N
     assert after.objective < before.dual_bound * (1 - 1e-4)
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_gains_are_those_of_a_loop(form: Any, outputs: int) -> None:
-    program = make(form=form, outputs=outputs, weighted=True)
+def test_gains_are_those_of_a_loop(formulation: Any, outputs: int) -> None:
+    program = make(formulation=formulation, outputs=outputs, weighted=True)
     result = solve(program, TIGHT)
     assert result.dual is not None
     gates, gains = look(program, result)
@@ -126,10 +126,10 @@ def test_each_output_finds_what_it_lacks() -> None:
     assert not after.weights[0].any()
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_gate_gains_at_the_optimum_over_all_patterns(loss: str, form: Any) -> None:
-    program = make(loss, form=form)
+def test_no_gate_gains_at_the_optimum_over_all_patterns(loss: str, formulation: Any) -> None:
+    program = make(loss, formulation=formulation)
     everything = enumeration.enumerate_patterns(program.operator.X)
     program = over(program, everything.mask)
     result = solve(program, TIGHT)
@@ -178,7 +178,7 @@ def test_a_skip_connection_is_no_neuron() -> None:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), gated=st.booleans())
 def test_more_steps_never_find_less(seed: int, gated: bool) -> None:
-    program = make(form="gated" if gated else "relu", alpha=1e-3)
+    program = make(formulation="gated" if gated else "relu", alpha=1e-3)
     rng = np.random.default_rng(seed)
     dual = DualPoint(rng.standard_normal((N, 1)), None)
     starts = rng.standard_normal((6, D + 1))

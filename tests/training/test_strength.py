@@ -26,7 +26,7 @@ def make(n: int = 14, weighted: bool = False, noise: float = 0.1) -> ConvexProgr
         0.0,
         penalty=SquaredL2(),
         sample_weight=weight,
-        form="gated",
+        formulation="gated",
     )
 
 

@@ -208,9 +208,9 @@ LOSSES: dict[str, Loss] = {
 }
 # The coupled loss compiles its solver anew for each number of patterns.
 TABLE = [
-    pytest.param(loss, form, marks=pytest.mark.slow if loss == "multinomial" else ())
+    pytest.param(loss, formulation, marks=pytest.mark.slow if loss == "multinomial" else ())
     for loss in LOSSES
-    for form in ("relu", "gated")
+    for formulation in ("relu", "gated")
 ]
 
 
@@ -232,19 +232,24 @@ def check_rounds(found: Training) -> None:
     assert found.flops > 0
 
 
-@pytest.mark.parametrize(("loss", "form"), TABLE)
+@pytest.mark.parametrize(("loss", "formulation"), TABLE)
 @pytest.mark.parametrize("skip", [None, 0.1])
 def test_rounds_lower_the_objective_under_every_loss_and_form(
-    loss: str, form: Any, skip: float | None
+    loss: str, formulation: Any, skip: float | None
 ) -> None:
     X, y = targets(loss)
     few = 1 if loss == "multinomial" else 2
-    options: dict[str, Any] = {"loss": LOSSES[loss], "form": form, "skip": skip, "random_state": 0}
+    options: dict[str, Any] = {
+        "loss": LOSSES[loss],
+        "formulation": formulation,
+        "skip": skip,
+        "random_state": 0,
+    }
     options |= {"source": "gaussian", "tol": 1e-2 if loss == "multinomial" else 1e-6}
     once = training.train(X, y, 5e-3, few, **options)
     found = training.train(X, y, 5e-3, few, n_rounds=4, **options)
     check_rounds(found)
-    n_signs = 2 if form == "relu" else 1
+    n_signs = 2 if formulation == "relu" else 1
     assert found.result.weights.shape == (
         y.shape[1],
         n_signs,
@@ -301,13 +306,17 @@ def test_runs_united_are_no_worse_than_the_best_of_them() -> None:
     assert united.result.objective < 0.999 * best
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
-def test_sample_weight_equals_repetition(loss: str, form: Any) -> None:
+def test_sample_weight_equals_repetition(loss: str, formulation: Any) -> None:
     X, y = targets(loss)
     weight = np.arange(N) % 3 + 1
     # Gaussian gates through the origin do not depend on the rows.
-    options: dict[str, Any] = {"loss": LOSSES[loss], "form": form, "source": "gaussian"}
+    options: dict[str, Any] = {
+        "loss": LOSSES[loss],
+        "formulation": formulation,
+        "source": "gaussian",
+    }
     options |= {"solver": EXACT, "random_state": 0}
     weighted = training.train(X, y, 0.02, P, sample_weight=weight.astype(float), **options)
     repeated = training.train(
@@ -329,7 +338,7 @@ def test_sample_weight_reaches_the_local_search() -> None:
 @pytest.mark.parametrize("penalty", [SquaredL2(), FeatureGroupLasso(), L1()])
 def test_other_penalties_train_but_are_not_refined(penalty: Penalty) -> None:
     X, y = data()
-    options: dict[str, Any] = {"penalty": penalty, "form": "gated", "random_state": 0}
+    options: dict[str, Any] = {"penalty": penalty, "formulation": "gated", "random_state": 0}
     with pytest.raises(TypeError, match=rf"n_rounds=2 needs.*{type(penalty).__name__}.*n_rounds=0"):
         training.train(X, y, 1e-2, P, n_rounds=2, **options)
     if isinstance(penalty, SquaredL2):
@@ -437,10 +446,10 @@ def test_rounds_reach_the_global_optimum(source: Any, seed: int) -> None:
 
 def test_rounds_reach_the_global_optimum_of_the_gated_form() -> None:
     program, _ = everything()
-    best = solve(replace(program, form="gated"), EXACT)
+    best = solve(replace(program, formulation="gated"), EXACT)
     assert best.gap <= 1e-6
     X, y = tiny()
-    found = training.train(X, y, TINY_ALPHA, 20, form="gated", n_rounds=20, random_state=0)
+    found = training.train(X, y, TINY_ALPHA, 20, formulation="gated", n_rounds=20, random_state=0)
     assert best.dual_bound <= found.result.objective <= best.objective * (1 + 1e-2)
 
 

@@ -85,25 +85,25 @@ class AcceleratedGradient:
     friction: float = 2.0
     check_every: int = 20
 
-    def accept(self, problem: Any) -> AcceleratedGradient:
+    def accept(self, objective: Any) -> AcceleratedGradient:
         """Refuse objectives that are not smooth."""
         if not self.friction >= 2:
             raise ValueError(f"friction={self.friction!r}; expected a number of at least 2.")
-        if not hasattr(problem, "smoothness"):
+        if not hasattr(objective, "smoothness"):
             raise TypeError(
-                f"AcceleratedGradient needs a SmoothObjective, got {type(problem).__name__}; "
+                f"AcceleratedGradient needs a SmoothObjective, got {type(objective).__name__}; "
                 "a ConvexProgram is solved by Cronos or reference.solve."
             )
         return self
 
-    def init(self, problem: SmoothObjective, start: Start | None) -> AcceleratedGradientState:
+    def init(self, objective: SmoothObjective, start: Start | None) -> AcceleratedGradientState:
         """Start at rest."""
         if start is None:
             raise ValueError("AcceleratedGradient needs a start: pass solve(..., start=theta).")
         theta = jnp.asarray(start.weights)
-        if hasattr(problem, "project"):
-            theta = problem.project(theta)
-        value = problem.value(theta)
+        if hasattr(objective, "project"):
+            theta = objective.project(theta)
+        value = objective.value(theta)
         return AcceleratedGradientState(
             theta=theta,
             momentum=theta,
@@ -117,26 +117,30 @@ class AcceleratedGradient:
         )
 
     def refresh(
-        self, problem: SmoothObjective, state: AcceleratedGradientState
+        self, objective: SmoothObjective, state: AcceleratedGradientState
     ) -> AcceleratedGradientState:
         """Find the step size."""
         # In another metric the projection would be another one, too.
-        if self.precondition and hasattr(problem, "curvature") and not hasattr(problem, "project"):
-            return state._replace(factor=_factor(problem))
-        return state._replace(smoothness=_smoothness(problem))
+        if (
+            self.precondition
+            and hasattr(objective, "curvature")
+            and not hasattr(objective, "project")
+        ):
+            return state._replace(factor=_factor(objective))
+        return state._replace(smoothness=_smoothness(objective))
 
     def step(
-        self, problem: SmoothObjective, state: AcceleratedGradientState
+        self, objective: SmoothObjective, state: AcceleratedGradientState
     ) -> AcceleratedGradientState:
         """One gradient step from the extrapolated point."""
-        gradient = problem.gradient(state.momentum)
+        gradient = objective.gradient(state.momentum)
         if state.factor is None:
             theta = state.momentum - gradient / state.smoothness
         else:
             theta = state.momentum - cho_solve((state.factor, True), gradient)
         descent = gradient
-        if hasattr(problem, "project"):
-            theta = problem.project(theta)
+        if hasattr(objective, "project"):
+            theta = objective.project(theta)
             descent = state.momentum - theta
         moved = theta - state.theta
         restart = (jnp.vdot(descent, moved) > 0) & self.restart
@@ -150,14 +154,14 @@ class AcceleratedGradient:
         )
 
     def measure(
-        self, problem: SmoothObjective, state: AcceleratedGradientState
+        self, objective: SmoothObjective, state: AcceleratedGradientState
     ) -> tuple[AcceleratedGradientState, Measurement]:
         """Objective, gradient norm and, where strongly convex, the certificate."""
-        value, gradient = problem.value(state.theta), problem.gradient(state.theta)
+        value, gradient = objective.value(state.theta), objective.gradient(state.theta)
         squared = jnp.vdot(gradient, gradient)
-        modulus = problem.strong_convexity()
-        if hasattr(problem, "lower_bound"):
-            bound = problem.lower_bound(state.theta, value, gradient)
+        modulus = objective.strong_convexity()
+        if hasattr(objective, "lower_bound"):
+            bound = objective.lower_bound(state.theta, value, gradient)
         else:
             bound = jnp.where(
                 modulus > 0, value - squared / (2 * jnp.where(modulus > 0, modulus, 1)), -jnp.inf
@@ -177,7 +181,7 @@ class AcceleratedGradient:
         details = {
             "gradient_norm": jnp.sqrt(squared),
             "n_restarts": state.n_restarts,
-            **problem.report(state.theta),
+            **objective.report(state.theta),
         }
         return state, Measurement(best_objective, bound, stopping, jnp.asarray(False), details)
 
@@ -188,19 +192,19 @@ class AcceleratedGradient:
     def dual_point(self, state: AcceleratedGradientState) -> None:
         """None: the bound comes from strong convexity."""
 
-    def flops(self, problem: SmoothObjective, result: Result) -> float:
+    def flops(self, objective: SmoothObjective, result: Result) -> float:
         """Not known: only the objective knows its products."""
         return float("nan")
 
 
 @jax.jit
-def _smoothness(problem: SmoothObjective) -> Array:
-    return problem.smoothness()
+def _smoothness(objective: SmoothObjective) -> Array:
+    return objective.smoothness()
 
 
 @jax.jit
-def _factor(problem: Any) -> Array:
-    curvature = problem.curvature()
+def _factor(objective: Any) -> Array:
+    curvature = objective.curvature()
     # Without a ridge it may be singular; what is added keeps it above the Hessians.
     least = 10 * jnp.finfo(curvature.dtype).eps * jnp.trace(curvature)
     return jnp.linalg.cholesky(curvature + least * jnp.eye(len(curvature), dtype=curvature.dtype))

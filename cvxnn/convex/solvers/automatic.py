@@ -1,4 +1,4 @@
-"""Which solver for which problem: the choice by cost."""
+"""Which solver for which program: the choice by cost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
     if taken and small and float(program.alpha) > 0:
         return _limited(InteriorPoint(tol=tol), max_iter)
-    if program.form == "gated":
+    if program.formulation == "gated":
         return _limited(ProximalGradient(tol=tol), max_iter)
     return _limited(Cronos(tol=tol), max_iter)
 

@@ -134,14 +134,14 @@ class Cronos:
     check_every: int = 10
     seed: int = 0
 
-    def accept(self, problem: Any) -> Cronos:
+    def accept(self, program: Any) -> Cronos:
         """Resolve ``linear_solver="auto"`` and refuse what the method cannot solve."""
-        if not isinstance(problem, ConvexProgram):
+        if not isinstance(program, ConvexProgram):
             raise TypeError(
-                f"Cronos solves a ConvexProgram, not a {type(problem).__name__}; "
+                f"Cronos solves a ConvexProgram, not a {type(program).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
-        if problem.form != "relu":
+        if program.formulation != "relu":
             raise TypeError(
                 "Cronos solves the ReLU form; for the gated form use ProximalGradient or "
                 "InteriorPoint."
@@ -159,32 +159,32 @@ class Cronos:
             raise ValueError(f"rank={self.rank!r}; expected at least 1.")
         if self.linear_solver != "auto":
             return self
-        return replace(self, linear_solver=_cheaper(problem))
+        return replace(self, linear_solver=_cheaper(program))
 
     # What the loop calls ------------------------------------------------------------------
 
-    def init(self, problem: ConvexProgram, start: Start | None) -> CronosState:
+    def init(self, program: ConvexProgram, start: Start | None) -> CronosState:
         """Start at given weights, or at zero, with the duals that fit them."""
-        op, dtype = problem.operator, problem.operator.X.dtype
+        op, dtype = program.operator, program.operator.X.dtype
         rows = _row_scale(op.X) if self.scale_rows else jnp.ones(len(op.X), dtype)
-        v = problem.zeros() if start is None else jnp.asarray(start.weights)
-        evaluation = problem.evaluate(v)
+        v = program.zeros() if start is None else jnp.asarray(start.weights)
+        evaluation = program.evaluate(v)
         rho = jnp.full(2, self.rho, dtype)
-        residual, multipliers = jnp.zeros_like(problem.y), None
-        slope = problem.slope(evaluation.residual)
+        residual, multipliers = jnp.zeros_like(program.y), None
+        slope = program.slope(evaluation.residual)
         if start is not None and start.rho is not None:
             rho = jnp.asarray(start.rho)
         if start is not None and start.dual is not None:
             residual, multipliers = (jnp.asarray(part) for part in start.dual)
-            slope = problem.slope(residual)
+            slope = program.slope(residual)
         oriented = op.orient(op.scores(v)) * rows[:, None, None, None]
-        s = problem.project_cones(oriented)
+        s = program.project_cones(oriented)
         if multipliers is None:
             multipliers = jnp.zeros_like(s)
         dual = DualPoint(residual, jnp.maximum(multipliers, 0))
         cone_term = op.constraints_adjoint(dual.multipliers)
         # Stationarity of the u-update at u = v, s = SGv.
-        dual_u = problem.within_dual_ball(slope + cone_term) / rho[0]
+        dual_u = program.within_dual_ball(slope + cone_term) / rho[0]
         safe = jnp.where(rows > 0, rows, 1)[:, None, None, None]
         return CronosState(
             v=v,
@@ -201,25 +201,25 @@ class Cronos:
             residuals=jnp.ones(4, dtype),
             best=v,
             best_objective=evaluation.network_objective,
-            bound=problem.dual_bound(residual, cone_term),
+            bound=program.dual_bound(residual, cone_term),
             dual=dual,
         )
 
-    def refresh(self, problem: ConvexProgram, state: CronosState) -> CronosState:
+    def refresh(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """Factor the u-system for the present penalty parameters."""
-        return state._replace(factors=_factor(problem, self, state.rows, state.rho))
+        return state._replace(factors=_factor(program, self, state.rows, state.rho))
 
-    def step(self, problem: ConvexProgram, state: CronosState) -> CronosState:
+    def step(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """One ADMM iteration (Algorithm 2)."""
-        op, loss = problem.operator, problem.loss
+        op, loss = program.operator, program.loss
         rho1, rho2 = state.rho
         rows = state.rows[:, None, None, None]
         # The loss is replaced by the quadratic above it that touches it at the last u: the
         # squared loss is its own.
-        target = problem.y
+        target = program.y
         if not isinstance(loss, SquaredLoss):
             target = state.prediction - loss.gradient(state.prediction, target) / loss.curvature
-        system = _system(problem, state.rows)
+        system = _system(program, state.rows)
         # Both adjoints, F^T H target and G^T S(s - nu), in one product with the data.
         fit = jnp.broadcast_to(
             (system.curvature * target)[:, :, None], (*target.shape, op.n_patterns)
@@ -238,10 +238,10 @@ class Cronos:
         Gu = op.orient(scores) * rows
         u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
         Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
-        v = problem.prox(u_relaxed + state.dual_u, 1 / rho1)
+        v = program.prox(u_relaxed + state.dual_u, 1 / rho1)
         # Patterns closed on every row do nothing; without a penalty nothing else says so.
         v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
-        s = problem.project_cones(Gu_relaxed + state.dual_s)
+        s = program.project_cones(Gu_relaxed + state.dual_s)
         dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
         norm = jnp.linalg.norm
         tiny = jnp.finfo(u.dtype).tiny
@@ -267,18 +267,18 @@ class Cronos:
         )
 
     def measure(
-        self, problem: ConvexProgram, state: CronosState
+        self, program: ConvexProgram, state: CronosState
     ) -> tuple[CronosState, Measurement]:
         """Certificate, best network so far, balancing of the penalty parameters."""
-        op = problem.operator
-        at_v = problem.evaluate(state.v)
+        op = program.operator
+        at_v = program.evaluate(state.v)
         # Closed patterns need no multipliers: their part of F^T r is zero.
         multipliers = jnp.maximum(-state.rho[1] * state.rows[:, None, None, None] * state.dual_s, 0)
         multipliers = jnp.where(op.mask.any(axis=0), multipliers, 0)
         # The residual at u meets the multipliers up to ADMM's dual residual; the one at v is
         # further off by the primal residual.
-        dual = DualPoint(-problem.loss.gradient(state.prediction, problem.y), multipliers)
-        bound = problem.bound_of(dual)
+        dual = DualPoint(-program.loss.gradient(state.prediction, program.y), multipliers)
+        bound = program.bound_of(dual)
         raised = bound > state.bound
         dual = jax.tree.map(lambda new, old: jnp.where(raised, new, old), dual, state.dual)
         bound = jnp.where(raised, bound, state.bound)
@@ -301,7 +301,7 @@ class Cronos:
             stopping = jnp.maximum(gap, at_v.violation)
         # A NaN in the iterate must stop the loop even where the best network is finite; so must
         # squares beyond the range of the dtype, with which PCG would quietly do nothing.
-        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(problem.slope(problem.y) ** 2))
+        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(program.slope(program.y) ** 2))
         stopping = jnp.where(finite, stopping, jnp.nan)
         details = {
             "network_objective": at_v.network_objective,
@@ -324,15 +324,15 @@ class Cronos:
         """Residual and multipliers of the best bound."""
         return state.dual
 
-    def flops(self, problem: ConvexProgram, result: Result) -> float:
+    def flops(self, program: ConvexProgram, result: Result) -> float:
         """Floating-point operations of a solve, counting dense products and factorisations."""
-        n, d = problem.operator.X.shape
-        P, C = problem.operator.n_patterns, problem.y.shape[1]
+        n, d = program.operator.X.shape
+        P, C = program.operator.n_patterns, program.y.shape[1]
         product, small = 2.0 * n * d * P * C, 2.0 * d * d * P * C
         steps, checks = result.n_iter, len(result.history["iteration"])
         factorings = 1 + np.count_nonzero(np.diff(result.history["rho_weights"]))
         cg = result.history["cg_iterations"][-1]
-        kind = self.accept(problem).linear_solver
+        kind = self.accept(program).linear_solver
         update = 2 * product + 3 * small if kind != "nystrom" else 6 * product
         if kind == "dual":
             update += 2.0 * n * n * C
@@ -370,22 +370,22 @@ class Cronos:
         return state, jnp.any(factor != 1.0)
 
 
-def _cheaper(problem: ConvexProgram) -> Literal["dual", "mean_field"]:
+def _cheaper(program: ConvexProgram) -> Literal["dual", "mean_field"]:
     """Compare flops of an iteration: n x n products and a share of the inverses, or PCG."""
-    (n, d), P, C = problem.operator.X.shape, problem.operator.n_patterns, problem.y.shape[1]
+    (n, d), P, C = program.operator.X.shape, program.operator.n_patterns, program.y.shape[1]
     factor = 2.0 * n * n * (d + P) + 3.0 * n**3
     exact = 2.0 * n * n * C + _FACTORINGS_PER_ITERATION * factor
     return "dual" if exact <= _PCG_ITERATIONS * 4.0 * n * d * P * C else "mean_field"
 
 
-def _system(problem: ConvexProgram, rows: Array) -> USystem:
-    curvature = jnp.asarray(problem.loss.curvature * problem.share, problem.operator.X.dtype)
-    return USystem(problem.operator, curvature, rows)
+def _system(program: ConvexProgram, rows: Array) -> USystem:
+    curvature = jnp.asarray(program.loss.curvature * program.share, program.operator.X.dtype)
+    return USystem(program.operator, curvature, rows)
 
 
 @jax.jit
-def _factor(problem: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
-    return _system(problem, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
+def _factor(program: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
+    return _system(program, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
 
 
 def _row_scale(X: Array) -> Array:

@@ -73,25 +73,25 @@ class ProximalGradient:
     restart: bool = field(default=True, metadata={"static": True})
     check_every: int = 20
 
-    def accept(self, problem: Any) -> ProximalGradient:
+    def accept(self, program: Any) -> ProximalGradient:
         """Refuse the ReLU form, whose cones have no cheap projection."""
-        if not isinstance(problem, ConvexProgram):
+        if not isinstance(program, ConvexProgram):
             raise TypeError(
-                f"ProximalGradient solves a ConvexProgram, not a {type(problem).__name__}; "
+                f"ProximalGradient solves a ConvexProgram, not a {type(program).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
-        if problem.form != "gated":
+        if program.formulation != "gated":
             raise TypeError(
-                'ProximalGradient solves the gated form (form="gated"); for the ReLU form use '
-                "Cronos or InteriorPoint."
+                'ProximalGradient solves the gated form (formulation="gated"); for the ReLU form '
+                "use Cronos or InteriorPoint."
             )
         return self
 
-    def init(self, problem: ConvexProgram, start: Start | None) -> ProximalGradientState:
+    def init(self, program: ConvexProgram, start: Start | None) -> ProximalGradientState:
         """Start at rest, at zero or at given weights."""
-        z = problem.zeros() if start is None else jnp.asarray(start.weights)
-        prediction = problem.operator.forward(z)
-        residual = jnp.zeros_like(problem.y)
+        z = program.zeros() if start is None else jnp.asarray(start.weights)
+        prediction = program.operator.forward(z)
+        residual = jnp.zeros_like(program.y)
         if start is not None and start.dual is not None:
             residual = jnp.asarray(start.dual.residual)
         return ProximalGradientState(
@@ -100,30 +100,30 @@ class ProximalGradient:
             momentum=z,
             momentum_prediction=prediction,
             t=jnp.ones((), z.dtype),
-            smoothness=_largest_curvature(problem),
+            smoothness=_largest_curvature(program),
             n_restarts=jnp.zeros((), jnp.int32),
             best=z,
-            best_objective=problem.evaluate(z).objective,
-            bound=problem.dual_bound(residual),
+            best_objective=program.evaluate(z).objective,
+            bound=program.dual_bound(residual),
             residual=residual,
         )
 
     def refresh(
-        self, problem: ConvexProgram, state: ProximalGradientState
+        self, program: ConvexProgram, state: ProximalGradientState
     ) -> ProximalGradientState:
         """Nothing to factor."""
         return state
 
-    def step(self, problem: ConvexProgram, state: ProximalGradientState) -> ProximalGradientState:
+    def step(self, program: ConvexProgram, state: ProximalGradientState) -> ProximalGradientState:
         """One proximal step from the extrapolated point, if its upper bound holds there."""
         m, fm, L = state.momentum, state.momentum_prediction, state.smoothness
-        gradient = -problem.slope(-problem.loss.gradient(fm, problem.y))
-        z = problem.prox(m - gradient / L, 1 / L)
-        prediction = problem.operator.forward(z)
+        gradient = -program.slope(-program.loss.gradient(fm, program.y))
+        z = program.prox(m - gradient / L, 1 / L)
+        prediction = program.operator.forward(z)
         moved = z - m
         squared = jnp.sum(moved**2)
         # Loss at z above its tangent at m, in a form that does not cancel.
-        above = _bregman(problem, prediction, fm)
+        above = _bregman(program, prediction, fm)
         slack = 10 * jnp.finfo(z.dtype).eps * jnp.abs(state.best_objective)
         refused = above > L / 2 * squared + slack
         uphill = (jnp.vdot(moved, z - state.z) < 0) & self.restart
@@ -144,11 +144,11 @@ class ProximalGradient:
         )
 
     def measure(
-        self, problem: ConvexProgram, state: ProximalGradientState
+        self, program: ConvexProgram, state: ProximalGradientState
     ) -> tuple[ProximalGradientState, Measurement]:
         """Objective and certificate; predictions anew, against the drift of their recurrence."""
-        at = problem.evaluate(state.z)
-        bound = problem.dual_bound(at.residual)
+        at = program.evaluate(state.z)
+        bound = program.dual_bound(at.residual)
         raised, better = bound > state.bound, at.objective < state.best_objective
         state = state._replace(
             best=jnp.where(better, state.z, state.best),
@@ -174,34 +174,34 @@ class ProximalGradient:
         """Residual of the best bound."""
         return DualPoint(state.residual, None)
 
-    def flops(self, problem: ConvexProgram, result: Result) -> float:
+    def flops(self, program: ConvexProgram, result: Result) -> float:
         """Floating-point operations of a solve, counting dense products."""
-        n, d = problem.operator.X.shape
-        product = 2.0 * n * d * problem.operator.n_patterns * problem.y.shape[1]
+        n, d = program.operator.X.shape
+        product = 2.0 * n * d * program.operator.n_patterns * program.y.shape[1]
         return product * (2 * result.n_iter + 2 * len(result.history["iteration"]) + 40)
 
 
-def _bregman(problem: ConvexProgram, f: Array, at: Array) -> Array:
-    loss, y = problem.loss, problem.y
+def _bregman(program: ConvexProgram, f: Array, at: Array) -> Array:
+    loss, y = program.loss, program.y
     linear = (loss.gradient(at, y) * (f - at)).sum()
-    if problem.sample_weight is not None:
-        linear = (problem.share * loss.gradient(at, y) * (f - at)).sum()
-        return (problem.share * (loss.value(f, y) - loss.value(at, y))).sum() - linear
-    return ((loss.value(f, y) - loss.value(at, y)).sum() - linear) * problem.share
+    if program.sample_weight is not None:
+        linear = (program.share * loss.gradient(at, y) * (f - at)).sum()
+        return (program.share * (loss.value(f, y) - loss.value(at, y))).sum() - linear
+    return ((loss.value(f, y) - loss.value(at, y)).sum() - linear) * program.share
 
 
-def _largest_curvature(problem: ConvexProgram) -> Array:
+def _largest_curvature(program: ConvexProgram) -> Array:
     """Estimate the Lipschitz constant of the gradient by the power method."""
-    Z = jnp.ones(problem.weights_shape, problem.operator.X.dtype)
+    Z = jnp.ones(program.weights_shape, program.operator.X.dtype)
 
     def iterate(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         Z, _ = carry
         Z = Z / jnp.maximum(jnp.linalg.norm(Z), jnp.finfo(Z.dtype).tiny)
-        Z = problem.slope(problem.operator.forward(Z))
+        Z = program.slope(program.operator.forward(Z))
         return Z, jnp.linalg.norm(Z)
 
     _, size = jax.lax.fori_loop(0, 20, iterate, (Z, jnp.zeros((), Z.dtype)))
-    return jnp.maximum(problem.loss.curvature * size, _least(Z.dtype))
+    return jnp.maximum(program.loss.curvature * size, _least(Z.dtype))
 
 
 def _least(dtype: Any) -> Any:

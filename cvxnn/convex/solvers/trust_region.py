@@ -70,7 +70,7 @@ class NewtonState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Newton:
+class TrustRegionNewton:
     """Newton's method on the host, in float64.
 
     Parameters
@@ -97,34 +97,34 @@ class Newton:
     max_iter: int = 200
     check_every: int = 1
 
-    def accept(self, problem: Any) -> Newton:
+    def accept(self, objective: Any) -> TrustRegionNewton:
         """Refuse objectives without a Hessian."""
-        if not (hasattr(problem, "hessian") and hasattr(problem, "lower_bound")):
+        if not (hasattr(objective, "hessian") and hasattr(objective, "lower_bound")):
             raise TypeError(
-                f"Newton needs an objective with hessian and lower_bound, got "
-                f"{type(problem).__name__}; a SmoothObjective is solved by AcceleratedGradient, a "
-                "ConvexProgram by Cronos."
+                "TrustRegionNewton needs an objective with hessian and lower_bound, got "
+                f"{type(objective).__name__}; a SmoothObjective is solved by AcceleratedGradient, "
+                "a ConvexProgram by Cronos."
             )
         return self
 
-    def init(self, problem: BallObjective, start: Start | None) -> NewtonState:
+    def init(self, objective: BallObjective, start: Start | None) -> NewtonState:
         """Start within the ball."""
         if start is None:
-            raise ValueError("Newton needs a start: pass solve(..., start=theta).")
-        theta = problem.project(np.asarray(start.weights))
-        value, gradient = problem.value_and_gradient(theta)
-        bound = problem.lower_bound(theta, value, gradient)
+            raise ValueError("TrustRegionNewton needs a start: pass solve(..., start=theta).")
+        theta = objective.project(np.asarray(start.weights))
+        value, gradient = objective.value_and_gradient(theta)
+        bound = objective.lower_bound(theta, value, gradient)
         return NewtonState(
             theta, value, gradient, bound, value - bound, None, None, 0.0, 0, stuck=False
         )
 
-    def curvature(self, problem: BallObjective, state: NewtonState) -> Vector:
+    def curvature(self, objective: BallObjective, state: NewtonState) -> Vector:
         """Hessian to work with; another matrix may serve, at the price of more steps."""
-        return problem.hessian(state.theta)
+        return objective.hessian(state.theta)
 
-    def refresh(self, problem: BallObjective, state: NewtonState) -> NewtonState:
+    def refresh(self, objective: BallObjective, state: NewtonState) -> NewtonState:
         """Take the Hessian here, and its factors."""
-        hessian = self.curvature(problem, state)
+        hessian = self.curvature(objective, state)
         factor = None
         if np.isfinite(hessian).all():
             # What has no curvature gets some, far below rounding elsewhere.
@@ -133,7 +133,7 @@ class Newton:
             factor = _cholesky(hessian)
         return state._replace(hessian=hessian, factor=factor, n_hessians=state.n_hessians + 1)
 
-    def step(self, problem: BallObjective, state: NewtonState) -> NewtonState:
+    def step(self, objective: BallObjective, state: NewtonState) -> NewtonState:
         """Minimise the model over the ball, and search the way there."""
         if state.factor is None:
             return state._replace(value=np.float64(np.nan))
@@ -142,27 +142,27 @@ class Newton:
             state.gradient,
             state.hessian,
             state.factor,
-            float(problem.radius),
+            float(objective.radius),
             state.multiplier,
         )
-        move = problem.project(target) - state.theta
+        move = objective.project(target) - state.theta
         slope = state.gradient @ move
         length = 1.0
         while length >= _SHORTEST_STEP:
             theta = state.theta + length * move
-            value, gradient = problem.value_and_gradient(theta)
+            value, gradient = objective.value_and_gradient(theta)
             if value <= state.value + _SUFFICIENT * length * slope:
                 break
             length /= 2
         else:
             return state._replace(stuck=True)
-        bound = np.fmax(state.bound, problem.lower_bound(theta, value, gradient))
+        bound = np.fmax(state.bound, objective.lower_bound(theta, value, gradient))
         return state._replace(
             theta=theta, value=value, gradient=gradient, bound=bound, multiplier=multiplier
         )
 
     def measure(
-        self, problem: BallObjective, state: NewtonState
+        self, objective: BallObjective, state: NewtonState
     ) -> tuple[NewtonState, Measurement]:
         """Gap, and whether the Hessian has aged."""
         gap = state.value - state.bound
@@ -189,7 +189,7 @@ class Newton:
     def dual_point(self, state: NewtonState) -> None:
         """None: the bound comes from the gradient."""
 
-    def flops(self, problem: Any, result: Result) -> float:
+    def flops(self, objective: Any, result: Result) -> float:
         """Not known: only the objective knows its products."""
         return float("nan")
 

@@ -164,7 +164,7 @@ def _slopes(program: ConvexProgram, dual: DualPoint) -> NDArray[np.floating]:
 
 
 def _no_multipliers(program: ConvexProgram) -> NDArray[np.floating] | None:
-    if program.form == "gated":
+    if program.formulation == "gated":
         return None
     (n, P), C = program.operator.mask.shape, program.y.shape[1]
     return np.zeros((n, C, 2, P), program.operator.X.dtype)

@@ -76,20 +76,20 @@ def optimum(shape: tuple[int, int, int, int] = TWO_OUTPUTS, kind: str = "plain")
     return reference.solve(make(shape, kind)).objective
 
 
-def check(result: Result, problem: ConvexProgram, best: float, rtol: float) -> None:
+def check(result: Result, program: ConvexProgram, best: float, rtol: float) -> None:
     """What holds for each converged solve of the program."""
     assert result.status is Status.CONVERGED
     assert result.history["program_objective"][-1] == pytest.approx(best, rel=rtol)
     assert result.history["violation"][-1] <= rtol
     assert best * (1 - 10 * rtol) <= result.dual_bound <= best * (1 + 0.1 * rtol)
-    check_weights(result, problem)
+    check_weights(result, program)
 
 
-def check_weights(result: Result, problem: ConvexProgram) -> None:
+def check_weights(result: Result, program: ConvexProgram) -> None:
     """The weights have the objective that is reported."""
-    dtype = problem.operator.X.dtype
+    dtype = program.operator.X.dtype
     with precision(dtype):
-        at = problem.evaluate(jnp.asarray(result.weights))
+        at = program.evaluate(jnp.asarray(result.weights))
     rtol = 1e-12 if dtype == np.float64 else 1e-5
     assert float(at.network_objective) == pytest.approx(result.objective, rel=rtol, abs=1e-30)
 
@@ -99,23 +99,23 @@ def check_weights(result: Result, problem: ConvexProgram) -> None:
 
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
 def test_agrees_with_cvxpy(linear_solver: Any, dtype: type) -> None:
-    problem = make(dtype=dtype)
+    program = make(dtype=dtype)
     solver = TIGHT if dtype == np.float64 else SINGLE
-    result = solve(problem, replace(solver, linear_solver=linear_solver))
-    check(result, problem, optimum(), rtol=1e-4 if dtype == np.float64 else 1e-3)
+    result = solve(program, replace(solver, linear_solver=linear_solver))
+    check(result, program, optimum(), rtol=1e-4 if dtype == np.float64 else 1e-3)
 
 
 @pytest.mark.parametrize("linear_solver", ["dual", "mean_field", "nystrom"])
 def test_agrees_with_cvxpy_where_features_outnumber_rows(linear_solver: Any) -> None:
-    problem = make(WIDE)
-    result = solve(problem, replace(TIGHT, linear_solver=linear_solver))
-    check(result, problem, optimum(WIDE), rtol=1e-4)
+    program = make(WIDE)
+    result = solve(program, replace(TIGHT, linear_solver=linear_solver))
+    check(result, program, optimum(WIDE), rtol=1e-4)
 
 
 def test_agrees_with_cvxpy_where_rows_outnumber_features() -> None:
-    problem = make(TALL)
-    result = solve(problem, replace(TIGHT, linear_solver="dual"))
-    check(result, problem, optimum(TALL), rtol=1e-4)
+    program = make(TALL)
+    result = solve(program, replace(TIGHT, linear_solver="dual"))
+    check(result, program, optimum(TALL), rtol=1e-4)
 
 
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
@@ -130,37 +130,37 @@ def test_agrees_with_cvxpy_where_rows_outnumber_features() -> None:
     ],
 )
 def test_agrees_with_cvxpy_on_awkward_data(kind: str, linear_solver: Any) -> None:
-    problem = make(kind=kind)
+    program = make(kind=kind)
     solver = replace(TIGHT, linear_solver=linear_solver, tol=2e-5)
-    check(solve(problem, solver), problem, optimum(kind=kind), rtol=1e-4)
+    check(solve(program, solver), program, optimum(kind=kind), rtol=1e-4)
 
 
 @pytest.mark.parametrize("linear_solver", ["mean_field", "nystrom"])
 def test_default_pcg_tolerances_do_not_hold_the_certificate_back(linear_solver: Any) -> None:
-    problem = make()
+    program = make()
     solver = Cronos(certify="program", tol=1e-6, check_every=100, max_iter=20_000, rank=RANK)
-    exact = solve(problem, replace(solver, linear_solver="dual"))
-    inexact = solve(problem, replace(solver, linear_solver=linear_solver))
+    exact = solve(program, replace(solver, linear_solver="dual"))
+    inexact = solve(program, replace(solver, linear_solver=linear_solver))
     assert exact.status is inexact.status is Status.CONVERGED
     assert inexact.n_iter <= 3 * exact.n_iter
 
 
 def test_bound_never_exceeds_the_optimum_on_the_way(dtype: type) -> None:
-    problem = make(dtype=dtype)
+    program = make(dtype=dtype)
     solver = replace(TIGHT, linear_solver="dual", check_every=1, max_iter=300, tol=-1.0)
-    history = solve(problem, solver).history
+    history = solve(program, solver).history
     slack = 1e-8 if dtype == np.float64 else 1e-5
     assert (history["dual_bound"] <= optimum() * (1 + slack)).all()
     assert history["dual_bound"][-1] > 0.9 * optimum()
 
 
 def test_certified_networks_are_at_least_as_good_as_the_program() -> None:
-    problem = make()
-    result = solve(problem, Cronos(linear_solver="dual", check_every=5))
+    program = make()
+    result = solve(program, Cronos(linear_solver="dual", check_every=5))
     assert result.status is Status.CONVERGED
     assert result.gap <= 1e-3
     assert result.objective <= optimum() * (1 + 1e-3)
-    check_weights(result, problem)
+    check_weights(result, program)
 
 
 # Every loss and penalty --------------------------------------------------------------------
@@ -218,16 +218,16 @@ def entry(
         return program if skip is None else with_skip(program, skip)
 
 
-def agrees(problem: ConvexProgram) -> Result:
+def agrees(program: ConvexProgram) -> Result:
     """Solve, and compare with CVXPY."""
-    result, best = solve(problem, LOOSE), reference.solve(problem).objective
+    result, best = solve(program, LOOSE), reference.solve(program).objective
     assert result.status is Status.CONVERGED
     assert result.history["program_objective"][-1] == pytest.approx(best, rel=1e-4)
     assert result.history["violation"][-1] <= LOOSE.tol
     assert best * (1 - 1e-4) <= result.dual_bound <= best * (1 + 1e-8)
-    check_weights(result, problem)
+    check_weights(result, program)
     with precision(np.float64):
-        assert float(problem.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-6)
+        assert float(program.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-6)
     return result
 
 
@@ -246,8 +246,8 @@ def test_agrees_with_cvxpy_with_every_loss(loss: str) -> None:
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_a_warm_start_from_a_result_takes_fewer_iterations(loss: str) -> None:
-    problem = entry(loss)
-    first = solve(problem, replace(LOOSE, check_every=5))
+    program = entry(loss)
+    first = solve(program, replace(LOOSE, check_every=5))
     near = entry(loss, alpha=0.97 * 0.03)
     cold = solve(near, replace(LOOSE, check_every=5))
     warm = solve(near, replace(LOOSE, check_every=5), start=first)
@@ -259,19 +259,19 @@ def test_a_warm_start_from_a_result_takes_fewer_iterations(loss: str) -> None:
 
 
 def test_a_warm_start_keeps_the_bound_it_is_given() -> None:
-    problem = entry("squared")
-    first = solve(problem, LOOSE)
-    again = solve(problem, replace(LOOSE, max_iter=1, tol=-1.0), start=first)
+    program = entry("squared")
+    first = solve(program, LOOSE)
+    again = solve(program, replace(LOOSE, max_iter=1, tol=-1.0), start=first)
     assert again.dual_bound >= first.dual_bound * (1 - 1e-12)
 
 
 # Against a naive ADMM ----------------------------------------------------------------------
 
 
-def naive_admm(problem: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.ndarray]:
+def naive_admm(program: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.ndarray]:
     """Algorithm 2 with every matrix written out; returns u, v, s of the last iteration."""
     X, mask, Y = (
-        np.asarray(part) for part in (problem.operator.X, problem.operator.mask, problem.y)
+        np.asarray(part) for part in (program.operator.X, program.operator.mask, program.y)
     )
     (n, d), P, C = X.shape, mask.shape[1], Y.shape[1]
     F0 = np.concatenate([mask[:, i : i + 1] * X for i in range(P)], axis=1)
@@ -285,7 +285,7 @@ def naive_admm(problem: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.
     G = np.zeros((2 * P * n, 2 * P * d))
     for i, block in enumerate(E):
         G[i * n : (i + 1) * n, i * d : (i + 1) * d] = block
-    rho, alpha, a = solver.rho, float(problem.alpha), solver.relaxation
+    rho, alpha, a = solver.rho, float(program.alpha), solver.relaxation
     system = F.T @ F / n + rho * np.eye(2 * P * d) + rho * G.T @ G
     out: list[list[np.ndarray]] = [[], [], []]
     for c in range(C):
@@ -310,9 +310,9 @@ def naive_admm(problem: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def iterate(problem: ConvexProgram, solver: Cronos, n_steps: int) -> CronosState:
-    state = solver.refresh(problem, solver.init(problem, None))
-    return jax.lax.fori_loop(0, n_steps, lambda _, state: solver.step(problem, state), state)
+def iterate(program: ConvexProgram, solver: Cronos, n_steps: int) -> CronosState:
+    state = solver.refresh(program, solver.init(program, None))
+    return jax.lax.fori_loop(0, n_steps, lambda _, state: solver.step(program, state), state)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def iterate(problem: ConvexProgram, solver: Cronos, n_steps: int) -> CronosState
 def test_iterates_are_those_of_algorithm_2(
     linear_solver: Any, relaxation: float, scale_rows: bool
 ) -> None:
-    problem = make()
+    program = make()
     solver = Cronos(
         linear_solver=linear_solver,
         relaxation=relaxation,
@@ -335,18 +335,18 @@ def test_iterates_are_those_of_algorithm_2(
         cg_max_iter=500,
     )
     with precision(np.float64):
-        state = iterate(problem, solver, 7)
+        state = iterate(program, solver, 7)
     for actual, expected in zip(
-        (state.u, state.v, state.s), naive_admm(problem, solver, 7), strict=True
+        (state.u, state.v, state.s), naive_admm(program, solver, 7), strict=True
     ):
         np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-8)
 
 
 def test_fixed_penalties_stay_and_balanced_ones_move() -> None:
-    problem = make()
+    program = make()
     options = {"linear_solver": "dual", "max_iter": 50, "tol": -1.0, "check_every": 5}
-    fixed = solve(problem, Cronos(balance=False, rho=0.3, **options)).history
-    moving = solve(problem, Cronos(rho=0.3, **options)).history
+    fixed = solve(program, Cronos(balance=False, rho=0.3, **options)).history
+    moving = solve(program, Cronos(rho=0.3, **options)).history
     np.testing.assert_allclose([fixed["rho_weights"], fixed["rho_cones"]], 0.3)
     # Reported before each balancing, which follows the measurements 1, 2, 4, 8, ... only.
     changed = np.flatnonzero(np.diff(moving["rho_weights"])) + 1
@@ -359,33 +359,33 @@ def test_fixed_penalties_stay_and_balanced_ones_move() -> None:
 
 @pytest.mark.parametrize("linear_solver", ["dual", "block"])
 def test_ergodic_averages_converge_like_one_over_k(linear_solver: Any) -> None:
-    problem = make(TALL)
+    program = make(TALL)
     solver = Cronos(
         linear_solver=linear_solver, balance=False, relaxation=1.0, scale_rows=False, rho=0.2
     )
     n_steps, first = 2000, 50
 
     @jax.jit
-    def run(problem: ConvexProgram) -> tuple[jax.Array, jax.Array]:
-        op = problem.operator
+    def run(program: ConvexProgram) -> tuple[jax.Array, jax.Array]:
+        op = program.operator
 
         def body(carry: tuple, k: jax.Array) -> tuple:
             state, sums = carry
-            state = solver.step(problem, state)
+            state = solver.step(program, state)
             sums = tuple(a + b for a, b in zip(sums, (state.u, state.v, state.s), strict=True))
             u, v, s = (total / k for total in sums)
-            objective = problem.loss.value(op.forward(u), problem.y).mean()
-            objective += problem.alpha * problem.penalty.value(v)
+            objective = program.loss.value(op.forward(u), program.y).mean()
+            objective += program.alpha * program.penalty.value(v)
             residual = jnp.hypot(jnp.linalg.norm(u - v), jnp.linalg.norm(op.constraints(u) - s))
             return (state, sums), (objective, residual)
 
-        state = solver.refresh(problem, solver.init(problem, None))
+        state = solver.refresh(program, solver.init(program, None))
         sums = tuple(jnp.zeros_like(part) for part in (state.u, state.v, state.s))
         steps = jnp.arange(1.0, n_steps + 1)
         return jax.lax.scan(body, (state, sums), steps)[1]
 
     with precision(np.float64):
-        objective, residual = (np.asarray(column) for column in run(problem))
+        objective, residual = (np.asarray(column) for column in run(program))
     k = np.arange(1, n_steps + 1)
     errors = {"objective": np.abs(objective - optimum(TALL)), "residual": residual}
     for name, error in errors.items():
@@ -412,7 +412,7 @@ def test_structured_preconditioners_need_a_third_of_nystroms_iterations(
     mask = patterns.sample(X, n_patterns, random_state=0).mask
     with precision(np.float64):
         operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-        problem = ConvexProgram(operator, jnp.asarray(y), 1e-2)
+        program = ConvexProgram(operator, jnp.asarray(y), 1e-2)
     # The method as published: unscaled rows, fixed rho = 0.01; every solve to 1e-6.
     published = Cronos(
         rho=0.01,
@@ -427,7 +427,7 @@ def test_structured_preconditioners_need_a_third_of_nystroms_iterations(
         tol=-1.0,
     )
     iterations = {
-        name: solve(problem, replace(published, linear_solver=name)).history["cg_iterations"][-1]
+        name: solve(program, replace(published, linear_solver=name)).history["cg_iterations"][-1]
         for name in ("nystrom", "block", "mean_field")
     }
     assert iterations["nystrom"] < 2 * 2000
@@ -439,30 +439,30 @@ def test_structured_preconditioners_need_a_third_of_nystroms_iterations(
 
 
 def test_alpha_at_its_maximum_gives_zero_weights(dtype: type) -> None:
-    problem = make(dtype=dtype)
+    program = make(dtype=dtype)
     with precision(dtype):
-        alpha = float(problem.alpha_max()) * 1.01
-    result = solve(replace(problem, alpha=alpha), replace(SINGLE, linear_solver="dual"))
+        alpha = float(program.alpha_max()) * 1.01
+    result = solve(replace(program, alpha=alpha), replace(SINGLE, linear_solver="dual"))
     assert result.status is Status.CONVERGED
     assert not result.weights.any()
-    assert result.objective == pytest.approx(float((np.asarray(problem.y) ** 2).sum()) / 2 / 24)
+    assert result.objective == pytest.approx(float((np.asarray(program.y) ** 2).sum()) / 2 / 24)
 
 
 def test_alpha_zero_returns_a_finite_network_and_does_not_pretend_to_certify() -> None:
-    problem = make(alpha=0.0)
-    result = solve(problem, replace(TIGHT, linear_solver="dual", max_iter=500))
+    program = make(alpha=0.0)
+    result = solve(program, replace(TIGHT, linear_solver="dual", max_iter=500))
     assert result.status is Status.MAX_ITER
     assert result.dual_bound == 0
     assert np.isfinite(result.weights).all()
     assert result.objective < optimum()
-    check_weights(result, problem)
+    check_weights(result, program)
 
 
 def test_a_warm_start_at_the_optimum_has_it_from_the_first_measurement() -> None:
-    problem = make()
+    program = make()
     solver = replace(TIGHT, linear_solver="dual")
-    first = solve(problem, solver)
-    warm = solve(problem, solver, start=first.weights)
+    first = solve(program, solver)
+    warm = solve(program, solver, start=first.weights)
     assert warm.history["objective"][0] <= first.objective * (1 + 1e-12)
     assert warm.n_iter <= first.n_iter
 
@@ -471,19 +471,19 @@ def test_a_warm_start_at_the_optimum_has_it_from_the_first_measurement() -> None
     ("n", "d", "P"), [(1, 1, 1), (5, 1, 2), (1, 4, 3)], ids=["scalar", "d=1", "n=1"]
 )
 def test_smallest_problems(n: int, d: int, P: int) -> None:
-    problem = make((n, d, P, 1))
-    result = solve(problem, replace(TIGHT, linear_solver="dual", tol=1e-5))
-    check(result, problem, optimum((n, d, P, 1)), rtol=1e-4)
+    program = make((n, d, P, 1))
+    result = solve(program, replace(TIGHT, linear_solver="dual", tol=1e-5))
+    check(result, program, optimum((n, d, P, 1)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
 def test_data_or_targets_of_zeros_are_solved_at_once(linear_solver: Any) -> None:
-    problem = make()
+    program = make()
     solver = replace(TIGHT, linear_solver=linear_solver)
     with precision(np.float64):
-        no_targets = replace(problem, y=jnp.zeros_like(problem.y))
-        operator = replace(problem.operator, X=jnp.zeros_like(problem.operator.X))
-        no_data = replace(problem, operator=operator)
+        no_targets = replace(program, y=jnp.zeros_like(program.y))
+        operator = replace(program.operator, X=jnp.zeros_like(program.operator.X))
+        no_data = replace(program, operator=operator)
     for degenerate in (no_targets, no_data):
         result = solve(degenerate, solver)
         assert result.status is Status.CONVERGED
@@ -492,8 +492,8 @@ def test_data_or_targets_of_zeros_are_solved_at_once(linear_solver: Any) -> None
 
 @pytest.mark.parametrize("linear_solver", ["dual", "mean_field"])
 def test_single_precision_survives_columns_of_all_sizes(linear_solver: Any) -> None:
-    problem = make(kind="columns of all sizes", dtype=np.float32)
-    result = solve(problem, replace(SINGLE, linear_solver=linear_solver, tol=1e-3))
+    program = make(kind="columns of all sizes", dtype=np.float32)
+    result = solve(program, replace(SINGLE, linear_solver=linear_solver, tol=1e-3))
     assert result.status is Status.CONVERGED
     best = optimum(kind="columns of all sizes")
     assert result.history["program_objective"][-1] == pytest.approx(best, rel=1e-2)
@@ -509,13 +509,13 @@ def test_single_precision_survives_columns_of_all_sizes(linear_solver: Any) -> N
 def test_auto_is_exact_where_that_takes_fewer_flops(n: int, d: int, expected: str) -> None:
     with precision(np.float64):
         operator = GatedOperator(jnp.ones((n, d)), jnp.ones((n, 40), bool))
-        problem = ConvexProgram(operator, jnp.ones((n, 1)), 0.1)
-    assert Cronos().accept(problem).linear_solver == expected
+        program = ConvexProgram(operator, jnp.ones((n, 1)), 0.1)
+    assert Cronos().accept(program).linear_solver == expected
 
 
 def test_refuses_the_gated_form_and_names_who_takes_it() -> None:
     with pytest.raises(TypeError, match="ProximalGradient or InteriorPoint"):
-        solve(replace(make(), form="gated"), Cronos())
+        solve(replace(make(), formulation="gated"), Cronos())
 
 
 def test_refuses_other_problems_and_names_who_takes_them() -> None:
@@ -530,10 +530,10 @@ def test_refuses_unknown_linear_solvers_and_lists_the_known() -> None:
 
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
 def test_flops_grow_with_iterations(linear_solver: Any) -> None:
-    problem = make()
+    program = make()
     solver = replace(TIGHT, linear_solver=linear_solver, tol=-1.0)
-    short, long = (solve(problem, replace(solver, max_iter=k)) for k in (100, 300))
-    assert 0 < solver.flops(problem, short) < solver.flops(problem, long)
+    short, long = (solve(program, replace(solver, max_iter=k)) for k in (100, 300))
+    assert 0 < solver.flops(program, short) < solver.flops(program, long)
     n, d, P, C = TWO_OUTPUTS
     # An iteration has at least one product with the data each way.
-    assert solver.flops(problem, long) > 300 * 4 * n * d * P * C
+    assert solver.flops(program, long) > 300 * 4 * n * d * P * C

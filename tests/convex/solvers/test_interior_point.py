@@ -14,7 +14,7 @@ from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, with_skip
 from cvxnn.convex.solvers.interior_point import newton_system
-from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, Newton
+from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, NewtonSystem
 from cvxnn.convex.solvers.interior_point.solver import cost
 
 cp = pytest.importorskip("cvxpy")
@@ -71,7 +71,7 @@ def optimum(program: ConvexProgram) -> float:
                 objective += program.alpha / 2 * cp.sum_squares(U[:, :last])
             if program.skip is not None:
                 objective += program.skip * len(blocks) / 2 * cp.sum_squares(U[:, -1])
-            if program.form == "relu":
+            if program.formulation == "relu":
                 cones.append(cp.multiply(2 * mask[:, :last] - 1, X @ U[:, :last]) >= 0)
         precise = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-9)
         with warnings.catch_warnings():
@@ -95,18 +95,18 @@ def check(program: ConvexProgram, tol: float = 1e-7) -> None:
 
 
 @pytest.mark.parametrize("penalty", [NeuronGroupLasso(), SquaredL2()], ids=["lasso", "ridge"])
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss(0.3), LogisticLoss()], ids=repr)
-def test_agrees_with_cvxpy(loss: Loss, form: str, penalty: object) -> None:
-    check(make(loss=loss, form=form, penalty=penalty))
+def test_agrees_with_cvxpy(loss: Loss, formulation: str, penalty: object) -> None:
+    check(make(loss=loss, formulation=formulation, penalty=penalty))
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss(0.3), LogisticLoss()], ids=repr)
-def test_agrees_with_cvxpy_with_weights_and_skip(loss: Loss, form: str) -> None:
+def test_agrees_with_cvxpy_with_weights_and_skip(loss: Loss, formulation: str) -> None:
     weight = np.random.default_rng(1).uniform(0, 3, 30)
     weight[:3] = 0
-    program = make(loss=loss, form=form, sample_weight=weight)
+    program = make(loss=loss, formulation=formulation, sample_weight=weight)
     check(program)
     check(with_skip(program, 0.1))
     if not isinstance(loss, LogisticLoss):
@@ -114,7 +114,7 @@ def test_agrees_with_cvxpy_with_weights_and_skip(loss: Loss, form: str) -> None:
 
 
 def test_skip_under_the_ridge_penalty() -> None:
-    check(with_skip(make(penalty=SquaredL2(), form="gated"), 0.05))
+    check(with_skip(make(penalty=SquaredL2(), formulation="gated"), 0.05))
     check(with_skip(make(penalty=SquaredL2()), 0.0))
 
 
@@ -140,7 +140,9 @@ def test_outputs_are_separate_programs() -> None:
 def test_gap_closes_on_any_small_program(
     seed: int, n: int, d: int, P: int, log_alpha: float, gated: bool
 ) -> None:
-    program = make(n, d, P, alpha=10**log_alpha, seed=seed, form="gated" if gated else "relu")
+    program = make(
+        n, d, P, alpha=10**log_alpha, seed=seed, formulation="gated" if gated else "relu"
+    )
     result = solve(program, InteriorPoint(tol=1e-6))
     assert result.status is Status.CONVERGED
     bound = float(program.bound_of(result.dual))
@@ -186,9 +188,9 @@ def test_rows_of_zeros_and_closed_patterns_get_nothing() -> None:
     np.testing.assert_allclose(result.objective - lost, alone.objective * 26 / 30, rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
-def test_nothing_to_learn_from(form: str) -> None:
-    program = make(form=form)
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_nothing_to_learn_from(formulation: str) -> None:
+    program = make(formulation=formulation)
     for empty in (
         replace(program, y=np.zeros_like(program.y)),
         replace(program, operator=replace(program.operator, X=np.zeros((30, 4)))),
@@ -205,20 +207,20 @@ def test_an_optimum_of_zero_is_reached() -> None:
     assert solve(program, PRECISE).objective <= 1e-10
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("factor", [1.0, 1.001, 1e3, 1e9])
-def test_zero_from_alpha_max_on(factor: float, form: str) -> None:
-    program = make(form=form)
+def test_zero_from_alpha_max_on(factor: float, formulation: str) -> None:
+    program = make(formulation=formulation)
     program = replace(program, alpha=float(program.alpha_max()) * factor)
     result = solve(program, InteriorPoint())
     assert not result.weights.any()
     assert abs(result.gap) <= 1e-12
 
 
-@pytest.mark.parametrize("form", ["relu", "gated"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("alpha", [1e-6, 1e-9])
-def test_tiny_alpha(alpha: float, form: str) -> None:
-    program = make(40, 3, 4, alpha=alpha, form=form)
+def test_tiny_alpha(alpha: float, formulation: str) -> None:
+    program = make(40, 3, 4, alpha=alpha, formulation=formulation)
     result = solve(program, PRECISE)
     assert result.gap <= 1e-6
     np.testing.assert_allclose(result.objective, optimum(program), rtol=1e-4)
@@ -331,7 +333,11 @@ def test_stops_where_rounding_stops_it() -> None:
         ({"alpha": 0.0}, ValueError, "needs a positive one"),
         ({"alpha": float("nan")}, ValueError, "expected a finite number"),
         ({"penalty": L1()}, TypeError, "L1; use Cronos"),
-        ({"penalty": FeatureGroupLasso(), "form": "gated"}, TypeError, "use ProximalGradient"),
+        (
+            {"penalty": FeatureGroupLasso(), "formulation": "gated"},
+            TypeError,
+            "use ProximalGradient",
+        ),
         ({"loss": MultinomialLoss()}, TypeError, "couples them; use Cronos"),
     ],
 )
@@ -383,7 +389,7 @@ def test_newton_system_by_hand(
         vector=rng.uniform(-0.2, 0.2, (S, P - 1, d)),
         curvature=rng.uniform(0, 3, n),
     )
-    newton, matrix = Newton(data, blocks, max_dense), dense(data, blocks)
+    newton, matrix = NewtonSystem(data, blocks, max_dense), dense(data, blocks)
     x = rng.standard_normal((S, P, d))
     b = newton.matvec(x)
     np.testing.assert_allclose(b.ravel(), matrix @ x.ravel(), rtol=1e-10, atol=1e-10)
@@ -408,7 +414,7 @@ def test_conjugate_gradient_takes_over_beyond_max_dense() -> None:
 def test_cost_and_flops_grow_with_the_problem() -> None:
     small, large = make(30, 4, 6), make(60, 8, 12)
     assert 0 < cost(small) < cost(large)
-    assert cost(replace(small, form="gated")) < cost(small)
+    assert cost(replace(small, formulation="gated")) < cost(small)
     assert cost(make(n_outputs=2)) == 2 * cost(make())
     result = solve(small, InteriorPoint())
     flops = InteriorPoint().flops(small, result)

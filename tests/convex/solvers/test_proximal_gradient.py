@@ -63,16 +63,16 @@ def make(
     weights = rng.exponential(size=N) if weighted else np.ones(N)
     weights[0] *= not weighted
     with precision(dtype):
-        problem = ConvexProgram(
+        program = ConvexProgram(
             GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask)),
             jnp.asarray(y.astype(dtype)),
             alpha,
             LOSSES[loss],
             PENALTIES[penalty],
             None if skip is None and not weighted else jnp.asarray(weights.astype(dtype)),
-            form="gated",
+            formulation="gated",
         )
-        return problem if skip is None else with_skip(problem, skip)
+        return program if skip is None else with_skip(program, skip)
 
 
 @functools.cache
@@ -80,38 +80,38 @@ def optimum(**options: Any) -> float:
     return reference.solve(make(**options)).objective
 
 
-def check(result: Result, problem: ConvexProgram, best: float, tol: float = TIGHT.tol) -> None:
+def check(result: Result, program: ConvexProgram, best: float, tol: float = TIGHT.tol) -> None:
     assert result.status is Status.CONVERGED
     assert result.gap <= tol
     assert result.objective == pytest.approx(best, rel=1e-5)
     assert result.dual_bound <= best * (1 + 1e-8)
     with precision(np.float64):
-        assert float(problem.evaluate(result.weights).objective) == pytest.approx(result.objective)
-        assert float(problem.bound_of(result.dual)) == pytest.approx(result.dual_bound)
+        assert float(program.evaluate(result.weights).objective) == pytest.approx(result.objective)
+        assert float(program.bound_of(result.dual)) == pytest.approx(result.dual_bound)
 
 
 @pytest.mark.parametrize(("loss", "penalty"), TABLE)
 def test_agrees_with_cvxpy_with_weights_and_a_skip_connection(loss: str, penalty: str) -> None:
     ridge = 0.0 if loss in ("squared", "huber") else 0.1
     for options in ({"skip": 0.1}, {"weighted": True, "skip": ridge}):
-        problem = make(loss, penalty, **options)
-        check(solve(problem, TIGHT), problem, optimum(loss=loss, penalty=penalty, **options))
+        program = make(loss, penalty, **options)
+        check(solve(program, TIGHT), program, optimum(loss=loss, penalty=penalty, **options))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_agrees_with_cvxpy(loss: str) -> None:
-    problem = make(loss)
-    check(solve(problem, TIGHT), problem, optimum(loss=loss))
+    program = make(loss)
+    check(solve(program, TIGHT), program, optimum(loss=loss))
 
 
 def test_agrees_with_cvxpy_with_weights_alone() -> None:
-    problem = make(weighted=True)
-    check(solve(problem, TIGHT), problem, optimum(weighted=True))
+    program = make(weighted=True)
+    check(solve(program, TIGHT), program, optimum(weighted=True))
 
 
 def test_single_precision_reaches_its_own_accuracy() -> None:
-    problem = make(dtype=np.float32)
-    result = solve(problem, replace(TIGHT, tol=1e-4))
+    program = make(dtype=np.float32)
+    result = solve(program, replace(TIGHT, tol=1e-4))
     assert result.status is Status.CONVERGED
     assert result.weights.dtype == result.dual.residual.dtype == np.float32
     assert result.objective == pytest.approx(optimum(), rel=1e-4)
@@ -127,32 +127,32 @@ def test_history_is_monotone_and_the_bound_never_exceeds_the_optimum() -> None:
 
 
 def test_a_warm_start_from_a_result_needs_fewer_iterations() -> None:
-    problem = make()
-    first = solve(problem, TIGHT)
-    near = replace(problem, alpha=0.95 * problem.alpha)
+    program = make()
+    first = solve(program, TIGHT)
+    near = replace(program, alpha=0.95 * program.alpha)
     cold = solve(near, TIGHT)
     warm = solve(near, TIGHT, start=first)
     check(warm, near, optimum(alpha=0.95 * 0.03))
     assert warm.n_iter < cold.n_iter
-    again = solve(problem, TIGHT, start=first)
+    again = solve(program, TIGHT, start=first)
     assert again.n_iter == TIGHT.check_every  # the first measurement
     assert again.gap <= first.gap
 
 
 def test_a_start_of_weights_alone_is_taken() -> None:
-    problem = make()
-    first = solve(problem, TIGHT)
-    again = solve(problem, TIGHT, start=first.weights)
+    program = make()
+    first = solve(program, TIGHT)
+    again = solve(program, TIGHT, start=first.weights)
     assert again.objective <= first.objective
     assert again.n_iter < first.n_iter
 
 
 def test_alpha_at_its_maximum_gives_zero_weights() -> None:
-    problem = make()
+    program = make()
     with precision(np.float64):
-        largest = float(problem.alpha_max())
-    at = solve(replace(problem, alpha=1.01 * largest), TIGHT)
-    below = solve(replace(problem, alpha=0.95 * largest), TIGHT)
+        largest = float(program.alpha_max())
+    at = solve(replace(program, alpha=1.01 * largest), TIGHT)
+    below = solve(replace(program, alpha=0.95 * largest), TIGHT)
     assert at.status is below.status is Status.CONVERGED
     assert not at.weights.any()
     assert below.weights.any()
@@ -170,15 +170,15 @@ def test_without_restart_momentum_is_never_dropped() -> None:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def smoothness_after(problem: ConvexProgram, shrink: jax.Array, n_steps: int) -> tuple:
+def smoothness_after(program: ConvexProgram, shrink: jax.Array, n_steps: int) -> tuple:
     """Steps from a curvature estimate that is off by a factor."""
     solver = ProximalGradient()
-    state = solver.init(problem, None)
+    state = solver.init(program, None)
     state = state._replace(smoothness=state.smoothness * shrink)
 
     def body(state: Any, _: None) -> tuple:
-        state = solver.step(problem, state)
-        return state, (problem.evaluate(state.z).objective, state.smoothness)
+        state = solver.step(program, state)
+        return state, (program.evaluate(state.z).objective, state.smoothness)
 
     return jax.lax.scan(body, state, None, n_steps)[1]
 
@@ -195,9 +195,9 @@ def test_a_curvature_that_is_far_too_small_is_mended() -> None:
 
 @pytest.mark.parametrize("columns", [(1e-2, 1.0, 1e2), (1e3, 1e3, 1e3), (1e-3, 1e-3, 1e-3)])
 def test_badly_scaled_data_never_raise_the_objective(columns: tuple[float, ...]) -> None:
-    problem = make(columns=columns)
-    zero = float(np.sum(np.asarray(problem.y) ** 2)) / (2 * N)
-    result = solve(problem, replace(TIGHT, max_iter=4000))
+    program = make(columns=columns)
+    zero = float(np.sum(np.asarray(program.y) ** 2)) / (2 * N)
+    result = solve(program, replace(TIGHT, max_iter=4000))
     assert result.status is not Status.NON_FINITE
     assert result.objective <= zero
     best = optimum(columns=columns)
@@ -209,8 +209,8 @@ def test_badly_scaled_data_never_raise_the_objective(columns: tuple[float, ...])
 
 
 def test_refuses_the_relu_form_and_names_who_takes_it() -> None:
-    with pytest.raises(TypeError, match=r'form="gated".*Cronos or InteriorPoint'):
-        solve(replace(make(), form="relu"), TIGHT)
+    with pytest.raises(TypeError, match=r'formulation="gated".*Cronos or InteriorPoint'):
+        solve(replace(make(), formulation="relu"), TIGHT)
 
 
 def test_refuses_other_problems_and_names_who_takes_them() -> None:
@@ -225,28 +225,28 @@ def test_what_it_refuses_elsewhere_it_takes() -> None:
 
 
 def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
-    problem = make()
-    first = solve(problem, TIGHT)
-    solve(problem, TIGHT, start=first)
+    program = make()
+    first = solve(program, TIGHT)
+    solve(program, TIGHT, start=first)
     before = compilations()
     for alpha in (1e-3, 0.5, 0.0):
-        solve(replace(problem, alpha=alpha), replace(TIGHT, max_iter=100))
+        solve(replace(program, alpha=alpha), replace(TIGHT, max_iter=100))
     for options in ({"tol": 1e-2}, {"max_iter": 37}, {"check_every": 7}):
-        solve(problem, replace(TIGHT, **options))
-        solve(problem, replace(TIGHT, **options), start=first)
+        solve(program, replace(TIGHT, **options))
+        solve(program, replace(TIGHT, **options), start=first)
     assert compilations() == before
 
 
 def test_flops_grow_with_iterations() -> None:
-    problem = make()
-    short, long = (solve(problem, replace(TIGHT, tol=-1.0, max_iter=k)) for k in (100, 300))
-    assert 0 < TIGHT.flops(problem, short) < TIGHT.flops(problem, long)
-    assert TIGHT.flops(problem, long) >= 300 * 4 * N * D * P * C
+    program = make()
+    short, long = (solve(program, replace(TIGHT, tol=-1.0, max_iter=k)) for k in (100, 300))
+    assert 0 < TIGHT.flops(program, short) < TIGHT.flops(program, long)
+    assert TIGHT.flops(program, long) >= 300 * 4 * N * D * P * C
 
 
 def test_start_survives_the_donation_of_the_state() -> None:
-    problem = make()
+    program = make()
     with precision(np.float64):
-        start = Start(jnp.ones(problem.weights_shape))
-        solve(problem, replace(TIGHT, max_iter=20), start=start.weights)
+        start = Start(jnp.ones(program.weights_shape))
+        solve(program, replace(TIGHT, max_iter=20), start=start.weights)
         np.testing.assert_array_equal(start.weights, 1)

@@ -38,7 +38,12 @@ def make(
         weight = rng.exponential(size=n).astype(dtype)
         weight[0] = 0
     program = ConvexProgram(
-        GatedOperator(X, mask), y, alpha, penalty=SquaredL2(), sample_weight=weight, form="gated"
+        GatedOperator(X, mask),
+        y,
+        alpha,
+        penalty=SquaredL2(),
+        sample_weight=weight,
+        formulation="gated",
     )
     return program if skip is None else with_skip(program, skip)
 
@@ -221,7 +226,7 @@ def test_zero_targets_and_zero_data() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"form": "relu"}, TypeError, "Ridge needs the gated form"),
+        ({"formulation": "relu"}, TypeError, "Ridge needs the gated form"),
         ({"loss": HuberLoss(1.0)}, TypeError, "SquaredLoss"),
         ({"penalty": L1()}, TypeError, "SquaredL2"),
         ({"alpha": 0.0}, ValueError, "alpha=0.0; Ridge needs a positive one"),

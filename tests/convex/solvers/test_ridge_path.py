@@ -30,7 +30,7 @@ def make(n: int = 50, d: int = 3, P: int = 30, weighted: bool = False) -> Convex
         0.0,
         penalty=SquaredL2(),
         sample_weight=weight,
-        form="gated",
+        formulation="gated",
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn.convex import AcceleratedGradient, Cronos, Status, solve
-from cvxnn.convex.solvers.trust_region import Newton
+from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.joint.candidates import CandidateSets
 from cvxnn.joint.choice_objective import ChoiceObjective, sft_objective
 
@@ -25,7 +25,7 @@ CONSTRAINTS = [{"ridge": 1e-3}, {"radius": 0.3}, {"radius": 50.0}, {"ridge": 0.1
 @pytest.mark.parametrize("constraints", CONSTRAINTS)
 def test_optimality(constraints: dict[str, float]) -> None:
     problem = objective(**constraints)
-    result = solve(problem, Newton(tol=1e-12), start=np.full(D, 5.0))
+    result = solve(problem, TrustRegionNewton(tol=1e-12), start=np.full(D, 5.0))
     assert result.status is Status.CONVERGED
     assert result.objective - result.dual_bound <= 1e-12
     gradient, radius = problem.gradient(result.weights), constraints.get("radius", np.inf)
@@ -48,22 +48,22 @@ def test_any_problem_from_anywhere(seed: int, ridge: float, radius: float, far: 
     """Separable data, more features than rows, far starts: the gap is reached all the same."""
     problem = objective(seed, n=4, d=8, ridge=ridge, radius=radius)
     start = far * np.random.default_rng(seed).standard_normal(8)
-    result = solve(problem, Newton(tol=1e-7), start=start)
+    result = solve(problem, TrustRegionNewton(tol=1e-7), start=start)
     assert result.objective - result.dual_bound <= 1e-6
     assert np.linalg.norm(result.weights) <= radius * (1 + 1e-12)
 
 
 def test_the_hessian_is_kept_while_it_serves() -> None:
     problem = objective(n=200, ridge=1e-2)
-    near = solve(problem, Newton(tol=1e-3), start=np.zeros(D)).weights
-    result = solve(problem, Newton(tol=1e-12), start=near)
+    near = solve(problem, TrustRegionNewton(tol=1e-3), start=np.zeros(D)).weights
+    result = solve(problem, TrustRegionNewton(tol=1e-12), start=near)
     assert result.n_iter > result.history["n_hessians"][-1]
 
 
 @pytest.mark.parametrize("constraints", CONSTRAINTS[:2])
 def test_accelerated_gradient_agrees(constraints: dict[str, float]) -> None:
     problem = objective(**constraints)
-    newton = solve(problem, Newton(), start=np.zeros(D))
+    newton = solve(problem, TrustRegionNewton(), start=np.zeros(D))
     first_order = solve(
         problem, AcceleratedGradient(tol=1e-7, max_iter=20_000), start=np.full(D, 5.0)
     )
@@ -75,16 +75,16 @@ def test_accelerated_gradient_agrees(constraints: dict[str, float]) -> None:
 
 
 def test_without_ridge_and_ball_there_is_no_certificate() -> None:
-    result = solve(objective(n=4, d=8), Newton(max_iter=5), start=np.zeros(8))
+    result = solve(objective(n=4, d=8), TrustRegionNewton(max_iter=5), start=np.zeros(8))
     assert result.status in (Status.MAX_ITER, Status.STALLED)
     assert result.dual_bound == -np.inf
 
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="needs a start"):
-        solve(objective(), Newton())
+        solve(objective(), TrustRegionNewton())
     with pytest.raises(TypeError, match="solved by AcceleratedGradient"):
-        Newton().accept(Cronos())
+        TrustRegionNewton().accept(Cronos())
     broken = objective()
     broken.rows[0, 0] = np.nan
-    assert solve(broken, Newton(), start=np.zeros(D)).status is Status.NON_FINITE
+    assert solve(broken, TrustRegionNewton(), start=np.zeros(D)).status is Status.NON_FINITE

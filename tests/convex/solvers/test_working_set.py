@@ -20,7 +20,7 @@ TIGHT = InteriorPoint(tol=1e-8)
 
 
 def make(
-    form: Any = "gated",
+    formulation: Any = "gated",
     loss: str = "squared",
     *,
     outputs: int = 1,
@@ -36,7 +36,11 @@ def make(
     y = np.where(y > np.median(y), 1.0, -1.0) if loss == "logistic" else y
     found = patterns.sample(X, n_patterns, random_state=0)
     program = ConvexProgram(
-        GatedOperator(X.astype(dtype), found.mask), y.astype(dtype), 1.0, LOSSES[loss], form=form
+        GatedOperator(X.astype(dtype), found.mask),
+        y.astype(dtype),
+        1.0,
+        LOSSES[loss],
+        formulation=formulation,
     )
     return replace(program, alpha=part * float(program.alpha_max()))
 
@@ -61,11 +65,11 @@ def check(result: Result, program: ConvexProgram, tol: float) -> None:
     assert (np.diff(result.history["dual_bound"]) >= 0).all()
 
 
-@pytest.mark.parametrize("form", ["gated", "relu"])
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_agrees_with_all_patterns_at_once(form: Any, loss: str) -> None:
-    program = make(form, loss)
-    best = optimum(form, loss)
+def test_agrees_with_all_patterns_at_once(formulation: Any, loss: str) -> None:
+    program = make(formulation, loss)
+    best = optimum(formulation, loss)
     assert best.gap <= 1e-7
     result = solve_on_working_sets(program, tol=1e-5, n_first=4)
     check(result, program, 1e-5)
@@ -113,10 +117,10 @@ def test_the_working_set_grows_until_the_proof_is_done() -> None:
     assert (working[1:] <= 2 * working[:-1]).all()
 
 
-@pytest.mark.parametrize("form", ["gated", "relu"])
-def test_a_start_spares_work(form: Any) -> None:
-    near = solve(make(form, part=0.22), TIGHT)
-    program = make(form)
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_a_start_spares_work(formulation: Any) -> None:
+    near = solve(make(formulation, part=0.22), TIGHT)
+    program = make(formulation)
     cold = solve_on_working_sets(program, tol=1e-5, n_first=4)
     warm = solve_on_working_sets(program, tol=1e-5, n_first=4, start=near)
     check(warm, program, 1e-5)

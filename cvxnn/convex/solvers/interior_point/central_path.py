@@ -27,7 +27,7 @@ from cvxnn.convex.solvers.interior_point.newton_system import (
     Blocks,
     Data,
     Floats,
-    Newton,
+    NewtonSystem,
     limit_threads,
 )
 
@@ -262,7 +262,7 @@ class _System:
         vector = w1 * np.sqrt(2 / (eta2 * self.spread))[..., None]
         curvature = output.share * self.hessian
         blocks = Blocks(self._cones(self.ratio), identity, vector, curvature)
-        self.newton = Newton(data, blocks, max_dense)
+        self.newton = NewtonSystem(data, blocks, max_dense)
         self.cg_iterations = 0
 
     def _cones(self, pairs: Floats) -> Floats:

@@ -125,7 +125,7 @@ class Blocks(NamedTuple):
     """Diagonal of ``H``, (n,), at least 0."""
 
 
-class Newton:
+class NewtonSystem:
     """A factored Newton system."""
 
     def __init__(self, data: Data, blocks: Blocks, max_dense: int) -> None:

@@ -101,28 +101,28 @@ class InteriorPoint:
     max_dense: int = field(default=6000, metadata={"static": True})
     certify: Literal["network", "program"] = field(default="network", metadata={"static": True})
 
-    def accept(self, problem: Any) -> InteriorPoint:
+    def accept(self, program: Any) -> InteriorPoint:
         """Refuse what the method cannot solve."""
-        if not isinstance(problem, ConvexProgram):
+        if not isinstance(program, ConvexProgram):
             raise TypeError(
-                f"InteriorPoint solves a ConvexProgram, not a {type(problem).__name__}; "
+                f"InteriorPoint solves a ConvexProgram, not a {type(program).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
         # Only the gated form has cones that the first-order method can do without.
-        other = "ProximalGradient" if problem.form == "gated" else "Cronos"
-        if problem.loss.coupled:
+        other = "ProximalGradient" if program.formulation == "gated" else "Cronos"
+        if program.loss.coupled:
             raise TypeError(
-                f"InteriorPoint takes outputs one by one, and {type(problem.loss).__name__} "
+                f"InteriorPoint takes outputs one by one, and {type(program.loss).__name__} "
                 f"couples them; use {other}."
             )
-        if not isinstance(problem.penalty, NeuronGroupLasso | SquaredL2):
+        if not isinstance(program.penalty, NeuronGroupLasso | SquaredL2):
             raise TypeError(
                 "InteriorPoint takes NeuronGroupLasso and SquaredL2, got "
-                f"{type(problem.penalty).__name__}; use {other}."
+                f"{type(program.penalty).__name__}; use {other}."
             )
-        if not problem.alpha > 0:
+        if not program.alpha > 0:
             raise ValueError(
-                f"alpha={float(problem.alpha)!r}; InteriorPoint needs a positive one, which may be "
+                f"alpha={float(program.alpha)!r}; InteriorPoint needs a positive one, which may be "
                 f"tiny: without a penalty the minimiser is not unique. Or use {other}."
             )
         if self.max_dense < 1:
@@ -133,14 +133,14 @@ class InteriorPoint:
 
     # What the loop calls ------------------------------------------------------------------
 
-    def init(self, problem: ConvexProgram, start: Start | None) -> InteriorPointState:
+    def init(self, program: ConvexProgram, start: Start | None) -> InteriorPointState:
         """Start in the middle of the cones; given weights are only the first best point."""
-        rows, patterns, outputs = _outputs(problem)
-        best = problem.zeros() if start is None else np.asarray(start.weights)
-        at = problem.evaluate(best)
+        rows, patterns, outputs = _outputs(program)
+        best = program.zeros() if start is None else np.asarray(start.weights)
+        at = program.evaluate(best)
         with np.errstate(all="ignore"):
             iterates = tuple(begin(output) for output in outputs)
-        dual = _dual_point(problem, rows, patterns, outputs, iterates)
+        dual = _dual_point(program, rows, patterns, outputs, iterates)
         if dual.multipliers is not None:
             dual = dual._replace(multipliers=np.zeros_like(dual.multipliers))
         return InteriorPointState(
@@ -152,18 +152,18 @@ class InteriorPoint:
             best_objective=float(
                 at.network_objective if self.certify == "network" else at.objective
             ),
-            bound=float(problem.bound_of(dual)),
+            bound=float(program.bound_of(dual)),
             dual=dual,
             floor=1e-13 * sum(it.value for it in iterates) + float(np.finfo(np.float64).tiny),
             lowest=np.full(4, np.inf),
             n_stalled=0,
         )
 
-    def refresh(self, problem: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
+    def refresh(self, program: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
         """Nothing outlasts an iteration."""
         return state
 
-    def step(self, problem: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
+    def step(self, program: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
         """One iteration of each output that is not at its optimum."""
         pairs = list(zip(state.outputs, state.iterates, strict=True))
         rests = [it.failed or it.is_done(output.degree, self.tol) for output, it in pairs]
@@ -177,21 +177,21 @@ class InteriorPoint:
         return state._replace(iterates=iterates)
 
     def measure(
-        self, problem: ConvexProgram, state: InteriorPointState
+        self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
         """Certificate of the iterate, best network so far."""
         with newton_system.limit_threads(state.outputs[0].data.flops):
-            return self._measure(problem, state)
+            return self._measure(program, state)
 
     def _measure(
-        self, problem: ConvexProgram, state: InteriorPointState
+        self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
-        weights = np.zeros(problem.weights_shape)
+        weights = np.zeros(program.weights_shape)
         for c, (output, it) in enumerate(zip(state.outputs, state.iterates, strict=True)):
             weights[c][:, state.patterns] = _without_inactive(output, it)
-        at = problem.evaluate(weights)
-        dual = _dual_point(problem, state.rows, state.patterns, state.outputs, state.iterates)
-        bound = float(problem.bound_of(dual))
+        at = program.evaluate(weights)
+        dual = _dual_point(program, state.rows, state.patterns, state.outputs, state.iterates)
+        bound = float(program.bound_of(dual))
         if bound > state.bound:
             state = state._replace(bound=bound, dual=dual)
         if self.certify == "program":
@@ -234,10 +234,10 @@ class InteriorPoint:
         """Proof of the best bound seen."""
         return state.dual
 
-    def flops(self, problem: ConvexProgram, result: Result) -> float:
+    def flops(self, program: ConvexProgram, result: Result) -> float:
         """Floating-point operations of a solve, counting dense products and factorisations."""
-        n, d = problem.operator.X.shape
-        P, S, C = problem.operator.n_patterns, problem.n_signs, problem.y.shape[1]
+        n, d = program.operator.X.shape
+        P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
         product = 2.0 * S * n * d * P
         ranks = np.minimum(result.history["rank"], P * d)
         factored = sum(newton_system.flops((n, d), P, S, rank) for rank in ranks) * self.check_every
@@ -246,56 +246,56 @@ class InteriorPoint:
         return C * (factored + 16 * product * result.n_iter) + solves
 
 
-def cost(problem: ConvexProgram) -> float:
+def cost(program: ConvexProgram) -> float:
     """Floating-point operations of one early iteration, which keeps every column.
 
     Parameters
     ----------
-    problem : ConvexProgram
+    program : ConvexProgram
 
     Returns
     -------
     float
         An estimate, without regard to ``max_dense``; later iterations cost a fraction.
     """
-    n, d = problem.operator.X.shape
-    P, S, C = problem.operator.n_patterns, problem.n_signs, problem.y.shape[1]
+    n, d = program.operator.X.shape
+    P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
     return C * (newton_system.flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)
 
 
 def _outputs(
-    problem: ConvexProgram,
+    program: ConvexProgram,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Output, ...]]:
     """Each output's program, without rows of zeros and patterns closed on all others."""
-    X, mask = problem.operator.X, problem.operator.mask
+    X, mask = program.operator.X, program.operator.mask
     rows = np.flatnonzero(X.any(axis=1))
     patterns = np.flatnonzero(mask[rows].any(axis=0))
-    data = Data(X[rows], mask[np.ix_(rows, patterns)], problem.n_signs)
-    alpha, has_norms = float(problem.alpha), isinstance(problem.penalty, NeuronGroupLasso)
+    data = Data(X[rows], mask[np.ix_(rows, patterns)], program.n_signs)
+    alpha, has_norms = float(program.alpha), isinstance(program.penalty, NeuronGroupLasso)
     n_penalised = len(patterns)
     ridge = np.full(len(patterns), 0.0 if has_norms else alpha)
-    if problem.skip is not None and len(patterns):
+    if program.skip is not None and len(patterns):
         n_penalised -= 1
-        ridge[-1] = problem._skip_ridge
-    share = np.broadcast_to(problem.share, (len(X), 1))[rows, 0]
+        ridge[-1] = program._skip_ridge
+    share = np.broadcast_to(program.share, (len(X), 1))[rows, 0]
     outputs = tuple(
         Output(
             data=data,
-            y=problem.y[rows, c],
+            y=program.y[rows, c],
             share=share,
             alpha=alpha,
             ridge=ridge,
-            n_cones=n_penalised if problem.form == "relu" else 0,
+            n_cones=n_penalised if program.formulation == "relu" else 0,
             n_norms=n_penalised if has_norms else 0,
-            loss=problem.loss,
+            loss=program.loss,
         )
-        for c in range(problem.y.shape[1])
+        for c in range(program.y.shape[1])
     )
     return rows, patterns, outputs
 
 
 def _dual_point(
-    problem: ConvexProgram,
+    program: ConvexProgram,
     rows: NDArray[np.intp],
     patterns: NDArray[np.intp],
     outputs: tuple[Output, ...],
@@ -303,10 +303,10 @@ def _dual_point(
 ) -> DualPoint:
     """Dual point of the whole program; rows and patterns that do nothing get no multipliers."""
     # Rows of zeros have the prediction zero.
-    residual = -problem.loss.gradient(np.zeros_like(problem.y), problem.y)
+    residual = -program.loss.gradient(np.zeros_like(program.y), program.y)
     multipliers = None
-    if problem.form == "relu":
-        multipliers = np.zeros((*problem.y.shape, 2, problem.operator.n_patterns))
+    if program.formulation == "relu":
+        multipliers = np.zeros((*program.y.shape, 2, program.operator.n_patterns))
     for c, (output, it) in enumerate(zip(outputs, iterates, strict=True)):
         residual[rows, c] = -it.g
         if multipliers is not None:

@@ -31,17 +31,17 @@ class RidgeData:
     stretch: float
 
     @classmethod
-    def of(cls, problem: ConvexProgram) -> RidgeData:
+    def of(cls, program: ConvexProgram) -> RidgeData:
         """Take what the closed form needs from a program."""
-        n = problem.y.shape[0]
-        share = np.broadcast_to(problem.share, (n, 1))
-        columns = problem.operator.mask.astype(problem.operator.X.dtype)
+        n = program.y.shape[0]
+        share = np.broadcast_to(program.share, (n, 1))
+        columns = program.operator.mask.astype(program.operator.X.dtype)
         stretch = 1.0
-        if problem.skip is not None:
+        if program.skip is not None:
             # z' = z / stretch has the ridge alpha, as all the others.
-            stretch = float(np.sqrt(problem.alpha / problem._skip_ridge))
+            stretch = float(np.sqrt(program.alpha / program._skip_ridge))
             columns[:, -1] *= stretch
-        return cls(problem.operator.X, columns, np.sqrt(share), problem.y, stretch)
+        return cls(program.operator.X, columns, np.sqrt(share), program.y, stretch)
 
     @property
     def n_rows(self) -> int:

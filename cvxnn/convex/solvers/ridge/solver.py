@@ -89,8 +89,8 @@ class Ridge:
 
     Notes
     -----
-    Takes ``form="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a skip connection with
-    a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
+    Takes ``formulation="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a skip connection
+    with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
 
     With ``m`` weights of an output the direct solution costs about ``n m**2 + m**3 / 3`` or
     ``2 n**2 (d + P) + n**3 / 3`` flops, whichever is less, and an iteration of conjugate gradient
@@ -107,31 +107,31 @@ class Ridge:
     rank: int = field(default=1000, metadata={"static": True})
     check_every: int = 2
 
-    def accept(self, problem: Any) -> Ridge:
+    def accept(self, program: Any) -> Ridge:
         """Refuse what has no closed form."""
-        if not isinstance(problem, ConvexProgram):
+        if not isinstance(program, ConvexProgram):
             raise TypeError(
-                f"Ridge solves a ConvexProgram, not a {type(problem).__name__}; "
+                f"Ridge solves a ConvexProgram, not a {type(program).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
-        if not takes(problem):
+        if not takes(program):
             raise TypeError(
                 "Ridge needs the gated form, SquaredLoss, SquaredL2 and, if there is a skip "
                 "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
                 "the gated form and Cronos for the ReLU form."
             )
-        if not problem.alpha > 0:
+        if not program.alpha > 0:
             raise ValueError(
-                f"alpha={float(problem.alpha)!r}; Ridge needs a positive one, which may be tiny."
+                f"alpha={float(program.alpha)!r}; Ridge needs a positive one, which may be tiny."
             )
         for name in ("max_dense", "max_kernel", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
-        return replace(self, max_iter=1, check_every=1) if self._is_direct(problem) else self
+        return replace(self, max_iter=1, check_every=1) if self._is_direct(program) else self
 
-    def _is_direct(self, problem: ConvexProgram) -> bool:
-        n, d = problem.operator.X.shape
-        m = d * problem.operator.n_patterns
+    def _is_direct(self, program: ConvexProgram) -> bool:
+        n, d = program.operator.X.shape
+        m = d * program.operator.n_patterns
         if min(n, m) > self.max_dense:
             return False
         # A coarse tolerance takes a few iterations, each far cheaper than a factorisation.
@@ -139,14 +139,14 @@ class Ridge:
 
     # What the loop calls ------------------------------------------------------------------
 
-    def init(self, problem: ConvexProgram, start: Start | None) -> RidgeState:
+    def init(self, program: ConvexProgram, start: Start | None) -> RidgeState:
         """Start at zero, or at what the dual point of a similar problem says."""
-        data, alpha = RidgeData.of(problem), float(problem.alpha)
+        data, alpha = RidgeData.of(program), float(program.alpha)
         u = np.zeros_like(data.targets)
         if start is not None and start.dual is not None:
             u = data.root * np.asarray(start.dual.residual) / alpha
         precondition, stored = None, None
-        if not self._is_direct(problem):
+        if not self._is_direct(program):
             dtype = np.float32 if self.tol >= COARSE else np.float64
             precondition = Nystrom.of(data, min(self.rank, len(u) // _SAMPLED + 1), dtype).shifted(
                 alpha
@@ -164,17 +164,17 @@ class Ridge:
             best=u,
             best_objective=np.inf,
             bound=-np.inf,
-            residual=np.asarray(problem.y),
+            residual=np.asarray(program.y),
         )
         return state._replace(image=state.product(u)) if u.any() else state
 
-    def refresh(self, problem: ConvexProgram, state: RidgeState) -> RidgeState:
+    def refresh(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Nothing outlasts an iteration."""
         return state
 
-    def step(self, problem: ConvexProgram, state: RidgeState) -> RidgeState:
+    def step(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
-        data, alpha = state.data, float(problem.alpha)
+        data, alpha = state.data, float(program.alpha)
         if state.precondition is None:
             u, image = data.solve(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
             return state._replace(u=u, image=image)
@@ -193,9 +193,9 @@ class Ridge:
             inner=inner,
         )
 
-    def measure(self, problem: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
+    def measure(self, program: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
         """Objective and bound, from the kernel times ``u`` alone."""
-        data, alpha, u = state.data, float(problem.alpha), state.u
+        data, alpha, u = state.data, float(program.alpha), state.u
         objective, bound, scale = certify(data.targets, u, state.image, alpha)
         if bound > state.bound:
             residual = scale * alpha * u / np.where(data.root > 0, data.root, 1)
@@ -221,15 +221,15 @@ class Ridge:
         """Residual of the best bound."""
         return DualPoint(state.residual, None)
 
-    def flops(self, problem: ConvexProgram, result: Result) -> float:
+    def flops(self, program: ConvexProgram, result: Result) -> float:
         """Floating-point operations of a solve, counting dense products and factorisations."""
-        (n, d), P = problem.operator.X.shape, problem.operator.n_patterns
-        product = 4.0 * n * d * P * problem.y.shape[1]
+        (n, d), P = program.operator.X.shape, program.operator.n_patterns
+        product = 4.0 * n * d * P * program.y.shape[1]
         if min(n, P * d) <= self.max_dense:
             return min(direct_flops(n, d, P)) + product
         setup = 2.0 * n * self.rank * (d + P + self.rank)
         if n <= self.max_kernel:
-            setup, product = setup + 2.0 * n * n * (d + P), 2.0 * n * n * problem.y.shape[1]
+            setup, product = setup + 2.0 * n * n * (d + P), 2.0 * n * n * program.y.shape[1]
         return setup + product * result.n_iter
 
 
@@ -250,16 +250,16 @@ def floor(targets: Floats) -> float:
     return 1e-13 * float((targets**2).sum()) + float(np.finfo(np.float64).tiny)
 
 
-def takes(problem: ConvexProgram) -> bool:
+def takes(program: ConvexProgram) -> bool:
     """Whether a program has a closed form."""
     return (
-        problem.form == "gated"
-        and isinstance(problem.loss, SquaredLoss)
-        and isinstance(problem.penalty, SquaredL2)
-        and (problem.skip is None or float(problem.skip) > 0)
+        program.formulation == "gated"
+        and isinstance(program.loss, SquaredLoss)
+        and isinstance(program.penalty, SquaredL2)
+        and (program.skip is None or float(program.skip) > 0)
     )
 
 
-def kernel(problem: ConvexProgram) -> Floats:
+def kernel(program: ConvexProgram) -> Floats:
     """The kernel ``A A^T`` of a program, shape (n_samples, n_samples)."""
-    return RidgeData.of(problem).kernel()
+    return RidgeData.of(program).kernel()

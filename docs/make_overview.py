@@ -22,7 +22,9 @@ RED, BLUE, INK = "#c44e52", "#4c72b0", "#333333"
 
 def main() -> None:
     X, y = make_moons(300, noise=0.15, random_state=0)
-    model = ConvexReLUClassifier(n_patterns=24, alpha=3e-3, tol=1e-3, max_iter=5000, random_state=0)
+    model = ConvexReLUClassifier(
+        n_patterns=24, strength=3e-3, tol=1e-3, max_iter=5000, random_state=0
+    )
     model.fit(X, y)
 
     plt.rcParams.update({"font.size": 11, "axes.titlesize": 12.5, "axes.titleweight": "bold"})

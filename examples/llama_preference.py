@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layer", type=int, default=-1, help="a middle one costs half (-1: last)")
     parser.add_argument("--max-length", type=int, default=768, help="tokens of prompt and reply")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="tokens in one forward pass")
-    parser.add_argument("--alpha", type=float, help="penalty of phase I; else chosen")
+    parser.add_argument("--strength", type=float, help="penalty of phase I; else chosen")
     parser.add_argument("--patterns", type=int, default=64, help="activation patterns")
     parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning")
     parser.add_argument("--replies", type=int, default=2, help="prompts to write replies for")
@@ -133,8 +133,8 @@ def main() -> None:
     print(f"model     {lm.name}, loaded in {time.perf_counter() - start:.1f} s")
 
     coala = {"n_patterns": arguments.patterns}
-    if arguments.alpha is not None:
-        coala["alpha"] = arguments.alpha
+    if arguments.strength is not None:
+        coala["strength"] = arguments.strength
     comparison = compare(
         lm,
         train,

@@ -24,21 +24,20 @@ for ax, noise in zip(axes, (1.0, 5.0), strict=True):
     X, y = make_friedman1(400, 10, noise=noise, random_state=0)
     model = ConvexReLURegressorCV(random_state=0).fit(X, y)
     RegularizationPathDisplay.from_estimator(model, ax=ax)
-    ax.set(title=f"noise of standard deviation {noise:g}", xlabel="alpha / alpha_max")
+    ax.set(title=f"noise of standard deviation {noise:g}", xlabel="strength")
     found[noise] = model
 axes[0].set_ylim(0, 1)
 plt.show()
 
 # %%
-# More noise asks for a stronger penalty. The single estimator's ``alpha="auto"`` answers the same
-# question from the leave-one-out error, at the price of one fit; here are both, and the score of
-# the networks on new data without noise.
+# More noise asks for a stronger penalty. The single estimator's ``strength="auto"`` answers the
+# same question from the leave-one-out error, at the price of one fit; here are both, and the score
+# of the networks on new data without noise.
 
 X_new, truth = make_friedman1(2000, 10, noise=0.0, random_state=1)
 for noise, model in found.items():
     X, y = make_friedman1(400, 10, noise=noise, random_state=0)
     single = ConvexReLURegressor(random_state=0).fit(X, y)
     for name, fitted in (("cross-validation", model), ("leave-one-out", single)):
-        fraction = fitted.alpha_ / fitted.alpha_max_
         score = fitted.score(X_new, truth)
-        print(f"noise {noise:g}, {name:16}: alpha {fraction:.1e}, R2 on new data {score:.3f}")
+        print(f"noise {noise:g}, {name:16}: {fitted.strength_:.1e}, R2 on new data {score:.3f}")

@@ -21,7 +21,7 @@ from cvxnn.network import TwoLayerNetwork
 WIDTH = 4
 KINDS = ["relu", "gated", "relu-skip", "gated-skip"]
 SHAPES = [(5, 1), (5, 3), (0, 1), (0, 3)]  # neurons, outputs
-SMALL = {"n_patterns": 8, "alpha": 0.01, "random_state": 0}
+SMALL = {"n_patterns": 8, "strength": 0.01, "random_state": 0}
 
 
 def inputs(dtype=np.float64, n=50):
@@ -423,7 +423,7 @@ def test_all_agree(kind, shape, seed):
     [
         {"formulation": "relu"},
         {"formulation": "gated", "skip": 0.1},
-        {"formulation": "relu", "alpha": 10.0},
+        {"formulation": "relu", "strength": 10.0},
     ],
     ids=["relu", "gated", "no neurons"],
 )
@@ -433,7 +433,7 @@ def test_fitted_estimators(options, dtype):
     y = np.array(["less", "more"])[(X[:, 0] * X[:, 1] > 0).astype(int)]
     options = SMALL | options
     one = ConvexReLUClassifier(**options).fit(X, y)
-    assert (one.network_.n_neurons == 0) == (options["alpha"] == 10)
+    assert (one.network_.n_neurons == 0) == (options["strength"] == 10)
     out = run(one, X)
     assert out["label"].tolist() == one.predict(X).tolist()
     close(out["probabilities"], one.predict_proba(X), dtype)

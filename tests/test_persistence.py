@@ -24,7 +24,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.persistence import load
 
-SMALL = {"n_patterns": 8, "alpha": 0.01, "random_state": 0}
+SMALL = {"n_patterns": 8, "strength": 0.01, "random_state": 0}
 RELU = {**SMALL, "formulation": "relu"}
 
 
@@ -217,7 +217,7 @@ def test_round_trip_of_three_classes_and_several_outputs(tmp_path):
 
 def test_round_trip_without_neurons(tmp_path):
     X, y = data()
-    model = ConvexReLUClassifier(**RELU | {"alpha": 10}).fit(X, y)
+    model = ConvexReLUClassifier(**RELU | {"strength": 10}).fit(X, y)
     assert model.network_.n_neurons == 0
     cvxnn.save(model, tmp_path / "a")
     assert_same(cvxnn.load(tmp_path / "a"), model, X)
@@ -239,8 +239,8 @@ def test_round_trip_without_neurons(tmp_path):
 def test_round_trip_of_class_weights(weights, tmp_path):
     model = classifier()
     # Parameters are saved as they are; any of them may hold the pairs.
-    cvxnn.save(model.set_params(alpha=weights), tmp_path / "a")
-    back = cvxnn.load(tmp_path / "a").alpha
+    cvxnn.save(model.set_params(strength=weights), tmp_path / "a")
+    back = cvxnn.load(tmp_path / "a").strength
     assert back == weights
     assert [type(key) for key in back] == [
         type(key.item() if isinstance(key, np.generic) else key) for key in weights
@@ -366,7 +366,7 @@ def test_byte_order_and_memory_layout_do_not_matter(tmp_path):
 
 def test_numpy_scalars_become_plain_numbers(tmp_path):
     X, y = data()
-    options = {"alpha": np.float64(0.01), "n_patterns": np.int64(8), "random_state": np.int64(0)}
+    options = {"strength": np.float64(0.01), "n_patterns": np.int64(8), "random_state": np.int64(0)}
     model = ConvexReLUClassifier(**options).fit(X, y)
     cvxnn.save(model, tmp_path / "a")
     assert cvxnn.load(tmp_path / "a").get_params() == model.get_params()

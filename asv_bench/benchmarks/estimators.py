@@ -36,8 +36,8 @@ class Classifier:
         self.X, self.X_test, self.y, self.y_test = train_test_split(
             X, y, test_size=0.25, random_state=0
         )
-        alpha = 3e-3 if data.startswith("embeddings") else 1e-3
-        self.model = ConvexReLUClassifier(alpha, patterns=patterns, random_state=0)
+        strength = 3e-3 if data.startswith("embeddings") else 1e-3
+        self.model = ConvexReLUClassifier(strength, patterns=patterns, random_state=0)
         warnings.simplefilter("ignore", ConvergenceWarning)
         self.model.fit(self.X, self.y)
 

@@ -178,7 +178,7 @@ def _ours(
         "cpu_s": cpu,
         "wall_s": wall,
         "fitted_neurons": model.network_.n_neurons,
-        "alpha": model.alpha_ / model.alpha_max_,
+        "strength": model.strength_,
         "gap": model.gap_,
         "flops": model.flops_,
         "warnings": sorted({w.category.__name__ for w in caught}),

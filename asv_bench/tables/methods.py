@@ -15,12 +15,12 @@ OURS: dict[str, dict[str, Any]] = {
     "gated_64": {"n_patterns": 64},
     "gated_256": {"n_patterns": 256},
     "gated_data": {"patterns": "data"},
-    "gated_fixed_alpha": {"alpha": 1e-4},
+    "gated_fixed_strength": {"strength": 1e-4},
     "gated_logistic": {"loss": "logistic", "n_patterns": 256},
     "gated_neuron": {"penalty": "neuron", "n_patterns": 64, "calibration_folds": 0},
     "relu": {"formulation": "relu", "calibration_folds": 0},
     "relu_gaussian": {"formulation": "relu", "patterns": "gaussian", "calibration_folds": 0},
-    "relu_fixed_alpha": {"formulation": "relu", "alpha": 1e-3, "calibration_folds": 0},
+    "relu_fixed_strength": {"formulation": "relu", "strength": 1e-3, "calibration_folds": 0},
 }
 MLPS = ("mlp", "mlp_tuned")
 BASELINES = ("logistic", "svc", *MLPS)

@@ -42,7 +42,10 @@ def head_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("COALA")
     group.add_argument("--loss", choices=("pairwise", "pointwise"), help="of phase II (pairwise)")
     group.add_argument(
-        "--alpha", type=number_or_auto, metavar="X", help="penalty of phase I (auto)"
+        "--strength",
+        type=number_or_auto,
+        metavar="X",
+        help="penalty of phase I, a fraction of alpha_max (auto)",
     )
     group.add_argument(
         "--n-patterns", type=positive, metavar="N", help="activation patterns of phase I (64)"
@@ -62,7 +65,7 @@ def head_options(parser: argparse.ArgumentParser) -> None:
 
 def head_parameters(options: argparse.Namespace) -> dict[str, Any]:
     """Those parameters that were given."""
-    names = ("loss", "alpha", "n_patterns", "beta", "gamma", "ridge", "tol", "max_iter")
+    names = ("loss", "strength", "n_patterns", "beta", "gamma", "ridge", "tol", "max_iter")
     given = {name: getattr(options, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -70,7 +70,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
 
     # name -> (number type, smallest value, whether the smallest is allowed)
     _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
-        "alpha": (Real, 0, True),
+        "strength": (Real, 0, True),
         "skip": (Real, 0, True),
         "n_patterns": (Integral, 1, True),
         "tol": (Real, 0, True),
@@ -83,7 +83,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         "patterns": get_args(PatternsParameter),
     }
     # name -> the value that is no number but means something
-    _words: ClassVar[dict[str, Any]] = {"alpha": "auto", "n_patterns": "auto", "skip": None}
+    _words: ClassVar[dict[str, Any]] = {"strength": "auto", "n_patterns": "auto", "skip": None}
 
     _y_options: ClassVar[dict[str, Any]] = {}
 
@@ -229,7 +229,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
             and isinstance(penalty, SquaredL2)
             and isinstance(loss, SquaredLoss)
         )
-        choosing = alpha is None and self.alpha == "auto"
+        choosing = alpha is None and self.strength == "auto"
         spectrum = None
         if choosing or isinstance(penalty, SquaredL2):
             spectrum = strength.Spectrum.of(pilot)
@@ -239,12 +239,12 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
             chosen = strength.automatic_alpha(pilot, spectrum, len(y), rng)
             alpha = max(chosen, _LEAST_ALPHA * alpha_max)
         elif alpha is None:
-            alpha = float(self.alpha) * alpha_max
-        strengths = np.array([alpha])
+            alpha = float(self.strength) * alpha_max
+        alphas = np.array([alpha])
         early = None if monitor is None else monitor.early
-        if early is not None and direct and self.alpha == "auto":
+        if early is not None and direct and self.strength == "auto":
             # Nothing to stop: data set apart choose the strength.
-            strengths = alpha * _VALIDATED_STRENGTHS
+            alphas = alpha * _VALIDATED_STRENGTHS
 
         def look(row: dict[str, float], found: Callable[[], Any]) -> bool:
             assert watch is not None
@@ -254,7 +254,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         watch = monitor._replace(early=None) if monitor is not None and direct else monitor
         best: Fit | None = None
         flops = strength.flops(pilot, spectrum)
-        for alpha in strengths:
+        for alpha in alphas:
             training = train(
                 inputs,
                 targets,
@@ -360,6 +360,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         self.gap_ = result.gap
         self.history_ = result.history
         self.rounds_ = training.rounds
+        self.strength_ = fit.alpha / fit.alpha_max
         self.alpha_ = fit.alpha
         self.alpha_max_ = fit.alpha_max
         self.n_patterns_ = len(training.patterns)

@@ -60,31 +60,31 @@ class CrossValidated(ConvexReLUBase):
     """What classifier and regressor share; goes before the single estimator among the bases."""
 
     _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
-        "n_alphas": (Integral, 1, True),
+        "n_strengths": (Integral, 1, True),
         "eps": (Real, 0, False),
     }
     _words: ClassVar[dict[str, Any]] = {**ConvexReLUBase._words, "eps": None}
     _single: ClassVar[type[Any]]
 
     # Of the single estimator; has a value of its own only while the network is fitted to all rows.
-    alpha: Any = "auto"
-    alphas: ArrayLike | None
-    n_alphas: int
+    strength: Any = "auto"
+    strengths: ArrayLike | None
+    n_strengths: int
     eps: float | None
     cv: Any
     scoring: Any
 
     def _grid(self) -> Floats:
         """Fractions of the unit, falling."""
-        if self.alphas is None:
+        if self.strengths is None:
             eps = self.eps
             if eps is None:
                 ridge = isinstance(self._choose().penalty, SquaredL2)
                 eps = _WEAKEST_RIDGE if ridge else _WEAKEST_NORM
             if not eps < 1:
                 raise ValueError(f"eps={eps!r}; expected a number below 1.")
-            return np.geomspace(1, eps, self.n_alphas)
-        return fractions("alphas", self.alphas)
+            return np.geomspace(1, eps, self.n_strengths)
+        return fractions("strengths", self.strengths)
 
     def _cross_validate(self, task: Task, weight: Floats | None, groups: Any) -> None:
         """Score all strengths on all folds, with ``weight``; set what was found."""
@@ -110,8 +110,8 @@ class CrossValidated(ConvexReLUBase):
                 given = {} if weight is None else {"sample_weight": weight[unseen]}
                 scores[k, j] = _number(scorer(model, X, task.labels[unseen], **given))
         best, self.best_score_ = best_of(scores)
-        self.alphas_, self.cv_scores_ = grid, scores
-        self.best_alpha_ = float(grid[best])
+        self.strengths_, self.cv_scores_ = grid, scores
+        self.best_strength_ = float(grid[best])
         loose = [gap for gap in gaps if not gap <= self._tolerance()]
         if loose:
             warnings.warn(
@@ -149,9 +149,9 @@ class CrossValidated(ConvexReLUBase):
 
     def _refit(self, fit: Callable[..., Any], X: Any, y: Any, **given: Any) -> None:
         """Fit the single estimator's way, at the fraction that was chosen."""
-        self.alpha = self.best_alpha_
+        self.strength = self.best_strength_
         fit(X, y, **given)
-        del self.alpha
+        del self.strength
 
 
 def _number(score: Any) -> float:

@@ -1,4 +1,4 @@
-"""What parameters left at "auto" come to; see "Choosing alpha and patterns" in the user guide."""
+"""Values of parameters left at "auto"; see "Choosing strength and patterns" in the guide."""
 
 from __future__ import annotations
 

@@ -111,9 +111,9 @@ class Scaling(NamedTuple):
     """Units in which the program is solved.
 
     Features have mean 0 and standard deviation ``1 / sqrt(n_features)``, so that rows have norm
-    about 1 whatever the width; targets have mean 0 and standard deviation 1. ``alpha`` then has one
-    meaning for every data set. Sparse features keep their zeros: they are scaled to that root mean
-    square, not centred.
+    about 1 whatever the width; targets have mean 0 and standard deviation 1. A
+    strength then has one meaning for every data set. Sparse features keep their zeros: they are
+    scaled to that root mean square, not centred.
     """
 
     x_mean: NDArray[np.floating]

@@ -44,11 +44,11 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     .. math:: \min \; \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
 
     Two classes have one output, more have one each. Features have mean 0 and standard deviation
-    :math:`1 / \sqrt d` inside, so that ``alpha`` has one meaning for all data.
+    :math:`1 / \sqrt d` inside, so that ``strength`` has one meaning for all data.
 
     Parameters
     ----------
-    alpha : float or "auto", default="auto"
+    strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
         ``"auto"``: for ``"l2"`` the strength of least leave-one-out error; for norms 0.2 times
         the slope that noise alone would have, measured by leave-one-out residuals.
@@ -57,7 +57,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
-        What vanishes as ``alpha`` grows: whole neurons, whole features, single weights, nothing;
+        What vanishes as ``strength`` grows: whole neurons, whole features, single weights, nothing;
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``,
         which equals
         weight decay, for the ReLU form.
@@ -75,7 +75,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     loss : {"squared", "logistic", "multinomial"}, default="squared"
         ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
         classes together, which no interior-point method is there for: it converges slowly at
-        small ``alpha``. For two classes they are the same. Both are solved iteratively.
+        small ``strength``. For two classes they are the same. Both are solved iteratively.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, on top of ``sample_weight``. ``"balanced"``: each class counts the
         same.
@@ -92,7 +92,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         training rows, which are too sure.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
-        when none is better; the direct solution with ``alpha="auto"`` chooses among nine
+        when none is better; the direct solution with ``strength="auto"`` chooses among nine
         strengths, from a hundredth to a hundred times the one of leave-one-out. Data of your
         own, ``fit(..., X_val=, y_val=)``, do the same without setting rows apart.
     validation_fraction : float, default=0.1
@@ -120,12 +120,14 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     classes_ : ndarray, shape (n_classes,)
     network_ : cvxnn.network.TwoLayerNetwork
         The fitted network, for raw features.
+    strength_ : float
+        Fraction of ``alpha_max_`` that was used.
     alpha_ : float
-        Strength of the penalty in the objective above.
+        Penalty parameter of the objective above, ``strength_ * alpha_max_``.
     alpha_max_ : float
-        Its unit. For norms the strength from which on all weights vanish, for ``"l2"`` the largest
-        curvature of the mean loss; measured on at most 512 rows, and where the patterns are not
-        known before on 256 Gaussian ones.
+        Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
+        ``"l2"`` the largest curvature of the mean loss. It is measured on at most 512 rows and,
+        where the patterns come from training, on 256 Gaussian ones.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the
         given patterns, and their difference over the objective. In the ReLU form it may be
@@ -185,7 +187,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
 
     def __init__(
         self,
-        alpha: float | Literal["auto"] = "auto",
+        strength: float | Literal["auto"] = "auto",
         *,
         formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
@@ -207,7 +209,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.alpha = alpha
+        self.strength = strength
         self.formulation = formulation
         self.penalty = penalty
         self.patterns = patterns

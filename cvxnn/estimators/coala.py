@@ -54,7 +54,7 @@ class COALAPreferenceHead(ClassifierMixin, PreferenceHead, ConvexReLUBase):
         Offset, at least 0: the margin asked for.
     ridge : float, default=1e-2
         Phase II: strength of the pull of the last layer towards zero, at least 0.
-    alpha : float or "auto"
+    strength : float or "auto"
         Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0, or chosen from
         the noise level; see ``ConvexReLUClassifier``.
     n_patterns : int or "auto", default=64
@@ -83,8 +83,10 @@ class COALAPreferenceHead(ClassifierMixin, PreferenceHead, ConvexReLUBase):
         The head after phase II, for raw embeddings: ``g`` above.
     phase1_network_ : cvxnn.network.TwoLayerNetwork
         The network phase I ended with; same first layer.
+    strength_ : float
+        Phase I: fraction of ``alpha_max_`` that was used.
     alpha_, alpha_max_ : float
-        Strength of the penalty of phase I, and its unit.
+        Phase I: penalty parameter of its program, and the unit of the strength.
     objective_, dual_bound_, gap_ : float
         Certificate of phase I; see ``ConvexReLUClassifier``.
     phase2_objective_, phase2_dual_bound_, phase2_gap_ : float
@@ -133,7 +135,7 @@ class COALAPreferenceHead(ClassifierMixin, PreferenceHead, ConvexReLUBase):
         beta: float = 1.0,
         gamma: float = 0.5,
         ridge: float = 1e-2,
-        alpha: float | Literal["auto"] = "auto",
+        strength: float | Literal["auto"] = "auto",
         n_patterns: int = 64,
         patterns: PatternsParameter = "local",
         fit_intercept: bool = True,
@@ -149,7 +151,7 @@ class COALAPreferenceHead(ClassifierMixin, PreferenceHead, ConvexReLUBase):
         self.beta = beta
         self.gamma = gamma
         self.ridge = ridge
-        self.alpha = alpha
+        self.strength = strength
         self.n_patterns = n_patterns
         self.patterns = patterns
         self.fit_intercept = fit_intercept

@@ -22,16 +22,16 @@ from cvxnn.estimators._rows import merge
 from cvxnn.estimators.coala import COALAPreferenceHead, PreferenceLoss
 from cvxnn.network import TwoLayerNetwork
 
-_ALPHAS = (0.3, 0.1, 0.03, 0.01)
+_STRENGTHS = (0.3, 0.1, 0.03, 0.01)
 _RIDGES = (1e-1, 1e-2, 1e-3)
 
 
 class COALAPreferenceHeadCV(COALAPreferenceHead):
-    r"""Preference head that chooses ``alpha`` of phase I and ``ridge`` of phase II.
+    r"""Preference head that chooses ``strength`` of phase I and ``ridge`` of phase II.
 
     Each combination is scored by the accuracy on held-out pairs: how often the chosen response
     has the higher reward; without pairs, by that of single responses. Responses that are paired
-    stay in one fold. In each fold the first phase goes along all ``alphas`` with one set of
+    stay in one fold. In each fold the first phase goes along all ``strengths`` with one set of
     patterns, and the second along all ``ridges`` from where the last one ended. The head is then
     fitted to all rows.
 
@@ -40,7 +40,7 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
     loss, beta, gamma, n_patterns, patterns, fit_intercept, standardize, tol, max_iter, solver, \\
     embedding, random_state, verbose
         As in ``COALAPreferenceHead``.
-    alphas : array-like, default=(0.3, 0.1, 0.03, 0.01)
+    strengths : array-like, default=(0.3, 0.1, 0.03, 0.01)
         Strengths of phase I, above 0 and at most 1: fractions of ``alpha_max_``.
     ridges : array-like, default=(0.1, 0.01, 0.001)
         Strengths of phase II, above 0.
@@ -49,12 +49,12 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
 
     Attributes
     ----------
-    alphas_, ridges_ : ndarray
+    strengths_, ridges_ : ndarray
         What was tried, falling.
-    cv_scores_ : ndarray, shape (n_folds, n_alphas, n_ridges)
+    cv_scores_ : ndarray, shape (n_folds, n_strengths, n_ridges)
         Held-out accuracies.
-    best_alpha_, best_ridge_ : float
-        The choice; among equals the stronger ``alpha``, then the stronger ``ridge``.
+    best_strength_, best_ridge_ : float
+        The choice; among equals the stronger ``strength``, then the stronger ``ridge``.
     best_score_ : float
         Mean accuracy there.
     network_, classes_, ...
@@ -77,7 +77,7 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
     }
 
     # Of the single head; have values of their own only while the head is fitted to all rows.
-    alpha: Any = "auto"
+    strength: Any = "auto"
     ridge: Any = 1e-2
 
     def __init__(
@@ -86,7 +86,7 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
         *,
         beta: float = 1.0,
         gamma: float = 0.5,
-        alphas: ArrayLike = _ALPHAS,
+        strengths: ArrayLike = _STRENGTHS,
         ridges: ArrayLike = _RIDGES,
         n_folds: int = 5,
         n_patterns: int = 64,
@@ -103,7 +103,7 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
         self.loss = loss
         self.beta = beta
         self.gamma = gamma
-        self.alphas = alphas
+        self.strengths = strengths
         self.ridges = ridges
         self.n_folds = n_folds
         self.n_patterns = n_patterns
@@ -128,27 +128,27 @@ class COALAPreferenceHeadCV(COALAPreferenceHead):
         hook: Callable[[Snapshot], bool] | None,
     ) -> None:
         """Choose both strengths, then fit both phases to all rows."""
-        alphas = fractions("alphas", self.alphas)
+        strengths = fractions("strengths", self.strengths)
         ridges = fractions("ridges", self.ridges, most=np.inf)
         rows = Responses(X, preferred, weight, pairs, pair_weight)
         folds = rows.folds(self.n_folds)
-        scores = np.empty((len(folds), len(alphas), len(ridges)))
+        scores = np.empty((len(folds), len(strengths), len(ridges)))
         for k, (seen, unseen) in enumerate(folds):
             part, held_out = rows.take(seen), rows.take(unseen)
             fold = Fold.of(self, *merge(part.X, part.signs, part.weight), SquaredLoss())
-            for i, (network, result) in enumerate(zip(*fold.networks(alphas), strict=True)):
+            for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
                 for j, ridge in enumerate(ridges):
                     head = _SecondPhase(self, float(ridge), network, result)
                     # The next ridge starts from this one's head.
                     network = head.train(part, classes)
                     scores[k, i, j] = held_out.accuracy(network)
         best, self.best_score_ = best_of(scores.reshape(len(folds), -1))
-        self.alphas_, self.ridges_, self.cv_scores_ = alphas, ridges, scores
-        self.best_alpha_ = float(alphas[best // len(ridges)])
+        self.strengths_, self.ridges_, self.cv_scores_ = strengths, ridges, scores
+        self.best_strength_ = float(strengths[best // len(ridges)])
         self.best_ridge_ = float(ridges[best % len(ridges)])
-        self.alpha, self.ridge = self.best_alpha_, self.best_ridge_
+        self.strength, self.ridge = self.best_strength_, self.best_ridge_
         super()._fit(X, preferred, classes, weight, pairs, pair_weight, hook)
-        del self.alpha, self.ridge
+        del self.strength, self.ridge
 
 
 class Responses(NamedTuple):

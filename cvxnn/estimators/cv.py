@@ -42,17 +42,17 @@ class _ScoredClassifier(ConvexReLUClassifier):
 class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
     r"""Classifier that chooses the strength of its penalty by cross-validation.
 
-    ``ConvexReLUClassifier`` with one parameter less, ``alpha``: each strength of a grid is scored
-    on held-out folds, and the network is fitted to all rows with the best. The strengths of a fold
+    ``ConvexReLUClassifier`` with one parameter less, ``strength``: each one of a grid is scored on
+    held-out folds, and the network is fitted to all rows with the best. The strengths of a fold
     share patterns and factorisations, so that with the default form the whole costs a few single
     fits.
 
     Parameters
     ----------
-    alphas : array-like, shape (n_alphas,), optional
+    strengths : array-like, shape (n_strengths,), optional
         Strengths to try, above 0 and at most 1: fractions of ``alpha_max_``, as the single
-        estimator takes them. By default a geometric grid of ``n_alphas`` from 1 to ``eps``.
-    n_alphas : int, default=20
+        estimator takes them. By default a geometric grid of ``n_strengths`` from 1 to ``eps``.
+    n_strengths : int, default=20
     eps : float, optional
         The weakest strength of the default grid, below 1: 1e-6 by default for ``penalty="l2"``,
         1e-3 for the others.
@@ -73,15 +73,15 @@ class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
 
     Attributes
     ----------
-    alphas_ : ndarray, shape (n_alphas,)
+    strengths_ : ndarray, shape (n_strengths,)
         Fractions that were tried, falling.
-    cv_scores_ : ndarray, shape (n_folds, n_alphas)
-    best_alpha_ : float
-        The fraction chosen: of the highest mean score, and among equals the strongest. The same
-        strength in the units of the program is ``alpha_``, as in the single estimator.
+    cv_scores_ : ndarray, shape (n_folds, n_strengths)
+    best_strength_ : float
+        The fraction chosen: of the highest mean score, and among equals the strongest. It equals
+        ``strength_`` of the fit to all rows.
     best_score_ : float
-        Mean score of the folds at ``best_alpha_``; a little flattering, since it was chosen.
-    classes_, network_, alpha_, alpha_max_, gap_, ...
+        Mean score of the folds at ``best_strength_``; a little flattering, since it was chosen.
+    classes_, network_, strength_, alpha_, gap_, ...
         Of the fit to all rows; see ``ConvexReLUClassifier``.
 
     Examples
@@ -104,9 +104,9 @@ class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
 
     def __init__(
         self,
-        alphas: ArrayLike | None = None,
+        strengths: ArrayLike | None = None,
         *,
-        n_alphas: int = 20,
+        n_strengths: int = 20,
         eps: float | None = None,
         cv: Any = None,
         scoring: Any = None,
@@ -130,8 +130,8 @@ class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.alphas = alphas
-        self.n_alphas = n_alphas
+        self.strengths = strengths
+        self.n_strengths = n_strengths
         self.eps = eps
         self.cv = cv
         self.scoring = scoring
@@ -227,12 +227,12 @@ class ConvexReLUClassifierCV(CrossValidated, ConvexReLUClassifier):
 class ConvexReLURegressorCV(CrossValidated, ConvexReLURegressor):
     r"""Regressor that chooses the strength of its penalty by cross-validation.
 
-    ``ConvexReLURegressor`` with one parameter less, ``alpha``; see ``ConvexReLUClassifierCV`` for
-    what is done and for what it costs.
+    ``ConvexReLURegressor`` with one parameter less, ``strength``; see ``ConvexReLUClassifierCV``
+    for what is done and for what it costs.
 
     Parameters
     ----------
-    alphas, n_alphas, eps, cv
+    strengths, n_strengths, eps, cv
         As in ``ConvexReLUClassifierCV``; an integer ``cv`` makes consecutive folds.
     scoring : str or callable, optional
         As in scikit-learn; the coefficient of determination by default.
@@ -246,9 +246,9 @@ class ConvexReLURegressorCV(CrossValidated, ConvexReLURegressor):
 
     Attributes
     ----------
-    alphas_, cv_scores_, best_alpha_, best_score_
+    strengths_, cv_scores_, best_strength_, best_score_
         As in ``ConvexReLUClassifierCV``.
-    network_, alpha_, alpha_max_, gap_, ...
+    network_, strength_, alpha_, gap_, ...
         Of the fit to all rows; see ``ConvexReLURegressor``.
 
     Examples
@@ -270,9 +270,9 @@ class ConvexReLURegressorCV(CrossValidated, ConvexReLURegressor):
 
     def __init__(
         self,
-        alphas: ArrayLike | None = None,
+        strengths: ArrayLike | None = None,
         *,
-        n_alphas: int = 20,
+        n_strengths: int = 20,
         eps: float | None = None,
         cv: Any = None,
         scoring: Any = None,
@@ -295,8 +295,8 @@ class ConvexReLURegressorCV(CrossValidated, ConvexReLURegressor):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.alphas = alphas
-        self.n_alphas = n_alphas
+        self.strengths = strengths
+        self.n_strengths = n_strengths
         self.eps = eps
         self.cv = cv
         self.scoring = scoring

@@ -39,11 +39,12 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     .. math:: \min \; \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
 
     Features have mean 0 and standard deviation :math:`1 / \sqrt d` inside, targets standard
-    deviation 1, so that ``alpha`` has one meaning for all data. Several targets are fitted at once.
+    deviation 1, so that ``strength`` has one meaning for all data. Several targets
+    are fitted at once.
 
     Parameters
     ----------
-    alpha : float or "auto", default="auto"
+    strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
         ``"auto"``: for ``"l2"`` the strength of least leave-one-out error; for norms 0.2 times
         the slope that noise alone would have, measured by leave-one-out residuals.
@@ -52,7 +53,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
-        What vanishes as ``alpha`` grows: whole neurons, whole features, single weights, nothing;
+        What vanishes as ``strength`` grows: whole neurons, whole features, single weights, nothing;
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``,
         which equals
         weight decay, for the ReLU form.
@@ -79,7 +80,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         Scale the features inside; the fitted network takes raw ones.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
-        when none is better; the direct solution with ``alpha="auto"`` chooses among nine
+        when none is better; the direct solution with ``strength="auto"`` chooses among nine
         strengths, from a hundredth to a hundred times the one of leave-one-out. Data of your
         own, ``fit(..., X_val=, y_val=)``, do the same without setting rows apart.
     validation_fraction : float, default=0.1
@@ -106,12 +107,14 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     ----------
     network_ : cvxnn.network.TwoLayerNetwork
         The fitted network, for raw features and targets.
+    strength_ : float
+        Fraction of ``alpha_max_`` that was used.
     alpha_ : float
-        Strength of the penalty in the objective above.
+        Penalty parameter of the objective above, ``strength_ * alpha_max_``.
     alpha_max_ : float
-        Its unit. For norms the strength from which on all weights vanish, for ``"l2"`` the largest
-        curvature of the mean loss; measured on at most 512 rows, and where the patterns are not
-        known before on 256 Gaussian ones.
+        Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
+        ``"l2"`` the largest curvature of the mean loss. It is measured on at most 512 rows and,
+        where the patterns come from training, on 256 Gaussian ones.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the
         given patterns, and their difference over the objective. In the ReLU form it may be
@@ -166,7 +169,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
 
     def __init__(
         self,
-        alpha: float | Literal["auto"] = "auto",
+        strength: float | Literal["auto"] = "auto",
         *,
         formulation: Formulation = "gated",
         penalty: PenaltyParameter = "auto",
@@ -187,7 +190,7 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
-        self.alpha = alpha
+        self.strength = strength
         self.formulation = formulation
         self.penalty = penalty
         self.patterns = patterns

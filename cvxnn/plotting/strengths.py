@@ -27,14 +27,17 @@ class RegularizationPathDisplay:
 
     Parameters
     ----------
-    alphas : array-like, shape (n_alphas,)
-    norms : array-like, shape (n_alphas, n_neurons), optional
+    strengths : array-like, shape (n_strengths,)
+        Absolute (``alpha`` of a program) or fractions of ``alpha_max_``; at least one above 0.
+    norms : array-like, shape (n_strengths, n_neurons), optional
         Norms of the neurons' blocks.
-    objective, dual_bound : array-like, shape (n_alphas,), optional
-    scores : array-like, shape (n_folds, n_alphas), optional
+    objective, dual_bound : array-like, shape (n_strengths,), optional
+    scores : array-like, shape (n_folds, n_strengths), optional
         Of held-out folds; the larger the better.
     chosen : float, optional
         The strength to mark.
+    label : str, default="strength"
+        Label of the horizontal axis.
 
     Attributes
     ----------
@@ -44,26 +47,27 @@ class RegularizationPathDisplay:
 
     def __init__(
         self,
-        alphas: ArrayLike,
+        strengths: ArrayLike,
         *,
         norms: ArrayLike | None = None,
         objective: ArrayLike | None = None,
         dual_bound: ArrayLike | None = None,
         scores: ArrayLike | None = None,
         chosen: float | None = None,
+        label: str = "strength",
     ) -> None:
-        self.alphas = np.asarray(alphas, float)
-        if self.alphas.ndim != 1 or not np.any(self.alphas > 0):
+        self.strengths = np.asarray(strengths, float)
+        if self.strengths.ndim != 1 or not np.any(self.strengths > 0):
             raise ValueError(
-                f"alphas has shape {self.alphas.shape}; expected (n_alphas,) with at least one "
-                "above 0."
+                f"strengths has shape {self.strengths.shape}; expected (n_strengths,) with at "
+                "least one above 0."
             )
-        n = len(self.alphas)
+        n = len(self.strengths)
         self.norms = _column(norms, "norms", (n, None))
         self.objective = _column(objective, "objective", (n,))
         self.dual_bound = _column(dual_bound, "dual_bound", (n,))
         self.scores = _column(scores, "scores", (None, n))
-        self.chosen = chosen
+        self.chosen, self.label = chosen, label
 
     @classmethod
     def from_path(
@@ -95,6 +99,7 @@ class RegularizationPathDisplay:
             norms=np.linalg.norm(weights, axis=-1).reshape(len(weights), -1),
             objective=[result.objective for result in path.results],
             dual_bound=[result.dual_bound for result in path.results],
+            label="alpha",
         ).plot(kind=kind, ax=ax)
 
     @classmethod
@@ -104,18 +109,18 @@ class RegularizationPathDisplay:
         Parameters
         ----------
         estimator : fitted estimator
-            With ``alphas_`` (n_alphas,), ``cv_scores_`` (n_folds, n_alphas), and the chosen
-            strength in their units, ``best_alpha_`` or ``alpha_``.
+            With ``strengths_`` (n_strengths,), ``cv_scores_`` (n_folds, n_strengths), and the
+            chosen strength, ``best_strength_`` or ``strength_``.
         ax : matplotlib Axes, optional
         """
-        if not hasattr(estimator, "alphas_") or not hasattr(estimator, "cv_scores_"):
+        if not hasattr(estimator, "strengths_") or not hasattr(estimator, "cv_scores_"):
             check_is_fitted(estimator)
             raise TypeError(
-                f"{type(estimator).__name__} has no alphas_ and cv_scores_; expected an estimator "
-                "that chooses alpha by cross-validation."
+                f"{type(estimator).__name__} has no strengths_ and cv_scores_; expected an "
+                "estimator that chooses its strength by cross-validation."
             )
-        chosen = float(getattr(estimator, "best_alpha_", estimator.alpha_))
-        display = cls(estimator.alphas_, scores=estimator.cv_scores_, chosen=chosen)
+        chosen = float(getattr(estimator, "best_strength_", estimator.strength_))
+        display = cls(estimator.strengths_, scores=estimator.cv_scores_, chosen=chosen)
         return display.plot(kind="score", ax=ax)
 
     def plot(
@@ -145,13 +150,13 @@ class RegularizationPathDisplay:
         kind = kind or there[0]  # type: ignore[assignment]
         one_of("kind", str(kind), there)
         ax = axes(ax)
-        order = np.argsort(-self.alphas)
-        order = order[self.alphas[order] > 0]
-        getattr(self, f"_plot_{kind}")(ax, self.alphas[order], order)
+        order = np.argsort(-self.strengths)
+        order = order[self.strengths[order] > 0]
+        getattr(self, f"_plot_{kind}")(ax, self.strengths[order], order)
         if self.chosen:
             ax.axvline(self.chosen, color="0.3", linestyle="--", label=f"chosen: {self.chosen:.2g}")
         ax.set_xscale("log")
-        ax.set_xlabel("alpha")
+        ax.set_xlabel(self.label)
         if not ax.xaxis_inverted():
             ax.invert_xaxis()
         if ax.get_legend_handles_labels()[1]:
@@ -163,7 +168,7 @@ class RegularizationPathDisplay:
         assert self.norms is not None
         return self.norms > _ACTIVE * self.norms.max(initial=0)
 
-    def _plot_norms(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+    def _plot_norms(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.norms is not None
         active = self._active()[order]
         ever = active.any(axis=0)
@@ -172,32 +177,34 @@ class RegularizationPathDisplay:
         norms = self.norms[np.ix_(order, np.flatnonzero(ever)[entry])]
         viridis = require("matplotlib.pyplot", extra="plot").get_cmap("viridis")
         colors = viridis(np.linspace(0, 0.9, len(entry)))
-        for line, color in zip(ax.plot(alphas, norms, linewidth=1.2), colors, strict=True):
+        for line, color in zip(ax.plot(strengths, norms, linewidth=1.2), colors, strict=True):
             line.set_color(color)
         ax.set_ylabel("norms of the neurons")
 
-    def _plot_active(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
-        ax.plot(alphas, self._active()[order].sum(axis=1), "o-", color="C2", markersize=4)
+    def _plot_active(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
+        ax.plot(strengths, self._active()[order].sum(axis=1), "o-", color="C2", markersize=4)
         ax.set_ylim(0, None)
         ax.set_ylabel("active neurons")
 
-    def _plot_objective(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+    def _plot_objective(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.objective is not None
-        ax.plot(alphas, self.objective[order], "o-", color="C0", markersize=4, label="objective")
+        ax.plot(strengths, self.objective[order], "o-", color="C0", markersize=4, label="objective")
         if self.dual_bound is not None:
-            ax.plot(alphas, self.dual_bound[order], "--", color="C1", label="certified lower bound")
+            ax.plot(
+                strengths, self.dual_bound[order], "--", color="C1", label="certified lower bound"
+            )
         ax.set_ylabel("objective")
 
-    def _plot_score(self, ax: Any, alphas: np.ndarray, order: np.ndarray) -> None:
+    def _plot_score(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.scores is not None
         scores = self.scores[:, order]
         mean = scores.mean(axis=0)
         folds = f"{len(scores)} fold{'s' * (len(scores) > 1)}"
-        ax.plot(alphas, mean, "o-", color="C0", markersize=4, label=f"mean of {folds}")
+        ax.plot(strengths, mean, "o-", color="C0", markersize=4, label=f"mean of {folds}")
         if len(scores) > 1:
             error = scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
             ax.fill_between(
-                alphas,
+                strengths,
                 mean - error,
                 mean + error,
                 color="C0",

@@ -20,7 +20,7 @@ def model(request):
 
 
 def make(model, **options):
-    return model(**{"n_patterns": 8, "alpha": 0.01, "random_state": 0, **options})
+    return model(**{"n_patterns": 8, "strength": 0.01, "random_state": 0, **options})
 
 
 def data(n=40):
@@ -162,12 +162,12 @@ def test_bad_pair_id():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("alpha", -1e-3),
-        ("alpha", np.nan),
-        ("alpha", np.inf),
-        ("alpha", "0.1"),
-        ("alpha", None),
-        ("alpha", True),
+        ("strength", -1e-3),
+        ("strength", np.nan),
+        ("strength", np.inf),
+        ("strength", "0.1"),
+        ("strength", None),
+        ("strength", True),
         ("n_patterns", 0),
         ("n_patterns", 1.5),
         ("n_patterns", True),
@@ -304,10 +304,10 @@ def failures(model):
         lambda m: m.fit(wide, y[:-1]),
         lambda m: m.fit(wide, y, sample_weight=-np.ones(40)),
         lambda m: m.set_params(patterns="?").fit(wide, y),
-        lambda m: m.set_params(patterns="local", alpha=-1).fit(wide, y),
+        lambda m: m.set_params(patterns="local", strength=-1).fit(wide, y),
     ]
     if model is not ConvexReLURegressor:
-        cases.append(lambda m: m.set_params(alpha=0.01).fit(wide, np.zeros(40)))
+        cases.append(lambda m: m.set_params(strength=0.01).fit(wide, np.zeros(40)))
     if model is HEAD:
         cases += [
             lambda m: m.fit(wide, y, pair_id=np.arange(40)),
@@ -407,7 +407,7 @@ def test_all_columns_constant(model):
 @pytest.mark.parametrize("source", ["local", "gaussian", "data"])
 def test_more_patterns_than_exist(source):
     x = np.linspace(-1, 1, 40)[:, None]
-    options = {"formulation": "relu", "n_patterns": 500, "patterns": source, "alpha": 1e-3}
+    options = {"formulation": "relu", "n_patterns": 500, "patterns": source, "strength": 1e-3}
     fitted = make(ConvexReLURegressor, **options).fit(x, np.abs(x[:, 0]))
     assert 1 <= fitted.n_patterns_ <= 80
     # Differences of rows have no offset: "data" knows the two gates through the mean only.

@@ -23,14 +23,14 @@ from cvxnn.convex.program import ConvexProgram
 ALL_PATTERNS = {
     "n_patterns": 64,
     "patterns": "gaussian",
-    "alpha": 0.05,
+    "strength": 0.05,
     "solver": InteriorPoint(tol=1e-9, certify="program"),
 }
 
 
 def make(**options):
     """A small ReLU network; the default network is looked at in test_fitting.py."""
-    options = {"formulation": "relu", "n_patterns": 8, "alpha": 2e-3, **options}
+    options = {"formulation": "relu", "n_patterns": 8, "strength": 2e-3, **options}
     return ConvexReLUClassifier(**{"calibration_folds": 0, "random_state": 0, **options})
 
 
@@ -108,7 +108,7 @@ def test_probabilities_of_three_classes(fitted_three):
 def test_probabilities_are_humble_where_labels_are_noise():
     X, _ = xor()
     y = np.random.default_rng(3).integers(2, size=len(X))
-    model = make(alpha=0.1).fit(X, y)
+    model = make(strength=0.1).fit(X, y)
     assert log_loss(y, model.predict_proba(X)) <= np.log(2)
     assert np.median(model.predict_proba(X).max(axis=1)) < 0.9
 
@@ -120,7 +120,7 @@ def test_classes_together_equal_one_against_the_rest():
     scores = together.decision_function(x)
     for label in range(3):
         alone = make(**ALL_PATTERNS).fit(x, y == label)
-        alone.set_params(alpha=together.alpha_ / alone.alpha_max_).fit(x, y == label)
+        alone.set_params(strength=together.alpha_ / alone.alpha_max_).fit(x, y == label)
         assert alone.alpha_ == pytest.approx(together.alpha_)
         np.testing.assert_allclose(scores[:, label], alone.decision_function(x), atol=2e-3)
 
@@ -170,15 +170,15 @@ def test_predictions_ignore_units_and_origin_of_the_features(fitted):
 
 def test_without_standardize_units_matter():
     X, y = xor()
-    small = make(standardize=False, alpha=0.01).fit(1e-3 * X, y)
-    assert small.network_.n_neurons == 0  # such inputs ask for weights that alpha forbids
-    assert make(standardize=False, alpha=0.01).fit(X, y).score(X, y) >= 0.95
+    small = make(standardize=False, strength=0.01).fit(1e-3 * X, y)
+    assert small.network_.n_neurons == 0  # such inputs ask for weights that strength forbids
+    assert make(standardize=False, strength=0.01).fit(X, y).score(X, y) >= 0.95
 
 
 @pytest.mark.parametrize("standardize", [True, False])
 def test_objective_is_that_of_the_network(standardize):
     X, y = xor()
-    model = make(standardize=standardize, alpha=0.02).fit(X, y)
+    model = make(standardize=standardize, strength=0.02).fit(X, y)
     mean = X.mean(axis=0) if standardize else np.zeros(3)
     scale = X.std(axis=0) * np.sqrt(3) if standardize else np.ones(3)
     signs = 2.0 * y - 1
@@ -202,10 +202,10 @@ def test_objective_is_that_of_the_network(standardize):
     assert model.gap_ == pytest.approx(1 - model.dual_bound_ / model.objective_)
 
 
-@pytest.mark.parametrize("alpha", [0.02, 0.2])
-def test_certificate_against_an_independent_solver(alpha):
+@pytest.mark.parametrize("strength", [0.02, 0.2])
+def test_certificate_against_an_independent_solver(strength):
     X, y = xor()
-    model = make(alpha=alpha, patterns="gaussian").fit(X, y)
+    model = make(strength=strength, patterns="gaussian").fit(X, y)
     inputs = patterns.add_bias(standardised(X))
     found = patterns.sample(inputs, 8, random_state=check_random_state(0))
     assert model.n_patterns_ == len(found)
@@ -220,7 +220,7 @@ def test_certificate_against_an_independent_solver(alpha):
     assert model.dual_bound_ <= best * (1 + 1e-6)
     assert model.objective_ <= best * (1 + model.tol)
     solver = Cronos(tol=1e-5, max_iter=5000, certify="program")
-    tight = make(alpha=alpha, patterns="gaussian", solver=solver).fit(X, y)
+    tight = make(strength=strength, patterns="gaussian", solver=solver).fit(X, y)
     assert tight.dual_bound_ == pytest.approx(best, rel=1e-4)
 
 
@@ -229,7 +229,7 @@ def test_no_network_beats_the_bound_over_all_patterns():
     everything = make(**ALL_PATTERNS).fit(x, y)
     assert everything.objective_ == pytest.approx(everything.dual_bound_, rel=1e-3)
     for seed in range(3):
-        model = make(alpha=0.05, n_patterns=64, random_state=seed).fit(x, y)
+        model = make(strength=0.05, n_patterns=64, random_state=seed).fit(x, y)
         assert model.objective_ >= everything.dual_bound_ * (1 - 1e-9)
 
 
@@ -265,9 +265,9 @@ def test_solver_replaces_tol_and_max_iter(fitted):
 
 def test_clone_set_params_and_pickle(fitted):
     model, X, _ = fitted
-    copy = clone(model).set_params(alpha=0.5, solver=Cronos(tol=0.1))
+    copy = clone(model).set_params(strength=0.5, solver=Cronos(tol=0.1))
     assert not hasattr(copy, "network_")
-    assert (copy.alpha, model.alpha) == (0.5, 2e-3)
+    assert (copy.strength, model.strength) == (0.5, 2e-3)
     back = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
 
@@ -300,10 +300,10 @@ def test_local_patterns_beat_random_ones():
     assert local.objective_ < random.dual_bound_
 
 
-def test_large_alpha_gives_the_majority():
+def test_large_strength_gives_the_majority():
     X, _ = xor()
     y = np.r_[np.zeros(15, int), np.ones(25, int)]
-    model = make(alpha=10).fit(X, y)
+    model = make(strength=10).fit(X, y)
     assert model.network_.n_neurons == 0
     assert np.all(model.predict(X) == 1)
     np.testing.assert_allclose(model.decision_function(X), (25 - 15) / 40, rtol=1e-12)
@@ -333,7 +333,7 @@ def test_every_combination_learns(formulation, loss, patterns, skip):
 
 def test_logistic_scores_are_log_odds():
     X, y = xor()
-    model = make(loss="logistic", alpha=0.02).fit(X, y)
+    model = make(loss="logistic", strength=0.02).fit(X, y)
     proba, scores = model.predict_proba(X), model.decision_function(X)
     assert model.temperature_ == 1
     for row in range(5):
@@ -372,7 +372,7 @@ def test_logistic_loss_of_each_class_against_the_rest(formulation):
 def test_softmax_of_three_classes(formulation):
     X, y = rays()
     options = {"loss": "multinomial", "formulation": formulation, "penalty": "neuron"}
-    model = make(alpha=0.1, n_patterns=16, **options).fit(X, y)
+    model = make(strength=0.1, n_patterns=16, **options).fit(X, y)
     proba, scores = model.predict_proba(X), model.decision_function(X)
     assert model.score(X, y) >= 0.85
     assert scores.shape == (len(X), 3)
@@ -395,15 +395,15 @@ def test_penalties_learn(penalty):
 
 def test_swapping_the_labels_swaps_the_log_odds():
     X, y = xor()
-    options = {"loss": "logistic", "patterns": "gaussian", "tol": 1e-8, "alpha": 0.01}
+    options = {"loss": "logistic", "patterns": "gaussian", "tol": 1e-8, "strength": 0.01}
     one, other = make(**options).fit(X, y), make(**options).fit(X, 1 - y)
     np.testing.assert_allclose(one.decision_function(X), -other.decision_function(X), atol=1e-3)
 
 
 def test_logistic_loss_takes_weights():
     X, y = xor()
-    heavy = make(loss="logistic", alpha=0.1).fit(X, y, sample_weight=np.where(y == 1, 10.0, 1.0))
-    light = make(loss="logistic", alpha=0.1).fit(X, y)
+    heavy = make(loss="logistic", strength=0.1).fit(X, y, sample_weight=np.where(y == 1, 10.0, 1.0))
+    light = make(loss="logistic", strength=0.1).fit(X, y)
     assert heavy.predict_proba(X)[:, 1].mean() > light.predict_proba(X)[:, 1].mean() + 0.05
 
 

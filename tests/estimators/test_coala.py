@@ -16,7 +16,7 @@ from cvxnn.convex import Cronos
 
 
 def make(**options):
-    return COALAPreferenceHead(**{"alpha": 0.05, "n_patterns": 8, "random_state": 0, **options})
+    return COALAPreferenceHead(**{"strength": 0.05, "n_patterns": 8, "random_state": 0, **options})
 
 
 def pairs(n=20, seed=0):
@@ -212,7 +212,7 @@ def test_weight_of_a_pair_equals_its_repetition(loss):
     chosen, rejected = (part[:, :1] for part in pairs(10))
     weight = np.tile([1, 2, 3, 2, 2], 2)
     solver = Cronos(tol=1e-8, max_iter=6000, certify="program", linear_solver="dual")
-    options = {"alpha": 0.02, "patterns": "gaussian", "n_patterns": 64, "solver": solver}
+    options = {"strength": 0.02, "patterns": "gaussian", "n_patterns": 64, "solver": solver}
     weighted = make(loss=loss, **options).fit_pairs(chosen, rejected, sample_weight=weight)
     repeated = make(loss=loss, **options).fit_pairs(
         chosen.repeat(weight, axis=0), rejected.repeat(weight, axis=0)
@@ -247,7 +247,7 @@ def test_cross_validation_in_a_pipeline():
     X, y, _ = stacked(24)
     order = np.random.default_rng(0).permutation(48)
     scores = cross_val_score(
-        make_pipeline(StandardScaler(), make(alpha=0.02)), X[order], y[order], cv=KFold(3)
+        make_pipeline(StandardScaler(), make(strength=0.02)), X[order], y[order], cv=KFold(3)
     )
     assert scores.mean() > 0.7
 
@@ -291,14 +291,14 @@ def test_names_of_data_frames(fitted):
 
 def test_identical_responses_have_margin_zero():
     same, _ = pairs()
-    head = make(alpha=0.01).fit_pairs(same, same)
+    head = make(strength=0.01).fit_pairs(same, same)
     np.testing.assert_array_equal(head.reward_margin(same, same), 0)
     assert np.isfinite(head.phase2_objective_)
 
 
-def test_large_alpha_gives_one_reward_for_all():
+def test_large_strength_gives_one_reward_for_all():
     chosen, rejected = pairs()
-    head = make(alpha=10).fit_pairs(chosen, rejected)
+    head = make(strength=10).fit_pairs(chosen, rejected)
     assert head.network_.n_neurons == 0
     assert len(np.unique(head.reward(chosen))) == 1
 

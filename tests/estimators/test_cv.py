@@ -33,7 +33,7 @@ from cvxnn import (
 from cvxnn.convex import Ridge
 from cvxnn.estimators.coala_cv import Responses
 
-ALPHAS = [0.3, 1e-2, 1e-4]
+STRENGTHS = [0.3, 1e-2, 1e-4]
 FOLDS = KFold(3)
 
 
@@ -54,7 +54,7 @@ def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> n
     for seen, unseen in FOLDS.split(X):
         given = {} if weight is None else {"sample_weight": weight[seen]}
         held = {} if weight is None else {"sample_weight": weight[unseen]}
-        models = [single(alpha, random_state=0, **options) for alpha in ALPHAS]
+        models = [single(strength, random_state=0, **options) for strength in STRENGTHS]
         scores.append(
             [m.fit(X[seen], y[seen], **given).score(X[unseen], y[unseen], **held) for m in models]
         )
@@ -64,8 +64,8 @@ def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> n
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        ConvexReLUClassifierCV(cv=3, n_alphas=4, random_state=0),
-        ConvexReLURegressorCV(cv=3, n_alphas=4, random_state=0),
+        ConvexReLUClassifierCV(cv=3, n_strengths=4, random_state=0),
+        ConvexReLURegressorCV(cv=3, n_strengths=4, random_state=0),
     ]
 )
 def test_checks_of_scikit_learn(estimator, check):
@@ -78,7 +78,7 @@ def test_checks_of_scikit_learn(estimator, check):
 @parametrize_with_checks(
     [
         COALAPreferenceHeadCV(
-            alphas=[0.1],
+            strengths=[0.1],
             ridges=[0.01],
             n_folds=2,
             n_patterns=4,
@@ -111,13 +111,13 @@ def test_scores_are_those_of_a_loop_of_single_fits(options: Any, weighted: bool)
     weight = np.random.default_rng(1).exponential(size=len(y)) if weighted else None
     # Both are within the gap of the optimum, not at one point.
     options = {"tol": 1e-6, "max_iter": 5000, **options}
-    model = ConvexReLURegressorCV(ALPHAS, cv=FOLDS, random_state=0, **options)
+    model = ConvexReLURegressorCV(STRENGTHS, cv=FOLDS, random_state=0, **options)
     model.fit(X, y, sample_weight=weight)
     expected = naive(ConvexReLURegressor, X, y, weight, **options)
     np.testing.assert_allclose(model.cv_scores_, expected, atol=5e-3)
-    np.testing.assert_array_equal(model.alphas_, ALPHAS)
+    np.testing.assert_array_equal(model.strengths_, STRENGTHS)
     assert model.best_score_ == model.cv_scores_.mean(axis=0).max()
-    assert model.best_alpha_ == ALPHAS[model.cv_scores_.mean(axis=0).argmax()]
+    assert model.best_strength_ == STRENGTHS[model.cv_scores_.mean(axis=0).argmax()]
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -125,7 +125,7 @@ def test_scores_of_a_classifier(n_classes: int) -> None:
     X, y = table(90)
     labels = classes_of(y, n_classes)
     options: Any = {"tol": 1e-6, "class_weight": "balanced"}
-    model = ConvexReLUClassifierCV(ALPHAS, cv=FOLDS, random_state=0, **options).fit(X, labels)
+    model = ConvexReLUClassifierCV(STRENGTHS, cv=FOLDS, random_state=0, **options).fit(X, labels)
     expected = naive(ConvexReLUClassifier, X, labels, **options)
     np.testing.assert_allclose(model.cv_scores_, expected, atol=1e-12)
 
@@ -134,26 +134,26 @@ def test_scores_of_a_classifier(n_classes: int) -> None:
 def test_the_last_fit_is_a_single_fit_at_the_fraction_chosen(dtype: type) -> None:
     X, y = table()
     X = X.astype(dtype)
-    model = ConvexReLURegressorCV(n_alphas=5, random_state=0).fit(X, y)
-    single = ConvexReLURegressor(model.best_alpha_, random_state=0).fit(X, y)
+    model = ConvexReLURegressorCV(n_strengths=5, random_state=0).fit(X, y)
+    single = ConvexReLURegressor(model.best_strength_, random_state=0).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), single.predict(X))
     assert model.predict(X).dtype == dtype
-    assert model.alpha_ == single.alpha_ == pytest.approx(model.best_alpha_ * model.alpha_max_)
+    assert model.alpha_ == single.alpha_ == pytest.approx(model.best_strength_ * model.alpha_max_)
     missing = {name for name in vars(single) if name.endswith("_")} - vars(model).keys()
     assert not missing
-    assert "alpha" not in vars(model)
+    assert "strength" not in vars(model)
 
 
 def test_the_default_grid_depends_on_the_penalty() -> None:
     X, y = table(30)
     ridge = ConvexReLURegressorCV(cv=2, random_state=0).fit(X, y)
-    np.testing.assert_allclose(ridge.alphas_, np.geomspace(1, 1e-6, 20))
+    np.testing.assert_allclose(ridge.strengths_, np.geomspace(1, 1e-6, 20))
     norm = ConvexReLURegressorCV(
-        cv=2, n_alphas=3, penalty="neuron", n_patterns=4, random_state=0
+        cv=2, n_strengths=3, penalty="neuron", n_patterns=4, random_state=0
     ).fit(X, y)
-    np.testing.assert_allclose(norm.alphas_, np.geomspace(1, 1e-3, 3))
-    given = ConvexReLURegressorCV(cv=2, n_alphas=3, eps=0.1, random_state=0).fit(X, y)
-    np.testing.assert_allclose(given.alphas_, np.geomspace(1, 0.1, 3))
+    np.testing.assert_allclose(norm.strengths_, np.geomspace(1, 1e-3, 3))
+    given = ConvexReLURegressorCV(cv=2, n_strengths=3, eps=0.1, random_state=0).fit(X, y)
+    np.testing.assert_allclose(given.strengths_, np.geomspace(1, 0.1, 3))
 
 
 def test_strengths_are_sorted_and_ties_go_to_the_stronger() -> None:
@@ -161,9 +161,9 @@ def test_strengths_are_sorted_and_ties_go_to_the_stronger() -> None:
     labels = np.where(X[:, 0] > 0, 1, 0)
     X[:, 0] += np.where(labels, 20, -20)
     model = ConvexReLUClassifierCV([1e-4, 1e-2, 1e-3, 1e-3], cv=3, random_state=0).fit(X, labels)
-    np.testing.assert_array_equal(model.alphas_, [1e-2, 1e-3, 1e-4])
+    np.testing.assert_array_equal(model.strengths_, [1e-2, 1e-3, 1e-4])
     assert (model.cv_scores_ == 1).all()
-    assert model.best_alpha_ == 1e-2
+    assert model.best_strength_ == 1e-2
 
 
 def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() -> None:
@@ -171,7 +171,7 @@ def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() ->
     noise = np.random.default_rng(5).standard_normal(200)
     weak = ConvexReLURegressorCV(random_state=0).fit(X, np.abs(X[:, 0]) - X[:, 1])
     strong = ConvexReLURegressorCV(random_state=0).fit(X, noise)
-    assert weak.best_alpha_ < 1e-3 < strong.best_alpha_
+    assert weak.best_strength_ < 1e-3 < strong.best_strength_
     assert weak.best_score_ > 0.9
 
 
@@ -180,7 +180,7 @@ def test_strengths_change_only_little_from_local_patterns() -> None:
     model = ConvexReLURegressorCV(
         [0.3, 0.03], cv=FOLDS, formulation="relu", n_patterns=8, random_state=0
     ).fit(X, y)
-    assert model.best_alpha_ == 0.03
+    assert model.best_strength_ == 0.03
     assert model.best_score_ > 0.5
 
 
@@ -188,7 +188,7 @@ def test_strengths_change_only_little_from_local_patterns() -> None:
 def test_scorers_by_name(scoring: str) -> None:
     X, y = table(90)
     labels = classes_of(y)
-    model = ConvexReLUClassifierCV(ALPHAS, cv=3, scoring=scoring, random_state=0).fit(X, labels)
+    model = ConvexReLUClassifierCV(STRENGTHS, cv=3, scoring=scoring, random_state=0).fit(X, labels)
     weights = model.cv_scores_
     assert np.isfinite(weights).all()
     assert model.cv_scores_.mean(axis=0)[1] > model.cv_scores_.mean(axis=0)[0] - 0.5
@@ -197,13 +197,13 @@ def test_scorers_by_name(scoring: str) -> None:
 def test_probabilities_have_the_temperature_of_all_folds() -> None:
     X, y = table(90)
     labels = classes_of(y)
-    calibrated = ConvexReLUClassifierCV(ALPHAS, cv=FOLDS, scoring="neg_log_loss", random_state=0)
+    calibrated = ConvexReLUClassifierCV(STRENGTHS, cv=FOLDS, scoring="neg_log_loss", random_state=0)
     scores = calibrated.fit(X, labels).cv_scores_.mean(axis=0)
     bare = []
-    for alpha in ALPHAS:
+    for strength in STRENGTHS:
         losses = []
         for seen, unseen in FOLDS.split(X):
-            single = ConvexReLUClassifier(alpha, random_state=0).fit(X[seen], labels[seen])
+            single = ConvexReLUClassifier(strength, random_state=0).fit(X[seen], labels[seen])
             losses.append(-log_loss(labels[unseen], single.predict_proba(X[unseen])))
         bare.append(np.mean(losses))
     # Single fits find their temperature from fewer rows, by leaving one out.
@@ -219,27 +219,27 @@ def test_a_scorer_of_ones_own() -> None:
         seen_rows.append(len(X))
         return -float(np.abs(model.predict(X) - y).max())
 
-    model = ConvexReLURegressorCV(ALPHAS, cv=3, scoring=scorer, random_state=0).fit(X, y)
+    model = ConvexReLURegressorCV(STRENGTHS, cv=3, scoring=scorer, random_state=0).fit(X, y)
     assert seen_rows == [20] * 9
     name = make_scorer(lambda y, f: np.abs(y - f).max(), greater_is_better=False)
-    other = ConvexReLURegressorCV(ALPHAS, cv=3, scoring=name, random_state=0).fit(X, y)
+    other = ConvexReLURegressorCV(STRENGTHS, cv=3, scoring=name, random_state=0).fit(X, y)
     np.testing.assert_array_equal(model.cv_scores_, other.cv_scores_)
 
 
 def test_folds_may_be_given_in_many_ways() -> None:
     X, y = table()
     groups = np.arange(60) % 3
-    by_groups = ConvexReLURegressorCV(ALPHAS, cv=GroupKFold(3), random_state=0)
+    by_groups = ConvexReLURegressorCV(STRENGTHS, cv=GroupKFold(3), random_state=0)
     by_groups.fit(X, y, groups=groups)
     pairs = [(np.flatnonzero(groups != k), np.flatnonzero(groups == k)) for k in (0, 1, 2)]
-    given = ConvexReLURegressorCV(ALPHAS, cv=pairs, random_state=0).fit(X, y)
+    given = ConvexReLURegressorCV(STRENGTHS, cv=pairs, random_state=0).fit(X, y)
     order = [
         int(np.isclose(given.cv_scores_, row).all(axis=1).argmax()) for row in by_groups.cv_scores_
     ]
     assert sorted(order) == [0, 1, 2]
     labels = classes_of(y)
-    number = ConvexReLUClassifierCV(ALPHAS, cv=3, random_state=0).fit(X, labels)
-    same = ConvexReLUClassifierCV(ALPHAS, cv=StratifiedKFold(3), random_state=0).fit(X, labels)
+    number = ConvexReLUClassifierCV(STRENGTHS, cv=3, random_state=0).fit(X, labels)
+    same = ConvexReLUClassifierCV(STRENGTHS, cv=StratifiedKFold(3), random_state=0).fit(X, labels)
     np.testing.assert_array_equal(number.cv_scores_, same.cv_scores_)
 
 
@@ -247,7 +247,9 @@ def test_sparse_rows_give_what_dense_ones_give() -> None:
     X, y = table()
     X[np.abs(X) < 0.5] = 0
     dense, thin = (
-        ConvexReLURegressorCV(ALPHAS, cv=3, standardize=False, tol=1e-6, random_state=0).fit(A, y)
+        ConvexReLURegressorCV(STRENGTHS, cv=3, standardize=False, tol=1e-6, random_state=0).fit(
+            A, y
+        )
         for A in (X, sparse.csr_array(X))
     )
     np.testing.assert_allclose(thin.cv_scores_, dense.cv_scores_, atol=1e-4)
@@ -257,15 +259,15 @@ def test_sparse_rows_give_what_dense_ones_give() -> None:
 def test_several_outputs_and_a_solver_of_ones_own() -> None:
     X, y = table()
     Y = np.column_stack([y, X[:, 2]])
-    model = ConvexReLURegressorCV(ALPHAS, cv=3, solver=Ridge(tol=1e-8), random_state=0).fit(X, Y)
-    alone = ConvexReLURegressorCV(ALPHAS, cv=3, random_state=0).fit(X, Y)
+    model = ConvexReLURegressorCV(STRENGTHS, cv=3, solver=Ridge(tol=1e-8), random_state=0).fit(X, Y)
+    alone = ConvexReLURegressorCV(STRENGTHS, cv=3, random_state=0).fit(X, Y)
     np.testing.assert_allclose(model.cv_scores_, alone.cv_scores_, atol=0.01)
     assert model.predict(X).shape == Y.shape
 
 
 def test_lives_in_pipelines_searches_and_files(tmp_path: Any) -> None:
     X, y = table()
-    model = ConvexReLURegressorCV(n_alphas=4, cv=3, random_state=0)
+    model = ConvexReLURegressorCV(n_strengths=4, cv=3, random_state=0)
     piped = make_pipeline(StandardScaler(), clone(model)).fit(X, y)
     assert piped.score(X, y) > 0.5
     search = GridSearchCV(model, {"n_patterns": [4, 32]}, cv=2).fit(X, y)
@@ -285,7 +287,7 @@ def test_metadata_are_routed() -> None:
     X, y = table()
     weight, groups = np.random.default_rng(0).exponential(size=60), np.arange(60) // 10
     with sklearn.config_context(enable_metadata_routing=True):
-        model = ConvexReLURegressorCV(ALPHAS, cv=GroupKFold(3), random_state=0)
+        model = ConvexReLURegressorCV(STRENGTHS, cv=GroupKFold(3), random_state=0)
         model.set_fit_request(sample_weight=True, groups=True)
         piped = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model).fit(
             X, y, sample_weight=weight, groups=groups
@@ -302,17 +304,17 @@ def test_a_gap_that_is_not_reached_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "alphas", [[], [0.0], [-0.1], [1.5], [np.nan], ["a"], 0.1, [[0.1]], [True]]
+    "strengths", [[], [0.0], [-0.1], [1.5], [np.nan], ["a"], 0.1, [[0.1]], [True]]
 )
-def test_refuses_strengths_that_are_no_fractions(alphas: Any) -> None:
-    with pytest.raises(ValueError, match=r"alphas=.*above 0 and at most 1"):
-        ConvexReLURegressorCV(alphas).fit(*table())
+def test_refuses_strengths_that_are_no_fractions(strengths: Any) -> None:
+    with pytest.raises(ValueError, match=r"strengths=.*above 0 and at most 1"):
+        ConvexReLURegressorCV(strengths).fit(*table())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_alphas": 0}, r"n_alphas=0; expected an integer"),
+        ({"n_strengths": 0}, r"n_strengths=0; expected an integer"),
         ({"eps": 0.0}, r"eps=0.0; expected a number above 0"),
         ({"eps": 1.0}, r"eps=1.0; expected a number below 1"),
         ({"cv": 1}, r"at least one train/test split"),
@@ -326,7 +328,7 @@ def test_refuses_strengths_that_are_no_fractions(alphas: Any) -> None:
     ],
 )
 def test_bad_options_are_named(options: Any, message: str) -> None:
-    model = ConvexReLURegressorCV(**{"alphas": None, "n_alphas": 2, **options})
+    model = ConvexReLURegressorCV(**{"strengths": None, "n_strengths": 2, **options})
     before = dict(vars(model))
     with pytest.raises(ValueError, match=message):
         model.fit(*table(30))
@@ -334,7 +336,7 @@ def test_bad_options_are_named(options: Any, message: str) -> None:
 
 
 def test_folds_of_single_rows_have_no_coefficient_of_determination() -> None:
-    model = ConvexReLURegressorCV(ALPHAS, cv=LeaveOneOut())
+    model = ConvexReLURegressorCV(STRENGTHS, cv=LeaveOneOut())
     with pytest.warns(UserWarning, match="R.2 score"), pytest.raises(ValueError, match="no finite"):
         model.fit(*table(6))
 
@@ -361,17 +363,17 @@ SMALL: Any = {"n_patterns": 6, "patterns": "gaussian", "tol": 0.05, "random_stat
 @pytest.mark.slow
 def test_preference_head_chooses_both_strengths() -> None:
     won, lost = pairs()
-    head = COALAPreferenceHeadCV(alphas=[0.9, 0.1], ridges=[0.1, 0.01], n_folds=2, **SMALL)
+    head = COALAPreferenceHeadCV(strengths=[0.9, 0.1], ridges=[0.1, 0.01], n_folds=2, **SMALL)
     head.fit_pairs(won, lost)
     assert head.cv_scores_.shape == (2, 2, 2)
     mean = head.cv_scores_.mean(axis=0)
     assert head.best_score_ == mean.max() > 0.8
     i, j = np.argwhere(mean == mean.max())[0]
-    assert (head.best_alpha_, head.best_ridge_) == (head.alphas_[i], head.ridges_[j])
-    single = COALAPreferenceHead(alpha=head.best_alpha_, ridge=head.best_ridge_, **SMALL)
+    assert (head.best_strength_, head.best_ridge_) == (head.strengths_[i], head.ridges_[j])
+    single = COALAPreferenceHead(strength=head.best_strength_, ridge=head.best_ridge_, **SMALL)
     single.fit_pairs(won, lost)
     np.testing.assert_array_equal(head.reward(won), single.reward(won))
-    assert not {"alpha", "ridge"} & vars(head).keys()
+    assert not {"strength", "ridge"} & vars(head).keys()
 
 
 @pytest.mark.slow
@@ -379,14 +381,14 @@ def test_preference_scores_are_those_of_single_heads() -> None:
     won, lost = pairs()
     X, y = np.concatenate([won, lost]), np.repeat([1, 0], 60)
     ids = np.tile(np.arange(60), 2)
-    head = COALAPreferenceHeadCV(alphas=[0.1], ridges=[0.1], n_folds=3, **{**SMALL, "tol": 1e-4})
+    head = COALAPreferenceHeadCV(strengths=[0.1], ridges=[0.1], n_folds=3, **{**SMALL, "tol": 1e-4})
     head.fit(X, y, pair_id=ids)
     rows = Responses(
         X, y == 1, np.ones(120), np.column_stack([np.arange(60), np.arange(60) + 60]), np.ones(60)
     )
     for (seen, unseen), score in zip(rows.folds(3), head.cv_scores_, strict=True):
         assert not set(ids[seen]) & set(ids[unseen])
-        single = COALAPreferenceHead(alpha=0.1, ridge=0.1, **{**SMALL, "tol": 1e-4})
+        single = COALAPreferenceHead(strength=0.1, ridge=0.1, **{**SMALL, "tol": 1e-4})
         single.fit(X[seen], y[seen], pair_id=ids[seen])
         held = np.unique(ids[unseen])
         accuracy = (single.reward_margin(won[held], lost[held]) > 0).mean()
@@ -412,7 +414,7 @@ def test_responses_that_share_a_prompt_stay_together() -> None:
 def test_preference_head_without_pairs() -> None:
     won, lost = pairs()
     X, y = np.concatenate([won, lost]), np.repeat([True, False], 60)
-    head = COALAPreferenceHeadCV(alphas=[0.1], ridges=[0.1], n_folds=2, **SMALL).fit(X, y)
+    head = COALAPreferenceHeadCV(strengths=[0.1], ridges=[0.1], n_folds=2, **SMALL).fit(X, y)
     assert head.best_score_ > 0.7
     again = pickle.loads(pickle.dumps(head))
     np.testing.assert_array_equal(again.predict_proba(X), head.predict_proba(X))
@@ -421,7 +423,7 @@ def test_preference_head_without_pairs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alphas": [2.0]}, "alphas=.*at most 1"),
+        ({"strengths": [2.0]}, "strengths=.*at most 1"),
         ({"ridges": []}, "ridges=.*above 0"),
         ({"ridges": [0.0]}, "ridges=.*above 0"),
         ({"n_folds": 1}, "n_folds=1; expected an integer at least 2"),

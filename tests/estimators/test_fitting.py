@@ -21,7 +21,7 @@ RELU = {
     "formulation": "relu",
     "patterns": "gaussian",
     "n_patterns": 8,
-    "alpha": 0.02,
+    "strength": 0.02,
     "random_state": 0,
 }
 FORMULATIONS = pytest.mark.parametrize("options", [GATED, RELU], ids=["gated", "relu"])
@@ -222,10 +222,10 @@ def test_without_signal_the_strength_is_large(model, penalty):
 def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
     X, y = data(100)
     options = {"formulation": formulation, "penalty": "neuron", "n_patterns": 64, "tol": 1e-4}
-    full = model(alpha=1.0, random_state=0, **options).fit(X, y)
+    full = model(strength=1.0, random_state=0, **options).fit(X, y)
     assert full.alpha_ == full.alpha_max_
     assert outputs(full, X)[:, 0].std() < 0.05 * y.std()
-    half = model(alpha=0.3, random_state=0, **options).fit(X, y)
+    half = model(strength=0.3, random_state=0, **options).fit(X, y)
     assert half.alpha_ == pytest.approx(0.3 * half.alpha_max_)
     assert outputs(half, X)[:, 0].std() > 0.2 * y.std()
 
@@ -250,7 +250,7 @@ def test_number_of_patterns_by_the_size_of_the_data(n, d, expected):
 def test_automatic_number_of_patterns():
     X, y = data()
     assert ConvexReLURegressor(random_state=0).fit(X, y).n_patterns_ == 128 * (X.shape[1] + 1)
-    relu = {"formulation": "relu", "patterns": "gaussian", "alpha": 0.1, "random_state": 0}
+    relu = {"formulation": "relu", "patterns": "gaussian", "strength": 0.1, "random_state": 0}
     assert ConvexReLURegressor(**relu).fit(X, y).n_patterns_ == 64
 
 
@@ -265,7 +265,7 @@ FIRST_ORDER = [
 @pytest.mark.parametrize("options", FIRST_ORDER, ids=["relu", "gated"])
 def test_validation_data_end_a_fit_early_and_choose_its_network(options):
     (X, y), (X_val, y_val) = noisy(), noisy(200, seed=1)
-    options = {**options, "patterns": "gaussian", "n_patterns": 32, "alpha": 1e-6}
+    options = {**options, "patterns": "gaussian", "n_patterns": 32, "strength": 1e-6}
     fitted = ConvexReLURegressor(**options, n_iter_no_change=3, random_state=0)
     fitted.fit(X, y, X_val=X_val, y_val=y_val)
     scores = fitted.validation_scores_
@@ -292,7 +292,7 @@ def test_validation_data_choose_the_strength_of_the_direct_solution(model):
     assert fitted.score(X_val, y_val) == pytest.approx(scores.max(), rel=1e-9)
     assert fitted.score(X_val, y_val) >= plain.score(X_val, y_val)
     # Of a strength that is given, there is nothing to choose.
-    fixed = model(alpha=0.1, **GATED).fit(X, y, X_val=X_val, y_val=y_val)
+    fixed = model(strength=0.1, **GATED).fit(X, y, X_val=X_val, y_val=y_val)
     assert fixed.alpha_ == pytest.approx(0.1 * fixed.alpha_max_)
     assert fixed.validation_scores_.shape == (1,)
 
@@ -353,11 +353,11 @@ def test_a_grid_search_routes_weights():
     with sklearn.config_context(enable_metadata_routing=True):
         model = ConvexReLUClassifier(**GATED)
         model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
-        search = GridSearchCV(model, {"alpha": [1e-4, 1e-2, 10.0]}, cv=3)
+        search = GridSearchCV(model, {"strength": [1e-4, 1e-2, 10.0]}, cv=3)
         search.fit(X, y, sample_weight=weight)
     best = clone(search.best_estimator_).fit(X, y, sample_weight=weight)
     np.testing.assert_array_equal(outputs(search.best_estimator_, X), outputs(best, X))
-    assert search.best_params_["alpha"] < 10
+    assert search.best_params_["strength"] < 10
 
 
 # Warm starts -----------------------------------------------------------------------------------
@@ -373,12 +373,12 @@ TIGHT = [
 def test_a_warm_start_saves_iterations(options):
     X, y = noisy()
     options = {**options, "patterns": "gaussian", "n_patterns": 16, "random_state": 0}
-    warm = ConvexReLURegressor(alpha=0.1, warm_start=True, **options).fit(X, y)
+    warm = ConvexReLURegressor(strength=0.1, warm_start=True, **options).fit(X, y)
     first = warm.n_iter_
     warm.fit(X, y)
     assert warm.n_iter_ <= max(5, 0.1 * first)
-    warm.set_params(alpha=0.099).fit(X, y)
-    cold = ConvexReLURegressor(alpha=0.099, **options).fit(X, y)
+    warm.set_params(strength=0.099).fit(X, y)
+    cold = ConvexReLURegressor(strength=0.099, **options).fit(X, y)
     assert warm.n_iter_ < 0.7 * cold.n_iter_
     assert warm.objective_ == pytest.approx(cold.objective_, rel=1e-3)
     assert warm.status_ == cold.status_ == "converged"
@@ -429,7 +429,7 @@ def calibration_error(y, proba, n_bins=10):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"formulation": "relu", "patterns": "gaussian", "n_patterns": 32, "alpha": 1e-3}],
+    [{}, {"formulation": "relu", "patterns": "gaussian", "n_patterns": 32, "strength": 1e-3}],
     ids=["default", "relu"],
 )
 def test_probabilities_are_frequencies(options):
@@ -461,7 +461,7 @@ def test_the_head_shares_the_weights_of_rows():
 
 def test_the_ridge_penalty_of_the_relu_form_is_no_direct_solution():
     X, y, _ = overlapping(60, 0)
-    options = {**RELU, "penalty": "l2", "alpha": 1e-4}
+    options = {**RELU, "penalty": "l2", "strength": 1e-4}
     folds, rash = (ConvexReLUClassifier(calibration_folds=k, **options).fit(X, y) for k in (3, 0))
     np.testing.assert_array_equal(folds.decision_function(X), rash.decision_function(X))
     assert folds.temperature_ < rash.temperature_

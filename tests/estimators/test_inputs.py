@@ -111,7 +111,7 @@ def test_kinds_of_embeddings(kind):
 @pytest.mark.parametrize("formulation", ["gated", "relu"])
 def test_single_precision_stays(model, formulation, dtype):
     X, y = data()
-    options = {**SMALL, "formulation": formulation, "patterns": "gaussian", "alpha": 0.01}
+    options = {**SMALL, "formulation": formulation, "patterns": "gaussian", "strength": 0.01}
     fitted = model(**options).fit(X.astype(dtype), y)
     assert fitted.predict(X.astype(dtype)).dtype == (dtype if model is NETWORKS[1] else y.dtype)
     assert fitted.transform(X.astype(dtype)).dtype == dtype
@@ -161,7 +161,7 @@ def thin(n=60, d=20, seed=0):
 def test_sparse_rows_are_dense_rows(model, kind, intercept):
     X, dense, y = thin()
     # Sparse columns are not centred: only without any scaling do the two mean the same.
-    options = {**SMALL, "alpha": 0.01, "standardize": False, "fit_intercept": intercept}
+    options = {**SMALL, "strength": 0.01, "standardize": False, "fit_intercept": intercept}
     fitted, expected = model(**options).fit(kind(X), y), model(**options).fit(dense, y)
     assert fitted.alpha_ == pytest.approx(expected.alpha_, rel=1e-6)
     scores, own = (
@@ -179,8 +179,8 @@ def test_sparse_rows_are_dense_rows(model, kind, intercept):
 @MODELS
 def test_sparse_rows_keep_their_zeros_but_have_a_scale(model):
     X, _, y = thin()
-    plain = model(**SMALL, alpha=0.01).fit(X, y)
-    scaled = model(**SMALL, alpha=0.01).fit(sparse.csr_array(X * 1024.0), y)
+    plain = model(**SMALL, strength=0.01).fit(X, y)
+    scaled = model(**SMALL, strength=0.01).fit(sparse.csr_array(X * 1024.0), y)
     np.testing.assert_array_equal(scaled.predict(X * 1024.0), plain.predict(X))
     assert plain.score(X, y) > (0.6 if model is ConvexReLURegressor else 0.85)
 
@@ -235,7 +235,7 @@ def test_memory_of_sparse_rows():
     X.sum_duplicates()
     y = (columns[:, 0] < 25).astype(int)
     tracemalloc.start()
-    fitted = ConvexReLUClassifier(n_patterns=16, alpha=1e-3, random_state=0).fit(X, y)
+    fitted = ConvexReLUClassifier(n_patterns=16, strength=1e-3, random_state=0).fit(X, y)
     predicted = fitted.predict(X)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -12,14 +12,14 @@ from cvxnn.convex import InteriorPoint
 ALL_PATTERNS = {
     "n_patterns": 64,
     "patterns": "gaussian",
-    "alpha": 0.05,
+    "strength": 0.05,
     "solver": InteriorPoint(tol=1e-9, certify="program"),
 }
 
 
 def make(**options):
     """A small ReLU network; the default network is looked at in test_fitting.py."""
-    options = {"formulation": "relu", "n_patterns": 8, "alpha": 2e-3, **options}
+    options = {"formulation": "relu", "n_patterns": 8, "strength": 2e-3, **options}
     return ConvexReLURegressor(**{"random_state": 0, **options})
 
 
@@ -42,7 +42,7 @@ def fitted():
 
 def test_learns_the_absolute_value():
     x = np.linspace(-1, 1, 40)[:, None]
-    model = make(alpha=1e-4).fit(x, np.abs(x[:, 0]))
+    model = make(strength=1e-4).fit(x, np.abs(x[:, 0]))
     between = np.linspace(-0.97, 0.97, 33)[:, None]
     np.testing.assert_allclose(model.predict(between), np.abs(between[:, 0]), atol=0.05)
 
@@ -87,7 +87,7 @@ def test_outputs_together_equal_outputs_alone():
     together = make(**ALL_PATTERNS).fit(x, Y)
     for column in range(2):
         alone = make(**ALL_PATTERNS).fit(x, Y[:, column])
-        alone.set_params(alpha=together.alpha_ / alone.alpha_max_).fit(x, Y[:, column])
+        alone.set_params(strength=together.alpha_ / alone.alpha_max_).fit(x, Y[:, column])
         expected = alone.predict(x)
         np.testing.assert_allclose(together.predict(x)[:, column], expected, rtol=2e-3, atol=2e-3)
 
@@ -142,7 +142,7 @@ def test_sample_weight_moves_the_fit():
 def test_weighted_objective_is_that_of_the_network():
     X, y = bumps()
     weight = np.random.default_rng(2).uniform(0.1, 3, len(X))
-    model = make(alpha=0.05).fit(X, y, sample_weight=weight)
+    model = make(strength=0.05).fit(X, y, sample_weight=weight)
     share = weight / weight.sum()
     mean = share @ X
     scale = np.sqrt(share @ (X - mean) ** 2) * np.sqrt(3)
@@ -199,7 +199,7 @@ def test_sparse_penalties_learn(formulation, penalty):
 def test_features_without_use_vanish():
     X, _ = bumps(80)
     y = np.abs(X[:, 0])
-    options = {"formulation": "gated", "alpha": 0.4, "n_patterns": 16}
+    options = {"formulation": "gated", "strength": 0.4, "n_patterns": 16}
     grouped = make(penalty="feature", **options).fit(X, y)
     used = np.abs(grouped.network_.hidden_weights).max(axis=0)
     assert used[0] > 0
@@ -211,7 +211,9 @@ def test_features_without_use_vanish():
 def test_the_ridge_penalty_spreads_over_all_neurons(formulation):
     X, y = bumps()
     ridge = make(penalty="l2", formulation=formulation, n_patterns=16).fit(X, y)
-    neurons = make(penalty="neuron", alpha=0.05, formulation=formulation, n_patterns=16).fit(X, y)
+    neurons = make(penalty="neuron", strength=0.05, formulation=formulation, n_patterns=16).fit(
+        X, y
+    )
     assert ridge.score(X, y) > 0.9
     assert ridge.network_.n_neurons > neurons.network_.n_neurons
 
@@ -220,7 +222,7 @@ def test_huber_resists_outliers():
     X, y = bumps(60)
     spoilt = y.copy()
     spoilt[::10] += 30
-    options = {"alpha": 0.01, "n_patterns": 16}
+    options = {"strength": 0.01, "n_patterns": 16}
     clean = ~np.isin(np.arange(60), np.arange(0, 60, 10))
 
     def error(model):
@@ -250,7 +252,7 @@ def test_delta_is_in_units_of_the_targets():
 def test_huber_objective_is_that_of_the_network():
     X, y = bumps()
     delta = 0.3
-    model = make(loss="huber", delta=delta, alpha=0.05).fit(X, y)
+    model = make(loss="huber", delta=delta, strength=0.05).fit(X, y)
     network, scale = model.network_, X.std(axis=0) * np.sqrt(3)
     neurons = np.column_stack(
         [
@@ -269,7 +271,7 @@ def test_a_skip_connection_extrapolates_lines():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (40, 3))
     y = X @ [1.0, -2.0, 0.5] + 3 + 1e-2 * rng.standard_normal(40)
-    model = make(skip=0.0, alpha=0.3).fit(X, y)
+    model = make(skip=0.0, strength=0.3).fit(X, y)
     far = 100 * rng.uniform(-1, 1, (10, 3))
     np.testing.assert_allclose(model.predict(far), far @ [1.0, -2.0, 0.5] + 3, atol=2)
     assert model.network_.n_neurons == 0

@@ -50,8 +50,8 @@ def array_api(monkeypatch):
             formulation="relu", patterns="gaussian", solver=InteriorPoint(tol=0.1), **SMALL
         ),
         ConvexReLURegressor(formulation="relu", patterns="gaussian", solver=Cronos(), **SMALL),
-        # Three classes that a network separates have a far optimum unless alpha is large.
-        ConvexReLUClassifier(loss="logistic", patterns="gaussian", alpha=0.2, **SMALL),
+        # Three classes that a network separates have a far optimum unless strength is large.
+        ConvexReLUClassifier(loss="logistic", patterns="gaussian", strength=0.2, **SMALL),
     ]
 )
 def test_checks_of_scikit_learn(estimator, check):
@@ -70,7 +70,7 @@ def halves(n=48, seed=0):
     [
         ConvexReLUClassifier(random_state=0),
         ConvexReLURegressor(random_state=0),
-        COALAPreferenceHead(n_patterns=8, alpha=0.02, random_state=0),
+        COALAPreferenceHead(n_patterns=8, strength=0.02, random_state=0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -83,17 +83,17 @@ def test_cross_validated_pipeline(model):
     assert scores.mean() > 0.75
 
 
-def test_grid_search_finds_a_sensible_alpha():
+def test_grid_search_finds_a_sensible_strength():
     X, y = halves()
     search = GridSearchCV(
         ConvexReLURegressor(random_state=0),
-        {"alpha": [1e-4, 1e-3, 10.0]},
+        {"strength": [1e-4, 1e-3, 10.0]},
         cv=KFold(3),
     ).fit(X, y)
-    assert search.best_params_["alpha"] < 1
+    assert search.best_params_["strength"] < 1
     assert search.best_score_ > 0.8
     assert np.all(search.cv_results_["mean_test_score"][2] < 0.2)
-    assert search.best_estimator_.alpha == search.best_params_["alpha"]
+    assert search.best_estimator_.strength == search.best_params_["strength"]
 
 
 def test_fit_leaves_parameters_alone():
@@ -144,7 +144,7 @@ def test_transform_speaks_of_data_frames(fitted):
 
 def test_clones_know_parameters_only(fitted):
     model, _ = fitted
-    copy = clone(model.set_params(alpha=0.25))
+    copy = clone(model.set_params(strength=0.25))
     assert copy.get_params() == model.get_params()
     assert not hasattr(copy, "network_")
 

@@ -31,7 +31,7 @@ def small_head(lm: LanguageModel, head: Any = None, **settings: Any) -> Any:
     embedder = Embedder(lm, **settings)
     chosen = embedder.embed(["a b"] * 6, ["c d", "d", "e f", "f", "c", "f d"])
     rejected = embedder.embed(["a b"] * 6, ["p q", "q", "r s", "s", "p", "s q"])
-    head = COALAPreferenceHead(n_patterns=4, alpha=0.1, random_state=0) if head is None else head
+    head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0) if head is None else head
     return head.set_params(embedding=embedder.description).fit_pairs(chosen, rejected)
 
 

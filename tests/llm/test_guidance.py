@@ -388,7 +388,7 @@ def test_pieces_never_change(letters: str, stop: list[str]) -> None:
 def small_head(lm: LanguageModel) -> COALAPreferenceHead:
     embedder = Embedder(lm)
     X = embedder.embed(["a b"] * 8, [" ".join(x) for x in itertools.product("cdpq", "ef")])
-    head = COALAPreferenceHead(n_patterns=4, alpha=0.1, random_state=0)
+    head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0)
     return head.set_params(embedding=embedder.description).fit_pairs(X[:4], X[4:])
 
 

@@ -81,7 +81,7 @@ def test_a_real_path_with_a_skip_connection():
 
 def test_scores_of_a_cross_validation(legend):
     scores = np.array([[0.1, 0.5, 0.3], [0.3, 0.7, 0.4]])
-    model = SimpleNamespace(alphas_=[0.01, 1.0, 0.1], cv_scores_=scores, alpha_=1.0)
+    model = SimpleNamespace(strengths_=[0.01, 1.0, 0.1], cv_scores_=scores, strength_=1.0)
     display = RegularizationPathDisplay.from_estimator(model)
     mean, chosen = display.ax_.lines
     np.testing.assert_allclose(mean.get_xydata().T, [[1.0, 0.1, 0.01], [0.6, 0.35, 0.2]])
@@ -95,7 +95,7 @@ def test_scores_of_a_cross_validation(legend):
 
 
 def test_one_fold_has_no_standard_error(legend):
-    model = SimpleNamespace(alphas_=[1.0, 0.1], cv_scores_=np.array([[0.1, 0.2]]), alpha_=0.1)
+    model = SimpleNamespace(strengths_=[1.0, 0.1], cv_scores_=np.array([[0.1, 0.2]]), strength_=0.1)
     display = RegularizationPathDisplay.from_estimator(model)
     assert legend(display) == ["mean of 1 fold", "chosen: 0.1"]
 
@@ -111,7 +111,7 @@ def test_errors():
         RegularizationPathDisplay.from_estimator(ConvexReLUClassifier())
     X = np.arange(8.0).reshape(4, 2)
     model = ConvexReLUClassifier(n_patterns=2, random_state=0).fit(X, [0, 1, 0, 1])
-    with pytest.raises(TypeError, match="ConvexReLUClassifier has no alphas_ and cv_scores_"):
+    with pytest.raises(TypeError, match="ConvexReLUClassifier has no strengths_ and cv_scores_"):
         RegularizationPathDisplay.from_estimator(model)
     with pytest.raises(ValueError, match="kind='score'; expected 'norms' or 'active' or"):
         RegularizationPathDisplay.from_path(PATH, kind="score")
@@ -119,7 +119,7 @@ def test_errors():
         RegularizationPathDisplay([1.0]).plot()
     with pytest.raises(ValueError, match=r"scores has shape \(3, 2\); expected \(any, 3\)"):
         RegularizationPathDisplay(ALPHAS, scores=np.zeros((3, 2)))
-    for alphas in ([], [0.0], [[1.0]]):
-        with pytest.raises(ValueError, match=r"alphas has shape .*; expected \(n_alphas,\)"):
-            RegularizationPathDisplay(alphas, objective=alphas)
+    for strengths in ([], [0.0], [[1.0]]):
+        with pytest.raises(ValueError, match=r"strengths has shape .*; expected \(n_strengths,\)"):
+            RegularizationPathDisplay(strengths, objective=strengths)
     assert pyplot.get_fignums() == []

@@ -1,56 +1,195 @@
-"""Results on disk: written whole or not at all, and never mixed with those of other settings."""
+"""Results on disk: written completely or not at all, identified by digests, resumed with care.
+
+Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`. Everything
+that it identifies by content goes through :func:`digest` or :func:`digest_of_file`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-class RefusedError(ValueError):
-    """A result is there that was made otherwise; nothing was changed."""
+class OtherSettingsError(ValueError):
+    """Error for a file that holds a result of other settings; the file was not changed."""
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary file to write, which takes the place of `path` at the end.
+
+    The temporary file is in the folder of `path` and has a name that no other process uses. When
+    the block ends, its contents are flushed to the disk and it is renamed: readers see the old
+    file or the new one, never a part. If the block fails, the temporary file is deleted and `path`
+    stays as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write; an existing file is replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary file, empty. A writer may also replace it by a file of its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder of `path` does not exist; create it first.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        temporary.touch()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"cannot write {path}: its folder does not exist; create the folder first"
+        ) from error
+    try:
+        permissions = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(permissions)  # some writers create files that only their owner can read
+        move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(
+    path: str | os.PathLike[str], *, keep_existing: bool = False
+) -> Iterator[Path]:
+    """Give a temporary folder to fill, which takes the place of `path` at the end.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder to write. The folders above it are created.
+    keep_existing : bool, default=False
+        If True, a folder that exists at the end stays, and the new one is deleted. Use it for
+        contents that every process would write alike, and that another process may be reading.
+        If False, the existing folder is replaced.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary folder, empty, beside `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _temporary(path), _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists() and not keep_existing:
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            if not (keep_existing and path.exists()):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Flush a finished file to the disk and give it its name.
+
+    Parameters
+    ----------
+    temporary : pathlib.Path
+        Finished file, in the folder of `path`.
+    path : pathlib.Path
+        Its name from then on; an existing file is replaced.
+    """
+    with temporary.open("r+b") as file:
+        os.fsync(file.fileno())  # else a power failure may leave the new name without contents
+    os.replace(temporary, path)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file as a whole, in UTF-8.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write. The folders above it are created; an existing file is replaced.
+    text : str
+        Contents of the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+# JSON -------------------------------------------------------------------------------------------
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON of numbers, texts, lists and mappings; what is not finite becomes null.
+    """Return the JSON text of numbers, texts, lists and mappings.
 
-    NumPy's numbers and arrays are taken as Python's.
+    Parameters
+    ----------
+    value : object
+        Numbers and arrays of NumPy are written as those of Python; infinities and NaN become null.
+    indent : int, default=None
+        Spaces per level; None writes everything on one line.
+
+    Returns
+    -------
+    str
+        JSON that any parser accepts, without a final line break.
     """
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file under a temporary name in its folder (created if need be), then rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write one JSON object."""
+    """Write one JSON object as a whole.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write. The folders above it are created; an existing file is replaced.
+    value : mapping
+        Contents, as :func:`as_json` takes them.
+    """
     write_text(path, as_json(value, indent=1) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read one JSON object.
 
+    Parameters
+    ----------
+    path : path-like
+        File that :func:`write_json` wrote.
+
+    Returns
+    -------
+    dict
+        The object.
+
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it holds no JSON object.
+        If the file does not hold a JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,35 +203,82 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
-def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, 16 hexadecimal digits."""
+# Digests ----------------------------------------------------------------------------------------
+
+
+def digest(*parts: Any, digits: int = 16) -> str:
+    """Return the SHA-256 digest of bytes, arrays and JSON values.
+
+    The digest is the same on every machine. It depends on the order of the parts and on where one
+    part ends and the next begins; for a long sequence, pass a generator with ``*``.
+
+    Parameters
+    ----------
+    *parts : bytes, numpy.ndarray, or what JSON can hold
+        For an array of numbers, its type, shape and values count; for a dict, not the order of
+        its keys. A path is a text like any other; :func:`digest_of_file` reads a file.
+    digits : int, default=16
+        Number of hexadecimal digits, at most 64. With 16 digits, a coincidence among a million
+        objects has a probability of about 3e-8.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        for piece in _pieces(part):
+            total.update(len(piece).to_bytes(8, "little"))
+            total.update(piece)
+    return total.hexdigest()[:digits]
+
+
+def digest_of_file(path: str | os.PathLike[str], digits: int = 16) -> str:
+    """Return the SHA-256 digest of the contents of a file.
+
+    Parameters
+    ----------
+    path : path-like
+        File to read.
+    digits : int, default=16
+        Number of hexadecimal digits, at most 64.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]
+
+
+# Resuming ---------------------------------------------------------------------------------------
 
 
 def earlier_result(
     path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool
 ) -> dict[str, Any] | None:
-    """The result in a JSON file, if it was made with these settings.
+    """Return the result in a JSON file, if it has the requested settings.
 
     Parameters
     ----------
     path : path-like
-        A file that `write_json` wrote, with an entry ``settings``; it need not be there.
+        File that :func:`write_json` wrote, with an entry ``settings``; it need not exist.
     settings : mapping
-        All that the result depends on, as JSON has it.
+        Everything that the result depends on, as :func:`as_json` takes it.
     overwrite : bool
-        Begin anew whatever is there.
+        If True, ignore what the file holds.
 
     Returns
     -------
     dict or None
-        None if there is nothing, or nothing to keep.
+        Contents of the file; None if there is no file, or if it is to be overwritten.
 
     Raises
     ------
-    RefusedError
-        If a result is there that was made with other settings; each difference is named.
+    OtherSettingsError
+        If the file holds a result of other settings; the message names each difference.
     """
     if overwrite or not Path(path).exists():
         return None
@@ -102,21 +288,54 @@ def earlier_result(
 
 
 def check_settings(
-    path: str | os.PathLike[str], there: Mapping[str, Any], asked: Mapping[str, Any]
+    path: str | os.PathLike[str], found: Mapping[str, Any], requested: Mapping[str, Any]
 ) -> None:
-    """Refuse to go on with a result of other settings.
+    """Refuse to continue from a result of other settings.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the result is, for the message.
+    found : mapping
+        Settings of that result.
+    requested : mapping
+        Settings of the caller. Both are compared as JSON: a tuple equals a list.
 
     Raises
     ------
-    RefusedError
-        Each difference is named.
+    OtherSettingsError
+        If they differ; the message names each difference.
     """
-    differences = list(_differences(json.loads(as_json(there)), json.loads(as_json(asked))))
+    differences = list(_differences(json.loads(as_json(found)), json.loads(as_json(requested))))
     if differences:
-        raise RefusedError(
-            f"{path} was made with other settings ({'; '.join(differences)}); keep those "
-            "settings, write elsewhere, or overwrite it"
+        raise OtherSettingsError(
+            f"{path} holds a result of other settings ({'; '.join(differences)}). Request the "
+            "settings in the file, write to another place, or overwrite the file"
         )
+
+
+# Private parts ----------------------------------------------------------------------------------
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def _pieces(part: Any) -> Iterable[bytes | memoryview]:
+    """Kind and contents of a part of a digest; no two different parts have the same."""
+    if isinstance(part, bytes):
+        return b"bytes", part
+    if hasattr(part, "__array_interface__"):
+        import numpy as np  # is loaded already; the command line's --help does without it
+
+        array = np.asarray(part)
+        if array.dtype.kind not in "biufc":
+            raise TypeError(f"cannot digest an array of {array.dtype}; expected numbers")
+        array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        about = f"array {array.dtype.str} {array.shape}".encode()
+        return about, array.reshape(-1).view(np.uint8).data
+    text = json.dumps(part, sort_keys=True, separators=(",", ":"))
+    return b"json", text.encode()
 
 
 def _plain(value: Any) -> Any:
@@ -131,11 +350,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(asked, dict):
-        for key in dict.fromkeys([*there, *asked]):
+def _differences(found: Any, requested: Any, name: str = "") -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(requested, dict):
+        for key in dict.fromkeys([*found, *requested]):
             yield from _differences(
-                there.get(key), asked.get(key), f"{name}.{key}" if name else str(key)
+                found.get(key), requested.get(key), f"{name}.{key}" if name else str(key)
             )
-    elif there != asked:
-        yield f"{name}: {json.dumps(there)} there, {json.dumps(asked)} asked for"
+    elif found != requested:
+        yield f"{name}: {json.dumps(found)} in the file, {json.dumps(requested)} requested"

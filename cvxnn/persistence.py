@@ -6,11 +6,9 @@ strings only, and refuses what it does not know, and what is not as it was writt
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from cvxnn._files import digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.solvers.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
@@ -26,7 +25,7 @@ from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.network import TwoLayerNetwork
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _HEADER = "cvxnn"
 # What a later fit starts from, large and not needed by a prediction; callbacks, which are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
@@ -94,16 +93,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
             if key not in parameters and not key.startswith(_NOT_SAVED)
         },
     }
-    path = Path(path)
     content = to_bytes(tensors, metadata={_HEADER: _seal(header, tensors)})
-    # Neither tempfile nor safetensors gives a new file the usual permissions.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -181,12 +173,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 def _seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
     """Text of the header, in the one form that counts, with the checksum of all the contents."""
     contents = {key: value for key, value in header.items() if key != "checksum"}
-    arrays = {name: _little_endian(tensors[name]) for name in sorted(tensors)}
-    listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
-    digest = hashlib.sha256(_canonical({"header": contents, "tensors": listed}).encode())
-    for array in arrays.values():
-        digest.update(array.tobytes())
-    return _canonical({**contents, "checksum": digest.hexdigest()})
+    parts = (part for name in sorted(tensors) for part in (name, tensors[name]))
+    return _canonical({**contents, "checksum": digest(contents, *parts, digits=64)})
 
 
 def _canonical(value: Any) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cvxnn._files import (
-    RefusedError,
+    OtherSettingsError,
     as_json,
     check_settings,
     digest,
+    digest_of_file,
     earlier_result,
     read_json,
+    replacing,
+    replacing_folder,
     write_json,
     write_text,
 )
@@ -61,10 +66,12 @@ def test_settings_that_differ_are_named(tmp_path):
     assert found is not None
     assert found["value"] == 7
     other = {"a": 1, "deep": {"b": "y", "c": (1, 2)}, "d": None}
-    with pytest.raises(RefusedError, match=r'deep\.b: "x" there, "y" asked for\)'):
+    with pytest.raises(OtherSettingsError, match=r'deep\.b: "x" in the file, "y" requested\)'):
         earlier_result(path, other, overwrite=False)
     assert earlier_result(path, other, overwrite=True) is None
-    with pytest.raises(RefusedError, match="a: 1 there, null asked for; b: null there, 2 asked"):
+    with pytest.raises(
+        OtherSettingsError, match="a: 1 in the file, null requested; b: null in the file, 2"
+    ):
         check_settings(path, {"a": 1}, {"b": 2})
 
 
@@ -76,10 +83,124 @@ def test_what_is_no_object_is_refused(tmp_path, text):
         read_json(path)
 
 
-def test_digest_is_of_the_contents(tmp_path):
+def test_digest_of_a_file_is_of_its_contents(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"abc")
     two.write_bytes(b"abc")
-    assert digest(one) == digest(two) == "ba7816bf8f01cfea"
+    assert digest_of_file(one) == digest_of_file(two) == "ba7816bf8f01cfea"
+    assert digest_of_file(one, 64) == hashlib.sha256(b"abc").hexdigest()
     two.write_bytes(b"abd")
-    assert digest(one) != digest(two)
+    assert digest_of_file(one) != digest_of_file(two)
+
+
+def test_digest_tells_parts_apart():
+    numbers = np.arange(6.0)
+    values = [
+        (),
+        (b"",),
+        ("",),
+        ("ab",),
+        ("a", "b"),
+        (b"ab",),
+        (["a", "b"],),
+        (1,),
+        ("1",),
+        (None,),
+        (numbers,),
+        (numbers.tolist(),),
+        (numbers.reshape(2, 3),),
+        (numbers.reshape(2, 3).T,),
+        (numbers.astype(np.float32),),
+        (numbers.tobytes(),),
+        (numbers[:0],),
+        (numbers[:0] > 1,),
+    ]
+    assert len({digest(*value) for value in values}) == len(values)
+
+
+def test_digest_does_not_depend_on_how_a_value_is_stored():
+    matrix = np.arange(12.0).reshape(3, 4)
+    expected = digest(matrix)
+    assert digest(np.asfortranarray(matrix)) == expected
+    assert digest(matrix.astype(">f8")) == expected
+    assert digest(np.hstack([matrix, matrix])[:, :4]) == expected
+    assert digest({"a": 1, "b": ("é", 2)}) == digest({"b": ["é", 2], "a": 1})
+    assert digest("a", digits=64).startswith(digest("a"))
+    assert len(digest("a", digits=64)) == 64
+
+
+@pytest.mark.parametrize("value", [np.array(["a"]), np.array([None]), {1}, object()])
+def test_digest_refuses_what_has_no_fixed_contents(value):
+    with pytest.raises(TypeError):
+        digest(value)
+
+
+def test_a_new_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    with replacing(tmp_path / "new") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT, 0o600))
+    assert (tmp_path / "new").stat().st_mode == usual
+
+
+def test_a_file_in_a_missing_folder_is_refused(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"missing.a: its folder does not exist; create"),
+        replacing(tmp_path / "missing" / "a"),
+    ):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_interrupted_writer_leaves_the_old_contents(tmp_path, error):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("old")
+    folder.mkdir()
+    (folder / "a").write_text("old")
+
+    def write(place: Path) -> None:
+        place.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)), replacing(file) as temporary:
+        write(temporary)
+    with pytest.raises(type(error)), replacing_folder(folder) as temporary:
+        write(temporary / "a")
+    assert file.read_text() == (folder / "a").read_text() == "old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_folder_is_replaced_or_kept(tmp_path, keep):
+    folder = tmp_path / "above" / "folder"
+    for text in ("first", "second"):
+        with replacing_folder(folder, keep_existing=keep) as temporary:
+            (temporary / text).write_text(text)
+            assert temporary.parent == folder.parent
+    assert [entry.name for entry in folder.iterdir()] == ["first" if keep else "second"]
+    assert [entry.name for entry in folder.parent.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    replace = os.replace
+
+    def fail_once(source: Path, target: Path) -> None:
+        if target == folder and (Path(source) / "new").exists():
+            raise OSError("no space left")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with (
+        pytest.raises(OSError, match="no space left"),
+        replacing_folder(folder) as temporary,
+    ):
+        (temporary / "new").touch()
+    assert [str(entry.relative_to(tmp_path)) for entry in tmp_path.rglob("*")] == [
+        "folder",
+        os.path.join("folder", "old"),
+    ]

@@ -98,11 +98,13 @@ def write(path, tensors, header, checksum=None):
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
     header = {key: value for key, value in header.items() if key != "checksum"}
-    names = sorted(tensors)
-    listed = [[name, tensors[name].dtype.str, list(tensors[name].shape)] for name in names]
-    told = canonical({"header": header, "tensors": listed}).encode()
-    told += b"".join(tensors[name].tobytes() for name in names)
-    header["checksum"] = hashlib.sha256(told).hexdigest() if checksum is None else checksum
+    pieces = [b"json", canonical(header).encode()]
+    for name in sorted(tensors):
+        array = tensors[name]
+        about = f"array {array.dtype.str} {array.shape}".encode()
+        pieces += [b"json", canonical(name).encode(), about, array.tobytes()]
+    described = b"".join(len(piece).to_bytes(8, "little") + piece for piece in pieces)
+    header["checksum"] = hashlib.sha256(described).hexdigest() if checksum is None else checksum
     save_file(tensors, path, metadata={"cvxnn": canonical(header)})
     return path
 
@@ -522,8 +524,8 @@ def test_other_bytes_anywhere_are_found(saved, tmp_path_factory, data):
         lambda text: text.replace(":", ": ", 1),
         lambda text: text.replace("\\u00e9", "\\u00E9"),
         lambda text: text.replace("\\u00e9", "é"),
-        lambda text: text.replace('"format_version":2', '"format_version":2.0'),
-        lambda text: text.replace("{", '{"format_version":2,', 1),
+        lambda text: text.replace('"format_version":3', '"format_version":3.0'),
+        lambda text: text.replace("{", '{"format_version":3,', 1),
     ],
 )
 def test_another_spelling_of_the_same_header_is_a_change(respell, saved, tmp_path):
@@ -596,11 +598,11 @@ def test_other_safetensors_file(tmp_path):
         cvxnn.load(tmp_path / "c")
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None])
 def test_unknown_version(saved, tmp_path, version):
     tensors, header = parts(saved)
     header["format_version"] = version
-    with pytest.raises(ValueError, match=r"format version .*; this cvxnn reads version 2"):
+    with pytest.raises(ValueError, match=r"format version .*; this cvxnn reads version 3"):
         cvxnn.load(write(tmp_path / "a", tensors, header))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from cvxnn import __version__
-from cvxnn._files import RefusedError
+from cvxnn._files import OtherSettingsError
 from cvxnn.cli import compare, extract, fit, generate, report, score
 from cvxnn.cli.console import Console
 from cvxnn.cli.options import Parser, UsageError, common_options, from_file
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = str(error) or type(error).__name__
         if isinstance(error, UsageError):
             return _fail(console, USAGE, text)
-        if isinstance(error, RefusedError):
+        if isinstance(error, OtherSettingsError):
             return _fail(console, REFUSED, f"{text} (--overwrite)")
         if isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError):
             return _fail(console, BAD_INPUT, text)

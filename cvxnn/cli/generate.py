@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import as_json, digest, earlier_result, write_json, write_text
+from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, read_prompts, required
 from cvxnn.cli.options import UsageError, batch_option, model_options, natural, positive
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     head = load(options.head)
     prompts = _prompts(options)
     settings = {
-        "head": digest(options.head),
+        "head": digest_of_file(options.head),
         "prompts": json.loads(as_json(prompts)),
         "plain": bool(options.plain),
         "best_of": options.best_of,

@@ -12,7 +12,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import as_json, digest, earlier_result, write_json, write_text
+from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
 from cvxnn.cli.options import batch_option, data_options, model_options
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise ValueError(f"--output is {output}; expected a name that ends in .jsonl or .csv")
     note = output.with_name(f"{output.name}.json")
     settings = {
-        "head": digest(options.head),
+        "head": digest_of_file(options.head),
         "data": _identity(options),
         "format": options.format,
         "split": options.split,
@@ -141,7 +141,7 @@ def _identity(options: argparse.Namespace) -> str:
 
     if is_extracted(options.data):
         return read_pair_features(options.data).identity
-    return digest(options.data) if Path(options.data).is_file() else options.data
+    return digest_of_file(options.data) if Path(options.data).is_file() else options.data
 
 
 def _text(rewards: list[dict[str, float]], suffix: str) -> str:

@@ -89,7 +89,7 @@ def compare(
 
     Raises
     ------
-    RefusedError
+    OtherSettingsError
         If the folder has results of other data or settings; each difference is named.
     ValueError
         For an unknown method, or no pair.

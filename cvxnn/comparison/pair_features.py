@@ -101,7 +101,7 @@ def extract_pairs(
 
     Raises
     ------
-    RefusedError
+    OtherSettingsError
         If the folder holds, whole or in part, features of other pairs or settings.
     """
     folder = Path(folder)

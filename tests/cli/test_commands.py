@@ -58,7 +58,7 @@ class TestExtract:
         (folder / "mine.txt").write_text("kept", encoding="utf-8")
         arguments = ["extract", data, "--model", model, "--output", folder, "--layer", "1"]
         refused = run(*arguments, code=4)
-        assert "embedding.layer: 2 there, 1 asked for" in refused["error"]
+        assert "embedding.layer: 2 in the file, 1 requested" in refused["error"]
         assert read_pair_features(folder).embedding["layer"] == 2
         assert run(*arguments, "--overwrite")["embedding"]["layer"] == 1
         assert read_pair_features(folder).embedding["layer"] == 1
@@ -141,7 +141,7 @@ class TestFit:
     def test_other_settings_are_refused(self, run, head, features):
         before = Path(head).read_bytes()
         found = run("fit", features, "--output", head, "--n-patterns", "9", code=4)
-        assert "parameters.n_patterns: 8 there, 9 asked for" in found["error"]
+        assert "parameters.n_patterns: 8 in the file, 9 requested" in found["error"]
         assert Path(head).read_bytes() == before
 
     def test_held_out_features_and_linear_head(self, run, features, tmp_path):
@@ -199,7 +199,7 @@ class TestScore:
         assert len(table) == first["pairs"] == 40
         assert run("score", head, features, "--output", output)["status"] == "nothing to do"
         refused = run("score", head, features, "--output", output, "--limit", "3", code=4)
-        assert "limit: null there, 3 asked for" in refused["error"]
+        assert "limit: null in the file, 3 requested" in refused["error"]
         assert run("score", head, features, "--output", tmp_path / "rewards.txt", code=1)
 
     def test_interrupted_scoring_goes_on(self, run, head, data, model, tmp_path, monkeypatch):
@@ -248,7 +248,7 @@ class TestGenerate:
         assert again["replies"] == found["replies"]
         assert run(*arguments, "--output", output)["status"] == "nothing to do"
         refused = run(*arguments, "--output", output, "--weight", "2", code=4)
-        assert "guidance.weight: null there, 2.0 asked for" in refused["error"]
+        assert "guidance.weight: null in the file, 2.0 requested" in refused["error"]
 
     def test_text_is_streamed_without_codes_of_the_terminal(self, head, model, capsys):
         arguments = ["generate", head, "--prompt", "a \x1b[31m b", "--model", model]
@@ -284,7 +284,7 @@ def test_compare_then_report(run, model, data, tmp_path, capsys):
     assert times == {name: (output / name).stat().st_mtime_ns for name in times}
     assert run(*arguments, "--methods", "simpo")["status"] == "nothing to do"
     refused = run(*arguments, "--methods", "dpo,orpo", "--dpo-beta", "0.5", code=4)
-    assert "fine_tuning.beta: null there, 0.5 asked for" in refused["error"]
+    assert "fine_tuning.beta: null in the file, 0.5 requested" in refused["error"]
     assert not (output / "orpo.json").exists()  # refused before any work
 
     replies = write(tmp_path / "replies.jsonl", {"prompt": "<b>", "replies": {"plain": "x & y"}})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cvxnn
-from cvxnn._files import RefusedError
+from cvxnn._files import OtherSettingsError
 from cvxnn.comparison import METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head
@@ -123,13 +123,13 @@ def test_other_data_or_settings_are_refused_before_any_work(lm, pairs, tmp_path)
     files = sorted(tmp_path.rglob("*"))
     cases = {
         "train": {"train": train[1:]},
-        "seed: 0 there, 1": {"seed": 1},
-        r"head\.C: 0\.1 there, null": {"parameters": {}},
+        "seed: 0 in the file, 1 requested": {"seed": 1},
+        r"head\.C: 0\.1 in the file, null requested": {"parameters": {}},
         r"embedding\.layer": {"embedding": {"layer": 1}},
     }
     for said, changed in cases.items():
         options = {"train": train, "parameters": OWN, **changed}
-        with pytest.raises(RefusedError, match=said):
+        with pytest.raises(OtherSettingsError, match=said):
             compare(lm, test=test, methods=("coala", "linear"), folder=tmp_path, **options)
         assert sorted(tmp_path.rglob("*")) == files
     found = compare(

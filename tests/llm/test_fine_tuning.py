@@ -377,7 +377,7 @@ def test_checkpoints_of_other_runs_are_refused(change: str, tmp_path: Path) -> N
         run(config, folder=tmp_path, progress=killer(3))
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     if change == "setting":
-        with pytest.raises(ValueError, match=r"learning_rate: 0.005 there, 0.001 asked for"):
+        with pytest.raises(ValueError, match=r"learning_rate: 0.005 in the file, 0.001 requested"):
             run(dataclasses.replace(config, learning_rate=1e-3), folder=tmp_path)
     elif change == "data":
         with pytest.raises(ValueError, match=r"data.preference"):

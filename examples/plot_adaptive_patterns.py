@@ -12,14 +12,14 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn.convex import patterns
+from cvxnn.convex import add_bias
 from cvxnn.training.training import train
 
 # %%
 # Diabetes, 442 rows in ten features; rows of norm about one, a column of ones for the biases.
 
 X, y = load_diabetes(return_X_y=True)
-X = patterns.add_bias(StandardScaler().fit_transform(X) / np.sqrt(X.shape[1]))
+X = add_bias(StandardScaler().fit_transform(X) / np.sqrt(X.shape[1]))
 y = StandardScaler().fit_transform(y[:, None])
 alpha, n_patterns = 5e-3, 20
 

@@ -14,17 +14,22 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn.convex import InteriorPoint, patterns, solve
-from cvxnn.convex.decomposition import cone_decomposition
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    InteriorPoint,
+    add_bias,
+    cone_decomposition,
+    sample_patterns,
+    solve,
+)
 
 # %%
 # Forty patients of the breast cancer data, about as many as it has features.
 
 X, y = load_breast_cancer(return_X_y=True)
 rows = np.random.default_rng(0).choice(len(X), 40, replace=False)
-X = patterns.add_bias(StandardScaler().fit_transform(X[rows]) / np.sqrt(X.shape[1]))
+X = add_bias(StandardScaler().fit_transform(X[rows]) / np.sqrt(X.shape[1]))
 y = np.where(y[rows, None] == 1, 1.0, -1.0)
 alpha = 0.02
 
@@ -33,7 +38,7 @@ alpha = 0.02
 # ``certify="program"`` asks for the solution of the convex program itself, in the cones.
 
 counts = [5, 10, 20, 40, 80]
-every = patterns.sample(X, counts[-1], random_state=0)
+every = sample_patterns(X, counts[-1], random_state=0)
 solver = InteriorPoint(tol=1e-5, certify="program")
 gated, relu, upper = [], [], []
 for count in counts:

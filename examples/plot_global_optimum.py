@@ -12,17 +12,21 @@ import numpy as np
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn.convex import InteriorPoint, patterns, solve
-from cvxnn.convex.enumeration import enumerate_patterns
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    InteriorPoint,
+    add_bias,
+    enumerate_patterns,
+    solve,
+)
 from cvxnn.training import proposal
 
 # %%
 # Twenty-five patients, body mass index and blood pressure, and a column of ones for the biases.
 
 X, y = load_diabetes(return_X_y=True)
-X = patterns.add_bias(StandardScaler().fit_transform(X[:25, 2:4]))
+X = add_bias(StandardScaler().fit_transform(X[:25, 2:4]))
 y = StandardScaler().fit_transform(y[:25, None])
 alpha = 0.01
 

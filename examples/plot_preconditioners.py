@@ -14,9 +14,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import scale
 
-from cvxnn.convex import Cronos, patterns, solve
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, sample_patterns, solve
 
 # %%
 # ADMM as published, with one penalty parameter ``rho`` for both constraints (divided by ``n``, as
@@ -33,7 +31,7 @@ data = {"breast cancer": load_breast_cancer, "digits (0-4 or 5-9)": load_digits}
 
 
 def pcg_iterations(X, y, linear_solver, rho, check_every, max_iter):
-    mask = patterns.sample(X, 20, random_state=0).mask
+    mask = sample_patterns(X, 20, random_state=0).mask
     program = ConvexProgram(GatedOperator(X, mask), y, alpha=1e-3)
     solver = Cronos(
         tol=0,

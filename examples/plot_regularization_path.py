@@ -14,10 +14,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn.convex import patterns
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.path import regularization_path
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import ConvexProgram, GatedOperator, add_bias, regularization_path
 from cvxnn.network import recover
 from cvxnn.training import proposal
 
@@ -28,7 +25,7 @@ X, y = load_diabetes(return_X_y=True)
 X = StandardScaler().fit_transform(X) / np.sqrt(X.shape[1])
 y = StandardScaler().fit_transform(y[:, None])
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-inputs = patterns.add_bias(X_train)
+inputs = add_bias(X_train)
 proposal = proposal.train(inputs, y_train, 1e-3, 24, random_state=0)
 found, _ = proposal.to_program(inputs, proposal)
 

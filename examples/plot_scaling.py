@@ -12,9 +12,7 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cvxnn.convex import Cronos, solve
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, solve
 
 # %%
 # Every solve runs a fixed number of iterations with a fixed number of inner ones, twice: the first

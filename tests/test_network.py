@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn import network
+from cvxnn.convex import GatedOperator, add_bias
 from cvxnn.convex.loop import precision
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.patterns import add_bias
 
 
 def weights(seed: int = 0, C: int = 2, P: int = 5, d: int = 4) -> np.ndarray:

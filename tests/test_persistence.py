@@ -19,8 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 import cvxnn
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
-from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex import ActivationPatterns, Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.persistence import load
 

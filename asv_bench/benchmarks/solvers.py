@@ -7,10 +7,17 @@ from dataclasses import replace
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, patterns, solve
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.path import regularization_path
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    GatedOperator,
+    InteriorPoint,
+    ProximalGradient,
+    add_bias,
+    regularization_path,
+    sample_patterns,
+    solve,
+)
 from cvxnn.training.training import train
 
 N_PATTERNS = {"breast_cancer": 40, "digits": 50}
@@ -23,8 +30,8 @@ def program(name):
     y = np.where(y % 2, 1.0, -1.0)
     spread = X.std(axis=0)
     X = (X - X.mean(axis=0))[:, spread > 0] / spread[spread > 0] / np.sqrt((spread > 0).sum())
-    X = patterns.add_bias(X)
-    mask = patterns.sample(X, N_PATTERNS[name], random_state=0).mask
+    X = add_bias(X)
+    mask = sample_patterns(X, N_PATTERNS[name], random_state=0).mask
     return ConvexProgram(GatedOperator(X, mask), y[:, None], 1e-2)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from cvxnn.convex import patterns
+from cvxnn.convex import add_bias, sample_patterns
 
 Array = NDArray[np.floating]
 
@@ -103,7 +103,7 @@ def standardise(X: Array, y: Array) -> tuple[Array, Array]:
     spread = X.std(axis=0)
     X = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1) / np.sqrt(X.shape[1])
     y = (y - y.mean()) / y.std()
-    return patterns.add_bias(X.astype(dtype)), y[:, None].astype(dtype)
+    return add_bias(X.astype(dtype)), y[:, None].astype(dtype)
 
 
 def load(name: str, data: Path | None) -> list[Problem]:
@@ -116,7 +116,7 @@ def load(name: str, data: Path | None) -> list[Problem]:
     """
     source, n_patterns = PROBLEMS[name]
     X, y = standardise(*source(data))
-    sampled = patterns.sample(X, n_patterns, random_state=0)
+    sampled = sample_patterns(X, n_patterns, random_state=0)
     slope = (sampled.mask * y.astype(np.float64)).T @ X.astype(np.float64) / len(y)
     alpha_max = float(np.linalg.norm(slope, axis=1).max())
     return [

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from joint_features import ENCODERS, PAIRINGS, build
 
-from cvxnn.convex import solve
-from cvxnn.convex.solvers.trust_region import TrustRegionNewton
+from cvxnn.convex import TrustRegionNewton, solve
 from cvxnn.joint.candidates import CandidateSets
 from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.pareto import (

@@ -1,31 +1,41 @@
 from .decomposition import Decomposition, cone_decomposition
 from .enumeration import enumerate_patterns
-from .loop import Callback, Measurement, Result, Solver, Start, Status, solve
+from .loop import Callback, Measurement, Result, Solver, Start, Status, relative_gap, solve
 from .losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from .operators import GatedOperator
 from .path import RegularizationPath, alpha_grid, regularization_path
-from .patterns import ActivationPatterns, add_bias
+from .patterns import ActivationPatterns, add_bias, sample_patterns
 from .penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from .program import ConvexProgram, DualPoint, SmoothObjective, with_skip
+from .program import (
+    ConvexProgram,
+    DualPoint,
+    Formulation,
+    SmoothObjective,
+    on_host,
+    with_skip,
+)
+from .reference import solve_with_cvxpy
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic
 from .solvers.cronos import Cronos
 from .solvers.interior_point.solver import InteriorPoint
 from .solvers.proximal_gradient import ProximalGradient
 from .solvers.ridge.solver import Ridge
-from .solvers.trust_region import TrustRegionNewton
+from .solvers.trust_region import BallObjective, TrustRegionNewton
 from .solvers.working_set import solve_on_working_sets
 
 __all__ = [
     "L1",
     "AcceleratedGradient",
     "ActivationPatterns",
+    "BallObjective",
     "Callback",
     "ConvexProgram",
     "Cronos",
     "Decomposition",
     "DualPoint",
     "FeatureGroupLasso",
+    "Formulation",
     "GatedOperator",
     "HuberLoss",
     "InteriorPoint",
@@ -51,8 +61,12 @@ __all__ = [
     "automatic",
     "cone_decomposition",
     "enumerate_patterns",
+    "on_host",
     "regularization_path",
+    "relative_gap",
+    "sample_patterns",
     "solve",
     "solve_on_working_sets",
+    "solve_with_cvxpy",
     "with_skip",
 ]

@@ -94,7 +94,7 @@ def cone_decomposition(
     if np.any(inner[:, active] <= 0):
         raise ValueError(
             "A gate lies on the boundary of its cone: a row has x . g = 0. Move the gates off the "
-            "rows (patterns.sample never puts them there by chance), or drop those patterns."
+            "rows (sample_patterns never puts them there by chance), or drop those patterns."
         )
     needed = np.abs(np.einsum("nd,cpd->ncp", rows, z, optimize=True))
     p = _shortest(rows, signs, needed, n_iter)

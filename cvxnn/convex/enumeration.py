@@ -20,7 +20,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.patterns import ActivationPatterns, from_gates
+from cvxnn.convex.patterns import ActivationPatterns
 
 # Rounding in a unit row, with room. A ray computed from rows of smallest singular value s is off by
 # about _ROUNDING / s; at the square root of it, a dependence can no longer be told from rounding.
@@ -56,7 +56,7 @@ def enumerate_patterns(
     ------
     ValueError
         If ``X`` has no rows or is not finite; if there may be more than ``max_patterns`` patterns
-        (draw some with ``cvxnn.convex.patterns.sample``); or if rows are so nearly dependent that
+        (draw some with ``cvxnn.convex.sample_patterns``); or if rows are so nearly dependent that
         the
         patterns cannot be told apart in the precision of ``X``.
 
@@ -77,10 +77,10 @@ def enumerate_patterns(
         raise ValueError(
             f"X has rank {rank} and {n} rows of different directions, so up to {bound} patterns, "
             f"more than max_patterns={max_patterns}. Raise max_patterns, or draw some of the "
-            "patterns with cvxnn.convex.patterns.sample."
+            "patterns with cvxnn.convex.sample_patterns."
         )
     if n == 0:  # Only zero rows: every gate is open on all of them.
-        return from_gates(X, np.zeros((1, X.shape[1]), X.dtype))
+        return ActivationPatterns.from_gates(X, np.zeros((1, X.shape[1]), X.dtype))
     signs, points = _cells(rows @ basis.T)
     gates = points @ basis
     gates = (gates / np.linalg.norm(gates, axis=1, keepdims=True)).astype(X.dtype)
@@ -89,7 +89,7 @@ def enumerate_patterns(
     margin = X.shape[1] * float(np.finfo(X.dtype).eps) + _ROUNDING
     if not ((scores > margin) == signs).all() or (np.abs(scores) <= margin).any():
         raise _too_close()
-    return from_gates(X, np.concatenate([gates, -gates[::-1]]))
+    return ActivationPatterns.from_gates(X, np.concatenate([gates, -gates[::-1]]))
 
 
 def _directions(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,5 +178,5 @@ def _too_close() -> ValueError:
     return ValueError(
         "rows of X are so nearly dependent that its patterns cannot be told apart in its "
         "precision. Pass X in float64, merge nearly parallel rows or round X, or draw patterns "
-        "with cvxnn.convex.patterns.sample."
+        "with cvxnn.convex.sample_patterns."
     )

@@ -51,6 +51,45 @@ class ActivationPatterns:
         """Give the number of patterns."""
         return self.mask.shape[1]
 
+    @classmethod
+    def from_gates(
+        cls, X: NDArray[np.floating], gates: NDArray[np.floating], *, bias: bool = False
+    ) -> ActivationPatterns:
+        """Return the patterns of given gate vectors.
+
+        Duplicates and patterns that are closed on every row are dropped.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_features)
+        gates : ndarray, shape (n_gates, n_features) or (n_gates, n_features + 1)
+        bias : bool, default=False
+            Whether gates carry an offset, so that they need not pass through the origin.
+
+        Returns
+        -------
+        ActivationPatterns
+            At most ``n_gates`` patterns, in the order in which they first appear.
+
+        Raises
+        ------
+        ValueError
+            If the gates have another width than the data.
+        """
+        width = X.shape[1] + bias
+        gates = np.asarray(gates)
+        if gates.ndim != 2 or gates.shape[1] != width:
+            raise ValueError(
+                f"gates have shape {gates.shape}; expected (n_gates, {width}) for data with "
+                f"{X.shape[1]} features and bias={bias}."
+            )
+        gates = gates.astype(X.dtype, copy=False)
+        scores = X @ gates[:, :-1].T + gates[:, -1] if bias else X @ gates.T
+        mask = scores >= 0
+        keep = _first_of_each(mask)
+        keep = keep[mask[:, keep].any(axis=0)]
+        return cls(np.ascontiguousarray(mask[:, keep]), gates[keep])
+
     def take(self, index: NDArray[np.intp]) -> ActivationPatterns:
         """Patterns at the given positions."""
         return ActivationPatterns(np.ascontiguousarray(self.mask[:, index]), self.gates[index])
@@ -67,44 +106,7 @@ def add_bias(X: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
 
 
-def from_gates(
-    X: NDArray[np.floating], gates: NDArray[np.floating], *, bias: bool = False
-) -> ActivationPatterns:
-    """Patterns of given gate vectors: duplicates and patterns that are closed everywhere dropped.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n_samples, n_features)
-    gates : ndarray, shape (n_gates, n_features), or (n_gates, n_features + 1) with ``bias=True``
-    bias : bool, default=False
-        Whether gates carry an offset, so that they need not pass through the origin.
-
-    Returns
-    -------
-    ActivationPatterns
-        At most ``n_gates`` patterns, in the order in which they first appear.
-
-    Raises
-    ------
-    ValueError
-        If the gates have another width than the data.
-    """
-    width = X.shape[1] + bias
-    gates = np.asarray(gates)
-    if gates.ndim != 2 or gates.shape[1] != width:
-        raise ValueError(
-            f"gates have shape {gates.shape}; expected (n_gates, {width}) for data with "
-            f"{X.shape[1]} features and bias={bias}."
-        )
-    gates = gates.astype(X.dtype, copy=False)
-    scores = X @ gates[:, :-1].T + gates[:, -1] if bias else X @ gates.T
-    mask = scores >= 0
-    keep = _first_of_each(mask)
-    keep = keep[mask[:, keep].any(axis=0)]
-    return ActivationPatterns(np.ascontiguousarray(mask[:, keep]), gates[keep])
-
-
-def sample(
+def sample_patterns(
     X: NDArray[np.floating],
     n_patterns: int,
     *,
@@ -166,11 +168,11 @@ def sample(
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.convex import patterns
+    >>> from cvxnn.convex import sample_patterns
     >>> X = np.random.RandomState(0).randn(100, 64)
-    >>> patterns.sample(X, 20, random_state=0).mask.shape
+    >>> sample_patterns(X, 20, random_state=0).mask.shape
     (100, 20)
-    >>> found = patterns.sample(
+    >>> found = sample_patterns(
     ...     X, 20, source="patch", image_shape=(8, 8), patch_shape=(3, 3), random_state=0
     ... )
     >>> int((found.gates[0] != 0).sum())
@@ -210,15 +212,15 @@ def sample(
         return np.concatenate([gates, offsets / (len(constants) * constants)], axis=1)
 
     fresh = draw(n_patterns)
-    found = from_gates(X, fresh, bias=bias)
+    found = ActivationPatterns.from_gates(X, fresh, bias=bias)
     for _ in range(_MAX_DRAWS_PER_PATTERN - 1):
         if len(found) >= n_patterns:
             break
         # Some of those may be known or closed again.
         fresh = draw(min(2 * (n_patterns - len(found)) + 8, n_patterns))
-        found = found.union(from_gates(X, fresh, bias=bias))
+        found = found.union(ActivationPatterns.from_gates(X, fresh, bias=bias))
     if not len(found):  # Every gate was closed everywhere, so its opposite is open everywhere.
-        found = from_gates(X, -fresh, bias=bias)
+        found = ActivationPatterns.from_gates(X, -fresh, bias=bias)
     return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
 
 
@@ -294,7 +296,7 @@ def _constants(X: NDArray[np.floating], n_constant: int, bias: bool) -> NDArray[
     if (constants != constants[0]).any() or (constants[0] == 0).any():
         raise ValueError(
             f"the last {n_constant} columns of X are not constant and nonzero; expected "
-            "n_constant such columns, e.g. n_constant=1 after patterns.add_bias(X)."
+            "n_constant such columns, e.g. n_constant=1 after add_bias(X)."
         )
     return constants[0]
 

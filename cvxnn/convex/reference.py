@@ -21,7 +21,7 @@ _TIGHT = {"CLARABEL": dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 
 _CERTIFIED = 1e-6
 
 
-def solve(program: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
+def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
     """Solve a convex program with CVXPY; for small problems and for checking.
 
     Parameters
@@ -126,7 +126,7 @@ def _mean_loss(cp: Any, loss: Loss, prediction: Any, y: Any, share: Any) -> Any:
             picked = cp.sum(cp.multiply(y, prediction), axis=1)
             return share[:, 0] @ (cp.log_sum_exp(prediction, axis=1) - picked)
     known = "SquaredLoss, HuberLoss, LogisticLoss and MultinomialLoss"
-    raise TypeError(f"reference.solve knows {known}, not {loss!r}.")
+    raise TypeError(f"solve_with_cvxpy knows {known}, not {loss!r}.")
 
 
 def _penalty(cp: Any, penalty: Penalty, blocks: Any) -> Any:
@@ -141,4 +141,4 @@ def _penalty(cp: Any, penalty: Penalty, blocks: Any) -> Any:
         case SquaredL2():
             return cp.sum_squares(blocks) / 2
     known = "NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"
-    raise TypeError(f"reference.solve knows {known}, not {penalty!r}.")
+    raise TypeError(f"solve_with_cvxpy knows {known}, not {penalty!r}.")

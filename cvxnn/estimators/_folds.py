@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex import patterns
 from cvxnn.convex.loop import Result
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
-from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, with_skip
 from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
@@ -148,7 +147,7 @@ class Fold(NamedTuple):
             random_state=self.rng,
         )
         found, _ = proposal.to_program(X, network)
-        return found if len(found) else patterns.sample(X, n_patterns, random_state=self.rng)
+        return found if len(found) else sample_patterns(X, n_patterns, random_state=self.rng)
 
 
 def fractions(name: str, values: Any, *, most: float = 1.0) -> Floats:

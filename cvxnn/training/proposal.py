@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from cvxnn._arrays import Array, namespace
 from cvxnn.convex.loop import precision
 from cvxnn.convex.losses import Loss, SquaredLoss
-from cvxnn.convex.patterns import ActivationPatterns, from_gates
+from cvxnn.convex.patterns import ActivationPatterns
 
 N_STEPS = 300
 # Below this product of rows, features, neurons and steps, Python's loop costs less than compiling.
@@ -118,7 +118,7 @@ def to_program(
     patterns : ActivationPatterns
     weights : ndarray, shape (n_outputs, 2, n_patterns, n_features)
     """
-    found = from_gates(X, network.hidden)
+    found = ActivationPatterns.from_gates(X, network.hidden)
     index = {column.tobytes(): i for i, column in enumerate(found.mask.T)}
     pattern_of = [index.get(column.tobytes(), -1) for column in (X @ network.hidden.T >= 0).T]
     alive = np.flatnonzero(np.array(pattern_of) >= 0)

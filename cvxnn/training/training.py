@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex import patterns
 from cvxnn.convex.loop import Callback, Result, Solver, Status, relative_gap, solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, with_skip
 from cvxnn.convex.solvers.automatic import automatic
@@ -107,7 +106,7 @@ def train(
         Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the outcome is
         never worse than the best of these networks. The others: see
-        ``cvxnn.convex.patterns.sample``.
+        ``cvxnn.convex.sample_patterns``.
     n_runs : int, default=1
         Local runs whose neurons are united; the program may mix neurons of all of them.
     n_rounds : int, default=0
@@ -214,12 +213,12 @@ def draw_patterns(
 ) -> ActivationPatterns:
     """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
     if source == "gaussian":
-        return patterns.sample(X, n_patterns, random_state=rng)
+        return sample_patterns(X, n_patterns, random_state=rng)
     classes, codes = np.unique(y, axis=0, return_inverse=True)
     labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
     # Bisectors need an offset, which only a column of ones can carry.
     n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
-    return patterns.sample(
+    return sample_patterns(
         X, n_patterns, source="data", n_constant=n_constant, y=labels, random_state=rng
     )
 
@@ -266,7 +265,7 @@ def _propose(
     flops = n_runs * proposal.flops(X.shape, n_patterns, y.shape[1])
     if found is None or best is None:
         # Every neuron died, as happens near alpha_max: any pattern proves as much.
-        return patterns.sample(X, n_patterns, random_state=rng), None, flops
+        return sample_patterns(X, n_patterns, random_state=rng), None, flops
     return found, _embed(best[1], best[0], found, axis=2), flops
 
 
@@ -299,7 +298,7 @@ def _refine(
     assert result.dual is not None
     starts = pricing.directions(program, result.weights, result.dual, 2 * n_patterns, rng)
     gates, gains = pricing.price(program, result.dual, starts)
-    better = patterns.from_gates(program.operator.X, gates)
+    better = ActivationPatterns.from_gates(program.operator.X, gates)
     index = _positions(better, kept)
     better = better.take(np.flatnonzero(index < 0)[:n_patterns])
     return kept, better, float(gains.max(initial=0))

@@ -8,11 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.convex import Cronos, InteriorPoint, Status, patterns, solve
-from cvxnn.convex.decomposition import Decomposition, cone_decomposition
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    Decomposition,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    SquaredLoss,
+    Status,
+    cone_decomposition,
+    sample_patterns,
+    solve,
+    with_skip,
+)
 
 N, D, P = 20, 4, 6
 LOSSES = {"squared": SquaredLoss(), "huber": HuberLoss(0.5), "logistic": LogisticLoss()}
@@ -28,7 +38,7 @@ def make(
     y = np.maximum(X @ rng.standard_normal((D, 3)), 0) @ rng.standard_normal((3, outputs))
     y += 0.3 * rng.standard_normal((N, outputs))
     y = np.where(y > 0, 1.0, -1.0) if loss == "logistic" else y
-    found = patterns.sample(X, P, random_state=seed)
+    found = sample_patterns(X, P, random_state=seed)
     operator = GatedOperator(X, found.mask)
     program = ConvexProgram(operator, y.astype(dtype), 0.02, LOSSES[loss], formulation="gated")
     return program, found.gates

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linprog
 
-from cvxnn.convex import enumeration
-from cvxnn.convex.patterns import ActivationPatterns, add_bias, from_gates
+from cvxnn.convex import ActivationPatterns, add_bias, enumeration
 
 
 def data(n: int, d: int, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
@@ -131,7 +130,7 @@ def test_each_gate_is_a_unit_vector_strictly_inside_its_cell(name: str) -> None:
     assert (np.abs(scores[norms > 0]) > 1e-4 * norms[norms > 0, None]).all()
     np.testing.assert_allclose(np.linalg.norm(found.gates, axis=1), 1)
     np.testing.assert_array_equal(found.mask, scores >= 0)
-    np.testing.assert_array_equal(found.mask, from_gates(X, found.gates).mask)
+    np.testing.assert_array_equal(found.mask, ActivationPatterns.from_gates(X, found.gates).mask)
     assert len(patterns_of(found.mask)) == len(found)
     assert found.mask.any(axis=0).all()
 
@@ -164,11 +163,11 @@ def test_small_integer_data(X: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
     # The opposite of each pattern is there too, but for the closed one.
     live = X.any(axis=1)
-    opposite = from_gates(X, -found.gates)
+    opposite = ActivationPatterns.from_gates(X, -found.gates)
     assert patterns_of(opposite.mask) <= patterns_of(found.mask)
     assert len(opposite) >= len(found) - 1
     # No gate misses, and neither order nor positive scale of the rows matters.
-    drawn = from_gates(X, rng.standard_normal((2000, X.shape[1])))
+    drawn = ActivationPatterns.from_gates(X, rng.standard_normal((2000, X.shape[1])))
     assert patterns_of(drawn.mask) <= patterns_of(found.mask)
     order = rng.permutation(len(X))
     scaled = enumeration.enumerate_patterns(X[order] * rng.uniform(0.1, 10, (len(X), 1)))
@@ -212,7 +211,9 @@ def test_too_many_patterns_are_refused_before_any_work(monkeypatch: pytest.Monke
     monkeypatch.setattr(enumeration, "_cells", work)
     X = np.concatenate([data(30, 5), data(30, 5), np.zeros((3, 5))])
     bound = cover(30, 5)
-    with pytest.raises(ValueError, match=rf"rank 5 and 30 rows .* {bound} .*\n?.*patterns\.sample"):
+    with pytest.raises(
+        ValueError, match=rf"rank 5 and 30 rows .* {bound} .*\n?.*cvxnn\.convex\.sample_patterns"
+    ):
         enumeration.enumerate_patterns(X, max_patterns=bound - 1)
     with pytest.raises(AssertionError, match="enumeration began"):
         enumeration.enumerate_patterns(X, max_patterns=bound)

@@ -10,10 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Status, loop, solve
-from cvxnn.convex.loop import Measurement, Start, precision, relative_gap
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    GatedOperator,
+    InteriorPoint,
+    Measurement,
+    ProximalGradient,
+    Start,
+    Status,
+    loop,
+    relative_gap,
+    solve,
+)
+from cvxnn.convex.loop import precision
 
 # One setting for the whole file: what differs between tests compiles nothing.
 SOLVER = Cronos(linear_solver="dual", certify="program", tol=1e-6, check_every=10)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from cvxnn.convex import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.loop import precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 
 LOSSES = {
     "squared": SquaredLoss(),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvxnn.convex import GatedOperator
 from cvxnn.convex.loop import precision
-from cvxnn.convex.operators import GatedOperator
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
 

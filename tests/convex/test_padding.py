@@ -11,11 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.convex import Cronos, ProximalGradient, _padding, loop, solve
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    DualPoint,
+    GatedOperator,
+    HuberLoss,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    ProximalGradient,
+    SquaredLoss,
+    _padding,
+    loop,
+    solve,
+    with_skip,
+)
 from cvxnn.convex.loop import precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram, DualPoint, with_skip
 
 D, C = 3, 2
 LOSSES: dict[str, Loss] = {

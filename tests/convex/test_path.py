@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.convex import InteriorPoint, Result, Status, path, patterns, solve, solve_on_working_sets
-from cvxnn.convex.losses import LogisticLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    GatedOperator,
+    InteriorPoint,
+    LogisticLoss,
+    Result,
+    SquaredL2,
+    Status,
+    path,
+    sample_patterns,
+    solve,
+    solve_on_working_sets,
+    with_skip,
+)
 
 N, D, P = 30, 3, 40
 TIGHT = InteriorPoint(tol=1e-8)
@@ -21,7 +31,7 @@ def make(formulation: Any = "gated", outputs: int = 1, logistic: bool = False) -
     X = rng.standard_normal((N, D))
     y = np.maximum(X @ rng.standard_normal((D, 2)), 0) @ rng.standard_normal((2, outputs))
     y += 0.1 * rng.standard_normal((N, outputs))
-    mask = patterns.sample(X, P, random_state=0).mask
+    mask = sample_patterns(X, P, random_state=0).mask
     program = ConvexProgram(GatedOperator(X, mask), y, np.nan, formulation=formulation)
     if logistic:
         program = replace(program, y=np.where(y > 0, 1.0, -1.0), loss=LogisticLoss())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.convex import patterns
+from cvxnn.convex import ActivationPatterns, add_bias, patterns, sample_patterns
 
 
 def data(n: int = 30, d: int = 4, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
@@ -34,7 +34,7 @@ def columns(mask: np.ndarray) -> set[bytes]:
 
 def test_mask_is_the_sign_of_each_product(dtype: type) -> None:
     X = data(dtype=dtype)
-    found = patterns.sample(X, 12, random_state=0)
+    found = sample_patterns(X, 12, random_state=0)
     assert len(found) == 12
     assert found.gates.dtype == dtype
     for k in range(len(X)):
@@ -46,9 +46,9 @@ def test_mask_is_the_sign_of_each_product(dtype: type) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_gates_reproduce_their_patterns(name: str, bias: bool) -> None:
     X = data(d=6)
-    found = patterns.sample(X, 15, **options(name), bias=bias, random_state=3)
+    found = sample_patterns(X, 15, **options(name), bias=bias, random_state=3)
     assert found.gates.shape == (len(found), X.shape[1] + bias)
-    again = patterns.from_gates(X, found.gates, bias=bias)
+    again = ActivationPatterns.from_gates(X, found.gates, bias=bias)
     np.testing.assert_array_equal(again.mask, found.mask)
     np.testing.assert_array_equal(again.gates, found.gates)
 
@@ -65,7 +65,7 @@ def test_patterns_are_distinct_open_and_at_most_as_many_as_asked(
     seed: int, n: int, d: int, n_patterns: int, source: str, bias: bool
 ) -> None:
     X = data(n, d, seed)
-    found = patterns.sample(X, n_patterns, source=source, bias=bias, random_state=seed)
+    found = sample_patterns(X, n_patterns, source=source, bias=bias, random_state=seed)
     assert 1 <= len(found) <= n_patterns
     assert found.mask.shape == (n, len(found))
     assert len(columns(found.mask)) == len(found)
@@ -75,9 +75,9 @@ def test_patterns_are_distinct_open_and_at_most_as_many_as_asked(
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_seed_determines_the_draw(name: str) -> None:
     X, chosen = data(d=6), options(name)
-    first = patterns.sample(X, 10, **chosen, random_state=5)
-    second = patterns.sample(X, 10, **chosen, random_state=np.random.RandomState(5))
-    other = patterns.sample(X, 10, **chosen, random_state=6)
+    first = sample_patterns(X, 10, **chosen, random_state=5)
+    second = sample_patterns(X, 10, **chosen, random_state=np.random.RandomState(5))
+    other = sample_patterns(X, 10, **chosen, random_state=6)
     np.testing.assert_array_equal(first.gates, second.gates)
     np.testing.assert_array_equal(first.mask, second.mask)
     assert not np.array_equal(first.mask, other.mask)
@@ -87,22 +87,22 @@ def test_a_seed_determines_the_draw(name: str) -> None:
 def test_gaussian_gates_do_not_depend_on_the_order_of_the_rows(seed: int) -> None:
     X = data(25, 3)
     order = np.random.default_rng(seed).permutation(len(X))
-    straight = patterns.sample(X, 12, random_state=seed)
-    shuffled = patterns.sample(X[order], 12, random_state=seed)
+    straight = sample_patterns(X, 12, random_state=seed)
+    shuffled = sample_patterns(X[order], 12, random_state=seed)
     np.testing.assert_array_equal(shuffled.gates, straight.gates)
     np.testing.assert_array_equal(shuffled.mask, straight.mask[order])
 
 
 def test_both_precisions_draw_the_same_patterns() -> None:
-    wide = patterns.sample(data(), 10, random_state=0)
-    narrow = patterns.sample(data(dtype=np.float32), 10, random_state=0)
+    wide = sample_patterns(data(), 10, random_state=0)
+    narrow = sample_patterns(data(dtype=np.float32), 10, random_state=0)
     np.testing.assert_array_equal(wide.mask, narrow.mask)
 
 
 def test_duplicates_and_closed_patterns_are_dropped_in_order_of_appearance() -> None:
     X = np.array([[1.0], [2.0]])
     gates = np.array([[-1.0], [3.0], [0.5], [-2.0], [0.0]])
-    found = patterns.from_gates(X, gates)
+    found = ActivationPatterns.from_gates(X, gates)
     np.testing.assert_array_equal(found.gates, [[3.0]])
     np.testing.assert_array_equal(found.mask, [[True], [True]])
 
@@ -112,25 +112,25 @@ def test_packing_eight_rows_to_a_byte_confuses_no_patterns(n: int) -> None:
     # Each gate is open on all rows but one: n patterns that differ in two bits.
     X = np.eye(n)
     gates = np.ones((n, n)) - 2 * np.eye(n)
-    assert len(patterns.from_gates(X, np.concatenate([gates, gates]))) == n
+    assert len(ActivationPatterns.from_gates(X, np.concatenate([gates, gates]))) == n
 
 
 def test_data_on_a_line_has_two_patterns() -> None:
     X = np.array([[-2.0], [-0.5], [1.0], [3.0]])
-    found = patterns.sample(X, 50, random_state=0)
+    found = sample_patterns(X, 50, random_state=0)
     assert columns(found.mask) == columns(np.array([[0, 0, 1, 1], [1, 1, 0, 0]], bool).T)
 
 
 def test_a_bias_separates_data_on_a_line_everywhere() -> None:
     X = np.array([[-2.0], [-0.5], [1.0], [3.0]])
-    found = patterns.sample(X, 50, bias=True, random_state=0)
+    found = sample_patterns(X, 50, bias=True, random_state=0)
     # Four thresholds and two directions, less those that close every row.
     assert 4 <= len(found) <= 7
 
 
 def test_gates_from_pairs_with_a_bias_bisect_them() -> None:
     X = data(2, 3)
-    found = patterns.sample(X, 2, source="data", bias=True, random_state=0)
+    found = sample_patterns(X, 2, source="data", bias=True, random_state=0)
     middle = X.mean(axis=0)
     proper = found.gates[np.linalg.norm(found.gates[:, :-1], axis=1) > 0]
     assert len(proper)
@@ -142,7 +142,7 @@ def test_some_pattern_is_found_where_all_draws_are_closed() -> None:
         def standard_normal(self, size: Any = None) -> Any:
             return -np.ones(size)
 
-    found = patterns.sample(np.ones((4, 2)), 3, random_state=Negative(0))
+    found = sample_patterns(np.ones((4, 2)), 3, random_state=Negative(0))
     assert found.mask.shape == (4, 1)
     assert found.mask.all()
 
@@ -164,7 +164,7 @@ def test_pairs_of_classes_differ_in_class_with_equal_chance() -> None:
 
 def test_gates_from_pairs_of_classes_bisect_rows_of_different_classes() -> None:
     X, y = data(12, 5), np.arange(12) % 3 == 0
-    found = patterns.sample(X, 20, source="data", y=y, bias=True, random_state=0)
+    found = sample_patterns(X, 20, source="data", y=y, bias=True, random_state=0)
     for gate in found.gates:
         differences = np.abs(X[:, None] - X[None] - gate[:-1]).max(axis=2)
         i, j = np.unravel_index(differences.argmin(), differences.shape)
@@ -180,7 +180,7 @@ def test_sparse_gates_have_as_many_active_features(
     d: int, sparsity: int | None, expected: int
 ) -> None:
     X = data(d=d)
-    found = patterns.sample(X, 40, source="sparse", sparsity=sparsity, random_state=0)
+    found = sample_patterns(X, 40, source="sparse", sparsity=sparsity, random_state=0)
     active = found.gates != 0
     assert (active.sum(axis=1) == expected).all()
     # Every feature has its turn.
@@ -191,7 +191,7 @@ def test_sparse_gates_have_as_many_active_features(
 def test_patches_fill_one_rectangle_at_any_place(channels: tuple[int, ...]) -> None:
     image = (4, 5, *channels)
     X = data(50, int(np.prod(image)))
-    found = patterns.sample(
+    found = sample_patterns(
         X, 100, source="patch", image_shape=image, patch_shape=(2, 3), random_state=0
     )
     corners = set()
@@ -209,8 +209,8 @@ def test_constant_columns_carry_the_offset_that_a_bias_appends(name: str, dtype:
     X, chosen = data(d=6, dtype=dtype), options(name)
     constants = np.array([2.0, -0.5], dtype)
     wide = np.concatenate([X, np.tile(constants, (len(X), 1))], axis=1)
-    found = patterns.sample(wide, 8, **chosen, n_constant=2, random_state=0)
-    appended = patterns.sample(X, 8, **chosen, bias=True, random_state=0)
+    found = sample_patterns(wide, 8, **chosen, n_constant=2, random_state=0)
+    appended = sample_patterns(X, 8, **chosen, bias=True, random_state=0)
     assert found.gates.dtype == dtype
     np.testing.assert_array_equal(found.gates[:, :6], appended.gates[:, :6])
     shares = found.gates[:, 6:] * constants
@@ -220,8 +220,8 @@ def test_constant_columns_carry_the_offset_that_a_bias_appends(name: str, dtype:
 
 @pytest.mark.parametrize("name", ["gaussian", "sparse", "patch"])
 def test_gates_with_an_offset_pass_through_a_row(name: str) -> None:
-    X = patterns.add_bias(data(d=6))
-    found = patterns.sample(X, 20, **options(name), n_constant=1, random_state=0)
+    X = add_bias(data(d=6))
+    found = sample_patterns(X, 20, **options(name), n_constant=1, random_state=0)
     assert (np.abs(X @ found.gates.T).min(axis=0) < 1e-12).all()
     assert (found.gates[:, -1] != 0).all()
 
@@ -229,18 +229,18 @@ def test_gates_with_an_offset_pass_through_a_row(name: str) -> None:
 def test_zero_rows_are_open_in_every_pattern() -> None:
     X = data()
     X[3] = 0
-    assert patterns.sample(X, 10, random_state=0).mask[3].all()
+    assert sample_patterns(X, 10, random_state=0).mask[3].all()
 
 
 def test_data_of_zeros_has_one_open_pattern() -> None:
-    found = patterns.sample(np.zeros((5, 3)), 4, random_state=0)
+    found = sample_patterns(np.zeros((5, 3)), 4, random_state=0)
     assert found.mask.shape == (5, 1)
     assert found.mask.all()
 
 
 def test_add_bias_appends_ones_and_keeps_the_dtype(dtype: type) -> None:
     X = data(dtype=dtype)
-    wide = patterns.add_bias(X)
+    wide = add_bias(X)
     assert wide.dtype == dtype
     np.testing.assert_array_equal(wide[:, :-1], X)
     np.testing.assert_array_equal(wide[:, -1], 1)
@@ -249,12 +249,12 @@ def test_add_bias_appends_ones_and_keeps_the_dtype(dtype: type) -> None:
 @pytest.mark.parametrize("n_patterns", [0, -3])
 def test_refuses_fewer_than_one_pattern(n_patterns: int) -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
-        patterns.sample(data(), n_patterns)
+        sample_patterns(data(), n_patterns)
 
 
 def test_refuses_an_unknown_source() -> None:
     with pytest.raises(ValueError, match="'gaussian', 'data', 'sparse', 'patch'"):
-        patterns.sample(data(), 3, source="uniform")  # type: ignore[arg-type]
+        sample_patterns(data(), 3, source="uniform")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -283,32 +283,32 @@ def test_refuses_an_unknown_source() -> None:
 )
 def test_refuses_options_that_do_not_fit(source: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        patterns.sample(data(d=6), 3, source=source, **given)  # type: ignore[arg-type]
+        sample_patterns(data(d=6), 3, source=source, **given)  # type: ignore[arg-type]
 
 
 def test_refuses_a_constant_column_of_zeros() -> None:
     X = data()
     X[:, -1] = 0
     with pytest.raises(ValueError, match="nonzero"):
-        patterns.sample(X, 3, n_constant=1)
+        sample_patterns(X, 3, n_constant=1)
 
 
 def test_image_shape_does_not_count_constant_columns() -> None:
-    X = patterns.add_bias(data(d=6))
+    X = add_bias(data(d=6))
     shapes = {"image_shape": (2, 3), "patch_shape": (2, 2)}
-    found = patterns.sample(X, 5, source="patch", **shapes, n_constant=1, random_state=0)
+    found = sample_patterns(X, 5, source="patch", **shapes, n_constant=1, random_state=0)
     assert found.gates.shape == (5, 7)
     with pytest.raises(ValueError, match="number of features, 7"):
-        patterns.sample(X, 5, source="patch", **shapes)
+        sample_patterns(X, 5, source="patch", **shapes)
 
 
 @pytest.mark.parametrize("source", ["gaussian", "data"])
 def test_refuses_data_without_rows(source: str) -> None:
     with pytest.raises(ValueError, match="X has no rows"):
-        patterns.sample(np.zeros((0, 3)), 3, source=source, random_state=0)  # type: ignore[arg-type]
+        sample_patterns(np.zeros((0, 3)), 3, source=source, random_state=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("shape", "bias"), [((5, 3), False), ((5, 4), True), ((4,), False)])
 def test_refuses_gates_of_another_width(shape: tuple[int, ...], bias: bool) -> None:
     with pytest.raises(ValueError, match=r"expected \(n_gates"):
-        patterns.from_gates(data(d=4), np.ones(shape), bias=bias)
+        ActivationPatterns.from_gates(data(d=4), np.ones(shape), bias=bias)

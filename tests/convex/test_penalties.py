@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn.convex import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.loop import precision
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 
 SHAPE = (2, 2, 3, 4)  # outputs, signs, patterns, features
 PENALTIES = {

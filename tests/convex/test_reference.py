@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from cvxnn.convex import reference
-from cvxnn.convex.loop import Result, Status, precision
-from cvxnn.convex.losses import LogisticLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, Formulation, on_host, with_skip
+from cvxnn.convex import (
+    ConvexProgram,
+    Formulation,
+    GatedOperator,
+    LogisticLoss,
+    Result,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    on_host,
+    solve_with_cvxpy,
+    with_skip,
+)
+from cvxnn.convex.loop import precision
 
 
 def make(
@@ -41,7 +49,7 @@ def test_one_open_gate_on_positive_data_is_a_lasso() -> None:
     X = np.array([[1.0], [2.0], [3.0]])
     y = np.array([[1.0], [1.5], [3.5]])
     alpha = 0.2
-    result = reference.solve(make(X, np.ones((3, 1), bool), y, alpha))
+    result = solve_with_cvxpy(make(X, np.ones((3, 1), bool), y, alpha))
     slope = ((X * y).mean() - alpha) / (X**2).mean()
     np.testing.assert_allclose(result.weights.ravel(), [slope, 0], atol=1e-6)
     expected = ((X * slope - y) ** 2).mean() / 2 + alpha * slope
@@ -52,14 +60,14 @@ def test_one_open_gate_with_logistic_loss_is_a_line_search() -> None:
     X = np.array([[1.0], [2.0], [3.0], [4.0]])
     y = np.array([[1.0], [1.0], [-1.0], [1.0]])
     alpha = 0.1
-    result = reference.solve(make(X, np.ones((4, 1), bool), y, alpha, LogisticLoss()))
+    result = solve_with_cvxpy(make(X, np.ones((4, 1), bool), y, alpha, LogisticLoss()))
     best = minimize_scalar(lambda t: np.log1p(np.exp(-y * X * t)).mean() + alpha * abs(t))
     assert result.objective == pytest.approx(best.fun, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()], ids=["squared", "logistic"])
 def test_its_own_bound_closes_the_gap(loss: object) -> None:
-    result = reference.solve(small(loss))
+    result = solve_with_cvxpy(small(loss))
     assert isinstance(result, Result)
     assert result.status is Status.CONVERGED
     assert -1e-7 <= result.gap < 1e-5
@@ -69,7 +77,7 @@ def test_its_own_bound_closes_the_gap(loss: object) -> None:
 
 def test_no_feasible_point_is_better() -> None:
     program = small()
-    result = reference.solve(program)
+    result = solve_with_cvxpy(program)
     rng = np.random.default_rng(1)
     directions = draw()[2].T  # each gate lies in its own cone
     with precision(np.float64):
@@ -81,49 +89,49 @@ def test_no_feasible_point_is_better() -> None:
 
 def test_outputs_are_separate_problems() -> None:
     program = small()
-    both = reference.solve(program)
+    both = solve_with_cvxpy(program)
     X, mask, Y = (
         np.asarray(part) for part in (program.operator.X, program.operator.mask, program.y)
     )
-    single = [reference.solve(make(X, mask, Y[:, c : c + 1], 0.03)) for c in range(2)]
+    single = [solve_with_cvxpy(make(X, mask, Y[:, c : c + 1], 0.03)) for c in range(2)]
     assert both.objective == pytest.approx(sum(one.objective for one in single), rel=1e-7)
     for c in range(2):
         np.testing.assert_allclose(both.weights[c], single[c].weights[0], atol=1e-4)
 
 
 def test_single_precision_problems_are_solved_in_double() -> None:
-    narrow, wide = reference.solve(small(dtype=np.float32)), reference.solve(small())
+    narrow, wide = solve_with_cvxpy(small(dtype=np.float32)), solve_with_cvxpy(small())
     assert narrow.weights.dtype == np.float64
     assert narrow.objective == pytest.approx(wide.objective, rel=1e-5)
 
 
 def test_history_has_the_columns_every_result_has() -> None:
-    history = reference.solve(small()).history
+    history = solve_with_cvxpy(small()).history
     assert {"iteration", "time", "objective", "dual_bound", "stopping"} <= set(history)
     assert {len(column) for column in history.values()} == {1}
 
 
 def test_refuses_other_losses() -> None:
     with pytest.raises(TypeError, match="SquaredLoss, HuberLoss, LogisticLoss and Multinomial"):
-        reference.solve(small(loss=object()))
+        solve_with_cvxpy(small(loss=object()))
 
 
 def test_refuses_other_penalties() -> None:
     with pytest.raises(TypeError, match="NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"):
-        reference.solve(replace(small(), penalty=object()))  # type: ignore[arg-type]
+        solve_with_cvxpy(replace(small(), penalty=object()))  # type: ignore[arg-type]
 
 
 def test_passes_options_on_and_says_when_they_stop_it_short() -> None:
-    assert reference.solve(small(), max_iter=4).status is Status.MAX_ITER
-    assert reference.solve(small(), solver="SCS", eps=1e-6).objective == pytest.approx(
-        reference.solve(small()).objective, rel=1e-3
+    assert solve_with_cvxpy(small(), max_iter=4).status is Status.MAX_ITER
+    assert solve_with_cvxpy(small(), solver="SCS", eps=1e-6).objective == pytest.approx(
+        solve_with_cvxpy(small()).objective, rel=1e-3
     )
 
 
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
 def test_its_dual_point_proves_its_bound(formulation: Formulation) -> None:
     program = replace(small(), formulation=formulation)
-    result = reference.solve(program)
+    result = solve_with_cvxpy(program)
     assert result.dual is not None
     assert (result.dual.multipliers is None) == (formulation == "gated")
     bound = on_host(program, np.float64).bound_of(result.dual)
@@ -138,7 +146,7 @@ def test_gated_ridge_regression_in_closed_form() -> None:
     F = np.concatenate([mask[:, i : i + 1] * X for i in range(4)], axis=1)
     ridge = 12 * 0.03 * np.eye(12)
     expected = np.linalg.solve(F.T @ F + ridge, F.T @ Y).T.reshape(2, 1, 4, 3)
-    np.testing.assert_allclose(reference.solve(program).weights, expected, atol=1e-6)
+    np.testing.assert_allclose(solve_with_cvxpy(program).weights, expected, atol=1e-6)
 
 
 def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> None:
@@ -147,7 +155,7 @@ def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> Non
     program = replace(program, alpha=10.0, sample_weight=weights)  # shuts every pattern
     X, Y, root = program.operator.X, program.y, np.sqrt(weights)[:, None]
     expected = np.linalg.lstsq(root * X, root * Y, rcond=None)[0].T
-    U = reference.solve(program).weights
+    U = solve_with_cvxpy(program).weights
     np.testing.assert_allclose(U[:, 0, -1] - U[:, 1, -1], expected, atol=1e-6)
     np.testing.assert_allclose(U[:, :, :-1], 0, atol=1e-7)
 
@@ -155,4 +163,4 @@ def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> Non
 def test_names_the_extra_where_cvxpy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     with pytest.raises(ImportError, match=r"cvxnn\[test\]"):
-        reference.solve(small())
+        solve_with_cvxpy(small())

@@ -13,10 +13,16 @@ from sklearn.metrics import log_loss
 from sklearn.utils import check_random_state
 
 from cvxnn import ConvexReLUClassifier
-from cvxnn.convex import Cronos, InteriorPoint, patterns, reference
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    GatedOperator,
+    InteriorPoint,
+    add_bias,
+    sample_patterns,
+    solve_with_cvxpy,
+)
 from cvxnn.convex.loop import precision
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
 
 # Points on a line have so few patterns that the program holds them all. No network lies outside it
 # then, and two routes to the optimum must agree.
@@ -206,8 +212,8 @@ def test_objective_is_that_of_the_network(standardize):
 def test_certificate_against_an_independent_solver(strength):
     X, y = xor()
     model = make(strength=strength, patterns="gaussian").fit(X, y)
-    inputs = patterns.add_bias(standardised(X))
-    found = patterns.sample(inputs, 8, random_state=check_random_state(0))
+    inputs = add_bias(standardised(X))
+    found = sample_patterns(inputs, 8, random_state=check_random_state(0))
     assert model.n_patterns_ == len(found)
     targets = (y - y.mean()) / y.std()
     with precision(np.float64):
@@ -216,7 +222,7 @@ def test_certificate_against_an_independent_solver(strength):
             jnp.asarray(targets[:, None]),
             model.alpha_,
         )
-    best = reference.solve(program).objective
+    best = solve_with_cvxpy(program).objective
     assert model.dual_bound_ <= best * (1 + 1e-6)
     assert model.objective_ <= best * (1 + model.tol)
     solver = Cronos(tol=1e-5, max_iter=5000, certify="program")

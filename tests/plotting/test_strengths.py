@@ -8,10 +8,15 @@ from matplotlib import pyplot
 from sklearn.exceptions import NotFittedError
 
 from cvxnn import ConvexReLUClassifier
-from cvxnn.convex import patterns
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.path import RegularizationPath, regularization_path
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    RegularizationPath,
+    add_bias,
+    regularization_path,
+    sample_patterns,
+    with_skip,
+)
 from cvxnn.plotting import RegularizationPathDisplay
 
 
@@ -67,8 +72,8 @@ def test_the_strength_falls_to_the_right_and_zero_is_left_out():
 
 def test_a_real_path_with_a_skip_connection():
     rng = np.random.default_rng(0)
-    X = patterns.add_bias(rng.standard_normal((30, 2)))
-    found = patterns.sample(X, 4, random_state=0)
+    X = add_bias(rng.standard_normal((30, 2)))
+    found = sample_patterns(X, 4, random_state=0)
     program = with_skip(ConvexProgram(GatedOperator(X, found.mask), np.abs(X[:, :1]), 1.0), 0.1)
     path = regularization_path(program, n_alphas=3, eps=0.1)
     display = RegularizationPathDisplay.from_path(path, program)

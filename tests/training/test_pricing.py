@@ -8,11 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.convex import InteriorPoint, Result, enumeration, patterns, solve
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import ConvexProgram, DualPoint, with_skip
+from cvxnn.convex import (
+    L1,
+    ActivationPatterns,
+    ConvexProgram,
+    DualPoint,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    Loss,
+    Penalty,
+    Result,
+    SquaredL2,
+    SquaredLoss,
+    add_bias,
+    enumeration,
+    sample_patterns,
+    solve,
+    with_skip,
+)
 from cvxnn.training import pricing
 
 N, D = 12, 2
@@ -36,10 +52,10 @@ def make(
 ) -> ConvexProgram:
     """A small problem with few of its patterns."""
     rng = np.random.default_rng(0)
-    X = patterns.add_bias(rng.standard_normal((N, D)))
+    X = add_bias(rng.standard_normal((N, D)))
     y = np.abs(X[:, :1]) - X[:, 1:2] * np.arange(outputs) + 0.3 * rng.standard_normal((N, outputs))
     y = np.where(y >= 0.5, 1.0, -1.0) if loss == "logistic" else y
-    mask = patterns.sample(X, n_patterns, random_state=1).mask
+    mask = sample_patterns(X, n_patterns, random_state=1).mask
     return ConvexProgram(
         GatedOperator(X.astype(dtype), mask),
         y.astype(dtype),
@@ -86,7 +102,7 @@ def test_a_priced_pattern_strictly_lowers_the_optimum(loss: str, formulation: An
     before = solve(program, TIGHT)
     gates, gains = look(program, before)
     assert gains[0] > 1.05
-    best = patterns.from_gates(program.operator.X, gates[:1])
+    best = ActivationPatterns.from_gates(program.operator.X, gates[:1])
     mask = np.concatenate([program.operator.mask, best.mask], axis=1)
     after = solve(over(program, mask), TIGHT)
     assert after.objective < before.dual_bound * (1 - 1e-4)
@@ -120,7 +136,7 @@ def test_each_output_finds_what_it_lacks() -> None:
     program = replace(program, y=y)
     before = solve(program, TIGHT)
     gates, _ = look(program, before)
-    found = patterns.from_gates(program.operator.X, gates[:5]).mask
+    found = ActivationPatterns.from_gates(program.operator.X, gates[:5]).mask
     after = solve(over(program, np.concatenate([program.operator.mask, found], axis=1)), TIGHT)
     assert after.objective < before.dual_bound * (1 - 1e-3)
     assert not after.weights[0].any()

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn.convex import GatedOperator, HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.loop import precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
 from cvxnn.training import proposal
 from cvxnn.training.proposal import LocalNetwork
 

@@ -5,11 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvxnn.convex import patterns
-from cvxnn.convex.losses import LogisticLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    GatedOperator,
+    LogisticLoss,
+    NeuronGroupLasso,
+    SquaredL2,
+    sample_patterns,
+)
 from cvxnn.convex.solvers.ridge.solver import kernel
 from cvxnn.training import strength
 
@@ -18,7 +22,7 @@ def make(n: int = 14, weighted: bool = False, noise: float = 0.1) -> ConvexProgr
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 3))
     y = np.abs(X[:, :2]) + noise * rng.standard_normal((n, 2))
-    mask = patterns.sample(X, 6, random_state=0).mask
+    mask = sample_patterns(X, 6, random_state=0).mask
     weight = rng.exponential(size=n) if weighted else None
     return ConvexProgram(
         GatedOperator(X, mask),

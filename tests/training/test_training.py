@@ -8,12 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvxnn.convex import Cronos, InteriorPoint, Status, enumeration, patterns, reference, solve
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    Cronos,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    Penalty,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    add_bias,
+    enumeration,
+    sample_patterns,
+    solve,
+    solve_with_cvxpy,
+)
 from cvxnn.convex.loop import precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import ConvexProgram
 from cvxnn.training import training
 from cvxnn.training.training import Training
 
@@ -119,7 +135,7 @@ def test_never_worse_than_the_local_network_even_where_the_solver_stops_early(se
 def test_the_program_over_local_patterns_bounds_the_network() -> None:
     X, y = data()
     found = training.train(X, y, 1e-2, P, tol=1e-3, random_state=0)
-    exact = reference.solve(program(X, found.patterns.mask, y, 1e-2))
+    exact = solve_with_cvxpy(program(X, found.patterns.mask, y, 1e-2))
     assert found.result.status is Status.CONVERGED
     assert found.result.dual_bound <= exact.objective + 1e-8
     assert found.result.objective <= exact.objective * (1 + 1e-3)
@@ -129,7 +145,7 @@ def test_the_program_over_local_patterns_bounds_the_network() -> None:
 @pytest.mark.parametrize("factor", [0.9, 0.99, 1.01, 2.0, 100.0])
 def test_near_and_above_alpha_max(factor: float) -> None:
     X, y = data()
-    everywhere = patterns.sample(X, 12, random_state=1).mask
+    everywhere = sample_patterns(X, 12, random_state=1).mask
     with precision(np.float64):
         alpha_max = float(program(X, everywhere, y, 1.0).alpha_max())
     alpha = factor * alpha_max
@@ -370,7 +386,7 @@ TINY_ALPHA = 0.01
 def tiny() -> tuple[np.ndarray, np.ndarray]:
     """Twelve rows of rank 3: 134 patterns, all of which can be listed."""
     rng = np.random.default_rng(5)
-    X = patterns.add_bias(rng.standard_normal((12, 2)))
+    X = add_bias(rng.standard_normal((12, 2)))
     y = np.sin(2 * X[:, :1]) * X[:, 1:2] + 0.1 * rng.standard_normal((12, 1))
     return X, y
 
@@ -419,7 +435,7 @@ def test_all_patterns_give_a_certified_optimum() -> None:
         TINY_ALPHA,
     )
     assert result.objective == pytest.approx(own)
-    exact = reference.solve(program)
+    exact = solve_with_cvxpy(program)
     assert exact.objective == pytest.approx(result.objective, rel=1e-6)
 
 

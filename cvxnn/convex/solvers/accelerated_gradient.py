@@ -92,7 +92,7 @@ class AcceleratedGradient:
         if not hasattr(objective, "smoothness"):
             raise TypeError(
                 f"AcceleratedGradient needs a SmoothObjective, got {type(objective).__name__}; "
-                "a ConvexProgram is solved by Cronos or reference.solve."
+                "a ConvexProgram is solved by Cronos or solve_with_cvxpy."
             )
         return self
 

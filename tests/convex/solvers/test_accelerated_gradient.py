@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from cvxnn.convex import AcceleratedGradient, Status, loop, solve
-from cvxnn.convex.loop import Start, precision
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex import (
+    AcceleratedGradient,
+    ConvexProgram,
+    GatedOperator,
+    Start,
+    Status,
+    loop,
+    solve,
+)
+from cvxnn.convex.loop import precision
 from cvxnn.preference.coala import CoalaObjective
 
 N, D = 60, 8

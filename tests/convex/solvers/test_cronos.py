@@ -11,12 +11,26 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn.convex import Cronos, Result, Status, patterns, reference, solve
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    Cronos,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    LogisticLoss,
+    MultinomialLoss,
+    NeuronGroupLasso,
+    Result,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    sample_patterns,
+    solve,
+    solve_with_cvxpy,
+    with_skip,
+)
 from cvxnn.convex.loop import precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
 from cvxnn.convex.solvers.cronos import CronosState
 
 LINEAR_SOLVERS = ["dual", "mean_field", "block", "block_nystrom", "nystrom"]
@@ -64,7 +78,7 @@ def make(
     elif kind == "columns of all sizes":
         X *= np.geomspace(1e-2, 1e2, d)
     # Closed patterns as padding: one shape for all kinds.
-    mask = patterns.sample(X, P, random_state=0).mask
+    mask = sample_patterns(X, P, random_state=0).mask
     mask = np.pad(mask, ((0, 0), (0, P - mask.shape[1])))
     with precision(dtype):
         operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
@@ -73,7 +87,7 @@ def make(
 
 @functools.cache
 def optimum(shape: tuple[int, int, int, int] = TWO_OUTPUTS, kind: str = "plain") -> float:
-    return reference.solve(make(shape, kind)).objective
+    return solve_with_cvxpy(make(shape, kind)).objective
 
 
 def check(result: Result, program: ConvexProgram, best: float, rtol: float) -> None:
@@ -220,7 +234,7 @@ def entry(
 
 def agrees(program: ConvexProgram) -> Result:
     """Solve, and compare with CVXPY."""
-    result, best = solve(program, LOOSE), reference.solve(program).objective
+    result, best = solve(program, LOOSE), solve_with_cvxpy(program).objective
     assert result.status is Status.CONVERGED
     assert result.history["program_objective"][-1] == pytest.approx(best, rel=1e-4)
     assert result.history["violation"][-1] <= LOOSE.tol
@@ -253,7 +267,7 @@ def test_a_warm_start_from_a_result_takes_fewer_iterations(loss: str) -> None:
     warm = solve(near, replace(LOOSE, check_every=5), start=first)
     assert cold.status is warm.status is Status.CONVERGED
     assert warm.n_iter < cold.n_iter
-    best = reference.solve(near).objective
+    best = solve_with_cvxpy(near).objective
     assert warm.history["program_objective"][-1] == pytest.approx(best, rel=1e-4)
     assert warm.dual_bound <= best * (1 + 1e-8)
 
@@ -409,7 +423,7 @@ def test_structured_preconditioners_need_a_third_of_nystroms_iterations(
     X = StandardScaler().fit_transform(X)
     X = X[:, X.std(axis=0) > 0]
     y = np.where(y % 2 == 1, 1.0, -1.0)[:, None]
-    mask = patterns.sample(X, n_patterns, random_state=0).mask
+    mask = sample_patterns(X, n_patterns, random_state=0).mask
     with precision(np.float64):
         operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
         program = ConvexProgram(operator, jnp.asarray(y), 1e-2)

@@ -8,11 +8,23 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from cvxnn.convex import InteriorPoint, Status, solve
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    NeuronGroupLasso,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    solve,
+    with_skip,
+)
 from cvxnn.convex.solvers.interior_point import newton_system
 from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, NewtonSystem
 from cvxnn.convex.solvers.interior_point.solver import cost

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cvxnn.convex import GatedOperator
 from cvxnn.convex.loop import precision
-from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.solvers import _linear
 
 N, D, P, C = 12, 4, 5, 2

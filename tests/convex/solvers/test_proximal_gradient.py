@@ -10,13 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cvxnn.convex import Cronos, Result, Status, reference, solve
-from cvxnn.convex.loop import Start, precision
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
-from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    Cronos,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    LogisticLoss,
+    MultinomialLoss,
+    NeuronGroupLasso,
+    ProximalGradient,
+    Result,
+    SquaredL2,
+    SquaredLoss,
+    Start,
+    Status,
+    solve,
+    solve_with_cvxpy,
+    with_skip,
+)
+from cvxnn.convex.loop import precision
 
 LOSSES = {
     "squared": SquaredLoss(),
@@ -77,7 +91,7 @@ def make(
 
 @functools.cache
 def optimum(**options: Any) -> float:
-    return reference.solve(make(**options)).objective
+    return solve_with_cvxpy(make(**options)).objective
 
 
 def check(result: Result, program: ConvexProgram, best: float, tol: float = TIGHT.tol) -> None:

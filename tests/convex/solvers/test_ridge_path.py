@@ -8,11 +8,17 @@ import pytest
 from scipy import sparse
 from scipy.linalg import LinAlgError
 
-from cvxnn.convex import Ridge, path, patterns, solve
-from cvxnn.convex.losses import HuberLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    HuberLoss,
+    Ridge,
+    SquaredL2,
+    path,
+    sample_patterns,
+    solve,
+    with_skip,
+)
 from cvxnn.convex.solvers.ridge import products
 from cvxnn.convex.solvers.ridge.path import RidgePath
 from cvxnn.convex.solvers.ridge.solver import kernel
@@ -22,7 +28,7 @@ def make(n: int = 50, d: int = 3, P: int = 30, weighted: bool = False) -> Convex
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
     y = np.abs(X @ rng.standard_normal((d, 2))) + 0.1 * rng.standard_normal((n, 2))
-    found = patterns.sample(X, P, random_state=0)
+    found = sample_patterns(X, P, random_state=0)
     weight = rng.exponential(size=n) if weighted else None
     return ConvexProgram(
         GatedOperator(X, found.mask),

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.convex import AcceleratedGradient, Cronos, Status, solve
-from cvxnn.convex.solvers.trust_region import TrustRegionNewton
+from cvxnn.convex import AcceleratedGradient, Cronos, Status, TrustRegionNewton, solve
 from cvxnn.joint.candidates import CandidateSets
 from cvxnn.joint.choice_objective import ChoiceObjective, sft_objective
 

@@ -7,12 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.convex import InteriorPoint, Result, Status, patterns, solve
-from cvxnn.convex.losses import HuberLoss, LogisticLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
-from cvxnn.convex.solvers.working_set import solve_on_working_sets
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    Result,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    sample_patterns,
+    solve,
+    solve_on_working_sets,
+    with_skip,
+)
 
 N, D, P = 30, 3, 60
 LOSSES = {"squared": SquaredLoss(), "huber": HuberLoss(0.5), "logistic": LogisticLoss()}
@@ -34,7 +45,7 @@ def make(
     y = np.maximum(X @ rng.standard_normal((D, 2)), 0) @ rng.standard_normal((2, outputs))
     y += 0.1 * rng.standard_normal((N, outputs))
     y = np.where(y > np.median(y), 1.0, -1.0) if loss == "logistic" else y
-    found = patterns.sample(X, n_patterns, random_state=0)
+    found = sample_patterns(X, n_patterns, random_state=0)
     program = ConvexProgram(
         GatedOperator(X.astype(dtype), found.mask),
         y.astype(dtype),

@@ -13,6 +13,7 @@ PACKAGES = [
     "_extras",
     "_files",
     "_arrays",
+    "costs",
     "convex",
     "network",
     "explanation",

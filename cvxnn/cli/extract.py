@@ -40,8 +40,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     show_plan(options, console, ["embed"])
     lm = model_of(options, console)
 
-    from cvxnn.comparison.pair_features import discard_features, extract_pairs, is_extracted
+    from cvxnn.features.pairs import discard_features, is_extracted
     from cvxnn.llm.embeddings import Embedder
+    from cvxnn.llm.extraction import extract_pairs
 
     embedder = Embedder(
         lm,

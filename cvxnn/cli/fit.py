@@ -73,7 +73,7 @@ def head_parameters(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command."""
     required(options, features="FEATURES")
-    from cvxnn.comparison.pair_features import read_pair_features
+    from cvxnn.features.pairs import read_pair_features
 
     features = read_pair_features(options.features)
     held_out = None if options.test is None else read_pair_features(options.test)

@@ -56,8 +56,8 @@ def plan_text(source: Any, uses: Sequence[Any], settings: dict[str, Any], gib: f
     gib : float
         Size of the GPU.
     """
-    from cvxnn.llm.costs import memory_plan
     from cvxnn.llm.fine_tuning import FineTuningConfig
+    from cvxnn.llm.memory import memory_plan
 
     given = {name: value for name, value in settings.items() if value is not None}
     lines = []

@@ -114,7 +114,7 @@ def _pairs(
     """Rewards of chosen and of rejected replies, and the pairs."""
     import numpy as np
 
-    from cvxnn.comparison.pair_features import is_extracted, read_pair_features
+    from cvxnn.features.pairs import is_extracted, read_pair_features
 
     if is_extracted(options.data):
         features = read_pair_features(options.data)
@@ -137,7 +137,7 @@ def _pairs(
 
 
 def _identity(options: argparse.Namespace) -> str:
-    from cvxnn.comparison.pair_features import is_extracted, read_pair_features
+    from cvxnn.features.pairs import is_extracted, read_pair_features
 
     if is_extracted(options.data):
         return read_pair_features(options.data).identity

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memory
-from cvxnn.llm.costs import CostMeter
+from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import FineTuned, FineTuningConfig, fine_tune
 from cvxnn.llm.log_probabilities import response_log_probabilities
 from cvxnn.preference.data import PreferenceTriplet

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn.comparison.pair_features import PairFeatures
 from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memory
+from cvxnn.costs.meter import CostMeter
+from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.linear_head import LinearPreferenceHead
-from cvxnn.llm.costs import Cost, CostMeter
+from cvxnn.features.pairs import PairFeatures
 from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
 

@@ -14,7 +14,7 @@ from cvxnn._files import read_json, write_json
 from cvxnn.preference.metrics import pair_accuracy
 
 if TYPE_CHECKING:
-    from cvxnn.llm.costs import Cost
+    from cvxnn.costs.resources import Cost
 
 _NAMES = {"coala": "COALA", "linear": "linear head", "simpo": "SimPO", "ipo": "IPO"}
 _TOLD = 2.0  # standard errors that a difference needs to be called one

@@ -12,7 +12,7 @@ import pytest
 
 import cvxnn
 from cvxnn.cli import main
-from cvxnn.comparison.pair_features import read_pair_features
+from cvxnn.features.pairs import read_pair_features
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm import Embedder, EmbeddingCache, load_model
 

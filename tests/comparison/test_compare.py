@@ -12,9 +12,9 @@ from cvxnn._files import OtherSettingsError
 from cvxnn.comparison import METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head
-from cvxnn.comparison.pair_features import extract_pairs
 from cvxnn.comparison.replies import side_by_side
 from cvxnn.llm import Embedder
+from cvxnn.llm.extraction import extract_pairs
 from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
 from cvxnn.llm.guidance import Guidance
 from cvxnn.preference.metrics import pair_accuracy

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.llm.costs import Cost, CostMeter, MemoryPlan, memory_plan
+from cvxnn.costs import Cost, CostMeter
+from cvxnn.llm.memory import MemoryPlan, memory_plan
 from cvxnn.llm.models import LanguageModel, quiet
 
 torch = pytest.importorskip("torch")

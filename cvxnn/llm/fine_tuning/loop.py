@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cvxnn._extras import require
-from cvxnn.llm.costs import CostMeter
+from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
@@ -72,7 +72,7 @@ class FineTuned:
         Duration, of all parts of an interrupted run.
     costs : dict
         Costs of the phases ``"reference"``, ``"train"`` and ``"evaluate"``, as
-        `cvxnn.llm.costs.CostMeter.to_dict` gives them.
+        `cvxnn.costs.CostMeter.to_dict` gives them.
     base : dict
         Name, type and fingerprints of the model it was made from.
     """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvxnn.comparison.pair_features import (
+from cvxnn.costs import Cost
+from cvxnn.features.pairs import (
     PairFeatures,
     digest_of_pairs,
     discard_features,
     is_extracted,
 )
-from cvxnn.llm.costs import Cost
 from cvxnn.preference.data import PreferenceTriplet, split_by_group
 
 PAIRS = [PreferenceTriplet(f"prompt {i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(12)]

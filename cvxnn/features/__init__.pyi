@@ -1,0 +1,15 @@
+from .description import POOLINGS, Description, check_description
+from .pairs import PairFeatures, discard_features, is_extracted, read_pair_features
+from .store import FeatureWriter, read_features
+
+__all__ = [
+    "POOLINGS",
+    "Description",
+    "FeatureWriter",
+    "PairFeatures",
+    "check_description",
+    "discard_features",
+    "is_extracted",
+    "read_features",
+    "read_pair_features",
+]

@@ -1,0 +1,197 @@
+"""Embeddings of preference pairs: a folder with the texts and with what the embeddings depend on.
+
+``cvxnn extract`` and ``cvxnn.llm.extract_pairs`` write such a folder; it is read without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn._files import read_json
+from cvxnn.costs.meter import CostMeter
+from cvxnn.costs.resources import Cost
+from cvxnn.features.store import read_features
+from cvxnn.preference.data import PreferenceTriplet, as_messages, split_by_group
+from cvxnn.preference.formats import read_preferences
+
+ROWS, PAIRS, NOTE = "features.npy", "pairs.jsonl.gz", "features.json"
+"""Files of a folder: the embeddings, the texts, and the settings with the costs."""
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """Embeddings of the replies of preference pairs.
+
+    Parameters
+    ----------
+    chosen : ndarray of shape (n_pairs, width)
+        Embeddings of the preferred replies. Those of `read_pair_features` stay on disk.
+    rejected : ndarray of shape (n_pairs, width)
+        Embeddings of the other replies; row ``k`` belongs to the same pair as row ``k`` of
+        `chosen`.
+    pairs : sequence of PreferenceTriplet
+        The texts.
+    embedding : dict
+        Everything that an embedding depends on: ``Embedder.description``.
+    costs : Cost
+        Cost of the extraction, interrupted parts included.
+    """
+
+    chosen: NDArray[np.floating]
+    rejected: NDArray[np.floating]
+    pairs: Sequence[PreferenceTriplet]
+    embedding: dict[str, Any]
+    costs: Cost
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.pairs)
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each pair."""
+        return [pair.group for pair in self.pairs]
+
+    @property
+    def identity(self) -> str:
+        """Digest of the texts and of what the embeddings depend on."""
+        return hashlib.sha256(
+            f"{digest_of_pairs(self.pairs)}{sorted(self.embedding.items())}".encode()
+        ).hexdigest()[:16]
+
+    def take(self, index: Sequence[int]) -> PairFeatures:
+        """Return some of the pairs.
+
+        Parameters
+        ----------
+        index : sequence of int
+            Numbers of the pairs, from 0.
+
+        Returns
+        -------
+        PairFeatures
+            These pairs, in this order, with copies of their embeddings; the costs are those of the
+            whole extraction.
+        """
+        rows = list(index)
+        pairs = [self.pairs[i] for i in rows]
+        return PairFeatures(
+            self.chosen[rows], self.rejected[rows], pairs, self.embedding, self.costs
+        )
+
+    def split(self, test_size: float, seed: int) -> tuple[PairFeatures, PairFeatures]:
+        """Split into a training part and a held-out part, group by group.
+
+        Parameters
+        ----------
+        test_size : float
+            Fraction of the groups that are held out, in (0, 1).
+        seed : int
+            Seed of the random choice.
+
+        Returns
+        -------
+        train, test : PairFeatures
+            The same parts as those of ``cvxnn.preference.split_by_group``.
+        """
+        train, test = split_by_group(self.pairs, test_size, seed)
+        place = {id(pair): i for i, pair in enumerate(self.pairs)}
+        return (
+            self.take([place[id(pair)] for pair in train]),
+            self.take([place[id(pair)] for pair in test]),
+        )
+
+
+def read_pair_features(folder: str | os.PathLike[str]) -> PairFeatures:
+    """Read the embeddings of preference pairs from a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote.
+
+    Returns
+    -------
+    PairFeatures
+        The embeddings are mapped from the disk: rows are loaded when they are used.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist, or its extraction was not finished; run it again.
+    ValueError
+        If the files of the folder do not belong together; extract the features again.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder of features: {folder}; cvxnn extract makes one")
+    note = read_json(folder / NOTE)
+    if not (folder / ROWS).is_file():
+        raise FileNotFoundError(
+            f"{folder}: the extraction was not finished; run cvxnn extract again to continue it"
+        )
+    rows, embedding = read_features(folder / ROWS)
+    pairs = read_preferences(folder / PAIRS, format="conversational")
+    if len(rows) != 2 * len(pairs):
+        raise ValueError(
+            f"{folder}: {len(pairs)} pairs, but features of shape {rows.shape}; expected two rows "
+            "for each pair. Extract the features again"
+        )
+    costs = CostMeter.from_dict(note.get("costs", {})).total
+    return PairFeatures(rows[0::2], rows[1::2], pairs, dict(embedding), costs)
+
+
+def digest_of_pairs(pairs: Sequence[PreferenceTriplet]) -> str:
+    """Return the digest of all texts and groups, in order.
+
+    Parameters
+    ----------
+    pairs : sequence of PreferenceTriplet
+        The pairs. A prompt that is a string counts as one message of the user.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    content = hashlib.sha256()
+    for pair in pairs:
+        texts = [as_messages(pair.prompt), pair.chosen, pair.rejected, pair.group]
+        content.update(repr(texts).encode())
+    return content.hexdigest()[:16]
+
+
+def is_extracted(folder: str | os.PathLike[str]) -> bool:
+    """Return True if a folder holds finished features.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder; it need not exist.
+
+    Returns
+    -------
+    bool
+        False for a folder whose extraction is unfinished, or that holds something else.
+    """
+    return (Path(folder) / NOTE).is_file() and (Path(folder) / ROWS).is_file()
+
+
+def discard_features(folder: str | os.PathLike[str]) -> None:
+    """Delete the features in a folder, whole or unfinished, and no other files.
+
+    Parameters
+    ----------
+    folder : path-like
+        Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote. It is not deleted.
+    """
+    for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", f"{ROWS}.part", f"{ROWS}.part.log"):
+        (Path(folder) / name).unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""Extraction of the embeddings of preference pairs into a folder, which can be interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cvxnn._files import check_settings, read_json, write_json
+from cvxnn.costs.meter import CostMeter
+from cvxnn.features.pairs import (
+    NOTE,
+    PAIRS,
+    ROWS,
+    PairFeatures,
+    digest_of_pairs,
+    read_pair_features,
+)
+from cvxnn.llm.embeddings import Embedder
+from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference.formats import write_preferences
+
+
+def extract_pairs(
+    embedder: Embedder, pairs: Sequence[PreferenceTriplet], folder: str | os.PathLike[str]
+) -> PairFeatures:
+    """Embed preference pairs into a folder, block by block.
+
+    A second call with the same arguments continues after an interruption.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        Embeds the replies.
+    pairs : sequence of PreferenceTriplet
+        The pairs, at least one.
+    folder : path-like
+        Created if it does not exist. It gets ``features.npy`` (two rows for each pair, the chosen
+        reply first), ``features.npy.json`` (what an embedding depends on), ``pairs.jsonl.gz`` and,
+        at the end, ``features.json``.
+
+    Returns
+    -------
+    PairFeatures
+        The embeddings are mapped from the disk, not in memory.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the folder holds, whole or in part, features of other pairs or settings; choose another
+        folder, or delete them with ``cvxnn.features.discard_features``.
+    """
+    folder = Path(folder)
+    settings = extraction_settings(embedder, pairs)
+    if (folder / NOTE).exists():
+        check_settings(folder, read_json(folder / NOTE).get("settings", {}), settings)
+        if (folder / ROWS).exists():
+            return read_pair_features(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = read_json(folder / NOTE) if (folder / NOTE).exists() else {"settings": settings}
+    write_json(folder / NOTE, note)
+    write_preferences(folder / PAIRS, pairs, format="conversational")
+    meter = CostMeter.from_dict(note.get("costs", {}))
+    try:
+        with meter.phase("embed"):
+            embedder.embed_to_file(
+                folder / ROWS,
+                [pair.prompt for pair in pairs for _ in range(2)],
+                [reply for pair in pairs for reply in (pair.chosen, pair.rejected)],
+            )
+    finally:
+        # The cost of an interrupted part counts as well.
+        write_json(folder / NOTE, {**note, "costs": meter.to_dict()})
+    return read_pair_features(folder)
+
+
+def extraction_settings(embedder: Embedder, pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:
+    """Return everything that the features of `extract_pairs` depend on.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        Embeds the replies.
+    pairs : sequence of PreferenceTriplet
+        The pairs.
+
+    Returns
+    -------
+    dict
+        The digest of the pairs, and the description of the embeddings.
+    """
+    return {"pairs": digest_of_pairs(pairs), "embedding": dict(embedder.description)}

@@ -1,8 +1,8 @@
-"""``python -m cvxnn.cli``, where the console script is not installed."""
+"""Program ``python -m cvxnn.cli``, for use where the console script is not installed."""
 
 import sys
 
-from cvxnn.cli import main
+from cvxnn.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

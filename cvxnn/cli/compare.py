@@ -1,8 +1,8 @@
 """Train COALA, a linear head and fine-tuned models on the same pairs, and measure all the same way.
 
-Held-out accuracy (of the implied reward, where a model is fine-tuned), reward margins, FLOPs, peak
-memory and time of each method go to a folder, method by method: a second call goes on with those
-that are missing. "report" makes a page of it.
+The folder gets the held-out accuracy (of the implied reward, where a model is fine-tuned), the
+reward margins, FLOPs, peak memory and time of each method. A second call continues with the methods
+that are missing. "report" makes a page of the folder.
 """
 
 from __future__ import annotations
@@ -12,119 +12,97 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.fit import head_options, head_parameters
-from cvxnn.cli.inputs import model_of, pairs_of, required
-from cvxnn.cli.options import (
-    data_options,
-    embedding_options,
-    model_options,
-    names_among,
-    positive,
+from cvxnn.cli.groups import (
+    DATA,
+    DATA_HELP,
+    EMBEDDING,
+    FINE_TUNING,
+    HEAD,
+    MODEL,
+    OBJECTIVES,
+    add_held_out,
+    add_memory_plan,
 )
-from cvxnn.cli.plan import memory_option, show_plan
+from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.options import names_among, option_from
+from cvxnn.cli.plan import show_plan
 
-HELP = "COALA, linear head, SFT, DPO, ORPO, SimPO on the same pairs"
+HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
 EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --layer 16"
 
 # As in cvxnn.comparison.METHODS, which is not imported for --help.
 METHODS = ("coala", "linear", "sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf")
-_DEFAULT = ("coala", "linear", "sft", "dpo", "orpo", "simpo")
-_COMMON = (
-    *("epochs", "steps", "learning_rate", "lora_r", "lora_alpha", "micro_batch"),
-    *("accumulation", "evaluate_every", "gradient_checkpointing"),
-)
-# Hyper-parameters of the objectives, with their defaults; to import them takes seconds.
-_OWN = {
-    "dpo": {"beta": 0.1},
-    "orpo": {"weight": 0.1},
-    "simpo": {"beta": 2.0, "gamma": 1.0},
-    "rrhf": {"weight": 1.0},
-    "r_dpo": {"beta": 0.1, "alpha": 0.05},
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
     parser.add_argument(
-        "data", nargs="?", metavar="DATA", help="file, Hub data set, or 'tutoring' (shipped)"
+        "--output", default="comparison", metavar="FOLDER", help="Folder for the results"
     )
-    parser.add_argument("--output", default="comparison", metavar="FOLDER", help="(comparison)")
+    methods = option_from("cvxnn.comparison.compare", "methods")
     parser.add_argument(
         "--methods",
         type=names_among(METHODS),
-        default=_DEFAULT,
+        default=tuple(methods["default"]),
         metavar="A,B,...",
-        help=f"among {', '.join(METHODS)} (all but r_dpo and rrhf)",
+        help=f"Methods, among {', '.join(METHODS)}",
     )
-    group = parser.add_argument_group("held-out pairs")
-    group.add_argument("--test", metavar="DATA", help="held-out pairs")
-    group.add_argument(
-        "--test-size", type=float, default=0.25, metavar="X", help="else: part of the groups (0.25)"
-    )
-    data_options(parser)
-    model_options(parser)
-    embedding_options(parser)
-    head_options(parser)
-    fine_tuning_options(parser)
-    memory_option(parser)
-
-
-def fine_tuning_options(parser: argparse.ArgumentParser) -> None:
-    """Fields of ``FineTuningConfig``; what is not given has its default."""
-    group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--epochs", type=positive, metavar="N", help="passes over the pairs (1)")
-    group.add_argument("--steps", type=positive, metavar="N", help="instead of epochs")
-    group.add_argument("--learning-rate", type=float, metavar="X", help="of AdamW (0.0002)")
-    group.add_argument("--lora-r", type=positive, metavar="N", help="rank of the adapters (16)")
-    group.add_argument("--lora-alpha", type=float, metavar="X", help="scale of the adapters (32)")
-    group.add_argument("--micro-batch", type=positive, metavar="N", help="pairs in one call (2)")
-    group.add_argument("--accumulation", type=positive, metavar="N", help="calls a step (8)")
-    group.add_argument("--evaluate-every", type=positive, metavar="N", help="steps (50)")
-    group.add_argument(
-        "--gradient-checkpointing",
-        action=argparse.BooleanOptionalAction,
-        help="compute activations twice rather than keep them (no)",
-    )
-    for method, parameters in _OWN.items():
-        for name, value in parameters.items():
-            group.add_argument(
-                f"--{method.replace('_', '-')}-{name}",
-                type=float,
-                metavar="X",
-                dest=f"{method}_{name}",
-                help=f"({value:g})",
-            )
+    add_held_out(parser, "DATA", "Held-out pairs; by default a part of the pairs is held out")
+    for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING):
+        group.add_to(parser)
+    objectives = parser.add_argument_group("objectives of fine-tuning")
+    for group in OBJECTIVES.values():
+        group.add_to(objectives)
+    add_memory_plan(parser)
 
 
 def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of ``compare`` that the options stand for."""
-    common = {name: getattr(options, name) for name in _COMMON}
-    common = {name: value for name, value in common.items() if value is not None}
-    own: dict[str, dict[str, Any]] = {
-        method: {
-            name: value
-            for name in names
-            if (value := getattr(options, f"{method}_{name}")) is not None
-        }
-        for method, names in _OWN.items()
-    }
-    own["coala"] = head_parameters(options)
+    """Return the arguments of `cvxnn.comparison.compare` that the options stand for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+
+    Returns
+    -------
+    dict
+        Keyword arguments.
+    """
+    own = {"coala": HEAD, **OBJECTIVES}
     return {
-        "embedding": {
-            "pooling": options.pooling,
-            "layer": options.layer,
-            "max_length": options.max_length,
-            "batch_tokens": options.batch_tokens,
+        "embedding": EMBEDDING.values(options),
+        "fine_tuning": {"max_length": options.max_length, **FINE_TUNING.values(options)},
+        "parameters": {
+            method: own[method].values(options) for method in options.methods if method in own
         },
-        "fine_tuning": {"max_length": options.max_length, **common},
-        "parameters": {method: values for method, values in own.items() if values},
         "seed": options.seed,
         "overwrite": options.overwrite,
     }
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, data="DATA")
     from cvxnn.comparison import RESULT_FILE, compare
     from cvxnn.preference.data import split_by_group

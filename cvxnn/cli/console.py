@@ -1,4 +1,4 @@
-"""What a command says and where: results on stdout, everything else on stderr."""
+"""Output of a command: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cvxnn._files import as_json
 
 
 class Console:
-    """The two streams of a command.
+    """Two streams of a command.
 
     Parameters
     ----------
     json : bool, default=False
-        One JSON object on stdout at the end, and nothing else there.
+        Write one JSON object to stdout at the end, and nothing else there.
     quiet : bool, default=False
-        No progress on stderr; warnings and errors stay.
+        Show no progress on stderr, only warnings and errors.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
@@ -29,38 +29,72 @@ class Console:
 
     @property
     def bars(self) -> bool:
-        """Whether to draw bars of progress: on a terminal, unless quiet."""
+        """True if bars of progress are drawn: on a terminal, unless quiet."""
         return not self.quiet and sys.stderr.isatty()
 
     def progress(self, text: str) -> None:
-        """Say on stderr what is being done."""
+        """Write to stderr what is being done.
+
+        Parameters
+        ----------
+        text : str
+            A line.
+        """
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def show(self, text: str = "", end: str = "\n") -> None:
-        """Write a part of the result for people to stdout; with `json`, nothing."""
+        r"""Write a part of the result for people to stdout; with `json`, write nothing.
+
+        Parameters
+        ----------
+        text : str, default=""
+            The part.
+        end : str, default="\n"
+            What follows it.
+        """
         if not self.json:
             print(text, end=end, file=self._out, flush=True)
 
     def complain(self, kind: str, text: str) -> None:
-        """Write an error or a warning as one line of stderr."""
+        """Write an error or a warning as one line of stderr.
+
+        Parameters
+        ----------
+        kind : {"error", "warning"}
+            Beginning of the line.
+        text : str
+            Message; line breaks become spaces.
+        """
         print(f"{kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """With `json`, write the one object."""
+        """Write the one object, if `json` asks for it.
+
+        Parameters
+        ----------
+        result : mapping
+            What the command did.
+        """
         if self.json:
             print(as_json(result), file=self._out, flush=True)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Show warnings for users as lines; keep other libraries off stdout where it is JSON."""
+        """Show warnings for users as lines, and keep other libraries off a stdout of JSON.
+
+        Yields
+        ------
+        None
+            While a command runs.
+        """
 
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
             self.complain("warning", str(message))
 
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if self.json else self._out):
             warnings.simplefilter("ignore")
-            # Those of other libraries to their programmers are no business of a user.
+            # Warnings of other libraries to their programmers do not concern a user.
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = show
             yield

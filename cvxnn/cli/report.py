@@ -1,6 +1,6 @@
 """Write a comparison as one HTML page: tables, curves, replies side by side.
 
-The page holds everything itself: it needs no network and loads nothing from anywhere.
+The page is self-contained: it needs no network and loads nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -13,23 +13,43 @@ from typing import Any
 from cvxnn._files import write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
+from cvxnn.cli.options import option_from
 
-HELP = "one self-contained HTML page of a comparison"
+HELP = "write one self-contained HTML page of a comparison"
 EXAMPLE = "  cvxnn report comparison --examples replies.jsonl --output report.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
     parser.add_argument(
-        "results", nargs="?", metavar="RESULTS", help="folder of cvxnn compare, or its JSON file"
+        "results", nargs="?", metavar="RESULTS", help="Folder of cvxnn compare, or its JSON file"
     )
-    parser.add_argument("--output", default="report.html", metavar="FILE", help="(report.html)")
-    parser.add_argument("--examples", metavar="FILE", help="replies of cvxnn generate --output")
-    parser.add_argument("--title", default="Preference methods compared")
+    parser.add_argument("--output", default="report.html", metavar="FILE", help="File for the page")
+    parser.add_argument("--examples", metavar="FILE", help="Replies of cvxnn generate --output")
+    parser.add_argument("--title", **option_from("cvxnn.comparison.report.render", "title"))
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, results="RESULTS")
     from cvxnn.comparison import RESULT_FILE, Comparison
     from cvxnn.comparison.report import render
@@ -48,14 +68,24 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def read_examples(path: str) -> list[dict[str, Any]]:
-    """Rows of JSON lines that ``cvxnn generate`` wrote.
+    """Read the JSON lines that ``cvxnn generate`` wrote.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Returns
+    -------
+    list of dict
+        One for each line.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is no JSON object.
+        If a line is not a JSON object; correct or remove the line.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file: {path}")

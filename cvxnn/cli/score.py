@@ -1,4 +1,4 @@
-"""Rewards of replies under a head: as JSON lines, or CSV where --output ends in .csv.
+"""Score replies with a head: rewards as JSON lines, or as CSV where --output ends in .csv.
 
 DATA is a folder of "cvxnn extract", preference pairs (then the accuracy is reported too), or JSON
 lines with "prompt" and "response". The model has to be the one that the head was fitted with.
@@ -14,25 +14,45 @@ from typing import Any
 
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
+from cvxnn.cli.groups import BATCH, DATA, MODEL
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
-from cvxnn.cli.options import batch_option, data_options, model_options
 
-HELP = "rewards of replies, and accuracy on pairs"
+HELP = "score replies, with the accuracy on pairs"
 EXAMPLE = "  cvxnn score head.safetensors pairs.jsonl --output rewards.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this command."""
-    parser.add_argument("head", nargs="?", metavar="HEAD", help="file of cvxnn fit")
-    parser.add_argument("data", nargs="?", metavar="DATA", help="features, pairs or replies")
-    parser.add_argument("--output", metavar="FILE", help="rewards, .jsonl or .csv (stdout)")
-    data_options(parser)
-    model_options(parser)
-    batch_option(parser)
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
+    parser.add_argument("data", nargs="?", metavar="DATA", help="Features, pairs or replies")
+    parser.add_argument(
+        "--output", metavar="FILE", help="File for the rewards, .jsonl or .csv; by default stdout"
+    )
+    for group in (DATA, MODEL, BATCH):
+        group.add_to(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command."""
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
     required(options, head="HEAD", data="DATA")
     from cvxnn.persistence import load
 
@@ -61,7 +81,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if found is not None and output.exists():
         found["status"] = "nothing to do"
     else:
-        # Until all is done, embeddings are kept: a second call goes on from there.
+        # Embeddings are kept until all is done, so that a second call can continue.
         cache = output.with_name(f".{output.name}.embeddings.sqlite")
         output.parent.mkdir(parents=True, exist_ok=True)
         result = _score(options, console, head, cache)
@@ -111,7 +131,7 @@ def _score(
 def _pairs(
     options: argparse.Namespace, console: Console, head: Any, cache: Path | None
 ) -> tuple[Any, Any, Any]:
-    """Rewards of chosen and of rejected replies, and the pairs."""
+    """Return the rewards of chosen and of rejected replies, and the pairs."""
     import numpy as np
 
     from cvxnn.features.pairs import is_extracted, read_pair_features
@@ -120,8 +140,8 @@ def _pairs(
         features = read_pair_features(options.data)
         if getattr(head, "embedding", None) not in (None, features.embedding):
             raise ValueError(
-                f"{options.data} was embedded otherwise than the head expects: "
-                f"{features.embedding} against {head.embedding}; extract it with those settings"
+                f"{options.data} was embedded with {features.embedding}, but the head expects "
+                f"{head.embedding}; extract it with the settings of the head"
             )
         chosen, rejected, pairs = features.chosen, features.rejected, features.pairs
     else:

@@ -106,7 +106,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory, model: str, data: str) -> str:
     """A folder of cvxnn extract."""
-    from cvxnn.cli import main
+    from cvxnn.cli.main import main
 
     folder = tmp_path_factory.mktemp("extracted") / "features"
     assert main(["extract", data, "--model", model, "--output", str(folder), "--quiet"]) == 0
@@ -116,7 +116,7 @@ def features(tmp_path_factory: pytest.TempPathFactory, model: str, data: str) ->
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory, features: str) -> str:
     """A head of cvxnn fit."""
-    from cvxnn.cli import main
+    from cvxnn.cli.main import main
 
     file = tmp_path_factory.mktemp("fitted") / "head.safetensors"
     assert main(["fit", features, "--output", str(file), "--n-patterns", "8", "--quiet"]) == 0
@@ -126,7 +126,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, features: str) -> str:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Run a command with --json; give its object, with the exit code in it."""
-    from cvxnn.cli import main
+    from cvxnn.cli.main import main
 
     def call(*arguments: object, code: int = 0) -> dict[str, Any]:
         capsys.readouterr()

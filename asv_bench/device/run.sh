@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# All parts in turn, each under its limit; at most 6 minutes. What $OUT holds is not run again.
+#   OUT=folder bash asv_bench/device/run.sh [--small] [part ...]
+set -u
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=${OUT:-$here/../../outputs/device}
+export PYTHONPATH="$here/../..${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+small=()
+[ "${1:-}" = --small ] && { small=(--small); shift; }
+parts=" ${*:-solvers coala llama default} "
+
+part() {  # name, seconds, variables of the environment
+    local name=$1 limit=$2
+    shift 2
+    case $parts in *" $name "*) ;; *) return ;; esac
+    local began=$SECONDS
+    env "$@" timeout --kill-after=5 "$limit" \
+        "${PYTHON:-python3}" "$here/$name.py" --out "$out" --until $(($(date +%s) + limit)) "${small[@]}"
+    echo "== $name: exit code $? after $((SECONDS - began)) s of $limit"
+}
+
+mkdir -p "$out"
+part solvers 100
+part coala 140
+part llama 90 XLA_PYTHON_CLIENT_PREALLOCATE=false
+part default 30 JAX_PLATFORMS=cpu

@@ -1,0 +1,160 @@
+"""DPO on larger sets: held-out accuracy and margins for epochs, learning rates and seeds.
+
+    python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl
+    python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl --shard 0/4  # one of four
+
+``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``. Each run
+is a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never share a
+prompt with training pairs, and of hh-rlhf only the "helpful" subsets are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import platform
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cvxnn.comparison.fine_tuned import implied_rewards
+from cvxnn.llm import load_model
+from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
+from cvxnn.preference.data import PreferenceTriplet
+
+N_TEST = 400
+MAX_LENGTH = 256  # tokens of prompt and reply
+MICRO_BATCH = 8
+N_SEEN = 200  # training pairs on which the training accuracy is taken
+ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", help="folder or GGUF file; SmolLM2-135M-Instruct by default")
+    parser.add_argument("--cache", type=Path, help="keeps the converted model")
+    parser.add_argument("--sets", default="mrbench,hh_helpful")
+    parser.add_argument("--epochs", default="1,3")
+    parser.add_argument("--rates", default="2e-4,1e-3")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--pairs", type=int, default=1000, help="training pairs")
+    parser.add_argument("--shard", default="0/1", help="I/N: every N-th run, from the I-th on")
+    options = parser.parse_args()
+    first, n_shards = map(int, options.shard.split("/"))
+    grid = list(
+        itertools.product(
+            map(int, options.seeds.split(",")),
+            map(int, options.epochs.split(",")),
+            options.sets.split(","),
+            map(float, options.rates.split(",")),
+        )
+    )
+    done = set()
+    if options.out.exists():
+        for line in options.out.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            done.add((row["seed"], row["epochs"], row["set"], row["learning_rate"]))
+    lm = load_model(options.model, cache_dir=options.cache)
+    for seed, epochs, name, rate in grid[first::n_shards]:
+        if (seed, epochs, name, rate) in done:
+            continue
+        train, test = pairs(options.data, name, options.pairs)
+        row = run(lm, train, test, epochs=epochs, rate=rate, seed=seed)
+        row = {"set": name, "seed": seed, "epochs": epochs, "learning_rate": rate, **row}
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def run(
+    lm: Any,
+    train: list[PreferenceTriplet],
+    test: list[PreferenceTriplet],
+    *,
+    epochs: int,
+    rate: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Train once; give accuracies, margins over time, and costs."""
+    config = FineTuningConfig(
+        objective="dpo",
+        epochs=epochs,
+        learning_rate=rate,
+        micro_batch=MICRO_BATCH,
+        accumulation=1,
+        max_length=MAX_LENGTH,
+        evaluate_every=10**6,  # held-out pairs are judged once, at the end
+        seed=seed,
+    )
+    began = time.perf_counter()
+    curve = []
+
+    def note(entry: dict[str, float]) -> None:
+        if "rewards/margins" in entry:
+            curve.append((time.perf_counter() - began, entry["loss"], entry["rewards/margins"]))
+
+    tuned = fine_tune(lm, config, preferences=train, progress=note)
+    seconds = time.perf_counter() - began
+    held_out = np.subtract(*implied_rewards(lm, tuned, test))
+    seen = np.subtract(*implied_rewards(lm, tuned, train[:N_SEEN]))
+    return {
+        "n_train": len(train),
+        "n_test": len(test),
+        "accuracy": float((held_out > 0).mean()),
+        "standard_error": float((held_out > 0).std() / np.sqrt(len(test))),
+        "train_accuracy": float((seen > 0).mean()),
+        "margin": float(held_out.mean()),
+        "train_margin": float(seen.mean()),
+        "seconds": seconds,
+        "costs": tuned.costs,
+        "curve": [[round(value, 4) for value in point] for point in curve],
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "dtype": str(lm.dtype),
+        "torch": torch.__version__,
+    }
+
+
+def pairs(
+    folder: Path, name: str, n_train: int
+) -> tuple[list[PreferenceTriplet], list[PreferenceTriplet]]:
+    """Training and held-out pairs, always the same ones."""
+    stem = {"mrbench": "mrbench_pairs", "hh_helpful": "hh_rlhf"}[name]
+    found = []
+    for part, seed, n in (("train", 1, n_train), ("test", 2, None)):
+        rows = list(read(folder / f"{stem}_{part}.jsonl.gz"))
+        random.Random(seed).shuffle(rows)
+        found.append(rows[:n])
+    train, test = found
+    known = {triplet.group for triplet in train}
+    return train, [triplet for triplet in test if triplet.group not in known][:N_TEST]
+
+
+def read(path: Path) -> Iterator[PreferenceTriplet]:
+    """Read the pairs of a file; transcripts become messages."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if not row.get("subset", "helpful").startswith("helpful"):
+                continue
+            prompt: Any = row["prompt"]
+            if prompt.startswith("\n\nHuman:"):
+                turns = re.split(r"\n\n(Human|Assistant):", prompt)[1:]
+                prompt = [
+                    {"role": ROLES[role], "content": text.strip()}
+                    for role, text in zip(turns[::2], turns[1::2], strict=True)
+                ][:-1]  # the last turn is the reply's, empty here
+                if not prompt or not all(message["content"] for message in prompt):
+                    continue
+            yield PreferenceTriplet(prompt, row["chosen"], row["rejected"])
+
+
+if __name__ == "__main__":
+    main()

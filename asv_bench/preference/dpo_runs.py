@@ -3,9 +3,9 @@
     python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl
     python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl --shard 0/4  # one of four
 
-``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``. Each run
-is a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never share a
-prompt with training pairs, and of hh-rlhf only the "helpful" subsets are used.
+``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``. Each
+run is a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never
+share a prompt with training pairs, and of hh-rlhf only the "helpful" subsets are used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from cvxnn.comparison.fine_tuned import implied_rewards
 from cvxnn.llm import load_model
 from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune

@@ -33,7 +33,7 @@ from cvxnn.cli.inputs import SHIPPED, read_pairs
 from cvxnn.cli.plan import configuration, plan_text
 from cvxnn.comparison import METHODS, compare
 from cvxnn.comparison.replies import side_by_side
-from cvxnn.comparison.report import render
+from cvxnn.comparison.report import render_report
 from cvxnn.comparison.results import count_text, name_of, seconds_text
 from cvxnn.llm import Embedder, LanguageModel, load_model
 from cvxnn.llm.guidance import Guidance
@@ -172,7 +172,7 @@ def main() -> None:
 
     examples = write_replies(arguments, lm, test) if "coala" in arguments.methods else []
     report = arguments.output / "report.html"
-    report.write_text(render(comparison, examples), encoding="utf-8")
+    report.write_text(render_report(comparison, examples), encoding="utf-8")
     print(f"\nwrote heads, comparison.json and report.html to {arguments.output}")
     print(f"total     {time.perf_counter() - began:.1f} s")
 

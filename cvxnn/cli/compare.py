@@ -104,7 +104,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, data="DATA")
-    from cvxnn.comparison import RESULT_FILE, compare
+    from cvxnn.comparison.experiment import RESULT_FILE, compare
     from cvxnn.preference.data import split_by_group
 
     pairs = pairs_of(options, options.data)

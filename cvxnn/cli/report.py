@@ -51,13 +51,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, results="RESULTS")
-    from cvxnn.comparison import RESULT_FILE, Comparison
-    from cvxnn.comparison.report import render
+    from cvxnn.comparison.experiment import RESULT_FILE
+    from cvxnn.comparison.report import render_report
+    from cvxnn.comparison.results import Comparison
 
     path = Path(options.results)
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)
     examples = [] if options.examples is None else read_examples(options.examples)
-    text = render(comparison, examples, title=options.title)
+    text = render_report(comparison, examples, title=options.title)
     output = Path(options.output)
     same = output.exists() and output.read_text(encoding="utf-8") == text
     if not same:

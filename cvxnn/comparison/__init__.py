@@ -1,4 +1,4 @@
-"""Comparison of methods that learn a reward from the same preference pairs, and its report."""
+"""Preference methods on the same pairs: accuracy, reward margins, cost, and a report."""
 
 import lazy_loader
 

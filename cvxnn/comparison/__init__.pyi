@@ -1,4 +1,18 @@
-from .comparison import METHODS, RESULT_FILE, compare
+from .experiment import METHODS, RESULT_FILE, compare
+from .heads import HEADS, fit_head, length_baseline
+from .replies import side_by_side
+from .report import render_report
 from .results import Comparison, MethodResult
 
-__all__ = ["METHODS", "RESULT_FILE", "Comparison", "MethodResult", "compare"]
+__all__ = [
+    "HEADS",
+    "METHODS",
+    "RESULT_FILE",
+    "Comparison",
+    "MethodResult",
+    "compare",
+    "fit_head",
+    "length_baseline",
+    "render_report",
+    "side_by_side",
+]

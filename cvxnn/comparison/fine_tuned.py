@@ -1,4 +1,4 @@
-"""Fine-tuned language models, as rows of a comparison: by the reward that an objective implies."""
+"""Fine-tuned language models as rows of a comparison, measured by the rewards they imply."""
 
 from __future__ import annotations
 
@@ -22,26 +22,44 @@ if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
 
 FINE_TUNED = ("sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf")
-CHECKPOINT = "checkpoint.safetensors"  # what `fine_tune` keeps in its folder
-_CACHE = "reference.sqlite"  # log-probabilities that `fine_tune` has computed already
-_TRAINING_PAIRS = 64  # on which the accuracy on training pairs is taken
+CHECKPOINT = "checkpoint.safetensors"  # written by `fine_tune`
+_CACHE = "reference.sqlite"  # log-probabilities that `fine_tune` has computed
+_TRAINING_PAIRS = 64  # number of training pairs to measure
 
 
 def fine_tuning_config(
     method: str, settings: Mapping[str, Any], parameters: Mapping[str, Any], seed: int
 ) -> FineTuningConfig:
-    """The configuration of a method: what all have in common, and what is its own.
+    """Return the configuration of a method.
+
+    Parameters
+    ----------
+    method : str
+        Objective, out of `FINE_TUNED`.
+    settings : mapping of str to object
+        Fields of `FineTuningConfig` for all methods.
+    parameters : mapping of str to object
+        Fields for this method, which take precedence.
+    seed : int
+        Seed of all random numbers.
+
+    Returns
+    -------
+    FineTuningConfig
+        The configuration.
 
     Raises
     ------
     ValueError
-        For a name that is no field of `FineTuningConfig`, or a value out of range.
+        If a name is not a field of `FineTuningConfig`, or a value is out of range.
     """
     given = {**settings, **parameters}
     known = {field.name for field in dataclasses.fields(FineTuningConfig)}
     unknown = sorted(given.keys() - known)
     if unknown:
-        raise ValueError(f"{unknown} are no settings of fine-tuning; expected some of {known}")
+        raise ValueError(
+            f"{unknown} are not settings of fine-tuning; expected some of {sorted(known)}"
+        )
     return FineTuningConfig(**{**given, "objective": method, "seed": seed})
 
 
@@ -54,23 +72,28 @@ def fine_tune_and_evaluate(
     folder: str | os.PathLike[str],
     progress: bool = False,
 ) -> MethodResult:
-    """Fine-tune for one objective and measure the reward it implies.
+    """Fine-tune a model for one objective and measure the rewards that it implies.
 
     Parameters
     ----------
     lm : LanguageModel
-        Left as it is; the reference.
+        Model to start from, which is the reference of the objective. Its weights stay as they are.
     config : FineTuningConfig
-    train, test : sequence of PreferenceTriplet
-        The accuracy on training pairs is taken on some of them, evenly spaced.
+        Objective and settings of the training.
+    train : sequence of PreferenceTriplet
+        Pairs to train on. The training accuracy is measured on at most 64 of them, evenly spaced.
+    test : sequence of PreferenceTriplet
+        Held-out pairs.
     folder : path-like
-        Keeps checkpoints, and at the end the adapters in ``adapter``. The same call after an
-        interruption goes on from there.
+        Folder for checkpoints and, at the end, for the adapters (in ``adapter``). The same call
+        after an interruption continues from the last checkpoint.
     progress : bool, default=False
+        If True, show progress bars on stderr.
 
     Returns
     -------
     MethodResult
+        Accuracy, margins and cost of the fine-tuned model.
     """
     folder = Path(folder)
     tuned = fine_tune(
@@ -82,7 +105,7 @@ def fine_tune_and_evaluate(
     seen = [train[i] for i in np.unique(spaced)]
     seen_won, seen_lost = implied_rewards(lm, tuned, seen, cache=folder / _CACHE)
     accuracy, error = accuracy_and_error(won - lost, [pair.group for pair in test])
-    # Evaluations of held-out pairs are no training.
+    # Evaluations on held-out pairs are not part of the training.
     meter = CostMeter.from_dict({k: v for k, v in tuned.costs.items() if k != "evaluate"})
     return MethodResult(
         method=config.objective,
@@ -106,20 +129,24 @@ def implied_rewards(
     *,
     cache: str | os.PathLike[str] | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Rewards of chosen and rejected replies that the objective implies; see `OBJECTIVES`.
+    """Return the rewards of chosen and rejected replies that an objective implies.
 
     Parameters
     ----------
     lm : LanguageModel
-        The one that was fine-tuned: the reference.
+        Model before fine-tuning, which is the reference of the objective.
     tuned : FineTuned
+        Fine-tuned model with its configuration; see `cvxnn.preference.objectives.OBJECTIVES` for
+        the rewards.
     pairs : sequence of PreferenceTriplet
+        Pairs of replies.
     cache : path-like, optional
-        Keeps log-probabilities.
+        SQLite file that keeps log-probabilities for later calls.
 
     Returns
     -------
     chosen, rejected : ndarray, shape (n_pairs,)
+        Rewards of the two replies of each pair.
     """
     config, n = tuned.config, len(pairs)
     prompts = [pair.prompt for pair in pairs] * 2
@@ -143,7 +170,7 @@ def implied_rewards(
 
 
 def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Entries as columns; None where an entry lacks the name."""
+    """Return the entries of a history as columns, with None for what an entry lacks."""
     names = ["step", *{name: None for row in history for name in row if "rewards/" in name}]
     names += [name for name in ("loss", "eval_loss") if any(name in row for row in history)]
     return {name: [row.get(name) for row in history] for name in names}

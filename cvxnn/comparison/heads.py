@@ -1,4 +1,4 @@
-"""Heads on frozen embeddings, as rows of a comparison."""
+"""Preference heads on frozen embeddings: their fit and their row of a comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cvxnn.preference.metrics import reward_metrics
 
 HEADS: dict[str, type[Any]] = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}
 LONGER = "longer reply wins"
-_KEPT = 200  # points of a history that are kept
+_KEPT = 200  # largest number of points of a history
 
 
 def fit_head(
@@ -29,26 +29,32 @@ def fit_head(
     *,
     seed: int = 0,
 ) -> tuple[Any, MethodResult]:
-    """Fit a head to embedded pairs and measure it on others.
+    """Fit a head to embedded pairs and measure it on held-out ones.
 
     Parameters
     ----------
     method : {"coala", "linear"}
-    train, test : PairFeatures
+        Kind of head.
+    train : PairFeatures
+        Pairs to fit.
+    test : PairFeatures
+        Held-out pairs, embedded with the same settings.
     parameters : mapping, optional
         Arguments of the estimator.
     seed : int, default=0
+        ``random_state`` of the estimator, unless `parameters` has one.
 
     Returns
     -------
     head : COALAPreferenceHead or LinearPreferenceHead
-        It keeps what its embeddings depend on.
+        Fitted head, with a description of its embeddings.
     result : MethodResult
+        Accuracy, margins and cost of the head.
 
     Raises
     ------
     ValueError
-        For an unknown method, bad parameters or bad data.
+        If the method is unknown, or parameters or data are not valid.
     """
     if method not in HEADS:
         raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
@@ -67,7 +73,26 @@ def fit_head(
 def evaluate_head(
     method: str, head: Any, train: PairFeatures, test: PairFeatures, cost: Cost
 ) -> MethodResult:
-    """Measure a fitted head; `cost` is that of its fit, whose operations the head knows."""
+    """Measure a fitted head.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    head : COALAPreferenceHead or LinearPreferenceHead
+        Fitted head, which knows the number of operations of its fit.
+    train : PairFeatures
+        Pairs that it was fitted to.
+    test : PairFeatures
+        Held-out pairs.
+    cost : Cost
+        Measured cost of the fit.
+
+    Returns
+    -------
+    MethodResult
+        Accuracy, margins and cost of the head.
+    """
     won, lost = (head.reward(np.asarray(rows)) for rows in (test.chosen, test.rejected))
     margins = np.asarray(won) - np.asarray(lost)
     accuracy, error = accuracy_and_error(margins, test.groups)
@@ -105,7 +130,18 @@ def evaluate_head(
 
 
 def length_baseline(pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:
-    """Pair accuracy of the rule that the longer reply wins, with its standard error."""
+    """Return the pair accuracy of the rule that the longer reply wins.
+
+    Parameters
+    ----------
+    pairs : sequence of PreferenceTriplet
+        Pairs to rank.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` and ``standard_error``.
+    """
     margins = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     accuracy, error = accuracy_and_error(margins, [pair.group for pair in pairs])
     return {"accuracy": accuracy, "standard_error": error}
@@ -118,7 +154,7 @@ def _certificate(head: Any, prefix: str) -> dict[str, float]:
 
 
 def _history(history: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """At most `_KEPT` points, the last among them."""
+    """Return at most `_KEPT` points of a history, the last one included."""
     if "iteration" not in history:
         return {}
     n = len(history["iteration"])

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
 
 class Reply(NamedTuple):
-    """A reply and the head's reward of it, None for an empty one."""
+    """Reply to a prompt, with its reward.
+
+    Parameters
+    ----------
+    name : str
+        How the reply was written: ``"plain"``, ``"best of N"`` or ``"guided"``.
+    text : str
+        The reply.
+    reward : float or None
+        Reward that the head gives to it; None for an empty reply.
+    """
 
     name: str
     text: str
@@ -30,30 +40,31 @@ def side_by_side(
     guided: bool = True,
     stream: Callable[[str], None] | None = None,
 ) -> Iterator[Reply]:
-    """Write replies of a language model to one prompt.
+    """Write replies of a language model to one prompt in several ways.
 
     Parameters
     ----------
     head : COALAPreferenceHead or LinearPreferenceHead
-        Fitted, with its ``embedding``.
+        Fitted head that knows its ``embedding``.
     embedder : Embedder
-        Of the head; see ``Embedder.from_description``.
+        Embedder of the head; see ``Embedder.from_description``.
     prompt : str or list of Message
+        What the user says, or a conversation.
     guidance : Guidance
-        Its sampling settings and seed are those of ``best_of`` as well.
+        Settings of guided writing. Sampling settings and seed are used for `best_of` as well.
     plain : bool, default=True
-        The greedy reply.
+        If True, write the greedy reply of the model.
     best_of : int, default=0
-        The best of so many whole replies that were sampled; 0 leaves it out.
+        Number of replies to sample; the one with the highest reward is kept. 0 samples none.
     guided : bool, default=True
-        The reply that the head guides while it is written.
+        If True, write a reply that the head guides.
     stream : callable, optional
-        Gets each piece of the guided reply as soon as it is decided.
+        Function that receives each piece of the guided reply as soon as it is decided.
 
     Yields
     ------
     Reply
-        ``"plain"``, ``"best of N"`` and ``"guided"``.
+        ``"plain"``, ``"best of N"`` and ``"guided"``, as far as they are requested.
     """
     from cvxnn.llm.generation import generate_candidates, generate_greedy
     from cvxnn.llm.guidance import generate_guided

@@ -1,4 +1,4 @@
-"""What a comparison found: one row a method, as data, as JSON and as sentences."""
+"""Results of a comparison: one row for each method, as data, as JSON and as sentences."""
 
 from __future__ import annotations
 
@@ -17,40 +17,45 @@ if TYPE_CHECKING:
     from cvxnn.costs.resources import Cost
 
 _NAMES = {"coala": "COALA", "linear": "linear head", "simpo": "SimPO", "ipo": "IPO"}
-_TOLD = 2.0  # standard errors that a difference needs to be called one
+_DISTINCT = 2.0  # standard errors above which a difference is reported as one
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method on the pairs that all methods saw.
+    """Result of one method on the pairs that all methods share.
 
     Parameters
     ----------
     method : str
-        Its name: ``"coala"``, ``"linear"``, ``"dpo"``, ...
-    accuracy, standard_error : float
-        Share of held-out pairs ranked right by the reward, which for a fine-tuned model is the
-        implied one; the error counts pairs of one group as one.
+        Name of the method: ``"coala"``, ``"linear"``, ``"dpo"``, ...
+    accuracy : float
+        Share of held-out pairs whose chosen reply has the higher reward, between 0 and 1. For a
+        fine-tuned model this is the reward that its objective implies.
+    standard_error : float or None
+        Standard error of the accuracy over groups of pairs; None if it is not known.
     train_accuracy : float
-        The same on the training pairs.
+        Accuracy on the training pairs.
     metrics : dict of str to float
         Held-out ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``,
         ``rewards/accuracies``.
     margins : list of float
-        Reward margin of each held-out pair.
-    history : dict of str to list
-        ``step`` and the course of TRL's metrics; names with ``eval_`` are of held-out pairs. None
-        where a step was not measured.
-    step_name : str
-        What a step is.
-    flops, seconds : dict of str to float
-        Cost of each phase of training.
-    peak_memory : float or None
-        Bytes: of tensors on the GPU where one is used, else of the process.
-    certificate : dict of str to dict
-        Objective, lower bound and gap of each convex program.
-    settings : dict
-        All that the result depends on, beside model and data.
+        Reward of the chosen reply minus that of the rejected one, for each held-out pair.
+    history : dict of str to list, default={}
+        ``step`` and the values of TRL's metrics at each step. Names that begin with ``eval_`` are
+        measured on held-out pairs. None stands for a step at which a metric was not measured.
+    step_name : str, default="step"
+        Meaning of a step, the label of the axis in charts.
+    flops : dict of str to float, default={}
+        Floating-point operations of each phase of training.
+    seconds : dict of str to float, default={}
+        Duration of each phase of training.
+    peak_memory : float, optional
+        Largest memory in bytes: that of tensors on the GPU if one is used, otherwise that of the
+        process.
+    certificate : dict of str to dict, default={}
+        ``objective``, ``dual_bound`` and ``gap`` of each convex program, by phase.
+    settings : dict, default={}
+        Everything that the result depends on, apart from the model and the data.
     """
 
     method: str
@@ -69,34 +74,47 @@ class MethodResult:
 
     @property
     def total_flops(self) -> float:
-        """Floating-point operations of all phases."""
+        """Number of floating-point operations of all phases."""
         return sum(self.flops.values())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MethodResult:
-        """Result of ``dataclasses.asdict``, or of JSON; unknown entries are left out."""
+        """Return the result that a dictionary describes.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Output of ``dataclasses.asdict``, also after a passage through JSON. Unknown entries
+            are ignored.
+
+        Returns
+        -------
+        MethodResult
+            The result.
+        """
         names = {entry.name for entry in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods on the same pairs; see `cvxnn.comparison.compare`.
+    """Results of several methods on the same pairs; see `cvxnn.comparison.compare`.
 
     Parameters
     ----------
     model : dict
-        ``name``, ``parameters``, ``dtype``, ``fingerprint``.
+        ``name``, ``parameters`` (their number), ``dtype`` and ``fingerprint`` of the language
+        model.
     data : dict
         ``training_pairs``, ``held_out_pairs``, ``held_out_groups`` and digests of the pairs.
     settings : dict
-        What all methods have in common.
+        Settings that all methods share, and those of each method.
     baselines : dict of str to dict
-        ``accuracy`` and ``standard_error`` of rules that learn nothing.
+        ``accuracy`` and ``standard_error`` of rules that need no training.
     results : sequence of MethodResult
-        One a method, in the order asked for.
-    groups : list of str
-        Group of each held-out pair.
+        One result for each method, in the requested order.
+    groups : sequence of str
+        Group of each held-out pair; pairs of one group are not independent.
     """
 
     model: dict[str, Any]
@@ -107,23 +125,61 @@ class Comparison:
     groups: Sequence[str]
 
     def get(self, method: str) -> MethodResult | None:
-        """The result of a method, None if it was not asked for."""
+        """Return the result of a method.
+
+        Parameters
+        ----------
+        method : str
+            Name of the method.
+
+        Returns
+        -------
+        MethodResult or None
+            The result; None if the method was not compared.
+        """
         return next((result for result in self.results if result.method == method), None)
 
     def flops_ratio(self, method: str, reference: str = "dpo") -> float | None:
-        """FLOPs of a method as a part of those of another; None if one was not counted."""
+        """Return the FLOPs of a method divided by those of another.
+
+        Parameters
+        ----------
+        method : str
+            Name of the method in the numerator.
+        reference : str, default="dpo"
+            Name of the method in the denominator.
+
+        Returns
+        -------
+        float or None
+            The ratio; None if the FLOPs of one of the methods are not known.
+        """
         one, other = self.get(method), self.get(reference)
         if one is None or other is None or not one.total_flops or not other.total_flops:
             return None
         return one.total_flops / other.total_flops
 
     def difference(self, method: str, reference: str) -> tuple[float, float]:
-        """Accuracy of a method less that of another on the same pairs, and its standard error.
+        """Return the difference in accuracy of two methods, and its standard error.
+
+        Parameters
+        ----------
+        method : str
+            Name of the first method.
+        reference : str
+            Name of the method whose accuracy is subtracted.
+
+        Returns
+        -------
+        difference : float
+            Difference of the accuracies on the same held-out pairs.
+        standard_error : float
+            Standard error of the difference over groups of pairs.
 
         Raises
         ------
         KeyError
-            If one of them was not compared.
+            If one of the methods was not compared; see ``methods``.
         """
         hits = []
         for name in (method, reference):
@@ -139,7 +195,16 @@ class Comparison:
         return [result.method for result in self.results]
 
     def conclusions(self) -> list[str]:
-        """What the numbers say, in plain sentences; where COALA falls short, they say so."""
+        """Return what the numbers show, in plain sentences.
+
+        A difference counts as one from two standard errors on. Methods that do no better than a
+        rule without training are named, COALA included.
+
+        Returns
+        -------
+        list of str
+            One sentence for each finding.
+        """
         sentences = []
         for result in self.results:
             for name, baseline in self.baselines.items():
@@ -154,14 +219,14 @@ class Comparison:
             if reference == "coala":
                 continue
             value, error = self.difference("coala", reference)
-            if not abs(value) > _TOLD * error or value == 0:  # the error may be NaN
-                verdict = "and {} differ by less than these held-out pairs can tell"
+            if not abs(value) > _DISTINCT * error or value == 0:  # the error may be NaN
+                verdict = "and {} differ by less than these held-out pairs can resolve"
             elif value > 0:
-                verdict = "ranks more held-out pairs right than {}"
+                verdict = "ranks more held-out pairs correctly than {}"
             else:
                 verdict = "falls short of {}"
             ratio = self.flops_ratio("coala", reference)
-            cost = "" if ratio is None else f", with {ratio_text(ratio)} times its FLOPs"
+            cost = "" if ratio is None else f", at {ratio_text(ratio)} times its FLOPs"
             sentences.append(
                 f"COALA {verdict.format(name_of(reference))}: "
                 f"{estimate_text(value, error, sign='+')} in pair accuracy{cost}."
@@ -169,41 +234,67 @@ class Comparison:
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the comparison as a dictionary that JSON can hold, with its conclusions."""
         return {**asdict(self), "conclusions": self.conclusions()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        """What `to_dict` gave.
+        """Return the comparison that a dictionary describes.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Output of `to_dict`, also after a passage through JSON.
+
+        Returns
+        -------
+        Comparison
+            The comparison.
 
         Raises
         ------
         ValueError
-            If entries are missing.
+            If entries are missing; write the file with ``cvxnn compare``.
         """
         try:
             rest = {entry.name: values[entry.name] for entry in fields(cls)}
             rest["results"] = tuple(map(MethodResult.from_dict, rest["results"]))
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"no comparison ({error}); expected the file that cvxnn compare wrote"
+                f"this is not a comparison ({error}); expected a file that cvxnn compare wrote"
             ) from error
         return cls(**rest)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that `read` reads."""
+        """Write the comparison to a JSON file, which `read` reads.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write; an existing file is replaced.
+        """
         write_json(path, self.to_dict())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Comparison:
-        """Read what `write` wrote.
+        """Read a comparison from a JSON file.
+
+        Parameters
+        ----------
+        path : path-like
+            File that `write` or ``cvxnn compare`` wrote.
+
+        Returns
+        -------
+        Comparison
+            The comparison.
 
         Raises
         ------
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         ValueError
-            If it holds something else.
+            If the file holds something else.
         """
         try:
             return cls.from_dict(read_json(path))
@@ -211,7 +302,7 @@ class Comparison:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     def __str__(self) -> str:
-        """A table of plain text; FLOPs beside those of DPO where that is a method."""
+        """Return a table in plain text, with FLOPs relative to DPO if DPO was compared."""
         with_dpo = self.get("dpo") is not None
         head = ["method", "held out", "train", "margin", "FLOPs"]
         head += ["× DPO's"] if with_dpo else []
@@ -240,15 +331,49 @@ class Comparison:
 
 
 def accuracy_and_error(margins: ArrayLike, groups: Sequence[str]) -> tuple[float, float]:
-    """Pair accuracy (a tie counts half) and its standard error over groups of pairs."""
+    """Return the pair accuracy and its standard error over groups of pairs.
+
+    Parameters
+    ----------
+    margins : array-like of shape (n_pairs,)
+        Reward of the chosen reply minus that of the rejected one; a tie counts half.
+    groups : sequence of str
+        Group of each pair.
+
+    Returns
+    -------
+    accuracy : float
+        Share of pairs with a positive margin.
+    standard_error : float
+        See :func:`mean_and_error`.
+    """
     return pair_accuracy(margins), mean_and_error(_hits(margins), groups)[1]
 
 
 def mean_and_error(values: NDArray[np.floating], groups: Sequence[str]) -> tuple[float, float]:
-    """Mean, and its standard error if the groups were drawn independently.
+    """Return the mean, and its standard error if the groups were drawn independently.
 
-    Pairs of one conversation are alike: they are summed before their spread is taken. With one
-    pair a group this is the usual error. It is NaN for a single group, which tells nothing of it.
+    Pairs of one conversation resemble each other, so their values are summed before the spread of
+    the sums is taken. With one pair in each group this is the usual standard error.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Numbers to average.
+    groups : sequence of str
+        Group of each number.
+
+    Returns
+    -------
+    mean : float
+        Mean of the values.
+    standard_error : float
+        Its cluster-robust standard error; NaN if there is only one group.
+
+    Raises
+    ------
+    ValueError
+        If the lengths of the two differ.
     """
     if len(values) != len(groups):
         raise ValueError(f"{len(values)} values for {len(groups)} groups; expected one for each")
@@ -263,23 +388,71 @@ def mean_and_error(values: NDArray[np.floating], groups: Sequence[str]) -> tuple
 
 
 def peak_memory(cost: Cost) -> float:
-    """Bytes of tensors on the GPU, or of the whole process without one."""
+    """Return the largest memory in bytes.
+
+    Parameters
+    ----------
+    cost : Cost
+        Measured cost.
+
+    Returns
+    -------
+    float
+        Memory of tensors on the GPU if one was used, otherwise of the whole process.
+    """
     return float(cost.device_peak_bytes or cost.peak_bytes)
 
 
 def name_of(method: str) -> str:
-    """Name of a method as its authors write it."""
+    """Return the name of a method as its authors write it.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method in the program, such as ``"simpo"``.
+
+    Returns
+    -------
+    str
+        Name for people, such as "SimPO".
+    """
     return _NAMES.get(method, method.upper())
 
 
 def estimate_text(value: float, error: float | None, sign: str = "") -> str:
-    """A share with its standard error, if that is known: "0.712 ± 0.031"."""
+    """Return the text of a share with its standard error, such as "0.712 ± 0.031".
+
+    Parameters
+    ----------
+    value : float
+        Share between -1 and 1.
+    error : float or None
+        Standard error; left out of the text if it is None or not finite.
+    sign : str, default=""
+        ``"+"`` to write a plus sign before positive values.
+
+    Returns
+    -------
+    str
+        Three decimals of each number.
+    """
     known = error is not None and np.isfinite(error)
     return f"{value:{sign}.3f} ± {error:.3f}" if known else f"{value:{sign}.3f}"
 
 
 def count_text(value: float | None) -> str:
-    """A large number with a prefix: 1.23e12 is "1.23 T"."""
+    """Return the text of a large number with a metric prefix, such as "1.23 T" for 1.23e12.
+
+    Parameters
+    ----------
+    value : float or None
+        Number of at least 0; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        Three digits and the prefix; a dash for None and 0.
+    """
     if not value:
         return "–"
     power = min(max(int(np.log10(abs(value)) // 3), 0), 6)
@@ -287,21 +460,54 @@ def count_text(value: float | None) -> str:
 
 
 def ratio_text(value: float | None) -> str:
-    """A ratio with three digits: "0.033", "1", "2,050"."""
+    """Return the text of a ratio with three digits, such as "0.033", "1" or "2,050".
+
+    Parameters
+    ----------
+    value : float or None
+        Ratio of at least 0; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def bytes_text(value: float | None) -> str:
-    """Bytes in MiB or GiB."""
+    """Return the text of a number of bytes, in MiB or GiB.
+
+    Parameters
+    ----------
+    value : float or None
+        Number of bytes; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
     if value is None:
         return "–"
     return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
 
 
 def seconds_text(value: float | None) -> str:
-    """A duration: "0.42 s", "12.3 s", "3 min 20 s"."""
+    """Return the text of a duration, such as "0.42 s", "12.3 s" or "3 min 20 s".
+
+    Parameters
+    ----------
+    value : float or None
+        Duration in seconds; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
     if value is None:
         return "–"
     if value >= 60:

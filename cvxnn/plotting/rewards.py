@@ -77,9 +77,20 @@ class RewardMarginDisplay:
         """Draw; parameters as in the class methods."""
         ax = axes(ax)
         if self.history is not None:
-            margins = self.history["rewards/margins"]
-            ax.plot(self.history["iteration"], margins, color="C2", label=label)
-            ax.set_xlabel("iteration of phase II")
+            x = "iteration" if "iteration" in self.history else "step"
+            at = np.asarray(self.history[x], float)
+            both = "eval_rewards/margins" in self.history
+            for key, name, color in (
+                ("rewards/margins", "training pairs", "C0"),
+                ("eval_rewards/margins", "held-out pairs", "C1"),
+            ):
+                margins = np.asarray(self.history.get(key, []), float)
+                known = np.isfinite(margins)
+                if known.any():
+                    style = "o-" if known.sum() == 1 else "-"
+                    text = " ".join(part for part in (label, name if both else None) if part)
+                    ax.plot(at[known], margins[known], style, color=color, label=text or None)
+            ax.set_xlabel("iteration of phase II" if x == "iteration" else "step of training")
             ax.set_ylabel("mean reward margin")
         else:
             values: NDArray[np.floating] = np.asarray(self.margins)

@@ -145,7 +145,7 @@ def test_bad_requests(lm, pairs, tmp_path):
         compare(lm, pairs, pairs, ("coala",), folder=tmp_path, parameters={"dop": {}})
     with pytest.raises(ValueError, match="0 training and 24 held-out"):
         compare(lm, [], pairs, ("coala",), folder=tmp_path)
-    with pytest.raises(ValueError, match=r"\['epoch'\] are no settings of fine-tuning"):
+    with pytest.raises(ValueError, match=r"\['epoch'\] are not settings of fine-tuning"):
         compare(lm, pairs, pairs, ("dpo",), folder=tmp_path, fine_tuning={"epoch": 1})
     with pytest.raises(ValueError, match="beta is no hyper-parameter of orpo"):
         fine_tuning_config("orpo", {}, {"beta": 1.0}, 0)

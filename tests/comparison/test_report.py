@@ -1,18 +1,20 @@
-"""The page is whole, stands alone, and shows texts as texts."""
+"""The page is complete, stands alone, follows the theme, and shows texts as texts."""
 
 from __future__ import annotations
 
-import itertools
+import importlib
+import math
 import re
+import sys
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from cvxnn.comparison import Comparison, MethodResult
-from cvxnn.comparison.report import Point, line_chart, render, scatter_chart
-from cvxnn.comparison.report.charts import number, ticks
+import cvxnn.comparison.report
+from cvxnn.comparison import Comparison, MethodResult, render_report
+from cvxnn.comparison.report.charts import cost_chart, margin_chart
 
 NASTY = '<script>alert("1")</script> & <img src="http://elsewhere.example/x.png" onerror=go>'
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -93,11 +95,14 @@ def sample(*results: MethodResult, name: str = "tiny") -> Comparison:
 
 
 def test_page_is_well_formed_and_loads_nothing():
-    reader = read(render(sample(), [{"prompt": "Why?", "replies": {"plain": "So."}}]))
+    reader = read(render_report(sample(), [{"prompt": "Why?", "replies": {"plain": "So."}}]))
     assert not {"script", "link", "iframe", "object", "embed", "img", "base"} & set(reader.tags)
-    assert not LOADS & {name for name, _ in reader.attributes}
+    targets = [value for name, value in reader.attributes if name in LOADS]
+    assert all(value.startswith("#") for value in targets)  # marks of the charts
+    names = [value for name, value in reader.attributes if name == "id"]
+    assert {value[1:] for value in targets} == set(names)
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
-    html = render(sample())
+    html = render_report(sample())
     assert not re.search(r"https?:|//[a-z]|@import|url\(", html)
     assert reader.tags.count("table") == 3
     assert reader.tags.count("svg") == 3
@@ -110,7 +115,7 @@ def test_texts_are_escaped():
             "replies": {NASTY: {"text": NASTY, "reward": -0.5}, "plain": NASTY},
         }
     ]
-    html = render(sample(name=NASTY), examples, title=NASTY)
+    html = render_report(sample(name=NASTY), examples, title=NASTY)
     reader = read(html)
     assert "script" not in reader.tags
     assert "img" not in reader.tags
@@ -120,7 +125,7 @@ def test_texts_are_escaped():
 
 
 def test_numbers_are_those_of_the_comparison():
-    text = " ".join(read(render(sample())).text)
+    text = " ".join(read(render_report(sample())).text)
     assert "0.640 ± 0.030" in text
     assert "1 T" in text
     assert "0.0334" in text  # of DPO's operations: 1.001e12 of 3e13
@@ -130,12 +135,12 @@ def test_numbers_are_those_of_the_comparison():
 
 
 def test_results_of_other_settings_are_other_pages():
-    assert render(sample()) == render(sample())
-    assert render(sample()) != render(sample(method("coala", 0.5)))
+    assert render_report(sample()) == render_report(sample())
+    assert render_report(sample()) != render_report(sample(method("coala", 0.5)))
 
 
 def test_a_method_without_history_or_certificate_has_no_chart_of_them():
-    html = render(sample(method("linear", 0.5, history={}, flops={})))
+    html = render_report(sample(method("linear", 0.5, history={}, flops={})))
     tags = read(html).tags
     assert "svg" not in tags
     assert tags.count("table") == 2
@@ -144,64 +149,96 @@ def test_a_method_without_history_or_certificate_has_no_chart_of_them():
 
 def test_examples_need_prompt_and_replies():
     with pytest.raises(ValueError, match=r"example 1 has the fields \['prompt'\]"):
-        render(sample(), [{"prompt": "a", "replies": {}}, {"prompt": "a"}])
+        render_report(sample(), [{"prompt": "a", "replies": {}}, {"prompt": "a"}])
 
 
-def svg(text: str) -> ElementTree.Element:
+def svg(text: str | None) -> ElementTree.Element:
+    assert text is not None
     return ElementTree.fromstring(text)
 
 
+def curves(picture: ElementTree.Element) -> dict[str, list[tuple[float, float]]]:
+    """Corners of each curve, by the name of its colour; the key of the legend is shorter."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for path in picture.iter("path"):
+        color = re.search(r"stroke: var\(--(series-\d)\)", path.attrib.get("style", ""))
+        if color and color[1] not in found and path.attrib["d"].count("L") > 0:
+            numbers = re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"])
+            found[color[1]] = [(float(x), float(y)) for x, y in numbers]
+    return found
+
+
+def with_history(**history: list[float | None]) -> MethodResult:
+    names = {"training": "rewards/margins", "held_out": "eval_rewards/margins"}
+    return method("dpo", 0.5, history={names.get(k, k): v for k, v in history.items()})
+
+
 def test_curves_lie_where_their_values_do():
-    picture = svg(line_chart({"a": ([0, 1, 2], [0, 5, 10]), "b": ([0, 2], [10, 10])}, "x", "y"))
-    a, b = (
-        [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
-        for line in picture.iter("polyline")
-    )
+    result = with_history(step=[0, 1, 2], training=[0, 5, 10], held_out=[10, None, 10])
+    picture = svg(margin_chart(result))
+    a, b = (curves(picture)[f"series-{i}"] for i in (1, 2))
     assert a[0][0] < a[1][0] < a[2][0]
     assert a[0][1] - a[1][1] == pytest.approx(a[1][1] - a[2][1], abs=0.2)
-    assert b[0] == (a[0][0], a[2][1])
+    assert b == [(a[0][0], a[2][1]), a[2]]
     labels = [text.text for text in picture.iter("text")]
-    assert {"x", "y", "a", "b", "0", "10"} <= set(labels)
+    assert {"step", "mean reward margin", "training pairs", "held-out pairs", "0", "10"} <= set(
+        labels
+    )
 
 
 def test_all_marks_are_inside_the_picture():
-    points = {"a": Point(3.0, 0.5, 0.2), "b": Point(2e9, 0.9), "<c>": Point(1e5, 0.1, 0.05)}
-    picture = svg(scatter_chart(points, "cost", "share"))
+    picture = svg(
+        cost_chart(
+            sample(
+                method("a", 0.5, standard_error=0.2, flops={"fit": 3.0}),
+                method("b", 0.9, standard_error=math.nan, flops={"fit": 2e9}),
+                method("<c> $x$", 0.1, standard_error=0.05, flops={"fit": 1e5}),
+                method("d", 0.1, flops={}),
+            )
+        )
+    )
     _, _, width, height = map(float, picture.attrib["viewBox"].split())
-    circles = list(picture.iter("circle"))
-    assert len(circles) == 3
-    for circle in circles:
-        assert 0 < float(circle.attrib["cx"]) < width
-        assert 0 < float(circle.attrib["cy"]) < height
-    assert float(circles[0].attrib["cx"]) < float(circles[2].attrib["cx"])
-    assert float(circles[1].attrib["cy"]) < float(circles[2].attrib["cy"])
+    marks = [
+        (float(use.attrib["x"]), float(use.attrib["y"]))
+        for use in picture.iter("use")
+        if "series-" in use.attrib["style"]
+    ]
+    assert len(marks) == 2 * 3  # and in the legend
+    for x, y in marks:
+        assert 0 < x < width
+        assert 0 < y < height
+    (ax, _), (bx, by), (cx, cy) = marks[:3]
+    assert ax < cx < bx
+    assert by < cy
+    labels = [text.text for text in picture.iter("text")]
+    assert {"A", "B", "<C> $X$", "longer reply wins", "FLOPs of training"} <= set(labels)
+    assert "D" not in labels
+    assert [title.text for title in picture.iter("title")][1] == "B: 0.900, 2 G FLOPs"
 
 
-def test_what_is_not_finite_is_left_out():
-    nan = float("nan")
-    picture = svg(line_chart({"a": ([0, 1, 2], [0, nan, 1]), "b": ([0], [nan])}, "x", "y"))
-    [line] = picture.iter("polyline")
-    assert len(line.attrib["points"].split()) == 2
-    with pytest.raises(ValueError, match="nothing to draw"):
-        line_chart({"a": ([0], [nan])}, "x", "y")
-    with pytest.raises(ValueError, match="nothing to draw"):
-        scatter_chart({"a": Point(0.0, 1.0)}, "x", "y")
+def test_values_that_are_not_finite_are_left_out():
+    nan = math.nan
+    result = with_history(step=[0, 1, 2], training=[0, nan, 1], held_out=[nan, None, nan])
+    [line] = curves(svg(margin_chart(result))).values()
+    assert len(line) == 2
+    assert margin_chart(with_history(step=[0], training=[nan])) is None
+    assert margin_chart(with_history(step=[0])) is None
+    assert cost_chart(sample(method("coala", 0.5, flops={}))) is None
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (-3.2, 7.7), (0.52, 0.53), (5, 5), (0, 0), (-1e-9, 1e-9), (0, 12345)]
-)
-def test_ticks_are_round_and_hold_the_range(low, high):
-    values = ticks(low, high)
-    assert 2 <= len(values) <= 7
-    assert values[0] <= low
-    assert values[-1] >= high
-    steps = {round((b - a) / (values[1] - values[0]), 6) for a, b in itertools.pairwise(values)}
-    assert steps == {1.0}
+def test_colours_and_fonts_are_those_of_the_page():
+    html = render_report(sample())
+    style, body = html.split("</style>")
+    assert not re.search(r"#[0-9a-f]{3,8}\b(?=[;\"])|rgb\(", body)
+    light, dark = style.split("prefers-color-scheme: dark")
+    for name in set(re.findall(r"var\((--[a-z0-9-]+)\)", html)):
+        assert f"{name}: #" in light
+        assert f"{name}: #" in dark
+    assert "svg text { font-family: inherit !important; }" in style
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.30000000000000004, "0.3"), (-2.0, "−2"), (-0.0, "0"), (1e7, "1e7")]
-)
-def test_numbers_of_axes(value, text):
-    assert number(value) == text
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_missing_package_names_the_extra(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"'{package}'.*pip install \"cvxnn\[plot\]\""):
+        importlib.reload(cvxnn.comparison.report)

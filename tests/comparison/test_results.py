@@ -96,14 +96,16 @@ def test_conclusions_say_where_coala_falls_short():
     assert any("0.5 times its FLOPs" in line for line in said)
     assert any("COALA does not beat the rule “longer reply wins”" in line for line in said)
     said = comparison(result("coala", good), result("dpo", bad)).conclusions()
-    assert any("COALA ranks more held-out pairs right than DPO: +0.850" in line for line in said)
+    assert any(
+        "COALA ranks more held-out pairs correctly than DPO: +0.850" in line for line in said
+    )
     assert any("DPO does not beat the rule" in line for line in said)
 
 
 def test_conclusions_do_not_tell_what_cannot_be_told():
     one, two = [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]
     [line] = comparison(result("coala", one), result("dpo", two)).conclusions()
-    assert "differ by less than these held-out pairs can tell" in line
+    assert "differ by less than these held-out pairs can resolve" in line
 
 
 def test_ratio_of_flops_is_to_dpo_and_absent_without_it():

@@ -1,203 +1,143 @@
-"""Charts as inline SVG: numbers in, text out, nothing to install; colours are the page's."""
+"""Charts of the report as inline SVG, whose colours and fonts are those of the page."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import io
+import itertools
+import re
+from collections.abc import Mapping
 from html import escape
-from typing import NamedTuple
 
-WIDTH, HEIGHT = 380, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44
-_COLOURS = 8  # --series-1 ... of the page
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from cvxnn.comparison.results import Comparison, MethodResult, count_text, name_of
+from cvxnn.plotting.rewards import RewardMarginDisplay
 
-class Point(NamedTuple):
-    """A measured value with its standard error, which may be 0."""
-
-    x: float
-    y: float
-    error: float = 0.0
-
-
-def line_chart(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str
-) -> str:
-    """Curves over a linear axis; values that are not finite are left out.
-
-    Parameters
-    ----------
-    series : mapping of str to (xs, ys)
-        Names and coordinates of the curves.
-    x_label, y_label : str
-        What the axes show, with units.
-
-    Returns
-    -------
-    str
-        One ``svg`` element.
-
-    Raises
-    ------
-    ValueError
-        If no curve has a finite point, or a curve has not as many xs as ys.
-    """
-    curves = {
-        name: [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        for name, (xs, ys) in series.items()
-    }
-    points = [point for curve in curves.values() for point in curve]
-    frame = _Frame(points, x_label, y_label, log=False)
-    marks = []
-    for i, (name, curve) in enumerate(curves.items()):
-        if not curve:
-            continue
-        path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in curve)
-        title = f"<title>{escape(name)}</title>"
-        if len(curve) == 1:
-            x, y = path.split(",")
-            marks.append(f'<circle class="s{_colour(i)}" cx="{x}" cy="{y}" r="3">{title}')
-            marks.append("</circle>")
-        else:
-            marks.append(f'<polyline class="s{_colour(i)}" points="{path}">{title}</polyline>')
-    return frame.draw("".join(marks), list(curves))
+N_SERIES = 8  # --series-1 to --series-8 are colours of the page
+# matplotlib draws in these colours, which become variables of the page's style.
+_SERIES = {f"#0000{i:02x}": f"var(--series-{i})" for i in range(1, N_SERIES + 1)}
+_COLORS = {"#000100": "var(--ink)", "#000200": "var(--soft)", "#000300": "var(--line)", **_SERIES}
+_INK, _SOFT, _LINE = itertools.islice(_COLORS, 3)
+_SIZE = (5.2, 3.4)  # inches of 72 units
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _SOFT,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": _INK,
+    "axes.prop_cycle": f"cycler('color', {list(_SERIES)})",
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 11,
+    "grid.color": _LINE,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cvxnn",
+    "text.color": _INK,
+    "text.parse_math": False,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "ytick.left": False,
+}
 
 
-def scatter_chart(points: Mapping[str, Point], x_label: str, y_label: str) -> str:
-    """Named points with error bars (one standard error) over a logarithmic axis.
+def cost_chart(comparison: Comparison) -> str | None:
+    """Draw held-out accuracy over the FLOPs of training, with bars of one standard error.
 
     Parameters
     ----------
-    points : mapping of str to Point
-        Each x above 0; others are left out, as is what is not finite.
-    x_label, y_label : str
-        What the axes show, with units.
+    comparison : Comparison
+        Result of `cvxnn.comparison.compare`.
 
     Returns
     -------
-    str
-        One ``svg`` element.
-
-    Raises
-    ------
-    ValueError
-        If no point is left.
+    str or None
+        One ``svg`` element; None if the FLOPs of no method are known.
     """
-    kept = {n: p for n, p in points.items() if all(map(math.isfinite, p)) and p.x > 0}
-    ends = [(p.x, p.y + sign * p.error) for p in kept.values() for sign in (-1, 1)]
-    frame = _Frame(ends, x_label, y_label, log=True)
-    marks = []
-    for i, (name, point) in enumerate(kept.items()):
-        x, y, colour = frame.x(point.x), frame.y(point.y), _colour(i)
-        low, high = frame.y(point.y - point.error), frame.y(point.y + point.error)
-        marks.append(
-            f'<line class="s{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}">'
-            f'</line><circle class="s{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-            f"<title>{escape(name)}</title></circle>"
-        )
-    return frame.draw("".join(marks), list(kept))
+    results = [result for result in comparison.results if result.total_flops > 0]
+    if not results:
+        return None
+    with rc_context(_STYLE):
+        figure = Figure(_SIZE, layout="constrained")
+        ax = figure.add_subplot()
+        titles = {}
+        for i, result in enumerate(results):
+            name, color = name_of(result.method), f"C{i}"
+            error = np.nan_to_num(result.standard_error or 0.0)
+            at = (result.total_flops, result.accuracy)
+            ax.vlines(at[0], at[1] - error, at[1] + error, color=color)
+            points = ax.scatter(*at, s=45, color=color, label=name, zorder=3, gid=f"series-{i}")
+            points.set_clip_on(False)
+            titles[f"series-{i}"] = f"{name}: {result.accuracy:.3f}, {count_text(at[0])} FLOPs"
+        for name, baseline in comparison.baselines.items():
+            ax.axhline(baseline["accuracy"], color=_SOFT, linestyle="--", linewidth=1, label=name)
+        flops = [result.total_flops for result in results]
+        ax.set_xscale("log")
+        ax.set_xlim(min(flops) / 2, 2 * max(flops))
+        few = max(flops) < 100 * min(flops)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
+        ax.set_xlabel("FLOPs of training")
+        ax.set_ylabel("held-out pair accuracy")
+        figure.legend(loc="outside lower center", ncols=3)
+        return _svg(figure, "Held-out pair accuracy over FLOPs of training", titles)
 
 
-class _Frame:
-    """Axes that hold all points, and the way from values to places."""
+def margin_chart(result: MethodResult) -> str | None:
+    """Draw the mean reward margin over the steps of training, on training and held-out pairs.
 
-    def __init__(
-        self, points: Sequence[tuple[float, float]], x_label: str, y_label: str, *, log: bool
-    ) -> None:
-        if not points:
-            raise ValueError("nothing to draw: expected at least one point of finite numbers")
-        self.labels, self.log = (x_label, y_label), log
-        xs, ys = zip(*points, strict=True)
-        self.x_ticks = _decades(xs) if log else ticks(min(xs), max(xs))
-        self.y_ticks = ticks(min(ys), max(ys))
+    Parameters
+    ----------
+    result : MethodResult
+        Result of one method.
 
-    def x(self, value: float) -> float:
-        """Place of an x, in units of the picture."""
-        low, high = self.x_ticks[0], self.x_ticks[-1]
-        if self.log:
-            value, low, high = math.log10(value), math.log10(low), math.log10(high)
-        return _LEFT + (value - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
-
-    def y(self, value: float) -> float:
-        """Place of a y, from the top."""
-        low, high = self.y_ticks[0], self.y_ticks[-1]
-        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
-
-    def draw(self, marks: str, names: Sequence[str]) -> str:
-        """The whole picture: grid, numbers, labels, marks, and a legend below."""
-        left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
-        parts = []
-        for tick in self.y_ticks:
-            y = self.y(tick)
-            parts.append(
-                f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"></line>'
-                f'<text x="{left - 7}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>'
-            )
-        for tick in _thinned(self.x_ticks):
-            x = self.x(tick)
-            parts.append(
-                f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}">'
-                f'</line><text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">'
-                f"{_power(tick) if self.log else number(tick)}</text>"
-            )
-        middle = (top + bottom) / 2
-        parts += [
-            f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"></line>',
-            f'<text class="label" x="{(left + right) / 2}" y="{bottom + 34}" text-anchor="middle">'
-            f"{escape(self.labels[0])}</text>",
-            f'<text class="label" transform="translate(13 {middle}) rotate(-90)" '
-            f'text-anchor="middle">{escape(self.labels[1])}</text>',
-            marks,
-        ]
-        columns = 3
-        height = HEIGHT + (18 * math.ceil(len(names) / columns) if len(names) > 1 else 0)
-        for i, name in enumerate(names if len(names) > 1 else ()):
-            x = left + (i % columns) * (right - left) / columns
-            y = HEIGHT + 6 + 18 * (i // columns)
-            parts.append(
-                f'<line class="s{_colour(i)}" x1="{x:.1f}" x2="{x + 14:.1f}" y1="{y}" y2="{y}">'
-                f'</line><text x="{x + 19:.1f}" y="{y + 3.5}">{escape(name)}</text>'
-            )
-        described = escape(f"{self.labels[1]} over {self.labels[0]}: {', '.join(names)}")
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{described}">'
-            f"{''.join(parts)}</svg>"
-        )
+    Returns
+    -------
+    str or None
+        One ``svg`` element; None if there is no finite margin.
+    """
+    history = {name: np.array(values, float) for name, values in result.history.items()}
+    margins = [v for name, v in history.items() if name.endswith("rewards/margins")]
+    if not margins or not np.isfinite(np.concatenate(margins)).any():
+        return None
+    with rc_context(_STYLE):
+        figure = Figure(_SIZE, layout="constrained")
+        ax = figure.add_subplot()
+        RewardMarginDisplay(history=history).plot(ax=ax)
+        ax.set_xlabel(result.step_name)
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+            figure.legend(loc="outside lower center", ncols=2)
+        return _svg(figure, f"Mean reward margin of {name_of(result.method)} over training")
 
 
-def ticks(low: float, high: float, at_most: int = 6) -> list[float]:
-    """Round numbers, evenly spaced, the first at most `low` and the last at least `high`."""
-    if low == high:
-        margin = abs(low) / 2 or 1.0
-        low, high = low - margin, high + margin
-    rough = (high - low) / (at_most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    for factor in (1, 2, 2.5, 5, 10, 20):
-        step = factor * power
-        first, last = math.floor(low / step), math.ceil(high / step)
-        if last - first < at_most:
-            break
-    return [i * step for i in range(first, last + 1)]
-
-
-def number(value: float) -> str:
-    """A number of an axis: three digits, no needless zeros, a real minus sign."""
-    return f"{value + 0:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("-", "−")
-
-
-def _decades(values: Sequence[float]) -> list[float]:
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return [10.0**k for k in range(low, max(high, low + 1) + 1)]
-
-
-def _thinned(values: list[float]) -> list[float]:
-    return values[:: math.ceil(len(values) / 7)]
-
-
-def _power(value: float) -> str:
-    exponent = round(math.log10(value))
-    return f'10<tspan dy="-4" font-size="8">{str(exponent).replace("-", "−")}</tspan>'
-
-
-def _colour(index: int) -> int:
-    return index % _COLOURS + 1
+def _svg(figure: Figure, description: str, titles: Mapping[str, str] | None = None) -> str:
+    """Return a figure as an ``svg`` element that belongs to the page it is put into."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    view = re.search(r'viewBox="[^"]*"', text)
+    body = re.search(r"<svg[^>]*>(.*)</svg>", text, re.DOTALL)
+    assert view is not None
+    assert body is not None
+    content = body[1]
+    for color, variable in _COLORS.items():
+        content = content.replace(color, variable)
+    for name, title in (titles or {}).items():
+        content = content.replace(f'<g id="{name}">', f"<g><title>{escape(title)}</title>")
+    # Nothing lies outside the axes, so nothing is clipped; the page has the style. Of the
+    # identifiers, only those of marks are used. They are digests of the marks, so that charts of
+    # one page can share them.
+    needless = r' clip-path="[^"]*"|<defs>\s*<(clipPath|style).*?</defs>'
+    content = re.sub(needless, "", content, flags=re.DOTALL)
+    content = content.replace("xlink:href", "href")
+    used = set(re.findall(r'href="#([^"]*)"', content))
+    content = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", content)
+    return f'<svg {view[0]} role="img" aria-label="{escape(description)}">{content}</svg>'

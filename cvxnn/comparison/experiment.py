@@ -1,7 +1,7 @@
-"""Preference methods on the same pairs: accuracy, reward margins, and what each costs.
+"""Comparison of preference methods on the same pairs: accuracy, reward margins and cost.
 
-`compare` runs heads on frozen embeddings (COALA, a linear one) and fine-tuning (SFT, DPO, ORPO,
-SimPO, ...) of the same language model on the same training pairs, and measures all of them by the
+`compare` trains heads on frozen embeddings (COALA, a linear one) and fine-tunes (SFT, DPO, ORPO,
+SimPO, ...) the same language model on the same training pairs. It measures all methods by the
 accuracy of their rewards on the same held-out pairs.
 """
 
@@ -48,44 +48,50 @@ def compare(
     say: Callable[[str], None] | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Train each method on the same pairs and measure all on the same held-out ones.
+    """Train each method on the same pairs and measure all methods on the same held-out pairs.
 
     Parameters
     ----------
     lm : LanguageModel
-        It is left as it was.
-    train, test : sequence of PreferenceTriplet
-        Split by group before; see `cvxnn.preference.data.split_by_group`.
-    methods : sequence of str
-        Among `METHODS`.
+        Model that gives the embeddings and that is fine-tuned. Its weights stay as they are.
+    train : sequence of PreferenceTriplet
+        Pairs to train on.
+    test : sequence of PreferenceTriplet
+        Held-out pairs. Split the data by group before, as
+        `cvxnn.preference.data.split_by_group` does.
+    methods : sequence of str, default=("coala", "linear", "sft", "dpo", "orpo", "simpo")
+        Names of methods, out of `METHODS`.
     folder : path-like
-        Gets a file for each finished method and ``comparison.json``. A second call goes on with
-        the methods that are missing.
+        Folder for the results. It receives a file for each finished method and
+        ``comparison.json``. A later call continues with the methods that are missing.
     embedding : mapping, optional
         Settings of `cvxnn.llm.Embedder`; a middle ``layer`` about halves the cost of the heads.
     fine_tuning : mapping, optional
-        Fields of `cvxnn.llm.fine_tuning.FineTuningConfig` that all fine-tuned methods have in
-        common.
+        Fields of `cvxnn.llm.fine_tuning.FineTuningConfig` for all fine-tuned methods.
     parameters : mapping of str to mapping, optional
-        What a method has for itself: ``{"coala": {"n_patterns": 32}, "dpo": {"beta": 0.05}}``.
+        Parameters of single methods, such as
+        ``{"coala": {"n_patterns": 32}, "dpo": {"beta": 0.05}}``.
     seed : int, default=0
+        Seed of all random numbers.
     overwrite : bool, default=False
-        Do again what was made with other settings, instead of refusing.
+        If True, replace results of other settings; if False, refuse to continue from them.
     say : callable, optional
-        Gets a line for each step.
+        Function that receives a line of text at the beginning and the end of each method.
     progress : bool, default=False
-        Show bars on stderr.
+        If True, show progress bars on stderr.
 
     Returns
     -------
     Comparison
+        Results of all methods, in the order of `methods`.
 
     Raises
     ------
     OtherSettingsError
-        If the folder has results of other data or settings; each difference is named.
+        If the folder holds results of other data or settings; the message names each difference.
+        Use another folder, or ``overwrite=True``.
     ValueError
-        For an unknown method, or no pair.
+        If a method is unknown, or if there are no pairs.
     """
     own = parameters or {}
     _check(methods, own, train, test)
@@ -110,7 +116,7 @@ def compare(
         else {**identity, "embedding": settings["embedding"], "head": dict(own.get(method, {}))}
         for method in methods
     }
-    # All are looked at first: a refusal comes before any work.
+    # All files are checked before any work begins.
     found = {
         method: earlier_result(folder / f"{method}.json", wanted[method], overwrite=overwrite)
         for method in methods
@@ -129,14 +135,14 @@ def compare(
                 features = _features(lm, train, test, folder, settings, overwrite, progress)
             result = _fit_head(method, features, own.get(method), seed, folder)
         else:
-            if overwrite and (folder / method / CHECKPOINT).exists():  # a folder of ours
+            if overwrite and (folder / method / CHECKPOINT).exists():  # written by cvxnn
                 shutil.rmtree(folder / method)
             result = fine_tune_and_evaluate(
                 lm, configs[method], train, test, folder=folder / method, progress=progress
             )
         file = folder / f"{method}.json"
         write_json(file, {"settings": wanted[method], "result": dataclasses.asdict(result)})
-        result = MethodResult.from_dict(read_json(file)["result"])  # what a later call will see
+        result = MethodResult.from_dict(read_json(file)["result"])  # as a later call reads it
         held_out = estimate_text(result.accuracy, result.standard_error)
         tell(f"{method:<9} {held_out} held out")
         results.append(result)
@@ -182,7 +188,7 @@ def _features(
     overwrite: bool,
     progress: bool,
 ) -> tuple[PairFeatures, PairFeatures]:
-    """Embedded pairs of both parts, on disk; heads have them in common."""
+    """Return the embedded training and held-out pairs, which all heads share, from disk."""
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.extraction import extract_pairs
 

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import cvxnn
 from cvxnn.cli.inputs import SHIPPED, read_pairs
-from cvxnn.cli.plan import configuration, plan_text
+from cvxnn.cli.plan import plan_text
 from cvxnn.comparison import METHODS, compare
 from cvxnn.comparison.replies import side_by_side
 from cvxnn.comparison.report import render_report
@@ -120,8 +120,7 @@ def main() -> None:
         uses = ["embed"] if {"coala", "linear"} & set(arguments.methods) else []
         uses += ["fine_tune"] if set(arguments.methods) - {"coala", "linear"} else []
         uses += ["guide"] if arguments.guided and arguments.replies else []
-        source = configuration(arguments.model)
-        print(plan_text(source, uses, vars(arguments), arguments.memory_plan))
+        print(plan_text(argparse.Namespace(**vars(arguments), micro_batch=2), uses))
 
     start = time.perf_counter()
     lm = load_model(

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,...",
         help=f"Methods, among {', '.join(METHODS)}",
     )
-    add_held_out(parser, "DATA", "Held-out pairs; by default a part of the pairs is held out")
+    add_held_out(parser)
     for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING):
         group.add_to(parser)
     objectives = parser.add_argument_group("objectives of fine-tuning")

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", default="coala", choices=("coala", "linear"), help="Kind of the head"
     )
-    add_held_out(parser, "FOLDER", "Features of the held-out pairs; by default a part is held out")
+    add_held_out(parser, "FOLDER", "Features of held-out pairs")
     HEAD.add_to(parser)
 
 

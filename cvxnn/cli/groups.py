@@ -114,20 +114,24 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--debug", action="store_true", help="Show the traceback of an error")
 
 
-def add_held_out(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+def add_held_out(
+    parser: argparse.ArgumentParser, metavar: str = "DATA", help: str = "Held-out pairs"
+) -> None:
     """Add the options that say which pairs are held out.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
         Parser of a command.
-    metavar : str
-        Name for the value of ``--test``.
-    help : str
+    metavar : str, default="DATA"
+        Name for the value of ``--test`` in the help.
+    help : str, default="Held-out pairs"
         What ``--test`` names.
     """
     group = parser.add_argument_group("held-out pairs")
-    group.add_argument("--test", metavar=metavar, help=help)
+    group.add_argument(
+        "--test", metavar=metavar, help=f"{help}; by default a part of the pairs is held out"
+    )
     size = option_from("cvxnn.preference.data.split_by_group", "test_size")
     group.add_argument("--test-size", **size)
 

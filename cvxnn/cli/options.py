@@ -15,7 +15,7 @@ class UsageError(Exception):
     """Error of the command line, or of the file of settings."""
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Layout of help that keeps the lines of descriptions and states each default."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", Formatter)
+        options.setdefault("formatter_class", HelpFormatter)
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:

@@ -22,15 +22,47 @@ def show_plan(options: argparse.Namespace, console: Console, uses: Sequence[str]
     Parameters
     ----------
     options : argparse.Namespace
-        Parsed arguments.
+        Parsed arguments, with ``memory_plan``.
     console : Console
         Where to write.
     uses : sequence of {"embed", "guide", "fine_tune"}
         What the command does with the model.
     """
     if options.memory_plan is not None:
-        source = configuration(options.model)
-        console.progress(plan_text(source, uses, vars(options), options.memory_plan))
+        console.progress(plan_text(options, uses))
+
+
+def plan_text(options: argparse.Namespace, uses: Sequence[Any]) -> str:
+    """Return the memory plans of several uses of a model, one below the other.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments: ``model``, ``memory_plan`` (size of the GPU in GiB), and settings such as
+        ``dtype``, ``max_length`` or ``n_candidates``. A setting that is missing has the default of
+        `cvxnn.llm.memory.memory_plan`.
+    uses : sequence of {"embed", "guide", "fine_tune"}
+        What the model is used for. ``"fine_tune"`` needs ``micro_batch`` and ``max_length``.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    from cvxnn.llm.memory import memory_plan
+
+    settings, source = vars(options), configuration(options.model)
+    dtype = settings.get("dtype", "auto")
+    lines = []
+    for use in uses:
+        chosen = {name: settings[name] for name in _SETTINGS[use] if name in settings}
+        if use == "fine_tune":
+            # The two replies of a pair, each with its prompt.
+            chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
+        plan = memory_plan(source, method=use, dtype=None if dtype == "auto" else dtype, **chosen)
+        lines.append(f"memory of {_USES[use]}")
+        lines += [f"  {line}" for line in plan.report(options.memory_plan).splitlines()]
+    return "\n".join(lines)
 
 
 def configuration(model: str | None) -> Any:
@@ -54,38 +86,3 @@ def configuration(model: str | None) -> Any:
     options = {} if gguf is None else {"gguf_file": gguf.name}
     with quiet():
         return transformers.AutoConfig.from_pretrained(source, **options)
-
-
-def plan_text(source: Any, uses: Sequence[Any], settings: dict[str, Any], gib: float) -> str:
-    """Return the plans of several uses, one below the other.
-
-    Parameters
-    ----------
-    source : LanguageModel or transformers.PretrainedConfig
-        Model, or its configuration.
-    uses : sequence of {"embed", "guide", "fine_tune"}
-        What the model is used for.
-    settings : dict
-        ``dtype``, ``max_length``, ``batch_tokens``, ``micro_batch``, ...; what is missing has the
-        default of `cvxnn.llm.costs.memory_plan`.
-    gib : float
-        Size of the GPU in GiB.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
-    from cvxnn.llm.memory import memory_plan
-
-    lines = []
-    for use in uses:
-        chosen = {name: settings[name] for name in _SETTINGS[use] if name in settings}
-        if use == "fine_tune":
-            # The two replies of a pair, each with its prompt.
-            chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
-        dtype = settings.get("dtype", "auto")
-        plan = memory_plan(source, method=use, dtype=None if dtype == "auto" else dtype, **chosen)
-        lines.append(f"memory of {_USES[use]}")
-        lines += [f"  {line}" for line in plan.report(gib).splitlines()]
-    return "\n".join(lines)

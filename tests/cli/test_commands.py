@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,34 @@ class TestFit:
         assert run(*arguments, code=3)["converged"] is False
         assert output.exists()
         assert run(*arguments, code=3)["status"] == "nothing to do"
+
+    @pytest.mark.slow
+    def test_neither_torch_nor_transformers_is_needed(self, features, tmp_path, environment):
+        # Extracted features are numbers and texts: a machine without the extra "llm" can fit.
+        code = (
+            "import sys\n"
+            "class Missing:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name.partition('.')[0] in ('torch', 'transformers', 'peft'):\n"
+            "            raise ModuleNotFoundError(name)\n"
+            "sys.meta_path.insert(0, Missing())\n"
+            "from cvxnn.cli.main import main\n"
+            "fit = ['fit', sys.argv[1], '--output', 'head.safetensors', '--n-patterns', '4']\n"
+            "assert main([*fit, '--tol', '0.1', '--quiet']) == 0\n"
+            "assert main(['score', 'head.safetensors', sys.argv[1], '--output', 'r.csv']) == 0\n"
+            "assert main(['report', 'none.json']) == 1\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, features],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.endswith("error: no such file: none.json\n")
+        assert {"head.safetensors", "r.csv"} <= {path.name for path in tmp_path.iterdir()}
 
     def test_parameters_of_coala_are_not_for_others(self, run, features, tmp_path):
         found = run(

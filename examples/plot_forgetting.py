@@ -21,10 +21,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.special import expit
 
-from cvxnn.joint.candidates import CandidateSets
-from cvxnn.joint.choice_objective import dpo_objective, sft_objective
-from cvxnn.joint.pareto import JointProblem, pareto_front
-from cvxnn.joint.post_training import post_train
+from cvxnn.joint import (
+    CandidateSets,
+    JointProblem,
+    dpo_objective,
+    pareto_front,
+    post_train,
+    sft_objective,
+)
 from cvxnn.plotting.pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
 
 # %%

@@ -77,7 +77,7 @@ def seen(result: Result, small: bool) -> dict[str, Any]:
 
 def phase2(small: bool) -> dict[str, Any]:
     """Last layer on the hidden features of the first phase's network."""
-    from cvxnn.preference.coala import CoalaObjective
+    from cvxnn.preference import CoalaObjective
 
     blocks = first_solve(small).weights
     U = blocks.reshape(-1, blocks.shape[-1])

@@ -51,7 +51,7 @@ def convex(solver: Any, formulation: planted.Formulation, small: bool) -> dict[s
 
 
 def smooth(small: bool) -> dict[str, Any]:
-    from cvxnn.preference.coala import CoalaObjective
+    from cvxnn.preference import CoalaObjective
 
     n, width = (400, 16) if small else (65_536, 128)
     rng = np.random.default_rng(0)

@@ -23,12 +23,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cvxnn.joint.pareto import percentage_increase
+from cvxnn.joint import percentage_increase
 from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
 from cvxnn.llm.models import LanguageModel, load_model
-from cvxnn.preference.data import PreferenceTriplet
-from cvxnn.preference.formats import read_preferences
-from cvxnn.preference.rows import read_rows
+from cvxnn.preference import PreferenceTriplet, read_preferences
+from cvxnn.preference.row_files import read_rows
 
 T = TypeVar("T")
 

@@ -19,15 +19,17 @@ import numpy as np
 from joint_features import ENCODERS, PAIRINGS, build
 
 from cvxnn.convex import TrustRegionNewton, solve
-from cvxnn.joint.candidates import CandidateSets
-from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
-from cvxnn.joint.pareto import (
+from cvxnn.joint import (
+    CandidateSets,
     JointProblem,
     balanced_optimum,
+    bradley_terry_objective,
+    dpo_objective,
     pareto_front,
     percentage_increase,
+    post_train,
+    sft_objective,
 )
-from cvxnn.joint.post_training import post_train
 
 LAMBDAS = (0.01, 0.25, 0.5, 0.75, 0.99)
 METHODS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 HELP = "write guided replies, streamed to the terminal"
 EXAMPLE = '  cvxnn generate head.safetensors --prompt "What is 2 + 2?" --plain --weight 2'

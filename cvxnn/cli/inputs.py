@@ -13,8 +13,8 @@ from cvxnn.cli.options import UsageError
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.models import LanguageModel
-    from cvxnn.preference.data import PreferenceTriplet, Prompt
-    from cvxnn.preference.formats import ReadFormat
+    from cvxnn.preference.files import ReadFormat
+    from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 SHIPPED = "tutoring"
 
@@ -34,7 +34,7 @@ def read_pairs(
         A file; ``"tutoring"`` for the conversations that cvxnn ships; otherwise the name
         ``OWNER/NAME`` of a data set on the Hub.
     format : str, default="auto"
-        Layout of the data: one of `cvxnn.preference.formats.read_preferences`, or
+        Layout of the data: one of `cvxnn.preference.read_preferences`, or
         ``"conversations"``, from which the Alternating Population Strategy makes pairs. ``"auto"``
         recognises all of them.
     split : str, default="train"
@@ -54,8 +54,8 @@ def read_pairs(
     ValueError
         If the data are malformed or hold no pair; the message names file, line and field.
     """
-    from cvxnn.datasets import load_tutoring
-    from cvxnn.preference.formats import read_conversations, read_hub, read_preferences
+    from cvxnn.datasets.tutoring import load_tutoring
+    from cvxnn.preference.files import read_conversations, read_hub, read_preferences
     from cvxnn.preference.population import alternating_population
 
     path = Path(source)
@@ -183,7 +183,7 @@ def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
     ValueError
         If the file is empty, or a row has no prompt.
     """
-    from cvxnn.preference.rows import read_rows
+    from cvxnn.preference.row_files import read_rows
 
     if not path.endswith((".jsonl", ".json", ".gz", ".parquet")):
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -220,7 +220,8 @@ def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, st
     ValueError
         If a row lacks its prompt or its response.
     """
-    from cvxnn.preference.rows import check_text, read_rows
+    from cvxnn.preference.row_checks import check_text
+    from cvxnn.preference.row_files import read_rows
 
     if not Path(source).is_file():
         return None
@@ -235,7 +236,7 @@ def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, st
 
 
 def _prompt_of(row: dict[str, Any], where: str) -> Prompt:
-    from cvxnn.preference.rows import check_text, parse_messages
+    from cvxnn.preference.row_checks import check_text, parse_messages
 
     prompt = row.get("prompt")
     if isinstance(prompt, list):

@@ -15,8 +15,8 @@ from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memo
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import FineTuned, FineTuningConfig, fine_tune
 from cvxnn.llm.log_probabilities import response_log_probabilities
-from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
+from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel

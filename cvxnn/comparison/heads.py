@@ -13,8 +13,8 @@ from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.features.pairs import PairFeatures
-from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
+from cvxnn.preference.triplets import PreferenceTriplet
 
 HEADS: dict[str, type[Any]] = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}
 LONGER = "longer reply wins"

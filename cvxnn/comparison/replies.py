@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.guidance import Guidance
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 
 class Reply(NamedTuple):

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 
 class PreferenceHead:

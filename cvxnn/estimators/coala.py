@@ -29,7 +29,7 @@ from cvxnn.estimators._monitor import Monitor, Snapshot, progress
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._rows import merge, require_two_classes, weights_of
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.preference.coala import CoalaObjective
+from cvxnn.preference.coala_objective import CoalaObjective
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
 

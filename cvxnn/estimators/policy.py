@@ -16,8 +16,8 @@ from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.joint.candidates import CandidateSets, as_vector
 from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
-from cvxnn.joint.pareto import JointProblem
 from cvxnn.joint.post_training import Strategy, post_train
+from cvxnn.joint.problem import JointProblem
 
 
 class SoftmaxPolicy(BaseEstimator):
@@ -33,7 +33,7 @@ class SoftmaxPolicy(BaseEstimator):
     lam : float, default=0.5
         Trade-off: 0 is demonstrations only, 1 preferences only.
     strategy : {"exact", "sequential", "mix", "alright", "maxright"}, default="exact"
-        All but the first: see ``cvxnn.joint.post_training.post_train``.
+        All but the first: see ``cvxnn.joint.post_train``.
     beta : float, default=0.1
         DPO's pull towards the reference policy, above 0.
     reference : "chosen", "uniform" or array-like of shape (n_features,), default="chosen"

@@ -1,31 +1,9 @@
-"""Win rates: how often one system's replies are preferred to another's, and how surely.
+"""Evaluation of replies: win rates, judges, files of leaderboards, studies with people.
 
-A preference is a number in [0, 1]: 1 if the first reply wins, 0 if the second does, 0.5 for a tie,
-and anything between for a judge that gives a probability.
+Everything is exported here: ``from cvxnn.evaluation import win_rate, compare_with_judge``. Names
+load when first used.
 """
 
-from cvxnn.evaluation.length_control import (
-    LengthControlledWinRate,
-    length_controlled_win_rate,
-    length_controlled_win_rates,
-)
-from cvxnn.evaluation.win_rates import (
-    Judgement,
-    PairwiseWinRates,
-    WinRate,
-    pairwise_win_rates,
-    win_rate,
-    win_rates,
-)
+import lazy_loader
 
-__all__ = [
-    "Judgement",
-    "LengthControlledWinRate",
-    "PairwiseWinRates",
-    "WinRate",
-    "length_controlled_win_rate",
-    "length_controlled_win_rates",
-    "pairwise_win_rates",
-    "win_rate",
-    "win_rates",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

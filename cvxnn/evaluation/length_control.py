@@ -1,4 +1,4 @@
-"""The win rate at equal length: a logistic regression with the length difference set to zero."""
+"""Win rates at equal length, from a logistic regression on the difference in length."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ from cvxnn.evaluation.win_rates import (
 
 @dataclass(frozen=True)
 class LengthControlledWinRate:
-    """What the win rate would be if the replies were equally long.
+    """Estimate of the win rate if the replies were equally long.
 
     Attributes
     ----------
     rate : float
+        Win rate at equal length, in (0, 1).
     standard_error : float
-        From the curvature of the fit: large where quality and length can hardly be told apart.
+        Standard error by the delta method from the curvature of the fit. It is large if quality and
+        length can hardly be distinguished.
     interval : (float, float)
-        Of the same origin, on the scale of log odds.
+        Confidence interval by the same method, on the scale of log odds.
     raw : WinRate
-        Without the control.
+        Win rate without length control.
     quality : float
-        theta, log odds at equal length (and difficulty 0).
+        Log odds theta at equal length (and at difficulty 0).
     length_weight : float
         Log odds that one unit of tanh(length difference / scale) adds.
     difficulty_weight : float
-        Log odds that one unit of difficulty adds; 0 if there is none.
+        Log odds that one unit of difficulty adds; 0 without difficulties.
     overlap : float
-        Share of the judgements in which the side that is usually shorter was the longer one, at
-        most 0.5. Near 0, the rate at equal length is an extrapolation.
+        Share of the judgements in which the side that is usually shorter was the longer one, in
+        [0, 0.5]. Near 0, the rate at equal length is an extrapolation.
     """
 
     rate: float
@@ -58,8 +60,8 @@ class LengthControlledWinRate:
     def __str__(self) -> str:
         low, high = self.interval
         return (
-            f"{self.rate:.1%} [{low:.1%}, {high:.1%}] at equal length, {self.raw.rate:.1%} as it "
-            f"is (overlap {self.overlap:.0%})"
+            f"{self.rate:.1%} [{low:.1%}, {high:.1%}] at equal length, {self.raw.rate:.1%} "
+            f"without length control (overlap {self.overlap:.0%})"
         )
 
 
@@ -71,9 +73,9 @@ def length_controlled_win_rate(
     penalty: float = 1.0,
     confidence: float = 0.95,
 ) -> LengthControlledWinRate:
-    """Win rate of one system against a baseline, with the effect of length taken out.
+    """Return the win rate of one system against a baseline, without the effect of length.
 
-    Judges, human or not, like long replies. A logistic regression explains the preferences ::
+    Judges, human or not, prefer long replies. A logistic regression explains the preferences ::
 
         P(win of row i) = sigmoid(theta + phi * tanh(d_i / s) + psi * gamma_i)
 
@@ -84,34 +86,37 @@ def length_controlled_win_rate(
     Parameters
     ----------
     preferences : array-like, shape (n,)
-        For the system's reply, in [0, 1].
+        Preferences for the reply of the system, each in [0, 1].
     length_differences : array-like, shape (n,)
-        Length of the system's reply minus that of the baseline's, in characters or tokens.
+        Length of the system's reply minus length of the baseline's, in characters or tokens.
     difficulty : array-like, shape (n,), optional
-        A known difficulty of each prompt, with a spread of about 1. Where many systems answer the
-        same prompts, let `length_controlled_win_rates` estimate it.
+        Known difficulty of each prompt, with a standard deviation of about 1. If many systems
+        answer the same prompts, `length_controlled_win_rates` can estimate it.
     penalty : float, default=1.0
         ``penalty / 2 * (phi**2 + psi**2 + theta**2 / 10)`` is added to the sum of log losses, which
-        keeps the fit finite when one side wins always.
+        keeps the fit finite if one side always wins. At least 1e-8.
     confidence : float, default=0.95
+        Confidence level of the intervals, in (0, 1).
 
     Returns
     -------
     LengthControlledWinRate
+        Win rate at equal length, with its uncertainty and the weights of the regression.
 
     Raises
     ------
     ValueError
-        If the preferences or shapes are wrong, or all differences are equal but not 0: then length
-        and quality cannot be told apart.
+        If a preference, a shape, `penalty` or `confidence` is out of range, or if all length
+        differences are equal but not 0, because then length and quality cannot be distinguished.
 
     Notes
     -----
-    It differs from the published ``length_controlled_v1`` of AlpacaEval in this: a fixed square
-    penalty in place of an L1 penalty chosen by cross-validation; no difficulties fitted in advance
-    to its 805 prompts; no added judgements of verbose and concise versions of the baseline, whose
-    part `length_controlled_win_rates` plays. Numbers are comparable with each other, not with those
-    of its leaderboard. Swapping the two systems gives one minus the rate.
+    The method differs from the published ``length_controlled_v1`` of AlpacaEval: it has a fixed
+    square penalty instead of an L1 penalty chosen by cross-validation; it has no difficulties
+    fitted in advance to the 805 prompts; and it adds no judgements of verbose and concise versions
+    of the baseline, whose purpose `length_controlled_win_rates` serves. Results are comparable with
+    each other, but not with the leaderboard of AlpacaEval. If the two systems are exchanged, the
+    result is one minus the rate.
     """
     values = checked_preferences(preferences)
     differences = column(length_differences, len(values), "length_differences")
@@ -141,33 +146,44 @@ def length_controlled_win_rates(
     penalty: float = 1.0,
     confidence: float = 0.95,
 ) -> dict[str, LengthControlledWinRate]:
-    """Length-controlled win rates of several systems against one baseline and judge, jointly.
+    """Estimate the length-controlled win rates of several systems against one baseline jointly.
 
-    ::
+    All judgements are by one judge. The model is ::
 
         P(win of system m on prompt x) = sigmoid(theta_m + (phi + delta_m) * tanh(d / s) + gamma_x)
 
-    The judge's taste for length, phi, is learnt from all systems, and a system departs from it by a
-    penalised delta. So a system that always writes more than the baseline, whose own rows cannot
-    tell length from quality, borrows from those that do not. The difficulties gamma are penalised
-    likewise; each rate is the mean over all prompts, whichever of them the system answered.
+    The judge's preference for length, phi, is learnt from all systems, and each system deviates
+    from it by a penalised delta. The rows of a system that always writes more than the baseline
+    cannot distinguish length from quality; such a system is corrected by what the other systems
+    reveal. The difficulties gamma are penalised too. Each rate is the mean over all prompts,
+    including those that the system did not answer.
 
     Parameters
     ----------
-    preferences, length_differences : array-like, shape (n,)
-        As in `length_controlled_win_rate`.
+    preferences : array-like, shape (n,)
+        Preferences for the reply of the system, each in [0, 1].
+    length_differences : array-like, shape (n,)
+        Length of the system's reply minus length of the baseline's, in characters or tokens.
     systems : sequence of str, length n
-        Whose reply it is.
+        Name of the system of each reply.
     prompts : sequence of str, length n, optional
-        Which prompt it answers; without them, there are no difficulties.
+        Prompt of each reply; without prompts, the model has no difficulties.
     penalty : float, default=1.0
-        On phi, delta and gamma; a tenth of it on theta.
+        Strength of the square penalty on phi, delta and gamma, and ten times the strength of the
+        penalty on theta. At least 1e-8.
     confidence : float, default=0.95
+        Confidence level of the intervals, in (0, 1).
 
     Returns
     -------
     dict of str to LengthControlledWinRate
-        Best first. `length_weight` is phi + delta; `difficulty_weight` is 1 if there are prompts.
+        Results by system, by decreasing rate. `length_weight` is phi + delta; `difficulty_weight`
+        is 1 if prompts are given.
+
+    Raises
+    ------
+    ValueError
+        As in `length_controlled_win_rate`; also if the lengths differ.
     """
     values = checked_preferences(preferences)
     n = len(values)
@@ -188,7 +204,7 @@ def length_controlled_win_rates(
     )
     rates = {}
     for k, (name, rows) in enumerate(members.items()):
-        # Each row is a prompt: 1 for the system, and 1 for the prompt's difficulty.
+        # Each row stands for a prompt: 1 for the system, and 1 for the difficulty of the prompt.
         lines, columns = np.arange(n_prompts), np.full(n_prompts, k)
         if prompts is not None:
             lines = np.tile(lines, 2)
@@ -255,7 +271,7 @@ def _controlled(
     weights: Sequence[float],
     confidence: float,
 ) -> LengthControlledWinRate:
-    """Mean prediction over some rows, with its error by the delta method."""
+    """Return the mean prediction over some rows, with its error by the delta method."""
     p = special.expit(at_equal_length @ fit.coef)
     rate = float(p.mean())
     gradient = at_equal_length.T @ (p * (1 - p)) / len(p)
@@ -269,12 +285,12 @@ def _controlled(
 
 
 def _squash(differences: Array) -> Array:
-    """tanh(d / s) with the standard deviation s."""
+    """Return tanh(d / s) with the standard deviation s."""
     if np.ptp(differences) == 0:
         if differences[0] != 0:
             raise ValueError(
-                f"all length differences are {differences[0]:g}: length and quality cannot be told "
-                "apart; expected differences that vary, or all 0"
+                f"all length differences are {differences[0]:g}: length and quality cannot be "
+                "distinguished; expected differences that vary, or that are all 0"
             )
         return differences
     return np.tanh(differences / differences.std(ddof=1))
@@ -286,7 +302,7 @@ def _overlap(differences: Array) -> float:
 
 
 def _indicators(members: dict[str, NDArray[np.intp]], n: int) -> sparse.csr_array:
-    """Column k is 1 in the rows of the k-th name."""
+    """Return a matrix whose column k is 1 in the rows of the k-th name."""
     columns = np.empty(n, dtype=np.intp)
     for k, rows in enumerate(members.values()):
         columns[rows] = k

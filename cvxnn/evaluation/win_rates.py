@@ -1,4 +1,8 @@
-"""Judgements, and how often one side wins."""
+"""Judgements, and the rates at which one system's replies are preferred to another's.
+
+A preference is a number in [0, 1]: 1 if the first reply wins, 0 if the second reply wins, 0.5 for a
+tie, and any number between for a judge that returns probabilities.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn.preference.data import Prompt
+from cvxnn.preference.triplets import Prompt
 
 Array = NDArray[np.float64]
 Ties = Literal["half", "exclude"]
@@ -20,19 +24,25 @@ Shown = Literal["ab", "ba", "both"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict on two replies to a prompt.
+    """Verdict on two replies to a prompt.
 
     Parameters
     ----------
     prompt : str or list of Message
+        The text or the messages that the replies answer.
     output_a, output_b : str
-        The two replies; one may be empty, as models' replies sometimes are.
+        The two replies; either may be empty.
     preference : float
-        For `output_a`, in [0, 1]; 0.5 is a tie.
+        Preference for `output_a`, in [0, 1]; 0.5 is a tie.
     shown : {"ab", "ba", "both"} or None, default=None
-        Order in which the judge saw the replies; None if unknown.
+        Order in which the judge saw the replies; None if it is unknown.
     system_a, system_b : str, default=""
-        Who wrote them.
+        Names of the systems that wrote the replies.
+
+    Raises
+    ------
+    ValueError
+        If `preference` is outside [0, 1].
     """
 
     prompt: Prompt
@@ -52,24 +62,25 @@ class Judgement:
 
     @property
     def length_difference(self) -> int:
-        """Characters that `output_a` has more than `output_b`."""
+        """Length of `output_a` minus length of `output_b`, in characters."""
         return len(self.output_a) - len(self.output_b)
 
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often the first reply wins.
+    """Rate at which the first reply wins, with its uncertainty.
 
     Attributes
     ----------
     rate : float
-        Mean preference.
+        Mean preference, in [0, 1].
     standard_error : float
-        Standard deviation of the preferences over the root of their number; NaN for one.
+        Standard deviation of the preferences, divided by the square root of their number; NaN for a
+        single preference.
     interval : (float, float)
-        Wilson's interval.
+        Wilson's confidence interval.
     wins, losses, ties : int
-        Preferences above, below and at 0.5.
+        Numbers of preferences above, below and equal to 0.5.
     """
 
     rate: float
@@ -86,30 +97,32 @@ class WinRate:
 
 
 def win_rate(preferences: ArrayLike, *, ties: Ties = "half", confidence: float = 0.95) -> WinRate:
-    """Share of comparisons that the first reply wins.
+    """Return the share of comparisons that the first reply wins.
 
     Parameters
     ----------
     preferences : array-like, shape (n,)
-        For the first reply, in [0, 1].
+        Preferences for the first reply, each in [0, 1].
     ties : {"half", "exclude"}, default="half"
-        A tie (exactly 0.5) counts as half a win, or not at all. COALA's Table 7 excludes them.
+        A tie (exactly 0.5) counts as half a win, or is left out, as in Table 7 of COALA.
     confidence : float, default=0.95
-        Of the interval. Wilson's interval is exact enough for wins and losses, and wider than need
-        be with ties or probabilities, whose variance is smaller.
+        Confidence level of the interval, in (0, 1). Wilson's interval is accurate for wins and
+        losses, and wider than necessary for ties and probabilities, whose variance is smaller.
 
     Returns
     -------
     WinRate
+        Rate, standard error, interval and counts.
 
     Raises
     ------
     ValueError
-        If there are no preferences, only ties where they are excluded, or one outside [0, 1].
+        If there are no preferences, one is outside [0, 1], or all are ties and ties are excluded;
+        also if `ties` or `confidence` is out of range.
 
     Notes
     -----
-    The comparisons count as independent. Where one prompt was judged several times, average its
+    The comparisons are taken to be independent. If a prompt was judged several times, average its
     preferences first.
 
     Examples
@@ -132,31 +145,40 @@ def win_rate(preferences: ArrayLike, *, ties: Ties = "half", confidence: float =
     z = quantile(confidence)
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    # At a rate of 0 or 1 the interval ends there; rounding must not say otherwise.
+    # At a rate of 0 or 1 the interval ends there, whatever the rounding errors.
     interval = (min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate))
     return WinRate(rate, error, interval, *counts)
 
 
-def win_rates(
+def win_rates_by_group(
     preferences: ArrayLike,
     groups: Sequence[str],
     *,
     ties: Ties = "half",
     confidence: float = 0.95,
 ) -> dict[str, WinRate]:
-    """Win rate of each group, such as a data set, a subject or a system.
+    """Return the win rate of each group, such as a data set, a subject or a system.
 
     Parameters
     ----------
     preferences : array-like, shape (n,)
+        Preferences for the first reply, each in [0, 1].
     groups : sequence of str, length n
-    ties, confidence
-        As in `win_rate`.
+        Name of the group of each preference.
+    ties : {"half", "exclude"}, default="half"
+        Treatment of ties, as in `win_rate`.
+    confidence : float, default=0.95
+        Confidence level of the intervals, in (0, 1).
 
     Returns
     -------
     dict of str to WinRate
-        In the order in which the groups first appear.
+        Win rates by group, in the order in which the groups first appear.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or for a group as in `win_rate`.
     """
     values = checked_preferences(preferences)
     rows = rows_of(groups, len(values), "groups")
@@ -168,16 +190,17 @@ def win_rates(
 
 @dataclass(frozen=True)
 class PairwiseWinRates:
-    """Who beats whom.
+    """Win rates between all systems that were compared; ``print`` shows a Markdown table.
 
     Attributes
     ----------
     systems : tuple of str
-        Best first, by their mean rate.
+        Names of the k systems, by decreasing mean rate.
     rates : ndarray of shape (k, k)
-        Rate at which the row's system wins against the column's; NaN where they never met.
+        Rate at which the system of the row wins against the system of the column; NaN if the two
+        were not compared.
     counts : ndarray of shape (k, k)
-        Number of judgements.
+        Number of judgements of each pair of systems.
     """
 
     systems: tuple[str, ...]
@@ -186,7 +209,7 @@ class PairwiseWinRates:
 
     @property
     def mean(self) -> Array:
-        """Mean rate of each system over the opponents that it met, shape (k,)."""
+        """Mean rate of each system over its opponents, shape (k,)."""
         return np.nanmean(self.rates, axis=1)
 
     def __str__(self) -> str:
@@ -198,25 +221,25 @@ class PairwiseWinRates:
 
 
 def pairwise_win_rates(judgements: Iterable[Judgement], *, ties: Ties = "half") -> PairwiseWinRates:
-    """Table of win rates between all systems that were compared.
+    """Return the win rates between all systems that were compared.
 
     Parameters
     ----------
     judgements : iterable of Judgement
-        With `system_a` and `system_b`, in either order.
+        Judgements that name `system_a` and `system_b`, in either order.
     ties : {"half", "exclude"}, default="half"
-        As in `win_rate`.
+        Treatment of ties, as in `win_rate`.
 
     Returns
     -------
     PairwiseWinRates
-        ``print`` shows it as a Markdown table.
+        Table of win rates, which ``print`` shows in Markdown.
 
     Raises
     ------
     ValueError
-        If there is no judgement, or one without two different systems, or a pair has only ties
-        where they are excluded.
+        If there are no judgements, one does not name two different systems, or all judgements of a
+        pair are ties and ties are excluded.
     """
     meetings: dict[tuple[str, str], list[float]] = {}
     for number, judgement in enumerate(judgements):
@@ -242,14 +265,14 @@ def pairwise_win_rates(judgements: Iterable[Judgement], *, ties: Ties = "half") 
 
 
 def quantile(confidence: float) -> float:
-    """Of the normal distribution, for a two-sided interval."""
+    """Return the quantile of the normal distribution for a two-sided interval."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence is {confidence!r}; expected a number between 0 and 1")
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def checked_preferences(values: ArrayLike) -> Array:
-    """At least one number, each in [0, 1]."""
+    """Return at least one number, each in [0, 1], as an array, or raise ValueError."""
     array = column(values, None, "preferences")
     if array.size == 0:
         raise ValueError("there are no preferences; expected at least one")
@@ -263,20 +286,22 @@ def checked_preferences(values: ArrayLike) -> Array:
 
 
 def column(values: Any, length: int | None, name: str) -> Array:
-    """Finite numbers of shape (length,)."""
+    """Return an array of finite numbers of shape (length,), or raise ValueError."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or (length is not None and len(array) != length):
         expected = "(n,)" if length is None else f"({length},), one for each preference"
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} has NaN or infinity; leave such comparisons out")
+        raise ValueError(f"{name} contains NaN or infinity; leave such comparisons out")
     return array
 
 
 def rows_of(names: Sequence[str], length: int, what: str) -> dict[str, NDArray[np.intp]]:
-    """Row numbers of each name, in the order in which the names first appear."""
+    """Return the row numbers of each name, in the order in which the names first appear."""
     if isinstance(names, str) or len(names) != length:
-        raise ValueError(f"{what} are {len(names)}; expected {length}, one for each preference")
+        raise ValueError(
+            f"{what} has {len(names)} entries; expected {length}, one for each preference"
+        )
     found: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         found.setdefault(name, []).append(row)

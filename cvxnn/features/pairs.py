@@ -19,8 +19,8 @@ from cvxnn._files import read_json
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.features.store import read_features
-from cvxnn.preference.data import PreferenceTriplet, as_messages, split_by_group
-from cvxnn.preference.formats import read_preferences
+from cvxnn.preference.files import read_preferences
+from cvxnn.preference.triplets import PreferenceTriplet, as_messages, split_by_group
 
 ROWS, PAIRS, NOTE = "features.npy", "pairs.jsonl.gz", "features.json"
 """Files of a folder: the embeddings, the texts, and the settings with the costs."""

@@ -1,1 +1,9 @@
-"""Joint supervised and preference post-training of a softmax policy."""
+"""Joint supervised and preference post-training of a softmax policy.
+
+Everything is exported here: ``from cvxnn.joint import JointProblem, pareto_front, post_train``.
+Names load when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,7 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.choice_objective import check_lam
 from cvxnn.joint.descent import Descent, Source, Vector, advance
-from cvxnn.joint.pareto import JointProblem
+from cvxnn.joint.problem import JointProblem
 
 Strategy = Literal["sequential", "mix", "alright", "maxright"]
 Status = Literal["finished", "threshold", "stopped", "diverged"]
@@ -163,8 +163,8 @@ def post_train(
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.joint.candidates import CandidateSets
-    >>> from cvxnn.joint.choice_objective import dpo_objective, sft_objective
+    >>> from cvxnn.joint import CandidateSets
+    >>> from cvxnn.joint import dpo_objective, sft_objective
     >>> rng = np.random.default_rng(0)
     >>> answers = CandidateSets.stack(rng.standard_normal((20, 4, 3)))
     >>> problem = JointProblem(

@@ -31,7 +31,7 @@ from cvxnn.llm.packing import Item
 from cvxnn.llm.token_embeddings import TokenEmbedder
 
 if TYPE_CHECKING:
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 _BLOCK = 256  # pairs that embed_to_file holds at a time
 

@@ -18,8 +18,8 @@ from cvxnn.features.pairs import (
     read_pair_features,
 )
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.preference.data import PreferenceTriplet
-from cvxnn.preference.formats import write_preferences
+from cvxnn.preference.files import write_preferences
+from cvxnn.preference.triplets import PreferenceTriplet
 
 
 def extract_pairs(

@@ -15,7 +15,7 @@ from cvxnn.llm.models import LanguageModel, quiet, seeded
 if TYPE_CHECKING:
     import torch
 
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 
 class RewardHead(Protocol):

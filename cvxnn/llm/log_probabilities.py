@@ -22,7 +22,7 @@ from cvxnn.llm.packing import Item, Pack, plan
 if TYPE_CHECKING:
     import torch
 
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 _CHUNK = 1 << 24  # logits held at a time
 

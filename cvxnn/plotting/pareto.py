@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from cvxnn.plotting._shared import axes, one_of
 
 if TYPE_CHECKING:  # they import JAX, and a display needs none
-    from cvxnn.joint.pareto import JointProblem, ParetoFront
     from cvxnn.joint.post_training import Trajectory
+    from cvxnn.joint.problem import JointProblem
+    from cvxnn.joint.trade_offs import ParetoFront
 
 
 class ParetoFrontDisplay:

@@ -1,1 +1,9 @@
-"""Preference data, objectives and metrics."""
+"""Preference data, objectives of preference learning, and metrics of rewards.
+
+Everything is exported here: ``from cvxnn.preference import PreferenceTriplet, read_preferences``.
+Names load when first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,7 +17,7 @@ Equation (8), with ``log pi`` of both responses, is not convex and is not equati
 the paper replaces :math:`\pi(y_l|x)` by :math:`1 - \pi(y_w|x)`. The paper's objective is therefore
 ``"pointwise"``; ``"pairwise"`` is what equations (6) and (7) say when read literally.
 `coala_pointwise` and `coala_pairwise` are the losses of a row; the problem is in
-`cvxnn.preference.coala`.
+`CoalaObjective`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cvxnn.preference.data import Conversation, Message, PreferenceTriplet
+from cvxnn.preference.triplets import Conversation, Message, PreferenceTriplet
 
 __all__ = ["PopulationSummary", "alternating_population", "summarize_population"]
 

@@ -113,7 +113,7 @@ class TestExtract:
 
 
 def cvxnn_pairs(data):
-    from cvxnn.preference.formats import read_preferences
+    from cvxnn.preference import read_preferences
 
     return read_preferences(data)
 

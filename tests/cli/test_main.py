@@ -19,7 +19,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.main import COMMANDS, build, main
 from cvxnn.cli.options import option_from
 from cvxnn.comparison import METHODS
-from cvxnn.preference.objectives import OBJECTIVES
+from cvxnn.preference import OBJECTIVES
 
 
 @pytest.mark.parametrize("command", COMMANDS)

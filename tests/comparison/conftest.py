@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvxnn.llm import LanguageModel
-from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference import PreferenceTriplet
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

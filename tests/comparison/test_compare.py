@@ -17,7 +17,7 @@ from cvxnn.llm import Embedder
 from cvxnn.llm.extraction import extract_pairs
 from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
 from cvxnn.llm.guidance import Guidance
-from cvxnn.preference.metrics import pair_accuracy
+from cvxnn.preference import pair_accuracy
 
 torch = pytest.importorskip("torch")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.datasets import sentiment_pairs
-from cvxnn.preference.data import split_by_group
+from cvxnn.preference import split_by_group
 
 
 @given(labels=st.lists(st.integers(0, 1), min_size=2).filter(lambda x: len(set(x)) == 2))
@@ -44,7 +44,7 @@ def test_one_text_with_both_labels_gives_no_pair() -> None:
     [
         (["a", "b"], [1, 1], r"the values \[1\]"),
         (["a", "b", "c"], [0, 1, 2], r"the values \[0, 1, 2\]"),
-        (["a", "b"], [0, 1, 1], "expected one of each of 2 texts"),
+        (["a", "b"], [0, 1, 1], "expected one label for each of 2 texts"),
         (["a", " "], [0, 1], r"texts\[1\] is empty"),
     ],
 )

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from cvxnn.datasets import load_tutoring
-from cvxnn.preference.data import split_by_group
-from cvxnn.preference.population import alternating_population
+from cvxnn.preference import alternating_population, split_by_group
 
 
 def test_conversations_are_well_formed() -> None:

@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from cvxnn.estimators.policy import SoftmaxPolicy
-from cvxnn.joint.pareto import pareto_front
+from cvxnn.joint import pareto_front
 
 N, K, D = 30, 4, 5
 

@@ -16,7 +16,7 @@ from cvxnn.evaluation import (
     length_controlled_win_rates,
     pairwise_win_rates,
     win_rate,
-    win_rates,
+    win_rates_by_group,
 )
 
 preference_lists = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=30)
@@ -89,8 +89,8 @@ def test_refused_settings() -> None:
         win_rate([1.0], confidence=95)
     with pytest.raises(ValueError, match="'half' or 'exclude'"):
         win_rate([1.0], ties="drop")
-    with pytest.raises(ValueError, match="groups are 1; expected 2"):
-        win_rates([1.0, 0.0], ["a"])
+    with pytest.raises(ValueError, match="groups has 1 entries; expected 2"):
+        win_rates_by_group([1.0, 0.0], ["a"])
     with pytest.raises(ValueError, match="penalty is 0"):
         length_controlled_win_rate([1.0, 0.0], [1, 2], penalty=0)
     with pytest.raises(ValueError, match=r"length_differences has shape \(3,\)"):
@@ -102,7 +102,7 @@ def test_one_preference_has_no_standard_error() -> None:
 
 
 def test_groups_keep_their_order() -> None:
-    rates = win_rates([1, 0, 1, 0.5], ["b", "a", "b", "a"])
+    rates = win_rates_by_group([1, 0, 1, 0.5], ["b", "a", "b", "a"])
     assert {name: rate.rate for name, rate in rates.items()} == {"b": 1.0, "a": 0.25}
     assert list(rates) == ["b", "a"]
 
@@ -181,7 +181,7 @@ def test_always_winning_is_finite() -> None:
 
 def test_equal_lengths() -> None:
     assert length_controlled_win_rate([1.0, 0.0], [0, 0]).rate == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="cannot be distinguished"):
         length_controlled_win_rate([1.0, 0.0], [7, 7])
 
 
@@ -323,4 +323,4 @@ def test_pairwise_needs_two_names() -> None:
 def test_texts_of_results() -> None:
     assert str(win_rate([1, 0])) == "50.0% [9.5%, 90.5%] (1 won, 1 lost, 0 tied)"
     text = str(length_controlled_win_rate([1.0, 0.0], [10, -10]))
-    assert "at equal length, 50.0% as it is (overlap 50%)" in text
+    assert "at equal length, 50.0% without length control (overlap 50%)" in text

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.evaluation.human_study import (
+from cvxnn.evaluation import (
     Answers,
     Study,
     StudyKey,
@@ -108,7 +108,7 @@ def test_page_is_well_formed_and_asks_everything(study: Study, tmp_path: Path) -
 @settings(max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(str.strip))
 def test_any_text_is_shown_as_text(text: str) -> None:
-    from cvxnn.evaluation.human_study._sheet import _page, _table
+    from cvxnn.evaluation.study_sheet import _page, _table
 
     study = make_study(
         [StudyQuestion("p", {"sys1": "</label>" + text, "sys2": "{{title}}<script>"})]
@@ -185,12 +185,12 @@ def test_changed_key_is_noticed(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="was changed"):
         read_key(path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="is no key"):
+    with pytest.raises(ValueError, match="is not the key of a study"):
         read_key(path)
 
 
 def test_key_is_kept_apart_and_not_lost(study: Study, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="keep it elsewhere"):
+    with pytest.raises(ValueError, match="choose another folder"):
         write_study(study, tmp_path, tmp_path / "keys" / "key.json")
     assert list(tmp_path.iterdir()) == []
     _, path = written(study, tmp_path)
@@ -296,7 +296,7 @@ def test_cells_are_no_formulas(tmp_path: Path) -> None:
     [
         ({"participant": " "}, "names no participant"),
         ({"consent": "no"}, "did not consent"),
-        ({"format": "other"}, "no filled sheet"),
+        ({"format": "other"}, "is not a filled sheet"),
         ({"answers": ["A"]}, "damaged"),
         ({"answers": {"q1": 1}}, "damaged"),
     ],
@@ -314,7 +314,10 @@ def test_refused_answers_of_the_page(
     ("rows", "message"),
     [
         (["sheet,participant,question", "s,Ann,q1"], "no column choice, consent"),
-        (["sheet,participant,consent,question,choice", "s,Ann,yes,q1,A", "s,,,q1,B"], "twice"),
+        (
+            ["sheet,participant,consent,question,choice", "s,Ann,yes,q1,A", "s,,,q1,B"],
+            "'q1' is repeated",
+        ),
         (
             ["sheet,participant,consent,question,choice", "s,A,yes,q1,A", "s,B,yes,q2,B"],
             "more than",
@@ -328,7 +331,7 @@ def test_refused_tables(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_answers(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="not UTF-8"):
+    with pytest.raises(ValueError, match="not encoded in UTF-8"):
         read_answers(path)
 
 
@@ -382,10 +385,10 @@ def test_all_faulty_sheets_are_named_at_once(study: Study) -> None:
     lines = str(caught.value).splitlines()[1:]
     assert lines == [
         "- b.json is a second sheet of ' ann' (the first: a.json)",
-        f"- c.json answers another sheet ({'0' * 16}), not {study.key.sheet}",
-        "- d.json has no answer to q2 (allow_incomplete=True counts it)",
+        f"- c.json answers another sheet ({'0' * 16}); expected {study.key.sheet}",
+        "- d.json has no answer to q2 (pass allow_incomplete=True to count it)",
         "- e.json chose 'E' in q1; expected one of A, B, C, D",
-        "- f.json answers 'q9', which its sheet does not ask",
+        "- f.json answers 'q9', which is not on its sheet",
     ]
 
 

@@ -13,15 +13,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from cvxnn.evaluation import win_rate
-from cvxnn.evaluation.judges import (
-    Comparison,
+from cvxnn.evaluation import (
+    JudgedComparison,
     RewardModelJudge,
-    as_text,
     compare_with_judge,
     text_judge,
+    win_rate,
 )
-from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference import PreferenceTriplet, as_text
 
 N = 12
 PROMPTS = [f"question {i}" for i in range(N)]
@@ -47,7 +46,7 @@ def likes_ours(prompt: str, first: str, second: str) -> float:
     return float(first.startswith("our"))
 
 
-def compare(judge: object, **settings: object) -> Comparison:
+def compare(judge: object, **settings: object) -> JudgedComparison:
     return compare_with_judge(judge, PROMPTS, OURS, THEIRS, **settings)
 
 
@@ -118,7 +117,7 @@ def test_failure_names_the_prompt_and_the_log_goes_on(tmp_path: Path) -> None:
     assert compare(Recorder(fail_at=0), log=log) == result  # all is there: nobody is asked
 
 
-@pytest.mark.parametrize("cut", [1, 20, 60])
+@pytest.mark.parametrize("cut", [1, 20, 56])
 def test_last_line_that_was_cut_short_is_dropped(tmp_path: Path, cut: int) -> None:
     log = tmp_path / "log.jsonl"
     whole = compare(Recorder(), log=log)
@@ -277,7 +276,7 @@ def test_reward_model_judge_refuses() -> None:
         RewardModelJudge(len, margin=-1)
     with pytest.raises(ValueError, match="temperature"):
         RewardModelJudge(len, temperature=0)
-    with pytest.raises(ValueError, match="one finite number each"):
+    with pytest.raises(ValueError, match="one finite number for each reply"):
         RewardModelJudge(lambda prompts, replies: [math.nan] * 2)("p", "a", "b")
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.evaluation import win_rate
-from cvxnn.evaluation.leaderboards import (
+from cvxnn.evaluation import (
     AlpacaEvalOutput,
     MTBenchAnswer,
     MTBenchQuestion,
@@ -20,13 +19,14 @@ from cvxnn.evaluation.leaderboards import (
     read_mt_bench_questions,
     read_reward_bench,
     reward_bench_accuracies,
+    win_rate,
     write_alpaca_eval,
     write_mt_bench_answers,
     write_mt_bench_questions,
     write_reward_bench,
     write_reward_bench_scores,
 )
-from cvxnn.preference.formats import read_preferences
+from cvxnn.preference import read_preferences
 
 replies = st.text(st.characters(codec="utf-8"), max_size=20)
 texts = replies.filter(str.strip)
@@ -76,7 +76,7 @@ def test_alpaca_eval_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: 
     [
         ([], "at least one of outputs"),
         ([OUTPUTS[0], AlpacaEvalOutput("Other", "x", "other")], r"\['model', 'other'\]"),
-        ([OUTPUTS[0], OUTPUTS[0]], "'Name a colour.' comes twice"),
+        ([OUTPUTS[0], OUTPUTS[0]], "'Name a colour.' is repeated"),
         ([OUTPUTS[0], AlpacaEvalOutput(" ", "x", "model")], "output 1: 'instruction' is empty"),
         ([AlpacaEvalOutput("a", None, "model")], "output 0: 'output' is null"),
     ],
@@ -117,7 +117,7 @@ def test_annotations_refuse_other_scales(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'preference' is 3; expected 1"):
         read_alpaca_eval_annotations(path)
     path.write_text(json.dumps([annotation(None)]))
-    with pytest.raises(ValueError, match="was the judge run"):
+    with pytest.raises(ValueError, match="run the judge first"):
         read_alpaca_eval_annotations(path)
 
 
@@ -157,11 +157,11 @@ def test_mt_bench_answers_as_fastchat_reads_them(tmp_path: Path) -> None:
     ("answers", "message"),
     [
         ([], "at least one of answers"),
-        ([ANSWER, ANSWER], "question_id 81 comes twice"),
+        ([ANSWER, ANSWER], "question_id 81 is repeated"),
         ([MTBenchAnswer(1, "other", (("a",),))], "FastChat reads the name"),
         ([MTBenchAnswer(1, "m-1", ())], "'choices' is"),
         ([MTBenchAnswer(1, "m-1", (("a", "b"), ("c",)))], "1 replies and the first choice 2"),
-        ([MTBenchAnswer("1", "m-1", (("a",),))], "'question_id' is '1'; expected a whole number"),
+        ([MTBenchAnswer("1", "m-1", (("a",),))], "'question_id' is '1'; expected an integer"),
         ([MTBenchAnswer(1, "m-1", ((3,),))], r"'choices\[0\].turns\[0\]' is a number"),
     ],
 )
@@ -175,7 +175,7 @@ def test_mt_bench_answers_refuse(tmp_path: Path, answers: list, message: str) ->
     ("questions", "message"),
     [
         ([], "nothing to write"),
-        ([QUESTION, QUESTION], "question_id 81 comes twice"),
+        ([QUESTION, QUESTION], "question_id 81 is repeated"),
         ([MTBenchQuestion(1, "math", ())], "'turns' is empty"),
         ([MTBenchQuestion(1, "math", ("a", " "))], r"question 0: 'turns\[1\]' is empty"),
         ([MTBenchQuestion(1, "", ("a",))], "'category' is empty"),
@@ -215,7 +215,7 @@ def test_reward_bench_is_read_as_preferences_too(tmp_path: Path) -> None:
 
 
 def test_reward_bench_refuses(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="id 7 comes twice"):
+    with pytest.raises(ValueError, match="id 7 is repeated"):
         write_reward_bench(tmp_path / "rows.jsonl", [PAIRS[0], PAIRS[0]])
     with pytest.raises(ValueError, match="row 0: 'rejected' is empty"):
         write_reward_bench(tmp_path / "rows.jsonl", [RewardBenchRow("p", "c", "", "s", 1)])

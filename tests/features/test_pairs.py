@@ -12,7 +12,7 @@ from cvxnn.features.pairs import (
     discard_features,
     is_extracted,
 )
-from cvxnn.preference.data import PreferenceTriplet, split_by_group
+from cvxnn.preference import PreferenceTriplet, split_by_group
 
 PAIRS = [PreferenceTriplet(f"prompt {i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(12)]
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from cvxnn.features import Description, FeatureWriter
-from cvxnn.preference.data import PreferenceTriplet
-from cvxnn.preference.formats import write_preferences
+from cvxnn.preference import PreferenceTriplet, write_preferences
 
 BLOCK = """\
 import sys

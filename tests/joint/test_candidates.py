@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.joint.candidates import CandidateSets
+from cvxnn.joint import CandidateSets
 from cvxnn.network import TwoLayerNetwork
 
 

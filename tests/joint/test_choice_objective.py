@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.convex.loop import precision
-from cvxnn.joint.candidates import CandidateSets
-from cvxnn.joint.choice_objective import (
+from cvxnn.joint import (
+    CandidateSets,
     ChoiceObjective,
     bradley_terry_objective,
     dpo_objective,

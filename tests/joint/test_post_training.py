@@ -6,11 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from cvxnn.joint.candidates import CandidateSets
-from cvxnn.joint.choice_objective import ChoiceObjective, dpo_objective, sft_objective
+from cvxnn.joint import (
+    CandidateSets,
+    ChoiceObjective,
+    JointProblem,
+    Trajectory,
+    dpo_objective,
+    pareto_front,
+    post_train,
+    sft_objective,
+)
 from cvxnn.joint.descent import Source
-from cvxnn.joint.pareto import JointProblem, pareto_front
-from cvxnn.joint.post_training import Trajectory, post_train
 
 D = 4
 

@@ -18,8 +18,7 @@ from cvxnn.features.description import POOLINGS
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, load_model
 from cvxnn.llm.packing import Item, lay_out, plan
 from cvxnn.llm.token_embeddings import TokenEmbedder
-from cvxnn.preference.data import Conversation
-from cvxnn.preference.population import alternating_population
+from cvxnn.preference import Conversation, alternating_population
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -28,7 +28,7 @@ from cvxnn.llm.fine_tuning import (
     strategies,
 )
 from cvxnn.llm.log_probabilities import ResponseScorer, response_log_probabilities, score_items
-from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference import PreferenceTriplet
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

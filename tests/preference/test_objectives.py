@@ -13,8 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 from cvxnn.convex.loop import precision
+from cvxnn.preference import OBJECTIVES
 from cvxnn.preference import objectives as fine_tuning
-from cvxnn.preference.objectives import OBJECTIVES
 
 seeds = st.integers(0, 10**6)
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.datasets import load_tutoring
-from cvxnn.preference.data import Conversation
-from cvxnn.preference.population import alternating_population, summarize_population
+from cvxnn.preference import Conversation, alternating_population, summarize_population
 
 
 def user(text: str) -> dict[str, str]:

@@ -85,7 +85,7 @@ class TrustRegionNewton:
 
     Notes
     -----
-    Accepts a ``BallObjective``, such as ``cvxnn.joint.choice_objective.ChoiceObjective``. Memory
+    Accepts a ``BallObjective``, such as ``cvxnn.joint.ChoiceObjective``. Memory
     and
     time grow with the square and the cube of the dimension: from some thousands on,
     ``AcceleratedGradient`` is the better choice.

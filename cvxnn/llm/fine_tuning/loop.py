@@ -33,8 +33,8 @@ from cvxnn.llm.fine_tuning.data import (
 from cvxnn.llm.fine_tuning.strategies import Stage, choose, gap, stages
 from cvxnn.llm.log_probabilities import ResponseScorer, score_items
 from cvxnn.llm.models import LanguageModel, seeded
-from cvxnn.preference.data import PreferenceTriplet
 from cvxnn.preference.metrics import reward_metrics
+from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
 
 if TYPE_CHECKING:
-    from cvxnn.preference.data import Prompt
+    from cvxnn.preference.triplets import Prompt
 
 
 class GuidedReply(NamedTuple):

@@ -18,7 +18,7 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.convex.loop import precision
-from cvxnn.preference.coala import CoalaObjective
+from cvxnn.preference import CoalaObjective
 
 N, D = 60, 8
 START = np.full(D, 0.7)

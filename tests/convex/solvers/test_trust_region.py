@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn.convex import AcceleratedGradient, Cronos, Status, TrustRegionNewton, solve
-from cvxnn.joint.candidates import CandidateSets
-from cvxnn.joint.choice_objective import ChoiceObjective, sft_objective
+from cvxnn.joint import CandidateSets, ChoiceObjective, sft_objective
 
 D = 6
 

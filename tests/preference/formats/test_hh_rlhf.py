@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cvxnn.preference.formats import read_preferences
+from cvxnn.preference import read_preferences
 
 HEAD = "\n\nHuman: Why is the\n\nsky blue?\n\nAssistant: Light scatters.\n\nHuman: And red?"
 TURNS = [
@@ -58,11 +58,11 @@ def test_depths_of_one_conversation_are_one_group(tmp_path: Path) -> None:
         ({**WHOLE, "rejected": WHOLE["chosen"] + " "}, "equal replies"),
         (
             {**WHOLE, "rejected": "\n\nHuman: Else?\n\nAssistant: No."},
-            "do not part at a last reply",
+            "that differ before their last reply",
         ),
         (
             {**WHOLE, "rejected": f"{WHOLE['rejected']}\n\nHuman: So?"},
-            "do not part at a last reply",
+            "that differ before their last reply",
         ),
         ({k: f"\n\nHuman:{v}" for k, v in WHOLE.items()}, "an empty turn"),
         ({**STRIPPED, "prompt": f"{HEAD}\n\nHuman:\n\nAssistant:"}, "an empty turn"),
@@ -79,9 +79,9 @@ def test_rows_without_a_preference_are_left_out(tmp_path: Path, row: Any, reason
     ("row", "message"),
     [
         ({"chosen": WHOLE["chosen"]}, "missing field 'rejected'"),
-        ({**WHOLE, "rejected": "No."}, "'rejected' is no transcript"),
+        ({**WHOLE, "rejected": "No."}, "'rejected' is not a transcript"),
         ({**WHOLE, "rejected": 3}, "'rejected' is a number"),
-        ({**STRIPPED, "prompt": HEAD}, "'prompt' does not end in"),
+        ({**STRIPPED, "prompt": HEAD}, "'prompt' does not end in '.n.nAssistant:'"),
         ({**STRIPPED, "chosen": None}, "'chosen' is null"),
     ],
 )

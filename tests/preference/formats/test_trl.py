@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from cvxnn.preference.data import PreferenceTriplet
-from cvxnn.preference.formats import read_preferences
+from cvxnn.preference import PreferenceTriplet, read_preferences
 
 
 def user(text: str) -> dict[str, str]:

@@ -1,0 +1,31 @@
+from .candidates import CandidateSets
+from .choice_objective import (
+    ChoiceObjective,
+    bradley_terry_objective,
+    dpo_objective,
+    mix_objective,
+    sft_objective,
+)
+from .improvement import delta_m, percentage_increase
+from .post_training import Strategy, Trajectory, post_train
+from .problem import JointProblem
+from .trade_offs import BalancedOptimum, ParetoFront, balanced_optimum, pareto_front
+
+__all__ = [
+    "BalancedOptimum",
+    "CandidateSets",
+    "ChoiceObjective",
+    "JointProblem",
+    "ParetoFront",
+    "Strategy",
+    "Trajectory",
+    "balanced_optimum",
+    "bradley_terry_objective",
+    "delta_m",
+    "dpo_objective",
+    "mix_objective",
+    "pareto_front",
+    "percentage_increase",
+    "post_train",
+    "sft_objective",
+]

@@ -1,0 +1,291 @@
+"""Files of preference data and of conversations, and data sets of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+from cvxnn._extras import require
+from cvxnn.preference.formats.alpaca_eval_annotations import ALPACA_EVAL
+from cvxnn.preference.formats.hh_rlhf import HH_RLHF
+from cvxnn.preference.formats.trl import CONVERSATIONAL, STANDARD
+from cvxnn.preference.formats.ultrafeedback import ULTRAFEEDBACK
+from cvxnn.preference.row_checks import Row, optional_name, parse_messages, required
+from cvxnn.preference.row_files import read_rows, write_rows
+from cvxnn.preference.triplets import Conversation, PreferenceTriplet, as_messages
+
+ReadFormat = Literal[
+    "auto", "standard", "conversational", "hh-rlhf", "ultrafeedback", "alpaca-eval"
+]
+WriteFormat = Literal["standard", "conversational", "hh-rlhf"]
+
+# "auto" uses the first format that recognises a row. The fields of hh-rlhf are also those of TRL,
+# so hh-rlhf comes first.
+FORMATS = {
+    "ultrafeedback": ULTRAFEEDBACK,
+    "alpaca-eval": ALPACA_EVAL,
+    "hh-rlhf": HH_RLHF,
+    "standard": STANDARD,
+    "conversational": CONVERSATIONAL,
+}
+
+
+def read_preferences(
+    path: str | os.PathLike[str], format: ReadFormat = "auto", limit: int | None = None
+) -> list[PreferenceTriplet]:
+    r"""Read preference triplets from a file.
+
+    The formats are:
+
+    ``"standard"``, ``"conversational"``
+        Preference data of TRL. Both names read each of its variants, which may be mixed:
+        ``prompt``, ``chosen`` and ``rejected`` are texts; or they are lists of messages, and turns
+        of the prompt that are repeated in the replies are removed; or ``prompt`` is missing, and
+        the longest common beginning of ``chosen`` and ``rejected`` takes its place. UltraFeedback
+        binarised has this format.
+    ``"hh-rlhf"``
+        Transcripts whose turns begin with ``"\n\nHuman:"`` and ``"\n\nAssistant:"``: complete in
+        ``chosen`` and ``rejected``, or up to the reply in ``prompt``. The prompt becomes a list of
+        messages, and the first turn names the group, because one conversation is compared at
+        several depths.
+    ``"ultrafeedback"``
+        An ``instruction`` and its ``completions``, each with a ``response`` and an
+        ``overall_score`` or, without it, a ``fine-grained_score``. The best completion is compared
+        with the worst.
+    ``"alpaca-eval"``
+        Annotations with ``instruction``, ``output_1``, ``output_2`` and a ``preference`` from 1
+        (the first output) to 2 (the second); 1.5, 0 and null are ties.
+
+    The first of the fields ``conversation_id``, ``group`` and ``id`` that is present becomes the
+    group; other fields are ignored.
+
+    Parameters
+    ----------
+    path : path-like
+        JSON lines or one JSON array, compressed if the name ends in ``.gz``; or Parquet if the name
+        ends in ``.parquet``, which needs pyarrow (the extra "data").
+    format : str, default="auto"
+        One of the formats above; ``"auto"`` decides by the fields of each row and rejects a file
+        with rows of two formats.
+    limit : int, optional
+        Number of rows to read, at least 1; by default all.
+
+    Returns
+    -------
+    list of PreferenceTriplet
+        Triplets in the order of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ImportError
+        If pyarrow is needed and missing; install the extra "data".
+    ValueError
+        If a row is malformed (invalid JSON, a missing field, a wrong type): the message names the
+        file, the line and the field; correct or remove the row. Also if formats are mixed, if the
+        file is damaged, and if no row states a preference.
+
+    Warns
+    -----
+    UserWarning
+        If rows state no preference: equal replies, an empty reply, a tie, a broken transcript.
+        Such rows are common in real data sets; they are left out and counted.
+    """
+    return _triplets(read_rows(path, limit), os.fspath(path), format)
+
+
+def read_hub(
+    name: str,
+    split: str = "train",
+    limit: int | None = None,
+    format: ReadFormat = "auto",
+    **options: Any,
+) -> list[PreferenceTriplet]:
+    """Read preference triplets from a data set of the Hugging Face Hub.
+
+    Parameters
+    ----------
+    name : str
+        Name on the Hub, such as ``"trl-lib/ultrafeedback_binarized"``.
+    split : str, default="train"
+        Name of the split.
+    limit : int, optional
+        Number of rows to read, at least 1; only these are downloaded. By default all rows are read.
+    format : str, default="auto"
+        Format of the rows, as for `read_preferences`.
+    **options
+        Further arguments of ``datasets.load_dataset``, such as ``revision``, or ``data_dir`` to
+        choose a part of the data set.
+
+    Returns
+    -------
+    list of PreferenceTriplet
+        Triplets in the order of the data set.
+
+    Raises
+    ------
+    ImportError
+        If ``datasets`` is missing; install the extra "data".
+    ValueError
+        As for `read_preferences`; the message names the row by its number.
+
+    Warns
+    -----
+    UserWarning
+        As for `read_preferences`.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected a positive number of rows, or None for all")
+    datasets = require("datasets", extra="data")
+    rows = datasets.load_dataset(name, split=split, streaming=limit is not None, **options)
+    source = f"{name}[{split}]"
+    numbered = enumerate(itertools.islice(rows, limit), start=1)
+    return _triplets(((f"{source}: row {n}", row) for n, row in numbered), source, format)
+
+
+def write_preferences(
+    path: str | os.PathLike[str],
+    triplets: Iterable[PreferenceTriplet],
+    format: WriteFormat = "standard",
+) -> None:
+    """Write preference triplets, which `read_preferences` reads back unchanged in the same format.
+
+    The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : path-like
+        File to create or to replace: Parquet if the name ends in ``.parquet`` (needs pyarrow, the
+        extra "data"), otherwise JSON lines, compressed if the name ends in ``.gz``.
+    triplets : iterable of PreferenceTriplet
+        The triplets to write, at least one.
+    format : {"standard", "conversational", "hh-rlhf"}, default="standard"
+        ``"standard"`` holds prompts that are texts. The other formats also hold messages, and turn
+        a text into one user message; ``"hh-rlhf"`` writes complete transcripts, of users and
+        assistants only.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is needed and missing; install the extra "data".
+    ValueError
+        If there are no triplets, or if one could not be read back (for example because of an empty
+        reply, equal replies, or a prompt that the format cannot hold).
+    """
+    write = FORMATS[format].write if format in FORMATS else None
+    if write is None:
+        names = [name for name, known in FORMATS.items() if known.write]
+        raise ValueError(f"format is {format!r}; expected one of {names}")
+    rows = []
+    for number, triplet in enumerate(triplets):
+        where = f"triplet {number}"
+        row = {**write(triplet, where), "group": triplet.group}
+        found = FORMATS[format].parse(row, where)
+        if isinstance(found, str):
+            raise ValueError(
+                f"{where}: it would be read back as a row with {found}; leave it out, or write "
+                "another format"
+            )
+        prompt = triplet.prompt if format == "standard" else as_messages(triplet.prompt)
+        if found != replace(triplet, prompt=prompt):
+            raise ValueError(
+                f"{where}: it would not be read back the same from {format!r} (blanks around a "
+                "text, or a text with the marks of the format); write format='conversational'"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"no triplets to write to {os.fspath(path)}; expected at least one")
+    write_rows(path, rows)
+
+
+def read_conversations(
+    path: str | os.PathLike[str], limit: int | None = None
+) -> list[Conversation]:
+    """Read conversations from rows with ``messages`` and, optionally, ``id`` and ``subject``.
+
+    Parameters
+    ----------
+    path : path-like
+        JSON lines, a JSON array or Parquet, as for `read_preferences`.
+    limit : int, optional
+        Number of rows to read, at least 1; by default all.
+
+    Returns
+    -------
+    list of Conversation
+        Conversations in the order of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ImportError
+        If pyarrow is needed and missing; install the extra "data".
+    ValueError
+        If a row is malformed; the message names the file, the line and the field. Also if the file
+        has no rows.
+    """
+    conversations = []
+    for where, row in read_rows(path, limit):
+        [value] = required(row, ["messages"], where)
+        messages = tuple(parse_messages(value, where, "messages"))
+        name, subject = (optional_name(row, [field], where) for field in ("id", "subject"))
+        conversations.append(Conversation(messages, name or "", subject))
+    return conversations
+
+
+def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list[PreferenceTriplet]:
+    """Parse rows of one format; leave out rows that state no preference, with a warning."""
+    if format != "auto" and format not in FORMATS:
+        raise ValueError(f"format is {format!r}; expected 'auto' or one of {sorted(FORMATS)}")
+    triplets: list[PreferenceTriplet] = []
+    left_out: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    first = ""
+    for where, row in rows:
+        if format == "auto":
+            format, first = _recognise(row, where), where
+        elif first and (other := _recognise(row, where)) != format:
+            raise ValueError(
+                f"{where}: this row is of the format {other!r}, but {first} is of {format!r}; "
+                "expected one format: split the file, or name the format of all rows"
+            )
+        triplet = FORMATS[format].parse(row, where)
+        if isinstance(triplet, PreferenceTriplet):
+            triplets.append(triplet)
+        else:
+            left_out[triplet] += 1
+            places.setdefault(triplet, where)
+    reasons = ", ".join(
+        f"{n} with {reason} (first: {places[reason]})" for reason, n in left_out.items()
+    )
+    total = len(triplets) + left_out.total()
+    if not triplets:
+        raise ValueError(
+            f"{source}: none of {total} rows states a preference: {reasons or 'empty'}"
+        )
+    if left_out:
+        warnings.warn(
+            f"{source}: left out {left_out.total()} of {total} rows that state no preference: "
+            f"{reasons}",
+            stacklevel=3,
+        )
+    return triplets
+
+
+def _recognise(row: Row, where: str) -> str:
+    """Return the format of a row, which its fields decide."""
+    for name, format in FORMATS.items():
+        if format.recognises(row):
+            return name
+    raise ValueError(
+        f"{where}: the fields {sorted(row)} belong to no known format; missing fields 'chosen' "
+        "and 'rejected' (TRL, hh-rlhf), 'instruction' and 'completions' (UltraFeedback), or "
+        "'output_1', 'output_2' and 'preference' (AlpacaEval)"
+    )

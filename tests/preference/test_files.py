@@ -1,0 +1,220 @@
+"""Writing what is read back, conversations, and data sets of the Hub."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvxnn.preference import (
+    Conversation,
+    PreferenceTriplet,
+    as_messages,
+    read_conversations,
+    read_hub,
+    read_preferences,
+    write_preferences,
+)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
+marks = ("\n\nHuman:", "\n\nAssistant:")
+stripped = texts.map(str.strip).filter(lambda text: not any(mark in text for mark in marks))
+system = st.lists(texts.map(lambda text: {"role": "system", "content": text}), max_size=1)
+
+
+def messages(contents: Any) -> Any:
+    turns = st.lists(contents, min_size=1, max_size=5).filter(lambda turns: len(turns) % 2 == 1)
+    return turns.map(lambda t: [(user, assistant)[i % 2](text) for i, text in enumerate(t)])
+
+
+def triplets(prompts: Any, contents: Any) -> Any:
+    rows = st.builds(PreferenceTriplet, prompts, contents, contents, st.just("") | texts)
+    return st.lists(rows.filter(lambda t: t.chosen != t.rejected), min_size=1, max_size=4)
+
+
+CASES = {
+    "standard": triplets(texts, texts),
+    "conversational": triplets(texts | st.builds(list.__add__, system, messages(texts)), texts),
+    "hh-rlhf": triplets(stripped | messages(stripped), stripped),
+}
+
+
+@pytest.mark.parametrize("format", CASES)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, format: Any, name: str, data: st.DataObject
+) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    rows = data.draw(CASES[format])
+    path = tmp_path_factory.mktemp("data") / name
+    write_preferences(path, rows, format)
+    if format != "standard":
+        rows = [replace(row, prompt=as_messages(row.prompt)) for row in rows]
+    assert read_preferences(path) == rows
+    assert read_preferences(path, format) == rows
+    assert [entry.name for entry in path.parent.iterdir()] == [name]
+
+
+def test_the_layout_is_that_of_trl_and_of_hh_rlhf(tmp_path: Path) -> None:
+    path, triplet = tmp_path / "a.jsonl", PreferenceTriplet("Hi", "Hello.", "No.", "g")
+
+    def written(format: Any) -> Any:
+        write_preferences(path, [triplet], format)
+        return json.loads(path.read_text())
+
+    plain = {"prompt": "Hi", "chosen": "Hello.", "rejected": "No.", "group": "g"}
+    assert written("standard") == plain
+    assert written("conversational") == {
+        "prompt": [user("Hi")],
+        "chosen": [assistant("Hello.")],
+        "rejected": [assistant("No.")],
+        "group": "g",
+    }
+    assert written("hh-rlhf") == {
+        "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.",
+        "rejected": "\n\nHuman: Hi\n\nAssistant: No.",
+        "group": "g",
+    }
+
+
+@pytest.mark.parametrize(
+    ("triplet", "format", "message"),
+    [
+        (("a", "b", "b"), "standard", "with equal replies; leave it out"),
+        (("a", "", "b"), "standard", "with an empty reply"),
+        (("", "a", "b"), "conversational", "'prompt.0..content' is empty"),
+        (("a", "\ud800", "b"), "standard", "not valid Unicode"),
+        (("a", "x", "y", "\ud800"), "standard", "'group' is not valid Unicode"),
+        (([user("a")], "x", "y"), "standard", "'standard' holds text only; write format='conv"),
+        (([assistant("a")], "x", "y"), "conversational", "ends in an assistant message"),
+        (
+            ([{"role": "system", "content": "a"}], "x", "y"),
+            "hh-rlhf",
+            "cannot hold a system message",
+        ),
+        (("a", " x", "y"), "hh-rlhf", "would not be read back the same"),
+        (("a", "x\n\nHuman: b", "y"), "hh-rlhf", "transcripts that differ before"),
+        (("a\n\nAssistant: b\n\nHuman: c", "x", "y"), "hh-rlhf", "would not be read back the same"),
+        (("a", "b", "c"), "ultrafeedback", r"format is 'ultrafeedback'; expected one of \['hh-"),
+        (("a", "b", "c"), "auto", "format is 'auto'"),
+    ],
+)
+def test_refused_triplet_leaves_the_old_file(
+    tmp_path: Path, triplet: Any, format: Any, message: str
+) -> None:
+    path, good = tmp_path / "a.jsonl", PreferenceTriplet("a", "b", "c")
+    write_preferences(path, [good])
+    with pytest.raises(ValueError, match=message):
+        write_preferences(path, [good, PreferenceTriplet(*triplet)], format)
+    assert read_preferences(path) == [good]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_nothing_to_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no triplets to write"):
+        write_preferences(tmp_path / "a.jsonl", [])
+    assert not list(tmp_path.iterdir())
+
+
+# Conversations
+
+
+def test_conversations(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    turns = [user("Hi?"), assistant("Hello.")]
+    path.write_text(
+        json.dumps([{"id": "x", "subject": "Art", "messages": turns}, {"messages": turns}])
+    )
+    named, unnamed = read_conversations(path)
+    assert named == Conversation(tuple(turns), "x", "Art")
+    assert unnamed.subject is None
+    assert unnamed.id == Conversation(tuple(turns)).id != ""
+    assert read_conversations(path, limit=1) == [named]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "x"}, "missing field 'messages'"),
+        ({"messages": "Hi"}, "'messages' is a string; expected a list"),
+        ({"messages": [user("a"), assistant("")]}, r"'messages\[1\].content' is empty"),
+        ({"messages": [user("a")], "subject": 1.5}, "'subject' is a number"),
+    ],
+)
+def test_malformed_conversation_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=rf"c\.jsonl:1: .*{message}"):
+        read_conversations(path)
+
+
+# The Hub
+
+ROWS = [{"prompt": "a", "chosen": f"{i}", "rejected": "c"} for i in range(5)]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Stand in for ``datasets``: note the calls, give the rows."""
+    calls: list[dict[str, Any]] = []
+
+    def load_dataset(name: str, **options: Any) -> Any:
+        calls.append({"name": name, **options})
+        return iter(ROWS)
+
+    module = ModuleType("datasets")
+    monkeypatch.setattr(module, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+def test_hub_rows_go_through_the_same_parser(hub: list[dict[str, Any]]) -> None:
+    read = read_hub("owner/name", "test", revision="v1")
+    assert read == [PreferenceTriplet("a", f"{i}", "c") for i in range(5)]
+    assert [t.chosen for t in read_hub("owner/name", limit=2)] == ["0", "1"]
+    assert hub == [
+        {"name": "owner/name", "split": "test", "streaming": False, "revision": "v1"},
+        {"name": "owner/name", "split": "train", "streaming": True},
+    ]
+    with pytest.raises(
+        ValueError, match=r"owner/name\[train\]: row 1: missing field 'instruction'"
+    ):
+        read_hub("owner/name", format="alpaca-eval")
+    with pytest.raises(ValueError, match="limit is -1"):
+        read_hub("owner/name", limit=-1)
+
+
+def test_hub_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"cvxnn\[data\]"):
+        read_hub("owner/name")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_true_data_set(tmp_path: Path, limit: int | None) -> None:
+    """The library itself, on a file instead of the Hub."""
+    pytest.importorskip("datasets")
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    read = read_hub("json", limit=limit, data_files=str(path), cache_dir=str(tmp_path / "cache"))
+    assert read == read_preferences(path, limit=limit)

@@ -28,7 +28,7 @@ import torch
 from cvxnn.comparison.fine_tuned import implied_rewards
 from cvxnn.llm import load_model
 from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
-from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference import PreferenceTriplet
 
 N_TEST = 400
 MAX_LENGTH = 256  # tokens of prompt and reply

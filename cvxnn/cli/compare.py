@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     required(options, data="DATA")
     from cvxnn.comparison.experiment import RESULT_FILE, compare
-    from cvxnn.preference.data import split_by_group
+    from cvxnn.preference.triplets import split_by_group
 
     pairs = pairs_of(options, options.data)
     if options.test is None:

@@ -132,7 +132,7 @@ def add_held_out(
     group.add_argument(
         "--test", metavar=metavar, help=f"{help}; by default a part of the pairs is held out"
     )
-    size = option_from("cvxnn.preference.data.split_by_group", "test_size")
+    size = option_from("cvxnn.preference.triplets.split_by_group", "test_size")
     group.add_argument("--test-size", **size)
 
 

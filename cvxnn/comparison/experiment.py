@@ -24,7 +24,7 @@ from cvxnn.comparison.fine_tuned import (
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.results import Comparison, MethodResult, estimate_text, peak_memory
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
-from cvxnn.preference.data import PreferenceTriplet
+from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
@@ -58,7 +58,7 @@ def compare(
         Pairs to train on.
     test : sequence of PreferenceTriplet
         Held-out pairs. Split the data by group before, as
-        `cvxnn.preference.data.split_by_group` does.
+        `cvxnn.preference.split_by_group` does.
     methods : sequence of str, default=("coala", "linear", "sft", "dpo", "orpo", "simpo")
         Names of methods, out of `METHODS`.
     folder : path-like

@@ -1,18 +1,14 @@
-"""Displays in the style of scikit-learn; matplotlib is imported when one is drawn."""
+"""Displays of networks, solutions and trade-offs in the style of scikit-learn.
 
-from cvxnn.plotting.convergence import ConvergenceDisplay
-from cvxnn.plotting.pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
-from cvxnn.plotting.patterns import ActivationPatternDisplay
-from cvxnn.plotting.regions import DecisionRegionDisplay
-from cvxnn.plotting.rewards import RewardMarginDisplay
-from cvxnn.plotting.strengths import RegularizationPathDisplay
+They need the extra ``plot``. Each display has a class method such as ``from_estimator``, which
+draws at once, and a method ``plot``, which draws again; both take ``ax`` and set ``ax_`` and
+``figure_``.
+"""
 
-__all__ = [
-    "ActivationPatternDisplay",
-    "ConvergenceDisplay",
-    "DecisionRegionDisplay",
-    "ObjectiveTrajectoryDisplay",
-    "ParetoFrontDisplay",
-    "RegularizationPathDisplay",
-    "RewardMarginDisplay",
-]
+import lazy_loader
+
+from cvxnn._extras import require
+
+require("matplotlib", extra="plot")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The course of a solve."""
+"""Display of the progress of a solver."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.plotting._shared import axes, one_of
+from cvxnn.plotting._arguments import axes_or_new, check_choice
 
 
 class ConvergenceDisplay:
-    """Objective of the best network and the certified lower bound, or the gap between them.
+    """Display of the objective and the certified lower bound, or of the gap between them.
 
     Parameters
     ----------
     history : mapping of str to array-like
-        ``history_`` of an estimator or ``Result.history``: ``iteration``, ``time``, ``objective``,
-        ``dual_bound``.
+        ``history_`` of an estimator or ``Result.history``, with ``iteration``, ``time`` (seconds),
+        ``objective`` (of the best network) and ``dual_bound``.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     """
 
     def __init__(self, history: Mapping[str, ArrayLike]) -> None:
@@ -37,19 +40,27 @@ class ConvergenceDisplay:
         *,
         x: Literal["time", "iteration"] = "time",
         kind: Literal["objective", "gap"] = "objective",
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> ConvergenceDisplay:
         """Draw the history of a fitted estimator.
 
         Parameters
         ----------
         estimator : fitted estimator of cvxnn
+            Estimator that has ``history_``.
         x : {"time", "iteration"}, default="time"
+            Horizontal axis: seconds since the beginning, or iterations.
         kind : {"objective", "gap"}, default="objective"
-            ``"objective"``: the objective and the bound. ``"gap"``: their relative duality gap,
-            on a logarithmic axis; measurements at which it is not positive, as where the network
-            has left its patterns and beats the bound, are marked at the lower edge.
-        ax : matplotlib Axes, optional
+            ``"objective"``: the objective and the bound. ``"gap"``: their relative duality gap on
+            a logarithmic axis. Measurements whose gap is not positive are marked at the lower
+            edge; there the network has left its patterns and is better than the bound.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ConvergenceDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         check_is_fitted(estimator)
         return cls(estimator.history_).plot(x=x, kind=kind, ax=ax)
@@ -59,18 +70,35 @@ class ConvergenceDisplay:
         *,
         x: Literal["time", "iteration"] = "time",
         kind: Literal["objective", "gap"] = "objective",
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> ConvergenceDisplay:
-        """Draw; parameters as in :meth:`from_estimator`."""
-        one_of("x", x, ("time", "iteration"))
-        one_of("kind", kind, ("objective", "gap"))
-        ax = axes(ax)
+        """Draw the history.
+
+        Parameters
+        ----------
+        x : {"time", "iteration"}, default="time"
+            Horizontal axis: seconds since the beginning, or iterations.
+        kind : {"objective", "gap"}, default="objective"
+            ``"objective"``: the objective and the bound. ``"gap"``: their relative duality gap on
+            a logarithmic axis. Measurements whose gap is not positive are marked at the lower
+            edge; there the network has left its patterns and is better than the bound.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ConvergenceDisplay
+            The display, with ``ax_`` and ``figure_``.
+        """
+        check_choice("x", x, ("time", "iteration"))
+        check_choice("kind", kind, ("objective", "gap"))
+        ax = axes_or_new(ax)
         at, objective, bound = (
             np.asarray(self.history[name], float) for name in (x, "objective", "dual_bound")
         )
         known = np.isfinite(bound)
         if kind == "objective":
-            # A direct solution has one measurement, of which a line shows nothing.
+            # A direct solution has one measurement, which a line alone would not show.
             style = "o-" if at.size == 1 else "-"
             ax.plot(at, objective, style, color="C0", label="network objective")
             ax.plot(at[known], bound[known], style, color="C1", label="certified lower bound")
@@ -86,7 +114,7 @@ class ConvergenceDisplay:
         return self
 
 
-def _plot_gap(ax: Any, at: np.ndarray, objective: np.ndarray, bound: np.ndarray) -> None:
+def _plot_gap(ax: Axes, at: np.ndarray, objective: np.ndarray, bound: np.ndarray) -> None:
     scale = np.maximum(np.abs(objective), np.finfo(float).tiny)
     gap = (objective - bound) / scale
     positive = gap > 0

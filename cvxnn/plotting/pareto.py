@@ -1,13 +1,14 @@
-"""Trade-offs between two objectives: the exact front, and the way a run took."""
+"""Displays of trade-offs between two objectives: the exact front, and the path of a run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from cvxnn.plotting._shared import axes, one_of
+from cvxnn.plotting._arguments import axes_or_new, check_choice
 
 if TYPE_CHECKING:  # they import JAX, and a display needs none
     from cvxnn.joint.post_training import Trajectory
@@ -16,16 +17,19 @@ if TYPE_CHECKING:  # they import JAX, and a display needs none
 
 
 class ParetoFrontDisplay:
-    """The certified front in the objective space, and where other policies are.
+    """Display of the certified front of two objectives, and of other policies beside it.
 
     Parameters
     ----------
     front : ParetoFront
+        Front to draw, such as ``JointProblem.front`` returns.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     """
 
     def __init__(self, front: ParetoFront) -> None:
@@ -37,24 +41,47 @@ class ParetoFrontDisplay:
         front: ParetoFront,
         *,
         points: dict[str, tuple[ArrayLike, ArrayLike]] | None = None,
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> ParetoFrontDisplay:
         """Draw a front.
 
         Parameters
         ----------
         front : ParetoFront
-        points : dict of (dpo, sft), optional
-            Objectives of further policies, by their legend entry.
-        ax : matplotlib Axes, optional
+            Front to draw.
+        points : dict of str to (dpo, sft), optional
+            Objectives of further policies, by their entry in the legend.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ParetoFrontDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         return cls(front).plot(points=points, ax=ax)
 
     def plot(
-        self, *, points: dict[str, tuple[ArrayLike, ArrayLike]] | None = None, ax: Any = None
+        self,
+        *,
+        points: dict[str, tuple[ArrayLike, ArrayLike]] | None = None,
+        ax: Axes | None = None,
     ) -> ParetoFrontDisplay:
-        """Draw; parameters as in :meth:`from_front`."""
-        ax, front = axes(ax), self.front
+        """Draw the front.
+
+        Parameters
+        ----------
+        points : dict of str to (dpo, sft), optional
+            Objectives of further policies, by their entry in the legend.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ParetoFrontDisplay
+            The display, with ``ax_`` and ``figure_``.
+        """
+        ax, front = axes_or_new(ax), self.front
         ax.plot(front.dpo, front.sft, ".-", color="0.2", zorder=2, label="exact front")
         ax.plot(*front.ideal, "*", color="0.2", markersize=10, label="ideal point")
         for label, (dpo, sft) in (points or {}).items():
@@ -67,19 +94,22 @@ class ParetoFrontDisplay:
 
 
 class ObjectiveTrajectoryDisplay:
-    """The way of a run: through the objective space, or through that of two parameters.
+    """Display of the path of a run through the space of its objectives or of its parameters.
 
     Parameters
     ----------
     trajectory : Trajectory
+        Run to draw.
     problem : JointProblem, optional
-        Gives the ideal point, and the level lines of both objectives over the parameters, within
-        the limits of the axes if these are set.
+        Problem of the run, to draw its ideal point in the space of objectives, and the level lines
+        of both objectives in the space of parameters (within the limits of the axes, if set).
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     """
 
     def __init__(self, trajectory: Trajectory, problem: JointProblem | None = None) -> None:
@@ -93,19 +123,28 @@ class ObjectiveTrajectoryDisplay:
         *,
         space: Literal["objective", "parameter"] = "objective",
         label: str | None = None,
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> ObjectiveTrajectoryDisplay:
         """Draw a run.
 
         Parameters
         ----------
         trajectory : Trajectory
+            Run to draw.
         problem : JointProblem, optional
+            Problem of the run, to draw its ideal point or its level lines.
         space : {"objective", "parameter"}, default="objective"
-            ``"parameter"`` needs two features.
+            ``"objective"``: both objectives. ``"parameter"``: both parameters of a policy with two
+            features.
         label : str, optional
-            Legend entry.
-        ax : matplotlib Axes, optional
+            Entry in the legend.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ObjectiveTrajectoryDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         return cls(trajectory, problem).plot(space=space, label=label, ax=ax)
 
@@ -114,17 +153,38 @@ class ObjectiveTrajectoryDisplay:
         *,
         space: Literal["objective", "parameter"] = "objective",
         label: str | None = None,
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> ObjectiveTrajectoryDisplay:
-        """Draw; parameters as in :meth:`from_trajectory`."""
-        one_of("space", space, ("objective", "parameter"))
+        """Draw the run.
+
+        Parameters
+        ----------
+        space : {"objective", "parameter"}, default="objective"
+            ``"objective"``: both objectives. ``"parameter"``: both parameters of a policy with two
+            features.
+        label : str, optional
+            Entry in the legend.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ObjectiveTrajectoryDisplay
+            The display, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ValueError
+            If ``space="parameter"`` and the policy does not have two parameters.
+        """
+        check_choice("space", space, ("objective", "parameter"))
         run = self.trajectory
         if space == "parameter" and run.thetas.shape[1] != 2:
             raise ValueError(
                 f"the policy has {run.thetas.shape[1]} parameters; expected 2 for "
                 "space='parameter'. Use space='objective'."
             )
-        ax = axes(ax)
+        ax = axes_or_new(ax)
         x, y = (run.dpo, run.sft) if space == "objective" else run.thetas.T
         (line,) = ax.plot(x, y, "-", linewidth=1.5, zorder=3, label=label)
         color = line.get_color()
@@ -148,8 +208,8 @@ class ObjectiveTrajectoryDisplay:
         return self
 
 
-def _levels(ax: Any, problem: JointProblem) -> None:
-    """Level lines of both objectives around a run: DPO's drawn through, SFT's dashed."""
+def _levels(ax: Axes, problem: JointProblem) -> None:
+    """Draw level lines of both objectives around a run: solid for DPO, dashed for SFT."""
     sides = np.array([ax.get_xlim(), ax.get_ylim()])
     if ax.get_autoscalex_on():
         sides += 0.3 * np.ptp(sides, axis=1).max() * np.array([-1, 1])

@@ -1,23 +1,25 @@
-"""Which neurons are open on which rows."""
+"""Display of the neurons that are open on each row."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.explanation import boundaries, count_regions, neuron_report, open_neurons
-from cvxnn.plotting._shared import axes, labels_of, network_and_input
+from cvxnn.plotting._arguments import axes_or_new, check_labels, network_and_input
 
-# Targets of at most this many values are groups: named beside the rows, and divided by lines.
+# Targets of at most this many values are groups, with names beside the rows and lines between.
 _MOST_GROUPS = 20
 
 
 class ActivationPatternDisplay:
-    """Image of the neurons (gates) that are open on each row.
+    """Display of the neurons (or gates) that are open on each row, as an image.
 
-    Rows are sorted by target, then by similarity; neurons by their norm, the largest on the left.
+    Rows are sorted by target, then by similarity, and neurons by falling norm, from left to right.
     Rows of the same pattern lie on the same linear piece of the network.
 
     Parameters
@@ -29,16 +31,27 @@ class ActivationPatternDisplay:
     norm : array-like, shape (n_neurons,), optional
         Sizes by which neurons are sorted; by default they keep their order.
     what : str, default="neurons"
-        The name of a column, in the plural.
+        Name of the columns, in the plural.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-    image_ : matplotlib AxesImage
-    rows_, columns_ : ndarray of int
-        Which row and neuron each line and column of the image shows. All after ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
+    image_ : matplotlib.image.AxesImage
+        The image. Set by ``plot``.
+    rows_ : ndarray of int, shape (n_samples,)
+        Row of the data in each line of the image. Set by ``plot``.
+    columns_ : ndarray of int, shape (n_neurons,)
+        Neuron in each column of the image. Set by ``plot``.
     n_regions : int
-        Distinct patterns.
+        Number of distinct patterns.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together, or there are no neurons.
     """
 
     def __init__(
@@ -56,31 +69,41 @@ class ActivationPatternDisplay:
                 "least one of each; a network without neurons has no patterns."
             )
         n, m = self.active.shape
-        self.y = None if y is None else labels_of(y, n)
+        self.y = None if y is None else check_labels(y, n)
         self.norm = None if norm is None else np.asarray(norm, float)
         if self.norm is not None and self.norm.shape != (m,):
-            raise ValueError(f"norm has shape {self.norm.shape}; expected ({m},), one a neuron.")
+            raise ValueError(
+                f"norm has shape {self.norm.shape}; expected ({m},), one for each neuron."
+            )
         self.what = what
         self.n_regions = count_regions(self.active)
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: ArrayLike, y: ArrayLike | None = None, *, ax: Any = None
+        cls, estimator: Any, X: ArrayLike, y: ArrayLike | None = None, *, ax: Axes | None = None
     ) -> ActivationPatternDisplay:
         """Draw the patterns of a fitted network on given rows.
 
         Parameters
         ----------
         estimator : fitted estimator of cvxnn
+            Estimator that has ``network_``.
         X : array-like, shape (n_samples, n_features)
+            Rows to draw.
         y : array-like, shape (n_samples,), optional
             Classes or numbers by which rows are sorted first.
-        ax : matplotlib Axes, optional
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ActivationPatternDisplay
+            The display, with ``ax_`` and ``figure_``.
 
         Notes
         -----
-        Neurons that share a gate share a column, of their norms together. Norms are those of
-        ``cvxnn.explanation.neuron_report``.
+        Neurons that share a gate share a column, whose norm is the sum of theirs. Norms are those
+        of ``cvxnn.explanation.neuron_report``.
         """
         network, rows = network_and_input(estimator, X)
         of_neuron = boundaries(network).of_neuron
@@ -93,9 +116,20 @@ class ActivationPatternDisplay:
             what="neurons" if network.gate_index is None else "gates",
         ).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> ActivationPatternDisplay:
-        """Draw; dark is open."""
-        ax = axes(ax)
+    def plot(self, *, ax: Axes | None = None) -> ActivationPatternDisplay:
+        """Draw the image, in which open neurons are dark.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        ActivationPatternDisplay
+            The display, with ``ax_`` and ``figure_``.
+        """
+        ax = axes_or_new(ax)
         n, m = self.active.shape
         self.columns_ = np.arange(m) if self.norm is None else np.argsort(-self.norm, kind="stable")
         groups, codes = np.unique(np.zeros(n) if self.y is None else self.y, return_inverse=True)
@@ -110,7 +144,7 @@ class ActivationPatternDisplay:
         )
         order = "" if self.norm is None else ", by falling norm"
         ax.set_xlabel(f"{self.what}{order} (dark: open)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if self.y is not None and len(groups) <= _MOST_GROUPS:
             ends = np.cumsum(np.bincount(codes))
             ax.hlines(ends[:-1] - 0.5, -0.5, m - 0.5, color="C3", linewidth=1)
@@ -125,5 +159,5 @@ class ActivationPatternDisplay:
 
 
 def _by_similarity(active: NDArray[np.bool_], codes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Order of the rows: by group, then by the first column, the second, and so on."""
+    """Return the order of the rows by group, then by the first column, the second, and so on."""
     return np.lexsort([*(~active.T[::-1]), codes])

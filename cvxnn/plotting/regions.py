@@ -1,4 +1,4 @@
-"""Predictions over a plane of two features, with the linear pieces they are made of."""
+"""Display of predictions over a plane of two features, with their linear pieces."""
 
 from __future__ import annotations
 
@@ -6,36 +6,48 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
+from sklearn.inspection import DecisionBoundaryDisplay
 
-from cvxnn._extras import require
 from cvxnn.explanation import boundaries
-from cvxnn.plotting._shared import axes, labels_of, network_and_input
+from cvxnn.plotting._arguments import axes_or_new, check_labels, network_and_input
 
 _FILL_ALPHA = 0.6
 
 
 class DecisionRegionDisplay:
-    """Predictions of a network of two features, the boundaries of its linear pieces, and points.
+    """Display of the predictions of a network of two features, with its boundaries and points.
 
     Parameters
     ----------
     estimator : fitted estimator of cvxnn
-        Of two features and, if it is a regressor, one target.
+        Estimator fitted to two features and, if it is a regressor, to one target.
     X : array-like, shape (n_samples, 2)
         Points to draw.
     y : array-like, shape (n_samples,)
-        Their classes or values.
+        Classes or values of the points.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     fill_ : sklearn.inspection.DecisionBoundaryDisplay
-    lines_ : list of matplotlib Line2D
-        One for each boundary that crosses the picture.
-    points_ : list of matplotlib PathCollection
-        One for each class; one for regression. All after ``plot``.
+        Display of the predictions in the plane. Set by ``plot``.
+    lines_ : list of matplotlib.lines.Line2D
+        One line for each boundary that crosses the picture. Set by ``plot``.
+    points_ : list of matplotlib.collections.PathCollection
+        One collection of points for each class, or a single one for regression. Set by ``plot``.
+
+    Raises
+    ------
+    ValueError
+        If there are not two features and one target, or `y` does not fit.
     """
 
     def __init__(self, estimator: Any, X: ArrayLike, y: ArrayLike) -> None:
@@ -45,7 +57,7 @@ class DecisionRegionDisplay:
                 f"X has {rows.shape[1]} features; a plane has 2: fit on two columns or on two "
                 "components of a PCA."
             )
-        self.y = labels_of(y, len(rows))
+        self.y = check_labels(y, len(rows))
         self.classes = estimator.classes_ if is_classifier(estimator) else None
         if self.classes is None and network.n_outputs != 1:
             raise ValueError(f"the network has {network.n_outputs} targets; fit it on one.")
@@ -66,27 +78,34 @@ class DecisionRegionDisplay:
         *,
         grid_resolution: int = 200,
         margin: float = 0.1,
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> DecisionRegionDisplay:
         """Draw a fitted network of two features.
 
-        Two classes: the probability of the second, and the line where it is a half. More classes:
-        the most likely one, paler where it is less likely. Regression: the prediction. Dashed: the
-        lines at which neurons, or gates, open; between them the network is linear.
+        With two classes, colours show the probability of the second class, and a line shows where
+        it is a half. With more classes, they show the most likely class, paler where it is less
+        likely. For regression, they show the prediction. Neurons (or gates) open at the dashed
+        lines; between them the network is linear.
 
         Parameters
         ----------
         estimator : fitted estimator of cvxnn
-            Of two features and, if it is a regressor, one target.
+            Estimator fitted to two features and, if it is a regressor, to one target.
         X : array-like, shape (n_samples, 2)
             Points to draw.
         y : array-like, shape (n_samples,)
-            Their classes or values.
+            Classes or values of the points.
         grid_resolution : int, default=200
-            Points of the grid along each axis.
+            Number of points of the grid along each axis.
         margin : float, default=0.1
-            Room around the points, as a part of their range; at least 0.
-        ax : matplotlib Axes, optional
+            Room around the points, as a fraction of their range; at least 0.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        DecisionRegionDisplay
+            The display, with ``ax_`` and ``figure_``.
 
         Raises
         ------
@@ -96,12 +115,32 @@ class DecisionRegionDisplay:
         return cls(estimator, X, y).plot(grid_resolution=grid_resolution, margin=margin, ax=ax)
 
     def plot(
-        self, *, grid_resolution: int = 200, margin: float = 0.1, ax: Any = None
+        self, *, grid_resolution: int = 200, margin: float = 0.1, ax: Axes | None = None
     ) -> DecisionRegionDisplay:
-        """Draw; parameters as in :meth:`from_estimator`."""
+        """Draw the plane, the boundaries and the points.
+
+        Parameters
+        ----------
+        grid_resolution : int, default=200
+            Number of points of the grid along each axis.
+        margin : float, default=0.1
+            Room around the points, as a fraction of their range; at least 0.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        DecisionRegionDisplay
+            The display, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ValueError
+            If `margin` is negative.
+        """
         if not margin >= 0:
             raise ValueError(f"margin={margin!r}; expected a number of at least 0.")
-        ax = axes(ax)
+        ax = axes_or_new(ax)
         low, high = self.X.min(axis=0), self.X.max(axis=0)
         room = margin * np.where(high > low, high - low, 1) + np.where(high > low, 0, 1)
         low, high = low - room, high + room
@@ -117,28 +156,25 @@ class DecisionRegionDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _fill(self, ax: Any, corners: NDArray[np.floating], grid_resolution: int) -> Any:
-        """Fill the plane; the colours of the classes, or the norm and map of a regression."""
-        inspection = require("sklearn.inspection", extra="plot").DecisionBoundaryDisplay
-        pyplot = require("matplotlib.pyplot", extra="plot")
+    def _fill(self, ax: Axes, corners: NDArray[np.floating], grid_resolution: int) -> Any:
+        """Fill the plane, and return the colours of the classes (None for regression)."""
         n_classes = 0 if self.classes is None else len(self.classes)
         options: dict[str, Any] = {"response_method": "predict_proba", "alpha": _FILL_ALPHA}
         colors: Any = None
         if n_classes == 0:
             options |= {"response_method": "predict", "cmap": "viridis"}
         elif n_classes == 2:
-            colors = [pyplot.get_cmap("RdBu")(part) for part in (0.1, 0.9)]
+            colors = [colormaps["RdBu"](part) for part in (0.1, 0.9)]
             options |= {"cmap": "RdBu", "vmin": 0, "vmax": 1}
         else:
             name, part = ("tab10", 0.1) if n_classes <= 10 else ("gist_rainbow", 1 / n_classes)
-            colors = pyplot.get_cmap(name)(part * (np.arange(n_classes) + 0.5))
-            if "multiclass_colors" in signature(inspection.from_estimator).parameters:
+            colors = colormaps[name](part * (np.arange(n_classes) + 0.5))
+            if "multiclass_colors" in signature(DecisionBoundaryDisplay.from_estimator).parameters:
                 options["multiclass_colors"] = [tuple(color) for color in colors]
             else:  # scikit-learn 1.6 draws classes, not their probabilities
-                listed = require("matplotlib.colors", extra="plot").ListedColormap(colors)
-                options |= {"response_method": "predict", "cmap": listed}
+                options |= {"response_method": "predict", "cmap": ListedColormap(colors)}
                 options |= {"vmin": -0.5, "vmax": n_classes - 0.5}
-        self.fill_ = inspection.from_estimator(
+        self.fill_ = DecisionBoundaryDisplay.from_estimator(
             self.estimator,
             corners if self._like is None else self._like(corners, columns=self.names),
             grid_resolution=grid_resolution,
@@ -152,13 +188,15 @@ class DecisionRegionDisplay:
             ax.contour(fill.xx0, fill.xx1, fill.response, levels=[0.5], colors="0.1", linewidths=2)
         return colors
 
-    def _scatter(self, ax: Any, colors: Any) -> None:
-        style = {"edgecolor": "white", "linewidth": 0.5, "s": 22, "zorder": 3}
+    def _scatter(self, ax: Axes, colors: Any) -> None:
+        style: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.5, "s": 22, "zorder": 3}
         if self.classes is None:
             surface = self.fill_.surface_
             values = np.concatenate([self.y, self.fill_.response.ravel()])
             surface.set_clim(values.min(), values.max())
-            points = ax.scatter(*self.X.T, c=self.y, cmap=surface.cmap, norm=surface.norm, **style)
+            points = ax.scatter(
+                self.X[:, 0], self.X[:, 1], c=self.y, cmap=surface.cmap, norm=surface.norm, **style
+            )
             self.points_ = [points]
             ax.figure.colorbar(points, ax=ax, label="target (points), prediction (plane)")
             return
@@ -166,7 +204,7 @@ class DecisionRegionDisplay:
             ax.scatter(*self.X[self.y == name].T, color=color, label=str(name), **style)
             for name, color in zip(self.classes, colors, strict=True)
         ]
-        ax.legend(loc="upper right")  # the best place is slow to find among many lines
+        ax.legend(loc="upper right")  # finding the best place is slow with many lines
 
 
 def _within(
@@ -175,8 +213,8 @@ def _within(
     low: NDArray[np.floating],
     high: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """Ends (n_crossing, 2, 2) of the parts of lines ``weights @ x + bias = 0`` inside a box."""
-    # In coordinates in which the box is the unit square, features of any units are alike.
+    """Return the ends of the lines ``weights @ x + bias = 0`` in a box, shape (n_lines, 2, 2)."""
+    # In coordinates in which the box is the unit square, the units of the features do not matter.
     span = high - low
     normal, offset = weights * span, bias + weights @ low
     ends = []

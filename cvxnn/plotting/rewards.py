@@ -1,4 +1,4 @@
-"""Rewards of a preference head."""
+"""Display of the rewards of a preference head."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.plotting._shared import axes
+from cvxnn.plotting._arguments import axes_or_new
 
 
 class RewardMarginDisplay:
-    """Reward margins: their course in phase II, or their distribution over pairs.
+    """Display of reward margins: their progress in training, or their distribution over pairs.
 
     Parameters
     ----------
     margins : array-like, shape (n_pairs,), optional
-        Distribution to draw.
+        Rewards of chosen replies minus those of rejected ones, to draw their distribution.
     history : mapping of str to array-like, optional
-        Course to draw: ``iteration`` and ``rewards/margins``.
+        Progress to draw: ``iteration`` (of phase II of COALA) or ``step`` (of another training),
+        with ``rewards/margins`` (of training pairs), ``eval_rewards/margins`` (of held-out pairs)
+        or both. Margins that are NaN are left out. Give either `margins` or `history`.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     """
 
     def __init__(
@@ -43,13 +48,25 @@ class RewardMarginDisplay:
         self.history = history
 
     @classmethod
-    def from_estimator(cls, head: Any, *, ax: Any = None) -> RewardMarginDisplay:
-        """Draw the course of the mean training margin over the iterations of phase II.
+    def from_estimator(cls, head: Any, *, ax: Axes | None = None) -> RewardMarginDisplay:
+        """Draw the mean margin of the training pairs over the iterations of phase II.
 
         Parameters
         ----------
         head : fitted COALAPreferenceHead
-        ax : matplotlib Axes, optional
+            Head that has ``phase2_history_``.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        RewardMarginDisplay
+            The display, with ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        TypeError
+            If `head` gives no rewards.
         """
         if not hasattr(type(head), "reward_margin"):
             raise TypeError(
@@ -60,22 +77,42 @@ class RewardMarginDisplay:
 
     @classmethod
     def from_predictions(
-        cls, margins: ArrayLike, *, ax: Any = None, label: str | None = None
+        cls, margins: ArrayLike, *, ax: Axes | None = None, label: str | None = None
     ) -> RewardMarginDisplay:
         """Draw the distribution of ``head.reward_margin(chosen, rejected)``.
 
         Parameters
         ----------
         margins : array-like, shape (n_pairs,)
-        ax : matplotlib Axes, optional
+            Reward margins of pairs.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
         label : str, optional
-            Legend entry.
+            Entry in the legend.
+
+        Returns
+        -------
+        RewardMarginDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         return cls(margins=margins).plot(ax=ax, label=label)
 
-    def plot(self, *, ax: Any = None, label: str | None = None) -> RewardMarginDisplay:
-        """Draw; parameters as in the class methods."""
-        ax = axes(ax)
+    def plot(self, *, ax: Axes | None = None, label: str | None = None) -> RewardMarginDisplay:
+        """Draw the margins.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+        label : str, optional
+            Entry in the legend.
+
+        Returns
+        -------
+        RewardMarginDisplay
+            The display, with ``ax_`` and ``figure_``.
+        """
+        ax = axes_or_new(ax)
         if self.history is not None:
             x = "iteration" if "iteration" in self.history else "step"
             at = np.asarray(self.history[x], float)
@@ -95,7 +132,7 @@ class RewardMarginDisplay:
         else:
             values: NDArray[np.floating] = np.asarray(self.margins)
             right = float(np.mean(values > 0))
-            text = f"{100 * right:.0f} % ranked right"
+            text = f"{100 * right:.0f} % ranked correctly"
             ax.hist(values, bins=40, alpha=0.6, label=f"{label}: {text}" if label else text)
             ax.axvline(0, color="0.3", linewidth=1)
             ax.set_xlabel("reward of chosen minus rejected")

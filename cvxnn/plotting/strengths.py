@@ -1,48 +1,55 @@
-"""What changes with the strength of the penalty."""
+"""Display of what changes with the strength of the penalty."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn._extras import require
-from cvxnn.plotting._shared import axes, one_of
+from cvxnn.plotting._arguments import axes_or_new, check_choice
 
 if TYPE_CHECKING:
     from cvxnn.convex.path import RegularizationPath
     from cvxnn.convex.program import ConvexProgram
 
-# Neurons below this part of the largest of all strengths are what a solver leaves of zero.
+# Neurons below this fraction of the largest norm are zero but for the tolerance of the solver.
 _ACTIVE = 1e-3
 
 
 class RegularizationPathDisplay:
-    """Neurons and objective along a path of strengths, or scores of a cross-validation.
+    """Display of neurons and objective along a path of strengths, or of validation scores.
 
-    The strength falls from left to right, on a logarithmic axis: the network grows. A strength of
-    zero has no place there and is left out.
+    The strength falls from left to right on a logarithmic axis, so that the network grows to the
+    right. A strength of zero is left out.
 
     Parameters
     ----------
     strengths : array-like, shape (n_strengths,)
-        Absolute (``alpha`` of a program) or fractions of ``alpha_max_``; at least one above 0.
+        Absolute strengths (``alpha`` of a program) or fractions of ``alpha_max_``, at least one of
+        them above 0.
     norms : array-like, shape (n_strengths, n_neurons), optional
-        Norms of the neurons' blocks.
-    objective, dual_bound : array-like, shape (n_strengths,), optional
+        Norms of the weight blocks of all neurons.
+    objective : array-like, shape (n_strengths,), optional
+        Objective of each solution.
+    dual_bound : array-like, shape (n_strengths,), optional
+        Certified lower bound of each objective.
     scores : array-like, shape (n_folds, n_strengths), optional
-        Of held-out folds; the larger the better.
+        Scores of held-out folds, of which larger ones are better.
     chosen : float, optional
-        The strength to mark.
+        Strength to mark.
     label : str, default="strength"
         Label of the horizontal axis.
 
     Attributes
     ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        After ``plot``.
+    ax_ : matplotlib.axes.Axes
+        Axes of the last drawing. Set by ``plot``.
+    figure_ : matplotlib.figure.Figure
+        Figure of these axes. Set by ``plot``.
     """
 
     def __init__(
@@ -76,20 +83,27 @@ class RegularizationPathDisplay:
         program: ConvexProgram | None = None,
         *,
         kind: Literal["norms", "active", "objective"] = "norms",
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> RegularizationPathDisplay:
         """Draw a path of solutions.
 
         Parameters
         ----------
-        path : cvxnn.convex.path.RegularizationPath
+        path : cvxnn.convex.RegularizationPath
+            Solutions to draw.
         program : ConvexProgram, optional
             The program of the path; needed if it has a skip connection, which is no neuron.
         kind : {"norms", "active", "objective"}, default="norms"
-            ``"norms"``: a line for each neuron that ever is active: longer than a thousandth of
-            the longest on the path. ``"active"``: how many are.
+            ``"norms"``: the norm of each neuron that is active anywhere, which means longer than
+            a thousandth of the longest on the path. ``"active"``: the number of active neurons.
             ``"objective"``: the objective and the certified lower bound.
-        ax : matplotlib Axes, optional
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        RegularizationPathDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         weights = np.array([result.weights for result in path.results])
         if program is not None and program.skip is not None:
@@ -103,15 +117,21 @@ class RegularizationPathDisplay:
         ).plot(kind=kind, ax=ax)
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> RegularizationPathDisplay:
-        """Draw the scores from which a cross-validated estimator chose its strength.
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> RegularizationPathDisplay:
+        """Draw the scores by which a cross-validated estimator chose its strength.
 
         Parameters
         ----------
         estimator : fitted estimator
             With ``strengths_`` (n_strengths,), ``cv_scores_`` (n_folds, n_strengths), and the
             chosen strength, ``best_strength_`` or ``strength_``.
-        ax : matplotlib Axes, optional
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        RegularizationPathDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         if not hasattr(estimator, "strengths_") or not hasattr(estimator, "cv_scores_"):
             check_is_fitted(estimator)
@@ -127,16 +147,22 @@ class RegularizationPathDisplay:
         self,
         *,
         kind: Literal["norms", "active", "objective", "score"] | None = None,
-        ax: Any = None,
+        ax: Axes | None = None,
     ) -> RegularizationPathDisplay:
-        """Draw.
+        """Draw the path or the scores.
 
         Parameters
         ----------
         kind : {"norms", "active", "objective", "score"}, optional
-            See the class methods; ``"score"``: the mean over folds with a band of its standard
-            error. By default the first for which there is data.
-        ax : matplotlib Axes, optional
+            As in the class methods; ``"score"``: the mean over folds with a band of its standard
+            error. By default the first kind for which there are data.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; by default those of a new figure.
+
+        Returns
+        -------
+        RegularizationPathDisplay
+            The display, with ``ax_`` and ``figure_``.
         """
         data = {
             "norms": self.norms,
@@ -148,8 +174,8 @@ class RegularizationPathDisplay:
         if not there:
             raise ValueError("there is nothing to draw; give norms, objective or scores.")
         kind = kind or there[0]  # type: ignore[assignment]
-        one_of("kind", str(kind), there)
-        ax = axes(ax)
+        check_choice("kind", str(kind), there)
+        ax = axes_or_new(ax)
         order = np.argsort(-self.strengths)
         order = order[self.strengths[order] > 0]
         getattr(self, f"_plot_{kind}")(ax, self.strengths[order], order)
@@ -168,25 +194,24 @@ class RegularizationPathDisplay:
         assert self.norms is not None
         return self.norms > _ACTIVE * self.norms.max(initial=0)
 
-    def _plot_norms(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
+    def _plot_norms(self, ax: Axes, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.norms is not None
         active = self._active()[order]
         ever = active.any(axis=0)
-        # Colours tell when a neuron came in: early ones dark, late ones light.
+        # Neurons that enter the path early are dark, later ones light.
         entry = np.argsort(active[:, ever].argmax(axis=0), kind="stable")
         norms = self.norms[np.ix_(order, np.flatnonzero(ever)[entry])]
-        viridis = require("matplotlib.pyplot", extra="plot").get_cmap("viridis")
-        colors = viridis(np.linspace(0, 0.9, len(entry)))
+        colors = colormaps["viridis"](np.linspace(0, 0.9, len(entry)))
         for line, color in zip(ax.plot(strengths, norms, linewidth=1.2), colors, strict=True):
             line.set_color(color)
         ax.set_ylabel("norms of the neurons")
 
-    def _plot_active(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
+    def _plot_active(self, ax: Axes, strengths: np.ndarray, order: np.ndarray) -> None:
         ax.plot(strengths, self._active()[order].sum(axis=1), "o-", color="C2", markersize=4)
         ax.set_ylim(0, None)
         ax.set_ylabel("active neurons")
 
-    def _plot_objective(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
+    def _plot_objective(self, ax: Axes, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.objective is not None
         ax.plot(strengths, self.objective[order], "o-", color="C0", markersize=4, label="objective")
         if self.dual_bound is not None:
@@ -195,7 +220,7 @@ class RegularizationPathDisplay:
             )
         ax.set_ylabel("objective")
 
-    def _plot_score(self, ax: Any, strengths: np.ndarray, order: np.ndarray) -> None:
+    def _plot_score(self, ax: Axes, strengths: np.ndarray, order: np.ndarray) -> None:
         assert self.scores is not None
         scores = self.scores[:, order]
         mean = scores.mean(axis=0)

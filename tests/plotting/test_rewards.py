@@ -30,10 +30,10 @@ def test_distribution_of_the_margins(legend):
     left = min(bar.get_x() for bar in display.ax_.patches)
     right = max(bar.get_x() + bar.get_width() for bar in display.ax_.patches)
     assert (left, right) == pytest.approx((-1, 2))
-    assert legend(display) == ["75 % ranked right"]
+    assert legend(display) == ["75 % ranked correctly"]
     np.testing.assert_array_equal(display.ax_.lines[0].get_xdata(), [0, 0])
     named = RewardMarginDisplay.from_predictions(margins, label="held out")
-    assert legend(named) == ["held out: 75 % ranked right"]
+    assert legend(named) == ["held out: 75 % ranked correctly"]
 
 
 def test_margins_or_history():

@@ -1,33 +1,31 @@
-"""What displays share: axes, and the network of an estimator with its input."""
+"""Arguments that displays share: axes, choices, labels, and a network with its input."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cvxnn._extras import require
 from cvxnn.network import TwoLayerNetwork
 
 
-def axes(ax: Any) -> Any:
-    """Return these axes, or new ones in a figure of their own."""
-    if ax is not None:
-        return ax
-    pyplot = require("matplotlib.pyplot", extra="plot")
-    return pyplot.subplots(layout="constrained")[1]
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return these axes, or those of a new figure."""
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
 
 
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices."""
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError if the value of an argument is not among the choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r}; expected {' or '.join(map(repr, choices))}.")
 
 
 def network_and_input(estimator: Any, X: ArrayLike) -> tuple[TwoLayerNetwork, NDArray[np.floating]]:
-    """The network of a fitted estimator, and rows as it takes them."""
+    """Return the network of a fitted estimator, and rows in the form that it takes."""
     check_is_fitted(estimator)
     if not isinstance(getattr(estimator, "network_", None), TwoLayerNetwork):
         raise TypeError(
@@ -38,8 +36,8 @@ def network_and_input(estimator: Any, X: ArrayLike) -> tuple[TwoLayerNetwork, ND
     return estimator.network_, rows
 
 
-def labels_of(y: ArrayLike, n_samples: int) -> NDArray[Any]:
-    """Refuse all but one label or number for each row."""
+def check_labels(y: ArrayLike, n_samples: int) -> NDArray[Any]:
+    """Return labels as an array; raise ValueError unless there is one for each row."""
     labels = np.asarray(y)
     if labels.shape != (n_samples,):
         raise ValueError(f"y has shape {labels.shape}; expected ({n_samples},), one for each row.")

@@ -1,0 +1,16 @@
+from .convergence import ConvergenceDisplay
+from .pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
+from .patterns import ActivationPatternDisplay
+from .regions import DecisionRegionDisplay
+from .rewards import RewardMarginDisplay
+from .strengths import RegularizationPathDisplay
+
+__all__ = [
+    "ActivationPatternDisplay",
+    "ConvergenceDisplay",
+    "DecisionRegionDisplay",
+    "ObjectiveTrajectoryDisplay",
+    "ParetoFrontDisplay",
+    "RegularizationPathDisplay",
+    "RewardMarginDisplay",
+]

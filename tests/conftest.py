@@ -1,7 +1,9 @@
 """Settings and fixtures that all tests have in common."""
 
+import ctypes
+import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # Before anything imports jax: tests run on the CPU unless the caller chose a device.
@@ -18,6 +20,42 @@ import pytest
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs read from the cache
+PROGRAMS_KEPT = 250  # each takes about 2.5 MB of the memory of a worker
+
+n_compiled = 0
+
+
+def count_compilation(event: str, duration: float, **_: Any) -> None:
+    """Count the programs that enter the memory of this process."""
+    global n_compiled
+    n_compiled += event == COMPILED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share what XLA compiles among workers and with later runs.
+
+    The programs lie in `.pytest_cache/d/xla`; `pytest --cache-clear` removes them.
+    """
+    jax.monitoring.register_event_duration_secs_listener(count_compilation)
+    cache = getattr(config, "cache", None)  # absent under `-p no:cacheprovider`
+    if cache is not None and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Release compiled programs before they fill the memory of a worker."""
+    global n_compiled
+    if n_compiled >= PROGRAMS_KEPT:
+        jax.clear_caches()
+        gc.collect()
+        libc = ctypes.CDLL(None) if os.name == "posix" else None
+        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
+            libc.malloc_trim(0)
+        n_compiled = 0
 
 
 class Teacher(NamedTuple):
@@ -60,14 +98,6 @@ def dtype(request: pytest.FixtureRequest) -> type:
 
 
 @pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """Count what XLA compiles while the test runs."""
-    count = 0
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
+def compilations() -> Callable[[], int]:
+    """Count what XLA compiles, or reads from the cache of compiled programs."""
+    return lambda: n_compiled

@@ -1,7 +1,7 @@
 """Saving and loading fitted estimators: one safetensors file, no pickle, no code.
 
-Arrays are tensors of the file; everything else is JSON in its header. Loading reads numbers and
-strings only, and refuses what it does not know, and what is not as it was written.
+Arrays are tensors of the file; everything else is JSON in its header. Loading reads only numbers
+and strings. It refuses unknown contents, and contents that differ from what was written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cvxnn.network import TwoLayerNetwork
 
 FORMAT_VERSION = 3
 _HEADER = "cvxnn"
-# What a later fit starts from, large and not needed by a prediction; callbacks, which are code.
+# The state of a warm start is large, and predictions do not need it. Callbacks are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
 _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
@@ -38,7 +38,7 @@ _CLASSES = {
     "COALAPreferenceHeadCV": "cvxnn.estimators.coala_cv",
     "LinearPreferenceHead": "cvxnn.estimators.linear_head",
 }
-# What a prediction needs besides.
+# Attributes that predictions need.
 _NEEDED = {
     "ConvexReLUClassifier": {"network_", "n_features_in_", "classes_", "temperature_"},
     "ConvexReLURegressor": {"network_", "n_features_in_", "_y_ndim"},
@@ -53,27 +53,29 @@ _SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, Proxim
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator, with a checksum of all that is written.
+    """Write a fitted estimator to a file, with a checksum of the contents.
 
-    What a warm start needs (private attributes ``_warm...``) and callbacks are left out: ``fit`` of
-    the loaded estimator starts anew.
+    The state of a warm start and callbacks are not saved: ``fit`` of the loaded estimator starts
+    from the beginning.
 
     Parameters
     ----------
     estimator : estimator of cvxnn
-        Fitted: ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead, the CV class of
-        one, or LinearPreferenceHead.
+        Fitted ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead, CV class of one of
+        these, or LinearPreferenceHead.
     path : path-like
-        File to write, by convention ``*.safetensors``. It is written under a temporary name in
-        the same folder and renamed, so that an interrupted save leaves the old file whole.
+        File to write, by convention ``*.safetensors``, in an existing folder. It is written under
+        a temporary name and renamed, so that an interrupted save leaves the old file intact.
 
     Raises
     ------
     TypeError
-        For another class, or a parameter or attribute that is neither a number, a string, an
-        array of these nor a dict of them (pass an integer as ``random_state``).
+        If the estimator is of another class, or has a parameter or attribute that is not a number,
+        a string, an array of these or a dict of them (pass an integer as ``random_state``).
     sklearn.exceptions.NotFittedError
-        If the estimator is not fitted.
+        If the estimator is not fitted; call ``fit`` first.
+    FileNotFoundError
+        If the folder of `path` does not exist; create it first.
     """
     from sklearn.utils.validation import check_is_fitted
 
@@ -101,26 +103,28 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an estimator that :func:`save` wrote; its predictions are bit-identical.
 
-    Before anything else is used, the checksum is compared (SHA-256 over the header and over names,
-    types, shapes and bytes of all arrays). It finds damage and changes that were not meant. It is
-    no signature: whoever changes a file on purpose can compute the checksum again. Load files of
-    strangers knowing that their numbers are whatever the strangers chose; code they cannot hold.
+    The checksum is compared before anything else is used. It is the SHA-256 digest of the header
+    and of the names, types, shapes and values of all arrays. It reveals damage and accidental
+    changes. It is not a signature: a person who changes a file can also compute its checksum. A
+    file from an untrusted source may therefore hold any numbers, but it cannot hold code.
 
     Parameters
     ----------
     path : path-like
+        File that :func:`save` wrote.
 
     Returns
     -------
-    ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead or their CV classes
+    estimator of cvxnn
+        Fitted estimator of the class that was saved.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is truncated, changed or damaged, not of this format, of an unknown version or
-        class, or holds something unexpected. Nothing is executed before that is known.
+        If the file is truncated, changed or damaged, is of another format, version or class, or
+        has unexpected contents. Nothing in the file is used before this is checked.
     """
     path = Path(path)
     if not path.is_file():
@@ -171,7 +175,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
-    """Text of the header, in the one form that counts, with the checksum of all the contents."""
+    """Return the text of the header in its canonical form, with the checksum of all contents."""
     contents = {key: value for key, value in header.items() if key != "checksum"}
     parts = (part for name in sorted(tensors) for part in (name, tensors[name]))
     return _canonical({**contents, "checksum": digest(contents, *parts, digits=64)})
@@ -182,7 +186,7 @@ def _canonical(value: Any) -> str:
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    """Contiguous, and in the byte order of the file."""
+    """Return a contiguous array in the byte order of the file."""
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
@@ -237,7 +241,7 @@ def _pack_parameter(key: str, value: Any) -> Any:
         options = {k: _plain(k, v) for k, v in vars(value).items()}
         return {type(value).__name__: options}
     if isinstance(value, dict):
-        # Pairs: as names of JSON, labels would all become strings.
+        # As keys of a JSON object, labels would all become strings.
         return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
     if isinstance(value, list | tuple | np.ndarray):
         return {"list": [_plain(key, v) for v in value]}
@@ -254,7 +258,7 @@ def _unpack_parameter(value: Any) -> Any:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """Value as JSON has it."""
+    """Return a value that JSON can hold."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -266,7 +270,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
-    """All a prediction needs, in shapes that fit, and no name that another thing has."""
+    """Check that attributes are complete and consistent, and that none hides another name."""
     for name in fitted:
         shadows = hasattr(type(estimator), name) or name.startswith(_NOT_SAVED)
         if not name.isidentifier() or shadows:

@@ -68,9 +68,18 @@ class OperationCounter(TorchDispatchMode):
         return out
 
 
+# Kernels of attention on a GPU. The formulas of torch refuse fewer heads of keys than of queries.
+_GPU_KERNELS = ("flash", "efficient", "cudnn")
+
+
 def _missing_formulas() -> dict[Any, Any]:
-    """Return formulas of operations that the table of torch lacks."""
+    """Return formulas of operations that the table of torch lacks or gets wrong."""
     formulas = {
+        **{f"_scaled_dot_product_{kernel}_attention": _attention for kernel in _GPU_KERNELS},
+        **{
+            f"_scaled_dot_product_{kernel}_attention_backward": _attention_backward
+            for kernel in _GPU_KERNELS
+        },
         "_scaled_dot_product_flash_attention_for_cpu": _attention,
         "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
         "_scaled_dot_product_fused_attention_overrideable": _attention,

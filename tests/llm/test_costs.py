@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cvxnn.costs import Cost, CostMeter
+from cvxnn.costs.operations import OperationCounter
 from cvxnn.llm.memory import MemoryPlan, memory_plan
 from cvxnn.llm.models import LanguageModel, quiet
 
@@ -435,3 +436,17 @@ def tiny() -> LanguageModel:
         tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
     )
     return LanguageModel(llama(), tokenizer, "tiny")
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn"])
+def test_kernels_of_a_gpu_count_grouped_queries(kernel):
+    """Tensors without memory stand for a GPU: 4 heads of queries, 2 of keys and values."""
+    queries, keys = (torch.empty(2, heads, 8, 16, device="meta") for heads in (4, 2))
+    forward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention")
+    with OperationCounter() as counter:
+        forward(queries, keys, keys, *(() if kernel == "flash" else (None, False)))
+    product = 2 * 2 * 4 * 8 * 8 * 16  # every head of queries with 8 keys
+    assert counter.flops == 2 * product
+    backward = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_attention_backward")
+    formula = counter._formulas[backward]
+    assert formula(queries, queries, keys, keys, out_val=queries) == 5 * product

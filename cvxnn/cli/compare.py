@@ -24,14 +24,11 @@ from cvxnn.cli.groups import (
     add_memory_plan,
 )
 from cvxnn.cli.inputs import model_of, pairs_of, required
-from cvxnn.cli.options import names_among, option_from
+from cvxnn.cli.options import option_from
 from cvxnn.cli.plan import show_plan
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
 EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --layer 16"
-
-# As in cvxnn.comparison.METHODS, which is not imported for --help.
-METHODS = ("coala", "linear", "sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="comparison", metavar="FOLDER", help="Folder for the results"
     )
-    methods = option_from("cvxnn.comparison.compare", "methods")
-    parser.add_argument(
-        "--methods",
-        type=names_among(METHODS),
-        default=tuple(methods["default"]),
-        metavar="A,B,...",
-        help=f"Methods, among {', '.join(METHODS)}",
-    )
+    parser.add_argument("--methods", **option_from("cvxnn.comparison.compare", "methods"))
     add_held_out(parser)
     for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING):
         group.add_to(parser)
@@ -104,7 +94,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, data="DATA")
-    from cvxnn.comparison.experiment import RESULT_FILE, compare
+    from cvxnn.comparison.experiment import compare
+    from cvxnn.comparison.results import RESULT_FILE
     from cvxnn.preference.triplets import split_by_group
 
     pairs = pairs_of(options, options.data)

@@ -144,6 +144,7 @@ def _fit(
 def _show(result: dict[str, Any], console: Console) -> None:
     from cvxnn.comparison.results import (
         MethodResult,
+        certificate_text,
         count_text,
         estimate_text,
         name_of,
@@ -153,10 +154,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
     row = MethodResult.from_dict(result["measured"])
     for phase, bounds in row.certificate.items():
         if "gap" in bounds:
-            console.show(
-                f"{phase:<9} objective {bounds['objective']:.5f}, lower bound "
-                f"{bounds['dual_bound']:.5f}, gap {100 * bounds['gap']:.2g} %"
-            )
+            console.show(f"{phase:<9} {certificate_text(bounds)}")
     console.show(
         f"cost      {seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
     )

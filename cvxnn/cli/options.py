@@ -74,7 +74,8 @@ def option_from(function: str, parameter: str) -> dict[str, Any]:
     found = parameters(function)[parameter]
     option: dict[str, Any] = {"help": found.text.replace("%", "%%"), "default": found.default}
     if found.repeated and found.choices:
-        return {**option, "type": names_among(found.choices), "metavar": "A,B,..."}
+        text = f"{option['help']}, out of {', '.join(found.choices)}"
+        return {**option, "help": text, "type": names_among(found.choices), "metavar": "A,B,..."}
     if found.repeated:
         return {**option, "default": list(found.default), "action": "append", "metavar": "TEXT"}
     if found.type is bool:

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="File for the page")
     parser.add_argument("--examples", metavar="FILE", help="Replies of cvxnn generate --output")
-    parser.add_argument("--title", **option_from("cvxnn.comparison.report.render", "title"))
+    parser.add_argument("--title", **option_from("cvxnn.comparison.report.render_report", "title"))
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -51,13 +51,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, results="RESULTS")
-    from cvxnn.comparison.experiment import RESULT_FILE
-    from cvxnn.comparison.report import render_report
-    from cvxnn.comparison.results import Comparison
+    from cvxnn.comparison.results import RESULT_FILE, Comparison
 
     path = Path(options.results)
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)
     examples = [] if options.examples is None else read_examples(options.examples)
+
+    from cvxnn.comparison.report import render_report
+
     text = render_report(comparison, examples, title=options.title)
     output = Path(options.output)
     same = output.exists() and output.read_text(encoding="utf-8") == text

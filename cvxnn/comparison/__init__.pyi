@@ -1,14 +1,15 @@
-from .experiment import METHODS, RESULT_FILE, compare
+from .experiment import METHODS, Method, compare
 from .heads import HEADS, fit_head, length_baseline
 from .replies import side_by_side
 from .report import render_report
-from .results import Comparison, MethodResult
+from .results import RESULT_FILE, Comparison, MethodResult
 
 __all__ = [
     "HEADS",
     "METHODS",
     "RESULT_FILE",
     "Comparison",
+    "Method",
     "MethodResult",
     "compare",
     "fit_head",

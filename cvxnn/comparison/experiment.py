@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cvxnn._files import earlier_result, read_json, write_json
 from cvxnn.comparison.fine_tuned import (
@@ -22,22 +22,28 @@ from cvxnn.comparison.fine_tuned import (
     fine_tuning_config,
 )
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
-from cvxnn.comparison.results import Comparison, MethodResult, estimate_text, peak_memory
+from cvxnn.comparison.results import (
+    RESULT_FILE,
+    Comparison,
+    MethodResult,
+    estimate_text,
+    peak_memory,
+)
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
 from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
 
-METHODS = (*HEADS, *FINE_TUNED)
-RESULT_FILE = "comparison.json"
+Method = Literal["coala", "linear", "sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf"]
+METHODS: tuple[str, ...] = get_args(Method)
 
 
 def compare(
     lm: LanguageModel,
     train: Sequence[PreferenceTriplet],
     test: Sequence[PreferenceTriplet],
-    methods: Sequence[str] = ("coala", "linear", "sft", "dpo", "orpo", "simpo"),
+    methods: Sequence[Method] = ("coala", "linear", "sft", "dpo", "orpo", "simpo"),
     *,
     folder: str | os.PathLike[str],
     embedding: Mapping[str, Any] | None = None,
@@ -60,7 +66,7 @@ def compare(
         Held-out pairs. Split the data by group before, as
         `cvxnn.preference.split_by_group` does.
     methods : sequence of str, default=("coala", "linear", "sft", "dpo", "orpo", "simpo")
-        Names of methods, out of `METHODS`.
+        Methods to compare, in this order; see `METHODS`.
     folder : path-like
         Folder for the results. It receives a file for each finished method and
         ``comparison.json``. A later call continues with the methods that are missing.

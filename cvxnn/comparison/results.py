@@ -16,6 +16,8 @@ from cvxnn.preference.metrics import pair_accuracy
 if TYPE_CHECKING:
     from cvxnn.costs.resources import Cost
 
+RESULT_FILE = "comparison.json"
+"""Name of the file in a folder of results that `Comparison.read` reads."""
 _NAMES = {"coala": "COALA", "linear": "linear head", "simpo": "SimPO", "ipo": "IPO"}
 _DISTINCT = 2.0  # standard errors above which a difference is reported as one
 
@@ -76,6 +78,23 @@ class MethodResult:
     def total_flops(self) -> float:
         """Number of floating-point operations of all phases."""
         return sum(self.flops.values())
+
+    def summary(self) -> str:
+        """Return the cost and the certificate of each phase, and the held-out metrics, as text.
+
+        Returns
+        -------
+        str
+            One line for the method, one for each phase and one for the metrics.
+        """
+        lines = [name_of(self.method)]
+        for phase in dict.fromkeys([*self.seconds, *self.certificate]):
+            cost = f"{seconds_text(self.seconds.get(phase))}, "
+            cost += f"{count_text(self.flops.get(phase))}FLOPs"
+            bounds = certificate_text(self.certificate.get(phase, {}))
+            lines.append(f"  {phase:<11} {cost}{bounds and ': '}{bounds}")
+        lines.append("  held out    " + ", ".join(f"{k} {v:.3f}" for k, v in self.metrics.items()))
+        return "\n".join(lines)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MethodResult:
@@ -438,6 +457,27 @@ def estimate_text(value: float, error: float | None, sign: str = "") -> str:
     """
     known = error is not None and np.isfinite(error)
     return f"{value:{sign}.3f} ± {error:.3f}" if known else f"{value:{sign}.3f}"
+
+
+def certificate_text(certificate: Mapping[str, float]) -> str:
+    """Return the text of a certificate of optimality.
+
+    Parameters
+    ----------
+    certificate : mapping of str to float
+        ``objective``, ``dual_bound`` and ``gap`` of a convex program.
+
+    Returns
+    -------
+    str
+        The text; empty if the gap is not known.
+    """
+    if "gap" not in certificate:
+        return ""
+    return (
+        f"objective {certificate['objective']:.5f}, lower bound {certificate['dual_bound']:.5f}, "
+        f"gap {100 * certificate['gap']:.2g} %"
+    )
 
 
 def count_text(value: float | None) -> str:

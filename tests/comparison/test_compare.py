@@ -9,7 +9,7 @@ import pytest
 
 import cvxnn
 from cvxnn._files import OtherSettingsError
-from cvxnn.comparison import METHODS, RESULT_FILE, Comparison, compare
+from cvxnn.comparison import HEADS, METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head
 from cvxnn.comparison.replies import side_by_side
@@ -149,7 +149,7 @@ def test_bad_requests(lm, pairs, tmp_path):
         compare(lm, pairs, pairs, ("dpo",), folder=tmp_path, fine_tuning={"epoch": 1})
     with pytest.raises(ValueError, match="beta is no hyper-parameter of orpo"):
         fine_tuning_config("orpo", {}, {"beta": 1.0}, 0)
-    assert set(METHODS) >= {"coala", "linear", *FINE_TUNED}
+    assert set(METHODS) == {*HEADS, *FINE_TUNED}
     assert not list(tmp_path.iterdir())
 
 

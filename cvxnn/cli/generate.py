@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="Write the greedy reply of the model as well",
     )
-    best_of = option_from("cvxnn.comparison.replies.side_by_side", "best_of")
+    best_of = option_from("cvxnn.comparison.side_by_side", "best_of")
     parser.add_argument("--best-of", **{**best_of, "type": natural})
     for group in (MODEL, BATCH, GUIDANCE):
         group.add_to(parser)

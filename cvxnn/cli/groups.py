@@ -8,7 +8,7 @@ from cvxnn.cli.options import OptionGroup, natural, option_from
 
 DATA_HELP = "File, name of a data set on the Hub, or 'tutoring' for the shipped conversations"
 DATA = OptionGroup(
-    "cvxnn.cli.inputs.read_pairs", {"format": {}, "split": {}, "limit": {}}, title="data"
+    "cvxnn.datasets.read_pairs", {"format": {}, "split": {}, "limit": {}}, title="data"
 )
 MODEL = OptionGroup(
     "cvxnn.llm.load_model",
@@ -61,7 +61,7 @@ FINE_TUNING = OptionGroup(
 )
 OBJECTIVES = {
     method: OptionGroup(
-        f"cvxnn.preference.objectives.{method}",
+        f"cvxnn.preference.{method}",
         {name: {"flag": f"--{method.replace('_', '-')}-{name}"} for name in names},
     )
     for method, names in {
@@ -132,7 +132,7 @@ def add_held_out(
     group.add_argument(
         "--test", metavar=metavar, help=f"{help}; by default a part of the pairs is held out"
     )
-    size = option_from("cvxnn.preference.triplets.split_by_group", "test_size")
+    size = option_from("cvxnn.preference.split_by_group", "test_size")
     group.add_argument("--test-size", **size)
 
 
@@ -144,7 +144,7 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Parser of a command.
     """
-    size = option_from("cvxnn.llm.memory.MemoryPlan.report", "gib")
+    size = option_from("cvxnn.llm.MemoryPlan.report", "gib")
     parser.add_argument(
         "--memory-plan",
         nargs="?",

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="File for the page")
     parser.add_argument("--examples", metavar="FILE", help="Replies of cvxnn generate --output")
-    parser.add_argument("--title", **option_from("cvxnn.comparison.report.render_report", "title"))
+    parser.add_argument("--title", **option_from("cvxnn.comparison.render_report", "title"))
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

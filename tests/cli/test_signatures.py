@@ -16,7 +16,7 @@ FUNCTIONS = [
     "cvxnn.COALAPreferenceHead",
     "cvxnn.comparison.compare",
     "cvxnn.llm.Embedder",
-    "cvxnn.llm.memory.MemoryPlan.report",
+    "cvxnn.llm.MemoryPlan.report",
     "cvxnn.llm.fine_tuning.FineTuningConfig",
     "cvxnn.llm.guidance.Guidance",
     "cvxnn.llm.load_model",

@@ -166,3 +166,21 @@ def test_table_has_a_line_for_each_method_and_baseline():
 )
 def test_numbers_for_people(found, expected):
     assert found == expected
+
+
+def test_summary_has_a_line_for_each_phase():
+    bounds = {"objective": 0.25, "dual_bound": 0.2, "gap": 0.2}
+    one = result(
+        "coala",
+        [1.0, -0.5],
+        flops={"phase I": 2e9},
+        seconds={"embeddings": 1.5, "phase I": 0.25},
+        certificate={"phase I": bounds, "phase II": {"objective": 1.0}},
+    )
+    assert one.summary().splitlines() == [
+        "COALA",
+        "  embeddings  1.5 s, –FLOPs",
+        "  phase I     0.25 s, 2 GFLOPs: objective 0.25000, lower bound 0.20000, gap 20 %",
+        "  phase II    –, –FLOPs",
+        "  held out    rewards/margins 0.250",
+    ]

@@ -31,7 +31,7 @@ from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
 from cvxnn.preference import PreferenceTriplet
 
 N_TEST = 400
-MAX_LENGTH = 256  # tokens of prompt and reply
+MAX_LENGTH = 192  # tokens of prompt and reply
 MICRO_BATCH = 8
 N_SEEN = 200  # training pairs on which the training accuracy is taken
 ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -109,6 +109,8 @@ def run(
     return {
         "n_train": len(train),
         "n_test": len(test),
+        "max_length": MAX_LENGTH,
+        "batch_size": MICRO_BATCH,
         "accuracy": float((held_out > 0).mean()),
         "standard_error": float((held_out > 0).std() / np.sqrt(len(test))),
         "train_accuracy": float((seen > 0).mean()),

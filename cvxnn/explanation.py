@@ -171,8 +171,8 @@ def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
             share = active[rows][:, neurons] * network.output_weights[neurons, output]
             weights[rows, output] = share @ network.hidden_weights[neurons]
             intercept[rows, output] = share @ network.hidden_bias[neurons]
-    if network.skip_weights is not None:
-        weights += network.skip_weights.T
+    if network.linear_weights is not None:
+        weights += network.linear_weights.T
     intercept += network.output_bias
     return LocalLinear(weights, intercept, active, radius)
 

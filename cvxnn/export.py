@@ -24,7 +24,7 @@ from cvxnn.network import TwoLayerNetwork
 
 # The oldest that has all we need: any runtime since 2022 reads it.
 _OPSET = 17
-_TRAINED = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "skip_weights")
+_TRAINED = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "linear_weights")
 _FIXED = ("gate_weights", "gate_bias", "gate_index")
 
 
@@ -149,8 +149,8 @@ def to_jax(estimator: Any) -> tuple[Callable[[dict[str, Any], Any], Any], dict[s
         else:
             hidden = jax.nn.relu(hidden)
         out = times(hidden, parameters["output_weights"]) + parameters["output_bias"]
-        if "skip_weights" in parameters:
-            out += times(X, parameters["skip_weights"])
+        if "linear_weights" in parameters:
+            out += times(X, parameters["linear_weights"])
         return out
 
     return function, parameters
@@ -251,8 +251,8 @@ def _scores(graph: _Graph, network: TwoLayerNetwork) -> str:
         n_rows = graph("Shape", "X", start=0, end=1)
         shape = graph("Concat", n_rows, np.array([network.n_outputs]), axis=0)
         scores = graph("Expand", part("output_bias"), shape)
-    if network.skip_weights is not None:
-        scores = graph("Add", scores, graph("MatMul", "X", part("skip_weights")))
+    if network.linear_weights is not None:
+        scores = graph("Add", scores, graph("MatMul", "X", part("linear_weights")))
     return scores
 
 
@@ -317,7 +317,7 @@ def _torch_network() -> Any:
                 is_open = X @ self.gate_weights.T + self.gate_bias >= 0
                 hidden = torch.where(is_open[..., self.gate_index], hidden, 0)
             out = hidden @ self.output_weights + self.output_bias
-            return out if self.skip_weights is None else out + X @ self.skip_weights
+            return out if self.linear_weights is None else out + X @ self.linear_weights
 
     # Under a name by which pickle finds it: see `__getattr__`.
     TorchNetwork.__qualname__ = "TorchNetwork"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.operators import Weights
+
 # Rows of hidden activations held at a time: 2**22 numbers, 16 or 32 MiB.
 _CHUNK_NUMBERS = 2**22
 
@@ -31,8 +33,8 @@ class TwoLayerNetwork:
     gate_weights : ndarray, shape (n_gates, n_features), optional
         Gates of a gated network; None for a ReLU network.
     gate_bias : ndarray, shape (n_gates,), optional
-    skip_weights : ndarray, shape (n_features, n_outputs), optional
-        The linear skip connection; None for none.
+    linear_weights : ndarray, shape (n_features, n_outputs), optional
+        The linear part, of a skip connection; None without one.
     gate_index : ndarray of int, shape (n_neurons,), optional
         Which gate opens each neuron of a gated network.
 
@@ -48,7 +50,7 @@ class TwoLayerNetwork:
     output_bias: NDArray[np.floating]
     gate_weights: NDArray[np.floating] | None = None
     gate_bias: NDArray[np.floating] | None = None
-    skip_weights: NDArray[np.floating] | None = None
+    linear_weights: NDArray[np.floating] | None = None
     gate_index: NDArray[np.integer] | None = None
 
     @property
@@ -89,19 +91,18 @@ class TwoLayerNetwork:
         out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
         for rows in _chunks(n, max(self.n_neurons, 1)):
             out[rows] = self.hidden(X[rows]) @ self.output_weights
-        if self.skip_weights is not None:
-            out += X @ self.skip_weights
+        if self.linear_weights is not None:
+            out += X @ self.linear_weights
         out += self.output_bias
         return out
 
 
 def recover(
-    weights: NDArray[np.floating],
+    weights: Weights,
     *,
     bias: bool = True,
     tol: float = 0.0,
     gates: NDArray[np.floating] | None = None,
-    skip: bool = False,
 ) -> TwoLayerNetwork:
     r"""Turn weights of the convex program into a network.
 
@@ -112,45 +113,40 @@ def recover(
 
     Parameters
     ----------
-    weights : ndarray, shape (n_outputs, n_signs, n_patterns, n_features)
-        From the feasible iterate, never from one that only solves a linear system. One sign: the
-        gated form.
+    weights : Weights
+        From the feasible iterate, never from one that only solves a linear system. Blocks of one
+        sign belong to the gated formulation.
     bias : bool, default=True
         Whether the last feature is a column of ones, whose weights become biases.
     tol : float, default=0
         Blocks whose norm is at most ``tol`` times the largest are dropped.
     gates : ndarray, shape (n_patterns, n_features), optional
         Gate vectors of the patterns; needed in the gated form, and in no other.
-    skip : bool, default=False
-        Whether the last pattern is a linear skip connection.
 
     Returns
     -------
     TwoLayerNetwork
-        With a skip connection, its weight on the column of ones becomes the output bias, which
-        is zero otherwise.
+        The weight of the linear part on the column of ones becomes the output bias, which is zero
+        otherwise.
 
     Raises
     ------
     ValueError
         If gates are given for the ReLU form, or not given for the gated form.
     """
-    n_outputs, n_signs = weights.shape[:2]
+    blocks = weights.blocks
+    n_outputs, n_signs = blocks.shape[:2]
     if (gates is None) != (n_signs == 2):
         raise ValueError(
             f"weights have {n_signs} sign(s); expected gates for the gated form (one sign) and "
             "none for the ReLU form (two)."
         )
-    linear = None
-    if skip:
-        last = weights[:, :, -1]
-        linear = (last[:, 0] - last[:, 1] if n_signs == 2 else last[:, 0]).T
-        weights = weights[:, :, :-1]
-    norms = np.linalg.norm(weights, axis=-1)
+    linear = None if weights.linear is None else weights.linear.T
+    norms = np.linalg.norm(blocks, axis=-1)
     active = norms > tol * norms.max(initial=0)
     output_of, sign_of, pattern_of = np.nonzero(active)
     root = np.sqrt(norms[active])
-    output = np.zeros((len(root), n_outputs), weights.dtype)
+    output = np.zeros((len(root), n_outputs), blocks.dtype)
     output[np.arange(len(root)), output_of] = np.where(sign_of == 0, root, -root)
 
     def split(rows: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -158,16 +154,16 @@ def recover(
         inner = rows[:, :-1] if bias else rows
         return np.ascontiguousarray(inner), np.ascontiguousarray(offset)
 
-    output_bias = np.zeros(n_outputs, weights.dtype)
+    output_bias = np.zeros(n_outputs, blocks.dtype)
     if linear is not None and bias:
         linear, output_bias = np.ascontiguousarray(linear[:-1]), linear[-1].copy()
     network = TwoLayerNetwork(
-        *split(weights[active] / root[:, None]), output, output_bias, skip_weights=linear
+        *split(blocks[active] / root[:, None]), output, output_bias, linear_weights=linear
     )
     if gates is None:
         return network
     used, index = np.unique(pattern_of, return_inverse=True)
-    gate_weights, gate_bias = split(gates[used].astype(weights.dtype))
+    gate_weights, gate_bias = split(gates[used].astype(blocks.dtype))
     return replace(network, gate_weights=gate_weights, gate_bias=gate_bias, gate_index=index)
 
 
@@ -191,10 +187,10 @@ def fold_scaling(
         gates = network.gate_weights / x_scale
         bias = network.gate_bias - gates @ x_mean
         folded = replace(folded, gate_weights=gates, gate_bias=bias)
-    if network.skip_weights is not None:
-        skip = network.skip_weights / x_scale[:, None] * y_scale
+    if network.linear_weights is not None:
+        skip = network.linear_weights / x_scale[:, None] * y_scale
         bias = folded.output_bias - x_mean @ skip
-        folded = replace(folded, skip_weights=skip, output_bias=bias)
+        folded = replace(folded, linear_weights=skip, output_bias=bias)
     return folded
 
 

@@ -48,7 +48,7 @@ _NEEDED = {
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
-_OPTIONAL_PARTS = (*_GATE_PARTS, "skip_weights")
+_OPTIONAL_PARTS = (*_GATE_PARTS, "linear_weights")
 _SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, ProximalGradient, Ridge)}
 
 
@@ -311,7 +311,7 @@ def _check_network(network: TwoLayerNetwork, width: int) -> None:
         "gate_weights": (n_gates, width),
         "gate_bias": (n_gates,),
         "gate_index": (m,),
-        "skip_weights": (width, c),
+        "linear_weights": (width, c),
     }
     for part, shape in shapes.items():
         array = getattr(network, part)

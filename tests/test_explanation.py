@@ -40,7 +40,7 @@ def make(
         rng.standard_normal(C),
         gate_weights=rng.standard_normal((n_gates, d)) if gated else None,
         gate_bias=rng.standard_normal(n_gates) if gated else None,
-        skip_weights=rng.standard_normal((d, C)) if skip else None,
+        linear_weights=rng.standard_normal((d, C)) if skip else None,
         gate_index=rng.integers(n_gates, size=m) if gated else None,
     )
 
@@ -70,8 +70,8 @@ def naive(network: TwoLayerNetwork, x: np.ndarray):
         if active[-1]:
             W += np.outer(network.output_weights[j], w)
             c += network.output_weights[j] * b
-    if network.skip_weights is not None:
-        W += network.skip_weights.T
+    if network.linear_weights is not None:
+        W += network.linear_weights.T
     return W, c, active, radius
 
 
@@ -190,7 +190,7 @@ def test_on_a_boundary_the_side_is_that_of_forward(gated: bool) -> None:
 def test_without_neurons_the_network_is_one_piece(skip: bool) -> None:
     network, X = make(m=0, skip=skip), rows()
     piece = local_linear(network, X)
-    expected = network.skip_weights.T if skip else np.zeros((2, 4))
+    expected = network.linear_weights.T if skip else np.zeros((2, 4))
     np.testing.assert_array_equal(piece.weights, np.tile(expected, (len(X), 1, 1)))
     np.testing.assert_array_equal(piece.radius, np.inf)
     assert piece.active.shape == (len(X), 0)

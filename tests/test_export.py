@@ -43,7 +43,7 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
         gates = {"gate_weights": draw(3, WIDTH), "gate_bias": draw(3)}
         parts |= gates | {"gate_index": rng.integers(0, 3, m)}
     if "skip" in kind:
-        parts["skip_weights"] = draw(WIDTH, c)
+        parts["linear_weights"] = draw(WIDTH, c)
     net = TwoLayerNetwork(**parts)
     if m:  # each output is positive on half the inputs, so that every class is predicted
         net.output_bias[:] -= np.median(net.forward(inputs(dtype)), axis=0)
@@ -105,7 +105,7 @@ def slope(net, x):
             level = net.gate_weights[gate] @ x + net.gate_bias[gate]
         if level > 0:
             out += np.outer(net.output_weights[j], net.hidden_weights[j])
-    return out if net.skip_weights is None else out + net.skip_weights.T
+    return out if net.linear_weights is None else out + net.linear_weights.T
 
 
 # ONNX -------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_onnx_of_scores_of_every_size(dtype):
     X[:, 0] = levels
     skip = np.eye(WIDTH, 1, dtype=dtype)
     line = TwoLayerNetwork(
-        *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, (0, 1), 1)), skip_weights=skip
+        *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, (0, 1), 1)), linear_weights=skip
     )
     out = run(head(line, beta=1.0), X)
     np.testing.assert_array_equal(out["logit"], levels)
@@ -193,7 +193,7 @@ def test_onnx_of_scores_of_every_size(dtype):
             np.testing.assert_array_equal(out["label"], one.predict(X))
         three = TwoLayerNetwork(
             *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, (0, 3), 3)),
-            skip_weights=np.eye(WIDTH, 3, dtype=dtype),
+            linear_weights=np.eye(WIDTH, 3, dtype=dtype),
         )
         for loss in ("logistic", "multinomial"):
             one = classifier(three, loss=loss)
@@ -267,7 +267,7 @@ def test_torch_weights_are_parameters_and_gates_are_not():
     assert names == {name for name in parts if not name.startswith("gate")}
     assert set(module.state_dict()) == parts
     assert set(to_torch(regressor(network())).state_dict()) == {
-        name for name in names if name != "skip_weights"
+        name for name in names if name != "linear_weights"
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn import network
-from cvxnn.convex import GatedOperator, add_bias
+from cvxnn.convex import GatedOperator, Weights, add_bias
 from cvxnn.convex.loop import precision
 
 
@@ -29,20 +29,21 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
                 g = j if net.gate_index is None else net.gate_index[j]
                 is_open = sum(net.gate_weights[g] * X[k]) + net.gate_bias[g] >= 0
             out[k, c] += is_open * score * net.output_weights[j, c]
-        if net.skip_weights is not None:
-            out[k, c] += sum(net.skip_weights[:, c] * X[k])
+        if net.linear_weights is not None:
+            out[k, c] += sum(net.linear_weights[:, c] * X[k])
     return out
 
 
 def recovered(
     seed: int = 0, *, gated: bool = False, skip: bool = False, bias: bool = True, P: int = 5
-) -> tuple[network.TwoLayerNetwork, np.ndarray, np.ndarray]:
+) -> tuple[network.TwoLayerNetwork, Weights, np.ndarray]:
     """A network of any kind, its weights in the program, and the gates of these."""
     rng = np.random.default_rng(seed + 1)
     U = weights(seed, P=P)[:, : 1 if gated else 2]
-    gates = rng.standard_normal((P - skip, U.shape[-1]))
-    net = network.recover(U, bias=bias, gates=gates if gated else None, skip=skip)
-    return net, U, gates
+    linear = rng.standard_normal((len(U), U.shape[-1])) if skip else None
+    gates = rng.standard_normal((P, U.shape[-1]))
+    net = network.recover(Weights(U, linear), bias=bias, gates=gates if gated else None)
+    return net, Weights(U, linear), gates
 
 
 KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
@@ -51,14 +52,14 @@ KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
 @given(seed=st.integers(0, 10**6), bias=st.booleans())
 def test_weight_decay_equals_the_sum_of_block_norms(seed: int, bias: bool) -> None:
     U = weights(seed)
-    net = network.recover(U, bias=bias)
+    net = network.recover(Weights(U), bias=bias)
     parts = (net.hidden_weights, net.hidden_bias, net.output_weights)
     decay = sum((part**2).sum() for part in parts) / 2
     assert decay == pytest.approx(np.linalg.norm(U, axis=-1).sum())
 
 
 def test_every_neuron_is_balanced_and_feeds_one_output() -> None:
-    net = network.recover(weights())
+    net = network.recover(Weights(weights()))
     first = np.sqrt((net.hidden_weights**2).sum(axis=1) + net.hidden_bias**2)
     np.testing.assert_allclose(first, np.abs(net.output_weights).sum(axis=1))
     assert ((net.output_weights != 0).sum(axis=1) == 1).all()
@@ -73,7 +74,7 @@ def test_forward_is_the_operators_network(dtype: type, bias: bool) -> None:
     with precision(dtype):
         operator = GatedOperator(jnp.asarray(wide), jnp.zeros((6, 5), bool))
         expected = np.asarray(operator.network_forward(jnp.asarray(U)))
-    net = network.recover(U, bias=bias)
+    net = network.recover(Weights(U), bias=bias)
     actual = net.forward(X)
     assert actual.dtype == dtype
     rtol = 1e-12 if dtype == np.float64 else 1e-5
@@ -83,26 +84,26 @@ def test_forward_is_the_operators_network(dtype: type, bias: bool) -> None:
 
 def test_zero_blocks_are_dropped() -> None:
     U = weights()
-    net = network.recover(U)
+    net = network.recover(Weights(U))
     assert net.n_neurons == (np.linalg.norm(U, axis=-1) > 0).sum() < U[..., 0].size
 
 
 def test_tol_drops_blocks_relative_to_the_largest() -> None:
     U = np.zeros((1, 2, 2, 3))
     U[0, 0, 0, 0], U[0, 0, 1, 0], U[0, 1, 0, 0] = 10, 1, 1.5
-    assert network.recover(U, tol=0.1).n_neurons == 2
-    assert network.recover(U, tol=0.0).n_neurons == 3
+    assert network.recover(Weights(U), tol=0.1).n_neurons == 2
+    assert network.recover(Weights(U), tol=0.0).n_neurons == 3
 
 
 def test_zero_weights_give_a_network_without_neurons() -> None:
-    net = network.recover(np.zeros((2, 2, 3, 4)))
+    net = network.recover(Weights(np.zeros((2, 2, 3, 4))))
     assert (net.n_neurons, net.n_outputs) == (0, 2)
     np.testing.assert_array_equal(net.forward(np.ones((5, 3))), np.zeros((5, 2)))
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(0).standard_normal((11, 3))
-    net = network.recover(weights())
+    net = network.recover(Weights(weights()))
     direct = net.hidden(X) @ net.output_weights + net.output_bias
     np.testing.assert_allclose(net.forward(X), direct, rtol=1e-13)
     sizes = []
@@ -119,23 +120,23 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forward_of_no_rows_is_empty() -> None:
-    assert network.recover(weights()).forward(np.zeros((0, 3))).shape == (0, 2)
+    assert network.recover(Weights(weights())).forward(np.zeros((0, 3))).shape == (0, 2)
 
 
 def test_hidden_does_not_change_its_input() -> None:
     X = np.random.default_rng(0).standard_normal((4, 3))
     before = X.copy()
-    network.recover(weights()).forward(X)
+    network.recover(Weights(weights())).forward(X)
     np.testing.assert_array_equal(X, before)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("gated", "skip"), KINDS)
 def test_every_kind_predicts_what_its_program_does(gated: bool, skip: bool, bias: bool) -> None:
-    net, U, gates = recovered(gated=gated, skip=skip, bias=bias)
+    net, (blocks, linear), gates = recovered(gated=gated, skip=skip, bias=bias)
     X = np.random.default_rng(1).standard_normal((7, 4 - bias))
     wide = add_bias(X) if bias else X
-    blocks, mask = U[:, :, : len(gates)], wide @ gates.T >= 0
+    mask = wide @ gates.T >= 0
     scores = np.einsum("ki,cbji->kcbj", wide, blocks)
     if gated:
         expected = (scores[:, :, 0] * mask[:, None]).sum(axis=-1)
@@ -143,12 +144,11 @@ def test_every_kind_predicts_what_its_program_does(gated: bool, skip: bool, bias
         hidden = np.maximum(scores, 0).sum(axis=-1)
         expected = hidden[..., 0] - hidden[..., 1]
     if skip:
-        linear = U[:, 0, -1] if gated else U[:, 0, -1] - U[:, 1, -1]
         expected = expected + wide @ linear.T
     np.testing.assert_allclose(net.forward(X), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(net.forward(X), naive_forward(net, X), rtol=1e-12, atol=1e-12)
     assert (net.gate_weights is not None) == (net.gate_bias is not None) == gated
-    assert (net.skip_weights is not None) == skip
+    assert (net.linear_weights is not None) == skip
     assert net.n_neurons == (np.linalg.norm(blocks, axis=-1) > 0).sum()
 
 
@@ -159,12 +159,11 @@ def test_gated_neurons_may_be_negative_and_relu_ones_not() -> None:
 
 
 def test_the_skip_connection_is_no_neuron() -> None:
-    U = np.zeros((2, 2, 3, 4))
-    U[:, :, -1] = np.random.default_rng(0).standard_normal((2, 2, 4))
-    net = network.recover(U, skip=True)
+    linear = np.random.default_rng(0).standard_normal((2, 4))
+    net = network.recover(Weights(np.zeros((2, 2, 3, 4)), linear))
     assert net.n_neurons == 0
     X = np.random.default_rng(1).standard_normal((5, 3))
-    expected = add_bias(X) @ (U[:, 0, -1] - U[:, 1, -1]).T
+    expected = add_bias(X) @ linear.T
     np.testing.assert_allclose(net.forward(X), expected, rtol=1e-12)
     # Its weight on the column of ones is the output bias.
     np.testing.assert_allclose(net.forward(np.zeros((1, 3)))[0], net.output_bias)
@@ -174,7 +173,7 @@ def test_the_skip_connection_is_no_neuron() -> None:
 @pytest.mark.parametrize(("n_signs", "gates"), [(1, None), (2, np.ones((5, 4)))])
 def test_gates_belong_to_one_sign(n_signs: int, gates: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=rf"{n_signs} sign.*gates for the gated form"):
-        network.recover(weights()[:, :n_signs], gates=gates)
+        network.recover(Weights(weights()[:, :n_signs]), gates=gates)
 
 
 @pytest.mark.parametrize(("gated", "skip"), KINDS)

@@ -155,7 +155,7 @@ def test_round_trip_of_every_kind_of_network(fit, options, dtype, tmp_path):
     back = cvxnn.load(tmp_path / "a")
     assert_same(back, model, data(dtype)[0])
     assert (back.network_.gate_weights is not None) == (options.get("formulation") == "gated")
-    assert (back.network_.skip_weights is not None) == ("skip" in options)
+    assert (back.network_.linear_weights is not None) == ("skip" in options)
     for name, part in vars(model.network_).items():
         if part is not None:
             np.testing.assert_array_equal(getattr(back.network_, name), part, strict=True)
@@ -726,8 +726,8 @@ def test_some_of_the_gates(part, tmp_path):
         lambda t: t | {"network_.gate_index": t["network_.gate_index"] - 1},
         lambda t: t | {"network_.gate_index": t["network_.gate_index"] + 1},
         lambda t: t | {"network_.gate_index": t["network_.gate_index"].astype(float)},
-        lambda t: t | {"network_.skip_weights": t["network_.skip_weights"][:2].copy()},
-        lambda t: t | {"network_.skip_weights": t["network_.skip_weights"].astype(int)},
+        lambda t: t | {"network_.linear_weights": t["network_.linear_weights"][:2].copy()},
+        lambda t: t | {"network_.linear_weights": t["network_.linear_weights"].astype(int)},
     ],
     ids=[
         "width",
@@ -800,7 +800,7 @@ def test_other_ways_give_the_same_bits(way, fit, options):
     model = fit(**options)
     back = way(model)
     assert_same(back, model, data()[0])
-    for name in (*PARTS, *GATES, "skip_weights"):
+    for name in (*PARTS, *GATES, "linear_weights"):
         part = getattr(model.network_, name)
         if part is None:
             assert getattr(back.network_, name) is None

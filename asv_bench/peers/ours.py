@@ -47,7 +47,7 @@ def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int =
     seconds = time.perf_counter() - began
     for when, objective in zip(found.rounds["time"], found.rounds["objective"], strict=True):
         report(0, float(when), float(objective))
-    weights = found.result.weights
+    weights = found.result.weights.blocks
     network = np.maximum(X @ weights[0].reshape(-1, X.shape[1]).T, 0)
     signs = np.repeat([1.0, -1.0], weights.shape[2])
     report(0, seconds, problem.objective(network @ signs, weights[0]))

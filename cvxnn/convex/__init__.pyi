@@ -2,7 +2,7 @@ from .decomposition import Decomposition, cone_decomposition
 from .enumeration import enumerate_patterns
 from .loop import Callback, Measurement, Result, Solver, Start, Status, relative_gap, solve
 from .losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from .operators import GatedOperator
+from .operators import GatedOperator, Weights
 from .path import RegularizationPath, alpha_grid, regularization_path
 from .patterns import ActivationPatterns, add_bias, sample_patterns
 from .penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
@@ -12,7 +12,6 @@ from .program import (
     Formulation,
     SmoothObjective,
     on_host,
-    with_skip,
 )
 from .reference import solve_with_cvxpy
 from .solvers.accelerated_gradient import AcceleratedGradient
@@ -56,6 +55,7 @@ __all__ = [
     "Start",
     "Status",
     "TrustRegionNewton",
+    "Weights",
     "add_bias",
     "alpha_grid",
     "automatic",
@@ -68,5 +68,4 @@ __all__ = [
     "solve",
     "solve_on_working_sets",
     "solve_with_cvxpy",
-    "with_skip",
 ]

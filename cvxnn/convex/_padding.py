@@ -33,8 +33,7 @@ def pad(program: ConvexProgram) -> ConvexProgram:
     if weight is None:
         weight = np.ones(n, op.X.dtype)
     mask = np.asarray(op.mask)
-    # The skip connection stays the last pattern.
-    at = P if program.skip is None else P - 1
+    at = P - op.linear  # the linear part stays the last
     mask = np.insert(mask, [at] * columns, False, axis=1)
     return replace(
         program,
@@ -47,7 +46,7 @@ def pad(program: ConvexProgram) -> ConvexProgram:
 def pad_weights(program: ConvexProgram, weights: Any) -> Any:
     """Weights of the program as weights of the padded one."""
     P = program.operator.n_patterns
-    at = P if program.skip is None else P - 1
+    at = P - program.operator.linear
     return np.insert(np.asarray(weights), [at] * (-P % _N_PATTERNS_STEP), 0, axis=2)
 
 
@@ -57,7 +56,7 @@ def pad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None
         return None
     n, P = program.operator.mask.shape
     rows = bucket(n) - n
-    at = P if program.skip is None else P - 1
+    at = P - program.operator.linear
     multipliers = dual.multipliers
     if multipliers is not None:
         multipliers = np.insert(multipliers, [at] * (-P % _N_PATTERNS_STEP), 0, axis=3)
@@ -84,7 +83,7 @@ def unpad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | No
 def _kept_patterns(program: ConvexProgram) -> Any:
     P = program.operator.n_patterns
     padded = P + -P % _N_PATTERNS_STEP
-    if program.skip is None:
+    if not program.operator.linear:
         return slice(P)
     return np.r_[np.arange(P - 1), padded - 1]
 

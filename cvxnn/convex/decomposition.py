@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, DualPoint
 
 _RELAXATION = 1.6
@@ -29,22 +30,23 @@ class Decomposition(NamedTuple):
 
     Attributes
     ----------
-    weights : ndarray, shape (n_outputs, 2, n_patterns, n_features)
-        In the cones up to rounding; predictions equal to those of the gated solution.
+    weights : Weights
+        Blocks of shape (n_outputs, 2, n_patterns, n_features), in the cones up to rounding, with
+        the predictions of the gated solution.
     upper : float
         Their objective in the ReLU form: no less than its optimum.
     lower : float
         Bound from the gated form: no more than the optimum of the ReLU form with these patterns.
     """
 
-    weights: NDArray[np.floating]
+    weights: Weights
     upper: float
     lower: float
 
 
 def cone_decomposition(
     program: ConvexProgram,
-    weights: NDArray[np.floating],
+    weights: Weights,
     gates: NDArray[np.floating],
     *,
     dual: DualPoint | None = None,
@@ -56,7 +58,7 @@ def cone_decomposition(
     ----------
     program : ConvexProgram
         The gated form, on the host (``program.on_host``), without a skip connection.
-    weights : ndarray, shape (n_outputs, 1, n_patterns, n_features)
+    weights : Weights
         Its solution, or any point.
     gates : ndarray, shape (n_patterns, n_features)
         Gate vectors of the patterns, strictly inside their cones on every non-zero row.
@@ -80,11 +82,11 @@ def cone_decomposition(
     if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
             "A cone decomposition needs a program of the gated form without a skip connection; "
-            "solve that one, or leave the skip connection's pattern out."
+            "solve that one, or set skip=None."
         )
     op = program.operator
     X = op.X
-    z = weights[:, 0]
+    z = weights.blocks[:, 0]
     norms = np.linalg.norm(X, axis=1)
     live = norms > 0
     rows = X[live] / norms[live, None]
@@ -105,7 +107,7 @@ def cone_decomposition(
     # A hair beyond, so that rounding leaves no row outside.
     push = lengths.max(axis=0, initial=0) * (1 + 8 * np.finfo(X.dtype).eps)
     p = np.where(active[:, None], p + push[..., None] * gates.astype(X.dtype), 0)
-    found = np.stack([p + z, p - z], axis=1) / 2
+    found = Weights(np.stack([p + z, p - z], axis=1) / 2)
     relu = replace(program, formulation="relu")
     if dual is None:
         dual = DualPoint(program.evaluate(weights).residual, None)

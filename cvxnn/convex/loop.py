@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol, get_args
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cvxnn._arrays import Array
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
-from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, on_host
+from cvxnn.convex.operators import Weights
+from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
 
 
 class Status(enum.Enum):
@@ -122,8 +123,9 @@ class Result(NamedTuple):
 
     Attributes
     ----------
-    weights : ndarray
-        The best point seen, of the shape the problem states.
+    weights : Weights, or ndarray
+        The best point seen: :class:`Weights` of a ``ConvexProgram``, a vector of a smooth
+        objective.
     objective : float
         Objective of exactly these weights.
     dual_bound : float
@@ -140,7 +142,7 @@ class Result(NamedTuple):
         What proves ``dual_bound``: ``problem.bound_of(result.dual)`` recomputes it.
     """
 
-    weights: NDArray[np.floating]
+    weights: Any
     objective: float
     dual_bound: float
     gap: float
@@ -150,7 +152,7 @@ class Result(NamedTuple):
     dual: DualPoint | None = None
 
 
-Callback = Callable[[dict[str, float], Callable[[], NDArray[np.floating]]], bool | None]
+Callback = Callable[[dict[str, float], Callable[[], Any]], bool | None]
 
 
 @contextmanager
@@ -207,10 +209,10 @@ def solve(
     solver : Solver
         Options; see ``cvxnn.convex``. Other tolerances and strengths compile nothing; another
         shape or dtype does.
-    start : array or Result, optional
-        Weights to start from, of the problem's shape, or what a previous solve of a similar
-        problem found, of which solvers that can use them take the multipliers too; zeros by
-        default.
+    start : Weights, array or Result, optional
+        Weights of a ``ConvexProgram``, or the vector of a smooth objective, to start from; or the
+        result of a similar problem, of which solvers that can use them take the multipliers too.
+        By default a program starts at zero.
     time_limit : float, optional
         Seconds after which to stop at the next measurement; compilation counts.
     callback : callable, optional
@@ -231,12 +233,14 @@ def solve(
     began = time.perf_counter()
     dtype = jax.tree.leaves(problem)[0].dtype
     _check(problem, solver)
-    solver = solver.accept(problem)
+    convex = isinstance(problem, ConvexProgram)
+    given = problem.stacked() if convex else problem
+    solver = solver.accept(given)
     working = np.dtype(np.float64) if solver.on_host else dtype
-    padded = not solver.on_host and isinstance(problem, ConvexProgram)
+    padded = convex and not solver.on_host
     with precision(working):
-        beginning = _start(start, working)
-        given = problem
+        beginning = _start(start, given, working)
+        problem = given
         if padded:
             problem = pad(given)
             if beginning is not None:
@@ -252,9 +256,11 @@ def solve(
             advance, first = _advance, _init(problem, solver, beginning)
         state = solver.refresh(problem, first)
 
-        def reported(state: Any) -> NDArray[np.floating]:
+        def reported(state: Any) -> Any:
             weights = np.asarray(solver.weights(state)).astype(dtype, copy=False)
-            return unpad_weights(given, weights) if padded else weights
+            if padded:
+                weights = unpad_weights(given, weights)
+            return given.operator.unstack(weights) if convex else weights
 
         rows: list[dict[str, float]] = []
         status, n_iter = Status.MAX_ITER, 0
@@ -298,6 +304,8 @@ def solve(
         dual = jax.tree.map(np.asarray, solver.dual_point(state))
         if padded:
             dual = unpad_dual(given, dual)
+        if dual is not None:
+            dual = dual.unstacked(given.operator)
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
     return Result(
         weights=weights,
@@ -319,22 +327,24 @@ def _check(problem: Any, solver: Solver) -> None:
             raise ValueError(f"{type(solver).__name__}: {name}={value!r}; expected at least 1.")
     if np.isnan(solver.tol):
         raise ValueError(f"{type(solver).__name__}: tol is nan; expected a number.")
-    if not isinstance(problem, ConvexProgram):
-        return
-    if problem.formulation not in get_args(Formulation):
-        raise ValueError(
-            f"formulation={problem.formulation!r}; expected one of {get_args(Formulation)}."
-        )
-    if not 0 <= float(problem.alpha) < np.inf:
-        raise ValueError(f"alpha={float(problem.alpha)!r}; expected a finite number of at least 0.")
+    if isinstance(problem, ConvexProgram):
+        problem.check()
 
 
-def _start(start: Any, dtype: Any) -> Start | None:
-    """Copies, since the state is donated and may alias the start."""
+def _start(start: Any, problem: Any, dtype: Any) -> Start | None:
+    """Return copies in the solver's layout, since the state is donated and may alias the start."""
     if start is None:
         return None
+
+    def arrays(weights: Any) -> NDArray[np.floating]:
+        if isinstance(weights, Weights):
+            weights = problem.operator.stack(weights, problem.n_signs)
+        return np.array(weights, dtype)
+
     if not isinstance(start, Result):
-        return Start(np.array(start, dtype))
+        return Start(arrays(start))
     rho = [start.history[name][-1] for name in _RHO if name in start.history]
-    dual = jax.tree.map(lambda part: np.array(part, dtype), start.dual)
-    return Start(np.array(start.weights, dtype), dual, np.array(rho, dtype) if rho else None)
+    dual = start.dual
+    if dual is not None:
+        dual = jax.tree.map(lambda part: np.array(part, dtype), dual.stacked(problem.operator))
+    return Start(arrays(start.weights), dual, np.array(rho, dtype) if rho else None)

@@ -9,9 +9,9 @@ With activation patterns :math:`D_1, \dots, D_P` (mask ``D``) and :math:`E_i = 2
 
 Each is one dense matrix product and an elementwise mask; nothing of size ``n x dP`` is formed.
 
-Weights have shape ``(n_outputs, n_signs, n_patterns, n_features)``. With two signs, as in the ReLU
-form, entry 0 of the second axis holds the :math:`v_i` (positive output weight), entry 1 the
-:math:`w_i` (negative). With one, as in the gated form, it holds the difference
+Blocks of weights have shape ``(n_outputs, n_signs, n_patterns, n_features)``. With two signs, as in
+the ReLU formulation, entry 0 of the second axis holds the :math:`v_i` (positive output weight),
+entry 1 the :math:`w_i` (negative). With one, as in the gated formulation, it holds the difference
 :math:`z_i = v_i - w_i`.
 
 Everything works on NumPy arrays on the host and on JAX arrays inside compiled solvers.
@@ -19,11 +19,28 @@ Everything works on NumPy arrays on the host and on JAX arrays inside compiled s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
 
 from cvxnn._arrays import Array, namespace
+
+
+class Weights(NamedTuple):
+    """Weights of a two-layer network, as the convex program has them.
+
+    Attributes
+    ----------
+    blocks : Array, shape (n_outputs, n_signs, n_patterns, n_features)
+        One block for each pattern and sign: ``n_signs`` is 2 in the ReLU formulation (first the
+        blocks that add to the output, then those that subtract from it), 1 in the gated one.
+    linear : Array, shape (n_outputs, n_features), or None
+        The linear part of a program with a skip connection; None without one.
+    """
+
+    blocks: Any
+    linear: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -37,20 +54,78 @@ class GatedOperator:
         Data; its dtype is the dtype of every result.
     mask : Array of bool, shape (n_samples, n_patterns)
         Activation patterns, a byte an entry.
+    linear : bool, default=False
+        Whether the last column of ``mask`` stands for the linear part of the network: it is then
+        open on every row and has no cones. ``solve`` prepares programs with a skip connection in
+        this way (:meth:`with_linear`); programs that you build yourself leave it False.
 
     Notes
     -----
     A product with all weights costs ``4 n d P n_outputs`` flops and one temporary of
     ``2 n P n_outputs`` floats.
+
+    **Stacked arrays.** Solvers carry all weights in one array: the blocks of
+    :class:`Weights`, followed along the axis of the patterns by the linear part, if there is one;
+    of two signs, each has half of it. The multipliers of :class:`~cvxnn.convex.DualPoint` have the
+    same axis. :meth:`stack`, :meth:`unstack`, :meth:`split` and :meth:`join` are the only places
+    that know this layout.
     """
 
     X: Array
     mask: Array
+    linear: bool = field(default=False, metadata={"static": True})
 
     @property
     def n_patterns(self) -> int:
-        """Number of patterns P."""
+        """Number of columns of the mask, P; with ``linear`` one more than there are patterns."""
         return self.mask.shape[1]
+
+    # The layout of stacked arrays ---------------------------------------------------------
+
+    def with_linear(self) -> GatedOperator:
+        """Return the operator with one more column, for the linear part."""
+        xp = namespace(self.mask)
+        column = xp.ones((self.mask.shape[0], 1), bool)
+        return replace(self, mask=xp.concatenate([self.mask, column], axis=1), linear=True)
+
+    def stack(self, weights: Weights, n_signs: int) -> Array:
+        """Return weights as one array, (n_outputs, n_signs, P, n_features)."""
+        blocks, linear = weights
+        if not self.linear:
+            return blocks
+        xp = namespace(blocks)
+        if linear is None:
+            linear = xp.zeros((blocks.shape[0], blocks.shape[3]), blocks.dtype)
+        # z = v - w with v = -w, as at the optimum.
+        signs = xp.stack([linear / 2, -linear / 2], axis=1) if n_signs == 2 else linear[:, None]
+        return xp.concatenate([blocks, signs[:, :, None]], axis=2)
+
+    def unstack(self, U: Array) -> Weights:
+        """Return the weights that one array of shape (n_outputs, n_signs, P, n_features) holds."""
+        blocks, linear = self.split(U, axis=2)
+        if linear is None:
+            return Weights(blocks)
+        linear = linear[:, :, 0]
+        return Weights(blocks, linear[:, 0] - linear[:, 1] if U.shape[1] == 2 else linear[:, 0])
+
+    def split(self, stacked: Array, axis: int) -> tuple[Array, Array | None]:
+        """Divide an array along its axis of patterns into the patterns' part and the linear one.
+
+        The linear part keeps the axis, with length 1; it is None for an operator without one.
+        """
+        if not self.linear:
+            return stacked, None
+        last = stacked.shape[axis] - 1
+        before = (slice(None),) * (axis % stacked.ndim)
+        return stacked[(*before, slice(last))], stacked[(*before, slice(last, None))]
+
+    def join(self, patterns: Array, linear: Array | None, axis: int) -> Array:
+        """Put the two parts that :meth:`split` gives together again."""
+        if linear is None:
+            return patterns
+        return namespace(patterns).concatenate([patterns, linear], axis=axis)
+
+    # The maps -----------------------------------------------------------------------------
 
     def scores(self, U: Array, X: Array | None = None) -> Array:
         """Products ``x_k . u`` of every row with every block.

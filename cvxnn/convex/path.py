@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,7 +103,7 @@ def regularization_path(
     for alpha, last in zip(grid, _solutions(program, grid, tol, solver, max_iter), strict=True):
         results.append(last)
         if callback is not None:
-            n_active = int((np.abs(last.weights).max(axis=(0, 1, 3)) > 0).sum())
+            n_active = int((np.abs(last.weights.blocks).max(axis=(0, 1, 3)) > 0).sum())
             callback(
                 {
                     "alpha": float(alpha),
@@ -110,7 +112,7 @@ def regularization_path(
                     "gap": last.gap,
                     "n_active": float(n_active),
                 },
-                last.weights.copy,
+                partial(jax.tree.map, np.copy, last.weights),
             )
     return RegularizationPath(np.asarray(grid, float), results)
 

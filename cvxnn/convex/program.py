@@ -36,14 +36,14 @@ subtracts its conjugate instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import numpy as np
 
 from cvxnn._arrays import Array, is_sparse, namespace
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 
 Formulation = Literal["relu", "gated"]
@@ -66,11 +66,25 @@ class DualPoint(NamedTuple):
     residual : array, shape (n_samples, n_outputs)
         Any vector; at the optimum, minus the gradient of each row's loss.
     multipliers : array, shape (n_samples, n_outputs, 2, n_patterns), or None
-        Multipliers of the cone constraints, non-negative; None in the gated form.
+        Multipliers of the cone constraints, non-negative; None in the gated formulation.
     """
 
     residual: Any
     multipliers: Any
+
+    def stacked(self, operator: GatedOperator) -> DualPoint:
+        """Return the point with multipliers as solvers carry them, see ``GatedOperator``."""
+        if self.multipliers is None or not operator.linear:
+            return self
+        shape = (*self.multipliers.shape[:-1], 1)
+        none = namespace(self.multipliers).zeros(shape, self.multipliers.dtype)
+        return self._replace(multipliers=operator.join(self.multipliers, none, axis=-1))
+
+    def unstacked(self, operator: GatedOperator) -> DualPoint:
+        """Return the point that a solver's stacked multipliers hold."""
+        if self.multipliers is None:
+            return self
+        return self._replace(multipliers=operator.split(self.multipliers, axis=-1)[0])
 
 
 @jax.tree_util.register_dataclass
@@ -87,16 +101,27 @@ class ConvexProgram:
         factorisation.
     alpha : float
         Strength of the penalty, at least 0. A leaf: another value compiles nothing.
-    loss : Loss
-    penalty : Penalty
+    loss : Loss, default=SquaredLoss()
+        Loss of one row's predictions.
+    penalty : Penalty, default=NeuronGroupLasso()
+        Penalty on the blocks of weights.
     sample_weight : Array, shape (n_samples,), optional
-        Non-negative, with a positive sum; only ratios matter. A row of weight zero still has its
-        cone constraints unless its ``X`` is zero too.
-    form : {"relu", "gated"}
+        Weights of the rows, non-negative with a positive sum; only their ratios matter. By default
+        all rows count the same. A row of weight zero still has its cone constraints, unless its
+        ``X`` is zero too.
+    formulation : {"relu", "gated"}, default="relu"
+        Whether the blocks have cone constraints (a ReLU network) or none (a gated one).
     skip : float, optional
-        Adds a linear term ``x^T z`` to the network with the ridge penalty ``skip / 2 |z|^2``,
-        0 for none. The *last* pattern is then that term: it must be open on every row, and carries
-        neither cones nor ``penalty``. See :func:`with_skip`.
+        Adds a skip connection to the network: a linear part ``x^T z`` with the ridge penalty
+        ``skip / 2 |z|^2``, which carries neither cones nor ``penalty``. At least 0; None, the
+        default, for no linear part. The logistic losses need a positive one, since a linear part
+        alone may separate the data, and then has no minimiser.
+
+    Notes
+    -----
+    :meth:`evaluate`, :meth:`bound_of`, :meth:`alpha_max` and :meth:`zeros` take and give
+    :class:`Weights` and :class:`DualPoint`. The other methods are for solvers: they work on the
+    stacked arrays of :class:`GatedOperator`, for a program that :meth:`stacked` has prepared.
     """
 
     operator: GatedOperator
@@ -110,14 +135,8 @@ class ConvexProgram:
 
     @property
     def n_signs(self) -> int:
-        """Blocks for each pattern: 2 in the ReLU form, 1 in the gated form."""
+        """Blocks for each pattern: 2 in the ReLU formulation, 1 in the gated one."""
         return 2 if self.formulation == "relu" else 1
-
-    @property
-    def weights_shape(self) -> tuple[int, int, int, int]:
-        """Shape (n_outputs, n_signs, n_patterns, n_features) of the weights."""
-        op = self.operator
-        return (self.y.shape[1], self.n_signs, op.n_patterns, op.X.shape[1])
 
     @property
     def share(self) -> Any:
@@ -126,64 +145,72 @@ class ConvexProgram:
             return 1 / self.y.shape[0]
         return (self.sample_weight / self.sample_weight.sum())[:, None]
 
-    def zeros(self) -> Array:
-        """All-zero weights."""
-        X = self.operator.X
-        return namespace(X).zeros(self.weights_shape, X.dtype)
+    def check(self) -> None:
+        """Refuse parameters with which no solver can work.
 
-    def regularizer(self, U: Array) -> Array:
-        """Penalty of the weights times ``alpha``, and the ridge of the skip connection."""
+        Raises
+        ------
+        ValueError
+            For an unknown formulation, a strength or a ridge that is negative or not finite, or a
+            skip connection without a ridge under a logistic loss.
+        """
+        known = get_args(Formulation)
+        if self.formulation not in known:
+            raise ValueError(f"formulation={self.formulation!r}; expected one of {known}.")
+        alpha = float(self.alpha)
+        if not 0 <= alpha < np.inf:
+            raise ValueError(f"alpha={alpha!r}; expected a finite number of at least 0.")
         if self.skip is None:
-            return self.alpha * self.penalty.value(U)
-        ridge = self._skip_ridge * (U[:, :, -1] ** 2).sum() / 2
-        return self.alpha * self.penalty.value(U[:, :, :-1]) + ridge
+            return
+        ridge = float(self.skip)
+        if not 0 <= ridge < np.inf:
+            raise ValueError(f"skip={ridge!r}; expected None or a finite number of at least 0.")
+        if ridge == 0 and isinstance(self.loss, LogisticLoss | MultinomialLoss):
+            raise ValueError(
+                "A skip connection without a ridge may have no minimiser under a logistic loss; "
+                "give it a small one, such as skip=1e-4."
+            )
 
-    def prox(self, U: Array, step: Array | float) -> Array:
-        """Proximal map of ``step`` times :meth:`regularizer`."""
-        if self.skip is None:
-            return self.penalty.prox(U, step * self.alpha)
-        blocks = self.penalty.prox(U[:, :, :-1], step * self.alpha)
-        linear = U[:, :, -1:] / (1 + step * self._skip_ridge)
-        return namespace(U).concatenate([blocks, linear], axis=2)
+    # For users: weights and dual points ---------------------------------------------------
 
-    @property
-    def _skip_ridge(self) -> Any:
-        # z = v - w with v = -w at the optimum: 2 (|v|^2 + |w|^2) / 2 = |z|^2 / 2.
-        ridge: Any = self.skip
-        return ridge * self.n_signs
+    def zeros(self) -> Weights:
+        """Return weights that are all zero."""
+        (C, S, _, d), P, X = self.stacked_shape, self.operator.n_patterns, self.operator.X
+        xp = namespace(X)
+        linear = None if self.skip is None else xp.zeros((C, d), X.dtype)
+        return Weights(xp.zeros((C, S, P - self.operator.linear, d), X.dtype), linear)
 
-    def within_dual_ball(self, slope: Array) -> Array:
-        """Project slopes on what subgradients of the penalty can be, by Moreau's identity."""
-        if not self.penalty.is_norm:
-            return slope
-        return slope - self.penalty.prox(slope, self.alpha)
+    def evaluate(self, weights: Weights | Array) -> Evaluation:
+        """Measure a point.
 
-    def project_cones(self, S: Array) -> Array:
-        """Positive part of the oriented scores; those of the skip connection are free."""
-        xp = namespace(S)
-        positive = xp.maximum(S, 0)
-        if self.skip is None:
-            return positive
-        return xp.concatenate([positive[..., :-1], S[..., -1:]], axis=-1)
+        Parameters
+        ----------
+        weights : Weights, or Array of shape ``stacked_shape``
+            The point; arrays are how solvers carry it.
 
-    def evaluate(self, U: Array) -> Evaluation:
-        """Both objectives, the relative cone violation and minus the loss gradient at ``U``."""
-        op, xp = self.operator, namespace(U)
+        Returns
+        -------
+        Evaluation
+            Both objectives, the relative cone violation and minus the loss gradient.
+        """
+        program = self.stacked()
+        op = program.operator
+        U = op.stack(weights, self.n_signs) if isinstance(weights, Weights) else weights
+        xp = namespace(U)
         scores = op.scores(U)
         prediction = _difference(op.gate(scores).sum(axis=-1))
-        regularizer = self.regularizer(U)
+        regularizer = program.regularizer(U)
 
         def objective(f: Array) -> Array:
             return (self.share * self.loss.value(f, self.y)).sum() + regularizer
 
         value, network_value, violation = objective(prediction), None, xp.zeros((), U.dtype)
         if self.formulation == "relu":
-            hidden = xp.maximum(scores, 0)
-            if self.skip is not None:
-                hidden = xp.concatenate([hidden[..., :-1], scores[..., -1:]], axis=-1)
+            of_patterns, linear = op.split(scores, axis=-1)
+            hidden = op.join(xp.maximum(of_patterns, 0), linear, axis=-1)
             network_value = objective(_difference(hidden.sum(axis=-1)))
             oriented = op.orient(scores)
-            against = self.project_cones(oriented) - oriented
+            against = program.project_cones(oriented) - oriented
             tiny = xp.finfo(U.dtype).tiny
             violation = xp.linalg.norm(against) / xp.maximum(xp.linalg.norm(scores), tiny)
         return Evaluation(
@@ -193,18 +220,118 @@ class ConvexProgram:
             residual=-self.loss.gradient(prediction, self.y),
         )
 
+    def bound_of(self, dual: DualPoint) -> Array:
+        """Return the lower bound on the optimum that a dual point proves.
+
+        Parameters
+        ----------
+        dual : DualPoint
+            Any residual; multipliers of ``E_i X u >= 0``, whose negative parts are dropped.
+
+        Returns
+        -------
+        Array, a scalar
+            See :meth:`dual_bound`.
+        """
+        program = self.stacked()
+        if program is not self:
+            dual = dual.stacked(program.operator)
+        cone_term: Array | float = 0.0
+        if dual.multipliers is not None:
+            multipliers = namespace(dual.residual).maximum(dual.multipliers, 0)
+            cone_term = program.operator.constraints_adjoint(multipliers)
+        return program.dual_bound(dual.residual, cone_term)
+
+    def alpha_max(self) -> Array:
+        """Return a strength from which on all blocks are zero at the optimum.
+
+        Infinite for a penalty that is no norm, which shrinks but never removes.
+
+        Raises
+        ------
+        ValueError
+            With a skip connection and another loss than the squared one: pass the strengths
+            yourself.
+        """
+        xp = namespace(self.y)
+        if not self.penalty.is_norm:
+            return xp.asarray(xp.inf, self.y.dtype)
+        prediction = xp.zeros_like(self.y)
+        if self.skip is not None:
+            if not isinstance(self.loss, SquaredLoss):
+                raise ValueError(
+                    "alpha_max of a program with a skip connection is known for the squared loss "
+                    f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
+                )
+            # With all blocks zero the linear part is a ridge regression.
+            X, weighted = self.operator.X, self.share * self.operator.X
+            gram = X.T @ weighted + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
+            prediction = X @ (xp.linalg.pinv(gram) @ (weighted.T @ self.y))
+        slope = self.slope(-self.loss.gradient(prediction, self.y))
+        return self.penalty.dual_norm(self.operator.split(slope, axis=2)[0]).max()
+
+    # For solvers: stacked arrays ----------------------------------------------------------
+
+    def stacked(self) -> ConvexProgram:
+        """Return the program as solvers see it: with a column of the mask for the linear part."""
+        if self.skip is None or self.operator.linear:
+            return self
+        return replace(self, operator=self.operator.with_linear())
+
+    @property
+    def stacked_shape(self) -> tuple[int, int, int, int]:
+        """Shape (n_outputs, n_signs, P, n_features) of all weights in one array."""
+        op = self.operator
+        P = op.n_patterns + (self.skip is not None and not op.linear)
+        return (self.y.shape[1], self.n_signs, P, op.X.shape[1])
+
+    @property
+    def linear_ridge(self) -> Any:
+        """Ridge penalty of each sign's half of the linear part."""
+        # z = v - w with v = -w at the optimum: 2 (|v|^2 + |w|^2) / 2 = |z|^2 / 2.
+        ridge: Any = self.skip
+        return ridge * self.n_signs
+
+    def regularizer(self, U: Array) -> Array:
+        """Return the penalty of the weights times ``alpha``, and the ridge of the linear part."""
+        blocks, linear = self.operator.split(U, axis=2)
+        value = self.alpha * self.penalty.value(blocks)
+        return value if linear is None else value + self.linear_ridge * (linear**2).sum() / 2
+
+    def prox(self, U: Array, step: Array | float) -> Array:
+        """Return the proximal map of ``step`` times :meth:`regularizer`."""
+        blocks, linear = self.operator.split(U, axis=2)
+        blocks = self.penalty.prox(blocks, step * self.alpha)
+        if linear is None:
+            return blocks
+        return self.operator.join(blocks, linear / (1 + step * self.linear_ridge), axis=2)
+
+    def within_dual_ball(self, slope: Array) -> Array:
+        """Project slopes on what subgradients of the penalty can be, by Moreau's identity."""
+        if not self.penalty.is_norm:
+            return slope
+        return slope - self.penalty.prox(slope, self.alpha)
+
+    def project_cones(self, S: Array) -> Array:
+        """Return the positive part of the oriented scores; those of the linear part are free."""
+        of_patterns, linear = self.operator.split(S, axis=-1)
+        return self.operator.join(namespace(S).maximum(of_patterns, 0), linear, axis=-1)
+
     def slope(self, residual: Array) -> Array:
-        """``F^T`` of the residual times each row's share: minus the gradient of the mean loss."""
+        """Return ``F^T`` of the residual times each row's share.
+
+        At the residual of a point this is minus the gradient of the mean loss.
+        """
         return self.operator.adjoint(self.share * residual, self.n_signs)
 
     def dual_bound(self, residual: Array, cone_term: Array | float = 0.0) -> Array:
-        """Lower bound on the optimum of the program.
+        """Return a lower bound on the optimum of the program.
 
         Parameters
         ----------
         residual : Array, shape (n_samples, n_outputs)
             Any vector; at the optimum, minus the gradient of the loss.
-        cone_term : Array of the shape of the weights, or 0
+        cone_term : Array of shape ``stacked_shape``, or 0
             ``G^T a`` for multipliers ``a >= 0`` (of any row scaling of ``G``).
 
         Returns
@@ -212,21 +339,21 @@ class ConvexProgram:
         Array, a scalar
             The bound; minus infinity for a residual outside the domain of the conjugate.
         """
-        xp = namespace(residual)
+        program, xp = self.stacked(), namespace(residual)
         # Rows without weight, such as padding, have no say.
         residual = xp.where(self.share > 0, residual, 0)
         if self.skip is not None:
-            residual = self._orthogonal_to_skip(residual)
-        slope = self.slope(residual) + cone_term
+            residual = self._orthogonal_to_linear(residual)
+        slope = program.slope(residual)
+        _, linear = program.operator.split(slope, axis=2)
+        slope, _ = program.operator.split(slope + cone_term, axis=2)
         tiny = xp.finfo(slope.dtype).tiny
         extra: Array | float = 0.0
         limit: Array | float = xp.inf
-        if self.skip is not None:
-            linear = self.slope(residual)[:, :, -1]
-            safe = xp.maximum(self._skip_ridge, tiny)
+        if linear is not None:
+            safe = xp.maximum(self.linear_ridge, tiny)
             # Without a ridge the projection has made it zero.
-            extra = xp.where(self._skip_ridge > 0, (linear**2).sum(axis=(1, 2)) / safe, 0)
-            slope = slope[:, :, :-1]
+            extra = xp.where(self.linear_ridge > 0, (linear**2).sum(axis=(1, 2, 3)) / safe, 0)
         size = self.penalty.dual_norm(slope)
         if self.penalty.is_norm:
             # Without a slope any scale will do; the division must not overflow.
@@ -239,43 +366,8 @@ class ConvexProgram:
         conjugate = self.loss.conjugate(-scale * residual, self.y)
         return -(self.share * conjugate).sum() - (scale**2 * extra / 2).sum()
 
-    def bound_of(self, dual: DualPoint) -> Array:
-        """:meth:`dual_bound` of a dual point, whose multipliers are those of ``E_i X u >= 0``."""
-        cone_term: Array | float = 0.0
-        if dual.multipliers is not None:
-            multipliers = namespace(dual.residual).maximum(dual.multipliers, 0)
-            cone_term = self.operator.constraints_adjoint(multipliers)
-        return self.dual_bound(dual.residual, cone_term)
-
-    def alpha_max(self) -> Array:
-        """Give a strength from which on all weights are zero at the optimum.
-
-        Infinite for a penalty that is no norm, which shrinks but never removes.
-
-        Raises
-        ------
-        ValueError
-            With a skip connection and another loss than the squared one.
-        """
-        xp = namespace(self.y)
-        if not self.penalty.is_norm:
-            return xp.asarray(xp.inf, self.y.dtype)
-        prediction = xp.zeros_like(self.y)
-        if self.skip is not None:
-            if not isinstance(self.loss, SquaredLoss):
-                raise ValueError(
-                    "alpha_max of a program with a skip connection is known for the squared loss "
-                    f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
-                )
-            # With all else zero the skip connection is a ridge regression.
-            X, weighted = self.operator.X, self.share * self.operator.X
-            gram = X.T @ weighted + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
-            prediction = X @ (xp.linalg.pinv(gram) @ (weighted.T @ self.y))
-        slope = self.slope(-self.loss.gradient(prediction, self.y))
-        return self.penalty.dual_norm(slope if self.skip is None else slope[:, :, :-1]).max()
-
-    def _orthogonal_to_skip(self, residual: Array) -> Array:
-        """Project a dual point on what an unpenalised linear term allows: ``X^T r = 0``."""
+    def _orthogonal_to_linear(self, residual: Array) -> Array:
+        """Project a dual point on what an unpenalised linear part allows: ``X^T r = 0``."""
         xp, X = namespace(residual), self.operator.X
         weighted = self.share * X
         gram = X.T @ weighted
@@ -286,47 +378,11 @@ class ConvexProgram:
         given = xp.linalg.norm(residual, axis=0)
         for _ in range(2):  # the second time takes off what rounding left
             fit = X @ ((vectors * inverse) @ (vectors.T @ (weighted.T @ residual)))
-            residual = residual - xp.where(self._skip_ridge > 0, 0, fit)
+            residual = residual - xp.where(self.linear_ridge > 0, 0, fit)
         # What is nothing but rounding must not be scaled up to pass for a dual point.
         noise = 100 * len(residual) ** 0.5 * xp.finfo(residual.dtype).eps * given
-        kept = (xp.linalg.norm(residual, axis=0) > noise) | (self._skip_ridge > 0)
+        kept = (xp.linalg.norm(residual, axis=0) > noise) | (self.linear_ridge > 0)
         return xp.where(kept, residual, 0)
-
-
-def with_skip(program: ConvexProgram, ridge: float = 0.0) -> ConvexProgram:
-    """Add a linear skip connection to a program.
-
-    Parameters
-    ----------
-    program : ConvexProgram
-        Without one.
-    ridge : float, default=0
-        Strength of its ridge penalty, at least 0. With the logistic losses a positive one is
-        needed: a linear term alone may separate the data, and then has no minimiser.
-
-    Returns
-    -------
-    ConvexProgram
-        With one pattern more, the last, open on every row.
-
-    Raises
-    ------
-    ValueError
-        For a negative ridge, none with a logistic loss, or a program that has a skip connection.
-    """
-    if program.skip is not None:
-        raise ValueError("The program has a skip connection already.")
-    if not ridge >= 0:
-        raise ValueError(f"ridge={ridge!r}; expected a number of at least 0.")
-    if ridge == 0 and isinstance(program.loss, LogisticLoss | MultinomialLoss):
-        raise ValueError(
-            "A skip connection without a ridge may have no minimiser under a logistic loss; "
-            "give it a small one, such as 1e-4."
-        )
-    mask = program.operator.mask
-    xp = namespace(mask)
-    mask = xp.concatenate([mask, xp.ones((len(mask), 1), bool)], axis=1)
-    return replace(program, operator=replace(program.operator, mask=mask), skip=ridge)
 
 
 def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:

@@ -11,6 +11,7 @@ import numpy as np
 from cvxnn._extras import require
 from cvxnn.convex.loop import Result, Status, relative_gap
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
 
@@ -51,29 +52,27 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
     """
     cp = require("cvxpy", extra="test")
     began = time.perf_counter()
+    program.check()
     program = on_host(program, np.float64)
     X, mask = program.operator.X, program.operator.mask
-    C, n_signs, P, d = program.weights_shape
-    n_blocks = P if program.skip is None else P - 1
+    (C, n_signs, _, d), P = program.stacked_shape, program.operator.n_patterns
     outputs = [[cp.Variable((P, d)) for _ in range(n_signs)] for _ in range(C)]
+    linear = None if program.skip is None else cp.Variable((C, d))
     scores = [[X @ U.T for U in signs] for signs in outputs]
     gated = [cp.multiply(mask, s[0] - s[1] if n_signs == 2 else s[0]) for s in scores]
     prediction = cp.vstack([cp.sum(each, axis=1) for each in gated]).T
+    if linear is not None:
+        prediction += X @ linear.T
     objective = _mean_loss(cp, program.loss, prediction, program.y, program.share)
-    constraints, cones = [], []
     for signs in outputs:
-        blocks = cp.vstack([U[:n_blocks] for U in signs])
-        objective += float(program.alpha) * _penalty(cp, program.penalty, blocks)
-        if program.skip is not None:
-            ridge = float(program.skip) * n_signs / 2
-            objective += ridge * sum(cp.sum_squares(U[-1]) for U in signs)
+        objective += float(program.alpha) * _penalty(cp, program.penalty, cp.vstack(signs))
+    if linear is not None:
+        objective += float(program.linear_ridge) / n_signs / 2 * cp.sum_squares(linear)
+    cones = []
     if n_signs == 2:
-        orientation = 2.0 * mask[:, :n_blocks] - 1
-        cones = [cp.multiply(orientation, s[:, :n_blocks]) >= 0 for part in scores for s in part]
-    if n_signs == 2 and program.skip is not None:
-        # Only the difference matters: without a ridge nothing else would keep the sum bounded.
-        constraints = [signs[0][-1] == -signs[1][-1] for signs in outputs]
-    conic = cp.Problem(cp.Minimize(objective), cones + constraints)
+        orientation = 2.0 * mask - 1
+        cones = [cp.multiply(orientation, s) >= 0 for part in scores for s in part]
+    conic = cp.Problem(cp.Minimize(objective), cones)
     with warnings.catch_warnings():
         # The certificate below says how accurate it is.
         warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
@@ -83,13 +82,13 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
             f"CVXPY with {solver} gave no solution: {conic.status}. Try another solver, or "
             "standardise X."
         )
-    weights: Any = np.array([[U.value for U in signs] for signs in outputs])
+    blocks: Any = np.array([[U.value for U in signs] for signs in outputs])
+    weights = Weights(blocks, None if linear is None else linear.value)
     at = program.evaluate(weights)
     dual = DualPoint(at.residual, None)
     if cones:
-        multipliers = np.zeros((len(X), C, n_signs, P))
         found = np.array([np.maximum(cone.dual_value, 0) for cone in cones])
-        multipliers[..., :n_blocks] = np.moveaxis(found.reshape(C, n_signs, len(X), n_blocks), 2, 0)
+        multipliers = np.moveaxis(found.reshape(C, n_signs, len(X), P), 2, 0)
         dual = dual._replace(multipliers=multipliers)
     value, bound = float(at.objective), float(program.bound_of(dual))
     gap, violation = relative_gap(value, bound), float(at.violation)

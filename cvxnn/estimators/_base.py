@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cvxnn._arrays import is_sparse
 from cvxnn.convex.loop import Result, Status
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
@@ -176,7 +176,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
 
     def _network(
         self,
-        weights: NDArray[np.floating],
+        weights: Weights,
         patterns: ActivationPatterns,
         *,
         scaling: Scaling,
@@ -187,7 +187,6 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
             bias=self.fit_intercept,
             tol=1e-6,
             gates=patterns.gates if self.formulation == "gated" else None,
-            skip=self.skip is not None,
         )
         return fold_scaling(network, *scaling)
 
@@ -340,9 +339,10 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
         """Patterns of the last fit on these rows, and what it found; None where they do not fit."""
         gates, result = self._warm
         shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
-        if gates.shape[1] != inputs.shape[1] or result.weights.shape[:2] != shape:
+        weights = result.weights
+        if gates.shape[1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
             return None
-        if result.weights.shape[2] != len(gates) + (self.skip is not None):
+        if (weights.linear is None) != (self.skip is None):
             return None
         mask = np.asarray(inputs @ gates.T.astype(inputs.dtype)) >= 0
         if result.dual is not None and len(result.dual.residual) != len(targets):

@@ -15,7 +15,7 @@ from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
 from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, with_skip
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
 from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, ConvexReLUBase
@@ -104,9 +104,12 @@ class Fold(NamedTuple):
             middle = float(np.sqrt(alphas[0] * alphas[-1]))
             used = self._trained(middle, n_patterns, adaptive=source == "adaptive")
             operator = GatedOperator(operator.X, used.mask)
-        program = replace(self.program, operator=operator, formulation=estimator.formulation)
-        if estimator.skip is not None:
-            program = with_skip(program, estimator.skip)
+        program = replace(
+            self.program,
+            operator=operator,
+            formulation=estimator.formulation,
+            skip=estimator.skip,
+        )
         results = regularization_path(
             program,
             alphas=alphas,

@@ -228,8 +228,8 @@ class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
     def coef_(self) -> NDArray[np.floating]:
         """Weights of raw features."""
         check_is_fitted(self)
-        assert self.network_.skip_weights is not None
-        return self.network_.skip_weights[:, 0]
+        assert self.network_.linear_weights is not None
+        return self.network_.linear_weights[:, 0]
 
     @property
     def intercept_(self) -> float:
@@ -356,7 +356,7 @@ def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:
         hidden_bias=np.zeros(0, dtype),
         output_weights=np.zeros((0, 1), dtype),
         output_bias=np.array([offset], dtype),
-        skip_weights=coef[:, None],
+        linear_weights=coef[:, None],
     )
 
 

@@ -14,7 +14,6 @@ from cvxnn.plotting._arguments import axes_or_new, check_choice
 
 if TYPE_CHECKING:
     from cvxnn.convex.path import RegularizationPath
-    from cvxnn.convex.program import ConvexProgram
 
 # Neurons below this fraction of the largest norm are zero but for the tolerance of the solver.
 _ACTIVE = 1e-3
@@ -80,7 +79,6 @@ class RegularizationPathDisplay:
     def from_path(
         cls,
         path: RegularizationPath,
-        program: ConvexProgram | None = None,
         *,
         kind: Literal["norms", "active", "objective"] = "norms",
         ax: Axes | None = None,
@@ -91,8 +89,6 @@ class RegularizationPathDisplay:
         ----------
         path : cvxnn.convex.RegularizationPath
             Solutions to draw.
-        program : ConvexProgram, optional
-            The program of the path; needed if it has a skip connection, which is no neuron.
         kind : {"norms", "active", "objective"}, default="norms"
             ``"norms"``: the norm of each neuron that is active anywhere, which means longer than
             a thousandth of the longest on the path. ``"active"``: the number of active neurons.
@@ -105,9 +101,7 @@ class RegularizationPathDisplay:
         RegularizationPathDisplay
             The display, with ``ax_`` and ``figure_``.
         """
-        weights = np.array([result.weights for result in path.results])
-        if program is not None and program.skip is not None:
-            weights = weights[:, :, :, :-1]
+        weights = np.array([result.weights.blocks for result in path.results])
         return cls(
             path.alphas,
             norms=np.linalg.norm(weights, axis=-1).reshape(len(weights), -1),

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._arrays import namespace
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, DualPoint
 
@@ -85,7 +86,7 @@ def price(
 
 def directions(
     program: ConvexProgram,
-    weights: NDArray[np.floating],
+    weights: Weights,
     dual: DualPoint,
     n_random: int,
     rng: np.random.RandomState,
@@ -96,7 +97,7 @@ def directions(
     ----------
     program : ConvexProgram
         On the host.
-    weights : ndarray, shape (n_outputs, n_signs, n_patterns, n_features)
+    weights : Weights
     dual : DualPoint
     n_random : int
     rng : RandomState
@@ -105,12 +106,10 @@ def directions(
     -------
     ndarray, shape (n_starts, n_features)
     """
-    op, d = program.operator, weights.shape[-1]
-    active = np.linalg.norm(weights, axis=-1) > 0
-    if program.skip is not None:
-        active[:, :, -1] = False
-    neurons = _unit(weights[active])
-    found = [neurons, rng.standard_normal((n_random, d)).astype(weights.dtype)]
+    op, blocks = program.operator, weights.blocks
+    active = np.linalg.norm(blocks, axis=-1) > 0
+    neurons = _unit(blocks[active])
+    found = [neurons, rng.standard_normal((n_random, blocks.shape[-1])).astype(blocks.dtype)]
     if dual.multipliers is not None:
         held_back = op.constraints_adjoint(np.maximum(dual.multipliers, 0))[active]
         found += [neurons - push * _unit(held_back) for push in _PUSHES]

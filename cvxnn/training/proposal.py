@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from cvxnn._arrays import Array, namespace
 from cvxnn.convex.loop import precision
 from cvxnn.convex.losses import Loss, SquaredLoss
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 
 N_STEPS = 300
@@ -107,7 +108,7 @@ def flops(
 
 def to_program(
     X: NDArray[np.floating], network: LocalNetwork
-) -> tuple[ActivationPatterns, NDArray[np.floating]]:
+) -> tuple[ActivationPatterns, Weights]:
     """Patterns of a network's neurons, and the network as weights of the program over them.
 
     Neurons that share a pattern are summed, which keeps the predictions and can only lower the
@@ -116,7 +117,7 @@ def to_program(
     Returns
     -------
     patterns : ActivationPatterns
-    weights : ndarray, shape (n_outputs, 2, n_patterns, n_features)
+    weights : Weights
     """
     found = ActivationPatterns.from_gates(X, network.hidden)
     index = {column.tobytes(): i for i, column in enumerate(found.mask.T)}
@@ -127,7 +128,7 @@ def to_program(
     for j in alive:
         for sign, scale in enumerate((network.output[j], -network.output[j])):
             weights[:, sign, pattern_of[j]] += np.maximum(scale, 0)[:, None] * network.hidden[j]
-    return found, weights
+    return found, Weights(weights)
 
 
 def gradients(

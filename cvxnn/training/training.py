@@ -13,10 +13,10 @@ from sklearn.utils import check_random_state
 
 from cvxnn.convex.loop import Callback, Result, Solver, Status, relative_gap, solve
 from cvxnn.convex.losses import Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation, with_skip
+from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.training import pricing, proposal
@@ -32,7 +32,7 @@ _MOST_CLASSES = 100
 
 
 TrainingCallback = Callable[
-    [dict[str, float], Callable[[], tuple[NDArray[np.floating], ActivationPatterns]]], bool | None
+    [dict[str, float], Callable[[], tuple[Weights, ActivationPatterns]]], bool | None
 ]
 
 
@@ -42,8 +42,8 @@ class Training(NamedTuple):
     Attributes
     ----------
     result : Result
-        Weights over ``patterns`` (and the skip connection, the last), their objective, bound and
-        gap, and the history of the last solve.
+        Weights over ``patterns``, their objective, bound and gap, and the history of the last
+        solve.
     patterns : ActivationPatterns
         The patterns of the program that was solved last.
     program : ConvexProgram
@@ -99,9 +99,7 @@ def train(
     n_patterns : int
         Patterns to look for in each run, and to add at most in each round; at least 1.
     loss, penalty, sample_weight, form, skip
-        See ``cvxnn.convex.program.ConvexProgram`` and ``with_skip``; squared loss and neuron group
-        lasso
-        by default.
+        See ``cvxnn.convex.ConvexProgram``; squared loss and neuron group lasso by default.
     source : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the outcome is
@@ -146,6 +144,7 @@ def train(
         penalty or NeuronGroupLasso(),
         sample_weight,
         formulation,
+        skip,
     )
     if n_rounds > 0 and not isinstance(base.penalty, NeuronGroupLasso):
         raise TypeError(
@@ -160,7 +159,7 @@ def train(
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
     for round_ in range(n_rounds + 1):
-        program = _over(base, found, skip)
+        program = _over(base, found)
         chosen = solver or _choose(program, tol, max_iter, refining=n_rounds > 0)
         result = solve(program, chosen, start=start, callback=_with_patterns(callback, found))
         flops += chosen.flops(program, result)
@@ -184,7 +183,7 @@ def train(
         kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng)
         if len(better) == 0:
             break
-        found, start = _carry(program, found, result, kept, better)
+        found, start = _carry(found, result, kept, better)
     assert best is not None
     result, found, program = best
     if skip is None and proposal is not None and local_objective < result.objective:
@@ -229,7 +228,7 @@ def _propose(
     source: PatternChoice | ActivationPatterns,
     n_runs: int,
     rng: np.random.RandomState,
-) -> tuple[ActivationPatterns, NDArray[np.floating] | None, float]:
+) -> tuple[ActivationPatterns, Weights | None, float]:
     """First patterns, the best local network as weights over them, and the flops spent."""
     X, y = base.operator.X, base.y
     if isinstance(source, ActivationPatterns):
@@ -241,7 +240,7 @@ def _propose(
             f"pattern source {source!r} is unknown; expected 'local', 'gaussian' or 'data'."
         )
     found: ActivationPatterns | None = None
-    best: tuple[ActivationPatterns, NDArray[np.floating]] | None = None
+    best: tuple[ActivationPatterns, Weights] | None = None
     lowest = np.inf
     for _ in range(n_runs):
         network = proposal.train(
@@ -266,7 +265,7 @@ def _propose(
     if found is None or best is None:
         # Every neuron died, as happens near alpha_max: any pattern proves as much.
         return sample_patterns(X, n_patterns, random_state=rng), None, flops
-    return found, _embed(best[1], best[0], found, axis=2), flops
+    return found, _embed_weights(best[1], best[0], found), flops
 
 
 def _choose(program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool) -> Solver:
@@ -278,11 +277,8 @@ def _choose(program: ConvexProgram, tol: float, max_iter: int | None, *, refinin
     return chosen
 
 
-def _over(
-    base: ConvexProgram, found: ActivationPatterns, skip: float | None = None
-) -> ConvexProgram:
-    program = replace(base, operator=replace(base.operator, mask=found.mask))
-    return program if skip is None else with_skip(program, skip)
+def _over(base: ConvexProgram, found: ActivationPatterns) -> ConvexProgram:
+    return replace(base, operator=replace(base.operator, mask=found.mask))
 
 
 def _refine(
@@ -293,7 +289,7 @@ def _refine(
     rng: np.random.RandomState,
 ) -> tuple[ActivationPatterns, ActivationPatterns, float]:
     """Patterns to keep, better ones to add, and the best gain over its price."""
-    norms = np.linalg.norm(result.weights[:, :, : len(found)], axis=-1).max(axis=(0, 1))
+    norms = np.linalg.norm(result.weights.blocks, axis=-1).max(axis=(0, 1))
     kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
     assert result.dual is not None
     starts = pricing.directions(program, result.weights, result.dual, 2 * n_patterns, rng)
@@ -305,7 +301,6 @@ def _refine(
 
 
 def _carry(
-    program: ConvexProgram,
     found: ActivationPatterns,
     result: Result,
     kept: ActivationPatterns,
@@ -313,16 +308,12 @@ def _carry(
 ) -> tuple[ActivationPatterns, Result]:
     """Patterns of the next round, and what the last round knows as a start for it."""
     union = kept.union(better)
-    weights = _embed(result.weights[:, :, : len(found)], found, union, axis=2)
+    weights = _embed_weights(result.weights, found, union)
     dual = result.dual
     assert dual is not None
     multipliers = dual.multipliers
     if multipliers is not None:
-        multipliers = _embed(multipliers[..., : len(found)], found, union, axis=3)
-    if program.skip is not None:
-        weights = np.concatenate([weights, result.weights[:, :, -1:]], axis=2)
-        if multipliers is not None:
-            multipliers = np.concatenate([multipliers, dual.multipliers[..., -1:]], axis=3)
+        multipliers = _embed(multipliers, found, union, axis=3)
     return union, result._replace(weights=weights, dual=DualPoint(dual.residual, multipliers))
 
 
@@ -330,6 +321,13 @@ def _positions(these: ActivationPatterns, among: ActivationPatterns) -> NDArray[
     """Where each of ``these`` patterns is ``among`` the others; -1 where it is not."""
     index = {column.tobytes(): i for i, column in enumerate(among.mask.T)}
     return np.array([index.get(column.tobytes(), -1) for column in these.mask.T], np.intp)
+
+
+def _embed_weights(
+    weights: Weights, patterns_of: ActivationPatterns, among: ActivationPatterns
+) -> Weights:
+    """Return weights over other patterns: the same blocks, zero for patterns that had none."""
+    return weights._replace(blocks=_embed(weights.blocks, patterns_of, among, axis=2))
 
 
 def _embed(

@@ -18,10 +18,10 @@ from cvxnn.convex import (
     LogisticLoss,
     SquaredLoss,
     Status,
+    Weights,
     cone_decomposition,
     sample_patterns,
     solve,
-    with_skip,
 )
 
 N, D, P = 20, 4, 6
@@ -44,10 +44,10 @@ def make(
     return program, found.gates
 
 
-def some_weights(outputs: int = 1, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
+def some_weights(outputs: int = 1, seed: int = 0, dtype: type = np.float64) -> Weights:
     weights = np.random.default_rng(seed).standard_normal((outputs, 1, P, D))
     weights[:, :, 2] = 0
-    return weights.astype(dtype)
+    return Weights(weights.astype(dtype))
 
 
 def violation(program: ConvexProgram, weights: np.ndarray) -> float:
@@ -58,16 +58,16 @@ def violation(program: ConvexProgram, weights: np.ndarray) -> float:
 
 
 def check(
-    program: ConvexProgram, weights: np.ndarray, found: Decomposition, rounding: float = 1e-13
+    program: ConvexProgram, weights: Weights, found: Decomposition, rounding: float = 1e-13
 ) -> None:
     X, mask = program.operator.X, program.operator.mask
-    assert violation(program, found.weights) <= rounding
-    gated = np.einsum("ki,cji,kj->kc", X, weights[:, 0], mask)
-    hidden = np.maximum(np.einsum("ki,cbji->kcbj", X, found.weights), 0).sum(axis=-1)
+    assert violation(program, found.weights.blocks) <= rounding
+    gated = np.einsum("ki,cji,kj->kc", X, weights.blocks[:, 0], mask)
+    hidden = np.maximum(np.einsum("ki,cbji->kcbj", X, found.weights.blocks), 0).sum(axis=-1)
     network = hidden[..., 0] - hidden[..., 1]
     np.testing.assert_allclose(network, gated, atol=100 * rounding * np.abs(gated).max())
     # Patterns that are not used stay so.
-    assert not found.weights[:, :, ~weights.any(axis=(0, 1, 3))].any()
+    assert not found.weights.blocks[:, :, ~weights.blocks.any(axis=(0, 1, 3))].any()
 
 
 @pytest.mark.parametrize("n_iter", [0, 1, 30, 300])
@@ -84,7 +84,7 @@ def test_feasible_with_the_same_predictions_after_any_number_of_iterations(
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_feasible_at_any_point(seed: int, scale: float) -> None:
     program, gates = make(seed=seed)
-    weights = scale * some_weights(seed=seed)
+    weights = Weights(scale * some_weights(seed=seed).blocks)
     check(program, weights, cone_decomposition(program, weights, gates, n_iter=10))
 
 
@@ -92,7 +92,7 @@ def test_feasible_in_single_precision() -> None:
     program, gates = make(dtype=np.float32)
     weights = some_weights(dtype=np.float32)
     found = cone_decomposition(program, weights, gates, n_iter=100)
-    assert found.weights.dtype == np.float32
+    assert found.weights.blocks.dtype == np.float32
     check(program, weights, found, rounding=1e-5)
 
 
@@ -109,8 +109,8 @@ def test_the_relu_optimum_lies_between_the_bounds(loss: str, outputs: int) -> No
     assert found.lower == pytest.approx(gated.objective, rel=1e-6)
     if loss == "squared":  # no wild overestimate: well below the network without neurons
         assert found.upper < 0.8 * (program.y**2).sum() / (2 * N)
-    own = program.loss.value(_network(program, found.weights), program.y).sum() / N
-    own += 0.02 * np.linalg.norm(found.weights, axis=-1).sum()
+    own = program.loss.value(_network(program, found.weights.blocks), program.y).sum() / N
+    own += 0.02 * np.linalg.norm(found.weights.blocks, axis=-1).sum()
     assert found.upper == pytest.approx(own, rel=1e-10)
 
 
@@ -138,18 +138,18 @@ def test_close_to_the_decomposition_of_least_squares(seed: int) -> None:
     mask, X = program.operator.mask, program.operator.X
     squares = shortest = 0.0
     for i in range(P):
-        if not weights[0, 0, i].any():
+        if not weights.blocks[0, 0, i].any():
             continue
         orientation = np.where(mask[:, i], 1.0, -1.0)[:, None]
         v, w = cp.Variable(D), cp.Variable(D)
         cones = [(orientation * X) @ v >= 0, (orientation * X) @ w >= 0]
         problem = cp.Problem(
             cp.Minimize(cp.sum_squares(v) + cp.sum_squares(w)),
-            [*cones, v - w == weights[0, 0, i]],
+            [*cones, v - w == weights.blocks[0, 0, i]],
         )
         problem.solve(solver="CLARABEL")
         shortest += problem.value
-        squares += (found.weights[0, :, i] ** 2).sum()
+        squares += (found.weights.blocks[0, :, i] ** 2).sum()
     assert shortest > 0
     assert shortest * (1 - 1e-6) <= squares <= 1.1 * shortest
 
@@ -158,17 +158,17 @@ def test_iterations_shorten_it() -> None:
     program, gates = make()
     weights = solve(program, TIGHT).weights
     few, many = (cone_decomposition(program, weights, gates, n_iter=n) for n in (0, 1000))
-    assert (many.weights**2).sum() < 0.9 * (few.weights**2).sum()
+    assert (many.weights.blocks**2).sum() < 0.9 * (few.weights.blocks**2).sum()
 
 
 def test_weights_in_their_cones_are_left_alone() -> None:
     # z in the cone: v = z, w = 0 is the shortest decomposition.
     program, gates = make()
-    weights = np.zeros((1, 1, P, D))
-    weights[0, 0, 3] = gates[3]
+    weights = program.zeros()
+    weights.blocks[0, 0, 3] = gates[3]
     found = cone_decomposition(program, weights, gates, n_iter=1000)
-    np.testing.assert_allclose(found.weights[0, 0, 3], gates[3], atol=1e-6)
-    np.testing.assert_allclose(found.weights[0, 1, 3], 0, atol=1e-6)
+    np.testing.assert_allclose(found.weights.blocks[0, 0, 3], gates[3], atol=1e-6)
+    np.testing.assert_allclose(found.weights.blocks[0, 1, 3], 0, atol=1e-6)
 
 
 def test_zero_weights_and_zero_rows() -> None:
@@ -179,8 +179,8 @@ def test_zero_weights_and_zero_rows() -> None:
     mask[4] = True
     program = replace(program, operator=GatedOperator(X, mask))
     check(program, some_weights(), cone_decomposition(program, some_weights(), gates, n_iter=5))
-    none = cone_decomposition(program, np.zeros((1, 1, P, D)), gates, n_iter=5)
-    assert not none.weights.any()
+    none = cone_decomposition(program, program.zeros(), gates, n_iter=5)
+    assert not none.weights.blocks.any()
     assert none.upper == pytest.approx((program.y**2).mean() / 2)
 
 
@@ -197,7 +197,7 @@ def test_refuses_gates_on_the_boundary_of_a_used_cone() -> None:
         cone_decomposition(program, some_weights(), gates)
     # A pattern that is not used may have any gate.
     weights = some_weights()
-    weights[:, :, 1] = 0
+    weights.blocks[:, :, 1] = 0
     check(program, weights, cone_decomposition(program, weights, gates, n_iter=5))
 
 
@@ -205,11 +205,11 @@ def test_refuses_gates_on_the_boundary_of_a_used_cone() -> None:
 def test_refuses_what_is_no_gated_program(change: str) -> None:
     program, gates = make()
     if change == "relu":
-        program, weights = replace(program, formulation="relu"), np.zeros((1, 2, P, D))
+        program = replace(program, formulation="relu")
     else:
-        program, weights = with_skip(program), np.zeros((1, 1, P + 1, D))
+        program = replace(program, skip=0.0)
     with pytest.raises(TypeError, match="gated form without a skip connection"):
-        cone_decomposition(program, weights, gates)
+        cone_decomposition(program, program.zeros(), gates)
 
 
 @pytest.mark.slow

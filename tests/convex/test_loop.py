@@ -124,7 +124,7 @@ def test_time_limit_stops_at_the_next_measurement() -> None:
     result = solve(program(), replace(SOLVER, tol=0.0), time_limit=0.0)
     assert result.status is Status.TIME_LIMIT
     assert result.n_iter == SOLVER.check_every
-    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.blocks).all()
 
 
 def test_a_generous_time_limit_changes_nothing() -> None:
@@ -148,14 +148,14 @@ def test_nan_targets_return_finite_weights() -> None:
         problem = replace(problem, y=jnp.asarray(y))
     result = solve(problem, SOLVER)
     assert result.status is Status.NON_FINITE
-    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.blocks).all()
 
 
 @pytest.mark.parametrize("y_scale", [1e19, 1e30])
 def test_overflow_in_single_precision_returns_finite_weights(y_scale: float) -> None:
     result = solve(program(np.float32, y_scale=y_scale), SOLVER)
     assert result.status is Status.NON_FINITE
-    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.blocks).all()
 
 
 def test_the_best_weights_survive_a_later_failure() -> None:
@@ -173,7 +173,9 @@ def test_the_best_weights_survive_a_later_failure() -> None:
         state, measured = loop._advance(problem, accepted, state, np.int32(10))
         assert not np.isfinite(measured.stopping)
         # The loop pads shapes, which moves the last digits.
-        np.testing.assert_allclose(accepted.weights(state), good.weights, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            accepted.weights(state), good.weights.blocks, rtol=1e-9, atol=1e-12
+        )
         assert float(measured.objective) == pytest.approx(good.objective, rel=1e-12)
 
 
@@ -254,15 +256,15 @@ def test_start_is_neither_changed_nor_consumed() -> None:
     problem = program()
     first = solve(problem, SOLVER)
     with precision(np.float64):
-        start = jnp.asarray(first.weights)
+        start = jnp.asarray(first.weights.blocks)
         solve(problem, SOLVER, start=start)
-        np.testing.assert_array_equal(start, first.weights)
+        np.testing.assert_array_equal(start, first.weights.blocks)
 
 
 def test_problem_survives_and_a_second_solve_is_the_same() -> None:
     problem = program()
     first, second = solve(problem, SOLVER), solve(problem, SOLVER)
-    np.testing.assert_array_equal(first.weights, second.weights)
+    np.testing.assert_array_equal(first.weights.blocks, second.weights.blocks)
     assert first.n_iter == second.n_iter
     np.testing.assert_array_equal(first.history["stopping"], second.history["stopping"])
 
@@ -314,8 +316,8 @@ def test_precision_is_scoped(dtype: type, raised: bool) -> None:
 
 def test_result_has_the_precision_of_the_data(dtype: type) -> None:
     result = solve(program(dtype), replace(SOLVER, tol=1e-3))
-    assert result.weights.dtype == dtype
-    assert isinstance(result.weights, np.ndarray)
+    assert result.weights.blocks.dtype == dtype
+    assert isinstance(result.weights.blocks, np.ndarray)
     assert type(result.objective) is float
 
 
@@ -363,7 +365,7 @@ def test_data_of_nothing_leave_the_zero_network_certified(scale: float, solver: 
     operator = replace(problem.operator, X=problem.operator.X * np.float32(scale))
     result = solve(replace(problem, operator=operator, formulation="gated"), solver)
     assert result.status is Status.CONVERGED
-    np.testing.assert_array_equal(result.weights, 0)
+    np.testing.assert_array_equal(result.weights.blocks, 0)
     at_zero = float((np.asarray(problem.y) ** 2).mean()) / 2
     assert result.objective == pytest.approx(at_zero, rel=1e-5)
 
@@ -374,7 +376,7 @@ def test_overflow_is_a_status_not_a_warning(solver: Any) -> None:
     operator = replace(problem.operator, X=np.array(problem.operator.X) * 1e160)
     result = solve(replace(problem, operator=operator), solver)
     assert result.status in (Status.NON_FINITE, Status.STALLED)
-    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.blocks).all()
     assert result.dual_bound <= result.objective
 
 

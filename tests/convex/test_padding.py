@@ -25,7 +25,6 @@ from cvxnn.convex import (
     _padding,
     loop,
     solve,
-    with_skip,
 )
 from cvxnn.convex.loop import precision
 
@@ -61,7 +60,7 @@ def make(
     program = ConvexProgram(
         GatedOperator(X, mask), y, 0.03, LOSSES[loss], sample_weight=weight, formulation=formulation
     )
-    return program if skip is None else with_skip(program, skip)
+    return program if skip is None else replace(program, skip=skip)
 
 
 @given(n=st.integers(0, 10**7))
@@ -83,7 +82,7 @@ def test_few_sizes_are_left() -> None:
 def test_a_padded_program_is_the_same_program(
     loss: str, formulation: Any, skip: float | None, weighted: bool
 ) -> None:
-    program = make(loss=loss, formulation=formulation, skip=skip, weighted=weighted)
+    program = make(loss=loss, formulation=formulation, skip=skip, weighted=weighted).stacked()
     padded = _padding.pad(program)
     n, P = padded.operator.mask.shape
     assert (n, P) == (16, 8)
@@ -91,9 +90,9 @@ def test_a_padded_program_is_the_same_program(
     if skip is not None:
         assert padded.operator.mask[:13, -1].all()
     rng = np.random.default_rng(1)
-    U = rng.standard_normal(program.weights_shape)
+    U = rng.standard_normal(program.stacked_shape)
     wide = _padding.pad_weights(program, U)
-    assert wide.shape == padded.weights_shape
+    assert wide.shape == padded.stacked_shape
     np.testing.assert_array_equal(_padding.unpad_weights(program, wide), U)
     before, after = program.evaluate(U), padded.evaluate(wide)
     for name in ("objective", "network_objective", "violation"):
@@ -143,7 +142,7 @@ def test_padding_changes_no_optimum(
     for name in ("unpad_weights", "unpad_dual"):
         monkeypatch.setattr(loop, name, lambda _, value: value)
     plain = solve(program, solver)
-    assert plain.weights.shape == rounded.weights.shape == program.weights_shape
+    assert plain.weights.blocks.shape == rounded.weights.blocks.shape == program.stacked_shape
     assert rounded.objective == pytest.approx(plain.objective, rel=3e-6)
     assert max(plain.dual_bound, rounded.dual_bound) <= plain.objective * (1 + 1e-9)
     assert plain.dual is not None
@@ -165,13 +164,13 @@ def test_folds_of_nearly_equal_size_compile_once(compilations: Callable[[], int]
     weighted = solve(make(n=40, P=16, formulation="gated", weighted=True), few)
     # A start, from NumPy or JAX arrays, is one compilation of the first state.
     assert compilations() == once
-    assert first.weights.shape[2] == 9
-    assert second.weights.shape[2] == 12
-    assert weighted.weights.shape[2] == 16
+    assert first.weights.blocks.shape[2] == 9
+    assert second.weights.blocks.shape[2] == 12
+    assert weighted.weights.blocks.shape[2] == 16
     with precision(np.float64):
         program = jax.tree.map(jnp.asarray, make(n=35, P=10, formulation="gated"))
     once = compilations()
-    assert solve(program, few).weights.shape[2] == 10
+    assert solve(program, few).weights.blocks.shape[2] == 10
     assert compilations() == once
     solve(make(n=41, P=16, formulation="gated"), few)
     assert compilations() > once
@@ -183,4 +182,4 @@ def test_a_warm_start_fits_where_it_came_from() -> None:
     again = solve(program, GRADIENT, start=first)
     assert again.n_iter <= GRADIENT.check_every
     assert again.objective <= first.objective * (1 + 1e-12)
-    np.testing.assert_allclose(again.weights, first.weights, atol=1e-4)
+    np.testing.assert_allclose(again.weights.blocks, first.weights.blocks, atol=1e-4)

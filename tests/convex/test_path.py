@@ -19,7 +19,6 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
     solve_on_working_sets,
-    with_skip,
 )
 
 N, D, P = 30, 3, 40
@@ -39,7 +38,7 @@ def make(formulation: Any = "gated", outputs: int = 1, logistic: bool = False) -
 
 
 def n_active(result: Result) -> int:
-    return int((np.abs(result.weights).max(axis=(0, 1, 3)) > 0).sum())
+    return int((np.abs(result.weights.blocks).max(axis=(0, 1, 3)) > 0).sum())
 
 
 def test_the_grid_falls_from_alpha_max() -> None:
@@ -114,7 +113,7 @@ def test_given_strengths_are_sorted_and_kept() -> None:
 
 
 def test_a_skip_connection_and_a_ridge_need_no_working_sets() -> None:
-    program = with_skip(make(), 0.1)
+    program = replace(make(), skip=0.1)
     found = path.regularization_path(program, alphas=[0.1, 0.01], tol=1e-5)
     ridge = replace(make(), penalty=SquaredL2())
     for problem, results in (

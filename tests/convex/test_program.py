@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from cvxnn.convex import (
     L1,
     ConvexProgram,
+    Cronos,
     DualPoint,
     FeatureGroupLasso,
     Formulation,
@@ -27,9 +28,10 @@ from cvxnn.convex import (
     Result,
     SquaredL2,
     SquaredLoss,
+    Weights,
     on_host,
+    solve,
     solve_with_cvxpy,
-    with_skip,
 )
 from cvxnn.convex.loop import precision
 
@@ -256,7 +258,8 @@ def test_both_objectives_agree_on_the_cones(seed: int) -> None:
 
 def test_zero_weights_violate_nothing() -> None:
     program = make()
-    assert program.zeros().shape == program.weights_shape == (C, 2, P, D)
+    assert program.zeros().blocks.shape == program.stacked_shape == (C, 2, P, D)
+    assert program.zeros().linear is None
     at = program.evaluate(program.zeros())
     assert float(at.violation) == 0
     assert float(at.objective) == float(at.network_objective)
@@ -320,9 +323,9 @@ def entry(
         formulation,
     )
     if variant == "skip":
-        return with_skip(program, 0.1)
+        return replace(program, skip=0.1)
     if variant in ("weights and skip", "duplicate columns"):
-        return with_skip(program, 0.0 if loss in ("squared", "huber") else 0.1)
+        return replace(program, skip=0.0 if loss in ("squared", "huber") else 0.1)
     return program
 
 
@@ -332,7 +335,7 @@ def best_of(loss: str, penalty: str, formulation: Formulation, variant: str) -> 
 
 
 def draw_weights(program: ConvexProgram, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(program.weights_shape)
+    return np.random.default_rng(seed).standard_normal(program.stacked_shape)
 
 
 @over_formulations
@@ -378,7 +381,8 @@ def test_no_dual_point_gives_a_bound_above_the_optimum(
     # Minus gradients lie in the domain of the conjugate, as noise does not.
     residual = residual_scale * rng.standard_normal((N, C))
     if near:
-        at = best.weights + residual_scale * draw_weights(program, seed)
+        noise = residual_scale * draw_weights(program, seed)
+        at = program.stacked().operator.stack(best.weights, program.n_signs) + noise
         with np.errstate(all="ignore"):
             residual = shrink * program.evaluate(at).residual
     multipliers = None
@@ -386,8 +390,6 @@ def test_no_dual_point_gives_a_bound_above_the_optimum(
         multipliers = multiplier_scale * rng.exponential(
             size=(N, C, 2, program.operator.n_patterns)
         )
-        if program.skip is not None:
-            multipliers[..., -1] = 0
         if near:
             multipliers += shrink * best.dual.multipliers
     with np.errstate(all="ignore"):
@@ -468,12 +470,9 @@ def test_a_skip_connection_never_hurts(loss: str) -> None:
 
 def test_a_ridge_on_the_skip_connection_is_the_same_in_both_forms() -> None:
     z = np.random.default_rng(0).standard_normal((C, D))
-    for formulation, signs in (("gated", [1.0]), ("relu", [0.5, -0.5])):
+    for formulation in FORMULATIONS:
         program = entry("squared", formulation=formulation, variant="skip")
-        U = program.zeros()
-        for sign, share in enumerate(signs):
-            U[:, sign, -1] = share * z
-        at = program.evaluate(U)
+        at = program.evaluate(program.zeros()._replace(linear=z))
         expected = ((program.operator.X @ z.T - program.y) ** 2).sum() / (2 * N)
         expected += 0.1 / 2 * (z**2).sum()
         assert at.objective == pytest.approx(expected)
@@ -486,7 +485,7 @@ def test_a_ridge_on_the_skip_connection_is_the_same_in_both_forms() -> None:
 def test_prox_of_the_regularizer_is_no_worse_than_other_points(
     penalty: str, formulation: Formulation
 ) -> None:
-    program = entry("squared", penalty, formulation, "skip")
+    program = entry("squared", penalty, formulation, "skip").stacked()
     U, step = draw_weights(program, 0), 0.7
 
     def objective(Z: np.ndarray) -> float:
@@ -545,8 +544,10 @@ def test_numpy_and_jax_agree(loss: str, penalty: str, formulation: Formulation) 
     program = entry(loss, penalty, formulation, "weights and skip")
     best = best_of(loss, penalty, formulation, "weights and skip")
 
-    def everything(program: ConvexProgram, U: jax.Array, dual: DualPoint) -> tuple:
-        return program.evaluate(U), program.bound_of(dual), program.prox(U, 0.3)
+    def everything(program: ConvexProgram, weights: Weights, dual: DualPoint) -> tuple:
+        stacked = program.stacked()
+        U = stacked.operator.stack(weights, program.n_signs)
+        return program.evaluate(weights), program.bound_of(dual), stacked.prox(U, 0.3)
 
     host = everything(program, best.weights, best.dual)
     device = jax.jit(everything)(*jax.tree.map(jnp.asarray, (program, best.weights, best.dual)))
@@ -556,7 +557,7 @@ def test_numpy_and_jax_agree(loss: str, penalty: str, formulation: Formulation) 
 
 
 def test_on_host_gives_the_same_program_in_numpy() -> None:
-    program = with_skip(make(dtype=np.float32), 0.1)
+    program = replace(make(dtype=np.float32), skip=0.1)
     host = on_host(program, np.float64)
     assert isinstance(host.operator.X, np.ndarray)
     assert host.operator.X.dtype == host.y.dtype == np.float64
@@ -566,18 +567,32 @@ def test_on_host_gives_the_same_program_in_numpy() -> None:
     assert on_host(program).y.dtype == np.float32
 
 
-@pytest.mark.parametrize("ridge", [-1.0, np.nan])
-def test_with_skip_refuses_a_ridge_below_zero(ridge: float) -> None:
-    with pytest.raises(ValueError, match="at least 0"):
-        with_skip(entry("squared"), ridge)
+@pytest.mark.parametrize("ridge", [-1.0, np.nan, np.inf])
+def test_a_ridge_below_zero_is_refused(ridge: float) -> None:
+    program = replace(entry("squared"), skip=ridge)
+    for solving in (lambda: solve_with_cvxpy(program), lambda: solve(program, Cronos())):
+        with pytest.raises(ValueError, match="at least 0"):
+            solving()
 
 
 @pytest.mark.parametrize("loss", ["logistic", "multinomial"])
-def test_with_skip_refuses_what_may_have_no_minimiser(loss: str) -> None:
-    with pytest.raises(ValueError, match="such as 1e-4"):
-        with_skip(entry(loss))
+def test_a_linear_part_that_may_have_no_minimiser_is_refused(loss: str) -> None:
+    program = replace(entry(loss), skip=0.0)
+    for solving in (lambda: solve_with_cvxpy(program), lambda: solve(program, Cronos())):
+        with pytest.raises(ValueError, match="such as skip=1e-4"):
+            solving()
 
 
-def test_with_skip_refuses_a_second_one() -> None:
-    with pytest.raises(ValueError, match="already"):
-        with_skip(entry("squared", variant="skip"))
+def test_stacking_is_undone_and_done_once() -> None:
+    for formulation in FORMULATIONS:
+        for skip in (None, 0.1):
+            program = replace(entry("squared", formulation=formulation), skip=skip)
+            stacked = program.stacked()
+            assert stacked.stacked() is stacked
+            assert stacked.stacked_shape == program.stacked_shape
+            U = draw_weights(program, 0)
+            weights = stacked.operator.unstack(U)
+            assert jax.tree.map(np.shape, weights) == jax.tree.map(np.shape, program.zeros())
+            again = stacked.operator.unstack(stacked.operator.stack(weights, program.n_signs))
+            for left, right in zip(jax.tree.leaves(weights), jax.tree.leaves(again), strict=True):
+                np.testing.assert_array_equal(left, right)

@@ -19,7 +19,6 @@ from cvxnn.convex import (
     Status,
     on_host,
     solve_with_cvxpy,
-    with_skip,
 )
 from cvxnn.convex.loop import precision
 
@@ -51,7 +50,7 @@ def test_one_open_gate_on_positive_data_is_a_lasso() -> None:
     alpha = 0.2
     result = solve_with_cvxpy(make(X, np.ones((3, 1), bool), y, alpha))
     slope = ((X * y).mean() - alpha) / (X**2).mean()
-    np.testing.assert_allclose(result.weights.ravel(), [slope, 0], atol=1e-6)
+    np.testing.assert_allclose(result.weights.blocks.ravel(), [slope, 0], atol=1e-6)
     expected = ((X * slope - y) ** 2).mean() / 2 + alpha * slope
     assert result.objective == pytest.approx(expected, rel=1e-7)
 
@@ -83,7 +82,7 @@ def test_no_feasible_point_is_better() -> None:
     with precision(np.float64):
         for _ in range(20):
             step = rng.exponential(size=(2, 2, 4, 1)) * directions * 10.0 ** rng.integers(-4, 1)
-            at = program.evaluate(jnp.asarray(result.weights + step))
+            at = program.evaluate(jnp.asarray(result.weights.blocks + step))
             assert float(at.objective) >= result.objective - 1e-8
 
 
@@ -96,12 +95,12 @@ def test_outputs_are_separate_problems() -> None:
     single = [solve_with_cvxpy(make(X, mask, Y[:, c : c + 1], 0.03)) for c in range(2)]
     assert both.objective == pytest.approx(sum(one.objective for one in single), rel=1e-7)
     for c in range(2):
-        np.testing.assert_allclose(both.weights[c], single[c].weights[0], atol=1e-4)
+        np.testing.assert_allclose(both.weights.blocks[c], single[c].weights.blocks[0], atol=1e-4)
 
 
 def test_single_precision_problems_are_solved_in_double() -> None:
     narrow, wide = solve_with_cvxpy(small(dtype=np.float32)), solve_with_cvxpy(small())
-    assert narrow.weights.dtype == np.float64
+    assert narrow.weights.blocks.dtype == np.float64
     assert narrow.objective == pytest.approx(wide.objective, rel=1e-5)
 
 
@@ -146,18 +145,18 @@ def test_gated_ridge_regression_in_closed_form() -> None:
     F = np.concatenate([mask[:, i : i + 1] * X for i in range(4)], axis=1)
     ridge = 12 * 0.03 * np.eye(12)
     expected = np.linalg.solve(F.T @ F + ridge, F.T @ Y).T.reshape(2, 1, 4, 3)
-    np.testing.assert_allclose(solve_with_cvxpy(program).weights, expected, atol=1e-6)
+    np.testing.assert_allclose(solve_with_cvxpy(program).weights.blocks, expected, atol=1e-6)
 
 
 def test_an_unpenalised_skip_connection_alone_is_weighted_least_squares() -> None:
-    program = on_host(with_skip(small()))
+    program = on_host(replace(small(), skip=0.0))
     weights = np.random.default_rng(2).exponential(size=12)
     program = replace(program, alpha=10.0, sample_weight=weights)  # shuts every pattern
     X, Y, root = program.operator.X, program.y, np.sqrt(weights)[:, None]
     expected = np.linalg.lstsq(root * X, root * Y, rcond=None)[0].T
-    U = solve_with_cvxpy(program).weights
-    np.testing.assert_allclose(U[:, 0, -1] - U[:, 1, -1], expected, atol=1e-6)
-    np.testing.assert_allclose(U[:, :, :-1], 0, atol=1e-7)
+    blocks, linear = solve_with_cvxpy(program).weights
+    np.testing.assert_allclose(linear, expected, atol=1e-6)
+    np.testing.assert_allclose(blocks, 0, atol=1e-7)
 
 
 def test_names_the_extra_where_cvxpy_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,7 +331,7 @@ def test_every_combination_learns(formulation, loss, patterns, skip):
     assert model.status_ == "converged"
     assert model.gap_ <= model.tol
     assert (model.network_.gate_weights is not None) == (formulation == "gated")
-    assert (model.network_.skip_weights is not None) == (skip is not None)
+    assert (model.network_.linear_weights is not None) == (skip is not None)
     np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=1e-12)
     assert (model.temperature_ == 1) == (loss == "logistic")
     assert np.all(np.diff(model.rounds_["objective"]) <= 0)

@@ -178,7 +178,7 @@ def test_every_combination_learns(formulation, loss, patterns, skip):
     assert model.status_ == "converged"
     assert model.gap_ <= model.tol
     assert (model.network_.gate_weights is not None) == (formulation == "gated")
-    assert (model.network_.skip_weights is not None) == (skip is not None)
+    assert (model.network_.linear_weights is not None) == (skip is not None)
     assert np.all(np.diff(model.rounds_["objective"]) <= 0)
     assert len(model.rounds_["gap"]) == 1 or patterns == "adaptive"
 

@@ -12,10 +12,10 @@ from cvxnn.convex import (
     ConvexProgram,
     GatedOperator,
     RegularizationPath,
+    Weights,
     add_bias,
     regularization_path,
     sample_patterns,
-    with_skip,
 )
 from cvxnn.plotting import RegularizationPathDisplay
 
@@ -24,7 +24,9 @@ def make_path(alphas, norms, **columns):
     """Path of one-feature blocks with given norms (n_alphas, n_patterns)."""
     results = [
         SimpleNamespace(
-            weights=-np.array(row, float)[None, None, :, None], objective=a + 1, dual_bound=a
+            weights=Weights(-np.array(row, float)[None, None, :, None]),
+            objective=a + 1,
+            dual_bound=a,
         )
         for a, row in zip(alphas, norms, strict=True)
     ]
@@ -74,10 +76,10 @@ def test_a_real_path_with_a_skip_connection():
     rng = np.random.default_rng(0)
     X = add_bias(rng.standard_normal((30, 2)))
     found = sample_patterns(X, 4, random_state=0)
-    program = with_skip(ConvexProgram(GatedOperator(X, found.mask), np.abs(X[:, :1]), 1.0), 0.1)
+    program = ConvexProgram(GatedOperator(X, found.mask), np.abs(X[:, :1]), 1.0, skip=0.1)
     path = regularization_path(program, n_alphas=3, eps=0.1)
-    display = RegularizationPathDisplay.from_path(path, program)
-    blocks = np.array([result.weights[:, :, :-1] for result in path.results])
+    display = RegularizationPathDisplay.from_path(path)
+    blocks = np.array([result.weights.blocks for result in path.results])
     assert display.norms.shape == (3, 2 * len(found))
     np.testing.assert_allclose(
         display.norms.sum(axis=1), np.sqrt((blocks**2).sum(-1)).sum((1, 2, 3))

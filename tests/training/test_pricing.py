@@ -27,7 +27,6 @@ from cvxnn.convex import (
     enumeration,
     sample_patterns,
     solve,
-    with_skip,
 )
 from cvxnn.training import pricing
 
@@ -139,7 +138,7 @@ def test_each_output_finds_what_it_lacks() -> None:
     found = ActivationPatterns.from_gates(program.operator.X, gates[:5]).mask
     after = solve(over(program, np.concatenate([program.operator.mask, found], axis=1)), TIGHT)
     assert after.objective < before.dual_bound * (1 - 1e-3)
-    assert not after.weights[0].any()
+    assert not after.weights.blocks[0].any()
 
 
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
@@ -178,12 +177,12 @@ def test_the_ascent_finds_nearly_the_best_gate_of_all() -> None:
 
 
 def test_a_skip_connection_is_no_neuron() -> None:
-    program = with_skip(make(), 0.1)
+    program = replace(make(), skip=0.1)
     result = solve(program, TIGHT)
     assert result.dual is not None
-    assert result.weights[0, :, -1].any()
+    assert result.weights.linear.any()
     starts = pricing.directions(program, result.weights, result.dual, 5, np.random.RandomState(0))
-    n_active = (np.linalg.norm(result.weights[:, :, :-1], axis=-1) > 0).sum()
+    n_active = (np.linalg.norm(result.weights.blocks, axis=-1) > 0).sum()
     assert len(starts) == 5 + n_active * (1 + len(pricing._PUSHES))
     gates, gains = pricing.price(program, result.dual, starts)
     assert gains[0] > 1.05

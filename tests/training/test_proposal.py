@@ -231,7 +231,8 @@ def test_flops_against_the_products_of_a_step(n_outputs: int) -> None:
 
 
 def check_same_network(network: LocalNetwork, X: np.ndarray) -> None:
-    patterns, U = proposal.to_program(X, network)
+    patterns, (U, linear) = proposal.to_program(X, network)
+    assert linear is None
     assert U.shape == (network.output.shape[1], 2, len(patterns), X.shape[1])
     assert U.dtype == network.hidden.dtype
     expected = predict(network, X)
@@ -254,7 +255,8 @@ def test_any_network_keeps_its_predictions(seed: int) -> None:
     rng = np.random.default_rng(seed)
     X = np.random.default_rng(0).standard_normal((6, 2))  # few patterns: many neurons share one
     network = LocalNetwork(rng.standard_normal((12, 2)), rng.standard_normal((12, 2)))
-    patterns, U = proposal.to_program(X, network)
+    patterns, (U, linear) = proposal.to_program(X, network)
+    assert linear is None
     mask, weights = np.zeros((6, 12), bool), np.zeros((2, 2, 12, 2))
     mask[:, : len(patterns)], weights[:, :, : len(patterns)] = patterns.mask, U
     expected = predict(network, X)
@@ -269,7 +271,8 @@ def test_any_network_keeps_its_predictions(seed: int) -> None:
 def test_neurons_that_share_a_pattern_and_a_sign_are_summed() -> None:
     X = np.array([[1.0], [2.0]])
     network = LocalNetwork(np.array([[1.0], [3.0], [2.0]]), np.array([[2.0], [1.0], [-1.0]]))
-    patterns, U = proposal.to_program(X, network)
+    patterns, (U, linear) = proposal.to_program(X, network)
+    assert linear is None
     assert len(patterns) == 1
     np.testing.assert_array_equal(U, [[[[5.0]], [[2.0]]]])
 
@@ -277,13 +280,14 @@ def test_neurons_that_share_a_pattern_and_a_sign_are_summed() -> None:
 def test_neurons_closed_on_every_row_are_dropped() -> None:
     X = np.array([[1.0], [2.0]])
     network = LocalNetwork(np.array([[-1.0], [3.0]]), np.array([[5.0], [1.0]]))
-    patterns, U = proposal.to_program(X, network)
+    patterns, (U, linear) = proposal.to_program(X, network)
+    assert linear is None
     np.testing.assert_array_equal(patterns.mask, [[True], [True]])
     np.testing.assert_array_equal(U, [[[[3.0]], [[0.0]]]])
 
 
 def test_a_network_of_closed_neurons_has_no_patterns() -> None:
     X = np.array([[1.0], [2.0]])
-    patterns, U = proposal.to_program(X, LocalNetwork(-np.ones((3, 1)), np.ones((3, 1))))
+    patterns, (U, _) = proposal.to_program(X, LocalNetwork(-np.ones((3, 1)), np.ones((3, 1))))
     assert len(patterns) == 0
     assert U.shape == (1, 2, 0, 1)

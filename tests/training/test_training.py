@@ -63,7 +63,7 @@ def program(X: np.ndarray, mask: np.ndarray, y: np.ndarray, alpha: float) -> Con
 
 def network_objective(found: Training, X: np.ndarray, y: np.ndarray, alpha: float) -> float:
     """Objective of the returned network, in NumPy."""
-    U = found.result.weights.astype(float)
+    U = found.result.weights.blocks.astype(float)
     hidden = np.maximum(np.einsum("kj,cbij->kcbi", X.astype(float), U), 0).sum(-1)
     error = hidden[..., 0] - hidden[..., 1] - y
     return (error**2).sum() / (2 * len(X)) + alpha * np.linalg.norm(U, axis=-1).sum()
@@ -77,17 +77,15 @@ def certificate(found: Training) -> float:
     assert bound == pytest.approx(found.result.dual_bound, rel=1e-6)
     objective = float(found.program.evaluate(found.result.weights).network_objective)
     assert objective == pytest.approx(found.result.objective, rel=1e-6)
-    np.testing.assert_array_equal(
-        found.program.operator.mask[:, : len(found.patterns)], found.patterns.mask
-    )
+    np.testing.assert_array_equal(found.program.operator.mask, found.patterns.mask)
     return (objective - bound) / abs(objective)
 
 
 def check(found: Training, X: np.ndarray, y: np.ndarray, alpha: float) -> None:
     """What each training holds, converged or not."""
     result = found.result
-    assert np.isfinite(result.weights).all()
-    assert result.weights.shape == (y.shape[1], 2, len(found.patterns), X.shape[1])
+    assert np.isfinite(result.weights.blocks).all()
+    assert result.weights.blocks.shape == (y.shape[1], 2, len(found.patterns), X.shape[1])
     assert result.objective <= found.local_objective
     # In single precision and without a penalty, large weights cancel each other.
     rtol, atol = (1e-9, 1e-12) if X.dtype == np.float64 else (1e-4 if alpha else 1e-3, 1e-10)
@@ -153,7 +151,7 @@ def test_near_and_above_alpha_max(factor: float) -> None:
     check(found, X, y, alpha)
     assert found.result.status is Status.CONVERGED
     if factor >= 2:
-        assert not found.result.weights.any()
+        assert not found.result.weights.blocks.any()
         assert found.result.objective == pytest.approx((y**2).sum() / (2 * N))
 
 
@@ -192,7 +190,7 @@ def test_a_seed_determines_the_outcome() -> None:
     first, second = (
         training.train(X, y, 1e-2, P, n_rounds=1, random_state=7).result for _ in range(2)
     )
-    np.testing.assert_array_equal(first.weights, second.weights)
+    np.testing.assert_array_equal(first.weights.blocks, second.weights.blocks)
     other = training.train(X, y, 1e-2, P, n_rounds=1, random_state=8).result
     assert other.objective != first.objective
 
@@ -266,12 +264,13 @@ def test_rounds_lower_the_objective_under_every_loss_and_form(
     found = training.train(X, y, 5e-3, few, n_rounds=4, **options)
     check_rounds(found)
     n_signs = 2 if formulation == "relu" else 1
-    assert found.result.weights.shape == (
+    assert found.result.weights.blocks.shape == (
         y.shape[1],
         n_signs,
-        len(found.patterns) + (skip is not None),
+        len(found.patterns),
         D,
     )
+    assert (found.result.weights.linear is None) == (skip is None)
     assert certificate(found) <= options["tol"] * (1 + 1e-9)
     # Two random patterns are not much; rounds find better ones.
     # Rounds solve the program itself, where one solve may end with a network outside its cones.
@@ -359,8 +358,8 @@ def test_other_penalties_train_but_are_not_refined(penalty: Penalty) -> None:
         training.train(X, y, 1e-2, P, n_rounds=2, **options)
     if isinstance(penalty, SquaredL2):
         found = training.train(X, y, 1e-2, P, **options)
-        own = (found.result.weights**2).sum() / 2
-        hidden = np.einsum("ki,ji,kj->k", X, found.result.weights[0, 0], found.patterns.mask)
+        own = (found.result.weights.blocks**2).sum() / 2
+        hidden = np.einsum("ki,ji,kj->k", X, found.result.weights.blocks[0, 0], found.patterns.mask)
         error = ((hidden - y[:, 0]) ** 2).mean() / 2
         assert found.result.objective == pytest.approx(error + 1e-2 * own)
         assert certificate(found) <= 1e-2

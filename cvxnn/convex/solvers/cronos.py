@@ -167,7 +167,7 @@ class Cronos:
         """Start at given weights, or at zero, with the duals that fit them."""
         op, dtype = program.operator, program.operator.X.dtype
         rows = _row_scale(op.X) if self.scale_rows else jnp.ones(len(op.X), dtype)
-        v = program.zeros() if start is None else jnp.asarray(start.weights)
+        v = jnp.zeros(program.stacked_shape, dtype) if start is None else jnp.asarray(start.weights)
         evaluation = program.evaluate(v)
         rho = jnp.full(2, self.rho, dtype)
         residual, multipliers = jnp.zeros_like(program.y), None

@@ -89,7 +89,8 @@ class ProximalGradient:
 
     def init(self, program: ConvexProgram, start: Start | None) -> ProximalGradientState:
         """Start at rest, at zero or at given weights."""
-        z = program.zeros() if start is None else jnp.asarray(start.weights)
+        dtype = program.operator.X.dtype
+        z = jnp.zeros(program.stacked_shape, dtype) if start is None else jnp.asarray(start.weights)
         prediction = program.operator.forward(z)
         residual = jnp.zeros_like(program.y)
         if start is not None and start.dual is not None:
@@ -192,7 +193,7 @@ def _bregman(program: ConvexProgram, f: Array, at: Array) -> Array:
 
 def _largest_curvature(program: ConvexProgram) -> Array:
     """Estimate the Lipschitz constant of the gradient by the power method."""
-    Z = jnp.ones(program.weights_shape, program.operator.X.dtype)
+    Z = jnp.ones(program.stacked_shape, program.operator.X.dtype)
 
     def iterate(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         Z, _ = carry

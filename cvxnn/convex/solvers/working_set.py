@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.loop import Callback, Result, Solver, Status, relative_gap, solve
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
 from cvxnn.convex.solvers.automatic import automatic
@@ -63,16 +65,14 @@ def solve_on_working_sets(
         For another penalty or a skip connection.
     """
     if not isinstance(program.penalty, NeuronGroupLasso) or program.skip is not None:
-        raise TypeError(
-            "Working sets need NeuronGroupLasso and no skip connection; use solvers.solve."
-        )
+        raise TypeError("Working sets need NeuronGroupLasso and no skip connection; use solve.")
     began = time.perf_counter()
     host = on_host(program)
     n_patterns = host.operator.n_patterns
-    weights = np.zeros(host.weights_shape, host.operator.X.dtype)
+    weights = host.zeros().blocks
     dual = DualPoint(-host.loss.gradient(np.zeros_like(host.y), host.y), _no_multipliers(host))
     if start is not None and start.dual is not None:
-        weights, dual = start.weights, start.dual
+        weights, dual = start.weights.blocks, start.dual
     working = np.linalg.norm(weights, axis=-1).max(axis=(0, 1)) > 0
     slopes = _slopes(host, dual)
     if start is not None:
@@ -95,7 +95,7 @@ def solve_on_working_sets(
         if raised > bound:
             bound, proof = raised, dual
         best = np.zeros_like(weights)
-        best[:, :, index] = result.weights
+        best[:, :, index] = result.weights.blocks
         objective = result.objective
         gap = relative_gap(objective, bound)
         rows.append(
@@ -109,7 +109,7 @@ def solve_on_working_sets(
             }
         )
         if callback is not None:
-            callback(rows[-1], best.copy)
+            callback(rows[-1], partial(_copy, best))
         slopes = np.where(working, 0, _slopes(host, dual))
         joining = np.argsort(-slopes)[: max(len(index), n_first)]
         joining = joining[slopes[joining] > float(host.alpha)]
@@ -122,7 +122,7 @@ def solve_on_working_sets(
         working[joining] = True
     assert len(working) == n_patterns
     return Result(
-        weights=best,
+        weights=Weights(best),
         objective=objective,
         dual_bound=bound,
         gap=relative_gap(objective, bound),
@@ -149,10 +149,13 @@ def _solve_subset(
         multipliers = dual.multipliers
         if multipliers is not None:
             multipliers = multipliers[..., index]
-        beginning = start._replace(
-            weights=start.weights[:, :, index], dual=DualPoint(dual.residual, multipliers)
-        )
+        weights = Weights(start.weights.blocks[:, :, index])
+        beginning = start._replace(weights=weights, dual=DualPoint(dual.residual, multipliers))
     return solve(subset, chosen, start=beginning)
+
+
+def _copy(blocks: NDArray[np.floating]) -> Weights:
+    return Weights(blocks.copy())
 
 
 def _slopes(program: ConvexProgram, dual: DualPoint) -> NDArray[np.floating]:

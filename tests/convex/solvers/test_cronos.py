@@ -28,7 +28,6 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
     solve_with_cvxpy,
-    with_skip,
 )
 from cvxnn.convex.loop import precision
 from cvxnn.convex.solvers.cronos import CronosState
@@ -103,7 +102,7 @@ def check_weights(result: Result, program: ConvexProgram) -> None:
     """The weights have the objective that is reported."""
     dtype = program.operator.X.dtype
     with precision(dtype):
-        at = program.evaluate(jnp.asarray(result.weights))
+        at = program.evaluate(result.weights)
     rtol = 1e-12 if dtype == np.float64 else 1e-5
     assert float(at.network_objective) == pytest.approx(result.objective, rel=rtol, abs=1e-30)
 
@@ -229,7 +228,7 @@ def entry(
             PENALTIES[penalty],
             jnp.asarray(weights),
         )
-        return program if skip is None else with_skip(program, skip)
+        return program if skip is None else replace(program, skip=skip)
 
 
 def agrees(program: ConvexProgram) -> Result:
@@ -458,7 +457,7 @@ def test_alpha_at_its_maximum_gives_zero_weights(dtype: type) -> None:
         alpha = float(program.alpha_max()) * 1.01
     result = solve(replace(program, alpha=alpha), replace(SINGLE, linear_solver="dual"))
     assert result.status is Status.CONVERGED
-    assert not result.weights.any()
+    assert not result.weights.blocks.any()
     assert result.objective == pytest.approx(float((np.asarray(program.y) ** 2).sum()) / 2 / 24)
 
 
@@ -467,7 +466,7 @@ def test_alpha_zero_returns_a_finite_network_and_does_not_pretend_to_certify() -
     result = solve(program, replace(TIGHT, linear_solver="dual", max_iter=500))
     assert result.status is Status.MAX_ITER
     assert result.dual_bound == 0
-    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.blocks).all()
     assert result.objective < optimum()
     check_weights(result, program)
 
@@ -501,7 +500,7 @@ def test_data_or_targets_of_zeros_are_solved_at_once(linear_solver: Any) -> None
     for degenerate in (no_targets, no_data):
         result = solve(degenerate, solver)
         assert result.status is Status.CONVERGED
-        assert not result.weights.any()
+        assert not result.weights.blocks.any()
 
 
 @pytest.mark.parametrize("linear_solver", ["dual", "mean_field"])

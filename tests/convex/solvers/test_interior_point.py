@@ -23,7 +23,6 @@ from cvxnn.convex import (
     SquaredLoss,
     Status,
     solve,
-    with_skip,
 )
 from cvxnn.convex.solvers.interior_point import newton_system
 from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, NewtonSystem
@@ -59,7 +58,7 @@ def make(
 
 def optimum(program: ConvexProgram) -> float:
     """The program's optimum by CVXPY, written from the formulas of ``cvxnn.convex.program``."""
-    X, mask = program.operator.X, program.operator.mask.astype(float)
+    X, mask = program.operator.X, program.stacked().operator.mask.astype(float)
     P, share = mask.shape[1], np.broadcast_to(program.share, (len(X), 1))[:, 0]
     total = 0.0
     for c in range(program.y.shape[1]):
@@ -120,14 +119,14 @@ def test_agrees_with_cvxpy_with_weights_and_skip(loss: Loss, formulation: str) -
     weight[:3] = 0
     program = make(loss=loss, formulation=formulation, sample_weight=weight)
     check(program)
-    check(with_skip(program, 0.1))
+    check(replace(program, skip=0.1))
     if not isinstance(loss, LogisticLoss):
-        check(with_skip(program))
+        check(replace(program, skip=0.0))
 
 
 def test_skip_under_the_ridge_penalty() -> None:
-    check(with_skip(make(penalty=SquaredL2(), formulation="gated"), 0.05))
-    check(with_skip(make(penalty=SquaredL2()), 0.0))
+    check(replace(make(penalty=SquaredL2(), formulation="gated"), skip=0.05))
+    check(replace(make(penalty=SquaredL2()), skip=0.0))
 
 
 def test_outputs_are_separate_programs() -> None:
@@ -188,7 +187,7 @@ def test_rows_of_zeros_and_closed_patterns_get_nothing() -> None:
     program = replace(program, operator=GatedOperator(X, mask))
     result = solve(program, PRECISE)
     assert result.gap <= 1e-7
-    assert not result.weights[:, :, 2].any()
+    assert not result.weights.blocks[:, :, 2].any()
     assert not result.dual.multipliers[:4].any()
     assert not result.dual.multipliers[..., 2].any()
     # Padding changes nothing.
@@ -210,12 +209,12 @@ def test_nothing_to_learn_from(formulation: str) -> None:
     ):
         result = solve(empty, InteriorPoint())
         assert result.status is Status.CONVERGED
-        assert not result.weights.any()
+        assert not result.weights.blocks.any()
         assert abs(result.gap) <= 1e-6
 
 
 def test_an_optimum_of_zero_is_reached() -> None:
-    program = with_skip(make(5, 6, 4))  # the linear term fits every row for nothing
+    program = replace(make(5, 6, 4), skip=0.0)  # the linear term fits every row for nothing
     assert solve(program, PRECISE).objective <= 1e-10
 
 
@@ -225,7 +224,7 @@ def test_zero_from_alpha_max_on(factor: float, formulation: str) -> None:
     program = make(formulation=formulation)
     program = replace(program, alpha=float(program.alpha_max()) * factor)
     result = solve(program, InteriorPoint())
-    assert not result.weights.any()
+    assert not result.weights.blocks.any()
     assert abs(result.gap) <= 1e-12
 
 
@@ -285,7 +284,7 @@ def test_float32_data_is_solved_in_double_precision() -> None:
     operator = replace(program.operator, X=program.operator.X.astype(np.float32))
     single = replace(program, operator=operator, y=program.y.astype(np.float32))
     result = solve(single, InteriorPoint())
-    assert result.weights.dtype == np.float32
+    assert result.weights.blocks.dtype == np.float32
     assert result.gap <= 1e-6
     np.testing.assert_allclose(result.objective, optimum(program), rtol=1e-5)
 
@@ -293,7 +292,7 @@ def test_float32_data_is_solved_in_double_precision() -> None:
 def test_inactive_neurons_are_exactly_zero() -> None:
     program = make(60, 4, 20, alpha=0.05)
     result = solve(program, PRECISE)
-    norms = np.linalg.norm(result.weights, axis=-1)
+    norms = np.linalg.norm(result.weights.blocks, axis=-1)
     assert 0 < np.count_nonzero(norms) < 20
     assert norms[norms > 0].min() > 1e-4 * norms.max()
 
@@ -320,8 +319,8 @@ def test_starts_are_kept_unless_beaten() -> None:
     program = make()
     solved = solve(program, PRECISE)
     again = solve(program, InteriorPoint(max_iter=1), start=solved)
-    np.testing.assert_array_equal(again.weights, solved.weights)
-    bad = solve(program, InteriorPoint(), start=np.ones_like(solved.weights))
+    np.testing.assert_array_equal(again.weights.blocks, solved.weights.blocks)
+    bad = solve(program, InteriorPoint(), start=np.ones_like(solved.weights.blocks))
     np.testing.assert_allclose(bad.objective, solved.objective, rtol=1e-5)
 
 

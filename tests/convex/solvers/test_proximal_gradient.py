@@ -28,7 +28,6 @@ from cvxnn.convex import (
     Status,
     solve,
     solve_with_cvxpy,
-    with_skip,
 )
 from cvxnn.convex.loop import precision
 
@@ -86,7 +85,7 @@ def make(
             None if skip is None and not weighted else jnp.asarray(weights.astype(dtype)),
             formulation="gated",
         )
-        return program if skip is None else with_skip(program, skip)
+        return program if skip is None else replace(program, skip=skip)
 
 
 @functools.cache
@@ -127,7 +126,7 @@ def test_single_precision_reaches_its_own_accuracy() -> None:
     program = make(dtype=np.float32)
     result = solve(program, replace(TIGHT, tol=1e-4))
     assert result.status is Status.CONVERGED
-    assert result.weights.dtype == result.dual.residual.dtype == np.float32
+    assert result.weights.blocks.dtype == result.dual.residual.dtype == np.float32
     assert result.objective == pytest.approx(optimum(), rel=1e-4)
     assert result.dual_bound <= optimum() * (1 + 1e-5)
 
@@ -168,8 +167,8 @@ def test_alpha_at_its_maximum_gives_zero_weights() -> None:
     at = solve(replace(program, alpha=1.01 * largest), TIGHT)
     below = solve(replace(program, alpha=0.95 * largest), TIGHT)
     assert at.status is below.status is Status.CONVERGED
-    assert not at.weights.any()
-    assert below.weights.any()
+    assert not at.weights.blocks.any()
+    assert below.weights.blocks.any()
 
 
 def test_without_restart_momentum_is_never_dropped() -> None:
@@ -261,6 +260,6 @@ def test_flops_grow_with_iterations() -> None:
 def test_start_survives_the_donation_of_the_state() -> None:
     program = make()
     with precision(np.float64):
-        start = Start(jnp.ones(program.weights_shape))
+        start = Start(jnp.ones(program.stacked_shape))
         solve(program, replace(TIGHT, max_iter=20), start=start.weights)
         np.testing.assert_array_equal(start.weights, 1)

@@ -20,7 +20,6 @@ from cvxnn.convex import (
     Status,
     solve,
     solve_with_cvxpy,
-    with_skip,
 )
 from cvxnn.convex.solvers.ridge import products
 from cvxnn.convex.solvers.ridge.solver import kernel
@@ -53,12 +52,12 @@ def make(
         sample_weight=weight,
         formulation="gated",
     )
-    return program if skip is None else with_skip(program, skip)
+    return program if skip is None else replace(program, skip=skip)
 
 
 def features(program: ConvexProgram) -> np.ndarray:
     """The features of all patterns side by side, (n, P d), row by row."""
-    X, mask = np.asarray(program.operator.X), program.operator.mask
+    X, mask = np.asarray(program.operator.X), program.stacked().operator.mask
     return np.array([np.concatenate([m * x for m in row]) for x, row in zip(X, mask, strict=True)])
 
 
@@ -82,7 +81,8 @@ def check(program: ConvexProgram, result: Result, rel: float = 1e-9) -> None:
     assert result.objective == pytest.approx(objective, rel=rel)
     evaluated = float(program.evaluate(result.weights).objective)
     assert evaluated == pytest.approx(objective, rel=max(rel, 1e-6 * (program.y.itemsize == 4)))
-    np.testing.assert_allclose(result.weights, weights, atol=30 * rel**0.5 * abs(weights).max())
+    found = program.stacked().operator.stack(result.weights, 1)
+    np.testing.assert_allclose(found, weights, atol=30 * rel**0.5 * abs(weights).max())
     assert result.dual is not None
     assert float(program.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-6)
     assert result.dual_bound <= objective * (1 + 1e-12) + 1e-6 * (program.y.itemsize == 4)
@@ -162,7 +162,7 @@ def test_sparse_rows_give_what_dense_ones_give(kind: Any, limits: Any, n: int) -
     expected = solve(dense, Ridge(tol=1e-10, **limits))
     result = solve(thin, Ridge(tol=1e-10, **limits))
     assert result.objective == pytest.approx(expected.objective, rel=1e-10)
-    np.testing.assert_allclose(result.weights, expected.weights, atol=1e-5)
+    np.testing.assert_allclose(result.weights.blocks, expected.weights.blocks, atol=1e-5)
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_dense": 1}], ids=str)
@@ -180,7 +180,7 @@ def test_data_in_float32_are_solved_in_float64() -> None:
     program = make(12, patterns=9, dtype=np.float32)
     result = solve(program, Ridge(tol=1e-9))
     check(program, result, rel=1e-7)
-    assert result.weights.dtype == np.float32
+    assert result.weights.blocks.dtype == np.float32
 
 
 @pytest.mark.filterwarnings("error")
@@ -227,7 +227,7 @@ def test_zero_targets_and_zero_data() -> None:
         replace(program, operator=replace(program.operator, X=np.zeros((12, D)))),
     ):
         result = solve(case, Ridge())
-        assert not result.weights.any()
+        assert not result.weights.blocks.any()
         assert result.status is Status.CONVERGED
 
 

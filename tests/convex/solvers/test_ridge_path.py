@@ -17,7 +17,6 @@ from cvxnn.convex import (
     path,
     sample_patterns,
     solve,
-    with_skip,
 )
 from cvxnn.convex.solvers.ridge import products
 from cvxnn.convex.solvers.ridge.path import RidgePath
@@ -84,7 +83,7 @@ def test_predictions_are_those_of_the_weights(way: str) -> None:
     predictions = rows.predict(points, X, mask)
     assert predictions.shape == (2, 7, 2)
     for point, predicted in zip(points, predictions, strict=True):
-        weights = rows.result(point).weights[:, 0]
+        weights = rows.result(point).weights.blocks[:, 0]
         expected = np.einsum("kp,kd,cpd->kc", mask, X, weights)
         np.testing.assert_allclose(predicted, expected, atol=1e-8)
     thin = rows.predict(points, sparse.csr_array(X), mask)
@@ -137,6 +136,6 @@ def test_zero_targets_and_too_few_steps() -> None:
 
 
 def test_refuses_what_does_not_share_one_matrix() -> None:
-    for program in (with_skip(make(), 0.1), replace(make(), loss=HuberLoss(1.0))):
+    for program in (replace(make(), skip=0.1), replace(make(), loss=HuberLoss(1.0))):
         with pytest.raises(TypeError, match=r"RidgePath needs .* no skip connection"):
             RidgePath(program)

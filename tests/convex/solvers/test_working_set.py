@@ -22,7 +22,6 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
     solve_on_working_sets,
-    with_skip,
 )
 
 N, D, P = 30, 3, 60
@@ -64,7 +63,7 @@ def optimum(*args: Any, **options: Any) -> Result:
 def check(result: Result, program: ConvexProgram, tol: float) -> None:
     """The certificate holds for all patterns, not only for those that were solved."""
     assert result.status is Status.CONVERGED
-    assert result.weights.shape == program.weights_shape
+    assert result.weights.blocks.shape == program.stacked_shape
     assert result.dual is not None
     assert result.dual.residual.shape == program.y.shape
     bound = float(program.bound_of(result.dual))
@@ -98,7 +97,7 @@ def test_several_outputs() -> None:
 def test_fewer_patterns_than_all_are_solved() -> None:
     program = make()
     result = solve_on_working_sets(program, tol=1e-5, n_first=4)
-    n_active = (np.abs(result.weights).max(axis=(0, 1, 3)) > 0).sum()
+    n_active = (np.abs(result.weights.blocks).max(axis=(0, 1, 3)) > 0).sum()
     working = result.history["n_working"]
     assert (np.diff(working) > 0).all()
     assert working[0] == 4
@@ -143,9 +142,9 @@ def test_a_start_spares_work(formulation: Any) -> None:
 def test_a_start_is_not_changed() -> None:
     near = solve(make("relu", part=0.3), TIGHT)
     assert near.dual is not None
-    before = near.weights.copy(), near.dual.residual.copy(), near.dual.multipliers.copy()
+    before = near.weights.blocks.copy(), near.dual.residual.copy(), near.dual.multipliers.copy()
     solve_on_working_sets(make("relu"), n_first=4, start=near)
-    after = near.weights, near.dual.residual, near.dual.multipliers
+    after = near.weights.blocks, near.dual.residual, near.dual.multipliers
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -161,7 +160,7 @@ def test_above_alpha_max_all_weights_are_zero() -> None:
     program = make(part=1.2)
     result = solve_on_working_sets(program)
     check(result, program, 1e-4)
-    assert not result.weights.any()
+    assert not result.weights.blocks.any()
     assert result.objective == pytest.approx((program.y**2).sum() / (2 * N))
 
 
@@ -175,7 +174,7 @@ def test_fewer_patterns_than_the_first_set() -> None:
 def test_single_precision() -> None:
     program = make(dtype=np.float32)
     result = solve_on_working_sets(program, tol=1e-4, n_first=4)
-    assert result.weights.dtype == np.float32
+    assert result.weights.blocks.dtype == np.float32
     assert result.status is Status.CONVERGED
     assert result.objective == pytest.approx(optimum().objective, rel=1e-3)
 
@@ -195,10 +194,10 @@ def test_a_solver_too_coarse_for_the_tolerance_says_so() -> None:
 
 @pytest.mark.parametrize("penalty", [L1(), FeatureGroupLasso(), SquaredL2()])
 def test_refuses_other_penalties(penalty: Any) -> None:
-    with pytest.raises(TypeError, match=r"need NeuronGroupLasso.*use solvers\.solve"):
+    with pytest.raises(TypeError, match=r"need NeuronGroupLasso.*use solve"):
         solve_on_working_sets(replace(make(), penalty=penalty))
 
 
 def test_refuses_a_skip_connection() -> None:
     with pytest.raises(TypeError, match="no skip connection"):
-        solve_on_working_sets(with_skip(make(), 0.1))
+        solve_on_working_sets(replace(make(), skip=0.1))

@@ -136,7 +136,7 @@ class InteriorPoint:
     def init(self, program: ConvexProgram, start: Start | None) -> InteriorPointState:
         """Start in the middle of the cones; given weights are only the first best point."""
         rows, patterns, outputs = _outputs(program)
-        best = program.zeros() if start is None else np.asarray(start.weights)
+        best = np.zeros(program.stacked_shape) if start is None else np.asarray(start.weights)
         at = program.evaluate(best)
         with np.errstate(all="ignore"):
             iterates = tuple(begin(output) for output in outputs)
@@ -186,7 +186,7 @@ class InteriorPoint:
     def _measure(
         self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
-        weights = np.zeros(program.weights_shape)
+        weights = np.zeros(program.stacked_shape)
         for c, (output, it) in enumerate(zip(state.outputs, state.iterates, strict=True)):
             weights[c][:, state.patterns] = _without_inactive(output, it)
         at = program.evaluate(weights)
@@ -274,9 +274,9 @@ def _outputs(
     alpha, has_norms = float(program.alpha), isinstance(program.penalty, NeuronGroupLasso)
     n_penalised = len(patterns)
     ridge = np.full(len(patterns), 0.0 if has_norms else alpha)
-    if program.skip is not None and len(patterns):
+    if program.operator.linear and len(patterns):
         n_penalised -= 1
-        ridge[-1] = program._skip_ridge
+        ridge[-1] = program.linear_ridge
     share = np.broadcast_to(program.share, (len(X), 1))[rows, 0]
     outputs = tuple(
         Output(

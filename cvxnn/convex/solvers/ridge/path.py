@@ -22,6 +22,7 @@ from scipy.linalg import LinAlgError
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cvxnn.convex.loop import Result, Status, relative_gap
+from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
 from cvxnn.convex.solvers.ridge.products import (
     COARSE,
@@ -167,6 +168,7 @@ class RidgePath:
         objective, bound, scale = certify(data.targets, point.u, image, alpha)
         gap = (objective - bound) / max(abs(objective), floor(data.targets))
         residual = scale * alpha * point.u / np.where(data.root > 0, data.root, 1)
+        weights = data.weights(data.adjoint(data.root * point.u))
         row = {
             "iteration": float(point.n_iter),
             "time": point.time,
@@ -175,7 +177,7 @@ class RidgePath:
             "stopping": gap,
         }
         return Result(
-            weights=data.weights(data.adjoint(data.root * point.u)).astype(self._given, copy=False),
+            weights=Weights(weights.astype(self._given, copy=False)),
             objective=objective,
             dual_bound=bound,
             gap=relative_gap(objective, bound),

@@ -33,13 +33,14 @@ class RidgeData:
     @classmethod
     def of(cls, program: ConvexProgram) -> RidgeData:
         """Take what the closed form needs from a program."""
+        program = program.stacked()
         n = program.y.shape[0]
         share = np.broadcast_to(program.share, (n, 1))
         columns = program.operator.mask.astype(program.operator.X.dtype)
         stretch = 1.0
-        if program.skip is not None:
+        if program.operator.linear:
             # z' = z / stretch has the ridge alpha, as all the others.
-            stretch = float(np.sqrt(program.alpha / program._skip_ridge))
+            stretch = float(np.sqrt(program.alpha / program.linear_ridge))
             columns[:, -1] *= stretch
         return cls(program.operator.X, columns, np.sqrt(share), program.y, stretch)
 

@@ -136,7 +136,7 @@ def implied_rewards(
     lm : LanguageModel
         Model before fine-tuning, which is the reference of the objective.
     tuned : FineTuned
-        Fine-tuned model with its configuration; see `cvxnn.preference.objectives.OBJECTIVES` for
+        Fine-tuned model with its configuration; see `cvxnn.preference.OBJECTIVES` for
         the rewards.
     pairs : sequence of PreferenceTriplet
         Pairs of replies.

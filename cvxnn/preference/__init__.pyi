@@ -1,9 +1,8 @@
+from .catalogue import OBJECTIVES, Objective
 from .coala_objective import CoalaObjective
 from .files import read_conversations, read_hub, read_preferences, write_preferences
 from .metrics import LengthBias, length_accuracy, length_bias, pair_accuracy, reward_metrics
 from .objectives import (
-    OBJECTIVES,
-    Objective,
     bradley_terry,
     coala_pairwise,
     coala_pointwise,

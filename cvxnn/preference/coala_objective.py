@@ -1,4 +1,4 @@
-"""The problem of COALA's phase II: the last layer of a network on preferences."""
+"""Objective of phase II of COALA: the last layer of a network, fitted to preferences."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ class CoalaObjective:
     margins : Array, shape (n, n_features)
         Rows :math:`m_k`: ``y_k h_k`` (pointwise) or ``h_w - h_l`` (pairwise).
     weights : Array, shape (n,)
-        Weights of the rows, summing to 1.
+        Weights of the rows, at least 0 with sum 1.
     beta : float
         Inverse temperature, above 0.
     gamma : float
-        Offset: the margin that preferred responses should have, at least 0.
+        Offset, at least 0: the margin that preferred replies should have.
     ridge : float
-        Strength :math:`\mu` of the ridge. With 0 and separable data no minimiser exists.
-    chosen, rejected : Array, shape (n_chosen, n_features), (n_rejected, n_features), optional
-        Hidden features whose rewards ``report`` follows; equal numbers are taken as pairs.
+        Strength :math:`\mu` of the ridge, at least 0. With 0 and separable data no minimiser
+        exists.
+    chosen : Array, shape (n_chosen, n_features), optional
+        Hidden features of preferred replies, whose rewards ``report`` follows.
+    rejected : Array, shape (n_rejected, n_features), optional
+        Hidden features of the other replies. Equal numbers of both are taken as pairs.
     """
 
     margins: Array
@@ -44,19 +47,19 @@ class CoalaObjective:
     rejected: Array | None = None
 
     def value(self, theta: Array) -> Array:
-        """Objective."""
+        """Return the objective at ``theta``, of shape (n_features,)."""
         loss = jax.nn.softplus(self.gamma - self.beta * (self.margins @ theta))
         return self.weights @ loss + self.ridge / 2 * jnp.vdot(theta, theta)
 
     def gradient(self, theta: Array) -> Array:
-        """Gradient, the shape of ``theta``."""
+        """Return the gradient at ``theta``, of the same shape."""
         slope = jax.nn.sigmoid(self.gamma - self.beta * (self.margins @ theta))
         return -self.beta * (self.weights * slope) @ self.margins + self.ridge * theta
 
     def smoothness(self) -> Array:
-        r"""Lipschitz constant :math:`\tfrac{\beta^2}4 \|\Omega^{1/2} M\|_2^2 + \mu`.
+        r"""Return the Lipschitz constant :math:`\tfrac{\beta^2}4 \|\Omega^{1/2} M\|_2^2 + \mu`.
 
-        The spectral norm comes from the smaller Gram matrix.
+        The spectral norm is computed from the smaller of the two Gram matrices.
         """
         rows = jnp.sqrt(self.weights)[:, None] * self.margins
         n, d = rows.shape
@@ -64,20 +67,21 @@ class CoalaObjective:
         return self.beta**2 / 4 * jnp.linalg.norm(gram, 2) + self.ridge
 
     def curvature(self) -> Array:
-        r"""Matrix :math:`\tfrac{\beta^2}4 M^T \Omega M + \mu I`, above every Hessian.
+        r"""Return :math:`\tfrac{\beta^2}4 M^T \Omega M + \mu I`, an upper bound on every Hessian.
 
-        A logistic loss curves most where its margin is 0 (Boehning & Lindsay, 1988).
+        The second derivative of the logistic loss is largest at a margin of 0 (Boehning & Lindsay,
+        1988).
         """
         rows = jnp.sqrt(self.weights)[:, None] * self.margins
         ridge = self.ridge * jnp.eye(rows.shape[1], dtype=rows.dtype)
         return self.beta**2 / 4 * (rows.T @ rows) + ridge
 
     def strong_convexity(self) -> Array:
-        """Modulus of strong convexity: the ridge."""
+        """Return the modulus of strong convexity, which is the ridge."""
         return jnp.asarray(self.ridge, self.margins.dtype)
 
     def report(self, theta: Array) -> dict[str, Array]:
-        """Mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
+        """Return mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
         if self.chosen is None or self.rejected is None:
             return {}
         won = self.beta * jax.nn.log_sigmoid(self.chosen @ theta)

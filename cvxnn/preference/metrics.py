@@ -1,4 +1,4 @@
-"""Metrics of rewards, under TRL's names, and how much of a preference is length."""
+"""Metrics of rewards under the names of TRL, and the part of a preference that is length."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pair_accuracy(margins: ArrayLike) -> float:
-    """Share of pairs whose chosen response has the larger reward; a tie counts half.
+    """Return the share of pairs whose chosen reply has the larger reward; a tie counts half.
 
     Parameters
     ----------
     margins : array-like, shape (n_pairs,)
-        Reward of the chosen minus reward of the rejected response.
+        Reward of the chosen reply minus reward of the rejected reply, for at least one pair.
+
+    Returns
+    -------
+    float
+        Accuracy, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there are no margins.
     """
     margins = np.asarray(margins)
     if margins.size == 0:
@@ -25,17 +35,23 @@ def pair_accuracy(margins: ArrayLike) -> float:
 
 
 def reward_metrics(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, float]:
-    """Mean rewards, margin and accuracy, named as TRL's trainers log them.
+    """Return mean rewards, margin and accuracy under the names that the trainers of TRL log.
 
     Parameters
     ----------
     chosen, rejected : array-like, shape (n_pairs,)
-        Rewards.
+        Rewards of the chosen and of the rejected replies, for at least one pair.
 
     Returns
     -------
-    dict
-        ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins``, ``rewards/accuracies``.
+    dict of str to float
+        Means of the rewards as ``rewards/chosen`` and ``rewards/rejected``, mean of their
+        difference as ``rewards/margins``, pair accuracy as ``rewards/accuracies``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, are not one-dimensional, or there are no pairs.
     """
     won, lost = _paired(chosen, rejected)
     return {
@@ -47,33 +63,53 @@ def reward_metrics(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, float]:
 
 
 def length_accuracy(chosen: Sequence[str], rejected: Sequence[str]) -> float:
-    """Pair accuracy of the rule "the longer reply wins": what any head must beat."""
+    """Return the pair accuracy of the rule "the longer reply wins", a baseline for every head.
+
+    Parameters
+    ----------
+    chosen, rejected : sequence of str, length n_pairs
+        The preferred and the other replies, of at least one pair.
+
+    Returns
+    -------
+    float
+        Accuracy, in [0, 1]; pairs of equal length count half.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of replies differ, or there are no pairs.
+    """
     return pair_accuracy(_length_difference(chosen, rejected))
 
 
 @dataclass(frozen=True)
 class LengthBias:
-    """How much of a preference is length; ``print(bias)`` says it in words.
+    """Part of a preference that length explains; ``print`` describes it in words.
 
-    The fields from ``head_accuracy`` on speak of a head, and are NaN without margins, where no pair
-    is of the kind, and for a correlation with something constant.
+    The fields from ``head_accuracy`` on describe a head. They are NaN if no margins were given, an
+    accuracy also if there are no such pairs, the correlation also if one of the two is constant.
 
     Parameters
     ----------
-    pairs, longer, shorter : int
-        Pairs, and those whose chosen reply is the longer and the shorter one.
+    pairs : int
+        Number of pairs.
+    longer, shorter : int
+        Numbers of pairs whose chosen reply is the longer and the shorter one.
     accuracy, standard_error : float
-        Pair accuracy of the rule "the longer reply wins".
+        Pair accuracy of the rule "the longer reply wins", and its standard error.
     chosen_length, rejected_length : float
-        Mean length of the replies, in characters.
+        Mean lengths of the replies, in characters.
     head_accuracy, head_standard_error : float
-        Pair accuracy of the head.
+        Pair accuracy of the head, and its standard error.
     correlation : float
-        Pearson's, of the head's margin with the difference in length (chosen minus rejected).
+        Pearson's correlation between the margin of the head and the difference in length (chosen
+        minus rejected), in [-1, 1].
     longer_accuracy, longer_standard_error : float
-        The head on pairs whose chosen reply is the longer one.
+        Pair accuracy of the head on pairs whose chosen reply is the longer one.
     shorter_accuracy, shorter_standard_error : float
-        The head on pairs whose chosen reply is the shorter one: where length misleads.
+        Pair accuracy of the head on pairs whose chosen reply is the shorter one, where the rule
+        "the longer reply wins" fails.
     """
 
     pairs: int
@@ -95,7 +131,7 @@ class LengthBias:
         equal = self.pairs - self.longer - self.shorter
         lines = [
             f"{self.pairs} pairs: the chosen reply is longer in {self.longer}, shorter in "
-            f"{self.shorter}, as long in {equal}",
+            f"{self.shorter}, equally long in {equal}",
             f"mean length              {self.chosen_length:.0f} characters chosen, "
             f"{self.rejected_length:.0f} rejected",
             f"the longer reply wins    {self.accuracy:.3f} +- {self.standard_error:.3f}",
@@ -116,14 +152,14 @@ class LengthBias:
 def length_bias(
     chosen: Sequence[str], rejected: Sequence[str], margins: ArrayLike | None = None
 ) -> LengthBias:
-    """Report how much of a preference is length, and how much of a head's judgement.
+    """Measure how much of a preference, and of the rewards of a head, length explains.
 
     Parameters
     ----------
     chosen, rejected : sequence of str, length n_pairs
-        Replies.
+        The preferred and the other replies, of at least one pair.
     margins : array-like, shape (n_pairs,), optional
-        Reward of the chosen minus reward of the rejected reply, by a head.
+        Reward of the chosen reply minus reward of the rejected reply, as a head gives them.
 
     Returns
     -------
@@ -133,7 +169,7 @@ def length_bias(
     Raises
     ------
     ValueError
-        If there is no pair, the sizes differ, or a margin is not finite.
+        If there are no pairs, the sizes differ, or a margin is not finite.
 
     Examples
     --------
@@ -182,7 +218,7 @@ def _length_difference(chosen: Sequence[str], rejected: Sequence[str]) -> NDArra
 
 
 def _accuracy(margins: NDArray[np.floating]) -> tuple[float, float]:
-    """Pair accuracy and its standard error; NaN without pairs."""
+    """Return the pair accuracy and its standard error; both are NaN without pairs."""
     if not margins.size:
         return float("nan"), float("nan")
     points = (margins > 0) + 0.5 * (margins == 0)

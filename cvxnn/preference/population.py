@@ -1,4 +1,4 @@
-"""The Alternating Population Strategy: preference triplets from conversations alone."""
+"""Alternating Population Strategy: preference triplets from conversations only."""
 
 from __future__ import annotations
 
@@ -9,45 +9,44 @@ from dataclasses import dataclass
 
 from cvxnn.preference.triplets import Conversation, Message, PreferenceTriplet
 
-__all__ = ["PopulationSummary", "alternating_population", "summarize_population"]
-
 
 def alternating_population(conversations: Iterable[Conversation]) -> list[PreferenceTriplet]:
     """Extract preference triplets from conversations, without a judge or a second model.
 
-    Each reply of the assistant is preferred to the reply that follows it: the prompt is the
-    conversation up to and including a user turn, ``chosen`` the assistant's answer to it (message
-    i), and ``rejected`` the assistant's next answer (message i + 2), which was given to a later
-    question. Then the prompt grows by that answer and the next user turn, and so on (COALA,
-    appendices E.2 and E.3).
+    Each reply of the assistant is preferred to the reply that follows it. The prompt is the
+    conversation up to and including a message of the user, ``chosen`` is the assistant's answer to
+    it (message i), and ``rejected`` is the assistant's next answer (message i + 2), which was given
+    to a later question. For the next triplet, the prompt is extended by that answer and the next
+    message of the user (COALA, appendices E.2 and E.3).
 
     - Consecutive messages of one role are first joined by a newline.
-    - System messages stay in the prompt, and so does an assistant message before the first user
-      turn: it answers nothing, so it is no reply.
-    - Two identical replies in a row give no triplet.
+    - System messages remain in the prompt. So does a message of the assistant before the first
+      message of the user, which is not a reply because it answers nothing.
+    - Two consecutive replies that are identical give no triplet.
 
     Parameters
     ----------
     conversations : iterable of Conversation
-        Conversations with fewer than two replies give nothing.
+        Conversations; those with fewer than two replies give no triplets.
 
     Returns
     -------
     list of PreferenceTriplet
-        In the order of the conversations; the group is the conversation's id.
+        Triplets in the order of the conversations; the group is the id of the conversation.
 
     See Also
     --------
-    summarize_population : What comes of which conversations, counted.
+    summarize_population : Counts the triplets, and the conversations that give none.
 
     Notes
     -----
-    A conversation with A replies yields A - 1 triplets. The paper says in one place that there are
-    as many triplets as replies, but its worked example makes one triplet of two replies, it counts
-    2-3 triplets in a conversation of 3-4 turns, and the last reply has no later one to be preferred
-    to. So A - 1 is what its procedure gives, and what is done here.
+    A conversation with A replies yields A - 1 triplets, because the last reply is preferred to no
+    other. The paper says in one place that there are as many triplets as replies, but its worked
+    example makes one triplet of two replies, and it counts 2-3 triplets in a conversation of 3-4
+    turns.
 
-    The paper writes the speaker's name ("agent2:") into the user's text; here the role says it.
+    The paper writes the speaker's name ("agent2:") into the text of the user; here the role of the
+    message names the speaker.
 
     Examples
     --------
@@ -63,21 +62,25 @@ def alternating_population(conversations: Iterable[Conversation]) -> list[Prefer
 
 @dataclass(frozen=True)
 class PopulationSummary:
-    """What `alternating_population` makes of conversations; ``print(summary)`` says it in words.
+    """Counts of the triplets that conversations give; ``print`` describes them in words.
 
     Parameters
     ----------
-    conversations, used, triplets : int
-        Conversations given, conversations with at least one triplet, and triplets.
+    conversations : int
+        Number of conversations.
+    used : int
+        Number of conversations that give at least one triplet.
+    triplets : int
+        Number of triplets.
     triplets_each : mapping of int to int
-        Number of conversations by how many triplets they give, in ascending order.
+        Numbers of conversations by the number of their triplets, in ascending order.
     prompt_turns : mapping of int to int
-        Number of triplets by how many turns their prompt has, in ascending order.
+        Numbers of triplets by the number of messages in their prompt, in ascending order.
     chosen_length, rejected_length : float
-        Mean length of the replies, in characters; NaN if there is no triplet.
+        Mean lengths of the replies, in characters; NaN without triplets.
     dropped : mapping of str to int
-        Conversations and replies that give nothing, by reason. The last reply of each conversation
-        is not among them.
+        Numbers of conversations and replies that give no triplet, by reason. The last reply of each
+        conversation is not counted.
     """
 
     conversations: int
@@ -102,17 +105,17 @@ class PopulationSummary:
 
 
 def summarize_population(conversations: Iterable[Conversation]) -> PopulationSummary:
-    """Count what `alternating_population` makes of the same conversations.
+    """Count the triplets that `alternating_population` makes of conversations.
 
     Parameters
     ----------
     conversations : iterable of Conversation
-        As for `alternating_population`.
+        Conversations, as for `alternating_population`.
 
     Returns
     -------
     PopulationSummary
-        Counts and mean lengths.
+        Numbers of triplets and mean lengths of replies.
     """
     each: Counter[int] = Counter()
     dropped: Counter[str] = Counter()
@@ -138,7 +141,7 @@ def summarize_population(conversations: Iterable[Conversation]) -> PopulationSum
 
 
 def _extract(conversation: Conversation) -> tuple[list[PreferenceTriplet], Counter[str]]:
-    """Triplets of a conversation, and what gave none."""
+    """Return the triplets of a conversation, and the reasons for which messages gave none."""
     turns = _join_roles(conversation.messages)
     replies = [
         i
@@ -173,7 +176,7 @@ def _join_roles(messages: Iterable[Message]) -> list[Message]:
 
 
 def _distribution(counts: Mapping[int, int]) -> str:
-    """Mean and range, and how often each value occurs unless there are many."""
+    """Return mean and range in words, and the frequencies of up to eight values."""
     total = sum(counts.values())
     if not total:
         return "none"

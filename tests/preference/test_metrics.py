@@ -85,7 +85,7 @@ def test_length_bias_by_hand() -> None:
         np.corrcoef([1.0, -1.0, 2.0, 5.0, 0.0], [3, 2, -2, 0, -4])[0, 1]
     )
     text = str(bias)
-    assert "longer in 2, shorter in 2, as long in 1" in text
+    assert "longer in 2, shorter in 2, equally long in 1" in text
     assert "the longer reply wins    0.500 +- 0.200" in text
     assert "chosen reply shorter   0.750 +- 0.177" in text
 

@@ -209,7 +209,7 @@ def test_defaults_are_those_of_the_functions(name: str) -> None:
 
 
 def test_objectives_of_rewards_imply_none() -> None:
-    with pytest.raises(TypeError, match="given rewards"):
+    with pytest.raises(TypeError, match="implies no rewards"):
         OBJECTIVES["bradley_terry"].rewards(replies())
 
 

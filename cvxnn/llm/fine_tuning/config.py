@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cvxnn.preference.objectives import OBJECTIVES, Objective
+from cvxnn.preference.catalogue import OBJECTIVES, Objective
 
 METHODS = tuple(name for name, objective in OBJECTIVES.items() if objective.score is not None)
 """Objectives that a language model can be trained for."""

@@ -14,8 +14,8 @@ from cvxnn.llm.fine_tuning.strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.log_probabilities import ResponseScorer, encode_pairs
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, common_length
+from cvxnn.preference.catalogue import OBJECTIVES, Objective
 from cvxnn.preference.metrics import reward_metrics
-from cvxnn.preference.objectives import OBJECTIVES, Objective
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 if TYPE_CHECKING:

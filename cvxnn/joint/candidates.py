@@ -1,4 +1,4 @@
-"""Candidate responses: their features, in sets of different sizes, and the policy over them."""
+"""Candidate replies: their features, in sets of different sizes, and the policy over them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from cvxnn.network import TwoLayerNetwork
 
 @dataclass(frozen=True, eq=False)
 class CandidateSets:
-    """Features of the candidate responses of each prompt; sets may differ in size.
+    """Features of the candidate replies to each prompt; the sets may differ in size.
 
     Attributes
     ----------
     features : ndarray, shape (n_candidates_total, n_features)
-        Candidates of the first prompt, then of the second, and so on.
+        Features of the candidates: first those of the first prompt, then those of the second, and
+        so on.
     offsets : ndarray of int, shape (n_prompts + 1,)
-        Candidates of prompt ``k`` are the rows ``offsets[k]:offsets[k + 1]``.
+        Borders of the sets, from 0: the candidates of prompt ``k`` are the rows
+        ``offsets[k]:offsets[k + 1]``, at least one.
 
     Raises
     ------
     ValueError
-        For features that are not a finite matrix, or offsets that do not cut it into sets.
+        If the features are not a finite matrix, or the offsets do not divide its rows into sets.
 
     Examples
     --------
@@ -50,13 +52,29 @@ class CandidateSets:
             )
         if (np.diff(offsets) < 1).any():
             empty = int(np.argmax(np.diff(offsets) < 1))
-            raise ValueError(f"prompt {empty} has no candidate; leave the prompt out.")
+            raise ValueError(f"prompt {empty} has no candidates; leave the prompt out.")
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "offsets", offsets.astype(np.intp))
 
     @classmethod
     def stack(cls, sets: Sequence[ArrayLike]) -> CandidateSets:
-        """Join one matrix (n_candidates, n_features) for each prompt."""
+        """Join the candidates of several prompts.
+
+        Parameters
+        ----------
+        sets : sequence of array-like, each of shape (n_candidates, n_features)
+            Features of the candidates of each prompt, at least one.
+
+        Returns
+        -------
+        CandidateSets
+            Candidates of all prompts in the given order.
+
+        Raises
+        ------
+        ValueError
+            If there are no prompts, or the numbers of features differ.
+        """
         if len(sets) == 0:
             raise ValueError("sets is empty; expected the candidates of at least one prompt.")
         matrices = [np.atleast_2d(np.asarray(each, float)) for each in sets]
@@ -70,33 +88,66 @@ class CandidateSets:
 
     @property
     def n_prompts(self) -> int:
-        """Number of sets."""
+        """Number of prompts, each of which has one set."""
         return len(self.offsets) - 1
 
     @property
     def sizes(self) -> NDArray[np.intp]:
-        """Candidates of each prompt."""
+        """Number of candidates of each prompt, shape (n_prompts,)."""
         return np.diff(self.offsets)
 
     def through(self, network: TwoLayerNetwork) -> CandidateSets:
-        """Replace features by the hidden layer of a network, such as ``estimator.network_``."""
+        """Return the candidates with the hidden layer of a network as features.
+
+        Parameters
+        ----------
+        network : TwoLayerNetwork
+            Network on the present features, such as ``estimator.network_``.
+
+        Returns
+        -------
+        CandidateSets
+            The same sets, whose features are the outputs of the hidden neurons.
+        """
         hidden = network.hidden(self.features).astype(np.float64)
         return CandidateSets(hidden, self.offsets)
 
     def log_probabilities(self, theta: ArrayLike) -> NDArray[np.float64]:
-        r""":math:`\log \pi_\theta` of each candidate, shape (n_candidates_total,)."""
+        r"""Return :math:`\log \pi_\theta` of each candidate.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n_features,)
+            The policy.
+
+        Returns
+        -------
+        ndarray, shape (n_candidates_total,)
+            Log-probability of each candidate among those of its prompt.
+        """
         scores = self.features @ as_vector("theta", theta, self.features.shape[1])
         starts, sizes = self.offsets[:-1], self.sizes
         scores = scores - np.repeat(np.maximum.reduceat(scores, starts), sizes)
         return scores - np.repeat(np.log(np.add.reduceat(np.exp(scores), starts)), sizes)
 
     def probabilities(self, theta: ArrayLike) -> NDArray[np.float64]:
-        r""":math:`\pi_\theta` of each candidate, shape (n_candidates_total,)."""
+        r"""Return :math:`\pi_\theta` of each candidate.
+
+        Parameters
+        ----------
+        theta : array-like, shape (n_features,)
+            The policy.
+
+        Returns
+        -------
+        ndarray, shape (n_candidates_total,)
+            Probability of each candidate among those of its prompt.
+        """
         return np.exp(self.log_probabilities(theta))
 
 
 def as_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """Refuse all but a finite matrix that is not empty; float64."""
+    """Return a finite matrix that is not empty, in float64, or raise ValueError."""
     matrix = np.ascontiguousarray(values, dtype=np.float64)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(
@@ -106,7 +157,7 @@ def as_matrix(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def as_vector(name: str, values: ArrayLike, size: int) -> NDArray[np.float64]:
-    """Refuse all but ``size`` finite numbers; float64."""
+    """Return ``size`` finite numbers, in float64, or raise ValueError."""
     vector = np.asarray(values, dtype=np.float64)
     if vector.shape != (size,):
         raise ValueError(f"{name} has shape {vector.shape}; expected ({size},).")
@@ -117,5 +168,5 @@ def _finite(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
     wrong = ~np.isfinite(values)
     if wrong.any():
         row = int(np.argwhere(wrong)[0, 0])
-        raise ValueError(f"{name} is not finite in row {row}; remove the row or repair it.")
+        raise ValueError(f"{name} is not finite in row {row}; remove or correct the row.")
     return values

@@ -1,4 +1,6 @@
-r"""The softmax policy over candidates, and the objectives that are convex in it.
+r"""Objectives that are convex in a softmax policy over candidate replies.
+
+The policy is
 
 .. math::
 
@@ -7,9 +9,10 @@ r"""The softmax policy over candidates, and the objectives that are convex in it
 over the candidates :math:`y'` of the prompt (section 3.2 of "Understanding Forgetting in LLM
 Supervised Fine-Tuning and Preference Learning", whose equation numbers this file uses). The
 features are frozen: embeddings, or the hidden layer of a fitted network. Such a policy is the last
-layer of a language model, and all below is convex in :math:`\theta`.
+layer of a language model, and the objectives of this file are convex in :math:`\theta`.
 
-**One form.** With rows :math:`a_j` and shifts :math:`b_j`, one for each *rival* of what is wanted,
+**One form.** With rows :math:`a_j` and shifts :math:`b_j`, one for each *rival* of the chosen
+reply,
 
 .. math::
 
@@ -22,10 +25,11 @@ and DPO (equations 1, 2 and 17, where the partition functions cancel) with one r
 Bradley-Terry is DPO without a reference, R-DPO shifts :math:`b` by the lengths, and a mix of such
 functions is such a function.
 
-**What is not.** SimPO, RRHF and ORPO weigh :math:`\log \pi` by the length of the response. Where
-:math:`|y_w| \ne |y_l|` the partition functions no longer cancel, and a convex one is left with the
-wrong sign if the chosen response is the longer one; ORPO's odds are not convex at equal lengths
-above one either. The tests exhibit a segment for each.
+**Objectives without this form.** SimPO, RRHF and ORPO divide :math:`\log \pi` by the length of the
+reply. If :math:`|y_w| \ne |y_l|`, the partition functions do not cancel, and a convex term remains
+with the wrong sign if the chosen reply is the longer one. The odds of ORPO are not convex even at
+equal lengths above one. For each of the three, the tests exhibit a segment on which it is not
+convex.
 """
 
 from __future__ import annotations
@@ -47,23 +51,31 @@ from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 @register
 @dataclass(frozen=True, eq=False)
 class ChoiceObjective:
-    """Mean negative log-likelihood of choices, over a ball; see the head of this file.
+    r"""Mean negative log-likelihood of choices, over a ball.
 
-    A ``cvxnn.convex.program.SmoothObjective``; ``sft_objective`` and its siblings make one.
+    .. math::
+
+        f(\theta) = \sum_k \omega_k \log\Big(1 + \sum_{j \in k} e^{a_j^T \theta + b_j}\Big)
+            + \tfrac\mu2 \|\theta\|^2 , \qquad \|\theta\| \le R
+
+    It is a ``cvxnn.convex.SmoothObjective``; ``sft_objective``, ``dpo_objective``,
+    ``bradley_terry_objective`` and ``mix_objective`` make one.
 
     Attributes
     ----------
     rows : array, shape (n_rivals_total, n_features)
-        Features of each rival less those of what was chosen over it.
+        Rows :math:`a_j`: features of each rival minus features of the reply chosen over it.
     shifts : array, shape (n_rivals_total,)
+        Shifts :math:`b_j`.
     offsets : array of int, shape (n_choices + 1,)
-        Rivals of choice ``k`` are ``offsets[k]:offsets[k + 1]``, at least one.
+        Borders of the choices, from 0: the rivals of choice ``k`` are the rows
+        ``offsets[k]:offsets[k + 1]``, at least one.
     weights : array, shape (n_choices,)
-        Non-negative, with sum 1.
+        Weights :math:`\omega_k`, at least 0 with sum 1.
     ridge : float, default=0
-        The modulus of strong convexity.
+        Modulus :math:`\mu` of strong convexity, at least 0.
     radius : float, default=inf
-        The ball in which ``theta`` lies.
+        Radius :math:`R` of the ball in which ``theta`` lies, above 0.
     """
 
     rows: Array
@@ -75,7 +87,7 @@ class ChoiceObjective:
 
     @property
     def n_choices(self) -> int:
-        """Examples: prompts with a target, or pairs."""
+        """Number of choices: prompts with a target, or pairs."""
         return len(self.weights)
 
     @property
@@ -84,11 +96,11 @@ class ChoiceObjective:
         return int(self.rows.shape[1])
 
     def value(self, theta: Array) -> Array:
-        """Objective."""
+        """Return the objective at ``theta``, of shape (n_features,)."""
         return self._loss(theta)[0] + self.ridge / 2 * (theta @ theta)
 
     def values(self, thetas: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Objective at many points, shape (n_points, n_features); on the host only."""
+        """Return the objective at points of shape (n_points, n_features), for NumPy arrays only."""
         scores = self.rows @ thetas.T + self.shifts[:, None]
         starts = self.offsets[:-1]
         top = np.maximum(np.maximum.reduceat(scores, starts), 0)
@@ -98,34 +110,38 @@ class ChoiceObjective:
         return values
 
     def gradient(self, theta: Array) -> Array:
-        """Gradient, equations (18) and (22)."""
+        """Return the gradient at ``theta``, equations (18) and (22)."""
         return self.value_and_gradient(theta)[1]
 
     def value_and_gradient(self, theta: Array) -> tuple[Array, Array]:
-        """Both, at the price of the gradient."""
+        """Return both at ``theta``, at the price of the gradient."""
         loss, p = self._loss(theta)
         gradient = self._spread(self.weights) * p @ self.rows + self.ridge * theta
         return loss + self.ridge / 2 * (theta @ theta), gradient
 
     def hessian(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Hessian, equation (26): each choice's covariance of the features; on the host only."""
+        """Return the Hessian at ``theta``, equation (26), for NumPy arrays only.
+
+        It is the weighted sum of the covariances of the features among the replies of each choice.
+        """
         _, p = self._loss(theta)
         each = np.sqrt(self._spread(self.weights) * p)[:, None] * self.rows
-        # What was chosen has features 0, so the mean is a sum over the rivals.
+        # The chosen reply has features 0, so the mean is a sum over the rivals.
         n, m = self.n_choices, len(p)
         entries = self._spread(np.sqrt(self.weights)) * p
         mean = csr_array((entries, np.arange(m), self.offsets), shape=(n, m)) @ self.rows
         square = each.T @ each
-        # Rounding could make the difference indefinite; this much it can be wrong anyway.
+        # Rounding errors could make the difference indefinite; the floor is as large as they are.
         floor = self.ridge + 4 * np.finfo(float).eps * np.trace(square)
         square -= mean.T @ mean
         square.flat[:: self.n_features + 1] += floor
         return square
 
     def smoothness(self) -> Array:
-        r"""Lipschitz constant of the gradient, from :math:`\mathrm{diag}(p) - pp^T \preceq I/2`.
+        r"""Return a Lipschitz constant of the gradient.
 
-        With one rival it is the familiar quarter of the squared norm.
+        It follows from :math:`\mathrm{diag}(p) - pp^T \preceq I/2`; with one rival it is a quarter
+        of the squared spectral norm, as in logistic regression.
         """
         xp = namespace(self.rows)
         total = self._sum(self.rows)
@@ -135,17 +151,19 @@ class ChoiceObjective:
         return xp.linalg.eigvalsh(gram)[-1] / 2 + self.ridge
 
     def strong_convexity(self) -> Array:
-        """Modulus of strong convexity: the ridge."""
+        """Return the modulus of strong convexity, which is the ridge."""
         return namespace(self.rows).asarray(self.ridge, self.rows.dtype)
 
     def project(self, theta: Array) -> Array:
-        """Nearest point of the ball."""
+        """Return the point of the ball that is nearest to ``theta``."""
         xp = namespace(theta)
         norm = xp.linalg.norm(theta)
         return xp.where(norm > self.radius, theta * (self.radius / xp.maximum(norm, 1e-300)), theta)
 
     def lower_bound(self, theta: Array, value: Array, gradient: Array) -> Array:
-        r"""Lower bound on the optimum over the ball from one gradient, up to rounding.
+        r"""Return a lower bound on the optimum over the ball, up to rounding errors.
+
+        The bound follows from value and gradient at one point:
 
         .. math::
 
@@ -153,14 +171,29 @@ class ChoiceObjective:
             \quad\text{for all } u ,
 
         minimised over the ball: the gap is :math:`\|g\|^2 / 2\mu` without a ball, and
-        :math:`\max_u g^T(\theta - u) = g^T\theta + R \|g\|` without a ridge. Without both there is
-        no bound.
+        :math:`\max_u g^T(\theta - u) = g^T\theta + R \|g\|` without a ridge. Without ball and ridge
+        the bound is minus infinity.
+
+        Parameters
+        ----------
+        theta : array, shape (n_features,)
+            Point of the ball.
+        value : float
+            Objective at ``theta``.
+        gradient : array, shape (n_features,)
+            Gradient at ``theta``.
+
+        Returns
+        -------
+        float
+            The lower bound.
         """
         xp = namespace(theta)
         norm, ridge, radius = xp.linalg.norm(gradient), self.ridge, self.radius
         unit = gradient / xp.maximum(norm, 1e-300)
         convex = ridge > 0
-        # The minimiser, if the ridge has one: scaled, if it lies outside of the ball.
+        # With a ridge, the minimiser over the whole space exists; outside of the ball it is scaled
+        # to the border.
         free = theta - gradient / xp.where(convex, ridge, 1)
         inside = convex & (xp.linalg.norm(free) <= radius)
         edge = xp.where(convex, free / xp.maximum(xp.linalg.norm(free), 1e-300), -unit)
@@ -171,11 +204,11 @@ class ChoiceObjective:
         return xp.where(inside | bounded, bound, -xp.inf)
 
     def report(self, theta: Array) -> dict[str, Array]:
-        """No further columns."""
+        """Return no further columns for the history."""
         return {}
 
     def _loss(self, theta: Array) -> tuple[Array, Array]:
-        """Mean loss, and the probability of each rival."""
+        """Return the mean loss, and the probability of each rival."""
         xp = namespace(self.rows)
         scores = self.rows @ theta + self.shifts
         if xp is np:
@@ -198,7 +231,7 @@ class ChoiceObjective:
         return per_choice[self._segments()]
 
     def _segments(self) -> Array:
-        """Number of the choice to which each rival belongs."""
+        """Return the number of the choice to which each rival belongs."""
         choices, sizes = jnp.arange(self.n_choices), jnp.diff(self.offsets)
         return jnp.repeat(choices, sizes, total_repeat_length=len(self.shifts))
 
@@ -206,21 +239,31 @@ class ChoiceObjective:
 def sft_objective(
     candidates: CandidateSets, targets: ArrayLike, *, ridge: float = 0.0, radius: float = np.inf
 ) -> ChoiceObjective:
-    r"""Supervised fine-tuning, equation (4): :math:`-\frac1N \sum \log \pi_\theta(y | x)`.
+    r"""Return the objective of supervised fine-tuning (equation 4).
+
+    .. math:: -\frac1N \sum \log \pi_\theta(y \mid x)
 
     Parameters
     ----------
     candidates : CandidateSets
-        At least two candidates for every prompt.
+        Candidates of the prompts, at least two for each.
     targets : array-like of int, shape (n_prompts,)
-        Position of the wanted response among its prompt's candidates, from 0.
-    ridge, radius : float
-        See ``ChoiceObjective``.
+        Position of the wanted reply among the candidates of its prompt, from 0.
+    ridge : float, default=0
+        Strength of the ridge, at least 0.
+    radius : float, default=inf
+        Radius of the ball in which ``theta`` lies, above 0.
+
+    Returns
+    -------
+    ChoiceObjective
+        The objective, in which each prompt is a choice.
 
     Raises
     ------
     ValueError
-        For a prompt with one candidate, or a target that is not among its candidates.
+        If a prompt has only one candidate, a target is not among its candidates, or ``ridge`` or
+        ``radius`` is out of range.
     """
     picked, sizes = np.asarray(targets), candidates.sizes
     if picked.shape != sizes.shape or not np.issubdtype(picked.dtype, np.integer):
@@ -231,8 +274,8 @@ def sft_objective(
     if (sizes < 2).any():
         alone = int(np.argmax(sizes < 2))
         raise ValueError(
-            f"prompt {alone} has one candidate, whose probability is 1 whatever theta is; give it "
-            "a second one, such as the response to another prompt, or leave the prompt out."
+            f"prompt {alone} has one candidate, whose probability is always 1; give it a second "
+            "one, such as the reply to another prompt, or leave the prompt out."
         )
     outside = (picked < 0) | (picked >= sizes)
     if outside.any():
@@ -260,7 +303,7 @@ def dpo_objective(
     ridge: float = 0.0,
     radius: float = np.inf,
 ) -> ChoiceObjective:
-    r"""Direct preference optimisation, equation (1) with the policies of this file.
+    r"""Return the objective of direct preference optimisation (equation 1).
 
     .. math::
 
@@ -270,23 +313,30 @@ def dpo_objective(
     Parameters
     ----------
     chosen, rejected : array-like, shape (n_pairs, n_features)
-        Features of the responses.
+        Features of the preferred and of the other replies.
     reference : array-like, shape (n_features,), optional
-        The reference policy; without one, every response is as likely as any other, and with
-        ``beta=1`` this is Bradley and Terry's model.
+        Reference policy. Without it, all replies are equally likely under the reference, and with
+        ``beta=1`` the objective is Bradley and Terry's.
     beta : float, default=0.1
-        Above 0.
+        Strength of the pull towards the reference, above 0.
     lengths : (array-like, array-like) of shape (n_pairs,), optional
-        Lengths of chosen and rejected responses, with ``alpha`` for R-DPO as Table 8 of the COALA
-        paper has it.
+        Lengths of the chosen and of the rejected replies, for R-DPO (Table 8 of COALA).
     alpha : float, default=0
-    ridge, radius : float
-        See ``ChoiceObjective``.
+        Price of a unit of length; it needs ``lengths`` unless it is 0.
+    ridge : float, default=0
+        Strength of the ridge, at least 0.
+    radius : float, default=inf
+        Radius of the ball in which ``theta`` lies, above 0.
+
+    Returns
+    -------
+    ChoiceObjective
+        The objective, in which each pair is a choice.
 
     Raises
     ------
     ValueError
-        For features or a reference of other shapes, or that are not finite.
+        If an array has the wrong shape or is not finite, or a parameter is out of range.
     """
     won, lost = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
     if won.shape != lost.shape:
@@ -311,23 +361,52 @@ def dpo_objective(
 def bradley_terry_objective(
     chosen: ArrayLike, rejected: ArrayLike, *, ridge: float = 0.0, radius: float = np.inf
 ) -> ChoiceObjective:
-    """Bradley and Terry's model of pairs; its minimiser is the reference policy of the paper.
+    """Return the objective of Bradley and Terry's model of pairs (section 3.1, equation 29).
 
-    Of two candidates the chosen one is the target: this is ``sft_objective`` on the chosen
-    responses (section 3.1, equation 29).
+    Its minimiser is the reference policy of the paper. It equals ``sft_objective`` of two
+    candidates, of which the chosen one is the target.
+
+    Parameters
+    ----------
+    chosen, rejected : array-like, shape (n_pairs, n_features)
+        Features of the preferred and of the other replies.
+    ridge : float, default=0
+        Strength of the ridge, at least 0.
+    radius : float, default=inf
+        Radius of the ball in which ``theta`` lies, above 0.
+
+    Returns
+    -------
+    ChoiceObjective
+        The objective, in which each pair is a choice.
+
+    Raises
+    ------
+    ValueError
+        If an array has the wrong shape or is not finite, or a parameter is out of range.
     """
     return dpo_objective(chosen, rejected, beta=1.0, ridge=ridge, radius=radius)
 
 
 def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> ChoiceObjective:
-    r""":math:`\lambda f_{DPO} + (1 - \lambda) f_{SFT}`, equation (6).
+    r"""Return the mix :math:`\lambda f_{DPO} + (1 - \lambda) f_{SFT}` (equation 6).
 
     Parameters
     ----------
     dpo, sft : ChoiceObjective
-        With one ridge and one radius.
+        The two objectives, with equal features, ridge and radius.
     lam : float
-        In [0, 1].
+        Trade-off :math:`\lambda`, in [0, 1].
+
+    Returns
+    -------
+    ChoiceObjective
+        The mix, with the same ridge and radius.
+
+    Raises
+    ------
+    ValueError
+        If ``lam`` is out of range, or the objectives differ in features, ridge or radius.
     """
     check_lam(lam)
     if dpo.n_features != sft.n_features:
@@ -336,7 +415,7 @@ def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> Cho
             f"{sft.n_features}; expected the same features for both."
         )
     if dpo.ridge != sft.ridge or dpo.radius != sft.radius:
-        raise ValueError("the two objectives differ in ridge or radius; expected the same.")
+        raise ValueError("the two objectives differ in ridge or radius; expected equal ones.")
     return ChoiceObjective(
         rows=np.concatenate([dpo.rows, sft.rows]),
         shifts=np.concatenate([dpo.shifts, sft.shifts]),
@@ -348,7 +427,7 @@ def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> Cho
 
 
 def check_lam(lam: float) -> None:
-    """Refuse all but a number in [0, 1]."""
+    """Raise ValueError unless ``lam`` is a number in [0, 1]."""
     if not (isinstance(lam, Real) and 0 <= lam <= 1):
         raise ValueError(f"lam={lam!r}; expected a number from 0 (SFT only) to 1 (DPO only).")
 
@@ -365,7 +444,7 @@ def _objective(
     if not radius > 0:
         raise ValueError(f"radius={radius!r}; expected a number above 0, or inf for no ball.")
     n = len(offsets) - 1
-    # Arrays, so that a pytree of them has leaves of one dtype.
+    # Ridge and radius are arrays, so that all leaves of the pytree have one dtype.
     return ChoiceObjective(
         rows, shifts, offsets, np.full(n, 1 / n), np.float64(ridge), np.float64(radius)
     )

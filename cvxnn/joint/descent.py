@@ -1,4 +1,4 @@
-"""The steps of joint post-training: minibatches, and which objective a step descends."""
+"""Steps of joint post-training: minibatches, and the choice of the objective to descend."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ from cvxnn.joint.choice_objective import ChoiceObjective
 
 Vector = NDArray[np.float64]
 
-# Batches that are drawn at once.
+# Number of batches that are drawn together.
 _CHUNK = 500
 
 
-class Source:
-    """One objective on minibatches: a sequence of them that depends on the seed alone."""
+class MinibatchObjective:
+    """Objective on a sequence of minibatches that depends on the seed only.
+
+    Parameters
+    ----------
+    objective : ChoiceObjective
+        The objective over all data.
+    batch_size : int or None
+        Number of examples in each batch; None for all data, without sampling.
+    weight_decay : float
+        Multiple of ``theta`` that is added to every gradient.
+    seed : (int, int)
+        Seed of the sequence.
+    """
 
     def __init__(
         self,
@@ -37,7 +49,7 @@ class Source:
             self.everything = (slice(None), objective.offsets[:-1], self.sizes)
 
     def forward(self, theta: Vector) -> tuple[float, Vector, Vector]:
-        """Value on the next batch, and what :meth:`backward` needs."""
+        """Return the value on the next batch, and the two arrays that :meth:`backward` needs."""
         if self.batch_size is None:
             rows, shifts = self.rows, self.shifts
             starts, sizes = self.objective.offsets[:-1], self.sizes
@@ -62,14 +74,14 @@ class Source:
         return value, odds, rows
 
     def backward(self, odds: Vector, rows: Vector, theta: Vector) -> Vector:
-        """Gradient of :meth:`forward`, equations (18) and (22), with the weight decay."""
+        """Return the gradient of :meth:`forward` (equations 18 and 22) with the weight decay."""
         gradient: Vector = odds @ rows
         if self.decay:
             gradient += self.decay * theta
         return gradient
 
     def _draw(self, chunk: int) -> None:
-        """Samples of a chunk of batches: numbers of rows, one batch after the other."""
+        """Draw the row numbers of a chunk of batches, one batch after the other."""
         assert self.batch_size is not None
         rng = np.random.default_rng((*self.seed, chunk))
         choices = rng.integers(self.objective.n_choices, size=(_CHUNK, self.batch_size))
@@ -85,11 +97,25 @@ class Source:
 
 
 class Descent:
-    """The strategies: each gives the direction of a step; ``stage`` is 1 for DPO, 0 for SFT."""
+    """Strategies of joint post-training, each a method that returns the direction of a step.
+
+    Parameters
+    ----------
+    sources : (MinibatchObjective, MinibatchObjective)
+        SFT (0) and DPO (1) on minibatches.
+    threshold : float or None
+        Value on the batch below which an objective is not descended.
+    first : int
+        Objective of the first stage of the sequential strategy.
+    boundary : int
+        Number of steps of the first stage; 0 for the other strategies.
+    n_steps : int
+        Number of steps in total.
+    """
 
     def __init__(
         self,
-        sources: tuple[Source, ...],
+        sources: tuple[MinibatchObjective, ...],
         threshold: float | None,
         first: int,
         boundary: int,
@@ -107,7 +133,7 @@ class Descent:
         self.ended = False
 
     def sequential(self, t: int, theta: Vector) -> Any:
-        """Algorithm 1; a stage ends at its last step or at the threshold."""
+        """Follow Algorithm 1; a stage ends at its last step or at the threshold."""
         if t >= self.boundary + self.n_second:
             self.ended = True
             return 0.0
@@ -122,18 +148,18 @@ class Descent:
         return gradient
 
     def mix(self, lam: float, t: int, theta: Vector) -> Any:
-        """Both gradients, equation (6)."""
+        """Mix both gradients (equation 6)."""
         sft, dpo = self._slope(0, theta), self._slope(1, theta)
         return lam * dpo + (1 - lam) * sft
 
     def alright(self, coins: list[int], t: int, theta: Vector) -> Any:
-        """Algorithm 2, equation (10)."""
+        """Follow Algorithm 2 (equation 10): descend the objective that the coin selects."""
         return self._slope(coins[t], theta)
 
     def maxright(
         self, lam: float, ideal: tuple[float, float], every: int, t: int, theta: Vector
     ) -> Any:
-        """Algorithm 2 with equation (14), and Algorithm 3 where ``every`` is above 1."""
+        """Follow Algorithm 2 with equation (14), or Algorithm 3 if ``every`` is above 1."""
         best, share = (ideal[1], ideal[0]), (1 - lam, lam)
         found: list[Any] = [None, None]
         if t % every == 0:
@@ -145,7 +171,7 @@ class Descent:
         return gradient
 
     def _slope(self, which: int, theta: Vector, found: Any = None) -> Any:
-        """Gradient of one objective, or 0 below the threshold."""
+        """Return the gradient of one objective, or 0 below the threshold."""
         source = self.sources[which]
         self.value, odds, rows = found or source.forward(theta)
         if self.value < self.threshold:
@@ -166,7 +192,7 @@ def advance(
     size: float,
     radius: float,
 ) -> tuple[int, Vector]:
-    """Update from step ``t`` to ``until``, or to the end of the run."""
+    """Update ``theta`` from step ``t`` to ``until``, or to the end of the run."""
     bounded = radius < np.inf
     while t < until:
         gradient = choose(t, theta)

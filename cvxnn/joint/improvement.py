@@ -1,4 +1,4 @@
-"""Comparison of runs by percentages of a baseline."""
+"""Improvement of a run over a baseline, in per cent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from cvxnn.joint.candidates import as_vector
 
 
 def percentage_increase(value: float, baseline: float) -> float:
-    """Increase in per cent, of a runtime or of memory (Appendix B.5)."""
+    """Return the increase of a runtime or of memory over a baseline, in per cent (Appendix B.5).
+
+    Parameters
+    ----------
+    value : float
+        Value to compare.
+    baseline : float
+        Value of the baseline, above 0.
+
+    Returns
+    -------
+    float
+        Increase in per cent.
+
+    Raises
+    ------
+    ValueError
+        If the baseline is not above 0.
+    """
     if not baseline > 0:
         raise ValueError(f"baseline={baseline!r}; expected a number above 0.")
     return 100 * (value - baseline) / baseline
@@ -21,14 +39,24 @@ def delta_m(
     baseline: Mapping[str, float],
     lower_is_better: frozenset[str] | set[str] = frozenset(),
 ) -> float:
-    r""":math:`\Delta m \%`, equation (52): mean improvement over a baseline in per cent.
+    r"""Return :math:`\Delta m \%` (equation 52), the mean improvement over a baseline in per cent.
 
     Parameters
     ----------
     scores, baseline : mapping of str to float
-        The same metrics of both; those of the baseline not 0.
-    lower_is_better : set of str
-        Metrics of which less is better.
+        Values of the same metrics; those of the baseline are not 0.
+    lower_is_better : set of str, default=frozenset()
+        Names of the metrics of which lower values are better.
+
+    Returns
+    -------
+    float
+        Mean improvement in per cent.
+
+    Raises
+    ------
+    ValueError
+        If the metrics differ, are not finite, or one of the baseline is 0.
     """
     if not scores or scores.keys() != baseline.keys() or not lower_is_better <= scores.keys():
         raise ValueError(
@@ -36,7 +64,9 @@ def delta_m(
             f"{sorted(lower_is_better)}; expected the same metrics."
         )
     if any(value == 0 for value in baseline.values()):
-        raise ValueError("a metric of the baseline is 0; leave it out: nothing is relative to it.")
+        raise ValueError(
+            "a metric of the baseline is 0; leave the metric out, as no ratio to it exists."
+        )
     signs = {name: -1.0 if name in lower_is_better else 1.0 for name in scores}
     names = list(scores)
     old = as_vector("baseline", [baseline[name] for name in names], len(names))

@@ -1,17 +1,17 @@
-r"""Joint supervised and preference post-training: four strategies, one loop.
+r"""Joint supervised and preference post-training: four strategies in one loop.
 
 =============== =================================================== =================
-strategy        which objective a step descends                     paper
+strategy        objective that a step descends                      paper
 =============== =================================================== =================
-``sequential``  first the one, then the other                       Algorithm 1
+``sequential``  first one objective, then the other                 Algorithm 1
 ``mix``         both: the gradient of the mix                       equation 6
-``alright``     DPO with probability :math:`\lambda`, else SFT      Algorithm 2
-``maxright``    the one with the larger weighted gap                Algorithms 2 and 3
+``alright``     DPO with probability :math:`\lambda`, otherwise SFT Algorithm 2
+``maxright``    the objective with the larger weighted gap          Algorithms 2 and 3
 =============== =================================================== =================
 
 Every step is :math:`\theta_{t+1} = \Pi_\Theta(\theta_t - \alpha_t\, g)` with
-:math:`\alpha_t = \alpha_0 / \sqrt T` and :math:`g` of a minibatch, or of all data. A step computes
-the gradients that it needs and no others. Numbers of equations and algorithms are those of
+:math:`\alpha_t = \alpha_0 / \sqrt T` and the gradient :math:`g` on a minibatch, or on all data. A
+step computes only the gradients that it needs. Numbers of equations and algorithms are those of
 "Understanding Forgetting in LLM Supervised Fine-Tuning and Preference Learning".
 """
 
@@ -32,39 +32,41 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.choice_objective import check_lam
-from cvxnn.joint.descent import Descent, Source, Vector, advance
+from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, advance
 from cvxnn.joint.problem import JointProblem
 
 Strategy = Literal["sequential", "mix", "alright", "maxright"]
-Status = Literal["finished", "threshold", "stopped", "diverged"]
-Callback = Callable[[int, Vector], bool | None]
+TrajectoryStatus = Literal["finished", "threshold", "stopped", "diverged"]
+TrajectoryCallback = Callable[[int, Vector], bool | None]
 
-# Batches from which the size of gradients is estimated.
+# Number of batches from which the size of gradients is estimated.
 _PILOT = 20
-# Points of a run at which an objective that grows is looked for.
+# Number of points of a run at which the growth of the objective is checked.
 _CHECKS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    r"""The course of a run.
+    r"""Course of a run.
 
     Attributes
     ----------
     steps : ndarray of int, shape (n_records,)
-        Updates made, from 0; the last entry is the end of the run.
+        Numbers of updates, from 0; the last entry is the end of the run.
     thetas : ndarray, shape (n_records, n_features)
+        Policies after these numbers of updates.
     dpo, sft : ndarray, shape (n_records,)
-        Both objectives, over all data.
+        The two objectives of the policies, over all data.
     n_dpo, n_sft : int
-        Gradients of each objective that were computed.
+        Numbers of computed gradients of each objective.
     runtime, cpu_time : float
-        Seconds of the steps alone, by the wall and of the processor: without the optima, and
-        without the objectives recorded here.
+        Wall-clock time and processor time of the steps, in seconds, without the computation of the
+        optima and of the recorded objectives.
     status : {"finished", "threshold", "stopped", "diverged"}
-        Why the run ended.
+        Reason for which the run ended: all steps were made, both objectives (or the last stage)
+        reached the threshold, the callback stopped the run, or the objective grew.
     step_size : float
-        :math:`\alpha_0 / \sqrt T`.
+        Length :math:`\alpha_0 / \sqrt T` of the steps.
     """
 
     steps: NDArray[np.intp]
@@ -75,12 +77,12 @@ class Trajectory:
     n_sft: int
     runtime: float
     cpu_time: float
-    status: Status
+    status: TrajectoryStatus
     step_size: float
 
     @property
     def theta(self) -> Vector:
-        """The last policy, the output of Algorithms 1 to 3."""
+        """Last policy, which is the output of Algorithms 1 to 3, shape (n_features,)."""
         return self.thetas[-1]
 
 
@@ -101,70 +103,82 @@ def post_train(
     n_records: int = 100,
     seed: int | np.random.Generator | None = 0,
     progress: bool = False,
-    callback: Callback | None = None,
+    callback: TrajectoryCallback | None = None,
 ) -> Trajectory:
     r"""Train a policy by projected stochastic gradient steps.
 
     Parameters
     ----------
     problem : JointProblem
+        The two objectives.
     strategy : {"sequential", "mix", "alright", "maxright"}, default="alright"
+        Choice of the objective that a step descends; the head of this module explains the
+        strategies.
     lam : float, default=0.5
-        Trade-off in [0, 1]: 1 is DPO only.
+        Trade-off :math:`\lambda`, in [0, 1]: 1 is DPO only, 0 is SFT only.
     n_steps : int, default=10_000
-        Updates :math:`T` in all, of both stages together for ``"sequential"``.
+        Number :math:`T` of updates, of both stages together for ``"sequential"``.
     step : float or "auto", default="auto"
-        :math:`\alpha_0`; every step is :math:`\alpha_0 / \sqrt T`. ``"auto"`` is
-        what the theory asks for, see Notes.
+        Numerator :math:`\alpha_0` of the step length :math:`\alpha_0 / \sqrt T`, above 0.
+        ``"auto"`` takes the value that the theory recommends; see Notes.
     batch_size : int or None, default=16
-        Examples drawn with replacement for each gradient; None for all, without sampling.
-        Algorithms 1 and 2 as printed have 1.
+        Number of examples drawn with replacement for each gradient; None uses all data, without
+        sampling. Algorithms 1 and 2 as printed use 1.
     max_evaluation_steps : int, default=1
-        ``"maxright"`` evaluates both objectives every so many steps and between them keeps the last
-        known value of the one that it does not descend (Algorithm 3).
+        Interval, in steps, at which ``"maxright"`` evaluates both objectives. Between evaluations
+        it uses the last known value of the objective that it does not descend (Algorithm 3).
     order : {"dpo-sft", "sft-dpo"}, default="dpo-sft"
-        ``"sequential"``: which comes first.
+        Order of the stages, for ``"sequential"``.
     dpo_share : float, optional
-        ``"sequential"``: part of the steps that DPO gets, ``lam`` by default.
+        Fraction of the steps that descend DPO, in [0, 1], for ``"sequential"``; by default ``lam``.
     start : array-like, shape (n_features,), optional
-        :math:`\theta_1`, zeros by default.
+        First policy :math:`\theta_1`; by default zeros.
     weight_decay : float, default=0
-        Adds this times ``theta`` to every gradient, but nothing to the objectives.
+        Multiple of ``theta``, at least 0, that is added to every gradient, but not to the
+        objectives.
     threshold : float, optional
-        An objective whose value on the batch is below is not descended: its stage ends
-        (``"sequential"``), or its update is left out.
+        An objective whose value on the batch is below the threshold is not descended: its stage
+        ends (``"sequential"``), or its update is omitted (the other strategies).
     n_records : int, default=100
-        Points of the trajectory, about, besides the start.
+        Approximate number of points of the trajectory after the start.
     seed : int, Generator or None, default=0
-        The same seed gives the same trajectory, and all strategies the same batches of each
-        objective, in the same order.
+        Seed of the batches. The same seed gives the same trajectory, and all strategies get the
+        same batches of each objective in the same order.
     progress : bool, default=False
-        Tell stderr about it.
+        Report the number of steps on standard error.
     callback : callable, optional
-        Called with step and ``theta`` at each record; the run ends where it returns true.
+        ``callback(step, theta)`` is called at each record; the run ends if it returns true.
 
     Returns
     -------
     Trajectory
+        Policies and objectives along the run, and the reason for its end.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    RuntimeError
+        If an optimum that the strategy or the automatic step needs does not reach its tolerance.
 
     Warns
     -----
     RuntimeWarning
-        If the objective grows because steps are too long; the run ends there, and the message has
-        a step that works.
+        If the objective grows because the steps are too long. The run ends, and the message
+        recommends a step.
 
     Notes
     -----
     Equation (46), with its first term corrected to :math:`\|\theta_1 - \theta^*\|^2 / (2 \alpha_0
     \sqrt T)`, is smallest at :math:`\alpha_0 = \|\theta_1 - \theta^*\| / (M \sqrt{2 + \log T})`
-    with :math:`M^2` the second moment of the stochastic gradient. ``"auto"`` is this, with the
-    certified optimum as :math:`\theta^*` and the gradients at the start as sample of :math:`M`.
+    with :math:`M^2` the second moment of the stochastic gradient. ``"auto"`` uses this value, with
+    the certified optimum as :math:`\theta^*` and with :math:`M` estimated from gradients at the
+    start.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.joint import CandidateSets
-    >>> from cvxnn.joint import dpo_objective, sft_objective
+    >>> from cvxnn.joint import CandidateSets, JointProblem, dpo_objective, sft_objective
     >>> rng = np.random.default_rng(0)
     >>> answers = CandidateSets.stack(rng.standard_normal((20, 4, 3)))
     >>> problem = JointProblem(
@@ -199,7 +213,7 @@ def post_train(
         theta = problem.dpo.project(as_vector("start", start, problem.n_features))
     entropy = int(np.random.default_rng(seed).integers(2**62))
     sources = tuple(
-        Source(objective, batch_size, weight_decay, (entropy, which))
+        MinibatchObjective(objective, batch_size, weight_decay, (entropy, which))
         for which, objective in enumerate((problem.sft, problem.dpo))
     )
     if step == "auto":
@@ -224,14 +238,14 @@ def post_train(
     every, stops = max(n_steps // n_records, 1), max(n_steps // _CHECKS, 1)
     steps, thetas = [0], [theta]
     t, spent = 0, np.zeros(2)
-    status: Status = "finished"
+    status: TrajectoryStatus = "finished"
     watch.grew(descent.stage, theta)
     while t < n_steps and status == "finished":
         until = min(t + every - t % every, n_steps)
         if t < boundary:
             until = min(until, boundary)
         began = _clocks()
-        with np.errstate(all="ignore"):  # what is not finite is reported below
+        with np.errstate(all="ignore"):  # values that are not finite are reported below
             t, theta = advance(descent, choose, t, until, theta, size, problem.radius)
         spent += _clocks() - began
         steps.append(t)
@@ -273,7 +287,7 @@ def _clocks() -> Vector:
 
 
 class _Watch:
-    """Looks for an objective that grows because steps are too long."""
+    """Check of a run for an objective that grows because the steps are too long."""
 
     def __init__(
         self, problem: JointProblem, strategy: Strategy, lam: float, size: float, n_steps: int
@@ -285,7 +299,7 @@ class _Watch:
         self.smoothness: float | None = None
 
     def grew(self, stage: int, theta: Vector) -> bool:
-        """Whether what is descended is larger than at first, and steps are too long for it."""
+        """Return True if the descended objective has grown and the steps are too long for it."""
         with np.errstate(all="ignore"):
             dpo, sft = (float(value) for value in self.problem.values(theta))
         if self.strategy == "sequential":
@@ -299,11 +313,11 @@ class _Watch:
         return grew and self.size * self._smoothness() > 2
 
     def remedy(self, t: int) -> str:
-        """What happened, and the step to use."""
+        """Return a message that says what happened and recommends a step."""
         good = math.sqrt(self.n_steps) / self._smoothness()
         return (
             f"the objective grew to {self.last:.3g} by step {t}: steps of {self.size:.3g} are too "
-            f"long. Use step={good:.2g} or less."
+            f"long; use step={good:.2g} or less"
         )
 
     def _smoothness(self) -> float:
@@ -314,9 +328,13 @@ class _Watch:
 
 
 def _automatic_step(
-    problem: JointProblem, sources: tuple[Source, ...], lam: float, theta: Vector, n_steps: int
+    problem: JointProblem,
+    sources: tuple[MinibatchObjective, ...],
+    lam: float,
+    theta: Vector,
+    n_steps: int,
 ) -> float:
-    """Minimiser of the bound (46), and no longer than is stable."""
+    """Return the minimiser of the bound (46), or the longest stable step if that is shorter."""
     smoothness = max(float(part.smoothness()) for part in (problem.dpo, problem.sft))
     longest = math.sqrt(n_steps) / smoothness
     if sources[0].batch_size is None:

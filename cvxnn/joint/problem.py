@@ -1,4 +1,4 @@
-r"""What joint post-training could reach at best: certified optima and the exact Pareto front.
+r"""Certified optima of two objectives, the best that joint post-training can reach.
 
 For a softmax policy on frozen features both objectives are convex, and so is every mix of them,
 
@@ -8,8 +8,8 @@ For a softmax policy on frozen features both objectives are convex, and so is ev
     G_{Mix,\lambda}(\theta) = f_{Mix,\lambda}(\theta) - \min_\Theta f_{Mix,\lambda}
 
 (equation 6 of "Understanding Forgetting in LLM Supervised Fine-Tuning and Preference Learning").
-So the optima that the papers estimate by long runs are solved for here, to a duality gap. The set
-of what can be had, :math:`\{(a, b) : f_{DPO}(\theta) \le a, f_{SFT}(\theta) \le b\}`, is convex:
+The papers estimate the optima by long runs; here they are computed, to a duality gap. The set of
+attainable values, :math:`\{(a, b) : f_{DPO}(\theta) \le a, f_{SFT}(\theta) \le b\}`, is convex, so
 the minimisers for all :math:`\lambda` trace its whole border.
 """
 
@@ -25,15 +25,15 @@ from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
 from cvxnn.convex.solvers.trust_region import BallObjective, NewtonState, TrustRegionNewton
 from cvxnn.joint.choice_objective import ChoiceObjective, check_lam, mix_objective
 
-# Beyond this dimension a Hessian costs more than it saves.
+# In higher dimensions, a Hessian costs more time than it saves.
 _NEWTON_UP_TO = 3000
 
 
 @dataclass(frozen=True)
 class _PathNewton(TrustRegionNewton):
-    """Begins with the Hessians of both objectives where the last trade-off needed them.
+    """Newton's method that begins with the Hessians of both objectives at the last trade-off.
 
-    Mixed anew they are nearly the right one, and cost nothing.
+    Their mix is close to the right Hessian, and needs no computation.
     """
 
     parts: tuple[ChoiceObjective, ...] = ()
@@ -48,26 +48,25 @@ class _PathNewton(TrustRegionNewton):
 
 @dataclass(frozen=True, eq=False)
 class JointProblem:
-    r"""Preference data and demonstrations for one policy.
+    r"""Two objectives of one policy: DPO on preferences, SFT on demonstrations.
 
     Attributes
     ----------
     dpo, sft : ChoiceObjective
-        Over the same features, with the same ridge and the same radius, of which one is needed:
-        without both, a minimiser may not exist.
+        The objectives, with equal features, ridge and radius. A ridge above 0 or a finite radius is
+        needed, because otherwise a minimiser may not exist.
     tol : float, default=1e-8
-        Duality gap of every optimum, in units of the objective or 1, whichever is larger.
+        Duality gap of every optimum, relative to the objective or to 1, whichever is larger.
 
     Raises
     ------
     ValueError
-        If the two objectives do not fit together, or have neither ridge nor ball.
+        If the objectives differ in features, ridge or radius, or have neither ridge nor radius.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.joint import CandidateSets
-    >>> from cvxnn.joint import dpo_objective, sft_objective
+    >>> from cvxnn.joint import CandidateSets, JointProblem, dpo_objective, sft_objective
     >>> rng = np.random.default_rng(0)
     >>> answers = CandidateSets.stack(rng.standard_normal((20, 4, 3)))
     >>> problem = JointProblem(
@@ -86,7 +85,9 @@ class JointProblem:
     _mixed: list[ChoiceObjective] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._mixed.append(mix_objective(self.dpo, self.sft, 0.5))  # refuses what does not fit
+        self._mixed.append(
+            mix_objective(self.dpo, self.sft, 0.5)
+        )  # raises if they do not fit together
         if not (self.ridge > 0 or self.radius < np.inf):
             raise ValueError(
                 "the objectives have neither ridge nor radius, so that a minimiser may not exist; "
@@ -100,24 +101,26 @@ class JointProblem:
 
     @property
     def ridge(self) -> float:
-        """Ridge of both objectives, a part of them."""
+        """Ridge, which is a part of both objectives."""
         return float(self.dpo.ridge)
 
     @property
     def radius(self) -> float:
-        r"""Radius of :math:`\Theta`."""
+        r"""Radius of the ball :math:`\Theta` of policies."""
         return float(self.dpo.radius)
 
     def values(self, thetas: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Both objectives at each of these points.
+        """Return both objectives at each of several points.
 
         Parameters
         ----------
         thetas : array-like, shape (n_points, n_features) or (n_features,)
+            One policy or several.
 
         Returns
         -------
         dpo, sft : ndarray, shape (n_points,) or ()
+            Values of the two objectives.
         """
         points = np.asarray(thetas, dtype=np.float64)
         flat = np.atleast_2d(points)
@@ -125,21 +128,52 @@ class JointProblem:
         return self.dpo.values(flat).reshape(shape), self.sft.values(flat).reshape(shape)
 
     def mix(self, lam: float) -> ChoiceObjective:
-        r""":math:`f_{Mix,\lambda}`, equation (6)."""
+        r"""Return the mix :math:`f_{Mix,\lambda}` (equation 6).
+
+        Parameters
+        ----------
+        lam : float
+            Trade-off :math:`\lambda`, in [0, 1].
+
+        Returns
+        -------
+        ChoiceObjective
+            The mix, whose rows are shared by all trade-offs.
+
+        Raises
+        ------
+        ValueError
+            If ``lam`` is out of range.
+        """
         check_lam(lam)
-        half = self._mixed[0]  # rows are copied once for all
+        half = self._mixed[0]  # its rows are shared by all trade-offs
         weights = np.concatenate([lam * self.dpo.weights, (1 - lam) * self.sft.weights])
         return ChoiceObjective(
             half.rows, half.shifts, half.offsets, weights, half.ridge, half.radius
         )
 
     def optimum(self, lam: float) -> Result:
-        """Minimiser of the mix with its certificate; solved once, from the nearest one known.
+        """Return the minimiser of the mix with its certificate.
+
+        Each trade-off is solved once, from the solution for the nearest trade-off.
+
+        Parameters
+        ----------
+        lam : float
+            Trade-off, in [0, 1]: 1 is DPO only, 0 is SFT only.
+
+        Returns
+        -------
+        Result
+            Weights, objective, lower bound and history of the solver.
 
         Raises
         ------
+        ValueError
+            If ``lam`` is out of range.
         RuntimeError
-            If the gap is not reached.
+            If the solver does not reach the tolerance; raise ``ridge``, lower ``radius``, or raise
+            ``tol``.
         """
         check_lam(lam)
         if lam not in self._solved:
@@ -150,7 +184,7 @@ class JointProblem:
         start: NDArray[np.floating] = np.zeros(self.n_features)
         if self._solved:
             start = self._solved[min(self._solved, key=lambda known: abs(known - lam))].weights
-        # At the ends one objective has no say: leave out its rows.
+        # At the ends, one objective has the weight 0, so its rows are left out.
         problem = self.sft if lam == 0 else self.dpo if lam == 1 else self.mix(lam)
         if self.n_features <= _NEWTON_UP_TO:
             newton = _PathNewton(
@@ -162,7 +196,7 @@ class JointProblem:
                 problem, AcceleratedGradient(tol=self.tol, max_iter=100_000), start=start
             )
         gap = (result.objective - result.dual_bound) / max(abs(result.objective), 1.0)
-        # Rounding may stop the solver just before the goal.
+        # Rounding errors may stop the solver shortly before the tolerance is reached.
         if result.status is not Status.CONVERGED and not gap <= 100 * self.tol:
             raise RuntimeError(
                 f"the optimum of lam={lam} was certified to a gap of {gap:.1e} only, not "
@@ -171,25 +205,61 @@ class JointProblem:
         return result
 
     def gap(self, dpo: ArrayLike, sft: ArrayLike, lam: float) -> NDArray[np.float64]:
-        r""":math:`G_{Mix,\lambda}` (equation 6) of points of the objective space.
+        r"""Return :math:`G_{Mix,\lambda}` (equation 6) of points of the objective space.
 
-        The optimum is taken at its certified lower bound: the truth is less by ``tol`` at most.
-        ``lam=1`` and ``lam=0`` give the optimality gaps of DPO and SFT.
+        The optimum is replaced by its certified lower bound, so the gap is too large by at most the
+        tolerance.
+
+        Parameters
+        ----------
+        dpo, sft : array-like of one shape
+            Values of the two objectives.
+        lam : float
+            Trade-off, in [0, 1]; 1 and 0 give the optimality gaps of DPO and SFT.
+
+        Returns
+        -------
+        ndarray of the same shape
+            The gaps.
         """
         mixed = lam * np.asarray(dpo, float) + (1 - lam) * np.asarray(sft, float)
         return mixed - self.optimum(lam).dual_bound
 
     def ideal(self) -> tuple[float, float]:
-        r"""The ideal point :math:`(f^*_{DPO}, f^*_{SFT})`, which no policy need reach."""
+        r"""Return the ideal point :math:`(f^*_{DPO}, f^*_{SFT})`, which may be unattainable."""
         return self.optimum(1).objective, self.optimum(0).objective
 
     def ideal_distance(self, dpo: ArrayLike, sft: ArrayLike) -> NDArray[np.float64]:
-        """Euclidean distance of points of the objective space from the ideal point."""
+        """Return the Euclidean distances of points of the objective space from the ideal point.
+
+        Parameters
+        ----------
+        dpo, sft : array-like of one shape
+            Values of the two objectives.
+
+        Returns
+        -------
+        ndarray of the same shape
+            The distances.
+        """
         best = self.ideal()
         return np.hypot(np.asarray(dpo, float) - best[0], np.asarray(sft, float) - best[1])
 
     def max_gap(self, dpo: ArrayLike, sft: ArrayLike, lam: float) -> NDArray[np.float64]:
-        r""":math:`f_{Max,\lambda}`, equation (13): the larger of the two weighted gaps."""
+        r"""Return :math:`f_{Max,\lambda}` (equation 13), the larger one of the two weighted gaps.
+
+        Parameters
+        ----------
+        dpo, sft : array-like of one shape
+            Values of the two objectives.
+        lam : float
+            Trade-off, in [0, 1].
+
+        Returns
+        -------
+        ndarray of the same shape
+            The larger gaps.
+        """
         best = self.ideal()
         return np.maximum(
             lam * (np.asarray(dpo, float) - best[0]), (1 - lam) * (np.asarray(sft, float) - best[1])

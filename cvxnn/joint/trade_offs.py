@@ -14,22 +14,22 @@ from cvxnn.joint.problem import JointProblem
 
 @dataclass(frozen=True, eq=False)
 class ParetoFront:
-    """The border of what both objectives can be at once.
+    """Border of the pairs of values that both objectives can take together.
 
     Attributes
     ----------
     lambdas : ndarray, shape (n_points,)
-        Increasing.
+        Trade-offs in increasing order, each in [0, 1].
     thetas : ndarray, shape (n_points, n_features)
-        The policies.
+        Policies that minimise the mix for each trade-off.
     dpo, sft : ndarray, shape (n_points,)
-        Their objectives.
+        The two objectives of the policies.
     objective, bound : ndarray, shape (n_points,)
         The mix, and the certified lower bound on it.
     ideal : (float, float)
-        Optimum of each objective alone.
+        Optima of DPO and of SFT, each by itself.
     seconds : float
-        What it took.
+        Time that the computation took, in seconds.
     """
 
     lambdas: NDArray[np.float64]
@@ -42,15 +42,26 @@ class ParetoFront:
     seconds: float
 
     def excess(self, dpo: ArrayLike, sft: ArrayLike) -> NDArray[np.float64]:
-        r"""By which part both objectives could be lower at once, at most.
+        r"""Return an upper bound on the fraction by which both objectives exceed the front.
 
         .. math::
 
             \min_\lambda \; G_{Mix,\lambda} / f^*_{Mix,\lambda} ,
 
-        the :math:`\epsilon` for which the point divided by :math:`1 + \epsilon` lies on the front,
-        if the minimum is over all :math:`\lambda`; over those of this front it is an upper bound.
-        Zero on the front; unlike :math:`G_{Mix,\lambda}` it asks for no particular trade-off.
+        With the minimum over all :math:`\lambda` it is the :math:`\epsilon` for which the point
+        divided by :math:`1 + \epsilon` lies on the front; with the minimum over the trade-offs of
+        this front it is an upper bound. It is 0 on the front and, unlike :math:`G_{Mix,\lambda}`,
+        depends on no trade-off.
+
+        Parameters
+        ----------
+        dpo, sft : array-like of one shape
+            Values of the two objectives.
+
+        Returns
+        -------
+        ndarray of the same shape
+            The bound, at least 0 up to the tolerance of the optima.
         """
         a, b = (np.asarray(each, float)[..., None] for each in (dpo, sft))
         mixed = self.lambdas * a + (1 - self.lambdas) * b
@@ -58,17 +69,26 @@ class ParetoFront:
 
 
 def pareto_front(problem: JointProblem, lambdas: ArrayLike | None = None) -> ParetoFront:
-    """Solve the mix for each trade-off, each from the one before.
+    """Compute the Pareto front: minimise the mix for each trade-off, from the nearest solution.
 
     Parameters
     ----------
     problem : JointProblem
+        The two objectives.
     lambdas : array-like, optional
-        Trade-offs in [0, 1]; 21 of equal distance by default.
+        Trade-offs, each in [0, 1]; by default 21 equidistant ones.
 
     Returns
     -------
     ParetoFront
+        Policies and objectives for each trade-off, with certificates.
+
+    Raises
+    ------
+    ValueError
+        If there are no trade-offs, or one is outside [0, 1].
+    RuntimeError
+        If an optimum does not reach the tolerance of the problem.
     """
     began = time.perf_counter()
     grid = np.linspace(0, 1, 21) if lambdas is None else np.unique(np.asarray(lambdas, float))
@@ -90,7 +110,17 @@ def pareto_front(problem: JointProblem, lambdas: ArrayLike | None = None) -> Par
 
 
 class BalancedOptimum(NamedTuple):
-    """The minimiser of equation (13), and what proves it."""
+    """Minimiser of equation (13) with its certificate.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n_features,)
+        The policy.
+    objective : float
+        Larger one of the two weighted gaps at the policy.
+    bound : float
+        Certified lower bound on the optimum.
+    """
 
     theta: NDArray[np.floating]
     objective: float
@@ -98,25 +128,34 @@ class BalancedOptimum(NamedTuple):
 
 
 def balanced_optimum(problem: JointProblem, lam: float, *, tol: float = 1e-6) -> BalancedOptimum:
-    r"""Minimise :math:`f_{Max,\lambda}` (equation 13), what MAXRIGHT strives for, exactly.
+    r"""Minimise :math:`f_{Max,\lambda}` (equation 13), the goal of MAXRIGHT, exactly.
 
-    By duality its optimum is the largest over :math:`w` of the optimum of
-    :math:`w \lambda (f_{DPO} - f^*_{DPO}) + (1 - w)(1 - \lambda)(f_{SFT} - f^*_{SFT})`, a mix; each
-    :math:`w` gives a lower bound. The two terms of the maximum are equal at the best one, which
-    bisection finds. So it is a point of the Pareto front, but of another trade-off than
-    :math:`\lambda`.
+    By duality the optimum is the maximum over :math:`w` of the optimum of the mix
+    :math:`w \lambda (f_{DPO} - f^*_{DPO}) + (1 - w)(1 - \lambda)(f_{SFT} - f^*_{SFT})`; each
+    :math:`w` gives a lower bound. The two terms of the maximum are equal at the best :math:`w`,
+    which bisection finds. The minimiser is therefore a point of the Pareto front, for another
+    trade-off than :math:`\lambda`.
 
     Parameters
     ----------
     problem : JointProblem
+        The two objectives.
     lam : float
-        Above 0 and below 1.
+        Trade-off :math:`\lambda`, in (0, 1).
     tol : float, default=1e-6
-        Difference between objective and bound to reach.
+        Difference between objective and bound at which the bisection ends.
 
     Returns
     -------
     BalancedOptimum
+        The policy, its objective and the lower bound.
+
+    Raises
+    ------
+    ValueError
+        If ``lam`` is out of range.
+    RuntimeError
+        If an optimum does not reach the tolerance of the problem.
     """
     if not 0 < lam < 1:
         raise ValueError(f"lam={lam!r}; expected a number above 0 and below 1.")

@@ -16,7 +16,7 @@ from cvxnn.joint import (
     post_train,
     sft_objective,
 )
-from cvxnn.joint.descent import Source
+from cvxnn.joint.descent import MinibatchObjective
 
 D = 4
 
@@ -49,7 +49,7 @@ def test_gradients_are_those_of_sampled_examples(batch_size: int) -> None:
     objective = make_problem(ridge=0.1).sft
     theta = np.array([0.3, -1.0, 0.5, 2.0])
     values, gradients = one_by_one(objective, theta)
-    source = Source(objective, batch_size, 0.0, (1, 2))
+    source = MinibatchObjective(objective, batch_size, 0.0, (1, 2))
     drawn = []
     for t in (0, 7, 499, 500, 1234, 3):
         source.taken = t

@@ -371,7 +371,7 @@ def test_divergence_names_a_step_that_works(strategy: str, factor: float) -> Non
     no_ball = make_problem(ridge=0.5)
     options = {"n_steps": 400, "batch_size": None, "start": np.full(D, 5.0)}
     smoothness = max(no_ball.dpo.smoothness(), no_ball.sft.smoothness())
-    with pytest.warns(RuntimeWarning, match="Use step=") as caught:
+    with pytest.warns(RuntimeWarning, match="use step=") as caught:
         run = post_train(no_ball, strategy, step=20 * factor / smoothness, **options)
     assert run.status == "diverged"
     assert run.steps[-1] < 400

@@ -142,8 +142,8 @@ def _fit(
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from cvxnn.comparison.results import (
-        MethodResult,
+    from cvxnn.comparison.results import MethodResult
+    from cvxnn.comparison.texts import (
         certificate_text,
         count_text,
         estimate_text,

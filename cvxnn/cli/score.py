@@ -102,7 +102,7 @@ def _score(
     import numpy as np
 
     from cvxnn.comparison.heads import LONGER, length_baseline
-    from cvxnn.comparison.results import accuracy_and_error
+    from cvxnn.comparison.measures import accuracy_and_error
     from cvxnn.preference.metrics import reward_metrics
 
     replies = read_replies(options.data, options.limit)
@@ -177,7 +177,7 @@ def _text(rewards: list[dict[str, float]], suffix: str) -> str:
 def _summary(result: dict[str, Any]) -> list[str]:
     if "accuracy" not in result:
         return []
-    from cvxnn.comparison.results import estimate_text
+    from cvxnn.comparison.texts import estimate_text
 
     shares = {"pair accuracy": result, **result["baselines"]}
     lines = [

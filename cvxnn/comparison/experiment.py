@@ -22,13 +22,9 @@ from cvxnn.comparison.fine_tuned import (
     fine_tuning_config,
 )
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
-from cvxnn.comparison.results import (
-    RESULT_FILE,
-    Comparison,
-    MethodResult,
-    estimate_text,
-    peak_memory,
-)
+from cvxnn.comparison.measures import peak_memory
+from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
+from cvxnn.comparison.texts import estimate_text
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
 from cvxnn.preference.triplets import PreferenceTriplet
 

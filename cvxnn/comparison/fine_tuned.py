@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memory
+from cvxnn.comparison.measures import accuracy_and_error, peak_memory
+from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import FineTuned, FineTuningConfig, fine_tune
 from cvxnn.llm.log_probabilities import response_log_probabilities

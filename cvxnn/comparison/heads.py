@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn.comparison.results import MethodResult, accuracy_and_error, peak_memory
+from cvxnn.comparison.measures import accuracy_and_error, peak_memory
+from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead

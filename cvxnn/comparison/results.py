@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Any
 
 from cvxnn._files import read_json, write_json
-from cvxnn.preference.metrics import pair_accuracy
-
-if TYPE_CHECKING:
-    from cvxnn.costs.resources import Cost
+from cvxnn.comparison.measures import correct, mean_and_error
+from cvxnn.comparison.texts import (
+    bytes_text,
+    certificate_text,
+    count_text,
+    estimate_text,
+    name_of,
+    ratio_text,
+    seconds_text,
+)
 
 RESULT_FILE = "comparison.json"
 """Name of the file in a folder of results that `Comparison.read` reads."""
-_NAMES = {"coala": "COALA", "linear": "linear head", "simpo": "SimPO", "ipo": "IPO"}
 _DISTINCT = 2.0  # standard errors above which a difference is reported as one
 
 
@@ -205,7 +207,7 @@ class Comparison:
             result = self.get(name)
             if result is None:
                 raise KeyError(f"{name} was not compared; there are {self.methods}")
-            hits.append(_hits(result.margins))
+            hits.append(correct(result.margins))
         return mean_and_error(hits[0] - hits[1], self.groups)
 
     @property
@@ -347,214 +349,3 @@ class Comparison:
             ).rstrip()
             for row in rows
         )
-
-
-def accuracy_and_error(margins: ArrayLike, groups: Sequence[str]) -> tuple[float, float]:
-    """Return the pair accuracy and its standard error over groups of pairs.
-
-    Parameters
-    ----------
-    margins : array-like of shape (n_pairs,)
-        Reward of the chosen reply minus that of the rejected one; a tie counts half.
-    groups : sequence of str
-        Group of each pair.
-
-    Returns
-    -------
-    accuracy : float
-        Share of pairs with a positive margin.
-    standard_error : float
-        See :func:`mean_and_error`.
-    """
-    return pair_accuracy(margins), mean_and_error(_hits(margins), groups)[1]
-
-
-def mean_and_error(values: NDArray[np.floating], groups: Sequence[str]) -> tuple[float, float]:
-    """Return the mean, and its standard error if the groups were drawn independently.
-
-    Pairs of one conversation resemble each other, so their values are summed before the spread of
-    the sums is taken. With one pair in each group this is the usual standard error.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        Numbers to average.
-    groups : sequence of str
-        Group of each number.
-
-    Returns
-    -------
-    mean : float
-        Mean of the values.
-    standard_error : float
-        Its cluster-robust standard error; NaN if there is only one group.
-
-    Raises
-    ------
-    ValueError
-        If the lengths of the two differ.
-    """
-    if len(values) != len(groups):
-        raise ValueError(f"{len(values)} values for {len(groups)} groups; expected one for each")
-    mean = float(np.mean(values))
-    _, codes = np.unique(np.asarray(groups), return_inverse=True)
-    totals = np.bincount(codes, weights=values - mean)
-    n_groups = len(totals)
-    if n_groups == 1:
-        return mean, float("nan")
-    variance = n_groups / (n_groups - 1) * np.sum(totals**2)
-    return mean, float(np.sqrt(variance) / len(values))
-
-
-def peak_memory(cost: Cost) -> float:
-    """Return the largest memory in bytes.
-
-    Parameters
-    ----------
-    cost : Cost
-        Measured cost.
-
-    Returns
-    -------
-    float
-        Memory of tensors on the GPU if one was used, otherwise of the whole process.
-    """
-    return float(cost.device_peak_bytes or cost.peak_bytes)
-
-
-def name_of(method: str) -> str:
-    """Return the name of a method as its authors write it.
-
-    Parameters
-    ----------
-    method : str
-        Name of the method in the program, such as ``"simpo"``.
-
-    Returns
-    -------
-    str
-        Name for people, such as "SimPO".
-    """
-    return _NAMES.get(method, method.upper())
-
-
-def estimate_text(value: float, error: float | None, sign: str = "") -> str:
-    """Return the text of a share with its standard error, such as "0.712 ± 0.031".
-
-    Parameters
-    ----------
-    value : float
-        Share between -1 and 1.
-    error : float or None
-        Standard error; left out of the text if it is None or not finite.
-    sign : str, default=""
-        ``"+"`` to write a plus sign before positive values.
-
-    Returns
-    -------
-    str
-        Three decimals of each number.
-    """
-    known = error is not None and np.isfinite(error)
-    return f"{value:{sign}.3f} ± {error:.3f}" if known else f"{value:{sign}.3f}"
-
-
-def certificate_text(certificate: Mapping[str, float]) -> str:
-    """Return the text of a certificate of optimality.
-
-    Parameters
-    ----------
-    certificate : mapping of str to float
-        ``objective``, ``dual_bound`` and ``gap`` of a convex program.
-
-    Returns
-    -------
-    str
-        The text; empty if the gap is not known.
-    """
-    if "gap" not in certificate:
-        return ""
-    return (
-        f"objective {certificate['objective']:.5f}, lower bound {certificate['dual_bound']:.5f}, "
-        f"gap {100 * certificate['gap']:.2g} %"
-    )
-
-
-def count_text(value: float | None) -> str:
-    """Return the text of a large number with a metric prefix, such as "1.23 T" for 1.23e12.
-
-    Parameters
-    ----------
-    value : float or None
-        Number of at least 0; None stands for an unknown one.
-
-    Returns
-    -------
-    str
-        Three digits and the prefix; a dash for None and 0.
-    """
-    if not value:
-        return "–"
-    power = min(max(int(np.log10(abs(value)) // 3), 0), 6)
-    return f"{value / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}".rstrip()
-
-
-def ratio_text(value: float | None) -> str:
-    """Return the text of a ratio with three digits, such as "0.033", "1" or "2,050".
-
-    Parameters
-    ----------
-    value : float or None
-        Ratio of at least 0; None stands for an unknown one.
-
-    Returns
-    -------
-    str
-        The text; a dash for None.
-    """
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def bytes_text(value: float | None) -> str:
-    """Return the text of a number of bytes, in MiB or GiB.
-
-    Parameters
-    ----------
-    value : float or None
-        Number of bytes; None stands for an unknown one.
-
-    Returns
-    -------
-    str
-        The text; a dash for None.
-    """
-    if value is None:
-        return "–"
-    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
-
-
-def seconds_text(value: float | None) -> str:
-    """Return the text of a duration, such as "0.42 s", "12.3 s" or "3 min 20 s".
-
-    Parameters
-    ----------
-    value : float or None
-        Duration in seconds; None stands for an unknown one.
-
-    Returns
-    -------
-    str
-        The text; a dash for None.
-    """
-    if value is None:
-        return "–"
-    if value >= 60:
-        return f"{round(value) // 60} min {round(value) % 60:02d} s"
-    return f"{value:.3g} s"
-
-
-def _hits(margins: ArrayLike) -> NDArray[np.floating]:
-    margins = np.asarray(margins)
-    return (margins > 0) + 0.5 * (margins == 0)

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.comparison.results import (
-    Comparison,
-    MethodResult,
-    accuracy_and_error,
-    bytes_text,
-    count_text,
-    mean_and_error,
-    seconds_text,
-)
+from cvxnn.comparison.measures import accuracy_and_error, mean_and_error
+from cvxnn.comparison.results import Comparison, MethodResult
+from cvxnn.comparison.texts import bytes_text, count_text, name_of, seconds_text
 
 
 def result(method: str, margins: list[float], **values: Any) -> MethodResult:
@@ -155,6 +149,8 @@ def test_table_has_a_line_for_each_method_and_baseline():
         (count_text(None), "–"),
         (count_text(0), "–"),
         (count_text(5e20), "500 E"),
+        (name_of("r_dpo"), "R-DPO"),
+        (name_of("orpo"), "ORPO"),
         (bytes_text(2.0**20), "1 MiB"),
         (bytes_text(1.5 * 2**30), "1.50 GiB"),
         (bytes_text(None), "–"),

@@ -13,7 +13,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from cvxnn.comparison.results import Comparison, MethodResult, count_text, name_of
+from cvxnn.comparison.results import Comparison, MethodResult
+from cvxnn.comparison.texts import count_text, name_of
 from cvxnn.plotting.rewards import RewardMarginDisplay
 
 N_SERIES = 8  # --series-1 to --series-8 are colours of the page

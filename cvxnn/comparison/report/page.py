@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 
 from cvxnn.comparison.report.charts import cost_chart, margin_chart
-from cvxnn.comparison.results import (
-    Comparison,
+from cvxnn.comparison.results import Comparison
+from cvxnn.comparison.texts import (
     bytes_text,
     count_text,
     estimate_text,

@@ -1,0 +1,142 @@
+"""Texts for people: names of methods, estimates, counts, durations and certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+_NAMES = {"coala": "COALA", "linear": "linear head", "r_dpo": "R-DPO", "simpo": "SimPO"}
+
+
+def name_of(method: str) -> str:
+    """Return the name of a method as its authors write it.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method in the program, such as ``"simpo"``.
+
+    Returns
+    -------
+    str
+        Name for people, such as "SimPO".
+    """
+    return _NAMES.get(method, method.upper())
+
+
+def estimate_text(value: float, error: float | None, sign: str = "") -> str:
+    """Return the text of a share with its standard error, such as "0.712 ± 0.031".
+
+    Parameters
+    ----------
+    value : float
+        Share between -1 and 1.
+    error : float or None
+        Standard error; left out of the text if it is None or not finite.
+    sign : str, default=""
+        ``"+"`` to write a plus sign before positive values.
+
+    Returns
+    -------
+    str
+        Three decimals of each number.
+    """
+    known = error is not None and np.isfinite(error)
+    return f"{value:{sign}.3f} ± {error:.3f}" if known else f"{value:{sign}.3f}"
+
+
+def certificate_text(certificate: Mapping[str, float]) -> str:
+    """Return the text of a certificate of optimality.
+
+    Parameters
+    ----------
+    certificate : mapping of str to float
+        ``objective``, ``dual_bound`` and ``gap`` of a convex program.
+
+    Returns
+    -------
+    str
+        The text; empty if the gap is not known.
+    """
+    if "gap" not in certificate:
+        return ""
+    return (
+        f"objective {certificate['objective']:.5f}, lower bound {certificate['dual_bound']:.5f}, "
+        f"gap {100 * certificate['gap']:.2g} %"
+    )
+
+
+def count_text(value: float | None) -> str:
+    """Return the text of a large number with a metric prefix, such as "1.23 T" for 1.23e12.
+
+    Parameters
+    ----------
+    value : float or None
+        Number of at least 0; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        Three digits and the prefix; a dash for None and 0.
+    """
+    if not value:
+        return "–"
+    power = min(max(int(np.log10(abs(value)) // 3), 0), 6)
+    return f"{value / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}".rstrip()
+
+
+def ratio_text(value: float | None) -> str:
+    """Return the text of a ratio with three digits, such as "0.033", "1" or "2,050".
+
+    Parameters
+    ----------
+    value : float or None
+        Ratio of at least 0; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def bytes_text(value: float | None) -> str:
+    """Return the text of a number of bytes, in MiB or GiB.
+
+    Parameters
+    ----------
+    value : float or None
+        Number of bytes; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
+    if value is None:
+        return "–"
+    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
+
+
+def seconds_text(value: float | None) -> str:
+    """Return the text of a duration, such as "0.42 s", "12.3 s" or "3 min 20 s".
+
+    Parameters
+    ----------
+    value : float or None
+        Duration in seconds; None stands for an unknown one.
+
+    Returns
+    -------
+    str
+        The text; a dash for None.
+    """
+    if value is None:
+        return "–"
+    if value >= 60:
+        return f"{round(value) // 60} min {round(value) % 60:02d} s"
+    return f"{value:.3g} s"

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import earlier_result, read_json, write_json
 from cvxnn.cli.console import Console
 from cvxnn.cli.groups import HEAD, add_held_out
 from cvxnn.cli.inputs import required
+
+if TYPE_CHECKING:
+    from cvxnn.features.pairs import PairFeatures
 
 HELP = "fit a head to features, with its certificate"
 EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_features"
@@ -94,8 +97,8 @@ def _fit(
     options: argparse.Namespace,
     console: Console,
     settings: dict[str, Any],
-    features: Any,
-    held_out: Any,
+    features: PairFeatures,
+    held_out: PairFeatures | None,
 ) -> dict[str, Any]:
     from dataclasses import asdict
 

@@ -22,6 +22,7 @@ from cvxnn.cli.options import UsageError, natural, option_from, positive
 from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:
+    from cvxnn.cli.inputs import Head
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.preference.triplets import Prompt
 
@@ -129,7 +130,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _reply(
-    options: argparse.Namespace, console: Console, head: Any, embedder: Embedder, prompt: Prompt
+    options: argparse.Namespace, console: Console, head: Head, embedder: Embedder, prompt: Prompt
 ) -> dict[str, Any]:
     """Return one prompt with its replies, each shown as soon as it is written."""
     from cvxnn.comparison.replies import side_by_side

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.groups import DATA, MODEL
 from cvxnn.cli.options import UsageError
 
 if TYPE_CHECKING:
+    from cvxnn.estimators.coala import COALAPreferenceHead
+    from cvxnn.estimators.linear_head import LinearPreferenceHead
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.triplets import PreferenceTriplet, Prompt
+
+    Head: TypeAlias = COALAPreferenceHead | LinearPreferenceHead
 
 
 def pairs_of(options: Namespace, source: str) -> list[PreferenceTriplet]:
@@ -100,11 +104,15 @@ def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the file is empty, or a row has no prompt.
+        If the file is empty, or a row has no prompt; the message names file, line and field.
     """
     from cvxnn.preference.row_files import read_rows
 
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file of prompts: {path}")
     if not path.endswith((".jsonl", ".json", ".gz", ".parquet")):
         lines = Path(path).read_text(encoding="utf-8").splitlines()
         found: list[Prompt] = [line for line in lines if line.strip()]
@@ -166,7 +174,7 @@ def _prompt_of(row: dict[str, Any], where: str) -> Prompt:
 
 
 def embedder_of(
-    options: Namespace, console: Console, head: Any, cache: Path | None = None
+    options: Namespace, console: Console, head: Head, cache: Path | None = None
 ) -> Embedder:
     """Return the embedder that a head was fitted with, on the model that the options name.
 

@@ -10,12 +10,21 @@ import argparse
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.groups import BATCH, DATA, MODEL
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cvxnn.cli.inputs import Head
+    from cvxnn.preference.triplets import PreferenceTriplet
 
 HELP = "score replies, with the accuracy on pairs"
 EXAMPLE = "  cvxnn score head.safetensors pairs.jsonl --output rewards.csv"
@@ -97,7 +106,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _score(
-    options: argparse.Namespace, console: Console, head: Any, cache: Path | None = None
+    options: argparse.Namespace, console: Console, head: Head, cache: Path | None = None
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -129,8 +138,8 @@ def _score(
 
 
 def _pairs(
-    options: argparse.Namespace, console: Console, head: Any, cache: Path | None
-) -> tuple[Any, Any, Any]:
+    options: argparse.Namespace, console: Console, head: Head, cache: Path | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating], Sequence[PreferenceTriplet]]:
     """Return the rewards of chosen and of rejected replies, and the pairs."""
     import numpy as np
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cvxnn
+from cvxnn.cli.inputs import read_prompts
 from cvxnn.cli.main import main
 from cvxnn.features.pairs import read_pair_features
 from cvxnn.features.store import FeatureWriter
@@ -287,6 +288,21 @@ class TestGenerate:
         assert "\x1b" not in captured.out
         assert captured.out.startswith("prompt    a �[31m b\nguided    ")
         assert "[reward " in captured.out
+
+    def test_prompts_of_a_file(self, head, run, tmp_path):
+        chat = [{"role": "user", "content": "a"}]
+        rows = [{"prompt": "a"}, {"prompt": "a"}, {"prompt": chat}, {"prompt": "b"}]
+        file = str(write(tmp_path / "prompts.jsonl", *rows))
+        assert read_prompts(file) == ["a", chat, "b"]
+        assert read_prompts(file, limit=2) == ["a", chat]  # of prompts, not of rows
+        missing = run("generate", head, "--prompts", tmp_path / "none.txt", code=1)
+        assert missing["error"] == f"no such file of prompts: {tmp_path / 'none.txt'}"
+        empty = tmp_path / "empty.txt"
+        empty.write_text("\n", encoding="utf-8")
+        found = run("generate", head, "--prompts", empty, code=1)
+        assert "the file is empty; expected one prompt a line" in found["error"]
+        bad = write(tmp_path / "bad.jsonl", {"prompt": "a"}, {"text": "b"})
+        assert "bad.jsonl:2" in run("generate", head, "--prompts", bad, code=1)["error"]
 
     def test_no_prompt_is_a_usage_error(self, head, capsys, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.StringIO(""))

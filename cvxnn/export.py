@@ -19,7 +19,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import __version__
 from cvxnn._extras import require
-from cvxnn.estimators import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
+from cvxnn.estimators.classifier import ConvexReLUClassifier
+from cvxnn.estimators.coala import COALAPreferenceHead
+from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
+from cvxnn.estimators.regressor import ConvexReLURegressor
 from cvxnn.network import TwoLayerNetwork
 
 # The oldest that has all we need: any runtime since 2022 reads it.
@@ -66,9 +70,9 @@ def to_onnx(estimator: Any) -> Any:
     network = _network(estimator)
     graph = _Graph(require("onnx", extra="export"), network.hidden_weights.dtype)
     scores = _scores(graph, network)
-    if isinstance(estimator, ConvexReLUClassifier):
+    if isinstance(estimator, ClassifierPrediction):
         _classify(graph, scores, estimator)
-    elif isinstance(estimator, ConvexReLURegressor):
+    elif isinstance(estimator, RegressorPrediction):
         graph.output("variable", scores, network.n_outputs)
     else:
         logit = graph("Squeeze", scores, np.array([1]))
@@ -158,7 +162,13 @@ def to_jax(estimator: Any) -> tuple[Callable[[dict[str, Any], Any], Any], dict[s
 
 def _network(estimator: Any) -> TwoLayerNetwork:
     classes = (ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead)
-    if not isinstance(estimator, classes):
+    exported = (
+        ClassifierPrediction,
+        RegressorPrediction,
+        COALAPreferenceHead,
+        COALAPreferenceHeadCV,
+    )
+    if not isinstance(estimator, exported):
         raise TypeError(
             f"cannot export a {type(estimator).__name__}; expected a fitted "
             f"{', '.join(cls.__name__ for cls in classes[:-1])} or {classes[-1].__name__} (of a "

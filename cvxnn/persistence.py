@@ -159,10 +159,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         )
     try:
         name, parameters, attributes = (header[k] for k in ("class", "parameters", "attributes"))
-        if not isinstance(name, str) or name not in _CLASSES:
-            raise ValueError(f"unknown class {name!r}; expected one of {sorted(_CLASSES)}")
-        cls = getattr(importlib.import_module(_CLASSES[name]), name)
-        estimator = cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
+        estimator = _unfitted(name, parameters)
         fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
         _check_fitted(estimator, fitted)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -237,6 +234,15 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
 
 
 def _pack_parameter(key: str, value: Any) -> Any:
+    name = type(value).__name__
+    if name in _CLASSES and type(value).__module__ == _CLASSES[name]:
+        held = value.get_params(deep=False)
+        return {
+            "estimator": {
+                "class": name,
+                "parameters": {k: _pack_parameter(f"{key}__{k}", v) for k, v in held.items()},
+            }
+        }
     if type(value) in _SOLVERS.values():
         options = {k: _plain(k, v) for k, v in vars(value).items()}
         return {type(value).__name__: options}
@@ -248,11 +254,21 @@ def _pack_parameter(key: str, value: Any) -> Any:
     return _plain(key, value)
 
 
+def _unfitted(name: Any, parameters: dict[str, Any]) -> Any:
+    """Return an estimator of a known class with packed parameters."""
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise ValueError(f"unknown class {name!r}; expected one of {sorted(_CLASSES)}")
+    cls = getattr(importlib.import_module(_CLASSES[name]), name)
+    return cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
+
+
 def _unpack_parameter(value: Any) -> Any:
     if isinstance(value, dict):
         ((name, content),) = value.items()
         if name == "list":
             return content
+        if name == "estimator":
+            return _unfitted(content["class"], content["parameters"])
         return dict(content) if name == "pairs" else _SOLVERS[name](**content)
     return value
 

@@ -22,7 +22,7 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrai
 found = {}
 for ax, noise in zip(axes, (1.0, 5.0), strict=True):
     X, y = make_friedman1(400, 10, noise=noise, random_state=0)
-    model = ConvexReLURegressorCV(random_state=0).fit(X, y)
+    model = ConvexReLURegressorCV(ConvexReLURegressor(random_state=0)).fit(X, y)
     RegularizationPathDisplay.from_estimator(model, ax=ax)
     ax.set(title=f"noise of standard deviation {noise:g}", xlabel="strength")
     found[noise] = model

@@ -618,7 +618,7 @@ def test_unknown_class_is_not_looked_up(saved, tmp_path, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["predict", "fit", "__class__", "__dict__", "_decision", "score", "a b", "_numbers"]
+    "name", ["predict", "fit", "__class__", "__dict__", "_targets", "score", "a b", "_numbers"]
 )
 def test_attributes_that_would_shadow(saved, tmp_path, name):
     tensors, header = parts(saved)

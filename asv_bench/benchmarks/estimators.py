@@ -85,7 +85,9 @@ class CrossValidation:
     def setup(self, data):
         self.X, self.y = DATA[data]()
         self.single = ConvexReLUClassifier(random_state=0)
-        self.model = ConvexReLUClassifierCV(random_state=0).fit(self.X, self.y)
+        self.model = ConvexReLUClassifierCV(ConvexReLUClassifier(random_state=0)).fit(
+            self.X, self.y
+        )
 
     def time_fit(self, data):
         self.model.fit(self.X, self.y)

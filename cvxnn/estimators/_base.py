@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
 
-from cvxnn._arrays import is_sparse
-from cvxnn.convex.loop import Result, Status
+from cvxnn.convex.loop import Result, Solver, Status
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns
@@ -26,15 +23,20 @@ from cvxnn.convex.solvers.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge
-from cvxnn.estimators._defaults import Choices, PatternsParameter, PenaltyParameter, choose
 from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
-from cvxnn.estimators._reports import NetworkReports
-from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split, to_host
+from cvxnn.estimators._parameters import (
+    Choices,
+    Number,
+    PatternsParameter,
+    PenaltyParameter,
+    check_parameters,
+    resolve,
+)
+from cvxnn.estimators._prediction import NetworkPrediction
+from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.training import strength
 from cvxnn.training.training import PatternChoice, Training, draw_patterns, train
-
-FLOATS = (np.float64, np.float32)
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 _ADAPTIVE_ROUNDS = 10
@@ -65,29 +67,35 @@ class HeldOut(NamedTuple):
     weight: NDArray[np.floating]
 
 
-class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
+class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
-    # name -> (number type, smallest value, whether the smallest is allowed)
-    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
-        "strength": (Real, 0, True),
-        "skip": (Real, 0, True),
-        "n_patterns": (Integral, 1, True),
-        "tol": (Real, 0, True),
-        "max_iter": (Integral, 1, True),
-        "validation_fraction": (Real, 0, False),
-        "n_iter_no_change": (Integral, 1, True),
+    _numbers: ClassVar[dict[str, Number]] = {
+        "strength": Number(Real, words=("auto",)),
+        "skip": Number(Real, words=(None,)),
+        "n_patterns": Number(Integral, 1, words=("auto",)),
+        "tol": Number(Real),
+        "max_iter": Number(Integral, 1),
+        "validation_fraction": Number(Real, closed=False),
+        "n_iter_no_change": Number(Integral, 1),
     }
-    # name -> what it may be
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         "patterns": get_args(PatternsParameter),
     }
-    # name -> the value that is no number but means something
-    _words: ClassVar[dict[str, Any]] = {"strength": "auto", "n_patterns": "auto", "skip": None}
-
+    # Options of the validation of targets.
     _y_options: ClassVar[dict[str, Any]] = {}
 
-    # Parameters of some estimators only.
+    # Parameters of all; some have only some of the others, whose values are these otherwise.
+    strength: float | Literal["auto"]
+    patterns: PatternsParameter
+    n_patterns: int | Literal["auto"]
+    fit_intercept: bool
+    standardize: bool
+    tol: float
+    max_iter: int
+    solver: Solver | None
+    random_state: int | np.random.RandomState | None
+    verbose: int
     formulation: Formulation = "relu"
     penalty: PenaltyParameter = "auto"
     skip: float | None = None
@@ -97,19 +105,8 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
     n_iter_no_change: int = 5
 
     def _check_parameters(self) -> None:
-        for name, (kind, low, closed) in self._numbers.items():
-            value: Any = getattr(self, name)
-            if name in self._words and not isinstance(value, Real) and value == self._words[name]:
-                continue
-            fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
-            if not fits or value < low or (value == low and not closed):
-                what = "an integer" if kind is Integral else "a number"
-                bound = "at least" if closed else "above"
-                word = f", or {self._words[name]!r}" if name in self._words else ""
-                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}{word}.")
-        for name, choices in self._choices.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r}; expected one of {choices}.")
+        """Raise for parameters that are out of range or do not go together."""
+        check_parameters(self, self._numbers, self._choices)
         if self.patterns == "adaptive" and not isinstance(self._choose().penalty, NeuronGroupLasso):
             raise ValueError(
                 f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
@@ -125,7 +122,7 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
 
     def _choose(self, n: int = 1, d: int = 1) -> Choices:
         """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
-        return choose(self.formulation, self.penalty, self.patterns, self.n_patterns, n, d)
+        return resolve(self.formulation, self.penalty, self.patterns, self.n_patterns, n, d)
 
     def _takes_sparse(self) -> bool:
         """Whether the parameters lead to the direct solution, which needs products only."""
@@ -137,18 +134,6 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
             and getattr(self, "loss", None) == "squared"
             and (self.solver is None or isinstance(self.solver, Ridge))
         )
-
-    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
-        """Rows on the host, in the estimator's dtype."""
-        accepted = "csr" if self._takes_sparse() else False
-        if not accepted and is_sparse(X):
-            raise TypeError(
-                "Sparse data was passed for X, but dense data is required: only the direct "
-                "solution (formulation='gated', penalty='l2', patterns='gaussian', "
-                "loss='squared') works on sparse rows. Use it, or X.toarray()."
-            )
-        options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
-        return validate_data(self, to_host(X), to_host(y), **options)
 
     def _scale(
         self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: Loss
@@ -389,32 +374,6 @@ class ConvexReLUBase(Watched, NetworkReports, BaseEstimator):
             ConvergenceWarning,
             stacklevel=stacklevel,
         )
-
-    def _network_input(self, X: Any) -> Rows:
-        check_is_fitted(self)
-        return self._validate(X, reset=False)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether ``fit`` has come to its end."""
-        return hasattr(self, "network_")
-
-    def __sklearn_tags__(self) -> Tags:
-        """Sparse rows where the solution is direct."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self._takes_sparse()
-        return tags
-
-
-@contextmanager
-def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Give the estimator its attributes back if the block fails or is interrupted."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def _leave_one_out(

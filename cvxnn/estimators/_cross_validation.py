@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
 from numbers import Integral, Real
@@ -10,28 +11,47 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.estimators._base import (
-    ConvexReLUBase,
-    HeldOut,
-)
+from cvxnn.estimators._base import ConvexReLUBase, HeldOut
 from cvxnn.estimators._folds import Fold, best_of, fractions
+from cvxnn.estimators._parameters import Number, check_parameters
+from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import Rows, merge
-from cvxnn.estimators.classifier import ConvexReLUClassifier, _temperature
+from cvxnn.estimators.classifier import ConvexReLUClassifier, fit_temperature
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
 # norm has long ceased to.
 _WEAKEST_RIDGE, _WEAKEST_NORM = 1e-6, 1e-3
+# Fitted attributes whose names do not end in an underscore.
+_PRIVATE = ("_n_features_out", "_y_ndim", "_warm")
+# What belongs to the fit to all rows: its warm start, and who watches it.
+_PASSED_ON = ("_warm", "_skl_callbacks", "_parent_callback_ctx")
 Floats = NDArray[np.floating]
 
 
 class Task(NamedTuple):
-    """What is fitted: rows, targets as the loss wants them, and weights."""
+    """Data of a cross-validation.
+
+    Attributes
+    ----------
+    X : ndarray or CSR matrix, shape (n_samples, n_features)
+        Rows.
+    labels : ndarray, shape (n_samples,) or (n_samples, n_outputs)
+        Targets as the user gave them, for splitter and scorer.
+    targets : ndarray, shape (n_samples, n_outputs)
+        Targets as the loss wants them.
+    weight : ndarray, shape (n_samples,)
+        Sample weights, without those of classes.
+    loss : Loss
+        Of the program.
+    """
 
     X: Rows
     labels: NDArray[Any]
@@ -41,13 +61,13 @@ class Task(NamedTuple):
 
 
 class _Replay:
-    """Stands for a network in the eyes of a scorer: what it said about the held-out rows."""
+    """Stand-in for a network that repeats its outputs for the held-out rows to a scorer."""
 
     def __init__(self, X: Rows, outputs: Floats) -> None:
         self.X, self.outputs = X, outputs
 
     def forward(self, X: Rows) -> Floats:
-        """Outputs, for the held-out rows only."""
+        """Return the outputs, for the held-out rows only."""
         if X.shape != self.X.shape or (X is not self.X and (X != self.X).sum() > 0):
             raise ValueError(
                 "the scorer asked for predictions of other rows than those it was given; a scorer "
@@ -56,30 +76,69 @@ class _Replay:
         return self.outputs
 
 
-class CrossValidated(ConvexReLUBase):
-    """What classifier and regressor share; goes before the single estimator among the bases."""
+class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
+    """An estimator that fits a clone of another one, and takes its fitted attributes over."""
 
-    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
-        "n_strengths": (Integral, 1, True),
-        "eps": (Real, 0, False),
-    }
-    _words: ClassVar[dict[str, Any]] = {**ConvexReLUBase._words, "eps": None}
-    _single: ClassVar[type[Any]]
+    # Class of the estimator that is held; with its defaults where none is given.
+    _held: ClassVar[type[Any]]
 
-    # Of the single estimator; has a value of its own only while the network is fitted to all rows.
-    strength: Any = "auto"
+    estimator: Any
+    verbose: int
+
+    @property
+    def _base(self) -> Any:
+        """The estimator whose parameters count."""
+        return self._held() if self.estimator is None else self.estimator
+
+    def _check_base(self) -> None:
+        """Raise unless the estimator is one of the right class with good parameters."""
+        if not isinstance(self._base, self._held):
+            raise TypeError(
+                f"estimator={self.estimator!r}; expected None or a {self._held.__name__}."
+            )
+        self._base._check_parameters()
+
+    def _refit(self, fit: Callable[[Any], Any], **parameters: Any) -> None:
+        """Call ``fit`` with a clone of other parameters, and take its fitted attributes over."""
+        model = clone(self._base).set_params(**parameters)
+        if self.verbose:
+            model.set_params(verbose=self.verbose)
+        for name in _PASSED_ON:
+            if name in vars(self):
+                setattr(model, name, getattr(self, name))
+        fit(model)
+        for name, value in vars(model).items():
+            if name in _PRIVATE or (name.endswith("_") and not name.startswith("_")):
+                setattr(self, name, value)
+
+
+class CrossValidated(NetworkPrediction, HoldsEstimator):
+    """Choice of the strength, which classifier and regressor share."""
+
     strengths: ArrayLike | None
     n_strengths: int
     eps: float | None
     cv: Any
     scoring: Any
 
+    _numbers: ClassVar[dict[str, Number]] = {
+        "n_strengths": Number(Integral, 1),
+        "eps": Number(Real, closed=False, words=(None,)),
+    }
+
+    def _check_parameters(self) -> None:
+        check_parameters(self, self._numbers, {})
+        self._check_base()
+
+    def _takes_sparse(self) -> bool:
+        return isinstance(self._base, ConvexReLUBase) and self._base._takes_sparse()
+
     def _grid(self) -> Floats:
         """Fractions of the unit, falling."""
         if self.strengths is None:
             eps = self.eps
             if eps is None:
-                ridge = isinstance(self._choose().penalty, SquaredL2)
+                ridge = isinstance(self._base._choose().penalty, SquaredL2)
                 eps = _WEAKEST_RIDGE if ridge else _WEAKEST_NORM
             if not eps < 1:
                 raise ValueError(f"eps={eps!r}; expected a number below 1.")
@@ -87,10 +146,11 @@ class CrossValidated(ConvexReLUBase):
         return fractions("strengths", self.strengths)
 
     def _cross_validate(self, task: Task, weight: Floats | None, groups: Any) -> None:
-        """Score all strengths on all folds, with ``weight``; set what was found."""
-        classifier = self._single is ConvexReLUClassifier
+        """Score all strengths on all folds, with ``weight``, and set the attributes found."""
+        base = clone(self._base)
+        classifier = self._held is ConvexReLUClassifier
         grid = self._grid()
-        scorer = check_scoring(self._single(), scoring=self.scoring)
+        scorer = check_scoring(self._held(), scoring=self.scoring)
         splitter = check_cv(5 if self.cv is None else self.cv, task.labels, classifier=classifier)
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
@@ -98,7 +158,7 @@ class CrossValidated(ConvexReLUBase):
         for k, (seen, unseen) in enumerate(folds):
             self._check_fold(k, task, seen, unseen)
             rows = merge(task.X[seen], task.targets[seen], self._fold_weight(task, seen))
-            found, certified = Fold.of(self, *rows, task.loss).predictions(task.X[unseen], grid)
+            found, certified = Fold.of(base, *rows, task.loss).predictions(task.X[unseen], grid)
             outputs.append(found)
             gaps += certified
         scores = np.empty((len(folds), len(grid)))
@@ -112,46 +172,43 @@ class CrossValidated(ConvexReLUBase):
         best, self.best_score_ = best_of(scores)
         self.strengths_, self.cv_scores_ = grid, scores
         self.best_strength_ = float(grid[best])
-        loose = [gap for gap in gaps if not gap <= self._tolerance()]
-        if loose:
-            warnings.warn(
-                f"{type(self).__name__}: {len(loose)} of {len(gaps)} solutions of the "
-                f"cross-validation ended at a relative duality gap above {self._tolerance():g}, "
-                f"the largest at {max(loose):.1e}; increase max_iter, or leave out the weakest "
-                "strengths.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-    def _tolerance(self) -> float:
-        return self.tol if self.solver is None else self.solver.tol
+        warn_of_gaps(self, gaps, base.tol if base.solver is None else base.solver.tol)
 
     def _check_fold(
         self, k: int, task: Task, seen: NDArray[np.intp], unseen: NDArray[np.intp]
     ) -> None:
+        """Raise if a fold cannot be fitted or scored."""
         for what, rows in (("training", seen), ("held-out", unseen)):
             if not np.any(task.weight[rows] > 0):
                 raise ValueError(f"fold {k} of cv has no {what} row of positive weight.")
 
     def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
-        """Weights of some rows in training, as a single fit to them would have them."""
+        """Return the weights of some rows in training, as a single fit to them has them."""
         return task.weight[rows]
 
-    # (network, temperature) -> the single estimator as it would be with them, for a scorer.
-    _stand_in: Any
+    @abstractmethod
+    def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
+        """Return the single estimator as it would be with a network, for a scorer."""
 
     def _temperature_of(self, task: Task, folds: list[Any], outputs: list[Floats]) -> float:
-        """Temperature of the held-out predictions of all folds; for classifiers."""
+        """Return the temperature of the held-out predictions of all folds; for classifiers."""
         unseen = np.concatenate([rows for _, rows in folds])
         weight = self._fold_weight(task, unseen)
         held_out = HeldOut(np.concatenate(outputs), task.targets[unseen], weight)
-        return _temperature(held_out)
+        return fit_temperature(held_out)
 
-    def _refit(self, fit: Callable[..., Any], X: Any, y: Any, **given: Any) -> None:
-        """Fit the single estimator's way, at the fraction that was chosen."""
-        self.strength = self.best_strength_
-        fit(X, y, **given)
-        del self.strength
+
+def warn_of_gaps(estimator: Any, gaps: list[float], tol: float) -> None:
+    """Warn if solutions of a cross-validation are not within their tolerance."""
+    loose = [gap for gap in gaps if not gap <= tol]
+    if loose:
+        warnings.warn(
+            f"{type(estimator).__name__}: {len(loose)} of {len(gaps)} solutions of the "
+            f"cross-validation ended at a relative duality gap above {tol:g}, the largest at "
+            f"{max(loose):.1e}; increase max_iter, or leave out the weakest strengths.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _number(score: Any) -> float:

@@ -84,7 +84,8 @@ class Fold(NamedTuple):
             networks, results = self.networks(grid)
             return [network.forward(X) for network in networks], [r.gap for r in results]
         options = Ridge(tol=_FINER * estimator.tol, max_iter=estimator.max_iter)
-        path = RidgePath(self.program, estimator.solver or options)
+        given = estimator.solver if isinstance(estimator.solver, Ridge) else options
+        path = RidgePath(self.program, given)
         unit = path.largest()
         points = list(path.points(grid * (unit if unit > 0 else 1.0)))
         inputs = scaling.inputs(X, bias=estimator.fit_intercept)

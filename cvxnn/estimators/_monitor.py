@@ -9,11 +9,15 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
 from cvxnn.network import TwoLayerNetwork
 
+# Returns the present network.
 Snapshot = Callable[[], TwoLayerNetwork]
+# Called after each measurement; the fit stops where it returns true.
+Hook = Callable[[Snapshot], bool]
 
 
 class EarlyStopping:
@@ -61,7 +65,7 @@ class Monitor(NamedTuple):
 
     show: Callable[[dict[str, float]], None] | None
     early: EarlyStopping | None
-    hook: Callable[[Snapshot], bool] | None
+    hook: Hook | None
 
     def __bool__(self) -> bool:
         """Whether anybody watches."""
@@ -94,8 +98,8 @@ class Watched(CallbackSupportMixin):
 
     def _hook(
         self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
-    ) -> Callable[[Snapshot], bool] | None:
-        """What calls scikit-learn's callbacks after each measurement; None where there are none."""
+    ) -> Hook | None:
+        """Return what calls scikit-learn's callbacks after each measurement; None without any."""
         context = self._callback_fit_ctx
         if not context._callbacks:
             return None
@@ -109,6 +113,18 @@ class Watched(CallbackSupportMixin):
             )
 
         return hook
+
+
+@contextmanager
+def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
+    """Give the estimator its attributes back if the block fails or is interrupted."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 @contextmanager

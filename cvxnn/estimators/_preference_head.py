@@ -1,48 +1,232 @@
-"""What a fitted preference head does: label, reward, and guide a language model."""
+"""What all preference heads share: fitting on responses or pairs, rewards, guided generation."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import with_callbacks
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
+from cvxnn.estimators._responses import Responses
+from cvxnn.estimators._rows import FLOATS, require_two_classes, to_host, weights_of
+from cvxnn.network import TwoLayerNetwork
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.triplets import Prompt
 
 
-class PreferenceHead:
-    """All that follows from the logit of a response."""
+class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
+    """A classifier of responses whose logit is a reward; subclasses say how it is fitted."""
 
     beta: float
-    classes_: NDArray[Any]
     embedding: Mapping[str, Any] | None
+    classes_: NDArray[Any]
+    network_: TwoLayerNetwork
 
-    if TYPE_CHECKING:
+    @abstractmethod
+    def _check_parameters(self) -> None:
+        """Raise a ValueError for parameters that are out of range."""
 
-        def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-            """Logit ``g`` of each response, shape (n_responses,)."""
+    @abstractmethod
+    def _fit(self, rows: Responses, hook: Hook | None) -> None:
+        """Set all fitted attributes but ``classes_``; ``hook`` is called after measurements."""
+
+    @with_callbacks
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        pair_id: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on labelled responses.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+        y : array-like, shape (n_responses,)
+            Two labels; the larger one (1, True, ...) means preferred.
+        pair_id : array-like, shape (n_responses,), optional
+            Responses to one prompt share an id. Each preferred response is paired with each other
+            one of its id. Without it responses are classified one by one, whatever ``loss`` says,
+            so that the head works in pipelines and cross-validation.
+        sample_weight : array-like, shape (n_responses,), optional
+            Non-negative; a pair weighs the product of its two responses' weights.
+
+        Returns
+        -------
+        self
+            The estimator itself. An interrupted or failed fit leaves it as it was.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, or if no id has both a preferred and another response.
+        """
+        self._check_parameters()
+        end = self._begin_fit(X, y, sample_weight)
+        with all_or_nothing(self):
+            data, labels = self._validate(X, y)
+            check_classification_targets(labels)
+            classes, codes = np.unique(labels, return_inverse=True)
+            if len(classes) > 2:
+                raise ValueError(
+                    "Only binary classification is supported. The type of the target is "
+                    f"multiclass, {len(classes)} labels; expected 2, preferred or not."
+                )
+            weight = weights_of(sample_weight, len(data), data.dtype)
+            keep = weight > 0
+            require_two_classes(self, classes, codes[keep])
+            rows = Responses(data[keep], codes[keep] == 1, weight[keep])
+            if pair_id is not None:
+                ids = column_or_1d(pair_id)
+                if len(ids) != len(data):
+                    raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
+                rows = rows.paired_by(ids[keep])
+            self._fit(rows, self._head_hook(X, y, sample_weight, classes))
+            self.classes_ = classes
+            end()
+        return self
+
+    @with_callbacks
+    def fit_pairs(
+        self,
+        chosen: ArrayLike,
+        rejected: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on pairs of embeddings.
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Row ``k`` of both belongs to one prompt.
+        sample_weight : array-like, shape (n_pairs,), optional
+            Non-negative weights; an integer weight equals repetition of the pair.
+
+        Returns
+        -------
+        self
+            The estimator itself; ``classes_`` is ``[0, 1]``.
+
+        Raises
+        ------
+        ValueError
+            If the two have different shapes, are empty or not finite.
+        """
+        self._check_parameters()
+        if np.shape(chosen) != np.shape(rejected):
+            raise ValueError(
+                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
+                "one row of each for every pair."
+            )
+        end = self._begin_fit(None, None, None)
+        with all_or_nothing(self):
+            won = self._validate(chosen)
+            lost = self._validate(rejected, reset=False)
+            weight = weights_of(sample_weight, len(won), won.dtype)
+            keep = weight > 0
+            rows = Responses.of_pairs(won[keep], lost[keep], weight[keep])
+            classes = np.array([0, 1])
+            self._fit(rows, self._head_hook(rows.X, rows.preferred.astype(int), None, classes))
+            self.classes_ = classes
+            end()
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the logit ``g`` of each response.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray, shape (n_responses,)
+            Positive for a response that is more likely preferred than not.
+        """
+        check_is_fitted(self)
+        rows = self._validate(X, reset=False)
+        return self.network_.forward(rows)[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Label of each response on its own."""
+        """Return the label of each response on its own.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray, shape (n_responses,)
+            Labels of ``classes_``.
+        """
         preferred = self.decision_function(X) > 0
         return self.classes_[preferred.astype(int)]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        r"""Probabilities :math:`(1 - \pi, \pi)`, shape (n_responses, 2)."""
+        r"""Return the probabilities :math:`(1 - \pi, \pi)`.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray, shape (n_responses, 2)
+            Columns are in the order of ``classes_``.
+        """
         positive = expit(self.decision_function(X))
         return np.column_stack([1 - positive, positive])
 
     def reward(self, X: ArrayLike) -> NDArray[np.floating]:
-        r"""Reward :math:`\beta \log \pi`, at most 0, shape (n_responses,)."""
+        r"""Return the reward :math:`\beta \log \pi` of each response.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray, shape (n_responses,)
+            At most 0; the larger the better.
+        """
         return -self.beta * np.logaddexp(0, -self.decision_function(X))
 
     def reward_margin(self, chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.floating]:
-        """Reward of each chosen minus that of its rejected response, shape (n_pairs,)."""
+        """Return the reward of each chosen response minus that of its rejected one.
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Embeddings; row ``k`` of both belongs to one prompt.
+
+        Returns
+        -------
+        ndarray, shape (n_pairs,)
+            Positive where the head agrees with the preference.
+
+        Raises
+        ------
+        ValueError
+            If the two have different numbers of rows.
+        """
         won, lost = self.reward(chosen), self.reward(rejected)
         if won.shape != lost.shape:
             raise ValueError(
@@ -61,18 +245,19 @@ class PreferenceHead:
     ) -> str:
         """Write a reply that a language model finds likely and this head finds good.
 
-        Needs the extra ``llm``. ``cvxnn.llm.guidance.generate_guided`` does the work, and tells
-        more about it than the text.
+        This needs the extra ``llm``. ``cvxnn.llm.guidance.generate_guided`` does the work, and
+        returns more about it than the text.
 
         Parameters
         ----------
         model : cvxnn.llm.LanguageModel
             The one whose embeddings the head was trained on.
         prompt : str or list of Message
+            What is asked.
         reply_start : str, default=""
             What the reply begins with.
         stream : callable, optional
-            Is called with each piece of the text as soon as it is decided.
+            It is called with each piece of the text as soon as it is decided.
         **settings
             Of ``cvxnn.llm.guidance.Guidance``: ``weight``, ``max_new_tokens``, ``seed``, ...
 
@@ -96,6 +281,26 @@ class PreferenceHead:
             model, self, prompt, guidance, reply_start=reply_start, stream=stream
         )
         return reply.text
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether ``fit`` has come to its end."""
+        return hasattr(self, "network_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: a classifier of two labels."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def _head_hook(self, X: Any, y: Any, weight: Any, classes: NDArray[Any]) -> Hook | None:
+        """Return what calls callbacks after each measurement; a stop ends the phase."""
+        return self._hook(X, y, weight, lambda network: {"network_": network, "classes_": classes})
+
+    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+        """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
+        validated = validate_data(self, to_host(X), to_host(y), dtype=list(FLOATS), **options)
+        self._check_width(self.n_features_in_)
+        return validated
 
     def _check_embedding(self) -> None:
         if self.embedding is not None:

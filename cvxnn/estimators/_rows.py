@@ -13,6 +13,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from cvxnn._arrays import is_sparse
 from cvxnn.convex.patterns import add_bias
 
+# Precisions in which estimators compute; other numbers become float64.
+FLOATS = (np.float64, np.float32)
+
 # numpy array or scipy CSR matrix, shape (n_samples, n_features)
 Rows = Any
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.base import ClassifierMixin
+from scipy.special import log_softmax
 from sklearn.callback import with_callbacks
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,14 +20,15 @@ from cvxnn.estimators._base import (
     ConvexReLUBase,
     Fit,
     HeldOut,
-    all_or_nothing,
 )
-from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
+from cvxnn.estimators._monitor import all_or_nothing
+from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
+from cvxnn.estimators._prediction import ClassifierPrediction, winner
 from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
 from cvxnn.network import TwoLayerNetwork
 
 
-class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
+class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     r"""Two-layer network classifier, trained as a convex program.
 
     By default a gated network with many random gates :math:`g_i`, least squares on targets -1 and 1
@@ -174,9 +174,9 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
     True
     """
 
-    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+    _numbers: ClassVar[dict[str, Number]] = {
         **ConvexReLUBase._numbers,
-        "calibration_folds": (Integral, 0, True),
+        "calibration_folds": Number(Integral),
     }
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
@@ -287,9 +287,9 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
                 targets,
                 weight,
                 loss,
-                score=lambda scores, truth: float((_winner(scores) == _winner(truth)).mean()),
+                score=lambda scores, truth: float((winner(scores) == winner(truth)).mean()),
                 validation=validation,
-                labels=_winner,
+                labels=winner,
                 hook=self._hook(X, y, sample_weight, attributes),
             )
             self._set_fitted(fit)
@@ -297,7 +297,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             # The scores of a logistic loss are log-odds already.
             self.temperature_ = 1.0
             if self.loss == "squared":
-                self.temperature_ = _temperature(self._held_out(fit, rows, loss))
+                self.temperature_ = fit_temperature(self._held_out(fit, rows, loss))
             end()
             self._warn_unless_converged(fit.training.result)
         return self
@@ -317,7 +317,7 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
         X, y, weight = rows
         if fit.held_out is not None:
             return fit.held_out
-        codes = _winner(y)
+        codes = winner(y)
         n_folds = min(self.calibration_folds, np.bincount(codes)[np.unique(codes)].min())
         if n_folds < 2:
             return HeldOut(fit.network.forward(X), y, weight)
@@ -326,38 +326,6 @@ class ConvexReLUClassifier(ClassifierMixin, ConvexReLUBase):
             part = self._fit_network(X[seen], y[seen], weight[seen], loss, alpha=fit.alpha)
             scores[unseen] = part.network.forward(X[unseen])
         return HeldOut(scores, y, weight)
-
-    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Scores, shape (n_samples,) for two classes, else (n_samples, n_classes)."""
-        return self._decision(self._network_input(X))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Most likely class of each row."""
-        rows = self._network_input(X)
-        return self.classes_[_winner(self.network_.forward(rows))]
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Class probabilities, shape (n_samples, n_classes).
-
-        The logistic (softmax) link of the scores times ``temperature_``, which minimises the
-        log-loss of the training rows with targets smoothed as Platt (1999) does. With the logistic
-        loss of more than two classes, the probabilities of each class against the rest, brought to
-        sum one. The ranking and the most likely class are those of the scores.
-        """
-        scores = self.decision_function(X) * self.temperature_
-        if scores.ndim == 1:
-            positive = expit(scores)
-            return np.column_stack([1 - positive, positive])
-        return softmax(log_expit(scores) if self.loss == "logistic" else scores, axis=1)
-
-    def _decision(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        scores = self.network_.forward(X)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-
-def _winner(scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Class code of each row of scores or targets."""
-    return (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)
 
 
 def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
@@ -368,10 +336,10 @@ def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     return np.searchsorted(classes, labels)
 
 
-def _temperature(held_out: HeldOut) -> float:
+def fit_temperature(held_out: HeldOut) -> float:
     """Scale of the scores that minimises a smoothed log-loss."""
     scores, weight = held_out.predictions, held_out.weight
-    codes = _winner(held_out.targets)
+    codes = winner(held_out.targets)
     if scores.shape[1] == 1:
         scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
     n, k = scores.shape

@@ -7,26 +7,23 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import log_expit
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.estimators._base import FLOATS, all_or_nothing
+from cvxnn.estimators._monitor import Hook
+from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
-from cvxnn.estimators._rows import Scaling, merge, require_two_classes, to_host, weights_of
-from cvxnn.estimators.coala import _pairs
-from cvxnn.estimators.coala_cv import Responses
+from cvxnn.estimators._responses import Responses
+from cvxnn.estimators._rows import Scaling, merge
 from cvxnn.network import TwoLayerNetwork
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
 _CS = np.logspace(-5, 0, 11)
 
 
-class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
+class LinearPreferenceHead(PreferenceHead):
     r"""Linear reward on frozen embeddings, as in Q-Probe (Li et al., 2024).
 
     The logit is :math:`g(x) = w^T x + b`. With pairs, ``w`` minimises the Bradley-Terry loss
@@ -93,12 +90,12 @@ class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
     True
     """
 
-    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
-        "C": (Real, 0, False),
-        "beta": (Real, 0, False),
-        "n_folds": (Integral, 2, True),
-        "tol": (Real, 0, False),
-        "max_iter": (Integral, 1, True),
+    _numbers: ClassVar[dict[str, Number]] = {
+        "C": Number(Real, closed=False, words=("auto",)),
+        "beta": Number(Real, closed=False),
+        "n_folds": Number(Integral, 2),
+        "tol": Number(Real, closed=False),
+        "max_iter": Number(Integral, 1),
     }
 
     def __init__(
@@ -122,108 +119,6 @@ class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
         self.embedding = embedding
         self.random_state = random_state
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        pair_id: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> LinearPreferenceHead:
-        """Fit on labelled responses.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_responses, n_features)
-            Embeddings.
-        y : array-like, shape (n_responses,)
-            Two labels; the larger one (1, True, ...) means preferred.
-        pair_id : array-like, shape (n_responses,), optional
-            Responses to one prompt share an id. Each preferred response is paired with each other
-            one of its id. Without it, responses are classified one by one.
-        sample_weight : array-like, shape (n_responses,), optional
-            Non-negative; a pair weighs the product of its two responses' weights.
-
-        Returns
-        -------
-        LinearPreferenceHead
-            The estimator itself. An interrupted or failed fit leaves it as it was.
-
-        Raises
-        ------
-        ValueError
-            For bad parameters or data, or if no id has both a preferred and another response.
-        """
-        self._check_parameters()
-        with all_or_nothing(self):
-            data, labels = self._validate(X, y)
-            check_classification_targets(labels)
-            classes, codes = np.unique(labels, return_inverse=True)
-            if len(classes) > 2:
-                raise ValueError(
-                    "Only binary classification is supported. The type of the target is "
-                    f"multiclass, {len(classes)} labels; expected 2, preferred or not."
-                )
-            weight = weights_of(sample_weight, len(data), data.dtype)
-            keep = weight > 0
-            require_two_classes(self, classes, codes[keep])
-            preferred, pairs, pair_weight = codes[keep] == 1, None, None
-            if pair_id is not None:
-                ids = column_or_1d(pair_id)
-                if len(ids) != len(data):
-                    raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
-                pairs = _pairs(preferred, ids[keep])
-                pair_weight = weight[keep][pairs].prod(axis=1)
-            rows = Responses(data[keep], preferred, weight[keep], pairs, pair_weight)
-            self._fit(rows, classes)
-        return self
-
-    def fit_pairs(
-        self,
-        chosen: ArrayLike,
-        rejected: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-    ) -> LinearPreferenceHead:
-        """Fit on pairs of embeddings.
-
-        Parameters
-        ----------
-        chosen, rejected : array-like, shape (n_pairs, n_features)
-            Row ``k`` of both belongs to one prompt.
-        sample_weight : array-like, shape (n_pairs,), optional
-            Non-negative weights; an integer weight equals repetition of the pair.
-
-        Returns
-        -------
-        LinearPreferenceHead
-            The estimator itself; ``classes_`` is ``[0, 1]``.
-
-        Raises
-        ------
-        ValueError
-            If the two have different shapes, are empty or not finite.
-        """
-        self._check_parameters()
-        if np.shape(chosen) != np.shape(rejected):
-            raise ValueError(
-                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
-                "one row of each for every pair."
-            )
-        with all_or_nothing(self):
-            won = self._validate(chosen)
-            lost = self._validate(rejected, reset=False)
-            weight = weights_of(sample_weight, len(won), won.dtype)
-            keep = weight > 0
-            n, weight = int(keep.sum()), weight[keep]
-            data, first = np.concatenate([won[keep], lost[keep]]), np.arange(2 * n) < n
-            pairs = np.column_stack([np.arange(n), np.arange(n) + n])
-            self._fit(Responses(data, first, np.tile(weight, 2), pairs, weight), np.array([0, 1]))
-        return self
-
-    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Logit ``g`` of each response, shape (n_responses,)."""
-        check_is_fitted(self)
-        return self.network_.forward(self._validate(X, reset=False))[:, 0]
-
     @property
     def coef_(self) -> NDArray[np.floating]:
         """Weights of raw features."""
@@ -237,37 +132,12 @@ class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
         check_is_fitted(self)
         return float(self.network_.output_bias[0])
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether ``fit`` has come to its end."""
-        return hasattr(self, "network_")
-
-    def __sklearn_tags__(self) -> Tags:
-        """Two labels only."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
-
     def _check_parameters(self) -> None:
-        for name, (kind, low, closed) in self._numbers.items():
-            value = getattr(self, name)
-            if name == "C" and isinstance(value, str) and value == "auto":
-                continue
-            fits = isinstance(value, kind) and not isinstance(value, bool) and np.isfinite(value)
-            if not fits or value < low or (value == low and not closed):
-                what = "an integer" if kind is Integral else "a number"
-                word = ", or 'auto'" if name == "C" else ""
-                bound = "at least" if closed else "above"
-                raise ValueError(f"{name}={value!r}; expected {what} {bound} {low}{word}.")
+        check_parameters(self, self._numbers, {})
         self._check_embedding()
 
-    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
-        """Rows on the host, in the estimator's dtype."""
-        validated = validate_data(self, to_host(X), to_host(y), dtype=list(FLOATS), **options)
-        self._check_width(self.n_features_in_)
-        return validated
-
-    def _fit(self, rows: Responses, classes: NDArray[Any]) -> None:
-        """Choose the strength if asked to, then fit to all rows."""
+    def _fit(self, rows: Responses, hook: Hook | None) -> None:
+        """Choose the strength if asked to, then fit to all rows; nothing is measured between."""
         self.flops_ = 0.0
         for name in ("Cs_", "cv_scores_"):
             self.__dict__.pop(name, None)
@@ -285,7 +155,6 @@ class LinearPreferenceHead(ClassifierMixin, PreferenceHead, BaseEstimator):
         else:
             self.C_ = float(self.C)
         (self.network_,) = self._path(rows, np.array([self.C_]))
-        self.classes_ = classes
 
     def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """At most ``n_folds`` folds; none where there is but one prompt."""

@@ -7,23 +7,20 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.metrics import r2_score
-from sklearn.utils import Tags
 
 from cvxnn.convex.loop import Solver
-from cvxnn.convex.losses import HuberLoss, SquaredLoss
+from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.program import Formulation
-from cvxnn.estimators._base import (
-    ConvexReLUBase,
-    all_or_nothing,
-)
-from cvxnn.estimators._defaults import PatternsParameter, PenaltyParameter
+from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._monitor import all_or_nothing
+from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
+from cvxnn.estimators._prediction import RegressorPrediction
 from cvxnn.estimators._rows import weights_of
 
 
-class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
+class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     r"""Two-layer network regressor, trained as a convex program.
 
     By default a gated network with many random gates :math:`g_i` and a ridge penalty, which one
@@ -154,9 +151,9 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
     True
     """
 
-    _numbers: ClassVar[dict[str, tuple[Any, float, bool]]] = {
+    _numbers: ClassVar[dict[str, Number]] = {
         **ConvexReLUBase._numbers,
-        "delta": (Real, 0, False),
+        "delta": Number(Real, closed=False),
     }
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {
         **ConvexReLUBase._choices,
@@ -242,13 +239,13 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
         with all_or_nothing(self):
             data, values = self._validate(X, y, **self._y_options)
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
-            targets = _columns(values, data.dtype)
-            loss = HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
+            targets = columns(values, data.dtype)
+            loss = self._program_loss()
             self._y_ndim = np.ndim(values)
             ndim = self._y_ndim
             validation = self._validation_rows(X_val, y_val)
             if validation is not None:
-                validation = validation[0], _columns(validation[1], data.dtype)
+                validation = validation[0], columns(validation[1], data.dtype)
                 if validation[1].shape[1] != targets.shape[1]:
                     raise ValueError(
                         f"y_val has {validation[1].shape[1]} outputs; expected "
@@ -271,20 +268,12 @@ class ConvexReLURegressor(RegressorMixin, ConvexReLUBase):
             self._warn_unless_converged(fit.training.result)
         return self
 
-    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Predictions, of the dimensions that ``y`` had."""
-        data = self._network_input(X)
-        out = self.network_.forward(data)
-        return out[:, 0] if self._y_ndim == 1 else out
-
-    def __sklearn_tags__(self) -> Tags:
-        """Multi-output regression is native."""
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    def _program_loss(self) -> Loss:
+        """Return the loss of the program."""
+        return HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
 
 
-def _columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
-    """Targets as columns; ``Scaling`` refuses what does not fit float32."""
+def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
+    """Return targets as columns; ``Scaling`` refuses what does not fit float32."""
     with np.errstate(over="ignore"):
         return np.asarray(y, dtype).reshape(len(y), -1)

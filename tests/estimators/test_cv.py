@@ -8,6 +8,7 @@ import pytest
 import sklearn
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import (
@@ -31,10 +32,25 @@ from cvxnn import (
     ConvexReLURegressorCV,
 )
 from cvxnn.convex import Ridge
-from cvxnn.estimators.coala_cv import Responses
+from cvxnn.estimators._responses import Responses
 
 STRENGTHS = [0.3, 1e-2, 1e-4]
 FOLDS = KFold(3)
+OWN = {"strengths", "n_strengths", "eps", "cv", "scoring", "ridges", "n_folds"}
+
+
+def make(cls: type, strengths: Any = None, **options: Any) -> Any:
+    """A cross-validated estimator; what is no option of its own goes to the one it holds."""
+    single = {
+        ConvexReLUClassifierCV: ConvexReLUClassifier,
+        ConvexReLURegressorCV: ConvexReLURegressor,
+        COALAPreferenceHeadCV: COALAPreferenceHead,
+    }[cls]
+    own = {name: value for name, value in options.items() if name in OWN}
+    if strengths is not None:
+        own["strengths"] = strengths
+    held = {name: value for name, value in options.items() if name not in OWN}
+    return cls(single(**{"random_state": 0, **held}), **own)
 
 
 def table(n: int = 60, d: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +80,8 @@ def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> n
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        ConvexReLUClassifierCV(cv=3, n_strengths=4, random_state=0),
-        ConvexReLURegressorCV(cv=3, n_strengths=4, random_state=0),
+        make(ConvexReLUClassifierCV, cv=3, n_strengths=4),
+        make(ConvexReLURegressorCV, cv=3, n_strengths=4),
     ]
 )
 def test_checks_of_scikit_learn(estimator, check):
@@ -77,7 +93,8 @@ def test_checks_of_scikit_learn(estimator, check):
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        COALAPreferenceHeadCV(
+        make(
+            COALAPreferenceHeadCV,
             strengths=[0.1],
             ridges=[0.01],
             n_folds=2,
@@ -111,7 +128,7 @@ def test_scores_are_those_of_a_loop_of_single_fits(options: Any, weighted: bool)
     weight = np.random.default_rng(1).exponential(size=len(y)) if weighted else None
     # Both are within the gap of the optimum, not at one point.
     options = {"tol": 1e-6, "max_iter": 5000, **options}
-    model = ConvexReLURegressorCV(STRENGTHS, cv=FOLDS, random_state=0, **options)
+    model = make(ConvexReLURegressorCV, STRENGTHS, cv=FOLDS, **options)
     model.fit(X, y, sample_weight=weight)
     expected = naive(ConvexReLURegressor, X, y, weight, **options)
     np.testing.assert_allclose(model.cv_scores_, expected, atol=5e-3)
@@ -125,7 +142,7 @@ def test_scores_of_a_classifier(n_classes: int) -> None:
     X, y = table(90)
     labels = classes_of(y, n_classes)
     options: Any = {"tol": 1e-6, "class_weight": "balanced"}
-    model = ConvexReLUClassifierCV(STRENGTHS, cv=FOLDS, random_state=0, **options).fit(X, labels)
+    model = make(ConvexReLUClassifierCV, STRENGTHS, cv=FOLDS, **options).fit(X, labels)
     expected = naive(ConvexReLUClassifier, X, labels, **options)
     np.testing.assert_allclose(model.cv_scores_, expected, atol=1e-12)
 
@@ -134,7 +151,7 @@ def test_scores_of_a_classifier(n_classes: int) -> None:
 def test_the_last_fit_is_a_single_fit_at_the_fraction_chosen(dtype: type) -> None:
     X, y = table()
     X = X.astype(dtype)
-    model = ConvexReLURegressorCV(n_strengths=5, random_state=0).fit(X, y)
+    model = make(ConvexReLURegressorCV, n_strengths=5).fit(X, y)
     single = ConvexReLURegressor(model.best_strength_, random_state=0).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), single.predict(X))
     assert model.predict(X).dtype == dtype
@@ -146,13 +163,13 @@ def test_the_last_fit_is_a_single_fit_at_the_fraction_chosen(dtype: type) -> Non
 
 def test_the_default_grid_depends_on_the_penalty() -> None:
     X, y = table(30)
-    ridge = ConvexReLURegressorCV(cv=2, random_state=0).fit(X, y)
+    ridge = make(ConvexReLURegressorCV, cv=2).fit(X, y)
     np.testing.assert_allclose(ridge.strengths_, np.geomspace(1, 1e-6, 20))
-    norm = ConvexReLURegressorCV(
-        cv=2, n_strengths=3, penalty="neuron", n_patterns=4, random_state=0
+    norm = make(
+        ConvexReLURegressorCV, cv=2, n_strengths=3, penalty="neuron", n_patterns=4, random_state=0
     ).fit(X, y)
     np.testing.assert_allclose(norm.strengths_, np.geomspace(1, 1e-3, 3))
-    given = ConvexReLURegressorCV(cv=2, n_strengths=3, eps=0.1, random_state=0).fit(X, y)
+    given = make(ConvexReLURegressorCV, cv=2, n_strengths=3, eps=0.1).fit(X, y)
     np.testing.assert_allclose(given.strengths_, np.geomspace(1, 0.1, 3))
 
 
@@ -160,7 +177,7 @@ def test_strengths_are_sorted_and_ties_go_to_the_stronger() -> None:
     X, _ = table()
     labels = np.where(X[:, 0] > 0, 1, 0)
     X[:, 0] += np.where(labels, 20, -20)
-    model = ConvexReLUClassifierCV([1e-4, 1e-2, 1e-3, 1e-3], cv=3, random_state=0).fit(X, labels)
+    model = make(ConvexReLUClassifierCV, [1e-4, 1e-2, 1e-3, 1e-3], cv=3).fit(X, labels)
     np.testing.assert_array_equal(model.strengths_, [1e-2, 1e-3, 1e-4])
     assert (model.cv_scores_ == 1).all()
     assert model.best_strength_ == 1e-2
@@ -169,16 +186,21 @@ def test_strengths_are_sorted_and_ties_go_to_the_stronger() -> None:
 def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() -> None:
     X, _ = table(200)
     noise = np.random.default_rng(5).standard_normal(200)
-    weak = ConvexReLURegressorCV(random_state=0).fit(X, np.abs(X[:, 0]) - X[:, 1])
-    strong = ConvexReLURegressorCV(random_state=0).fit(X, noise)
+    weak = make(ConvexReLURegressorCV).fit(X, np.abs(X[:, 0]) - X[:, 1])
+    strong = make(ConvexReLURegressorCV).fit(X, noise)
     assert weak.best_strength_ < 1e-3 < strong.best_strength_
     assert weak.best_score_ > 0.9
 
 
 def test_strengths_change_only_little_from_local_patterns() -> None:
     X, y = table(48)
-    model = ConvexReLURegressorCV(
-        [0.3, 0.03], cv=FOLDS, formulation="relu", n_patterns=8, random_state=0
+    model = make(
+        ConvexReLURegressorCV,
+        [0.3, 0.03],
+        cv=FOLDS,
+        formulation="relu",
+        n_patterns=8,
+        random_state=0,
     ).fit(X, y)
     assert model.best_strength_ == 0.03
     assert model.best_score_ > 0.5
@@ -188,7 +210,7 @@ def test_strengths_change_only_little_from_local_patterns() -> None:
 def test_scorers_by_name(scoring: str) -> None:
     X, y = table(90)
     labels = classes_of(y)
-    model = ConvexReLUClassifierCV(STRENGTHS, cv=3, scoring=scoring, random_state=0).fit(X, labels)
+    model = make(ConvexReLUClassifierCV, STRENGTHS, cv=3, scoring=scoring).fit(X, labels)
     weights = model.cv_scores_
     assert np.isfinite(weights).all()
     assert model.cv_scores_.mean(axis=0)[1] > model.cv_scores_.mean(axis=0)[0] - 0.5
@@ -197,7 +219,9 @@ def test_scorers_by_name(scoring: str) -> None:
 def test_probabilities_have_the_temperature_of_all_folds() -> None:
     X, y = table(90)
     labels = classes_of(y)
-    calibrated = ConvexReLUClassifierCV(STRENGTHS, cv=FOLDS, scoring="neg_log_loss", random_state=0)
+    calibrated = make(
+        ConvexReLUClassifierCV, STRENGTHS, cv=FOLDS, scoring="neg_log_loss", random_state=0
+    )
     scores = calibrated.fit(X, labels).cv_scores_.mean(axis=0)
     bare = []
     for strength in STRENGTHS:
@@ -219,27 +243,27 @@ def test_a_scorer_of_ones_own() -> None:
         seen_rows.append(len(X))
         return -float(np.abs(model.predict(X) - y).max())
 
-    model = ConvexReLURegressorCV(STRENGTHS, cv=3, scoring=scorer, random_state=0).fit(X, y)
+    model = make(ConvexReLURegressorCV, STRENGTHS, cv=3, scoring=scorer).fit(X, y)
     assert seen_rows == [20] * 9
     name = make_scorer(lambda y, f: np.abs(y - f).max(), greater_is_better=False)
-    other = ConvexReLURegressorCV(STRENGTHS, cv=3, scoring=name, random_state=0).fit(X, y)
+    other = make(ConvexReLURegressorCV, STRENGTHS, cv=3, scoring=name).fit(X, y)
     np.testing.assert_array_equal(model.cv_scores_, other.cv_scores_)
 
 
 def test_folds_may_be_given_in_many_ways() -> None:
     X, y = table()
     groups = np.arange(60) % 3
-    by_groups = ConvexReLURegressorCV(STRENGTHS, cv=GroupKFold(3), random_state=0)
+    by_groups = make(ConvexReLURegressorCV, STRENGTHS, cv=GroupKFold(3))
     by_groups.fit(X, y, groups=groups)
     pairs = [(np.flatnonzero(groups != k), np.flatnonzero(groups == k)) for k in (0, 1, 2)]
-    given = ConvexReLURegressorCV(STRENGTHS, cv=pairs, random_state=0).fit(X, y)
+    given = make(ConvexReLURegressorCV, STRENGTHS, cv=pairs).fit(X, y)
     order = [
         int(np.isclose(given.cv_scores_, row).all(axis=1).argmax()) for row in by_groups.cv_scores_
     ]
     assert sorted(order) == [0, 1, 2]
     labels = classes_of(y)
-    number = ConvexReLUClassifierCV(STRENGTHS, cv=3, random_state=0).fit(X, labels)
-    same = ConvexReLUClassifierCV(STRENGTHS, cv=StratifiedKFold(3), random_state=0).fit(X, labels)
+    number = make(ConvexReLUClassifierCV, STRENGTHS, cv=3).fit(X, labels)
+    same = make(ConvexReLUClassifierCV, STRENGTHS, cv=StratifiedKFold(3)).fit(X, labels)
     np.testing.assert_array_equal(number.cv_scores_, same.cv_scores_)
 
 
@@ -247,9 +271,9 @@ def test_sparse_rows_give_what_dense_ones_give() -> None:
     X, y = table()
     X[np.abs(X) < 0.5] = 0
     dense, thin = (
-        ConvexReLURegressorCV(STRENGTHS, cv=3, standardize=False, tol=1e-6, random_state=0).fit(
-            A, y
-        )
+        make(
+            ConvexReLURegressorCV, STRENGTHS, cv=3, standardize=False, tol=1e-6, random_state=0
+        ).fit(A, y)
         for A in (X, sparse.csr_array(X))
     )
     np.testing.assert_allclose(thin.cv_scores_, dense.cv_scores_, atol=1e-4)
@@ -259,35 +283,41 @@ def test_sparse_rows_give_what_dense_ones_give() -> None:
 def test_several_outputs_and_a_solver_of_ones_own() -> None:
     X, y = table()
     Y = np.column_stack([y, X[:, 2]])
-    model = ConvexReLURegressorCV(STRENGTHS, cv=3, solver=Ridge(tol=1e-8), random_state=0).fit(X, Y)
-    alone = ConvexReLURegressorCV(STRENGTHS, cv=3, random_state=0).fit(X, Y)
+    model = make(
+        ConvexReLURegressorCV, STRENGTHS, cv=3, solver=Ridge(tol=1e-8), random_state=0
+    ).fit(X, Y)
+    alone = make(ConvexReLURegressorCV, STRENGTHS, cv=3).fit(X, Y)
     np.testing.assert_allclose(model.cv_scores_, alone.cv_scores_, atol=0.01)
     assert model.predict(X).shape == Y.shape
 
 
 def test_lives_in_pipelines_searches_and_files(tmp_path: Any) -> None:
     X, y = table()
-    model = ConvexReLURegressorCV(n_strengths=4, cv=3, random_state=0)
+    model = make(ConvexReLURegressorCV, n_strengths=4, cv=3)
     piped = make_pipeline(StandardScaler(), clone(model)).fit(X, y)
     assert piped.score(X, y) > 0.5
-    search = GridSearchCV(model, {"n_patterns": [4, 32]}, cv=2).fit(X, y)
-    assert search.best_params_["n_patterns"] in (4, 32)
+    search = GridSearchCV(model, {"estimator__n_patterns": [4, 32]}, cv=2).fit(X, y)
+    assert search.best_params_["estimator__n_patterns"] in (4, 32)
     model.fit(X, y)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
-    assert clone(model).get_params() == model.get_params()
+    copy, parameters = clone(model).get_params(), model.get_params()
+    assert copy.pop("estimator") is not parameters.pop("estimator")
+    assert copy == parameters
     path = tmp_path / "model.safetensors"
     cvxnn.save(model, path)
     loaded = cvxnn.load(path)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     np.testing.assert_array_equal(loaded.cv_scores_, model.cv_scores_)
+    assert type(loaded.estimator) is ConvexReLURegressor
+    assert loaded.estimator.get_params() == model.estimator.get_params()
 
 
 def test_metadata_are_routed() -> None:
     X, y = table()
     weight, groups = np.random.default_rng(0).exponential(size=60), np.arange(60) // 10
     with sklearn.config_context(enable_metadata_routing=True):
-        model = ConvexReLURegressorCV(STRENGTHS, cv=GroupKFold(3), random_state=0)
+        model = make(ConvexReLURegressorCV, STRENGTHS, cv=GroupKFold(3))
         model.set_fit_request(sample_weight=True, groups=True)
         piped = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model).fit(
             X, y, sample_weight=weight, groups=groups
@@ -298,7 +328,9 @@ def test_metadata_are_routed() -> None:
 
 def test_a_gap_that_is_not_reached_is_told() -> None:
     X, y = table()
-    model = ConvexReLURegressorCV([1e-6], cv=2, solver=Ridge(tol=1e-8, max_iter=1), random_state=0)
+    model = make(
+        ConvexReLURegressorCV, [1e-6], cv=2, solver=Ridge(tol=1e-8, max_iter=1), random_state=0
+    )
     with pytest.warns(ConvergenceWarning, match=r"2 of 2 solutions .* gap above 1e-08"):
         model.fit(X, y)
 
@@ -308,7 +340,7 @@ def test_a_gap_that_is_not_reached_is_told() -> None:
 )
 def test_refuses_strengths_that_are_no_fractions(strengths: Any) -> None:
     with pytest.raises(ValueError, match=r"strengths=.*above 0 and at most 1"):
-        ConvexReLURegressorCV(strengths).fit(*table())
+        make(ConvexReLURegressorCV, strengths).fit(*table())
 
 
 @pytest.mark.parametrize(
@@ -328,7 +360,7 @@ def test_refuses_strengths_that_are_no_fractions(strengths: Any) -> None:
     ],
 )
 def test_bad_options_are_named(options: Any, message: str) -> None:
-    model = ConvexReLURegressorCV(**{"strengths": None, "n_strengths": 2, **options})
+    model = make(ConvexReLURegressorCV, **{"strengths": None, "n_strengths": 2, **options})
     before = dict(vars(model))
     with pytest.raises(ValueError, match=message):
         model.fit(*table(30))
@@ -336,7 +368,7 @@ def test_bad_options_are_named(options: Any, message: str) -> None:
 
 
 def test_folds_of_single_rows_have_no_coefficient_of_determination() -> None:
-    model = ConvexReLURegressorCV(STRENGTHS, cv=LeaveOneOut())
+    model = make(ConvexReLURegressorCV, STRENGTHS, cv=LeaveOneOut())
     with pytest.warns(UserWarning, match="R.2 score"), pytest.raises(ValueError, match="no finite"):
         model.fit(*table(6))
 
@@ -345,11 +377,11 @@ def test_classes_smaller_than_the_folds() -> None:
     X, _ = table(30)
     rare = np.where(np.arange(30) < 2, "rare", "common")
     with pytest.warns(UserWarning, match="least populated class"):
-        ConvexReLUClassifierCV([0.1], cv=3, random_state=0).fit(X, rare)
+        make(ConvexReLUClassifierCV, [0.1], cv=3).fit(X, rare)
     with pytest.raises(ValueError, match="number of members in each class"):
-        ConvexReLUClassifierCV([0.1], cv=20).fit(X, np.arange(30) % 2)
+        make(ConvexReLUClassifierCV, [0.1], cv=20).fit(X, np.arange(30) % 2)
     with pytest.raises(ValueError, match=r"training rows of fold 0 .* only one class, 'common'"):
-        ConvexReLUClassifierCV([0.1], cv=KFold(2)).fit(X, rare)
+        make(ConvexReLUClassifierCV, [0.1], cv=KFold(2)).fit(X, rare)
 
 
 def pairs(n: int = 60, d: int = 6, shift: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -360,10 +392,66 @@ def pairs(n: int = 60, d: int = 6, shift: float = 0.5) -> tuple[np.ndarray, np.n
 SMALL: Any = {"n_patterns": 6, "patterns": "gaussian", "tol": 0.05, "random_state": 0}
 
 
+@pytest.mark.parametrize(
+    ("cls", "held"),
+    [
+        (ConvexReLUClassifierCV, ConvexReLUClassifier),
+        (ConvexReLURegressorCV, ConvexReLURegressor),
+    ],
+)
+def test_an_estimator_is_held_and_never_fitted(cls: Any, held: Any) -> None:
+    X, y = table()
+    y = (y > 0).astype(int)
+    single = held(n_patterns=16, strength=0.5, random_state=0)
+    before = dict(vars(single))
+    model = cls(single, n_strengths=3, cv=2).fit(X, y)
+    assert model.estimator is single
+    assert vars(single) == before
+    assert model.n_patterns_ == 16
+    assert model.strength_ == pytest.approx(model.best_strength_)
+    # Nothing has to be given.
+    bare = cls(cv=2, n_strengths=2).fit(X, y)
+    assert bare.estimator is None
+    assert bare.score(X, y) > 0.5
+    with pytest.raises(TypeError, match=rf"estimator=KFold.*; expected None or a {held.__name__}"):
+        cls(FOLDS).fit(X, y)
+    with pytest.raises(ValueError, match="tol=-1; expected a number at least 0"):
+        cls(held(tol=-1)).fit(X, y)
+
+
+def test_what_a_fitted_network_offers() -> None:
+    X, y = table()
+    model = make(ConvexReLUClassifierCV, n_strengths=3, cv=2).fit(X, classes_of(y))
+    assert model.transform(X).shape == (60, model.network_.n_neurons)
+    assert model.explain(X).weights.shape == (60, 1, 4)
+    assert len(model.get_feature_names_out()) == model.network_.n_neurons
+    assert str(model.neuron_report(X))
+    head = make(COALAPreferenceHeadCV, [0.1], ridges=[0.1], n_folds=2, **SMALL)
+    won, lost = pairs(20)
+    head.fit_pairs(won, lost)
+    assert head.transform(won).shape == (20, head.network_.n_neurons)
+    assert (head.beta, head.embedding) == (1.0, None)
+    head.set_params(estimator__beta=2.0)
+    assert head.beta == 2
+
+
+def test_callbacks_and_warm_starts_are_of_the_last_fit() -> None:
+    X, y = table()
+    monitor = ScoringMonitor(scoring="r2")
+    model = make(ConvexReLURegressorCV, n_strengths=3, cv=2, warm_start=True)
+    model.set_callbacks(monitor).fit(X, y)
+    rows = monitor.get_logs().data
+    assert [row["task_name"] for row in rows].count("fit") == 1
+    assert rows[-1]["r2"] == pytest.approx(model.score(X, y))
+    gates = model._warm[0]
+    model.fit(X, y)
+    np.testing.assert_array_equal(model._warm[0], gates)
+
+
 @pytest.mark.slow
 def test_preference_head_chooses_both_strengths() -> None:
     won, lost = pairs()
-    head = COALAPreferenceHeadCV(strengths=[0.9, 0.1], ridges=[0.1, 0.01], n_folds=2, **SMALL)
+    head = make(COALAPreferenceHeadCV, strengths=[0.9, 0.1], ridges=[0.1, 0.01], n_folds=2, **SMALL)
     head.fit_pairs(won, lost)
     assert head.cv_scores_.shape == (2, 2, 2)
     mean = head.cv_scores_.mean(axis=0)
@@ -381,7 +469,9 @@ def test_preference_scores_are_those_of_single_heads() -> None:
     won, lost = pairs()
     X, y = np.concatenate([won, lost]), np.repeat([1, 0], 60)
     ids = np.tile(np.arange(60), 2)
-    head = COALAPreferenceHeadCV(strengths=[0.1], ridges=[0.1], n_folds=3, **{**SMALL, "tol": 1e-4})
+    head = make(
+        COALAPreferenceHeadCV, strengths=[0.1], ridges=[0.1], n_folds=3, **{**SMALL, "tol": 1e-4}
+    )
     head.fit(X, y, pair_id=ids)
     rows = Responses(
         X, y == 1, np.ones(120), np.column_stack([np.arange(60), np.arange(60) + 60]), np.ones(60)
@@ -414,7 +504,7 @@ def test_responses_that_share_a_prompt_stay_together() -> None:
 def test_preference_head_without_pairs() -> None:
     won, lost = pairs()
     X, y = np.concatenate([won, lost]), np.repeat([True, False], 60)
-    head = COALAPreferenceHeadCV(strengths=[0.1], ridges=[0.1], n_folds=2, **SMALL).fit(X, y)
+    head = make(COALAPreferenceHeadCV, strengths=[0.1], ridges=[0.1], n_folds=2, **SMALL).fit(X, y)
     assert head.best_score_ > 0.7
     again = pickle.loads(pickle.dumps(head))
     np.testing.assert_array_equal(again.predict_proba(X), head.predict_proba(X))
@@ -431,7 +521,7 @@ def test_preference_head_without_pairs() -> None:
 )
 def test_bad_options_of_the_preference_head(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        COALAPreferenceHeadCV(**options, **SMALL).fit_pairs(*pairs(20))
+        make(COALAPreferenceHeadCV, **options, **SMALL).fit_pairs(*pairs(20))
 
 
 def test_equal_responses_stay_together() -> None:

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.convex import Cronos, ProximalGradient
-from cvxnn.estimators._defaults import gated_patterns
+from cvxnn.estimators._parameters import gated_patterns
 
 # Both forms without compilation, since rows come in all numbers.
 GATED = {"n_patterns": 32, "random_state": 0}

@@ -72,7 +72,7 @@ def run() -> Callable[..., str]:
 
 def test_features_are_read_and_a_head_is_fitted(run: Callable[..., str], folder: Path) -> None:
     code = (
-        "from cvxnn.estimators import LinearPreferenceHead\n"
+        "from cvxnn import LinearPreferenceHead\n"
         "from cvxnn.features import read_features, read_pair_features\n"
         "features = read_pair_features(sys.argv[1])\n"
         "train, test = features.split(0.25, 0)\n"

@@ -32,7 +32,9 @@ def small_head(lm: LanguageModel, head: Any = None, **settings: Any) -> Any:
     chosen = embedder.embed(["a b"] * 6, ["c d", "d", "e f", "f", "c", "f d"])
     rejected = embedder.embed(["a b"] * 6, ["p q", "q", "r s", "s", "p", "s q"])
     head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0) if head is None else head
-    return head.set_params(embedding=embedder.description).fit_pairs(chosen, rejected)
+    single = head.estimator if isinstance(head, COALAPreferenceHeadCV) else head
+    single.set_params(embedding=embedder.description)
+    return head.fit_pairs(chosen, rejected)
 
 
 def test_description_is_plain_data_that_says_it_all(lm: LanguageModel) -> None:
@@ -143,7 +145,9 @@ def test_head_of_other_width_is_refused(lm: LanguageModel) -> None:
 def test_description_is_saved_with_the_head(lm: LanguageModel, tmp_path: Path, kind: str) -> None:
     head = small_head(
         lm,
-        COALAPreferenceHeadCV(n_patterns=4, n_folds=2, random_state=0) if kind == "cv" else None,
+        COALAPreferenceHeadCV(COALAPreferenceHead(n_patterns=4, random_state=0), n_folds=2)
+        if kind == "cv"
+        else None,
         pooling="last",
         layer=1,
     )

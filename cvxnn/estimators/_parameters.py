@@ -1,0 +1,137 @@
+"""Parameters of the estimators: their check, and the values that "auto" stands for.
+
+The user guide says how the automatic values were chosen ("Choosing strength and patterns").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from cvxnn.convex.program import Formulation
+from cvxnn.convex.solvers.ridge.solver import Ridge
+
+PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
+PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
+_PENALTIES: dict[str, type[Penalty]] = {
+    "neuron": NeuronGroupLasso,
+    "feature": FeatureGroupLasso,
+    "l1": L1,
+    "l2": SquaredL2,
+}
+# n_patterns="auto" of the ReLU form, where each pattern allows two neurons.
+_RELU_PATTERNS = 64
+
+
+class Number(NamedTuple):
+    """What a numeric parameter may be.
+
+    Attributes
+    ----------
+    kind : type
+        ``Real`` or ``Integral`` of the module ``numbers``; a bool is neither.
+    low : float
+        Smallest value.
+    closed : bool
+        Whether ``low`` itself is allowed.
+    words : tuple
+        Values that are no numbers and are allowed too, such as "auto" or None.
+    """
+
+    kind: Any
+    low: float = 0
+    closed: bool = True
+    words: tuple[Any, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise a ValueError that names the parameter, its value and what was expected."""
+        if value is None or isinstance(value, str):
+            fits = value in self.words
+        else:
+            fits = isinstance(value, self.kind) and not isinstance(value, bool)
+            fits = bool(fits and np.isfinite(value))
+            fits = fits and (value > self.low or (self.closed and value == self.low))
+        if not fits:
+            what = "an integer" if self.kind is Integral else "a number"
+            bound = "at least" if self.closed else "above"
+            words = "".join(f", or {word!r}" for word in self.words)
+            raise ValueError(f"{name}={value!r}; expected {what} {bound} {self.low}{words}.")
+
+
+def check_parameters(
+    estimator: Any, numbers: Mapping[str, Number], choices: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Check the parameters of an estimator against tables of what they may be.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attributes are looked up by name.
+    numbers : mapping from str to Number
+        Numeric parameters.
+    choices : mapping from str to tuple of str
+        Parameters that are one of several words.
+
+    Raises
+    ------
+    ValueError
+        For the first parameter that does not fit.
+    """
+    for name, number in numbers.items():
+        number.check(name, getattr(estimator, name))
+    for name, words in choices.items():
+        if getattr(estimator, name) not in words:
+            raise ValueError(f"{name}={getattr(estimator, name)!r}; expected one of {words}.")
+
+
+class Choices(NamedTuple):
+    """Penalty, patterns and their number, with "auto" resolved.
+
+    Attributes
+    ----------
+    penalty : Penalty
+        The penalty of the program.
+    patterns : {"local", "adaptive", "gaussian", "data"}
+        Where the activation patterns come from.
+    n_patterns : int
+        How many of them are asked for.
+    """
+
+    penalty: Penalty
+    patterns: Literal["local", "adaptive", "gaussian", "data"]
+    n_patterns: int
+
+
+def resolve(
+    formulation: Formulation,
+    penalty: PenaltyParameter,
+    patterns: PatternsParameter,
+    n_patterns: int | Literal["auto"],
+    n: int,
+    d: int,
+) -> Choices:
+    """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
+    gated = formulation == "gated"
+    if penalty == "auto":
+        penalty = "l2" if gated else "neuron"
+    if patterns == "auto":
+        patterns = "gaussian" if gated else "local"
+    if n_patterns == "auto":
+        n_patterns = gated_patterns(n, d) if gated else _RELU_PATTERNS
+    return Choices(_PENALTIES[penalty](), patterns, int(n_patterns))
+
+
+def gated_patterns(n: int, d: int) -> int:
+    """Return the automatic number of patterns of the gated form for ``n`` rows of ``d`` inputs.
+
+    Patterns are many, since only accuracy limits them where rows are few. A kernel of ``n`` rows
+    takes ``n**2 P`` flops. Few features have few patterns worth having. Beyond the rows of which
+    ``Ridge`` keeps a kernel, an output has about 4,096 weights.
+    """
+    if n > Ridge.max_kernel:
+        return int(np.clip(4096 // d, 32, 512))
+    return int(np.clip(128 * d, 256, 1024 if n <= Ridge.max_dense else 512))

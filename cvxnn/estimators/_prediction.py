@@ -1,0 +1,224 @@
+"""Methods of a fitted estimator: they need its network and fitted attributes, no parameters.
+
+A plain estimator and the one that chooses its strength by cross-validation share them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, metadata
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit, softmax
+from sklearn.base import (
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    RegressorMixin,
+    TransformerMixin,
+)
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cvxnn._arrays import is_sparse
+from cvxnn.estimators._rows import FLOATS, Rows, to_host
+from cvxnn.explanation import LocalLinear, NeuronReport, local_linear, neuron_report
+from cvxnn.network import TwoLayerNetwork
+
+
+class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Validation of rows, hidden activations and explanations of ``network_``."""
+
+    _doc_link_module: ClassVar[str] = "cvxnn"
+
+    network_: TwoLayerNetwork
+
+    def _takes_sparse(self) -> bool:
+        """Return whether the parameters lead to the direct solution, which needs products only."""
+        return False
+
+    def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
+        """Check rows, and targets if given, and bring them to the host in a dtype of FLOATS."""
+        accepted = "csr" if self._takes_sparse() else False
+        if not accepted and is_sparse(X):
+            raise TypeError(
+                "Sparse data was passed for X, but dense data is required: only the direct "
+                "solution (formulation='gated', penalty='l2', patterns='gaussian', "
+                "loss='squared') works on sparse rows. Use it, or X.toarray()."
+            )
+        options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
+        return validate_data(self, to_host(X), to_host(y), **options)
+
+    def _network_input(self, X: Any) -> Rows:
+        """Check rows for a prediction."""
+        check_is_fitted(self)
+        return self._validate(X, reset=False)
+
+    def transform(self, X: Any) -> NDArray[np.floating]:
+        """Return the hidden activations, which are features for another estimator.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_neurons)
+            Activations, in the order of the neurons of ``network_``.
+        """
+        rows = self._network_input(X)
+        return self.network_.hidden(rows)
+
+    def explain(self, X: Any) -> LocalLinear:
+        """Return the linear model that the network is around each row, exactly.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows to explain.
+
+        Returns
+        -------
+        cvxnn.explanation.LocalLinear
+            ``weights``, ``intercept``, the ``active`` neurons, and the ``radius`` within which
+            this holds.
+        """
+        return local_linear(self.network_, self._network_input(X))
+
+    def neuron_report(self, X: Any) -> NeuronReport:
+        """Return what each neuron adds on these rows, the largest first; ``print`` it.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows over which contributions are averaged.
+
+        Returns
+        -------
+        cvxnn.explanation.NeuronReport
+            One entry for each neuron.
+        """
+        rows = self._network_input(X)
+        return neuron_report(self.network_, rows, getattr(self, "feature_names_in_", None))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether ``fit`` has come to its end."""
+        return hasattr(self, "network_")
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: sparse rows are taken where the solution is direct."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._takes_sparse()
+        return tags
+
+    @property
+    def _doc_link_template(self) -> str:
+        """Page of the class on the documentation site that the package's metadata name."""
+        try:
+            links = metadata("cvxnn").get_all("Project-URL") or []
+        except PackageNotFoundError:
+            links = []
+        for link in links:
+            name, _, url = link.partition(", ")
+            if name.lower() == "documentation":
+                return url.rstrip("/") + "/generated/cvxnn.{estimator_name}.html"
+        return ""
+
+
+class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
+    """Scores, labels and probabilities of a fitted classifier."""
+
+    classes_: NDArray[Any]
+    temperature_: float
+    loss: Any
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the scores of rows: the outputs of the network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_classes)
+            One score for two classes, positive for the second; else one for each class.
+        """
+        scores = self.network_.forward(self._network_input(X))
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most likely class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples,)
+            Labels of ``classes_``.
+        """
+        rows = self._network_input(X)
+        return self.classes_[winner(self.network_.forward(rows))]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return class probabilities.
+
+        They are the logistic (softmax) link of the scores times ``temperature_``, which minimises
+        the log-loss of held-out scores with targets smoothed as Platt (1999) does. With the
+        logistic loss of more than two classes they are the probabilities of each class against the
+        rest, brought to sum one. The ranking and the most likely class are those of the scores.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+            Rows sum to 1; columns are in the order of ``classes_``.
+        """
+        scores = self.decision_function(X) * self.temperature_
+        if scores.ndim == 1:
+            positive = expit(scores)
+            return np.column_stack([1 - positive, positive])
+        return softmax(log_expit(scores) if self.loss == "logistic" else scores, axis=1)
+
+
+class RegressorPrediction(RegressorMixin, NetworkPrediction):
+    """Predictions of a fitted regressor."""
+
+    _y_ndim: int
+
+    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return predictions, of as many dimensions as ``y`` had.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_outputs)
+            In the units of ``y``.
+        """
+        rows = self._network_input(X)
+        out = self.network_.forward(rows)
+        return out[:, 0] if self._y_ndim == 1 else out
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: several outputs are fitted at once."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def winner(scores: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return the class code of each row of scores or targets."""
+    return (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)

@@ -1,0 +1,143 @@
+"""Responses to prompts and the pairs among them, as preference heads are fitted to them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+
+from cvxnn.network import TwoLayerNetwork
+
+
+class Responses(NamedTuple):
+    """Responses of positive weight, and their pairs.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n_responses, n_features)
+        Embeddings.
+    preferred : ndarray of bool, shape (n_responses,)
+        True for a preferred response.
+    weight : ndarray, shape (n_responses,)
+        Positive weights of the responses.
+    pairs : ndarray of int, shape (n_pairs, 2), or None
+        Row numbers of a preferred response and of the one that it was preferred to; None where
+        responses are labelled one by one.
+    pair_weight : ndarray, shape (n_pairs,), or None
+        Weights of the pairs.
+    """
+
+    X: NDArray[np.floating]
+    preferred: NDArray[np.bool_]
+    weight: NDArray[np.floating]
+    pairs: NDArray[np.intp] | None = None
+    pair_weight: NDArray[np.floating] | None = None
+
+    @classmethod
+    def of_pairs(
+        cls, chosen: NDArray[np.floating], rejected: NDArray[np.floating], weight: NDArray
+    ) -> Responses:
+        """Stack chosen and rejected responses; row ``k`` of both is a pair of ``weight[k]``."""
+        n = len(chosen)
+        pairs = np.column_stack([np.arange(n), np.arange(n) + n])
+        X = np.concatenate([chosen, rejected])
+        return cls(X, np.arange(2 * n) < n, np.tile(weight, 2), pairs, weight)
+
+    def paired_by(self, pair_id: NDArray) -> Responses:
+        """Pair each preferred response with each other one of its id.
+
+        Parameters
+        ----------
+        pair_id : ndarray, shape (n_responses,)
+            Responses to one prompt share an id.
+
+        Returns
+        -------
+        Responses
+            With pairs, each of the product of its two responses' weights.
+
+        Raises
+        ------
+        ValueError
+            If no id has both a preferred and another response.
+        """
+        rows = np.argsort(pair_id, kind="stable")
+        groups = np.split(rows, np.flatnonzero(pair_id[rows][1:] != pair_id[rows][:-1]) + 1)
+        won = self.preferred
+        found = [
+            np.stack(np.meshgrid(g[won[g]], g[~won[g]], indexing="ij"), -1).reshape(-1, 2)
+            for g in groups
+        ]
+        pairs = np.concatenate(found)
+        if len(pairs) == 0:
+            raise ValueError(
+                "no pair_id has both a preferred and another response, so no pair can be formed; "
+                "give the two responses to one prompt the same id, or leave pair_id out."
+            )
+        return self._replace(pairs=pairs, pair_weight=self.weight[pairs].prod(axis=1))
+
+    @property
+    def signs(self) -> NDArray[np.floating]:
+        """Targets of least squares, 1 and -1, shape (n_responses, 1)."""
+        return np.where(self.preferred, 1, -1).astype(self.X.dtype)[:, None]
+
+    def take(self, rows: NDArray[np.intp]) -> Responses:
+        """Return some of the responses, with the pairs among them."""
+        pairs, pair_weight = self.pairs, self.pair_weight
+        if pairs is not None and pair_weight is not None:
+            position = np.full(len(self.X), -1)
+            position[rows] = np.arange(len(rows))
+            inside = (position[pairs] >= 0).all(axis=1)
+            pairs, pair_weight = position[pairs[inside]], pair_weight[inside]
+        return Responses(self.X[rows], self.preferred[rows], self.weight[rows], pairs, pair_weight)
+
+    def folds(self, n_folds: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Return folds that split no pair; without pairs, with equal parts of preferred responses.
+
+        Equal responses stay together, whatever their order.
+
+        Parameters
+        ----------
+        n_folds : int
+            Number of folds, at least 2.
+
+        Returns
+        -------
+        list of (training rows, held-out rows)
+            One pair of index arrays for each fold.
+
+        Raises
+        ------
+        ValueError
+            If there are more folds than prompts, or than responses of a label.
+        """
+        content = np.column_stack([self.X, self.preferred])
+        _, first, same = np.unique(content, axis=0, return_index=True, return_inverse=True)
+        if self.pairs is None:
+            splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+            parts = splitter.split(first, self.preferred[first])
+            return [
+                (np.flatnonzero(np.isin(same, seen)), np.flatnonzero(np.isin(same, unseen)))
+                for seen, unseen in parts
+            ]
+        alike = np.column_stack([np.arange(len(self.X)), first[same]])
+        links = np.concatenate([self.pairs, alike])
+        graph = coo_array((np.ones(len(links)), links.T), shape=(len(self.X),) * 2)
+        _, prompts = connected_components(graph, directed=False)
+        # Responses without a partner have no pair to be scored: they are always trained on.
+        alone = ~np.isin(prompts, prompts[self.pairs])
+        paired, single = np.flatnonzero(~alone), np.flatnonzero(alone)
+        folds = GroupKFold(n_folds).split(paired, groups=prompts[paired])
+        return [(np.concatenate([paired[a], single]), paired[b]) for a, b in folds]
+
+    def accuracy(self, network: TwoLayerNetwork) -> float:
+        """Return the weighted part of the pairs, or of the responses, that a head has right."""
+        logits = network.forward(self.X)[:, 0]
+        if self.pairs is None:
+            return float(np.average((logits > 0) == self.preferred, weights=self.weight))
+        won, lost = logits[self.pairs].T
+        return float(np.average(won > lost, weights=self.pair_weight))

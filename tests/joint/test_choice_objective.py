@@ -218,7 +218,9 @@ def test_bad_demonstrations() -> None:
     with pytest.raises(ValueError, match="integers"):
         sft_objective(sets, targets.astype(float))
     alone = CandidateSets.stack([np.ones((2, D)), np.ones((1, D))])
-    with pytest.raises(ValueError, match="prompt 1 has one candidate, whose probability is always 1"):
+    with pytest.raises(
+        ValueError, match="prompt 1 has one candidate, whose probability is always 1"
+    ):
         sft_objective(alone, [0, 0])
     with pytest.raises(ValueError, match="ridge=-1"):
         sft_objective(sets, targets, ridge=-1)

@@ -35,7 +35,7 @@ def pairs_of(options: Namespace, source: str) -> list[PreferenceTriplet]:
     list of PreferenceTriplet
         The pairs.
     """
-    from cvxnn.datasets.pairs import read_pairs
+    from cvxnn.datasets.sources import read_pairs
 
     return read_pairs(source, **DATA.values(options))
 

@@ -1,3 +1,5 @@
+"""Preference pairs by the name of their source."""
+
 from __future__ import annotations
 
 import json
@@ -56,5 +58,5 @@ def test_the_first_message_stands(tmp_path: Path) -> None:
 
 
 def test_conversations_are_not_read_from_the_hub() -> None:
-    with pytest.raises(ValueError, match="a/b a data set on the Hub; expected a layout"):
+    with pytest.raises(ValueError, match="but a/b is a data set on the Hub; expected a format"):
         read_pairs("a/b", format="conversations")

@@ -25,28 +25,29 @@ def read_pairs(
     Parameters
     ----------
     source : str
-        A file; ``"tutoring"`` for the conversations that cvxnn ships; otherwise the name
-        ``OWNER/NAME`` of a data set on the Hub.
+        Name of a file; ``"tutoring"`` for the conversations that come with the package; otherwise
+        the name ``OWNER/NAME`` of a data set on the Hub.
     format : str, default="auto"
-        Layout of the data: one of `cvxnn.preference.read_preferences`, or
-        ``"conversations"``, from which the Alternating Population Strategy makes pairs. ``"auto"``
+        Format of the data: a format of `cvxnn.preference.read_preferences`, or
+        ``"conversations"``, of which the Alternating Population Strategy makes pairs. ``"auto"``
         recognises all of them.
     split : str, default="train"
-        Split of a data set on the Hub.
+        Name of the split of a data set on the Hub.
     limit : int, optional
-        Use at most this many rows; of conversations, at most this many pairs.
+        Largest number of rows to read or, for conversations, of pairs to return; by default all.
 
     Returns
     -------
     list of PreferenceTriplet
-        In the order of the data.
+        Pairs in the order of the data.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file, and the name cannot be that of a data set on the Hub.
+        If the file does not exist and the name cannot be that of a data set on the Hub.
     ValueError
-        If the data are malformed or hold no pair; the message names file, line and field.
+        If the data are malformed or contain no pairs; the message names the file, the line and the
+        field.
 
     Examples
     --------
@@ -61,12 +62,12 @@ def read_pairs(
         if path.suffix or source.count("/") != 1:
             raise FileNotFoundError(
                 f"no such file: {source}; expected a file, OWNER/NAME of a Hub data set, or "
-                f"{SHIPPED!r}, the shipped conversations"
+                f"{SHIPPED!r}, the conversations that come with the package"
             )
         if format == "conversations":
             raise ValueError(
-                f"format is 'conversations' and {source} a data set on the Hub; expected a layout "
-                "of preference pairs, or a file of conversations"
+                f"format is 'conversations', but {source} is a data set on the Hub; expected a "
+                "format of preference pairs, or a file of conversations"
             )
         return read_hub(source, split, limit, format)
     if format == "conversations":
@@ -89,6 +90,7 @@ def _not_empty(
 ) -> list[PreferenceTriplet]:
     if not pairs:
         raise ValueError(
-            f"{source}: no conversation has two replies of the assistant, so there is no pair"
+            f"{source}: no conversation has two replies of the assistant, so there are no pairs; "
+            "expected at least one such conversation"
         )
     return pairs[:limit]

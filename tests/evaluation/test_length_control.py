@@ -10,10 +10,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 
-from cvxnn.evaluation import (
-    length_controlled_win_rate,
-    length_controlled_win_rates,
-)
+from cvxnn.evaluation import length_controlled_win_rate, length_controlled_win_rates
 
 
 @st.composite

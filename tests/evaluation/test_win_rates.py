@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cvxnn.evaluation import (
-    Judgement,
-    pairwise_win_rates,
-    win_rate,
-    win_rates_by_group,
-)
+from cvxnn.evaluation import Judgement, pairwise_win_rates, win_rate, win_rates_by_group
 
 preference_lists = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=30)
 

@@ -2,10 +2,7 @@
 
 import pytest
 
-from cvxnn.joint import (
-    delta_m,
-    percentage_increase,
-)
+from cvxnn.joint import delta_m, percentage_increase
 
 
 def test_relative_resources_and_delta_m() -> None:

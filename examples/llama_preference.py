@@ -28,8 +28,7 @@ import cvxnn
 from cvxnn import cli
 from cvxnn.comparison import compare, render_report, side_by_side
 from cvxnn.datasets import read_pairs
-from cvxnn.llm import Embedder, load_model
-from cvxnn.llm.guidance import Guidance
+from cvxnn.llm import Embedder, Guidance, load_model
 from cvxnn.preference import split_by_group
 
 # Options: a few of this script, then those of the functions and classes that it calls.

@@ -93,7 +93,7 @@ _models: list[Any] = []
 def share_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Load the packaged model once for all pages."""
     import cvxnn.llm
-    from cvxnn.llm.models import load_model
+    from cvxnn.llm import load_model
 
     if not _models:
         _models.append(load_model())

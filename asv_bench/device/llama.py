@@ -165,7 +165,7 @@ def generate(small: bool) -> dict[str, Any]:
 
 def dpo(checkpointing: bool, small: bool) -> dict[str, Any]:
     """Steps of DPO on 4 pairs in one call of the model, by `fine_tune`."""
-    from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
+    from cvxnn.llm import FineTuningConfig, fine_tune
     from cvxnn.preference import PreferenceTriplet
 
     lm, length = language_model(small), tokens_of(small)

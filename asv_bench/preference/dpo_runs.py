@@ -26,8 +26,7 @@ import numpy as np
 import torch
 
 from cvxnn.comparison.fine_tuned import implied_rewards
-from cvxnn.llm import load_model
-from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
+from cvxnn.llm import FineTuningConfig, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet
 
 N_TEST = 400

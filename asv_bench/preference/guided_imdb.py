@@ -26,8 +26,7 @@ from sklearn.pipeline import make_pipeline
 
 from cvxnn import COALAPreferenceHead
 from cvxnn.features.store import read_features
-from cvxnn.llm import Embedder, LanguageModel, load_model
-from cvxnn.llm.guidance import Guidance, generate_guided
+from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_guided, load_model
 
 PROMPT = "Write a review of a film."
 N_WORDS = 8  # of a test review that a reply begins with

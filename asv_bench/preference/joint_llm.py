@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cvxnn.joint import percentage_increase
-from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
-from cvxnn.llm.models import LanguageModel, load_model
+from cvxnn.llm import FineTuningConfig, LanguageModel, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet, read_preferences
 from cvxnn.preference.row_files import read_rows
 

@@ -134,7 +134,7 @@ def _reply(
 ) -> dict[str, Any]:
     """Return one prompt with its replies, each shown as soon as it is written."""
     from cvxnn.comparison.replies import side_by_side
-    from cvxnn.llm.guidance import Guidance
+    from cvxnn.llm.guidance.settings import Guidance
 
     pieces: list[str] = []
 

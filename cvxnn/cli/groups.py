@@ -45,7 +45,7 @@ HEAD = OptionGroup(
     title="COALA",
 )
 FINE_TUNING = OptionGroup(
-    "cvxnn.llm.fine_tuning.FineTuningConfig",
+    "cvxnn.llm.FineTuningConfig",
     {
         "epochs": {},
         "steps": {},
@@ -74,7 +74,7 @@ OBJECTIVES = {
 }
 """Hyper-parameters of the objectives of fine-tuning, each named after its method."""
 GUIDANCE = OptionGroup(
-    "cvxnn.llm.guidance.Guidance",
+    "cvxnn.llm.Guidance",
     {
         "mode": {},
         "weight": {},

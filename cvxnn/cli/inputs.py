@@ -57,7 +57,7 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     LanguageModel
         The model.
     """
-    from cvxnn.llm.models import load_model
+    from cvxnn.llm.loading import load_model
 
     values = MODEL.values(options)
     if values["name_or_path"] is None:

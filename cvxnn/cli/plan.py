@@ -78,11 +78,6 @@ def configuration(model: str | None) -> Any:
     transformers.PretrainedConfig
         The configuration.
     """
-    from cvxnn._extras import require
-    from cvxnn.llm.models import _locate, quiet
+    from cvxnn.llm.loading import load_configuration
 
-    transformers = require("transformers", extra="llm")
-    source, gguf = _locate(model)
-    options = {} if gguf is None else {"gguf_file": gguf.name}
-    with quiet():
-        return transformers.AutoConfig.from_pretrained(source, **options)
+    return load_configuration(model)

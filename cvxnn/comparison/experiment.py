@@ -69,7 +69,7 @@ def compare(
     embedding : mapping, optional
         Settings of `cvxnn.llm.Embedder`; a middle ``layer`` about halves the cost of the heads.
     fine_tuning : mapping, optional
-        Fields of `cvxnn.llm.fine_tuning.FineTuningConfig` for all fine-tuned methods.
+        Fields of `cvxnn.llm.FineTuningConfig` for all fine-tuned methods.
     parameters : mapping of str to mapping, optional
         Parameters of single methods, such as
         ``{"coala": {"n_patterns": 32}, "dpo": {"beta": 0.05}}``.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from cvxnn.llm.embeddings import Embedder
-    from cvxnn.llm.guidance import Guidance
+    from cvxnn.llm.guidance.settings import Guidance
     from cvxnn.preference.triplets import Prompt
 
 
@@ -67,7 +67,7 @@ def side_by_side(
         ``"plain"``, ``"best of N"`` and ``"guided"``, as far as they are requested.
     """
     from cvxnn.llm.generation import generate_candidates, generate_greedy
-    from cvxnn.llm.guidance import generate_guided
+    from cvxnn.llm.guidance.writing import generate_guided
 
     lm, n_tokens = embedder.lm, guidance.max_new_tokens
     if plain:

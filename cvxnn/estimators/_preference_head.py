@@ -245,8 +245,8 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
     ) -> str:
         """Write a reply that a language model finds likely and this head finds good.
 
-        This needs the extra ``llm``. ``cvxnn.llm.guidance.generate_guided`` does the work, and
-        returns more about it than the text.
+        This needs the extra ``llm``. ``cvxnn.llm.generate_guided`` does the work, and returns
+        more about it than the text.
 
         Parameters
         ----------
@@ -259,7 +259,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         stream : callable, optional
             It is called with each piece of the text as soon as it is decided.
         **settings
-            Of ``cvxnn.llm.guidance.Guidance``: ``weight``, ``max_new_tokens``, ``seed``, ...
+            Of ``cvxnn.llm.Guidance``: ``weight``, ``max_new_tokens``, ``seed``, ...
 
         Returns
         -------
@@ -272,7 +272,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             If the head has no ``embedding``, the model is not the one of its features, or a
             setting is out of range.
         """
-        from cvxnn.llm.guidance import Guidance, generate_guided
+        from cvxnn.llm import Guidance, generate_guided
 
         if not hasattr(self, "classes_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")

@@ -1,4 +1,4 @@
-"""Batches of packed rows, and what a language model is given for one."""
+"""Batches of rows of tokens, and the inputs of a language model for a batch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from cvxnn._extras import require
 from cvxnn.llm.hidden_states import hidden_states
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item, Pack, lay_out
+from cvxnn.llm.packing import Item, Pack, lay_out, plan
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,22 @@ _MIN_FILL = 0.85  # rows of one batch are at least this long, relative to the lo
 
 
 def batches(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
-    """Join packs of similar length, longest first, so that memory runs out early or never."""
+    """Join rows of similar length into batches, the longest first.
+
+    With the longest first, memory runs out at once or never.
+
+    Parameters
+    ----------
+    packs : list of Pack
+        The rows.
+    batch_tokens : int
+        Largest number of tokens of a batch, padding included. A longer row is a batch of its own.
+
+    Returns
+    -------
+    list of list of Pack
+        The batches.
+    """
     found: list[list[Pack]] = []
     for pack in sorted(packs, key=lambda pack: -pack.length):
         if found:
@@ -34,11 +49,26 @@ def batches(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
 def model_inputs(
     lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
 ) -> tuple[dict[str, Any], list[tuple[int, np.ndarray]]]:
-    """Inputs of a call of the model, and where each member's tokens are: row, columns.
+    """Make the inputs of a call of the model for a batch of rows.
 
-    Rows with several members are prefix trees, of which a mask hides other branches.
+    Rows with several members are prefix trees, in which a mask hides the other branches.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    items : sequence of Item
+        The items; members of rows are numbers of items.
+    batch : sequence of Pack
+        The rows.
+
+    Returns
+    -------
+    inputs : dict
+        Arguments of the decoder.
+    where : list of (int, ndarray)
+        Row and columns of the tokens of each member.
     """
-    torch = require("torch", extra="llm")
     length = max(pack.length for pack in batch)
     shape = (len(batch), length)
     tokens, depth = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -51,7 +81,7 @@ def model_inputs(
             tokens[row, : pack.length], visible[row, : pack.length] = sequences[0], True
             paths = [np.arange(pack.length)]
         else:
-            np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax has no term
+            np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax is empty
             paths = lay_out(sequences, tokens[row], depth[row], visible[row])
         where += [(row, path) for path in paths]
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(tokens).to(lm.device)}
@@ -61,7 +91,7 @@ def model_inputs(
         return inputs, where
     inputs["position_ids"] = torch.from_numpy(depth).to(lm.device)
     mask = mask[:, None]
-    if lm.config._attn_implementation == "eager":  # adds the mask to the scores
+    if lm.config._attn_implementation == "eager":  # this kernel adds the mask to the scores
         lowest = torch.finfo(lm.dtype).min
         mask = torch.zeros_like(mask, dtype=lm.dtype).masked_fill_(~mask, lowest)
     inputs["attention_mask"] = mask
@@ -69,7 +99,20 @@ def model_inputs(
 
 
 def may_share(lm: LanguageModel, longest: int) -> bool:
-    """Whether the configuration allows trees: a free mask, and no window that binds."""
+    """Return True if the configuration of a model allows prefix trees.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    longest : int
+        Number of tokens of the longest sequence.
+
+    Returns
+    -------
+    bool
+        False if attention takes no free mask, or a sliding window is shorter than `longest`.
+    """
     config = lm.config
     if config._attn_implementation not in ("eager", "sdpa"):
         return False
@@ -85,9 +128,49 @@ def may_share(lm: LanguageModel, longest: int) -> bool:
     return window >= longest and kinds <= {"full_attention", "sliding_attention", "global"}
 
 
+def prefix_trees(lm: LanguageModel, items: list[Item], batch_tokens: int) -> list[Pack]:
+    """Join items with common beginnings into rows, where that saves operations.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, whose size decides what a row saves.
+    items : list of Item
+        The items.
+    batch_tokens : int
+        Largest number of tokens of a row, unless an item is longer.
+
+    Returns
+    -------
+    list of Pack
+        Rows; each item is in one of them.
+    """
+    longest = max(len(item.tokens) for item in items)
+    # A token costs 2 n_parameters operations, and a pair in attention costs 4 width in each layer.
+    operations = 2 * lm.config.hidden_size * lm.config.num_hidden_layers
+    return plan(items, max(batch_tokens, longest), lm.n_parameters / operations)
+
+
 def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
-    """Compare the states of a small tree with those of its separate rows, on this very model."""
-    torch = require("torch", extra="llm")
+    """Return True if a model gives the same for a small prefix tree as for its separate rows.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    layer : int, default=-1
+        Layer whose hidden states are compared; see `Embedder`.
+
+    Returns
+    -------
+    bool
+        False if the states differ by more than rounding, or the model takes no tree.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If there is no memory for a dozen tokens.
+    """
     ids = np.arange(3, 18) % lm.config.vocab_size
     branches = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 9, 10, 11])
     items = [Item(ids[branch], 1) for branch in branches]
@@ -104,9 +187,9 @@ def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        # The plain rows went through, so it is the tree that the model does not take: no
-        # position_ids, no mask of three dimensions. Each model says so with an error of its own.
-        _log.info("common beginnings are computed for each reply: %r", error)
+        # The separate rows passed, so it is the tree that the model does not take: it has no
+        # position_ids or no mask of three dimensions. Each model reports that by its own error.
+        _log.info("common beginnings are computed for each reply separately: %r", error)
         return False
     tolerance = 3e-2 if lm.dtype.itemsize == 2 else 1e-3
     return bool((packed - plain).norm() <= tolerance * plain.norm())

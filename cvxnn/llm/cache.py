@@ -1,4 +1,4 @@
-"""Embeddings kept on disk between runs, in one SQLite file."""
+"""Cache of embeddings on disk, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -9,41 +9,51 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+
+from cvxnn._files import digest
 
 _APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
 _FORMAT = 2
 _BUSY_SECONDS = 60.0
-_CHUNK = 500  # keys per query, below SQLite's limit on bound variables
+_CHUNK = 500  # keys per query, below the limit of SQLite on bound variables
 
 _T = TypeVar("_T")
 
 
 class EmbeddingCache:
-    """A persistent map from keys to float32 vectors, each with a checksum.
+    """Persistent map from keys to float32 vectors, each with a checksum.
 
     Every `put` is one transaction: an interrupted program leaves all earlier batches intact, and
-    two programs may use one file at a time (each waits up to a minute for the other). A key must
+    several programs may use one file (each waits up to a minute for the others). A key must
     stand for the whole computation (model, settings, tokens); `Embedder` makes such keys.
 
     Parameters
     ----------
     path : path-like
-        The file; created, in an existing folder, when absent.
+        File of the cache. It is created if it does not exist; its folder must exist. ``":memory:"``
+        keeps the vectors in memory only.
+
+    Attributes
+    ----------
+    path : str
+        File of the cache.
 
     Raises
     ------
     FileNotFoundError
-        If the folder of `path` does not exist.
+        If the folder of `path` does not exist; create it first.
     ValueError
-        If the file is no embedding cache, is damaged, or was written in another format version;
+        If the file is not an embedding cache, is damaged, or has another version of the format;
         delete it, or choose another name.
 
     Examples
     --------
     >>> import numpy as np
+
+    from cvxnn._files import digest
     >>> with EmbeddingCache(":memory:") as cache:
     ...     cache.put({b"key": np.ones(3, dtype=np.float32)})
     ...     cache.get([b"key", b"other"])
@@ -65,17 +75,24 @@ class EmbeddingCache:
             raise
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """Return the vectors of those keys that are present and whole.
+        """Return the vectors of those keys that are present and undamaged.
 
-        Entries whose checksum does not match are deleted, and a warning counts them.
+        Entries whose checksum does not match are deleted, and a warning says how many.
 
         Parameters
         ----------
         keys : iterable of bytes
+            Keys to look up.
 
         Returns
         -------
-        dict from bytes to ndarray of shape (width,), float32
+        dict of bytes to ndarray of shape (width,), float32
+            The vectors that were found, by key.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged; delete it.
         """
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, np.ndarray] = {}
@@ -100,18 +117,23 @@ class EmbeddingCache:
             self._guard(lambda: self._transaction(delete))
             warnings.warn(
                 f"{len(damaged)} entries of the embedding cache {self.path} are damaged; they were "
-                "deleted and are computed anew. Check the disk if that happens again",
+                "deleted and will be computed again. Check the disk if this happens repeatedly",
                 stacklevel=2,
             )
         return found
 
     def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:
-        """Store vectors, in one transaction; a key that is present keeps its vector.
+        """Store vectors in one transaction; a key that is present keeps its vector.
 
         Parameters
         ----------
-        vectors : mapping from bytes to ndarray of shape (width,)
-            Converted to float32.
+        vectors : mapping of bytes to ndarray of shape (width,)
+            The vectors by key; they are converted to float32.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged; delete it.
         """
         values = {key: np.asarray(vector, "<f4").tobytes() for key, vector in vectors.items()}
 
@@ -128,6 +150,8 @@ class EmbeddingCache:
         self._connection.close()
 
     def __len__(self) -> int:
+        """Return the number of vectors."""
+
         def count() -> int:
             [n] = self._connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
             return int(n)
@@ -135,6 +159,7 @@ class EmbeddingCache:
         return self._guard(count)
 
     def __enter__(self) -> EmbeddingCache:
+        """Return the cache itself."""
         return self
 
     def __exit__(
@@ -143,6 +168,17 @@ class EmbeddingCache:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Close the file.
+
+        Parameters
+        ----------
+        kind : type or None
+            Type of an exception; None without one.
+        error : BaseException or None
+            The exception.
+        traceback : types.TracebackType or None
+            Its traceback.
+        """
         self.close()
 
     def _open(self) -> None:
@@ -150,7 +186,7 @@ class EmbeddingCache:
             self._transaction(self._create)
         if self._pragma("application_id") != _APPLICATION_ID:
             raise ValueError(
-                f"{self.path} is a database, but no embedding cache of cvxnn; choose another file"
+                f"{self.path} is a database, but not an embedding cache; choose another file"
             )
         version = self._pragma("user_version")
         if version != _FORMAT:
@@ -190,11 +226,11 @@ class EmbeddingCache:
         self._connection.execute("COMMIT")
 
     def _guard(self, action: Callable[[], _T]) -> _T:
-        """Run `action`; say which file is damaged if SQLite finds it so."""
+        """Run an action, and name the file if SQLite finds it damaged."""
         try:
             return action()
         except (sqlite3.OperationalError, sqlite3.ProgrammingError):
-            raise  # locked, disk full, closed: SQLite's own words are the best ones
+            raise  # locked, disk full, closed: the message of SQLite says it best
         except sqlite3.DatabaseError as error:
             raise ValueError(
                 f"{self.path} is not an embedding cache, or is damaged ({error}); delete the file "
@@ -202,6 +238,24 @@ class EmbeddingCache:
             ) from error
 
 
+def cache_key(settings: Any, key: bytes) -> bytes:
+    """Return the key under which a result of a model is kept in an `EmbeddingCache`.
+
+    Parameters
+    ----------
+    settings : object
+        What the result depends on, beside its tokens; as JSON holds it.
+    key : bytes
+        Key of the tokens; ``Item.key``.
+
+    Returns
+    -------
+    bytes
+        The key, of 32 bytes.
+    """
+    return bytes.fromhex(digest(settings, key, digits=64))
+
+
 def _checksum(key: bytes, value: object) -> int | None:
-    """Of an entry as it is written; None for a value that cannot be a vector."""
+    """Return the checksum of an entry; None for a value that cannot be a vector."""
     return zlib.crc32(value, zlib.crc32(key)) if isinstance(value, bytes) else None

@@ -9,35 +9,33 @@ the same as those of separate rows.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from cvxnn._extras import require
+from cvxnn._files import digest
 from cvxnn.features.description import POOLINGS, Description
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm.cache import EmbeddingCache
-from cvxnn.llm.description import describe, require_model
 from cvxnn.llm.hidden_states import layer_index
+from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
 from cvxnn.llm.token_embeddings import TokenEmbedder
-
-if TYPE_CHECKING:
-    from cvxnn.preference.triplets import Prompt
+from cvxnn.preference.triplets import Prompt
 
 _BLOCK = 256  # pairs that embed_to_file holds at a time
 
 
 class _Cut(NamedTuple):
-    """Of how many pairs the prompt was cut, and of how many the response."""
+    """Numbers of pairs, of pairs whose prompt was cut, and of those whose response was."""
 
     n_pairs: int = 0
     n_prompts: int = 0
@@ -45,10 +43,10 @@ class _Cut(NamedTuple):
 
 
 class Embedder:
-    """Turn (prompt, reply) pairs into vectors: hidden states pooled over the tokens of the reply.
+    """Embedder of replies: it pools hidden states over the tokens of a reply, given its prompt.
 
     Equal pairs are computed once, and so are equal beginnings of pairs (see `share_prefixes`).
-    With hidden states h_1, ..., h_T of the reply's tokens, the embedding is
+    With hidden states h_1, ..., h_T of the tokens of the reply, the embedding is
 
     - ``"mean"``: their average;
     - ``"last"``: h_T;
@@ -58,36 +56,41 @@ class Embedder:
     Parameters
     ----------
     lm : LanguageModel
+        The model, in evaluation mode.
     pooling : {"mean", "last", "attention"}, default="mean"
+        Formula that makes one vector of the hidden states of a reply; see above.
     layer : int, default=-1
-        0 is the token embeddings, k the output of block k, and -1 (or the number of blocks) the
-        output of the last block after the final normalisation. Blocks above the layer are not run.
+        Layer of the hidden states: 0 is the token embeddings, k the output of block k, and -1 (or
+        the number of blocks) the output of the last block after the final normalisation. Blocks
+        above the layer are not run.
     max_length : int, default=1024
-        Tokens of prompt and reply together; capped by the context length of the model. Of longer
-        pairs, the oldest tokens of the prompt are dropped; of a reply that is longer still, the
-        first `max_length` tokens are kept. A warning tells how many.
+        Largest number of tokens of prompt and reply together, capped by the context length of the
+        model. If a pair is longer, the oldest tokens of the prompt are dropped; if the reply alone
+        is longer, its end is dropped. A warning says how many pairs were cut.
     batch_tokens : int, default=2048
-        Tokens in one call of the model, padding included. Beside the weights, memory holds the
-        activations of at most ``T = max(batch_tokens, max_length)`` tokens and an attention mask of
-        at most T**2 entries (and as many scores a head where attention has no fused kernel).
+        Largest number of tokens in one call of the model, padding included. Beside the weights,
+        memory holds the activations of at most ``T = max(batch_tokens, max_length)`` tokens and an
+        attention mask of at most T**2 entries (and as many scores for each head where attention has
+        no fused kernel).
     share_prefixes : bool, default=True
-        Compute common beginnings once. It is checked on a few tokens that the model computes the
-        same either way; where it does not (a sliding window that binds, recurrent blocks,
-        attention kernels without masks, ...), pairs are computed in ordinary padded batches.
+        Whether to compute common beginnings once. It is checked on a few tokens that the model
+        computes the same either way; where it does not (a sliding window that is too short,
+        recurrent blocks, attention kernels without masks, ...), pairs are computed in ordinary
+        padded batches.
     cache : EmbeddingCache or path-like, optional
-        Look embeddings up there before they are computed, and keep them, batch by batch.
+        Where embeddings are looked up before they are computed, and kept batch by batch.
     progress : bool, default=False
-        Show tokens per second and the time left on stderr.
+        Whether to show tokens per second and the remaining time on stderr.
 
     Attributes
     ----------
     tokens_naive_ : int
-        Tokens in the last call's pairs, each pair counted by itself.
+        Number of tokens in the pairs of the last call, each pair counted by itself.
     tokens_computed_ : int
-        Tokens run through the model in the last call, padding included; about
+        Number of tokens run through the model in the last call, padding included: about
         ``2 * lm.n_parameters * tokens_computed_`` floating-point operations.
     seconds_ : float
-        Duration of the last call.
+        Duration of the last call, in seconds.
     shares_prefixes_ : bool
         Whether common beginnings were computed once in the last call.
 
@@ -138,38 +141,42 @@ class Embedder:
 
     @property
     def description(self) -> Description:
-        """All that the embeddings depend on, beside the texts: names and numbers.
+        """Everything that the embeddings depend on, beside the texts: names and numbers.
 
-        Give it to the head that is trained on them, ``COALAPreferenceHead(embedding=...)``; it is
-        saved with the head. Computed anew at each access, well below a second.
+        Pass it to the head that is fitted to them, ``COALAPreferenceHead(embedding=...)``; it is
+        saved with the head. It is computed at each access, well below a second.
         """
-        return describe(self.lm, layer=self.layer, pooling=self.pooling, max_length=self.max_length)
+        return describe_embeddings(
+            self.lm, layer=self.layer, pooling=self.pooling, max_length=self.max_length
+        )
 
     @classmethod
     def from_description(
         cls, lm: LanguageModel, description: Description, **settings: Any
     ) -> Embedder:
-        """Build the embedder that a description tells of.
+        """Make the embedder that a description stands for.
 
         Parameters
         ----------
         lm : LanguageModel
             The model that is described; its name does not matter. A copy in another floating-point
-            type is taken, with a warning.
+            type is accepted with a warning.
         description : Description
-        **settings
-            Of the constructor. What the description settles may be given if it is the same.
+            ``Embedder.description``, which a head keeps as ``head.embedding``.
+        **settings : object
+            Further arguments of `Embedder`. Those that the description has must agree with it.
 
         Returns
         -------
         Embedder
+            An embedder with the layer, the pooling and the length of the description.
 
         Raises
         ------
         ValueError
-            If the model, or a setting, is another one; the message has both.
+            If the model or a setting is another one; the message names both.
         """
-        require_model(lm, description)
+        check_model(lm, description)
         settled = {
             "layer": description["layer"],
             "pooling": description["pooling"],
@@ -192,17 +199,20 @@ class Embedder:
         Parameters
         ----------
         prompts : sequence of (str or list of Message), length n
+            What is replied to.
         responses : sequence of str, length n
+            The replies.
 
         Returns
         -------
         ndarray of shape (n, width), float32
+            One embedding for each pair.
 
         Raises
         ------
         ValueError
-            If there is no pair, the lengths differ, a reply is empty, the model is in training
-            mode, or an embedding is not finite.
+            If there is no pair, the numbers of prompts and responses differ, a reply is empty, the
+            model is in training mode, or an embedding is not finite.
         """
         if isinstance(prompts, str) or isinstance(responses, str):
             raise ValueError("prompts and responses are lists with one entry a pair, not strings")
@@ -230,11 +240,13 @@ class Embedder:
         ----------
         path : path-like
             The file; ``PATH.json`` beside it has the description. ``read_features`` opens both.
-            Until all is done there are ``PATH.part`` and ``PATH.part.log`` instead: the same call
-            after an interruption goes on after the last finished block of 256 pairs, and gives
-            the same file, bit by bit.
+            Until everything is done there are ``PATH.part`` and ``PATH.part.log`` instead: the same
+            call after an interruption continues after the last finished block of 256 pairs, and
+            gives the same file, bit by bit.
         prompts : iterable of (str or list of Message)
+            What is replied to.
         responses : iterable of str
+            The replies, as many as there are prompts.
 
         Returns
         -------
@@ -244,7 +256,7 @@ class Embedder:
         Raises
         ------
         FileNotFoundError
-            If the folder of `path` does not exist.
+            If the folder of `path` does not exist; create it first.
         ValueError
             As `embed` does, or if there is an unfinished file of other pairs or settings.
         """
@@ -256,7 +268,7 @@ class Embedder:
             while block := list(itertools.islice(pairs, _BLOCK)):
                 if any(part is missing for part in block[-1]):
                     raise ValueError("prompts and responses differ in number")
-                identity = hashlib.sha256(json.dumps(block).encode()).hexdigest()
+                identity = digest(block, digits=64)
                 if not file.passes(identity):
                     try:
                         items, new = self._tokenise(*zip(*block, strict=True))
@@ -273,7 +285,7 @@ class Embedder:
 
     @contextlib.contextmanager
     def _run(self, unit: str) -> Iterator[tuple[TokenEmbedder, Any]]:
-        """What computes, with cache and progress open; its counts are kept, come what may."""
+        """Open the cache and the progress bar; keep the counts, also after an error."""
         if self.lm.model.training:
             raise ValueError(
                 "the model is in training mode (dropout is on); call model.eval() first"
@@ -291,7 +303,6 @@ class Embedder:
                 share_prefixes=self.share_prefixes,
                 cache=cache,
             )
-            tqdm = require("tqdm", extra="llm").tqdm
             bar = tqdm(desc="embedding", unit=unit, unit_scale=True, disable=not self.progress)
             stack.enter_context(bar)
             try:
@@ -346,9 +357,33 @@ def embed_responses(
 ) -> np.ndarray:
     """Embed replies given their prompts: `Embedder` as a function, with the same settings.
 
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, in evaluation mode.
+    prompts : sequence of (str or list of Message), length n
+        What is replied to.
+    responses : sequence of str, length n
+        The replies.
+    pooling : {"mean", "last", "attention"}, default="mean"
+        Formula that makes one vector of the hidden states of a reply; see `Embedder`.
+    layer : int, default=-1
+        Layer of the hidden states; see `Embedder`.
+    max_length : int, default=1024
+        Largest number of tokens of prompt and reply together.
+    batch_tokens : int, default=2048
+        Largest number of tokens in one call of the model, padding included.
+    share_prefixes : bool, default=True
+        Whether to compute common beginnings once, where the model allows it.
+    cache : EmbeddingCache or path-like, optional
+        Where embeddings are looked up before they are computed, and kept batch by batch.
+    progress : bool, default=False
+        Whether to show tokens per second and the remaining time on stderr.
+
     Returns
     -------
     ndarray of shape (n, width), float32
+        One embedding for each pair.
 
     Raises
     ------

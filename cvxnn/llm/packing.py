@@ -1,4 +1,4 @@
-"""Prefix trees of token sequences: what sequences have in common is laid out once."""
+"""Prefix trees of token sequences, which hold the common beginnings of sequences once."""
 
 from __future__ import annotations
 
@@ -9,36 +9,66 @@ import numpy as np
 
 
 class Item(NamedTuple):
-    """Tokens of a prompt and a reply, which begins at `start`."""
+    """Tokens of a prompt and a reply.
 
-    tokens: np.ndarray  # (length,) int64
+    Attributes
+    ----------
+    tokens : ndarray of shape (length,), int64
+        The tokens of the prompt, then those of the reply.
+    start : int
+        Where the reply begins.
+    """
+
+    tokens: np.ndarray
     start: int
 
     @property
     def key(self) -> bytes:
-        """Bytes that equal pairs have in common and no others."""
+        """Bytes that are equal for equal items only."""
         return self.start.to_bytes(8, "little") + self.tokens.astype("<i8").tobytes()
 
 
 class Pack(NamedTuple):
-    """Items laid out in one row as a prefix tree of `length` tokens."""
+    """Items in one row, as a prefix tree.
+
+    Attributes
+    ----------
+    members : list of int
+        Numbers of the items.
+    length : int
+        Number of tokens of the tree.
+    """
 
     members: list[int]
     length: int
 
 
 def plan(items: list[Item], capacity: int, pairs_per_token: float) -> list[Pack]:
-    """Join neighbours in lexicographic order, deepest forks first, where that pays.
+    """Join neighbours in lexicographic order, those with the longest common beginning first.
 
     A joint row saves the common tokens, but its attention also runs over the (masked) pairs of
-    tokens of different branches.
+    tokens of different branches. Neighbours are joined where that costs less than it saves.
+
+    Parameters
+    ----------
+    items : list of Item
+        The items.
+    capacity : int
+        Largest number of tokens of a row.
+    pairs_per_token : float
+        Number of pairs of tokens in attention that cost as much as the rest of one token.
+
+    Returns
+    -------
+    list of Pack
+        Rows; each item is in one of them.
     """
     order = sorted(range(len(items)), key=lambda i: items[i].tokens.astype(">u4").tobytes())
     tokens = [items[i].tokens for i in order]
     common = [common_length(left, right) for left, right in itertools.pairwise(tokens)]
-    first = list(range(len(items)))  # of the run of neighbours that ends here
-    last = list(range(len(items)))  # of the run of neighbours that starts here
-    length = [len(sequence) for sequence in tokens]  # of the run that starts here
+    first = list(range(len(items)))  # first item of the run of neighbours that ends here
+    last = list(range(len(items)))  # last item of the run of neighbours that starts here
+    length = [len(sequence) for sequence in tokens]  # tokens of the run that starts here
     for fork in sorted(range(len(common)), key=lambda k: -common[k]):
         left, right = first[fork], fork + 1
         joint = length[left] + length[right] - common[fork]
@@ -56,7 +86,20 @@ def plan(items: list[Item], capacity: int, pairs_per_token: float) -> list[Pack]
 
 
 def common_length(left: np.ndarray, right: np.ndarray) -> int:
-    """Length of the longest common beginning."""
+    """Return the length of the longest common beginning.
+
+    Parameters
+    ----------
+    left : ndarray of shape (n_left,)
+        A sequence.
+    right : ndarray of shape (n_right,)
+        Another sequence.
+
+    Returns
+    -------
+    int
+        Number of equal elements before the first that differs.
+    """
     n = min(len(left), len(right))
     differs = left[:n] != right[:n]
     return int(differs.argmax()) if differs.any() else n
@@ -65,10 +108,26 @@ def common_length(left: np.ndarray, right: np.ndarray) -> int:
 def lay_out(
     sequences: list[np.ndarray], tokens: np.ndarray, depth: np.ndarray, visible: np.ndarray
 ) -> list[np.ndarray]:
-    """Write sorted sequences as a prefix tree; return the columns of each sequence's tokens.
+    """Write sorted sequences as a prefix tree.
 
-    The first sequence fills columns from 0; each further one adds only what follows its common
-    beginning with its predecessor. `visible` (square) gets the ancestors of each token.
+    The first sequence fills the columns from 0 on; each further one adds only what follows its
+    common beginning with its predecessor.
+
+    Parameters
+    ----------
+    sequences : list of ndarray
+        Tokens of each sequence, in lexicographic order.
+    tokens : ndarray of shape (width,), int64
+        Gets the tokens of the tree.
+    depth : ndarray of shape (width,), int64
+        Gets the position of each token in its sequence.
+    visible : ndarray of shape (width, width), bool
+        Gets True where the column is the token of the row or one of its ancestors.
+
+    Returns
+    -------
+    list of ndarray
+        Columns of the tokens of each sequence.
     """
     paths: list[np.ndarray] = []
     used = 0

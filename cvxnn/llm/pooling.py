@@ -1,17 +1,25 @@
-"""One vector from the hidden states of a reply, at once or while the reply grows."""
+"""Pooling of the hidden states of a reply into one vector, at once or while the reply grows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from cvxnn._extras import require
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Pool the states of a reply, shape (tokens, width); the formulas are those of `Embedder`."""
+    """Pool the hidden states of a reply by one of the formulas of `Embedder`.
+
+    Parameters
+    ----------
+    states : Tensor of shape (tokens, width)
+        Hidden states of the tokens of the reply, at least one.
+    pooling : {"mean", "last", "attention"}
+        The formula.
+
+    Returns
+    -------
+    Tensor of shape (width,)
+        The embedding.
+    """
     if pooling == "last":
         return states[-1]
     if pooling == "mean":
@@ -22,23 +30,29 @@ def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
 
 
 class GrowingPool:
-    """Pooled states of `n` replies that grow together, a token at a time.
+    """Pooled states of replies that grow together, by one token at a time.
 
-    A mean keeps a sum, a last state itself; only attention keeps all the states.
+    Only the pooling by attention keeps the states of all tokens.
 
     Parameters
     ----------
     states : Tensor of shape (tokens, width)
-        Of what the replies have in common; there may be no token yet.
+        Hidden states of the tokens that the replies have in common; there may be none.
     n : int
+        Number of replies.
     pooling : {"mean", "last", "attention"}
+        Formula of `Embedder`.
+
+    Attributes
+    ----------
+    lengths : Tensor of shape (n,)
+        Number of tokens of each reply.
     """
 
     def __init__(self, states: torch.Tensor, n: int, pooling: str) -> None:
-        self._torch = require("torch", extra="llm")
         self.pooling = pooling
         states = states.float()
-        self.lengths = self._torch.full((n,), len(states), device=states.device)
+        self.lengths = torch.full((n,), len(states), device=states.device)
         if pooling == "mean":
             kept = states.sum(dim=0)
         elif pooling == "last":
@@ -48,27 +62,47 @@ class GrowingPool:
         self._kept = kept.repeat(n, *[1] * kept.ndim)  # (n, width) or (n, tokens, width)
 
     def extend(self, states: torch.Tensor, alive: torch.Tensor) -> None:
-        """Add a token's states, shape (n, width), to those replies that are `alive`, shape (n,)."""
+        """Add a token to replies.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, width)
+            Hidden states of the token of each reply.
+        alive : Tensor of shape (n,), bool
+            False for replies that have ended; they get no token.
+        """
         states = states.float()
         if self.pooling == "attention":
-            # The states of an ended reply lie past its length.
-            self._kept = self._torch.cat([self._kept, states[:, None]], dim=1)
+            # A reply that has ended keeps its length, so these states do not count.
+            self._kept = torch.cat([self._kept, states[:, None]], dim=1)
         elif self.pooling == "mean":
             self._kept = self._kept + states * alive[:, None]
         else:
-            self._kept = self._torch.where(alive[:, None], states, self._kept)
+            self._kept = torch.where(alive[:, None], states, self._kept)
         self.lengths = self.lengths + alive
 
     def keep(self, row: int) -> None:
-        """Let all replies go on from one of them, which has not ended."""
+        """Let all replies continue from one of them.
+
+        Parameters
+        ----------
+        row : int
+            Number of this reply, which has not ended.
+        """
         self._kept = self._kept[row : row + 1].expand_as(self._kept)
         self.lengths = self.lengths[row : row + 1].expand_as(self.lengths)
 
     def value(self) -> torch.Tensor:
-        """Embeddings of the replies, shape (n, width), float32; each has a token at least."""
+        """Return the embeddings of the replies so far.
+
+        Returns
+        -------
+        Tensor of shape (n, width), float32
+            The embeddings. Each reply must have at least one token.
+        """
         if self.pooling == "mean":
             return self._kept / self.lengths[:, None]
         if self.pooling == "last":
             return self._kept
         rows = zip(self._kept, self.lengths.tolist(), strict=True)
-        return self._torch.stack([pool(states[:n], self.pooling) for states, n in rows])
+        return torch.stack([pool(states[:n], self.pooling) for states, n in rows])

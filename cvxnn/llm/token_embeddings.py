@@ -1,32 +1,37 @@
-"""Embeddings of token sequences: in batches of padded rows, or of prefix trees, or from a cache."""
+"""Embeddings of token sequences: computed in batches of rows, or looked up in a cache."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
+import torch
 
-from cvxnn._extras import require
-from cvxnn.llm.batches import batches, may_share, model_inputs, trees_are_exact
-from cvxnn.llm.cache import EmbeddingCache
+from cvxnn.llm.batches import batches, may_share, model_inputs, prefix_trees, trees_are_exact
+from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item, Pack, plan
+from cvxnn.llm.packing import Item, Pack
 from cvxnn.llm.pooling import pool
 
 
 class TokenEmbedder:
-    """Embed token sequences under fixed settings, and count what that takes.
+    """Embedder of token sequences under fixed settings, which counts its tokens.
 
     Parameters
     ----------
     lm : LanguageModel
-    layer, pooling, batch_tokens, share_prefixes
-        As in `Embedder`.
+        The model, in evaluation mode.
+    layer : int
+        Layer of the hidden states, as in `Embedder`.
+    pooling : {"mean", "last", "attention"}
+        Formula of `Embedder` that makes one vector of the hidden states.
+    batch_tokens : int
+        Largest number of tokens in one call of the model, padding included.
+    share_prefixes : bool
+        Whether to compute common beginnings once, where the model allows it.
     cache : EmbeddingCache or None
-        Gets each batch once it is done.
+        Where embeddings are looked up first, and kept batch by batch.
 
     Attributes
     ----------
@@ -54,26 +59,32 @@ class TokenEmbedder:
         self.batch_tokens = batch_tokens
         self.share_prefixes = share_prefixes
         self.cache = cache
-        self._settings = b""  # all that an embedding depends on, beside its tokens
+        self._settings: list[Any] = []  # what an embedding depends on, beside its tokens
         if cache is not None:
-            settings = [lm.fingerprint, pooling, layer_index(lm, layer), str(lm.dtype)]
-            self._settings = json.dumps(settings).encode()
+            self._settings = [lm.fingerprint, pooling, layer_index(lm, layer), str(lm.dtype)]
         self.tokens_naive = 0
         self.tokens_computed = 0
         self.shares_prefixes = False
 
     def embed(self, rows: list[Item], bar: Any = None) -> np.ndarray:
-        """Embed token sequences, or look them up; equal ones once.
+        """Embed token sequences, or look them up; equal ones are computed once.
 
         Parameters
         ----------
         rows : list of Item
+            The sequences.
         bar : tqdm.tqdm, optional
-            Counts tokens.
+            Progress bar that counts tokens.
 
         Returns
         -------
         ndarray of shape (n, width), float32
+            The embedding of each sequence.
+
+        Raises
+        ------
+        ValueError
+            If an embedding is not finite; load the model in another type.
         """
         self.tokens_naive += sum(len(row.tokens) for row in rows)
         items = {row.key: row for row in rows}
@@ -84,7 +95,7 @@ class TokenEmbedder:
         vectors: dict[bytes, np.ndarray] = {}
         stored: dict[bytes, bytes] = {}
         if self.cache is not None:
-            stored = {key: hashlib.sha256(self._settings + key).digest() for key in items}
+            stored = {key: cache_key(self._settings, key) for key in items}
             found = self.cache.get(stored.values())
             vectors = {key: found[name] for key, name in stored.items() if name in found}
         keys, todo = self._missing(items, vectors)
@@ -110,13 +121,13 @@ class TokenEmbedder:
     def _missing(
         self, items: dict[bytes, Item], vectors: dict[bytes, np.ndarray]
     ) -> tuple[list[bytes], list[list[Pack]]]:
-        """What is not there yet: keys of rows, and batches of them."""
+        """Return the keys of rows, and the batches of those rows that have no vector yet."""
         keys = list(items)
         absent = {i for i, key in enumerate(keys) if key not in vectors}
         if not absent:
             return keys, []
-        # A run that was killed left whole batches. The others then stay as they were planned, and
-        # so do their vectors, to the last bit.
+        # An interrupted run left whole batches. The others then stay as they were planned, so that
+        # their vectors are the same to the last bit.
         planned = self._batches(list(items.values()))
         todo = [batch for batch in planned if not absent.isdisjoint(_members(batch))]
         if sum(len(_members(batch)) for batch in todo) > len(absent):
@@ -128,10 +139,7 @@ class TokenEmbedder:
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
         if self.share_prefixes and len(items) > 1 and may_share(self.lm, longest):
-            width, n_layers = self.lm.config.hidden_size, self.lm.config.num_hidden_layers
-            # A token costs 2 n_parameters operations, a pair in attention 4 width a layer.
-            pairs_per_token = self.lm.n_parameters / (2 * width * n_layers)
-            trees = plan(items, max(self.batch_tokens, longest), pairs_per_token)
+            trees = prefix_trees(self.lm, items, self.batch_tokens)
             if len(trees) < len(packs) and trees_are_exact(self.lm, self.layer):
                 packs, self.shares_prefixes = trees, True
         return batches(packs, self.batch_tokens)
@@ -148,8 +156,7 @@ def _members(batch: list[Pack]) -> list[int]:
 def _pooled_states(
     lm: LanguageModel, items: list[Item], batch: list[Pack], *, layer: int, pooling: str
 ) -> np.ndarray:
-    """Embeddings of all members of a batch of packs, in their order: one call of the model."""
-    torch = require("torch", extra="llm")
+    """Embed all members of a batch of rows, in their order, by one call of the model."""
     inputs, paths = model_inputs(lm, items, batch)
     with torch.inference_mode():
         hidden = hidden_states(lm, layer, inputs)

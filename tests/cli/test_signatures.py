@@ -17,8 +17,8 @@ FUNCTIONS = [
     "cvxnn.comparison.compare",
     "cvxnn.llm.Embedder",
     "cvxnn.llm.MemoryPlan.report",
-    "cvxnn.llm.fine_tuning.FineTuningConfig",
-    "cvxnn.llm.guidance.Guidance",
+    "cvxnn.llm.FineTuningConfig",
+    "cvxnn.llm.Guidance",
     "cvxnn.llm.load_model",
     "cvxnn.preference.objectives.r_dpo",
 ]
@@ -45,16 +45,16 @@ def test_types_and_choices_are_those_of_the_annotation():
     assert head["fit_intercept"].type is bool
     # An alias that is defined in another file.
     assert {"local", "adaptive", "gaussian", "data"} <= set(head["patterns"].choices)
-    stop = parameters("cvxnn.llm.guidance.Guidance")["stop"]
+    stop = parameters("cvxnn.llm.Guidance")["stop"]
     assert (stop.type, stop.repeated) == (str, True)
 
 
 def test_texts_are_the_first_sentence_without_markup():
-    text = parameters("cvxnn.llm.guidance.Guidance")["tau"].text
+    text = parameters("cvxnn.llm.Guidance")["tau"].text
     assert "exp(s_j / tau)" in text
     for mark in ("`", ":math:", "\\", "\n"):
         assert mark not in text
-    config = parameters("cvxnn.llm.fine_tuning.FineTuningConfig")
+    config = parameters("cvxnn.llm.FineTuningConfig")
     assert config["lora_r"].text
     assert config["lora_r"].text == config["lora_alpha"].text  # documented together
     assert parameters("cvxnn.comparison.compare")["lm"].text.count(".") == 0
@@ -81,7 +81,7 @@ def test_options_follow_the_annotation():
     assert option_from(head, "loss")["choices"] == parameters(head)["loss"].choices
     assert option_from(head, "max_iter")["type"] is positive
     assert option_from(head, "beta")["type"] is float
-    assert option_from("cvxnn.llm.guidance.Guidance", "stop")["action"] == "append"
+    assert option_from("cvxnn.llm.Guidance", "stop")["action"] == "append"
 
 
 def test_a_number_or_a_word():

@@ -13,10 +13,8 @@ from cvxnn.comparison import HEADS, METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head
 from cvxnn.comparison.replies import side_by_side
-from cvxnn.llm import Embedder
+from cvxnn.llm import Embedder, FineTuningConfig, Guidance, fine_tune
 from cvxnn.llm.extraction import extract_pairs
-from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune
-from cvxnn.llm.guidance import Guidance
 from cvxnn.preference import pair_accuracy
 
 torch = pytest.importorskip("torch")

@@ -104,7 +104,7 @@ def test_files_that_are_no_cache(tmp_path: Path) -> None:
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE stock (item TEXT)")
     connection.close()
-    with pytest.raises(ValueError, match=r"other\.sqlite is a database, but no embedding cache"):
+    with pytest.raises(ValueError, match=r"other\.sqlite is a database, but not an embedding"):
         EmbeddingCache(other)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         EmbeddingCache(tmp_path / "absent" / "c.sqlite")

@@ -15,18 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.llm import LanguageModel, load_model
-from cvxnn.llm.fine_tuning import (
-    METHODS,
+from cvxnn.llm import (
+    FINE_TUNING_OBJECTIVES,
     FineTuned,
     FineTuningConfig,
-    adapters,
-    data,
+    LanguageModel,
     fine_tune,
     load_adapter,
-    loop,
-    strategies,
+    load_model,
 )
+from cvxnn.llm.fine_tuning import adapters, data, loop, strategies
 from cvxnn.llm.log_probabilities import ResponseScorer, response_log_probabilities, score_items
 from cvxnn.preference import PreferenceTriplet
 
@@ -121,7 +119,7 @@ def killer(step: int) -> Callable[[dict[str, float]], None]:
 # What is learnt
 
 
-@pytest.mark.parametrize("objective", METHODS)
+@pytest.mark.parametrize("objective", FINE_TUNING_OBJECTIVES)
 def test_methods_learn(objective: str) -> None:
     config = FineTuningConfig(objective, **QUICK, steps=12)
     told: list[dict[str, float]] = []
@@ -395,13 +393,13 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"no safetensors at all"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"is damaged .* delete it to begin anew"):
+        with pytest.raises(ValueError, match="damaged .* delete it to start from the beginning"):
             run(CONFIGS["dpo"], folder=tmp_path)
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(ValueError, match="its numbers changed"):
         run(CONFIGS["dpo"], folder=tmp_path)
     safetensors_torch.save_file({"a": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
         run(CONFIGS["dpo"], folder=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "reference.sqlite"]
 
@@ -456,7 +454,9 @@ def test_alright_draws_from_seed_and_step() -> None:
     def picks(seed: int, lam: float) -> list[str]:
         config = FineTuningConfig(strategy="alright", lam=lam, seed=seed)
         never: Callable[[str], float] = lambda side: 1 / 0  # noqa: E731
-        chosen = [strategies.choose(config, stage, step, {}, never) for step in range(1000)]
+        chosen = [
+            strategies.weigh_objectives(config, stage, step, {}, never) for step in range(1000)
+        ]
         assert all(list(entry.values()) == [1.0] for entry in chosen)
         return [next(iter(entry)) for entry in chosen]
 
@@ -486,7 +486,7 @@ def test_maxright_by_hand() -> None:
             evaluated.append(t)
             return float(values[t, stage.sides.index(side)])
 
-        [(side, weight)] = strategies.choose(config, stage, t, gaps, evaluate).items()
+        [(side, weight)] = strategies.weigh_objectives(config, stage, t, gaps, evaluate).items()
         assert (side, weight) == (stage.sides[i], 1.0)
         gaps[side] = strategies.gap(config, side, values[t, i])
     assert evaluated == [t for t in range(0, 40, 4) for _ in range(2)]
@@ -572,7 +572,7 @@ def test_folders_with_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no fine_tuning.json"):
         load_adapter(make_lm(), tmp_path)
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="holds no adapter"):
+    with pytest.raises(FileExistsError, match="does not hold an adapter"):
         tuned.save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -647,7 +647,7 @@ def test_loss_and_gradient_of_trl(tmp_path: Path) -> None:
         ({"objective": "sft", "strategy": "mix"}, "objective names the former"),
         ({"lam": 1.5}, "lam is 1.5; expected 0 to 1"),
         ({"lam": float("nan")}, "lam is nan"),
-        ({"gamma": 1.0}, r"gamma is no hyper-parameter of dpo, which has \['beta'\]"),
+        ({"gamma": 1.0}, r"gamma is not a hyper-parameter of dpo, which has \['beta'\]"),
         ({"beta": 0.0}, "beta is 0.0; expected a positive number"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"micro_batch": 0}, "micro_batch is 0; expected a positive integer"),
@@ -683,7 +683,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         (
             {"target_modules": ("q_proj", "attn")},
             {"preferences": make_pairs(1)},
-            r"has no \['attn'\]; choose among .*'q_proj'",
+            r"the model lacks \['attn'\]; choose among .*'q_proj'",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from cvxnn.llm import (
     LanguageModel,
-    choose,
+    choose_reply,
     embed_responses,
     generate_candidates,
     generate_greedy,
@@ -137,19 +137,19 @@ def test_settings_out_of_range(lm: LanguageModel, options: dict[str, Any]) -> No
 
 def test_choice_has_the_highest_reward(lm: LanguageModel) -> None:
     head, candidates = Linear(32), ["a b", "c", "d e f", "a b"]
-    index, rewards = choose(lm, head, "g h", candidates, pooling="last")
+    index, rewards = choose_reply(lm, head, "g h", candidates, pooling="last")
     expected = head.reward(embed_responses(lm, ["g h"] * 4, candidates, pooling="last"))
     np.testing.assert_allclose(rewards, expected, rtol=1e-4)
     assert index == expected.argmax()
 
 
 def test_empty_candidates_are_never_chosen(lm: LanguageModel) -> None:
-    index, rewards = choose(lm, Linear(32), "g", ["", "a", " \n"])
+    index, rewards = choose_reply(lm, Linear(32), "g", ["", "a", " \n"])
     assert index == 1
     assert rewards[[0, 2]].tolist() == [-np.inf, -np.inf]
     for candidates in ([], ["", " "]):
         with pytest.raises(ValueError, match="candidates has any text"):
-            choose(lm, Linear(32), "g", candidates)
+            choose_reply(lm, Linear(32), "g", candidates)
 
 
 @pytest.mark.parametrize("rewards", [[[1.0], [2.0]], [1.0], [1.0, np.nan]])
@@ -159,4 +159,4 @@ def test_rewards_of_a_broken_head(lm: LanguageModel, rewards: Any) -> None:
             return rewards
 
     with pytest.raises(ValueError, match="expected 2 finite numbers"):
-        choose(lm, Broken(), "g", ["a", "b"])
+        choose_reply(lm, Broken(), "g", ["a", "b"])

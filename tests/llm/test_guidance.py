@@ -13,17 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn import COALAPreferenceHead
-from cvxnn.llm import Embedder, LanguageModel, choose, generate_greedy
-from cvxnn.llm.guidance import (
+from cvxnn.llm import (
+    Embedder,
     Guidance,
     GuidedReply,
+    LanguageModel,
+    RewardLogitsProcessor,
+    choose_reply,
+    generate_greedy,
     generate_guided,
-    reward_logits_processor,
     stream_guided,
 )
 from cvxnn.llm.guidance.continuations import Nucleus, Proposer
 from cvxnn.llm.guidance.reply_text import ReplyText
-from cvxnn.llm.guidance.writing import _choose
+from cvxnn.llm.guidance.writing import draw_candidate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -196,7 +199,7 @@ def test_whole_replies_are_chosen_as_choose_does(
     reply = generate_guided(lm, head, PROMPT, guidance)
     [(_, candidates)] = seen
     texts = [lm.tokenizer.decode(tokens) for tokens in candidates.tokens]
-    index, rewards = choose(lm, head, PROMPT, texts)
+    index, rewards = choose_reply(lm, head, PROMPT, texts)
     assert len(set(texts)) > 1
     assert reply.text == texts[index]
     np.testing.assert_allclose(reply.rewards, [rewards.max()], rtol=1e-4)
@@ -205,11 +208,11 @@ def test_whole_replies_are_chosen_as_choose_does(
 def test_draws_follow_the_scores() -> None:
     scores, rng = np.array([0.3, -np.inf, 1.0, 0.0]), np.random.default_rng(0)
     n = 20_000
-    found = np.bincount([_choose(scores, 0.5, rng) for _ in range(n)], minlength=4) / n
+    found = np.bincount([draw_candidate(scores, 0.5, rng) for _ in range(n)], minlength=4) / n
     expected = np.exp(scores / 0.5) / np.exp(scores / 0.5).sum()
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / n**0.5)
     assert found[1] == 0.0
-    assert _choose(scores, None, rng) == 2
+    assert draw_candidate(scores, None, rng) == 2
 
 
 @settings(max_examples=50)
@@ -412,7 +415,7 @@ def test_greedy_generate_with_the_processor_is_the_token_mode(
     head = Linear(lm, layer=layer)
     guidance = Guidance(mode="token", weight=1.5, max_new_tokens=10)
     reply = generate_guided(lm, head, PROMPT, guidance)
-    processor = reward_logits_processor(lm, head, guidance)
+    processor = RewardLogitsProcessor(lm, head, guidance)
     ids = torch.tensor(lm.encode_prompts([PROMPT]))
     options = {"max_new_tokens": 10, "pad_token_id": 0, "attention_mask": torch.ones_like(ids)}
     for _ in range(2):  # it may be used again
@@ -428,7 +431,7 @@ def test_greedy_generate_with_the_processor_is_the_token_mode(
 def test_processor_scores_and_what_others_choose(llama: LanguageModel) -> None:
     head = Linear(llama)
     guidance = Guidance(n_candidates=4, weight=2.0, tau=0.5, top_p=1.0)
-    processor = reward_logits_processor(llama, head, guidance, n_reply_tokens=2)
+    processor = RewardLogitsProcessor(llama, head, guidance, n_reply_tokens=2)
     [prompt] = llama.encode_prompts([PROMPT])
     tokens = [*prompt, 7, 8]
     for next_one in ("likeliest", "no candidate", "any"):
@@ -500,7 +503,7 @@ def test_long_prompts_lose_their_beginning(llama: LanguageModel) -> None:
 def test_heads_that_do_not_fit(llama: LanguageModel, lm: LanguageModel) -> None:
     head = Linear(llama)
     head.embedding = None
-    with pytest.raises(ValueError, match="does not say what embeddings it was trained on"):
+    with pytest.raises(ValueError, match="does not say which embeddings it was fitted to"):
         generate_guided(llama, head, PROMPT)
     head = Linear(lm)
     if lm.name != "llama":

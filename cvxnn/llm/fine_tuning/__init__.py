@@ -1,7 +1,5 @@
 """LoRA fine-tuning of a language model on preferences, on replies, or on both at once."""
 
-from cvxnn.llm.fine_tuning.adapters import load_adapter
-from cvxnn.llm.fine_tuning.config import METHODS, STRATEGIES, FineTuningConfig
-from cvxnn.llm.fine_tuning.loop import FineTuned, fine_tune
+from cvxnn._extras import check_packages
 
-__all__ = ["METHODS", "STRATEGIES", "FineTuned", "FineTuningConfig", "fine_tune", "load_adapter"]
+check_packages("peft", extra="llm")

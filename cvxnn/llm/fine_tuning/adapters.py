@@ -1,23 +1,22 @@
-"""LoRA adapters beside a language model that stays as it is; how they are saved and loaded."""
+"""LoRA adapters of a language model: how they are added, saved and loaded."""
 
 from __future__ import annotations
 
 import copy
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cvxnn._extras import require
-from cvxnn._files import read_json, write_json
+import peft
+import safetensors
+import torch
+import transformers
+
+from cvxnn._files import read_json, replacing_folder, write_json
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
-from cvxnn.llm.fingerprint import fingerprints
-from cvxnn.llm.models import LanguageModel, quiet
-
-if TYPE_CHECKING:
-    import torch
+from cvxnn.llm.identity import is_same_model
+from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _RECORD = "fine_tuning.json"
 _GPT2 = ("c_attn", "c_proj")
@@ -25,12 +24,28 @@ _OTHERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
-    """A second model on the same weights, with fresh adapters.
+    """Make a second model on the same weights, with new adapters.
 
-    Its modules are copies, its weights are the given ones, not copied: memory grows by the
-    adapters, and the given model computes what it did before.
+    Its modules are copies, but its weights are those of the given model: memory grows by the
+    adapters only, and the given model is not changed.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model without adapters.
+    config : FineTuningConfig
+        Settings of the adapters.
+
+    Returns
+    -------
+    LanguageModel
+        The model with adapters, in evaluation mode; only the adapters are trainable.
+
+    Raises
+    ------
+    ValueError
+        If the model has adapters already (merge them first), or lacks the target modules.
     """
-    torch, peft = require("torch", extra="llm"), require("peft", extra="llm")
     if isinstance(lm.model, peft.PeftModel):
         raise ValueError(
             f"{lm.name} has adapters already; merge them first, FineTuned.merge() or "
@@ -57,55 +72,72 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
         names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
         enable = next(getattr(model, name) for name in names if hasattr(model, name))
         enable({"use_reentrant": False})
-    lora.base_model_name_or_path = lm.name  # where peft puts a path of this machine
+    lora.base_model_name_or_path = lm.name  # peft would write a path of this machine
     return LanguageModel(adapted.eval(), lm.tokenizer, lm.name)
 
 
 def trained_weights(lm: LanguageModel) -> dict[str, torch.nn.Parameter]:
-    """The adapters' weights by name."""
+    """Return the weights of the adapters.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model with adapters.
+
+    Returns
+    -------
+    dict of str to torch.nn.Parameter
+        The weights by name.
+    """
     return {name: w for name, w in lm.model.named_parameters() if ".lora_" in name}
 
 
 def set_dropout(lm: LanguageModel, on: bool) -> None:
-    """Switch the adapters' dropout; the model's own stays off."""
+    """Switch the dropout of the adapters; that of the model itself stays off.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model with adapters.
+    on : bool
+        Whether dropout is on.
+    """
     for name, module in lm.model.named_modules():
         if ".lora_dropout" in name:
             module.train(on)
         elif hasattr(module, "gradient_checkpointing"):
-            module.training = on  # blocks recompute only then; their children are not told
+            module.training = on  # blocks recompute only then; their children are not switched
 
 
 def save_adapter(
     lm: LanguageModel, folder: str | os.PathLike[str], record: Mapping[str, Any]
 ) -> None:
-    """Write the adapters and a record into a folder, all or nothing.
+    """Write adapters and a record into a folder, completely or not at all.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model with adapters.
+    folder : path-like
+        Folder to write; adapters that were saved there before are replaced.
+    record : mapping
+        What `load_adapter` needs to recognise the model, and anything else; as JSON holds it.
 
     Raises
     ------
     FileExistsError
-        If the folder holds something else.
+        If the folder holds something else; choose another folder.
     """
     target = Path(folder)
     if target.exists() and not (target / _RECORD).is_file():
         raise FileExistsError(
-            f"{target} is there and holds no adapter of cvxnn; name another folder"
+            f"{target} exists and does not hold an adapter of cvxnn; choose another folder"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
+    with replacing_folder(target) as temporary:
         with quiet():
             lm.model.save_pretrained(temporary, save_embedding_layers=False)
-        (temporary / "README.md").unlink(missing_ok=True)  # a form to fill in, with local paths
+        (temporary / "README.md").unlink(missing_ok=True)  # a template with paths of this machine
         write_json(temporary / _RECORD, record)
-        if target.exists():
-            old = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-            os.replace(target, old)
-            os.replace(temporary, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageModel:
@@ -114,64 +146,64 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
     Parameters
     ----------
     lm : LanguageModel
-        It is left as it is; the result shares its weights.
+        The model without adapters. It is not changed; the result shares its weights.
     folder : path-like
-        Written by ``FineTuned.save``.
+        Folder that ``FineTuned.save`` wrote.
 
     Returns
     -------
     LanguageModel
+        The model with adapters, frozen, in evaluation mode.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no adapter.
     ValueError
-        If the adapter belongs to another model, or is damaged.
+        If the adapter belongs to another model (load that one), or is damaged (save it again).
     """
-    torch, peft = require("torch", extra="llm"), require("peft", extra="llm")
     folder = Path(folder)
     for name in (_RECORD, "adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no adapter of cvxnn: it has no {name}; FineTuned.save writes it"
+                f"{folder} does not hold an adapter of cvxnn: it has no {name}; FineTuned.save "
+                "writes one"
             )
     record = read_json(folder / _RECORD)
-    known = record.get("fingerprints", {})
-    there = getattr(torch, str(record.get("dtype")), None)
-    here = fingerprints(lm.model, lm.tokenizer, [None, there])
-    # A copy in another type is the same model where rounding one gives the other.
-    if known.get("exact") not in here and known.get(_name(lm.dtype)) != here[0]:
+    if not is_same_model(lm, str(record.get("dtype")), record.get("fingerprints", {})):
         raise ValueError(
             f"the adapter in {folder} was trained on {record.get('model')} in "
-            f"{record.get('dtype')}, and {lm.name} in {_name(lm.dtype)} is another model; load "
-            "the one it was trained on"
+            f"{record.get('dtype')}, and {lm.name} in {dtype_name(lm.dtype)} is another model; "
+            "load the one it was trained on"
         )
-    safetensors = require("safetensors", extra="llm")
     try:
         with quiet():
             model = peft.PeftModel.from_pretrained(_twin(lm.model), str(folder))
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"the adapter in {folder} is damaged ({error}); save it anew") from error
+        raise ValueError(f"the adapter in {folder} is damaged ({error}); save it again") from error
     return LanguageModel(model.eval().requires_grad_(False), lm.tokenizer, lm.name)
 
 
-def describe_base(lm: LanguageModel) -> dict[str, Any]:
-    """What `load_adapter` knows a model by."""
-    torch = require("torch", extra="llm")
-    types = [None, torch.float16, torch.bfloat16]
-    digests = fingerprints(lm.model, lm.tokenizer, types)
-    names = ("exact", "float16", "bfloat16")
-    return {
-        "model": lm.name,
-        "dtype": _name(lm.dtype),
-        "fingerprints": dict(zip(names, digests, strict=True)),
-    }
-
-
 def arithmetic(lm: LanguageModel, config: FineTuningConfig) -> torch.dtype | None:
-    """The type that the model's arithmetic is cast to, if it is another than the weights'."""
-    torch = require("torch", extra="llm")
+    """Return the type to which the arithmetic of training is cast.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model without adapters.
+    config : FineTuningConfig
+        Has the requested type.
+
+    Returns
+    -------
+    torch.dtype or None
+        None if the arithmetic has the type of the weights.
+
+    Raises
+    ------
+    ValueError
+        If the weights are too coarse for the requested type; load them in another one.
+    """
     if lm.dtype == torch.float16 or (config.dtype == "float32" and lm.dtype == torch.bfloat16):
         raise ValueError(
             f"the model's weights are {lm.dtype}, too coarse to train in {config.dtype!r}; load "
@@ -183,15 +215,25 @@ def arithmetic(lm: LanguageModel, config: FineTuningConfig) -> torch.dtype | Non
     return None
 
 
-def merged(lm: LanguageModel) -> LanguageModel:
-    """A model of its own whose weights contain the adapters; the given one stays as it is."""
+def merge_adapter(lm: LanguageModel) -> LanguageModel:
+    """Return a copy of a model in which the adapters are added to the weights.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model with adapters; it is not changed.
+
+    Returns
+    -------
+    LanguageModel
+        A model without adapters that gives the same, frozen, in evaluation mode.
+    """
     model = copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False)
     return LanguageModel(model, lm.tokenizer, lm.name)
 
 
-def _twin(model: Any) -> Any:
-    """A copy of the modules around the same numbers, frozen."""
-    torch = require("torch", extra="llm")
+def _twin(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Copy the modules of a model around the same numbers, which are frozen."""
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     for weight in model.parameters():
         plain = type(weight) is torch.nn.Parameter
@@ -207,7 +249,7 @@ def _targets(modules: dict[str, Any], config: FineTuningConfig) -> list[str] | s
             kinds = {"Linear", "Conv1D"}
             linear = {n.rpartition(".")[2] for n, m in modules.items() if type(m).__name__ in kinds}
             raise ValueError(
-                f"target_modules is {config.target_modules}, of which the model has no {missing}; "
+                f"target_modules is {config.target_modules}, of which the model lacks {missing}; "
                 f"choose among {sorted(linear)}"
             )
         return list(config.target_modules)
@@ -215,7 +257,3 @@ def _targets(modules: dict[str, Any], config: FineTuningConfig) -> list[str] | s
         if found := [name for name in names if name in last]:
             return found
     return "all-linear"
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")

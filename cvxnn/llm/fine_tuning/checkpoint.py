@@ -1,20 +1,17 @@
-"""Where a training run stands, in one safetensors file: written whole or not at all."""
+"""Checkpoints of a training run, each in one safetensors file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cvxnn._extras import require
-from cvxnn._files import check_settings
+import safetensors
+import safetensors.torch
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from cvxnn._files import check_settings, digest, replacing
 
 _FORMAT = "cvxnn-fine-tuning-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -27,8 +24,21 @@ def write_checkpoint(
     settings: Mapping[str, Any],
     state: Mapping[str, Any],
 ) -> None:
-    """Write weights, the optimiser's moments, the settings of the run and where it stands."""
-    safetensors = require("safetensors.torch", extra="llm")
+    """Write a checkpoint, completely or not at all.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write; an existing one is replaced.
+    weights : mapping of str to torch.nn.Parameter
+        The weights that are trained.
+    optimizer : torch.optim.Optimizer
+        Its moments are kept.
+    settings : mapping
+        Everything that the run depends on, as JSON holds it.
+    state : mapping
+        Progress of the run, as JSON holds it.
+    """
     tensors = {}
     for name, weight in weights.items():
         tensors[f"weight/{name}"] = weight.detach()
@@ -41,36 +51,42 @@ def write_checkpoint(
         "settings": json.dumps(settings),
         "state": json.dumps(state),
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        safetensors.save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata)
 
 
 def read_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the run stands.
+    """Read the progress of a run.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The checkpoint.
+    settings : mapping
+        Settings of the run that is to continue.
+
+    Returns
+    -------
+    dict
+        The state that `write_checkpoint` got.
 
     Raises
     ------
     ValueError
-        If the file is damaged, is no checkpoint, or belongs to a run with other settings, another
-        model or other data; the message names the difference.
+        If the file is damaged, is not a checkpoint, or belongs to a run with other settings,
+        another model or other data; the message names the difference.
     """
-    safetensors = require("safetensors", extra="llm")
-    safetensors_torch = require("safetensors.torch", extra="llm")
-    remedy = "delete it to begin anew, or choose another folder"
+    remedy = "delete it to start from the beginning, or choose another folder"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is no checkpoint of this version of cvxnn; {remedy}")
-        there, state = json.loads(metadata["settings"]), json.loads(metadata["state"])
+            raise ValueError(f"{path} is not a checkpoint of this version of cvxnn; {remedy}")
+        found, state = json.loads(metadata["settings"]), json.loads(metadata["state"])
     except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"the checkpoint {path} is damaged ({error}); {remedy}") from error
-    check_settings(path, there, settings)
-    if metadata.get("digest") != _digest(safetensors_torch.load_file(path)):
+    check_settings(path, found, settings)
+    if metadata.get("digest") != _digest(safetensors.torch.load_file(path)):
         raise ValueError(f"the checkpoint {path} is damaged (its numbers changed); {remedy}")
     return dict(state)
 
@@ -80,9 +96,18 @@ def restore(
     weights: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
-    """Put weights back, and moments into an optimiser."""
-    torch, safetensors = require("torch", extra="llm"), require("safetensors.torch", extra="llm")
-    tensors = safetensors.load_file(path)
+    """Restore weights, and the moments of an optimiser, from a checkpoint.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The checkpoint.
+    weights : mapping of str to torch.nn.Parameter
+        The weights to set.
+    optimizer : torch.optim.Optimizer or None
+        Gets the moments; None leaves them out.
+    """
+    tensors = safetensors.torch.load_file(path)
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])
@@ -94,7 +119,5 @@ def restore(
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].numpy().tobytes())
-    return digest.hexdigest()
+    parts = (part for name in sorted(tensors) for part in (name, tensors[name].numpy()))
+    return digest(*parts, digits=64)

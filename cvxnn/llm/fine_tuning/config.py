@@ -9,91 +9,113 @@ from typing import Any
 
 from cvxnn.preference.catalogue import OBJECTIVES, Objective
 
-METHODS = tuple(name for name, objective in OBJECTIVES.items() if objective.score is not None)
-"""Objectives that a language model can be trained for."""
+FINE_TUNING_OBJECTIVES = tuple(
+    name for name, objective in OBJECTIVES.items() if objective.score is not None
+)
+"""Names of the objectives that a language model can be trained for."""
 
 STRATEGIES = ("single", "sequential", "mix", "alright", "maxright")
+"""Names of the strategies for training with one objective or two."""
 
 _HYPER_PARAMETERS = ("beta", "gamma", "alpha", "weight")
 
 
 @dataclass(frozen=True)
 class FineTuningConfig:
-    """How a language model is fine-tuned; LoRA and AdamW as in the paper's tables 10 and 11.
+    """Settings of fine-tuning; LoRA and AdamW as in tables 10 and 11 of the COALA paper.
 
     Parameters
     ----------
     objective : {"dpo", "sft", "orpo", "simpo", "r_dpo", "rrhf"}, default="dpo"
-        See `cvxnn.preference.objectives`. ``"sft"`` trains on the preferred replies, or on those
-        given as `supervised`.
+        Objective; see `cvxnn.preference.objectives`. ``"sft"`` trains on the preferred replies, or
+        on those given as `supervised`.
     strategy : {"single", "sequential", "mix", "alright", "maxright"}, default="single"
-        ``"single"`` has the one objective. The others train for a preference objective and for
-        supervised replies, f_1 and f_0:
+        Strategy. ``"single"`` trains for one objective. The others train for a preference objective
+        f_1 and for supervised replies f_0:
 
-        - ``"sequential"``: one after the other, each with an optimiser and a schedule of its own;
+        - ``"sequential"``: one after the other, each with its own optimiser and schedule;
         - ``"mix"``: each step on ``lam * f_1 + (1 - lam) * f_0``;
         - ``"alright"``: each step on f_1 with probability `lam`, else on f_0;
         - ``"maxright"``: each step on the larger of ``lam * (f_1 - preference_optimum)`` and
           ``(1 - lam) * (f_0 - supervised_optimum)``.
     lam : float, default=0.5
-        Weight of the preferences in [0, 1]; for ``"sequential"`` their share of the steps.
+        Weight of the preferences in [0, 1]; for ``"sequential"``, their fraction of the steps.
     supervised_first : bool, default=False
-        Order of ``"sequential"``. The reference of DPO is the given model in any order: to have
-        the supervised one, fine-tune in two calls, with ``FineTuned.merge`` between them.
+        Whether ``"sequential"`` begins with the supervised replies. The reference of DPO is the
+        given model in either order; to have the supervised one, fine-tune in two calls, with
+        ``FineTuned.merge`` between them.
     max_evaluation_steps : int, default=10
-        ``"maxright"`` evaluates both objectives every so many steps. In between, the value of one
-        that is not trained is the last one known.
-    preference_optimum, supervised_optimum : float, default=0.0
-        Least values of f_1 and f_0, estimated by training for each alone.
-    beta, gamma, alpha, weight : float, optional
-        Hyper-parameters of the objective, where it has them; the default is that of `OBJECTIVES`.
-        `weight` is the lambda of ORPO and of RRHF.
+        Number of steps between two evaluations of both objectives by ``"maxright"``. In between,
+        the last known value stands for an objective that is not trained.
+    preference_optimum : float, default=0.0
+        Smallest value of f_1, estimated by training for it alone.
+    supervised_optimum : float, default=0.0
+        Smallest value of f_0, estimated by training for it alone.
+    beta : float, optional
+        Inverse temperature of the objective, if it has one; the default is that of `OBJECTIVES`.
+    gamma : float, optional
+        Margin of the objective, if it has one; the default is that of `OBJECTIVES`.
+    alpha : float, optional
+        Length penalty of the objective, if it has one; the default is that of `OBJECTIVES`.
+    weight : float, optional
+        Weight lambda of ORPO and of RRHF; the default is that of `OBJECTIVES`.
     per_token : bool, default=True
         Whether the supervised loss of a reply is divided by its length.
-    lora_r, lora_alpha, lora_dropout : int, float, float, default=16, 32, 0.05
-        Rank, scale and dropout of the adapters. Dropout of the model itself stays off.
+    lora_r : int, default=16
+        Rank of the adapters.
+    lora_alpha : float, default=32
+        Scale of the adapters.
+    lora_dropout : float, default=0.05
+        Dropout of the adapters, in [0, 1]. Dropout of the model itself stays off.
     target_modules : tuple of str, optional
         Names of the layers that get adapters. By default those of table 10: ``c_attn`` and
         ``c_proj`` in GPT-2, elsewhere ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``,
         ``gate_proj``, ``up_proj`` and ``down_proj`` as far as they exist, and all linear layers of
         models that have none of these.
     learning_rate : float, default=2e-4
-    adam_betas : tuple of float, default=(0.9, 0.999)
+        Largest learning rate of AdamW.
+    adam_betas : tuple of (float, float), default=(0.9, 0.999)
+        Decay of the two moments of AdamW.
     adam_epsilon : float, default=1e-8
+        Number that AdamW adds to the denominator.
     weight_decay : float, default=0.01
+        Weight decay of AdamW, at least 0.
     warmup_steps : int, default=1000
-        The learning rate grows linearly over these steps, at most a tenth of all, and then falls
-        linearly to 0.
+        Number of steps over which the learning rate grows linearly, at most a tenth of all steps;
+        after them it falls linearly to 0.
     micro_batch : int, default=2
-        Pairs (or replies) in one call of the model.
+        Number of pairs (or replies) in one call of the model.
     accumulation : int, default=8
-        Calls a step.
+        Number of calls for each step.
     max_gradient_norm : float, default=1.0
+        Norm to which larger gradients are clipped.
     epochs : int, default=1
-        Passes over the data. With a joint strategy, one epoch has as many steps as a pass over
-        both sets one after the other; with ``"mix"``, as a pass over the larger one.
+        Number of passes over the data. With a joint strategy, one epoch has as many
+        steps as a pass over both sets one after the other; with ``"mix"``, as a pass over the
+        larger one.
     steps : int, optional
-        Number of steps, instead of `epochs`.
+        Number of steps, in place of `epochs`.
     max_length : int, default=1024
-        Tokens of prompt and reply; see `response_log_probabilities`.
+        Largest number of tokens of prompt and reply; see `response_log_probabilities`.
     end_of_turn : bool, default=True
         Whether the token that ends a reply is learnt too.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Type of the arithmetic; ``"auto"`` is bfloat16 on a GPU and the model's own elsewhere. The
-        adapters and their optimiser are float32.
+        Type of the arithmetic; ``"auto"`` is bfloat16 on a GPU and the type of the model elsewhere.
+        The adapters and their optimiser are float32.
     gradient_checkpointing : bool, default=False
-        Compute activations twice rather than keep them.
+        Whether to compute activations twice instead of keeping them.
     evaluate_every : int, default=50
-        Steps between evaluations of held-out data; there is one at the start and at the end too.
+        Number of steps between evaluations of held-out data; they are also evaluated at the start
+        and at the end.
     checkpoint_every : int, default=50
-        Steps between checkpoints.
+        Number of steps between checkpoints.
     seed : int, default=0
-        Of the adapters, the batches, dropout and the draws of ``"alright"``.
+        Seed of the adapters, the batches, dropout and the draws of ``"alright"``.
 
     Raises
     ------
     ValueError
-        If a setting is out of range, or `beta` etc. are no hyper-parameters of the objective.
+        If a setting is out of range, or the objective lacks a hyper-parameter that is given.
     """
 
     objective: str = "dpo"
@@ -131,18 +153,18 @@ class FineTuningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("objective", self.objective, METHODS)
+        _one_of("objective", self.objective, FINE_TUNING_OBJECTIVES)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         if self.strategy != "single" and self.objective == "sft":
             raise ValueError(
                 f"strategy={self.strategy!r} trains on preferences and on supervised replies; "
-                f"objective names the former: one of {METHODS[1:]}"
+                f"objective names the former: one of {FINE_TUNING_OBJECTIVES[1:]}"
             )
         for name in _HYPER_PARAMETERS:
             if getattr(self, name) is not None and name not in self.method.parameters:
                 raise ValueError(
-                    f"{name} is no hyper-parameter of {self.objective}, which has "
+                    f"{name} is not a hyper-parameter of {self.objective}, which has "
                     f"{list(self.method.parameters)}; leave it out"
                 )
         for name in ("lam", "lora_dropout"):
@@ -167,7 +189,7 @@ class FineTuningConfig:
 
     @property
     def method(self) -> Objective:
-        """The objective."""
+        """Objective of the training."""
         return OBJECTIVES[self.objective]
 
     @property
@@ -181,11 +203,24 @@ class FineTuningConfig:
 
     @property
     def batch_size(self) -> int:
-        """Pairs, or replies, a step."""
+        """Number of pairs, or replies, in a step."""
         return self.micro_batch * self.accumulation
 
     def n_steps(self, n_preferences: int, n_supervised: int) -> int:
-        """Number of steps in all, for data of this size."""
+        """Return the number of steps for data of a given size.
+
+        Parameters
+        ----------
+        n_preferences : int
+            Number of preference pairs.
+        n_supervised : int
+            Number of supervised replies.
+
+        Returns
+        -------
+        int
+            Number of steps in all.
+        """
         if self.steps is not None:
             return self.steps
         larger, sum_ = max(n_preferences, n_supervised), n_preferences + n_supervised

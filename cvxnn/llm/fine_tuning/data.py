@@ -1,14 +1,15 @@
-"""Training data as tokens, and the batch of each step: a function of the seed and the step."""
+"""Training data as tokens; the batch of a step depends on the seed and the step only."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
+from cvxnn._files import digest
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.log_probabilities import ResponseScorer, encode_pairs
@@ -18,32 +19,30 @@ from cvxnn.preference.catalogue import OBJECTIVES, Objective
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
-if TYPE_CHECKING:
-    import torch
-
 Supervised = Sequence[tuple[Prompt, str]]
 """Prompts with the replies to learn."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two objectives with its data.
+    """One of two objectives, with its data.
 
     Attributes
     ----------
     items : list of Item
-        Tokens: one reply after the other, or chosen and rejected in turn.
+        Tokens of the replies; for pairs, chosen and rejected replies alternate.
     objective : Objective
-    parameters : dict
-        Its hyper-parameters.
+        The objective.
+    parameters : mapping of str to object
+        Hyper-parameters of the objective.
     stream : int
-        Sets its random numbers apart from those of the other side.
+        Number that makes the random numbers differ from those of the other objective.
     paired : bool
         Whether the items are pairs.
-    reference : ndarray of shape (n_items,), optional
+    reference : ndarray of shape (n_items,) or None, default=None
         Log-probabilities under the reference.
     held_out : bool, default=False
-        Whether it is only evaluated.
+        Whether the data are only evaluated.
     """
 
     items: list[Item]
@@ -55,13 +54,27 @@ class Side:
     held_out: bool = False
 
     def __len__(self) -> int:
+        """Return the number of pairs, or of replies."""
         return len(self.items) // (1 + self.paired)
 
     def batch(self, step: int, config: FineTuningConfig, *, n_rows: int | None = None) -> list[int]:
-        """Rows of a step, which counts from 0.
+        """Return the rows of a step.
 
-        Rows pass in a new order each epoch. Batches run on from one epoch into the next, and end
-        after `n_rows` in all.
+        Each epoch has an order of its own. Batches continue from one epoch into the next.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, counted from 0.
+        config : FineTuningConfig
+            Has the size of a batch and the seed.
+        n_rows : int, optional
+            Number of rows after which the data end; by default they do not.
+
+        Returns
+        -------
+        list of int
+            Numbers of pairs, or of replies.
         """
         size, n = config.batch_size, len(self)
         stop = (step + 1) * size if n_rows is None else min((step + 1) * size, n_rows)
@@ -77,7 +90,22 @@ class Side:
         return rows
 
     def micro_batches(self, rows: list[int], size: int) -> list[list[int]]:
-        """Rows of similar length together, longest first: memory runs out at once or never."""
+        """Split rows into parts of similar length, the longest first.
+
+        With the longest first, memory runs out at once or never.
+
+        Parameters
+        ----------
+        rows : list of int
+            Rows of a step.
+        size : int
+            Largest number of rows of a part.
+
+        Returns
+        -------
+        list of list of int
+            The parts.
+        """
         width = 1 + self.paired
         length = {r: max(len(self.items[width * r + k].tokens) for k in range(width)) for r in rows}
         ordered = sorted(rows, key=lambda row: -length[row])
@@ -86,7 +114,22 @@ class Side:
     def losses(
         self, scorer: ResponseScorer, rows: list[int]
     ) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Losses of rows, differentiable, and the arrays that they are computed from."""
+        """Return the differentiable losses of rows, and the arrays they are computed from.
+
+        Parameters
+        ----------
+        scorer : ResponseScorer
+            Gives log-probabilities under the model that is trained.
+        rows : list of int
+            Numbers of pairs, or of replies.
+
+        Returns
+        -------
+        losses : Tensor of shape (n_rows,)
+            Loss of each row.
+        arrays : dict of str to Tensor
+            Arguments of the objective.
+        """
         if not self.paired:
             packs = [Pack([row], len(self.items[row].tokens)) for row in rows]
             sums = scorer(self.items, packs)
@@ -101,7 +144,20 @@ class Side:
         return self.objective.losses(arrays, **self.parameters), arrays
 
     def arrays(self, members: Sequence[int], sums: Any) -> dict[str, Any]:
-        """Arguments of the objective from log-probabilities of chosen and rejected in turn."""
+        """Return the arguments of the objective for pairs.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Numbers of items; chosen and rejected replies alternate.
+        sums : ndarray or Tensor of shape (n_members,)
+            Their log-probabilities under the model.
+
+        Returns
+        -------
+        dict of str to array of shape (n_members / 2,)
+            Log-probabilities under the model and the reference, and lengths.
+        """
         lengths = self._lengths(members, sums)
         arrays = {
             "chosen": sums[::2],
@@ -117,7 +173,24 @@ class Side:
     def evaluate(
         self, scorer: ResponseScorer, batch_tokens: int, rows: Sequence[int] | None = None
     ) -> tuple[float, dict[str, float]]:
-        """Mean loss of rows (all by default), without slopes, and the rewards of pairs."""
+        """Return the mean loss of rows without gradients, and the rewards of pairs.
+
+        Parameters
+        ----------
+        scorer : ResponseScorer
+            Gives log-probabilities under the model.
+        batch_tokens : int
+            Largest number of tokens in one call of the model.
+        rows : sequence of int, optional
+            Numbers of pairs, or of replies; all by default.
+
+        Returns
+        -------
+        loss : float
+            Mean loss.
+        metrics : dict of str to float
+            Reward metrics of pairs; empty for replies.
+        """
         width = 1 + self.paired
         chosen = range(len(self)) if rows is None else rows
         members = [width * row + k for row in chosen for k in range(width)]
@@ -132,18 +205,26 @@ class Side:
         return loss, reward_metrics(*self.rewards(arrays))
 
     def rewards(self, arrays: Mapping[str, Any]) -> np.ndarray:
-        """Rewards of chosen and rejected replies, shape (2, n)."""
+        """Return the rewards of chosen and rejected replies.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array of shape (n,)
+            Arguments of the objective.
+
+        Returns
+        -------
+        ndarray of shape (2, n), float64
+            Rewards of the chosen replies, then of the rejected ones.
+        """
         settings = {k: v for k, v in self.parameters.items() if k in self.objective.parameters}
         won, lost = self.objective.rewards(arrays, **settings)
         return np.stack([_numpy(won), _numpy(lost)])
 
     @property
     def digest(self) -> str:
-        """Identity of the tokens."""
-        digest = hashlib.sha256()
-        for item in self.items:
-            digest.update(len(item.tokens).to_bytes(8, "little") + item.key)
-        return digest.hexdigest()
+        """Digest of the tokens."""
+        return digest(*(item.key for item in self.items), digits=64)
 
     def _tree(self, row: int) -> Pack:
         won, lost = self.items[2 * row].tokens, self.items[2 * row + 1].tokens
@@ -160,7 +241,29 @@ def training_sides(
     preferences: Sequence[PreferenceTriplet] | None,
     supervised: Supervised | None,
 ) -> dict[str, Side]:
-    """What a run trains on; ValueError if something is missing or too much."""
+    """Return the objectives of a run, each with its data.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, for its tokens.
+    config : FineTuningConfig
+        Settings of the run.
+    preferences : sequence of PreferenceTriplet or None
+        Preference pairs.
+    supervised : sequence of (prompt, reply) or None
+        Replies to learn.
+
+    Returns
+    -------
+    dict of str to Side
+        One objective or two, by name.
+
+    Raises
+    ------
+    ValueError
+        If data are missing, or not needed; the message says which.
+    """
     if config.strategy != "single":
         if preferences is None or supervised is None:
             raise ValueError(
@@ -191,12 +294,26 @@ def training_sides(
 def preference_side(
     lm: LanguageModel, preferences: Sequence[PreferenceTriplet], config: FineTuningConfig
 ) -> Side:
-    """Tokens of preference pairs.
+    """Encode preference pairs for the objective of a run.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, for its tokens.
+    preferences : sequence of PreferenceTriplet
+        The pairs.
+    config : FineTuningConfig
+        Settings of the run.
+
+    Returns
+    -------
+    Side
+        The objective with the tokens.
 
     Raises
     ------
     ValueError
-        If there is no pair, one has equal or empty replies, or is no triplet.
+        If there is no pair, or a pair is not a triplet or has equal or empty replies.
     """
     if not len(preferences):
         raise ValueError("there are no preferences: expected at least one PreferenceTriplet")
@@ -207,7 +324,7 @@ def preference_side(
     if equal:
         raise ValueError(
             f"{len(equal)} of {len(preferences)} preferences have equal replies (the first is "
-            f"number {equal[0]}); they say nothing, leave them out"
+            f"number {equal[0]}), from which nothing can be learnt; leave them out"
         )
     prompts = [t.prompt for t in preferences for _ in range(2)]
     replies = [reply for t in preferences for reply in (t.chosen, t.rejected)]
@@ -216,12 +333,26 @@ def preference_side(
 
 
 def supervised_side(lm: LanguageModel, supervised: Supervised, config: FineTuningConfig) -> Side:
-    """Tokens of replies to learn.
+    """Encode replies to learn.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model, for its tokens.
+    supervised : sequence of (prompt, reply)
+        Prompts with the replies to learn.
+    config : FineTuningConfig
+        Settings of the run.
+
+    Returns
+    -------
+    Side
+        The supervised objective with the tokens.
 
     Raises
     ------
     ValueError
-        If there is none, one is empty, or is no pair of a prompt and a text.
+        If there is no reply, one is empty, or a row is not a pair of a prompt and a text.
     """
     if not len(supervised):
         raise ValueError("there are no supervised replies: expected at least one (prompt, reply)")

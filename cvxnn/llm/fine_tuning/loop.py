@@ -1,7 +1,7 @@
-"""The one loop in which every method and every strategy trains.
+"""Loop in which every method and every strategy is trained.
 
-It is our own, as the trainers of transformers and TRL choose neither the objective of each step nor
-resume to the bit: here all that a step does follows from the seed, its number and the checkpoint.
+The trainers of transformers and TRL neither choose the objective of each step nor resume to the
+bit. Here, everything that a step does follows from the seed, its number and the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import transformers
+from tqdm import tqdm
 
-from cvxnn._extras import require
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
@@ -30,46 +32,46 @@ from cvxnn.llm.fine_tuning.data import (
     supervised_side,
     training_sides,
 )
-from cvxnn.llm.fine_tuning.strategies import Stage, choose, gap, stages
+from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
+from cvxnn.llm.identity import describe_model
 from cvxnn.llm.log_probabilities import ResponseScorer, score_items
 from cvxnn.llm.models import LanguageModel, seeded
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
-if TYPE_CHECKING:
-    import torch
-
 _CHECKPOINT = "checkpoint.safetensors"
 _REFERENCE = "reference.sqlite"
-_FREE = ("checkpoint_every", "gradient_checkpointing")  # a run may go on with other values
+_FREE = ("checkpoint_every", "gradient_checkpointing")  # a run may continue with other values
 _DROPOUT = 3  # sets these random numbers apart from those of batches and strategies
 _EVALUATION_TOKENS = 2048
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A fine-tuned model and how it came about.
+    """Fine-tuned model, with the history and the costs of its training.
 
     Attributes
     ----------
     lm : LanguageModel
         The model with adapters, frozen, in evaluation mode. It shares the weights of the model it
-        was made from, which computes what it did before.
+        was made from, which is not changed.
     config : FineTuningConfig
+        Settings of the training.
     history : list of dict
-        One entry a step, which counts from 1: ``loss``, ``learning_rate``, ``gradient_norm``,
-        ``tokens`` (so far); of preference pairs ``rewards/chosen``, ``rewards/rejected``,
+        One entry for each step, counted from 1: ``loss``, ``learning_rate``, ``gradient_norm``,
+        ``tokens`` (so far); for preference pairs ``rewards/chosen``, ``rewards/rejected``,
         ``rewards/margins`` and ``rewards/accuracies``; with two objectives ``loss/preference`` and
-        ``loss/supervised``, those that were trained. All are of the batch before the update.
-        Held-out data are evaluated after it (at step 0: as the model was given): ``eval_loss``,
-        ``eval_rewards/...`` and ``eval_loss/supervised``.
+        ``loss/supervised`` of those that were trained. All are values for the batch before the
+        update. Held-out data are evaluated after it (at step 0, before any training):
+        ``eval_loss``, ``eval_rewards/...`` and ``eval_loss/supervised``.
     tokens_trained : int
-        Tokens run through the model and back, padding included: about ``4 * lm.n_parameters``
-        floating-point operations each.
+        Number of tokens run through the model forward and backward, padding included: about
+        ``4 * lm.n_parameters`` floating-point operations each.
     tokens_evaluated : int
-        Tokens run through the model only: of the reference, of evaluations, of ``"maxright"``.
+        Number of tokens run through the model forward only: for the reference, for evaluations and
+        for ``"maxright"``.
     seconds : float
-        Duration, of all parts of an interrupted run.
+        Duration in seconds, of all parts of an interrupted run together.
     costs : dict
         Costs of the phases ``"reference"``, ``"train"`` and ``"evaluate"``, as
         `cvxnn.costs.CostMeter.to_dict` gives them.
@@ -89,13 +91,17 @@ class FineTuned:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the adapters (as peft does), the settings and the history into a folder.
 
-        It is written whole or not at all; adapters that were saved there before are replaced.
-        `load_adapter` reads it.
+        The folder is written completely or not at all. `load_adapter` reads it.
+
+        Parameters
+        ----------
+        folder : path-like
+            Folder to write; adapters that were saved there before are replaced.
 
         Raises
         ------
         FileExistsError
-            If the folder holds something else.
+            If the folder holds something else; choose another folder.
         """
         names = ("history", "tokens_trained", "tokens_evaluated", "seconds", "costs")
         record = {name: getattr(self, name) for name in names}
@@ -103,8 +109,14 @@ class FineTuned:
         adapters.save_adapter(self.lm, folder, {**self.base, "config": config, **record})
 
     def merge(self) -> LanguageModel:
-        """A model of its own, with the adapters added to its weights: a copy in memory."""
-        return adapters.merged(self.lm)
+        """Return a copy of the model in which the adapters are added to the weights.
+
+        Returns
+        -------
+        LanguageModel
+            A model without adapters, with weights of its own.
+        """
+        return adapters.merge_adapter(self.lm)
 
 
 def fine_tune(
@@ -126,32 +138,36 @@ def fine_tune(
     Parameters
     ----------
     lm : LanguageModel
-        Left as it is.
+        The model, in evaluation mode. It is not changed.
     config : FineTuningConfig, optional
+        Settings; the defaults of `FineTuningConfig` if not given.
     preferences : sequence of PreferenceTriplet, optional
-        Needed by all objectives but ``"sft"``, which learns their preferred replies.
+        Preference pairs. All objectives need them but ``"sft"``, which learns their preferred
+        replies.
     supervised : sequence of (prompt, reply), optional
-        Needed by all strategies but ``"single"``; ``"sft"`` takes them instead of preferences.
+        Replies to learn. All strategies need them but ``"single"``; ``"sft"`` takes them in place
+        of preferences.
     held_out : sequence of PreferenceTriplet, optional
-        Evaluated now and then.
+        Preference pairs that are only evaluated, every ``config.evaluate_every`` steps.
     held_out_supervised : sequence of (prompt, reply), optional
-        Evaluated now and then.
+        Replies that are only evaluated, every ``config.evaluate_every`` steps.
     folder : path-like, optional
-        Keeps a checkpoint and the reference's log-probabilities. The same call after an
-        interruption goes on from there and gives the same numbers, to the last bit, as without one
-        (on the same machine with as many threads; on a GPU as far as its kernels are
-        deterministic). Once the run is finished the call returns its result.
+        Folder for a checkpoint and for the log-probabilities of the reference. The same call after
+        an interruption continues from there and gives the same numbers, to the last bit, as without
+        the interruption (on the same machine with as many threads; on a GPU as far as its kernels
+        are deterministic). Once the run is finished, the call returns its result.
     progress : bool or callable, default=False
-        True shows a bar on stderr; a callable gets each entry of the history.
+        Whether to show a bar on stderr; a callable gets each entry of the history.
 
     Returns
     -------
     FineTuned
+        The model with adapters, and the history of its training.
 
     Raises
     ------
     ValueError
-        If data are missing, empty, superfluous or malformed; if the model has adapters already, is
+        If data are missing, empty, not needed or malformed; if the model has adapters already, is
         float16 or in training mode; if the folder has a checkpoint that is damaged or of another
         run. The message has the remedy.
     FloatingPointError
@@ -159,9 +175,8 @@ def fine_tune(
 
     Examples
     --------
-    >>> from cvxnn.llm import load_model                                        # doctest: +SKIP
-    >>> from cvxnn.llm.fine_tuning import FineTuningConfig, fine_tune           # doctest: +SKIP
-    >>> config = FineTuningConfig(objective="dpo", beta=0.1)                    # doctest: +SKIP
+    >>> from cvxnn.llm import FineTuningConfig, fine_tune, load_model
+    >>> config = FineTuningConfig(objective="dpo", beta=0.1)
     >>> tuned = fine_tune(load_model(), config, preferences=pairs)              # doctest: +SKIP
     >>> tuned.history[-1]["rewards/accuracies"]                                 # doctest: +SKIP
     """
@@ -176,7 +191,7 @@ def fine_tune(
     if held_out_supervised is not None:
         side = supervised_side(lm, held_out_supervised, config)
         data["held-out supervised"] = dataclasses.replace(side, held_out=True)
-    base = adapters.describe_base(lm)
+    base = describe_model(lm)
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
     settings["model"] = base["fingerprints"]["exact"]
     settings["data"] = {name: side.digest for name, side in data.items()}
@@ -213,7 +228,7 @@ def fine_tune(
 
 @dataclass
 class _State:
-    """Where a run stands; with weights and moments, all that its future depends on."""
+    """Progress of a run; with weights and moments, everything that its future depends on."""
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -240,7 +255,7 @@ class _Run:
         settings: dict[str, Any],
         tell: Callable[[dict[str, float]], None],
     ) -> None:
-        """Go on from where the run stands to its end."""
+        """Train from the current step to the end of the run."""
         config, state = self.config, self.state
         began = time.perf_counter() - state.seconds
         weights = adapters.trained_weights(self.lm)
@@ -270,16 +285,16 @@ class _Run:
     def _begin(
         self, stage: Stage, weights: list[torch.nn.Parameter]
     ) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
-        """A new optimiser, and the learning rate's factor as a function of the stage's step."""
+        """Return a new optimiser, and the factor of the learning rate by step of the stage."""
         config, n_steps = self.config, stage.stop - stage.start
-        optimizer = require("torch.optim", extra="llm").AdamW(
+        optimizer = torch.optim.AdamW(
             weights,
             lr=config.learning_rate,
             betas=config.adam_betas,
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
         )
-        schedule = require("transformers", extra="llm").get_scheduler(
+        schedule = transformers.get_scheduler(
             "linear",
             optimizer,
             num_warmup_steps=min(config.warmup_steps, n_steps // 10),
@@ -290,13 +305,12 @@ class _Run:
     def _step(
         self, stage: Stage, optimizer: torch.optim.Optimizer, schedule: Callable[[int], float]
     ) -> dict[str, float]:
-        torch = require("torch", extra="llm")
         config, state = self.config, self.state
         step = state.step - stage.start
         rows = {
             side: self.data[side].batch(step, config, n_rows=stage.n_rows) for side in stage.sides
         }
-        chosen = choose(
+        chosen = weigh_objectives(
             config, stage, state.step, state.gaps, lambda side: self._value(side, rows[side])
         )
         rate = config.learning_rate * schedule(step)
@@ -326,7 +340,7 @@ class _Run:
     def _accumulate(
         self, side: str, rows: list[int], weight: float
     ) -> tuple[float, dict[str, float]]:
-        """Add the slopes of the weighted mean loss of rows; return the mean, and the rewards."""
+        """Add the gradient of the weighted mean loss of rows; return the mean and the rewards."""
         data, before = self.data[side], self.scorer.tokens_computed
         total, rewards = 0.0, []
         for part in data.micro_batches(rows, self.config.micro_batch):
@@ -346,7 +360,7 @@ class _Run:
         return value
 
     def _evaluate(self) -> dict[str, float]:
-        """Losses and rewards of held-out data."""
+        """Return losses and rewards of held-out data."""
         before, entry = self.scorer.tokens_computed, {}
         for side in self.data.values():
             if side.held_out:
@@ -369,7 +383,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _dropout(self) -> Iterator[None]:
-        """Dropout of the adapters, from the seed and the step; the global state is restored."""
+        """Switch on the dropout of the adapters, seeded by the run and the step."""
         seed = np.random.SeedSequence([self.config.seed, _DROPOUT, self.state.step])
         adapters.set_dropout(self.lm, True)
         try:
@@ -386,7 +400,6 @@ def _listener(
     if callable(progress):
         yield progress
         return
-    tqdm = require("tqdm", extra="llm").tqdm
     with tqdm(
         total=n_steps, initial=step, desc="fine-tuning", disable=not progress, file=sys.stderr
     ) as bar:

@@ -1,4 +1,4 @@
-"""Which objective a step trains: one, both, or one of two.
+"""Strategies that decide which objectives a step trains: one, both, or one of two.
 
 The joint strategies are those of Fernando et al., "Understanding Forgetting in LLM Supervised
 Fine-Tuning and Preference Learning" (2024): Algorithms 1 (sequential), 2 (ALRIGHT) and 3 (MAXRIGHT
@@ -19,16 +19,41 @@ _DRAWS = 2  # sets these random numbers apart from those of the batches
 
 
 class Stage(NamedTuple):
-    """Steps with one optimiser and one schedule."""
+    """Steps with one optimiser and one schedule.
+
+    Attributes
+    ----------
+    start : int
+        First step, counted from 0.
+    stop : int
+        Step after the last one.
+    sides : tuple of str
+        Names of the objectives.
+    n_rows : int or None
+        Number of rows after which the data end; None if they do not.
+    """
 
     start: int
     stop: int
     sides: tuple[str, ...]
-    n_rows: int | None = None  # after so many rows the data end; None: they never do
+    n_rows: int | None = None
 
 
 def stages(config: FineTuningConfig, sizes: Mapping[str, int]) -> list[Stage]:
-    """Stages of a run on data of these sizes."""
+    """Return the stages of a run.
+
+    Parameters
+    ----------
+    config : FineTuningConfig
+        Settings of the run.
+    sizes : mapping of str to int
+        Number of rows for each objective.
+
+    Returns
+    -------
+    list of Stage
+        Stages in order, none of them empty.
+    """
     n_steps = config.n_steps(sizes.get(PREFERENCE, 0), sizes.get(SUPERVISED, 0))
     if config.strategy == "single":
         [(side, n)] = sizes.items()
@@ -45,40 +70,70 @@ def stages(config: FineTuningConfig, sizes: Mapping[str, int]) -> list[Stage]:
 
 
 def weight(config: FineTuningConfig, side: str) -> float:
-    """Weight of an objective."""
+    """Return the weight of an objective.
+
+    Parameters
+    ----------
+    config : FineTuningConfig
+        Has the weight of the preferences.
+    side : {"preference", "supervised"}
+        The objective.
+
+    Returns
+    -------
+    float
+        Its weight, in [0, 1].
+    """
     return config.lam if side == PREFERENCE else 1.0 - config.lam
 
 
 def gap(config: FineTuningConfig, side: str, value: float) -> float:
-    """Weighted distance of an objective's value from its optimum."""
+    """Return the weighted distance of the value of an objective from its optimum.
+
+    Parameters
+    ----------
+    config : FineTuningConfig
+        Has the weights and the optima.
+    side : {"preference", "supervised"}
+        The objective.
+    value : float
+        Its value.
+
+    Returns
+    -------
+    float
+        The distance that ``"maxright"`` compares.
+    """
     known = {PREFERENCE: config.preference_optimum, SUPERVISED: config.supervised_optimum}
     return weight(config, side) * (value - known[side])
 
 
-def choose(
+def weigh_objectives(
     config: FineTuningConfig,
     stage: Stage,
     step: int,
     gaps: dict[str, float],
     evaluate: Callable[[str], float],
 ) -> dict[str, float]:
-    """Objectives of a step and their weights.
+    """Return the objectives of a step and their weights.
 
     Parameters
     ----------
     config : FineTuningConfig
+        Has the strategy.
     stage : Stage
+        Stage of the step.
     step : int
-        Counted from 0.
-    gaps : dict from str to float
-        What ``"maxright"`` knows of both objectives; renewed when it is time.
+        Number of the step, counted from 0.
+    gaps : dict of str to float
+        Last known `gap` of each objective for ``"maxright"``; updated at each evaluation.
     evaluate : callable
-        Value of an objective on the step's batch.
+        Function that gives the value of an objective on the batch of the step.
 
     Returns
     -------
-    dict from str to float
-        None of the weights is 0.
+    dict of str to float
+        Weights of the objectives that the step trains, none of them 0.
     """
     if len(stage.sides) == 1:
         return {stage.sides[0]: 1.0}

@@ -1,57 +1,78 @@
-"""Candidates for how a reply goes on: drawn continuations, or the likeliest next tokens."""
+"""Continuations of a reply: drawn from the model, or the likeliest next tokens."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
-from cvxnn._extras import require
 from cvxnn.llm.guidance.branches import Branches
 from cvxnn.llm.guidance.reply_text import ReplyText
 from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
 
-if TYPE_CHECKING:
-    import torch
-
 Ending = Literal["end", "stop", "length"]
 
 
-class Candidates(NamedTuple):
-    """Continuations of a reply, one a row of the branches."""
+class Continuations(NamedTuple):
+    """Candidates for the continuation of a reply, one for each row of the branches.
+
+    Attributes
+    ----------
+    tokens : list of list of int
+        Tokens of each candidate.
+    endings : list of ({"end", "stop"} or None)
+        What ended the candidate; None if it has not ended.
+    log_probabilities : ndarray of shape (n_candidates,)
+        Log-probability for each token; -inf in rows that are not candidates.
+    """
 
     tokens: list[list[int]]
     endings: list[Ending | None]
-    log_probabilities: np.ndarray  # a token; -inf in rows that are no candidates
+    log_probabilities: np.ndarray
 
 
 class Proposer:
-    """Make candidates, and run them through the model.
+    """Source of candidates, which runs them through the model.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model.
     guidance : Guidance
+        Settings of the candidates.
     text : ReplyText
-        For the stop strings.
+        Text of the reply, for the stop strings.
     n_given : int
-        Tokens of the reply's given beginning.
+        Number of tokens of the given beginning of the reply.
     """
 
     def __init__(
         self, lm: LanguageModel, guidance: Guidance, text: ReplyText, n_given: int
     ) -> None:
-        self._torch = require("torch", extra="llm")
-        self._sampler = self._torch.Generator(lm.device).manual_seed(guidance.seed)
+        self._sampler = torch.Generator(lm.device).manual_seed(guidance.seed)
         self.guidance = guidance
         self.text = text
         self.n_given = n_given
         self.ends = end_tokens(lm)
 
-    def __call__(self, branches: Branches, written: list[int]) -> Candidates:
-        """Candidates after the tokens written so far, as `Guidance` says."""
+    def __call__(self, branches: Branches, written: list[int]) -> Continuations:
+        """Return candidates after the tokens written so far, as `Guidance` defines them.
+
+        Parameters
+        ----------
+        branches : Branches
+            Replies that all end with the tokens written so far; they get the candidates.
+        written : list of int
+            Tokens of the reply after the given beginning.
+
+        Returns
+        -------
+        Continuations
+            One candidate for each row.
+        """
         logits = branches.logits
         if not written and not self.n_given:
             logits = without_end(logits, self.ends)
@@ -59,7 +80,9 @@ class Proposer:
             return self._segments(branches, logits, written)
         return self._single_tokens(branches, logits, written)
 
-    def _segments(self, branches: Branches, logits: torch.Tensor, written: list[int]) -> Candidates:
+    def _segments(
+        self, branches: Branches, logits: torch.Tensor, written: list[int]
+    ) -> Continuations:
         n = self.guidance.n_candidates
         tokens: list[list[int]] = [[] for _ in range(n)]
         endings: list[Ending | None] = [None] * n
@@ -67,7 +90,7 @@ class Proposer:
         room = self.guidance.max_new_tokens - len(written)
         for step in range(min(self.guidance.segment, room)):
             nucleus = Nucleus.of(logits, self.guidance)
-            draws = self._torch.multinomial(nucleus.probabilities, 1, generator=self._sampler)
+            draws = torch.multinomial(nucleus.probabilities, 1, generator=self._sampler)
             drawn = nucleus.tokens.gather(1, draws)[:, 0]
             steps = nucleus.log_probabilities.gather(1, draws)[:, 0].double().cpu().numpy()
             going = np.array([ending is None for ending in endings])
@@ -80,11 +103,11 @@ class Proposer:
             if None not in endings:
                 break
             logits = branches.logits
-        return Candidates(tokens, endings, sums / counts)
+        return Continuations(tokens, endings, sums / counts)
 
     def _single_tokens(
         self, branches: Branches, logits: torch.Tensor, written: list[int]
-    ) -> Candidates:
+    ) -> Continuations:
         taken, log_probabilities = likeliest(logits[:1], self.guidance)
         tokens: list[list[int]] = [[] for _ in taken]
         endings = [
@@ -92,10 +115,10 @@ class Proposer:
             for token, row in zip(taken.tolist(), tokens, strict=True)
         ]
         self._feed(branches, taken, [bool(row) for row in tokens])
-        return Candidates(tokens, endings, log_probabilities)
+        return Continuations(tokens, endings, log_probabilities)
 
     def _append(self, token: int, tokens: list[int], written: list[int]) -> Ending | None:
-        """Append a token to a candidate, or end it."""
+        """Append a token to a candidate, and return what ends it."""
         if token in self.ends:
             return "end"
         tokens.append(token)
@@ -103,19 +126,42 @@ class Proposer:
 
     def _feed(self, branches: Branches, tokens: torch.Tensor, grows: list[bool]) -> None:
         if any(grows):
-            branches.feed(tokens, self._torch.tensor(grows, device=tokens.device))
+            branches.feed(tokens, torch.tensor(grows, device=tokens.device))
 
 
 class Nucleus(NamedTuple):
-    """The tokens that may come next, most likely first, shape (n, k) each."""
+    """Tokens that may come next, the most likely first.
+
+    Attributes
+    ----------
+    tokens : Tensor of shape (n, k), int64
+        The tokens.
+    probabilities : Tensor of shape (n, k)
+        Probabilities at the given temperature; 0 outside `top_k` and `top_p`.
+    log_probabilities : Tensor of shape (n, k)
+        Log-probabilities under the model itself.
+    """
 
     tokens: torch.Tensor
-    probabilities: torch.Tensor  # at the given temperature; 0 outside top_k and top_p
-    log_probabilities: torch.Tensor  # under the model itself
+    probabilities: torch.Tensor
+    log_probabilities: torch.Tensor
 
     @classmethod
     def of(cls, logits: torch.Tensor, guidance: Guidance) -> Nucleus:
-        """Find them from logits of shape (n, vocabulary)."""
+        """Find the tokens from logits.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n, vocabulary)
+            Logits of the next token.
+        guidance : Guidance
+            Has `top_k`, `top_p` and `temperature`.
+
+        Returns
+        -------
+        Nucleus
+            The tokens of each row.
+        """
         size, top_k = logits.shape[-1], guidance.top_k
         values, tokens = logits.topk(min(top_k, size) if top_k else size)
         probabilities = (values / guidance.temperature).softmax(dim=-1)
@@ -126,16 +172,22 @@ class Nucleus(NamedTuple):
 
 
 def likeliest(logits: torch.Tensor, guidance: Guidance) -> tuple[torch.Tensor, np.ndarray]:
-    """Find the likeliest tokens, from logits of shape (1, vocabulary).
+    """Find the likeliest tokens.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (1, vocabulary)
+        Logits of the next token.
+    guidance : Guidance
+        Has `n_candidates`, `top_k` and `top_p`.
 
     Returns
     -------
     tokens : Tensor of shape (n_candidates,)
-        The last one is repeated where there are too few.
+        The tokens; the last one is repeated if there are too few.
     log_probabilities : ndarray of shape (n_candidates,)
-        -inf outside `top_k` and `top_p`.
+        Their log-probabilities; -inf outside `top_k` and `top_p`.
     """
-    torch = require("torch", extra="llm")
     nucleus = Nucleus.of(logits, guidance)
     n, found = guidance.n_candidates, nucleus.tokens.shape[1]
     rows = torch.arange(n, device=logits.device).clamp(max=found - 1)
@@ -146,13 +198,36 @@ def likeliest(logits: torch.Tensor, guidance: Guidance) -> tuple[torch.Tensor, n
 
 
 def without_end(logits: torch.Tensor, ends: list[int]) -> torch.Tensor:
-    """Logits of a reply's first token: there is one before the reply ends."""
-    torch = require("torch", extra="llm")
+    """Return logits under which a reply does not end.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, vocabulary)
+        Logits of the first token of a reply.
+    ends : list of int
+        Tokens that end a reply.
+
+    Returns
+    -------
+    Tensor of shape (n, vocabulary)
+        The logits, with -inf for tokens that end a reply.
+    """
     return logits.index_fill(1, torch.tensor(ends, device=logits.device).long(), -math.inf)
 
 
 def end_tokens(lm: LanguageModel) -> list[int]:
-    """Tokens that end a reply."""
+    """Return the tokens that end a reply of a model.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+
+    Returns
+    -------
+    list of int
+        The tokens in increasing order; those of the generation configuration and the tokenizer.
+    """
     settings = getattr(lm.model, "generation_config", None)
     found: set[int] = set()
     for ends in (getattr(settings, "eos_token_id", None), lm.tokenizer.eos_token_id):

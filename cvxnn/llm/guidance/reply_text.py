@@ -1,8 +1,8 @@
-"""Text of a reply while it is being written: its stop strings, and pieces that will not change."""
+"""Text of a reply that is being written: its stop strings, and the part that will not change."""
 
 from __future__ import annotations
 
-from typing import Any
+import transformers
 
 
 class ReplyText:
@@ -11,16 +11,21 @@ class ReplyText:
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
+        Tokenizer of the model.
     start : list of int
         Tokens of the given beginning.
     start_text : str
-        The beginning itself.
-    stop : sequence of str
-        What ends the reply, and is not part of it; looked for after the beginning.
+        Text of the given beginning.
+    stop : tuple of str
+        Strings that end the reply and are not part of it, if they come after the beginning.
     """
 
     def __init__(
-        self, tokenizer: Any, start: list[int], start_text: str, stop: tuple[str, ...]
+        self,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        start: list[int],
+        start_text: str,
+        stop: tuple[str, ...],
     ) -> None:
         self._tokenizer = tokenizer
         self._start = start
@@ -29,28 +34,41 @@ class ReplyText:
         self._given = start_text
 
     def stops(self, tokens: list[int]) -> bool:
-        """Whether a stop string is among what follows the beginning."""
-        return bool(self._stop) and self._cut(self._continuation(tokens)) is not None
-
-    def read(self, tokens: list[int], *, ended: bool) -> str:
-        """Text of the reply whose tokens after the beginning are given.
+        """Return True if a stop string is in the text after the beginning.
 
         Parameters
         ----------
         tokens : list of int
+            Tokens after the beginning.
+
+        Returns
+        -------
+        bool
+            Whether the reply ends.
+        """
+        return bool(self._stop) and self._cut(self._continuation(tokens)) is not None
+
+    def read(self, tokens: list[int], *, ended: bool) -> str:
+        """Return the text of the reply.
+
+        Parameters
+        ----------
+        tokens : list of int
+            Tokens after the beginning.
         ended : bool
-            Whether no token follows; else what a further token may change is left out.
+            Whether no token follows. If False, the end that a further token may change is left out.
 
         Returns
         -------
         str
+            The text, the beginning included.
         """
         text = self._continuation(tokens)
         cut = self._cut(text)
         if cut is not None:
             text = text[:cut]
         elif not ended:
-            text = text.rstrip("\ufffd")  # a character whose last bytes are still to come
+            text = text.rstrip("\ufffd")  # a character whose last bytes are missing
             text = text[: len(text) - self._n_held(text)]
         return self._given + text
 
@@ -68,7 +86,7 @@ class ReplyText:
         return min(found, default=None)
 
     def _n_held(self, text: str) -> int:
-        """Length of the end of the text that may turn into a stop string."""
+        """Return the length of the end of a text that may become a stop string."""
         sizes = [
             size
             for stop in self._stop

@@ -1,4 +1,4 @@
-"""What a reward head makes of candidates."""
+"""Scores of candidates: the opinion of the language model and that of a reward head."""
 
 from __future__ import annotations
 
@@ -13,37 +13,61 @@ from cvxnn.llm.models import LanguageModel
 
 
 class DescribedHead(Protocol):
-    """A reward head that knows what embeddings it was trained on.
+    """Protocol of reward heads that know which embeddings they were fitted to.
 
-    If it has a ``decision_function``, that is what guides; else the reward does.
+    If the head has a ``decision_function``, its values guide; else the rewards do.
+
+    Attributes
+    ----------
+    embedding : Description
+        Description of the embeddings.
     """
 
     embedding: Any
 
     def reward(self, X: np.ndarray) -> Any:
-        """Rewards of shape (n,) of embeddings of shape (n, width)."""
+        """Return the rewards of embeddings.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, width)
+            Embeddings of replies.
+
+        Returns
+        -------
+        array of shape (n,)
+            Reward of each reply.
+        """
 
 
 class Scorer:
-    """Score of candidates; the head and its embeddings, checked against the model.
+    """Score of candidates under the language model and a head, which must fit together.
 
     Parameters
     ----------
     lm : LanguageModel
+        The model, in evaluation mode.
     head : object with ``reward(X) -> (n,)`` and ``embedding``
+        A fitted head, with the description of its embeddings.
     guidance : Guidance
+        Weights of the two.
+
+    Attributes
+    ----------
+    embedder : Embedder
+        Embedder of the description.
 
     Raises
     ------
     ValueError
-        If the head has no description, or it is not of this model; or in training mode.
+        If the head has no description, or that of another model, or the model is in training mode.
     """
 
     def __init__(self, lm: LanguageModel, head: DescribedHead, guidance: Guidance) -> None:
         description = getattr(head, "embedding", None)
         if description is None:
             raise ValueError(
-                "the head does not say what embeddings it was trained on; tell it with "
+                "the head does not say which embeddings it was fitted to; set them with "
                 "head.set_params(embedding=embedder.description), where embedder made them"
             )
         if lm.model.training:
@@ -55,7 +79,20 @@ class Scorer:
         self.embedder = Embedder.from_description(lm, description)
 
     def branches(self, tokens: list[int], start: int) -> Branches:
-        """Begin the candidates' rows; the reply begins at token `start`."""
+        """Begin a row for each candidate.
+
+        Parameters
+        ----------
+        tokens : list of int
+            Tokens of the prompt and of the reply so far.
+        start : int
+            Number of the first token of the reply.
+
+        Returns
+        -------
+        Branches
+            As many equal rows as there are candidates.
+        """
         layer, pooling = self.embedder.layer, self.embedder.pooling
         n, lm = self.guidance.n_candidates, self.embedder.lm
         return Branches(lm, tokens, start, n, layer=layer, pooling=pooling)
@@ -63,17 +100,34 @@ class Scorer:
     def __call__(
         self, branches: Branches, log_probabilities: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores, shape (n,), and embeddings, shape (n, width), of the rows as they are.
+        """Return the scores and the embeddings of the rows as they are.
 
-        `log_probabilities`, a token, is -inf in rows that are no candidates; so is their score.
+        Parameters
+        ----------
+        branches : Branches
+            One candidate in each row.
+        log_probabilities : ndarray of shape (n,)
+            Log-probability for each token; -inf in rows that are not candidates.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Scores as in `Guidance`; -inf in rows that are not candidates.
+        embeddings : ndarray of shape (n, width), float32
+            Embeddings of the replies so far.
+
+        Raises
+        ------
+        ValueError
+            If the head gives another number of values, or values that are not finite.
         """
         embeddings = branches.embeddings()
         judge = getattr(self.head, "decision_function", self.head.reward)
         values = np.asarray(judge(embeddings), dtype=np.float64)
         if values.shape != log_probabilities.shape or not np.isfinite(values).all():
             raise ValueError(
-                f"the head values {len(embeddings)} replies as {values!r}; expected as many finite "
-                "numbers"
+                f"the head gives {len(embeddings)} replies the values {values!r}; expected as many "
+                "finite numbers"
             )
         usable = np.isfinite(log_probabilities)
         likelihood = self.guidance.likelihood * np.where(usable, log_probabilities, 0.0)

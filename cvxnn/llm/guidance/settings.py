@@ -1,4 +1,4 @@
-"""Settings of guided decoding, with what they mean."""
+"""Settings of guided decoding, and their meaning."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Mode = Literal["prefix", "token"]
 
 @dataclass(frozen=True)
 class Guidance:
-    r"""How a reply is written under the guidance of a head.
+    r"""Settings for writing a reply under the guidance of a head.
 
-    The reply grows by continuations. A number of candidates :math:`c_j` is scored by
+    The reply grows by continuations. Each of several candidates :math:`c_j` gets the score
 
     .. math:: s_j = \frac{\lambda}{|c_j|} \log p(c_j \mid \text{so far})
               + w \, (g_j - \tfrac1n \sum_k g_k),
 
     and one of them becomes part of the reply. :math:`p` is the language model (at temperature 1),
-    :math:`|c_j|` the number of tokens, :math:`g_j` the head's logit of the whole reply so far with
-    the candidate at its end, :math:`w` is `weight` and :math:`\lambda` is `likelihood`.
+    :math:`|c_j|` the number of tokens, :math:`g_j` the logit of the head for the whole reply so far
+    with the candidate at its end, :math:`w` is `weight` and :math:`\lambda` is `likelihood`.
 
     - ``"prefix"``: candidates are `segment` tokens drawn from the model (COALA, appendix F.3);
     - ``"token"``: candidates are the most likely next tokens.
@@ -28,42 +28,47 @@ class Guidance:
     Parameters
     ----------
     mode : {"prefix", "token"}, default="prefix"
+        Kind of candidates; see above.
     n_candidates : int, default=5
+        Number of candidates, at least 1.
     top_p : float, default=0.9
-        Only the most likely tokens that have this probability together, in (0, 1].
+        Only the most likely tokens whose probabilities add up to this count, in (0, 1].
     top_k : int, default=50
-        Only this many tokens; 0 lifts the limit.
+        At most this many tokens count; 0 stands for no limit.
     temperature : float, default=1.0
-        Of the distribution that `top_p` cuts and, in prefix mode, candidates are drawn from.
+        Temperature of the distribution that `top_p` cuts and from which, in prefix mode, candidates
+        are drawn; positive.
     segment : int, default=16
-        Prefix mode: tokens by which a candidate continues the reply before it is judged.
-        ``max_new_tokens`` or more judges whole replies.
+        In prefix mode, number of tokens by which a candidate continues the reply before it is
+        scored, at least 1. With ``max_new_tokens`` or more, whole replies are scored.
     weight : float, default=1.0
-        Of the head; 0 follows the language model alone.
+        Weight of the head; 0 follows the language model alone.
     likelihood : float, default=1.0
-        Of the language model's own opinion, at least 0.
+        Weight of the language model, at least 0.
     tau : float, optional
         Draw the candidate with probabilities proportional to :math:`\exp(s_j / \tau)`; by default
-        the best is taken.
+        the best one is taken.
     max_new_tokens : int, default=64
+        Largest number of tokens of the reply, at least 1.
     stop : sequence of str, default=()
-        Strings that end the reply, and are left out of it.
+        Strings that end the reply and are left out of it.
     seed : int, default=0
-        Of candidates and draws; the same seed gives the same reply (same device and versions).
+        Seed of candidates and draws. The same seed gives the same reply on the same device with the
+        same versions of the libraries.
 
     Notes
     -----
     With ``mode="prefix", likelihood=0, weight=1, tau=beta``, a candidate drawn from the model is
     kept with probability proportional to :math:`\exp(g / \beta)`. As `n_candidates` grows, that
     tends to :math:`p(c) \exp(g(c) / \beta)` up to a constant: the policy that maximises the
-    expected :math:`g` less :math:`\beta` times the divergence from the model (Q-Probe, Li et al.,
+    expected :math:`g` minus :math:`\beta` times the divergence from the model (Q-Probe, Li et al.,
     2024, where candidates are whole replies). In token mode, whose candidates are not drawn, the
     same policy on the candidates is ``likelihood=beta, weight=1, tau=beta``.
 
     Raises
     ------
     ValueError
-        If a setting is out of range.
+        If a setting is out of range; the message names the range.
     """
 
     mode: Mode = "prefix"

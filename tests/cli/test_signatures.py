@@ -54,9 +54,10 @@ def test_texts_are_the_first_sentence_without_markup():
     assert "exp(s_j / tau)" in text
     for mark in ("`", ":math:", "\\", "\n"):
         assert mark not in text
-    config = parameters("cvxnn.llm.FineTuningConfig")
-    assert config["lora_r"].text
-    assert config["lora_r"].text == config["lora_alpha"].text  # documented together
+    assert parameters("cvxnn.llm.FineTuningConfig")["lora_r"].text == "Rank of the adapters"
+    row = parameters("cvxnn.evaluation.Judgement")
+    assert row["output_a"].text
+    assert row["output_a"].text == row["output_b"].text  # documented together
     assert parameters("cvxnn.comparison.compare")["lm"].text.count(".") == 0
 
 

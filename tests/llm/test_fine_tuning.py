@@ -393,7 +393,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"no safetensors at all"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged .* delete it to start from the beginning"):
+        with pytest.raises(ValueError, match=r"damaged .* delete it to start from the beginning"):
             run(CONFIGS["dpo"], folder=tmp_path)
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises(ValueError, match="its numbers changed"):

@@ -145,7 +145,7 @@ def test_bad_requests(lm, pairs, tmp_path):
         compare(lm, [], pairs, ("coala",), folder=tmp_path)
     with pytest.raises(ValueError, match=r"\['epoch'\] are not settings of fine-tuning"):
         compare(lm, pairs, pairs, ("dpo",), folder=tmp_path, fine_tuning={"epoch": 1})
-    with pytest.raises(ValueError, match="beta is no hyper-parameter of orpo"):
+    with pytest.raises(ValueError, match="beta is not a hyper-parameter of orpo"):
         fine_tuning_config("orpo", {}, {"beta": 1.0}, 0)
     assert set(METHODS) == {*HEADS, *FINE_TUNED}
     assert not list(tmp_path.iterdir())

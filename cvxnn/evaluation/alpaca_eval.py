@@ -15,7 +15,7 @@ from cvxnn.preference.row_checks import (
     check_one_name,
     check_text,
     optional_name,
-    required,
+    required_fields,
 )
 from cvxnn.preference.row_files import read_rows
 
@@ -70,7 +70,7 @@ def write_alpaca_eval(path: str | os.PathLike[str], outputs: Iterable[AlpacaEval
         }
         if output.dataset:
             row["dataset"] = output.dataset
-        _alpaca_eval(row, f"output {number}")
+        _checked_output(row, f"output {number}")
         rows.append(row)
     check_one_name([row["generator"] for row in rows], "outputs", "generator")
     check_distinct([row["instruction"] for row in rows], "instruction")
@@ -98,7 +98,7 @@ def read_alpaca_eval(path: str | os.PathLike[str]) -> list[AlpacaEvalOutput]:
     ValueError
         If a row is malformed; the message names the file, the line and the field.
     """
-    return [_alpaca_eval(row, where) for where, row in read_rows(path)]
+    return [_checked_output(row, where) for where, row in read_rows(path)]
 
 
 def read_alpaca_eval_annotations(path: str | os.PathLike[str]) -> list[Judgement]:
@@ -135,8 +135,10 @@ def read_alpaca_eval_annotations(path: str | os.PathLike[str]) -> list[Judgement
     return judgements
 
 
-def _alpaca_eval(row: Row, where: str) -> AlpacaEvalOutput:
-    instruction, output, generator = required(row, ("instruction", "output", "generator"), where)
+def _checked_output(row: Row, where: str) -> AlpacaEvalOutput:
+    instruction, output, generator = required_fields(
+        row, ("instruction", "output", "generator"), where
+    )
     check_text(instruction, where, "instruction")
     check_text(output, where, "output", blank=True)
     check_text(generator, where, "generator")

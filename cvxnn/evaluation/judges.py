@@ -170,7 +170,7 @@ def compare_with_judge(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     pairs = list(zip(prompts, outputs, baseline, strict=True))
-    keys = _keys(pairs, judge_name)
+    keys = _question_keys(pairs, judge_name)
     orders: list[tuple[Order, ...]] = []
     for key, (_, a, b) in zip(keys, pairs, strict=True):
         both: tuple[Order, ...] = ("ab", "ba")
@@ -250,7 +250,7 @@ def _position_bias(firsts: list[list[float]]) -> PositionBias | None:
     return PositionBias(win_rate([sum(pair) / len(pair) for pair in firsts]), consistency)
 
 
-def _keys(pairs: list[tuple[Prompt, str, str]], judge_name: str) -> list[str]:
+def _question_keys(pairs: list[tuple[Prompt, str, str]], judge_name: str) -> list[str]:
     """Return the key of each question; repeated questions have different keys."""
     seen: Counter[str] = Counter()
     keys = []

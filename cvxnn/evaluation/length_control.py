@@ -125,7 +125,7 @@ def length_controlled_win_rate(
         columns.append(column(difficulty, len(values), "difficulty"))
     X = np.column_stack(columns)
     penalties = _positive(penalty) * np.array([0.1, 1.0, 1.0])[: len(columns)]
-    fit = _fit(X, values, penalties)
+    fit = _fit_logistic(X, values, penalties)
     X[:, 1] = 0
     return _controlled(
         fit,
@@ -199,7 +199,7 @@ def length_controlled_win_rates(
         n_prompts = len(asked)
         blocks.append(_indicators(asked, n))
         weights += [1.0] * n_prompts
-    fit = _fit(
+    fit = _fit_logistic(
         sparse.csr_array(sparse.hstack(blocks)), values, _positive(penalty) * np.array(weights)
     )
     rates = {}
@@ -234,7 +234,7 @@ class _Fit(NamedTuple):
     factor: Array  # (p, p), lower Cholesky factor of the Hessian at the optimum
 
 
-def _fit(X: _Matrix, y: Array, penalties: Array) -> _Fit:
+def _fit_logistic(X: _Matrix, y: Array, penalties: Array) -> _Fit:
     """Minimise the log loss of soft targets plus ``penalties @ coef**2 / 2``: Newton's method.
 
     The penalties are positive, so the optimum exists and is unique.

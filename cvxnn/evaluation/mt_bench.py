@@ -17,7 +17,7 @@ from cvxnn.preference.row_checks import (
     check_text,
     check_texts,
     optional_number,
-    required,
+    required_fields,
 )
 from cvxnn.preference.row_files import read_rows, write_rows
 
@@ -99,7 +99,7 @@ def write_mt_bench_questions(
         }
         if question.reference:
             row["reference"] = list(question.reference)
-        _question(row, f"question {number}")
+        _checked_question(row, f"question {number}")
         rows.append(row)
     check_distinct([row["question_id"] for row in rows], "question_id")
     write_rows(path, rows)
@@ -125,7 +125,7 @@ def read_mt_bench_questions(path: str | os.PathLike[str]) -> list[MTBenchQuestio
     ValueError
         If a row is malformed; the message names the file, the line and the field.
     """
-    return [_question(row, where) for where, row in read_rows(path)]
+    return [_checked_question(row, where) for where, row in read_rows(path)]
 
 
 def write_mt_bench_answers(path: str | os.PathLike[str], answers: Iterable[MTBenchAnswer]) -> None:
@@ -158,7 +158,7 @@ def write_mt_bench_answers(path: str | os.PathLike[str], answers: Iterable[MTBen
             "choices": choices,
             "tstamp": answer.tstamp or time.time(),
         }
-        _answer(row, f"answer {number}")
+        _checked_answer(row, f"answer {number}")
         rows.append(row)
     model = check_one_name([row["model_id"] for row in rows], "answers", "model_id")
     if Path(path).name != f"{model}.jsonl":
@@ -190,11 +190,11 @@ def read_mt_bench_answers(path: str | os.PathLike[str]) -> list[MTBenchAnswer]:
     ValueError
         If a row is malformed; the message names the file, the line and the field.
     """
-    return [_answer(row, where) for where, row in read_rows(path)]
+    return [_checked_answer(row, where) for where, row in read_rows(path)]
 
 
-def _question(row: Row, where: str) -> MTBenchQuestion:
-    number, category, turns = required(row, ("question_id", "category", "turns"), where)
+def _checked_question(row: Row, where: str) -> MTBenchQuestion:
+    number, category, turns = required_fields(row, ("question_id", "category", "turns"), where)
     check_text(category, where, "category")
     reference = check_texts(row.get("reference") or [], where, "reference", blank=True)
     turns = check_texts(turns, where, "turns")
@@ -203,9 +203,9 @@ def _question(row: Row, where: str) -> MTBenchQuestion:
     return MTBenchQuestion(check_integer(number, where, "question_id"), category, turns, reference)
 
 
-def _answer(row: Row, where: str) -> MTBenchAnswer:
+def _checked_answer(row: Row, where: str) -> MTBenchAnswer:
     fields = ("question_id", "answer_id", "model_id", "choices", "tstamp")
-    number, name, model, choices, stamp = required(row, fields, where)
+    number, name, model, choices, stamp = required_fields(row, fields, where)
     check_text(name, where, "answer_id")
     check_text(model, where, "model_id")
     if not isinstance(choices, list) or not choices:

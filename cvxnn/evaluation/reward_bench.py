@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._files import write_json
-from cvxnn.preference.row_checks import Row, check_distinct, check_integer, check_text, required
+from cvxnn.preference.row_checks import (
+    Row,
+    check_distinct,
+    check_integer,
+    check_text,
+    required_fields,
+)
 from cvxnn.preference.row_files import read_rows, write_rows
 
 
@@ -64,7 +70,7 @@ def write_reward_bench(path: str | os.PathLike[str], rows: Iterable[RewardBenchR
     """
     table = [vars(row).copy() for row in rows]
     for number, row in enumerate(table):
-        _reward_bench(row, f"row {number}")
+        _checked_row(row, f"row {number}")
     check_distinct([row["id"] for row in table], "id")
     write_rows(path, table)
 
@@ -91,7 +97,7 @@ def read_reward_bench(path: str | os.PathLike[str]) -> list[RewardBenchRow]:
     ValueError
         If a row is malformed; the message names the file, the line and the field.
     """
-    return [_reward_bench(row, where) for where, row in read_rows(path)]
+    return [_checked_row(row, where) for where, row in read_rows(path)]
 
 
 def reward_bench_accuracies(
@@ -118,7 +124,7 @@ def reward_bench_accuracies(
     ValueError
         If there are no pairs, or the scores are not one finite number for each pair.
     """
-    won, lost = (_scores(values, rows) for values in (chosen, rejected))
+    won, lost = (_checked_scores(values, rows) for values in (chosen, rejected))
     subsets: dict[str, list[bool]] = {}
     for row, right in zip(rows, won > lost, strict=True):
         subsets.setdefault(row.subset, []).append(bool(right))
@@ -157,7 +163,7 @@ def write_reward_bench_scores(
     ValueError
         If there are no pairs, or the scores are not one finite number for each pair.
     """
-    won, lost = (_scores(values, rows) for values in (chosen, rejected))
+    won, lost = (_checked_scores(values, rows) for values in (chosen, rejected))
     columns: Mapping[str, Any] = {
         "text_chosen": [f"{row.prompt}\n\n{row.chosen}" for row in rows],
         "text_rejected": [f"{row.prompt}\n\n{row.rejected}" for row in rows],
@@ -173,9 +179,9 @@ def write_reward_bench_scores(
     write_json(path, columns)
 
 
-def _reward_bench(row: Row, where: str) -> RewardBenchRow:
+def _checked_row(row: Row, where: str) -> RewardBenchRow:
     fields = ("prompt", "chosen", "rejected", "subset", "id")
-    prompt, chosen, rejected, subset, number = required(row, fields, where)
+    prompt, chosen, rejected, subset, number = required_fields(row, fields, where)
     for field in fields[:-1]:
         check_text(row[field], where, field)
     winner, loser = (row.get(field) or "" for field in ("chosen_model", "rejected_model"))
@@ -185,7 +191,7 @@ def _reward_bench(row: Row, where: str) -> RewardBenchRow:
     return RewardBenchRow(prompt, chosen, rejected, subset, number, winner, loser)
 
 
-def _scores(values: ArrayLike, rows: Sequence[RewardBenchRow]) -> NDArray[np.float64]:
+def _checked_scores(values: ArrayLike, rows: Sequence[RewardBenchRow]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if not rows or array.shape != (len(rows),) or not np.isfinite(array).all():
         raise ValueError(

@@ -138,7 +138,7 @@ def score_study(
         )
     by_sheet = _by_sheet([keys] if isinstance(keys, StudyKey) else list(keys))
     sheets = list(answers)
-    _check(sheets, by_sheet, allow_incomplete)
+    _check_answers(sheets, by_sheet, allow_incomplete)
     first = next(iter(by_sheet.values()))
     systems, questions = first.systems, {row.question: row for row in first.questions}
     numbers = {name: i for i, name in enumerate(questions)}
@@ -248,7 +248,9 @@ def _by_sheet(keys: list[StudyKey]) -> dict[str, StudyKey]:
     return {key.sheet: key for key in keys}
 
 
-def _check(sheets: list[Answers], keys: dict[str, StudyKey], allow_incomplete: bool) -> None:
+def _check_answers(
+    sheets: list[Answers], keys: dict[str, StudyKey], allow_incomplete: bool
+) -> None:
     problems = []
     people: dict[str, str] = {}
     for sheet in sheets:

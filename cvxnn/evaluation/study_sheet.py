@@ -158,7 +158,7 @@ def make_study(
     if not questions:
         raise ValueError("there are no questions; expected at least one")
     systems = tuple(questions[0].outputs)
-    hashes = [_check(i, question, systems) for i, question in enumerate(questions)]
+    hashes = [_check_question(i, question, systems) for i, question in enumerate(questions)]
     for i, name in enumerate(hashes):
         if (first := hashes.index(name)) != i:
             raise ValueError(f"questions {first} and {i} are equal; expected each question once")
@@ -287,7 +287,7 @@ def _paragraphs(text: str) -> str:
     return "\n".join(f"<p>{_escape(part.strip())}</p>" for part in re.split(r"\n\s*\n", text))
 
 
-def _check(number: int, question: StudyQuestion, systems: Sequence[str]) -> str:
+def _check_question(number: int, question: StudyQuestion, systems: Sequence[str]) -> str:
     """Return the hash of a question, or raise ValueError if the sheet cannot show it."""
     where = f"question {number}"
     if set(question.outputs) != set(systems) or not all(systems):

@@ -183,9 +183,9 @@ class Descent:
         return source.backward(odds, rows, theta)
 
 
-def advance(
+def take_steps(
     descent: Descent,
-    choose: Callable[[int, Vector], Any],
+    direction: Callable[[int, Vector], Any],
     t: int,
     until: int,
     theta: Vector,
@@ -195,7 +195,7 @@ def advance(
     """Update ``theta`` from step ``t`` to ``until``, or to the end of the run."""
     bounded = radius < np.inf
     while t < until:
-        gradient = choose(t, theta)
+        gradient = direction(t, theta)
         if descent.ended:
             break
         theta = theta - size * gradient

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.choice_objective import check_lam
-from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, advance
+from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, take_steps
 from cvxnn.joint.problem import JointProblem
 
 Strategy = Literal["sequential", "mix", "alright", "maxright"]
@@ -225,14 +225,14 @@ def post_train(
     boundary = round((share if first else 1 - share) * n_steps) if strategy == "sequential" else 0
     descent = Descent(sources, threshold, int(first), boundary, n_steps)
     if strategy == "mix":
-        choose: Any = partial(descent.mix, lam)
+        direction: Any = partial(descent.mix, lam)
     elif strategy == "alright":
         coins = np.random.default_rng((entropy, 2)).random(n_steps) < lam
-        choose = partial(descent.alright, coins.astype(int).tolist())
+        direction = partial(descent.alright, coins.astype(int).tolist())
     elif strategy == "maxright":
-        choose = partial(descent.maxright, lam, problem.ideal(), max_evaluation_steps)
+        direction = partial(descent.maxright, lam, problem.ideal(), max_evaluation_steps)
     else:
-        choose = descent.sequential
+        direction = descent.sequential
     watch = _Watch(problem, strategy, lam, size, n_steps)
 
     every, stops = max(n_steps // n_records, 1), max(n_steps // _CHECKS, 1)
@@ -246,7 +246,7 @@ def post_train(
             until = min(until, boundary)
         began = _clocks()
         with np.errstate(all="ignore"):  # values that are not finite are reported below
-            t, theta = advance(descent, choose, t, until, theta, size, problem.radius)
+            t, theta = take_steps(descent, direction, t, until, theta, size, problem.radius)
         spent += _clocks() - began
         steps.append(t)
         thetas.append(theta)

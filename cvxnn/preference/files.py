@@ -15,7 +15,7 @@ from cvxnn.preference.formats.alpaca_eval_annotations import ALPACA_EVAL
 from cvxnn.preference.formats.hh_rlhf import HH_RLHF
 from cvxnn.preference.formats.trl import CONVERSATIONAL, STANDARD
 from cvxnn.preference.formats.ultrafeedback import ULTRAFEEDBACK
-from cvxnn.preference.row_checks import Row, optional_name, parse_messages, required
+from cvxnn.preference.row_checks import Row, optional_name, parse_messages, required_fields
 from cvxnn.preference.row_files import read_rows, write_rows
 from cvxnn.preference.triplets import Conversation, PreferenceTriplet, as_messages
 
@@ -233,7 +233,7 @@ def read_conversations(
     """
     conversations = []
     for where, row in read_rows(path, limit):
-        [value] = required(row, ["messages"], where)
+        [value] = required_fields(row, ["messages"], where)
         messages = tuple(parse_messages(value, where, "messages"))
         name, subject = (optional_name(row, [field], where) for field in ("id", "subject"))
         conversations.append(Conversation(messages, name or "", subject))

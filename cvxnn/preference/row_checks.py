@@ -15,7 +15,7 @@ Row = dict[str, Any]
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def required(row: Row, fields: Iterable[str], where: str) -> list[Any]:
+def required_fields(row: Row, fields: Iterable[str], where: str) -> list[Any]:
     """Return the values of fields that a row must have."""
     for field in fields:
         if field not in row:

@@ -1,4 +1,4 @@
-"""Files of AlpacaEval: round trips, verdicts, and what is refused."""
+"""Files of AlpacaEval: round trips, verdicts, invalid rows."""
 
 import json
 from pathlib import Path

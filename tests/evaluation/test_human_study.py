@@ -1,4 +1,4 @@
-"""Human studies: the sheet is blind, the key fits it, and the scores are right."""
+"""Studies with people: the sheet hides the systems, the key fits it, the scores are right."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ def written(study: Study, folder: Path) -> tuple[Path, Path]:
 
 
 def votes_for(key: StudyKey, system: str) -> dict[str, str]:
-    """Letters behind which a system stands."""
+    """Return the letter of a system in each question."""
     return {
         row.id: next(letter for letter, names in row.options.items() if system in names)
         for row in key.questions
@@ -60,7 +60,7 @@ def votes_for(key: StudyKey, system: str) -> dict[str, str]:
 
 
 class Page(HTMLParser):
-    """Reads a page, checks that tags are balanced, and collects what matters."""
+    """Parser that checks that tags are balanced and collects questions, options and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_sheet_does_not_name_systems_data_sets_or_order(study: Study, tmp_path: 
 
 
 def test_sheet_knows_nothing_of_names() -> None:
-    """Systems under other names, in the same order, give the very same sheet."""
+    """Systems with other names, in the same order, give the same sheet."""
     first = make_study(questions())
     second = make_study(questions(systems=("A1", "B1", "C1", "D1")))
     assert first.items == second.items
@@ -407,7 +407,7 @@ def test_incomplete_sheets_count_in_proportion(study: Study) -> None:
 
 
 def test_intervals_hold_what_they_promise() -> None:
-    """Shares of simulated people, each with a taste of their own, are covered as often as said."""
+    """Intervals cover the shares of simulated people as often as their confidence promises."""
     study = make_study(questions(10))
     rng = np.random.default_rng(0)
     hits = []
@@ -427,7 +427,7 @@ def test_intervals_hold_what_they_promise() -> None:
 
 
 def test_interval_is_that_of_a_naive_bootstrap() -> None:
-    """People are drawn with replacement; here every other one answers a single question."""
+    """People are drawn with replacement; half of them answer a single question only."""
     study = make_study(questions(8))
     coala, sft = votes_for(study.key, "COALA"), votes_for(study.key, "SFT")
     edu = [row.id for row in study.key.questions if row.data_set == "Edu"]
@@ -456,7 +456,7 @@ def test_scores_are_repeatable(study: Study) -> None:
 
 
 def test_fleiss_kappa_of_his_kind_of_table() -> None:
-    """Ten items, fourteen raters, five categories; worked by hand in many textbooks."""
+    """The example of ten items, fourteen raters and five categories is in many textbooks."""
     counts = [
         [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
         [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],

@@ -1,4 +1,4 @@
-"""Judges: what they are asked, how they go on, and how they fail."""
+"""Judges: their questions, resumed runs, and failures."""
 
 import json
 import math
@@ -29,7 +29,7 @@ THEIRS = [f"their reply {i}" for i in range(N)]
 
 
 class Recorder:
-    """A judge that writes down what it is shown."""
+    """Judge that records the questions that it is asked."""
 
     def __init__(self, answer: float = 1.0, fail_at: int | None = None) -> None:
         self.seen: list[tuple[str, str, str]] = []
@@ -291,7 +291,7 @@ def test_text_judge_learns_words_not_prompts() -> None:
 
 
 def test_text_judge_is_a_bradley_terry_fit() -> None:
-    """Its weights minimise the ridge-penalised log loss of the pairs' margins."""
+    """The weights minimise the ridge-penalised log loss of the margins of the pairs."""
     pairs = [PreferenceTriplet("p", "aa bb", "bb cc"), PreferenceTriplet("q", "cc aa", "cc cc")] * 3
     words, model = text_judge(pairs, C=2.0).model
     margins = (

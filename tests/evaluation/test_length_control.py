@@ -1,4 +1,4 @@
-"""Win rates at equal length: against scikit-learn and SciPy, and under their symmetries."""
+"""Win rates at equal length: comparison with scikit-learn and SciPy, symmetries."""
 
 import math
 
@@ -23,7 +23,7 @@ def comparisons(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simulated(n: int, theta: float, phi: float, mean: float, seed: int = 0) -> tuple:
-    """Judgements of a model whose replies are longer by `mean` standard deviations."""
+    """Simulate judgements of a model whose replies are longer by `mean` standard deviations."""
     rng = np.random.default_rng(seed)
     difference = np.round(300 * (rng.standard_normal(n) + mean))
     chance = special.expit(theta + phi * np.tanh(difference / difference.std(ddof=1)))
@@ -33,7 +33,7 @@ def simulated(n: int, theta: float, phi: float, mean: float, seed: int = 0) -> t
 def joint_oracle(
     preferences: np.ndarray, difference: np.ndarray, systems: list[str], prompts: list[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Same model, by L-BFGS on a loop over the rows."""
+    """Fit the same model with L-BFGS and a loop over the rows."""
     names, asked = list(dict.fromkeys(systems)), list(dict.fromkeys(prompts))
     k, long = len(names), np.tanh(difference / difference.std(ddof=1))
 
@@ -177,7 +177,7 @@ def test_joint_fit_is_that_of_a_general_minimiser() -> None:
 
 
 def test_joint_fit_borrows_the_taste_for_length() -> None:
-    """A verbose system of no better quality is seen through, once others show the judge's taste."""
+    """The rate of a verbose system is corrected by what other systems reveal of the judge."""
     rng = np.random.default_rng(3)
     n = 300
     systems = ["even"] * n + ["verbose"] * n

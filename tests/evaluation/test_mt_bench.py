@@ -1,4 +1,4 @@
-"""Files of MT-Bench: round trips, the layout of FastChat, and what is refused."""
+"""Files of MT-Bench: round trips, the layout of FastChat, invalid rows."""
 
 import json
 from pathlib import Path

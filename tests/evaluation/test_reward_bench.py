@@ -1,4 +1,4 @@
-"""Files of RewardBench: round trips, accuracies, and what is refused."""
+"""Files of RewardBench: round trips, accuracies, invalid rows."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Win rates by hand, against SciPy, and under their symmetries."""
+"""Win rates: computation by hand, comparison with SciPy, symmetries."""
 
 import math
 

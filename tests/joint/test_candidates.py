@@ -1,4 +1,4 @@
-"""Candidate sets: the softmax of each, and what is refused."""
+"""Candidate sets: their softmax, and invalid sets."""
 
 import numpy as np
 import pytest

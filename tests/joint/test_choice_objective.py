@@ -1,4 +1,4 @@
-"""The objectives of the softmax policy: equations, slopes, convexity, and what is not convex."""
+"""Objectives of the softmax policy: equations, gradients, convexity, counterexamples."""
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ TWO, THREE = np.array([[0.0], [1.0]]), np.array([[0.0], [-1.0], [1.0]])
 def test_objectives_per_token_are_not_convex(
     kind: str, features: np.ndarray, lengths: tuple[int, int], ends: tuple[float, float]
 ) -> None:
-    """The middle of a segment lies above its chord, where the chosen response is no shorter."""
+    """The middle of a segment lies above its chord if the chosen reply is not shorter."""
     loss = getattr(objectives, kind)
     options = {"simpo": {"gamma": 0.5}, "rrhf": {"weight": 0.0}, "orpo": {"weight": 1.0}}[kind]
     sets = CandidateSets.stack([features])

@@ -1,4 +1,4 @@
-"""The strategies: the algorithms line by line, the paper's theorems and toy, and bad input."""
+"""Strategies of joint training: algorithms, theorems and example of the paper, bad input."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def make_problem(seed: int = 0, n: int = 40, **constraints: float) -> JointProbl
 
 
 def one_by_one(objective: ChoiceObjective, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and gradient of each example, by a loop."""
+    """Return value and gradient of each example by a loop."""
     values, gradients = [], []
     for low, high in zip(objective.offsets[:-1], objective.offsets[1:], strict=True):
         rows, shifts = objective.rows[low:high], objective.shifts[low:high]
@@ -45,7 +45,7 @@ def one_by_one(objective: ChoiceObjective, theta: np.ndarray) -> tuple[np.ndarra
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_gradients_are_those_of_sampled_examples(batch_size: int) -> None:
-    """Whatever was drawn, value and gradient are means over the batch; all examples get a turn."""
+    """Value and gradient are means over the drawn batch, and every example is drawn."""
     objective = make_problem(ridge=0.1).sft
     theta = np.array([0.3, -1.0, 0.5, 2.0])
     values, gradients = one_by_one(objective, theta)
@@ -69,7 +69,7 @@ def test_gradients_are_those_of_sampled_examples(batch_size: int) -> None:
 def by_hand(
     problem: JointProblem, strategy: str, lam: float, n_steps: int, size: float, every: int = 1
 ) -> np.ndarray:
-    """Algorithms 1 to 3 with full batches, as printed; coins and optima given."""
+    """Follow Algorithms 1 to 3 as printed, with full batches and given coins and optima."""
     theta, radius = np.zeros(D), problem.radius
     coins = np.random.default_rng((int(np.random.default_rng(0).integers(2**62)), 2))
     tosses = coins.random(n_steps) < lam
@@ -202,7 +202,7 @@ def test_equations_30_to_34() -> None:
 
 @pytest.mark.parametrize("lam", [0.3, 0.5, 0.7])
 def test_theorem_3_3_more_steps_do_not_help_sequential(lam: float) -> None:
-    """With T steps each, the gap stays above a constant; ALRIGHT's vanishes on the same data."""
+    """The gap of sequential training stays above a constant; that of ALRIGHT vanishes."""
     problem = theorem_3_3()
     gaps = {"sequential": [], "alright": []}
     for n_steps in (2000, 20_000):
@@ -219,10 +219,10 @@ def test_theorem_3_3_more_steps_do_not_help_sequential(lam: float) -> None:
 
 
 def test_theorem_4_1_rate() -> None:
-    """The mean gap of ALRIGHT's last policy falls at least as fast as log T / sqrt T, and below it.
+    """The mean gap of ALRIGHT's last policy falls as fast as log T / sqrt T, and stays below it.
 
-    The bound is (46), whose first term should be divided by the step and not multiplied by it, and
-    whose second moment is that of the mix: the mean of the squares, not the square of the mean.
+    The bound is (46) with two corrections: its first term is divided by the step, not multiplied,
+    and its second moment is the mean of the squares of the mix, not the square of the mean.
     """
     problem, lam, step = make_problem(radius=2.0), 0.5, 1.0
     best = problem.optimum(lam)
@@ -249,7 +249,7 @@ def test_theorem_4_1_rate() -> None:
 
 
 def toy(exchanged: bool) -> tuple[JointProblem, dict[str, Trajectory]]:
-    """Table 2 and Appendix B.1, the wanted SFT response as printed or exchanged with the other."""
+    """Build the example of Table 2 and Appendix B.1, with the SFT reply as printed or exchanged."""
     start, decay, rate = np.array([5.0, -9.9]), 0.001, 0.01
     reference, difference = start, np.array([0.5, 0.5])
     for _ in range(1000):
@@ -294,7 +294,7 @@ def test_the_toy_of_figure_2() -> None:
 
 
 def test_the_toy_as_printed_forgets_nothing() -> None:
-    """Both features then ask for a larger first coordinate: DPO alone passes both thresholds."""
+    """Both features favour a larger first coordinate, so that DPO passes both thresholds."""
     problem, runs = toy(exchanged=False)
     run = runs["sequential"]
     assert run.status == "threshold"

@@ -1,4 +1,4 @@
-"""The exact front: optima as CVXPY finds them, certificates, and measures of distance."""
+"""Exact Pareto front: comparison with CVXPY, certificates, and measures of distance."""
 
 import cvxpy as cp
 import numpy as np
@@ -47,7 +47,7 @@ def problem_of(seed: int = 0, **constraints: float) -> JointProblem:
 
 
 def by_cvxpy(lam: float, *, ridge: float = 0.0, radius: float = np.inf) -> float:
-    """Optimum of the mix, written down from the equations of the paper."""
+    """Return the optimum of the mix, written from the equations of the paper."""
     given = data()
     theta = cp.Variable(D)
     sft = 0

@@ -1,4 +1,4 @@
-"""The problem of phase II: slopes, convexity, curvature, and what is not convex in the paper."""
+"""Objective of phase II: gradients, convexity, curvature; equation (8) is not convex."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +24,7 @@ def float64() -> Iterator[None]:
 
 
 def features(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Hidden features of chosen and rejected responses; non-negative, as a ReLU leaves them."""
+    """Draw hidden features of chosen and rejected replies, non-negative like those of a ReLU."""
     rng = np.random.default_rng(seed)
     return tuple(np.maximum(rng.standard_normal((2, PAIRS, D)), 0))
 
@@ -100,7 +100,7 @@ def test_both_are_convex(kind: str, seed: int, scale: float, share: float) -> No
 def equation_8(
     won: np.ndarray, lost: np.ndarray, theta: np.ndarray, beta: float, gamma: float
 ) -> float:
-    """The paper's equation (8): log pi of both responses, pi a sigmoid of theta^T h."""
+    """Return equation (8) of the paper: log pi of both replies, pi a sigmoid of theta^T h."""
     logits = beta * (np.logaddexp(0, -won @ theta) - np.logaddexp(0, -lost @ theta)) + gamma
     return np.logaddexp(0, logits).mean()
 

@@ -1,4 +1,4 @@
-"""Writing what is read back, conversations, and data sets of the Hub."""
+"""Files of preferences and conversations, and data sets of the Hub."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ ROWS = [{"prompt": "a", "chosen": f"{i}", "rejected": "c"} for i in range(5)]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stand in for ``datasets``: note the calls, give the rows."""
+    """Replace ``datasets`` by a module that records the calls and returns rows."""
     calls: list[dict[str, Any]] = []
 
     def load_dataset(name: str, **options: Any) -> Any:
@@ -212,7 +212,7 @@ def test_hub_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 2])
 def test_a_true_data_set(tmp_path: Path, limit: int | None) -> None:
-    """The library itself, on a file instead of the Hub."""
+    """The library itself reads a file instead of the Hub."""
     pytest.importorskip("datasets")
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))

@@ -1,4 +1,4 @@
-"""Metrics of rewards by hand."""
+"""Metrics of rewards, computed by hand."""
 
 import numpy as np
 import pytest

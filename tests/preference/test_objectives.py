@@ -1,4 +1,4 @@
-"""Objectives of fine-tuning: values by naive loops and by TRL, slopes, extreme inputs."""
+"""Objectives of fine-tuning: naive loops, values of TRL, gradients, extreme inputs."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ ROWS = 6
 
 
 def replies(seed: int = 0) -> dict[str, np.ndarray]:
-    """Log-probabilities as a language model gives them; labels and rewards for the others."""
+    """Draw log-probabilities as of a language model, and labels and rewards."""
     rng = np.random.default_rng(seed)
     chosen_length, rejected_length = rng.integers(1, 30, (2, ROWS))
     arrays = {
@@ -173,7 +173,7 @@ def test_rewards_rank_by_likelihood_of_a_token(name: str) -> None:
 
 
 def test_the_price_of_length_makes_the_best_policy_shorter() -> None:
-    """The derivation in `r_dpo`, on three replies: the loss is least at the tilted policy."""
+    """As derived in `r_dpo`, the loss of three replies is smallest at the tilted policy."""
     rewards, lengths, beta, alpha = np.array([1.0, 0.4, -0.3]), np.array([9, 2, 5]), 0.7, 0.2
     reference = np.log([0.2, 0.5, 0.3])
     best = reference + (rewards - alpha * lengths) / beta

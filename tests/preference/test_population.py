@@ -1,4 +1,4 @@
-"""The Alternating Population Strategy, and what it says of itself."""
+"""Alternating Population Strategy, and its summary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def assistant(text: str) -> dict[str, str]:
 
 
 def test_worked_example_of_two_periods_of_music() -> None:
-    """The shape of the example in appendix E.3: one triplet from two replies, i and i + 2."""
+    """As in the example of appendix E.3, two replies (i and i + 2) give one triplet."""
     system = {"role": "system", "content": "You are a patient tutor of music."}
     question = user("How does Baroque music differ from Romantic music?")
     answer = assistant("Baroque weaves strict counterpoint; Romantic music seeks expression.")
@@ -38,7 +38,7 @@ def test_worked_example_of_two_periods_of_music() -> None:
 
 @pytest.mark.parametrize("replies", [3, 4])
 def test_three_to_four_turns_give_two_to_three_triplets(replies: int) -> None:
-    """The count that appendix E.2 gives for its procedure."""
+    """The number of triplets is that of appendix E.2 of the paper."""
     turns = [m for i in range(replies) for m in (user(f"q{i}"), assistant(f"a{i}"))]
     assert len(alternating_population([Conversation(tuple(turns))])) == replies - 1
 

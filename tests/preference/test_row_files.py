@@ -1,4 +1,4 @@
-"""How rows are packed: JSON lines, JSON arrays, gzip, Parquet."""
+"""Files of rows: JSON lines, JSON arrays, gzip, Parquet."""
 
 from __future__ import annotations
 

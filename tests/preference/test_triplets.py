@@ -1,4 +1,4 @@
-"""Triplets: identity, duplicates, splits without leaks."""
+"""Triplets: default groups, duplicates, splits without leaks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_duplicates_by_hand() -> None:
 
 
 def test_exponents_are_not_digits() -> None:
-    """Stronger normalisations (NFKC) would make the answer x\u00b2 that of x2."""
+    """Stronger normalisations (NFKC) would make the answers x\u00b2 and x2 equal."""
     rows = triplets(("p", "x\u00b2", "y"), ("p", "x2", "y"))
     assert deduplicate(rows)[0] == rows
 
@@ -132,7 +132,7 @@ def test_split_keeps_groups_whole(groups: list[str], test_size: float, seed: int
 
 
 def components(rows: list[PreferenceTriplet]) -> list[set[int]]:
-    """Rows connected by a group or a prompt, by a naive flood."""
+    """Return the rows that groups or prompts connect, by a naive search."""
     left, found = set(range(len(rows))), []
     while left:
         reached: set[int] = set()
@@ -171,7 +171,7 @@ def test_split_keeps_connected_rows_whole(pairs: list[tuple[int, int]], order: A
 
 
 def test_conversations_with_one_opening_do_not_leak() -> None:
-    """Two conversations open alike: a split by either alone leaks, by both it does not."""
+    """With equal first messages, splits by group or by prompt leak, but not splits by both."""
     rows = [
         PreferenceTriplet(prompt, f"{c}{i}", "b", f"conversation {c}")
         for c in range(20)

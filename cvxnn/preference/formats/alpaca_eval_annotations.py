@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
-from cvxnn.preference.row_checks import Row, check_text, optional_name, optional_number, required
+from cvxnn.preference.row_checks import (
+    Row,
+    check_text,
+    optional_name,
+    optional_number,
+    required_fields,
+)
 
 
 class AlpacaEvalAnnotation(NamedTuple):
@@ -34,7 +40,7 @@ def parse_annotation(row: Row, where: str) -> AlpacaEvalAnnotation:
     between them for probabilities, and 0 or 1.5 for a tie.
     """
     fields = ("instruction", "output_1", "output_2", "preference")
-    instruction, first, second, value = required(row, fields, where)
+    instruction, first, second, value = required_fields(row, fields, where)
     check_text(instruction, where, "instruction")
     check_text(first, where, "output_1", blank=True)
     check_text(second, where, "output_2", blank=True)

@@ -6,7 +6,7 @@ import re
 
 from cvxnn._files import digest
 from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
-from cvxnn.preference.row_checks import Row, check_text, optional_name, required
+from cvxnn.preference.row_checks import Row, check_text, optional_name, required_fields
 from cvxnn.preference.triplets import Message, PreferenceTriplet, as_messages
 
 _NAMES = {"user": "Human", "assistant": "Assistant"}
@@ -23,7 +23,7 @@ def _recognises(row: Row) -> bool:
 
 
 def _parse(row: Row, where: str) -> Parsed:
-    chosen, rejected = required(row, ("chosen", "rejected"), where)
+    chosen, rejected = required_fields(row, ("chosen", "rejected"), where)
     check_text(chosen, where, "chosen", blank=True)
     check_text(rejected, where, "rejected", blank=True)
     prompt = row.get("prompt")

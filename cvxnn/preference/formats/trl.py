@@ -11,7 +11,7 @@ from cvxnn.preference.row_checks import (
     messages_or_text,
     optional_name,
     parse_messages,
-    required,
+    required_fields,
 )
 from cvxnn.preference.triplets import Message, PreferenceTriplet, as_messages
 
@@ -21,7 +21,7 @@ def _recognises(row: Row) -> bool:
 
 
 def _parse(row: Row, where: str) -> Parsed:
-    pair = required(row, ("chosen", "rejected"), where)
+    pair = required_fields(row, ("chosen", "rejected"), where)
     chosen = messages_or_text(pair[0], where, "chosen")
     rejected = messages_or_text(pair[1], where, "rejected")
     if row.get("prompt") is not None:

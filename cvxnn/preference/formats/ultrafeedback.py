@@ -11,7 +11,7 @@ from cvxnn.preference.row_checks import (
     kind,
     optional_name,
     optional_number,
-    required,
+    required_fields,
 )
 
 _SCORES = ("overall_score", "fine-grained_score")
@@ -22,7 +22,7 @@ def _recognises(row: Row) -> bool:
 
 
 def _parse(row: Row, where: str) -> Parsed:
-    prompt, completions = required(row, ("instruction", "completions"), where)
+    prompt, completions = required_fields(row, ("instruction", "completions"), where)
     check_text(prompt, where, "instruction")
     if not isinstance(completions, list):
         raise ValueError(f"{where}: 'completions' is {kind(completions)}; expected a list")
@@ -46,10 +46,10 @@ def _parse(row: Row, where: str) -> Parsed:
 def _scored(completion: Any, where: str, field: str) -> tuple[str, dict[str, float | None]]:
     if not isinstance(completion, dict):
         raise ValueError(f"{where}: {field!r} is {kind(completion)}; expected an object")
-    [response] = required(completion, ["response"], f"{where}: {field!r}")
+    [response] = required_fields(completion, ["response"], f"{where}: {field!r}")
     check_text(response, where, f"{field}.response", blank=True)
     if not any(name in completion for name in _SCORES):
-        required(completion, _SCORES[:1], f"{where}: {field!r}")
+        required_fields(completion, _SCORES[:1], f"{where}: {field!r}")
     scores = {
         name: optional_number(completion.get(name), where, f"{field}.{name}") for name in _SCORES
     }

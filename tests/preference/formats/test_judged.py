@@ -1,4 +1,4 @@
-"""UltraFeedback and Alpaca-Eval: pairs from scores and from annotations."""
+"""UltraFeedback and AlpacaEval: pairs from scores and from annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TRL's preference data, and what all formats share."""
+"""Preference data of TRL, and properties of all formats."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_conversational_rows(tmp_path: Path, as_list: bool) -> None:
 
 
 def test_prompt_repeated_in_the_transcripts_is_removed(tmp_path: Path) -> None:
-    """UltraFeedback binarised is like this."""
+    """UltraFeedback binarised has this form."""
     row = {
         "prompt": "Hi?",
         "prompt_id": "6f1c",

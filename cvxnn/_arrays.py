@@ -21,7 +21,7 @@ def namespace(array: Array) -> Any:
     return np if isinstance(array, np.ndarray | np.generic) else jnp
 
 
-def register(cls: type[_T]) -> type[_T]:
+def register_pytree(cls: type[_T]) -> type[_T]:
     """Register a dataclass of leaves only as a pytree whose structure knows its class.
 
     To JAX (0.10) the structures of two classes given to ``register_dataclass`` are equal where

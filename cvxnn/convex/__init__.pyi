@@ -1,7 +1,21 @@
 from .decomposition import Decomposition, cone_decomposition
 from .enumeration import enumerate_patterns
-from .loop import Callback, Measurement, Result, Solver, Start, Status, relative_gap, solve
-from .losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from .loop import precision, solve
+from .losses import (
+    HuberLoss,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    SquaredLoss,
+    register_pytree,
+)
+from .objectives import (
+    BallObjective,
+    SmoothObjective,
+    WithCurvature,
+    WithLowerBound,
+    WithProjection,
+)
 from .operators import GatedOperator, Weights
 from .path import RegularizationPath, alpha_grid, regularization_path
 from .patterns import ActivationPatterns, add_bias, sample_patterns
@@ -10,17 +24,17 @@ from .program import (
     ConvexProgram,
     DualPoint,
     Formulation,
-    SmoothObjective,
     on_host,
 )
 from .reference import solve_with_cvxpy
+from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic
 from .solvers.cronos import Cronos
 from .solvers.interior_point.solver import InteriorPoint
 from .solvers.proximal_gradient import ProximalGradient
 from .solvers.ridge.solver import Ridge
-from .solvers.trust_region import BallObjective, TrustRegionNewton
+from .solvers.trust_region import TrustRegionNewton
 from .solvers.working_set import solve_on_working_sets
 
 __all__ = [
@@ -56,12 +70,17 @@ __all__ = [
     "Status",
     "TrustRegionNewton",
     "Weights",
+    "WithCurvature",
+    "WithLowerBound",
+    "WithProjection",
     "add_bias",
     "alpha_grid",
     "automatic",
     "cone_decomposition",
     "enumerate_patterns",
     "on_host",
+    "precision",
+    "register_pytree",
     "regularization_path",
     "relative_gap",
     "sample_patterns",

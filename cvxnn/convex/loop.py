@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,142 +16,11 @@ from numpy.typing import NDArray
 from cvxnn._arrays import Array
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.operators import Weights
-from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
-
-
-class Status(enum.Enum):
-    """Why a solver stopped; ``remedy`` says what to do about it."""
-
-    CONVERGED = "converged"
-    MAX_ITER = "max_iter"
-    TIME_LIMIT = "time_limit"
-    STALLED = "stalled"
-    STOPPED = "stopped"
-    NON_FINITE = "non_finite"
-
-    @property
-    def remedy(self) -> str:
-        """One sentence of advice; empty when the solver converged."""
-        return _REMEDIES[self]
-
+from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
 
 # Columns of the history that hold penalty parameters, which a warm start takes over.
 _RHO = ("rho_weights", "rho_cones")
-
-_REMEDIES = {
-    Status.CONVERGED: "",
-    Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
-    Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
-    Status.STALLED: "Rounding stops progress: raise tol, standardise X, or use float64.",
-    Status.STOPPED: "A callback asked for it.",
-    Status.NON_FINITE: "The data hold NaN, or a value overflowed: standardise X, use float64, or "
-    "raise alpha.",
-}
-
-
-class Measurement(NamedTuple):
-    """What a solver reports of its state, all scalars."""
-
-    objective: Array
-    """Objective of the point that would be returned now."""
-    dual_bound: Array
-    """Largest lower bound of the optimum so far; minus infinity where there is none."""
-    stopping: Array
-    """The number that is compared with ``tol``."""
-    refresh: Array
-    """Whether parameters changed such that ``Solver.refresh`` has to run."""
-    details: dict[str, Array]
-    """Further columns of the history."""
-    stalled: Array | bool = False
-    """Whether further iterations would gain nothing."""
-
-
-class Solver(Protocol):
-    """A frozen bundle of options; its work happens in pure functions of a state."""
-
-    on_host: ClassVar[bool]
-    """Whether it works on NumPy arrays in float64 instead of compiled JAX."""
-
-    @property
-    def tol(self) -> float:
-        """Target of ``Measurement.stopping``."""
-
-    @property
-    def max_iter(self) -> int:
-        """Most iterations."""
-
-    @property
-    def check_every(self) -> int:
-        """Iterations between two measurements."""
-
-    def accept(self, problem: Any) -> Any:
-        """Return the solver as it should run on this problem, or raise with the alternatives."""
-
-    def init(self, problem: Any, start: Start | None) -> Any:
-        """First state; ``refresh`` completes it."""
-
-    def refresh(self, problem: Any, state: Any) -> Any:
-        """Factorisations and step sizes, which outlast many iterations; not traced as a whole."""
-
-    def step(self, problem: Any, state: Any) -> Any:
-        """One iteration."""
-
-    def measure(self, problem: Any, state: Any) -> tuple[Any, Measurement]:
-        """Look at the state; may adapt parameters and keep the best point."""
-
-    def weights(self, state: Any) -> Array:
-        """Return the weights to report."""
-
-    def dual_point(self, state: Any) -> DualPoint | None:
-        """Return what proves the reported bound, where the problem is a ConvexProgram."""
-
-    def flops(self, problem: Any, result: Any) -> float:
-        """Floating-point operations of a solve."""
-
-
-class Start(NamedTuple):
-    """Where a solver starts: weights, and what a previous solve left."""
-
-    weights: Any
-    dual: DualPoint | None = None
-    rho: Any = None
-
-
-class Result(NamedTuple):
-    """What a solver found, on the host.
-
-    Attributes
-    ----------
-    weights : Weights, or ndarray
-        The best point seen: :class:`Weights` of a ``ConvexProgram``, a vector of a smooth
-        objective.
-    objective : float
-        Objective of exactly these weights.
-    dual_bound : float
-        No point of the program has a lower objective (``-inf`` where no bound is known).
-    gap : float
-        Relative duality gap ``(objective - dual_bound) / |objective|``. A negative gap is good
-        news: the recovered network lies outside the sampled patterns and beats every one inside.
-    status : Status
-    n_iter : int
-    history : dict of ndarray
-        One entry per measurement: ``iteration``, ``time`` (seconds), ``objective``,
-        ``dual_bound``, ``stopping`` and columns of the solver's own.
-    dual : DualPoint or None
-        What proves ``dual_bound``: ``problem.bound_of(result.dual)`` recomputes it.
-    """
-
-    weights: Any
-    objective: float
-    dual_bound: float
-    gap: float
-    status: Status
-    n_iter: int
-    history: dict[str, NDArray[np.floating]]
-    dual: DualPoint | None = None
-
-
-Callback = Callable[[dict[str, float], Callable[[], Any]], bool | None]
 
 
 @contextmanager
@@ -166,13 +34,6 @@ def precision(dtype: Any) -> Iterator[None]:
         jax.default_matmul_precision("highest"),
     ):
         yield
-
-
-def relative_gap(objective: float, bound: float) -> float:
-    """Duality gap in units of the objective; infinite where there is no bound."""
-    if not np.isfinite(bound):
-        return float("inf")
-    return (objective - bound) / max(abs(objective), np.finfo(np.float64).tiny)
 
 
 @jax.jit
@@ -195,20 +56,21 @@ def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any
 
 def solve(
     problem: Any,
-    solver: Solver,
+    solver: Solver[Any, Any],
     *,
     start: Any = None,
     time_limit: float | None = None,
     callback: Callback | None = None,
 ) -> Result:
-    """Solve a problem.
+    """Solve a convex program, or minimise a smooth objective.
 
     Parameters
     ----------
-    problem : ConvexProgram or SmoothObjective
+    problem : ConvexProgram, SmoothObjective or BallObjective
+        What to minimise, as the solver takes it.
     solver : Solver
-        Options; see ``cvxnn.convex``. Other tolerances and strengths compile nothing; another
-        shape or dtype does.
+        Method and options; see ``cvxnn.convex``. Other tolerances and strengths compile nothing;
+        another shape or dtype does.
     start : Weights, array or Result, optional
         Weights of a ``ConvexProgram``, or the vector of a smooth objective, to start from; or the
         result of a similar problem, of which solvers that can use them take the multipliers too.
@@ -223,12 +85,14 @@ def solve(
     Returns
     -------
     Result
+        The best point, its certificate, the reason why it stopped, and the history.
 
     Raises
     ------
-    TypeError, ValueError
-        If an option is out of range, or the solver does not accept the problem; the message then
-        names those that do.
+    TypeError
+        If the solver does not accept the problem; the message names those that do.
+    ValueError
+        If an option of the solver or a parameter of the program is out of range.
     """
     began = time.perf_counter()
     dtype = jax.tree.leaves(problem)[0].dtype
@@ -319,7 +183,7 @@ def solve(
     )
 
 
-def _check(problem: Any, solver: Solver) -> None:
+def _check(problem: Any, solver: Solver[Any, Any]) -> None:
     """Refuse options and strengths with which no solver can work."""
     for name in ("max_iter", "check_every"):
         if not getattr(solver, name) >= 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from cvxnn._arrays import Array, namespace, register
+from cvxnn._arrays import Array, namespace, register_pytree
 
 
 class Loss(Protocol):
@@ -43,7 +43,7 @@ class Loss(Protocol):
         """
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class SquaredLoss:
     r"""Half the squared error, :math:`\tfrac12 (f - y)^2`; conjugate :math:`\tfrac12 z^2 + z y`."""
@@ -72,7 +72,7 @@ class SquaredLoss:
         return _quadratic_scale(residual, target, share, extra)
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class HuberLoss:
     r"""Squared near the target, linear from ``delta`` on (Huber, 1964).
@@ -123,7 +123,7 @@ class HuberLoss:
         return xp.minimum(best, self.delta / xp.maximum(xp.abs(residual).max(axis=0), floor))
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class LogisticLoss:
     r"""Logistic loss of a margin, :math:`\log(1 + e^{-y f})`, targets -1 and 1.
@@ -160,7 +160,7 @@ class LogisticLoss:
         return namespace(residual).ones_like(residual[0])
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class MultinomialLoss:
     r"""Softmax cross-entropy, :math:`\log \sum_c e^{f_c} - \sum_c y_c f_c`, one-hot targets.

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.loop import Callback, Result, Solver, solve
+from cvxnn.convex.loop import solve
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.solver import Callback, Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
 from cvxnn.convex.solvers.ridge.solver import Ridge

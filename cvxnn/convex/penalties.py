@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from cvxnn._arrays import Array, namespace, register
+from cvxnn._arrays import Array, namespace, register_pytree
 
 
 class Penalty(Protocol):
@@ -29,7 +29,7 @@ class Penalty(Protocol):
         """Dual norm of each output's weights, shape (n_outputs,); Euclidean if it is no norm."""
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class NeuronGroupLasso:
     r"""Sum of the Euclidean norms of the blocks, :math:`\sum_j \|u_j\|_2`.
@@ -54,7 +54,7 @@ class NeuronGroupLasso:
         return norms.reshape(norms.shape[0], -1).max(axis=1)
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class FeatureGroupLasso:
     r"""Sum over features ``k`` of the norm of all weights on it, :math:`\sum_k \|u_{\cdot k}\|_2`.
@@ -77,7 +77,7 @@ class FeatureGroupLasso:
         return namespace(U).linalg.norm(_by_output(U), axis=1).max(axis=1)
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class L1:
     r"""Sum of absolute values, :math:`\sum |u_{jk}|`: single weights vanish."""
@@ -98,7 +98,7 @@ class L1:
         return namespace(U).abs(U.reshape(U.shape[0], -1)).max(axis=1)
 
 
-@register
+@register_pytree
 @dataclass(frozen=True)
 class SquaredL2:
     r"""Half the sum of squares, :math:`\tfrac12 \sum u_{jk}^2`: ridge, nothing vanishes.

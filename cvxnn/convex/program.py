@@ -36,7 +36,7 @@ subtracts its conjugate instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -399,22 +399,3 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
 def _difference(parts: Array) -> Array:
     """Sum over signs, (n, n_outputs, n_signs): positive neurons less negative ones."""
     return parts[..., 0] - parts[..., 1] if parts.shape[-1] == 2 else parts[..., 0]
-
-
-class SmoothObjective(Protocol):
-    """A smooth convex function, as accelerated gradient wants it."""
-
-    def value(self, theta: Array) -> Array:
-        """Objective, a scalar."""
-
-    def gradient(self, theta: Array) -> Array:
-        """Gradient, the shape of ``theta``."""
-
-    def smoothness(self) -> Array:
-        """An upper bound of the Lipschitz constant of the gradient."""
-
-    def strong_convexity(self) -> Array:
-        """A lower bound of the modulus of strong convexity; 0 where there is none."""
-
-    def report(self, theta: Array) -> dict[str, Array]:
-        """Further columns of the history; may be empty."""

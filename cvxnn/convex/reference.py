@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cvxnn._extras import require
-from cvxnn.convex.loop import Result, Status, relative_gap
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
+from cvxnn.convex.solver import Result, Status, relative_gap
 
 # An oracle has to be finer than what it judges.
 _TIGHT = {"CLARABEL": dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)}

@@ -13,12 +13,12 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.loop import Result, Solver, Status
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
+from cvxnn.convex.solver import Result, Solver, Status
 from cvxnn.convex.solvers.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.loop import Result
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
 from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
 from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, ConvexReLUBase

@@ -13,9 +13,9 @@ from sklearn.callback import with_callbacks
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 
-from cvxnn.convex.loop import Solver
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.program import Formulation
+from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import (
     ConvexReLUBase,
     Fit,

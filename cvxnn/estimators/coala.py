@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.loop import Result, Solver, precision, solve
+from cvxnn.convex.loop import precision, solve
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.patterns import add_bias
+from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook, Monitor, progress

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 from sklearn.metrics import r2_score
 
-from cvxnn.convex.loop import Solver
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.program import Formulation
+from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter

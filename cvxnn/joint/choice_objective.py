@@ -44,11 +44,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from cvxnn._arrays import Array, namespace, register
+from cvxnn._arrays import Array, namespace, register_pytree
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 
 
-@register
+@register_pytree
 @dataclass(frozen=True, eq=False)
 class ChoiceObjective:
     r"""Mean negative log-likelihood of choices, over a ball.

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn.convex.loop import Result, Status, solve
+from cvxnn.convex.loop import solve
+from cvxnn.convex.objectives import BallObjective
+from cvxnn.convex.solver import Result, Status
 from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
-from cvxnn.convex.solvers.trust_region import BallObjective, NewtonState, TrustRegionNewton
+from cvxnn.convex.solvers.trust_region import NewtonState, TrustRegionNewton
 from cvxnn.joint.choice_objective import ChoiceObjective, check_lam, mix_objective
 
 # In higher dimensions, a Hessian costs more time than it saves.

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.loop import Callback, Result, Solver, Status, relative_gap, solve
+from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation
+from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.training import pricing, proposal
@@ -162,7 +163,7 @@ def train(
         program = _over(base, found)
         chosen = solver or _choose(program, tol, max_iter, refining=n_rounds > 0)
         result = solve(program, chosen, start=start, callback=_with_patterns(callback, found))
-        flops += chosen.flops(program, result)
+        flops += chosen.flops(program, result) or 0.0
         previous = best[0].objective if best else np.inf
         if not result.objective > previous:
             best = result, found, program

@@ -21,15 +21,20 @@ An objective that knows a matrix :math:`P` above all its Hessians gets steps
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import cho_solve
 
-from cvxnn.convex.loop import Measurement, Result, Start
-from cvxnn.convex.program import SmoothObjective
+from cvxnn.convex.objectives import (
+    SmoothObjective,
+    WithCurvature,
+    WithLowerBound,
+    WithProjection,
+)
+from cvxnn.convex.solver import Measurement, Solver, Start
 
 
 class AcceleratedGradientState(NamedTuple):
@@ -49,7 +54,7 @@ class AcceleratedGradientState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class AcceleratedGradient:
+class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     r"""Nesterov's method, with adaptive restart if wanted.
 
     Parameters
@@ -76,8 +81,6 @@ class AcceleratedGradient:
     ``lower_bound`` brings its own certificate.
     """
 
-    on_host: ClassVar[bool] = False
-
     tol: float = 1e-6
     max_iter: int = 5000
     restart: bool = field(default=True, metadata={"static": True})
@@ -89,7 +92,7 @@ class AcceleratedGradient:
         """Refuse objectives that are not smooth."""
         if not self.friction >= 2:
             raise ValueError(f"friction={self.friction!r}; expected a number of at least 2.")
-        if not hasattr(objective, "smoothness"):
+        if not isinstance(objective, SmoothObjective):
             raise TypeError(
                 f"AcceleratedGradient needs a SmoothObjective, got {type(objective).__name__}; "
                 "a ConvexProgram is solved by Cronos or solve_with_cvxpy."
@@ -101,7 +104,7 @@ class AcceleratedGradient:
         if start is None:
             raise ValueError("AcceleratedGradient needs a start: pass solve(..., start=theta).")
         theta = jnp.asarray(start.weights)
-        if hasattr(objective, "project"):
+        if isinstance(objective, WithProjection):
             theta = objective.project(theta)
         value = objective.value(theta)
         return AcceleratedGradientState(
@@ -124,7 +127,7 @@ class AcceleratedGradient:
         if (
             self.precondition
             and hasattr(objective, "curvature")
-            and not hasattr(objective, "project")
+            and not isinstance(objective, WithProjection)
         ):
             return state._replace(factor=_factor(objective))
         return state._replace(smoothness=_smoothness(objective))
@@ -139,7 +142,7 @@ class AcceleratedGradient:
         else:
             theta = state.momentum - cho_solve((state.factor, True), gradient)
         descent = gradient
-        if hasattr(objective, "project"):
+        if isinstance(objective, WithProjection):
             theta = objective.project(theta)
             descent = state.momentum - theta
         moved = theta - state.theta
@@ -160,7 +163,7 @@ class AcceleratedGradient:
         value, gradient = objective.value(state.theta), objective.gradient(state.theta)
         squared = jnp.vdot(gradient, gradient)
         modulus = objective.strong_convexity()
-        if hasattr(objective, "lower_bound"):
+        if isinstance(objective, WithLowerBound):
             bound = objective.lower_bound(state.theta, value, gradient)
         else:
             bound = jnp.where(
@@ -183,18 +186,11 @@ class AcceleratedGradient:
             "n_restarts": state.n_restarts,
             **objective.report(state.theta),
         }
-        return state, Measurement(best_objective, bound, stopping, jnp.asarray(False), details)
+        return state, Measurement(best_objective, bound, stopping, details=details)
 
     def weights(self, state: AcceleratedGradientState) -> Array:
         """Best point seen."""
         return state.best
-
-    def dual_point(self, state: AcceleratedGradientState) -> None:
-        """None: the bound comes from strong convexity."""
-
-    def flops(self, objective: SmoothObjective, result: Result) -> float:
-        """Not known: only the objective knows its products."""
-        return float("nan")
 
 
 @jax.jit
@@ -203,7 +199,7 @@ def _smoothness(objective: SmoothObjective) -> Array:
 
 
 @jax.jit
-def _factor(objective: Any) -> Array:
+def _factor(objective: WithCurvature) -> Array:
     curvature = objective.curvature()
     # Without a ridge it may be singular; what is added keeps it above the Hessians.
     least = 10 * jnp.finfo(curvature.dtype).eps * jnp.trace(curvature)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cvxnn.convex.loop import Solver
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.solver import Solver
 from cvxnn.convex.solvers.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint, cost
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient

@@ -1,8 +1,7 @@
 r"""CRONOS: ADMM with preconditioned conjugate gradient.
 
-Algorithm 2 of the COALA paper (Feng et al., 2024), with what makes it fast.
-
-The program is split as :math:`u = v`, :math:`S G u = s` with a free positive row scaling ``S``:
+It is Algorithm 2 of the COALA paper (Feng et al., 2024), with additions that make it fast. The
+program is split as :math:`u = v`, :math:`S G u = s` with a free positive row scaling ``S``:
 
 .. math::
 
@@ -17,22 +16,36 @@ touches it at the last ``u`` (majorised ADMM; Li, Sun & Toh, 2016): a squared lo
 targets, so that all losses share the factorisations.
 
 The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance falls like
-:math:`k^{-1.1}`, summable as Theorem 1 asks. The two penalties are balanced apart from each other.
+:math:`k^{-1.1}`, summable as Theorem 1 asks. The two penalty parameters are balanced separately.
+
+**The algorithm as printed.** Algorithm 2 in the paper differs from the above in two places.
+
+- Its dual step is :math:`\lambda \leftarrow \lambda + \tfrac{\gamma\alpha}{\rho}(u - v)` and
+  :math:`\nu \leftarrow \nu + \tfrac{\gamma\alpha}{\rho}(Gu - s)`. It omits the values of
+  :math:`\gamma` and :math:`\alpha`: neither is an input of the algorithm or defined for it
+  (elsewhere in the paper :math:`\gamma` is the offset of the Bradley-Terry model). Since
+  :math:`\lambda` and :math:`\nu` are scaled by :math:`1/\rho` already, as the u-update shows, the
+  step of ADMM is 1, which means :math:`\gamma\alpha = \rho`. That is the default here.
+  ``Cronos(dual_step=...)`` takes the printed step for a given product :math:`\gamma\alpha`;
+  convergence is proved for :math:`0 < \gamma\alpha/\rho < (1 + \sqrt5)/2` without over-relaxation
+  (Glowinski, 1984).
+- Its update of ``v`` and ``s`` omits the term :math:`\tfrac\rho2\|Gu - s + \nu\|^2`, without which
+  every :math:`s \ge 0` is a minimiser. The term is always kept here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from cvxnn.convex.loop import Measurement, Result, Start
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers._linear import Factors, USystem
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
@@ -66,8 +79,8 @@ class CronosState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Cronos:
-    """ADMM for the ReLU program, any loss, any penalty.
+class Cronos(Solver[ConvexProgram, CronosState]):
+    r"""ADMM for the ReLU program, any loss, any penalty.
 
     Parameters
     ----------
@@ -83,6 +96,11 @@ class Cronos:
         with ``False`` the method is the paper's, at fixed ``rho``.
     relaxation : float, default=1.6
         Over-relaxation in (0, 2); 1 is the paper's method.
+    dual_step : float, optional
+        The product :math:`\gamma\alpha` of the dual step that Algorithm 2 prints: the residuals are
+        multiplied by ``dual_step / rho`` before they are added to the scaled multipliers. In units
+        of ``rho``, and below ``1.618 rho`` for convergence. It needs ``balance=False``, because a
+        new ``rho`` would change the step. None, the default, is the step 1 of ADMM.
     scale_rows : bool, default=True
         Bring the rows of ``G`` to equal norm; a cone does not change when its rows are scaled.
     linear_solver : str, default="auto"
@@ -117,13 +135,12 @@ class Cronos:
     weights; with ``"dual"`` also three of ``n x n``.
     """
 
-    on_host: ClassVar[bool] = False
-
     tol: float = 1e-3
     max_iter: int = 2000
     rho: float = 0.01
     balance: bool = field(default=True, metadata={"static": True})
     relaxation: float = 1.6
+    dual_step: float | None = None
     scale_rows: bool = field(default=True, metadata={"static": True})
     linear_solver: LinearSolver = field(default="auto", metadata={"static": True})
     rank: int = field(default=20, metadata={"static": True})
@@ -155,6 +172,12 @@ class Cronos:
             raise ValueError(f"rho={self.rho!r}; expected a number above 0.")
         if not 0 < self.relaxation < 2:
             raise ValueError(f"relaxation={self.relaxation!r}; expected a number between 0 and 2.")
+        if self.dual_step is not None and not self.dual_step > 0:
+            raise ValueError(f"dual_step={self.dual_step!r}; expected None or a number above 0.")
+        if self.dual_step is not None and self.balance:
+            raise ValueError(
+                f"dual_step={self.dual_step!r} is for a fixed rho; set balance=False with it."
+            )
         if not self.rank >= 1:
             raise ValueError(f"rank={self.rank!r}; expected at least 1.")
         if self.linear_solver != "auto":
@@ -242,7 +265,11 @@ class Cronos:
         # Patterns closed on every row do nothing; without a penalty nothing else says so.
         v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
         s = program.project_cones(Gu_relaxed + state.dual_s)
-        dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
+        if self.dual_step is None:
+            dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
+        else:
+            dual_u = state.dual_u + self.dual_step / rho1 * (u_relaxed - v)
+            dual_s = state.dual_s + self.dual_step / rho2 * (Gu_relaxed - s)
         norm = jnp.linalg.norm
         tiny = jnp.finfo(u.dtype).tiny
         # Residuals relative to what they are residuals of (Wohlberg, 2017).

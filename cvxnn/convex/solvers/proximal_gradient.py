@@ -15,14 +15,14 @@ data each way.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cvxnn.convex.loop import Measurement, Result, Start
 from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solver import Measurement, Result, Solver, Start
 
 # Factors of L after an accepted and after a refused step.
 _EASE, _TIGHTEN = 0.97, 2.0
@@ -46,7 +46,7 @@ class ProximalGradientState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class ProximalGradient:
+class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
     """Accelerated proximal gradient for the gated form, any loss, any penalty.
 
     Parameters
@@ -65,8 +65,6 @@ class ProximalGradient:
     Memory beyond the data: one array of ``n P n_outputs`` floats and six of the size of the
     weights. Rows are used as they are: unlike in ``Cronos``, scaling them would change the problem.
     """
-
-    on_host: ClassVar[bool] = False
 
     tol: float = 1e-4
     max_iter: int = 5000
@@ -108,12 +106,6 @@ class ProximalGradient:
             bound=program.dual_bound(residual),
             residual=residual,
         )
-
-    def refresh(
-        self, program: ConvexProgram, state: ProximalGradientState
-    ) -> ProximalGradientState:
-        """Nothing to factor."""
-        return state
 
     def step(self, program: ConvexProgram, state: ProximalGradientState) -> ProximalGradientState:
         """One proximal step from the extrapolated point, if its upper bound holds there."""
@@ -163,9 +155,7 @@ class ProximalGradient:
         )
         stopping = jnp.where(jnp.isfinite(at.objective), gap, jnp.nan)
         details = {"smoothness": state.smoothness, "n_restarts": state.n_restarts}
-        return state, Measurement(
-            state.best_objective, state.bound, stopping, jnp.asarray(False), details
-        )
+        return state, Measurement(state.best_objective, state.bound, stopping, details=details)
 
     def weights(self, state: ProximalGradientState) -> Array:
         """Best point seen."""

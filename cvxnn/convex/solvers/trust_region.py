@@ -15,14 +15,15 @@ is kept for as long as the certified gap falls fast enough without a new one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from cvxnn.convex.loop import Measurement, Result, Start
+from cvxnn.convex.objectives import BallObjective
+from cvxnn.convex.solver import Measurement, Solver, Start
 
 # A Hessian is kept while a step without a new one leaves at most this part of the gap.
 _FAST_ENOUGH = 0.1
@@ -31,26 +32,6 @@ _SUFFICIENT = 1e-4
 _SHORTEST_STEP = 2.0**-30
 
 Vector = NDArray[np.float64]
-
-
-class BallObjective(Protocol):
-    """A convex function with its Hessian, and the ball over which it is minimised."""
-
-    @property
-    def radius(self) -> Any:
-        """Radius of the ball, perhaps infinite."""
-
-    def value_and_gradient(self, theta: Vector) -> tuple[Any, Vector]:
-        """Objective and gradient."""
-
-    def hessian(self, theta: Vector) -> Vector:
-        """Hessian, positive semi-definite."""
-
-    def lower_bound(self, theta: Vector, value: Any, gradient: Vector) -> Any:
-        """Lower bound on the optimum over the ball; minus infinity where none is known."""
-
-    def project(self, theta: Vector) -> Vector:
-        """Nearest point of the ball."""
 
 
 class NewtonState(NamedTuple):
@@ -70,7 +51,7 @@ class NewtonState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class TrustRegionNewton:
+class TrustRegionNewton(Solver[BallObjective, NewtonState]):
     """Newton's method on the host, in float64.
 
     Parameters
@@ -99,9 +80,9 @@ class TrustRegionNewton:
 
     def accept(self, objective: Any) -> TrustRegionNewton:
         """Refuse objectives without a Hessian."""
-        if not (hasattr(objective, "hessian") and hasattr(objective, "lower_bound")):
+        if not isinstance(objective, BallObjective):
             raise TypeError(
-                "TrustRegionNewton needs an objective with hessian and lower_bound, got "
+                "TrustRegionNewton needs a BallObjective, with hessian and lower_bound; got "
                 f"{type(objective).__name__}; a SmoothObjective is solved by AcceleratedGradient, "
                 "a ConvexProgram by Cronos."
             )
@@ -185,13 +166,6 @@ class TrustRegionNewton:
     def weights(self, state: NewtonState) -> Vector:
         """Last iterate: the objective only falls."""
         return state.theta
-
-    def dual_point(self, state: NewtonState) -> None:
-        """None: the bound comes from the gradient."""
-
-    def flops(self, objective: Any, result: Result) -> float:
-        """Not known: only the objective knows its products."""
-        return float("nan")
 
 
 def _cholesky(matrix: Vector) -> Any:

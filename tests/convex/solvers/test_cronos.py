@@ -315,7 +315,8 @@ def naive_admm(program: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.
             sizes = np.maximum(np.linalg.norm(blocks, axis=1, keepdims=True), 1e-300)
             v = (blocks * np.maximum(1 - alpha / rho / sizes, 0)).ravel()
             s = np.maximum(Gu_hat + nu, 0)
-            dual, nu = dual + u_hat - v, nu + Gu_hat - s
+            step = 1 if solver.dual_step is None else solver.dual_step / solver.rho
+            dual, nu = dual + step * (u_hat - v), nu + step * (Gu_hat - s)
         for parts, part in zip(out, (u, v, s), strict=True):
             parts.append(part)
     u, v = (np.stack(parts).reshape(C, 2, P, d) for parts in out[:2])
@@ -353,6 +354,33 @@ def test_iterates_are_those_of_algorithm_2(
         (state.u, state.v, state.s), naive_admm(program, solver, 7), strict=True
     ):
         np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
+def test_the_printed_dual_step_is_a_multiple_of_the_residuals(ratio: float) -> None:
+    program = make()
+    options = {"linear_solver": "dual", "relaxation": 1.0, "scale_rows": False, "balance": False}
+    solver = Cronos(rho=0.1, dual_step=ratio * 0.1, **options)
+    with precision(np.float64):
+        state = iterate(program, solver, 7)
+        plain = iterate(program, replace(solver, dual_step=None), 7)
+    for actual, expected in zip(
+        (state.u, state.v, state.s), naive_admm(program, solver, 7), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-8)
+    # gamma alpha = rho is the step of ADMM, and only that is.
+    same = np.allclose(np.asarray(state.v), np.asarray(plain.v), rtol=0, atol=1e-12)
+    assert same == (ratio == 1.0)
+    result = solve(program, replace(solver, tol=1e-4, max_iter=20_000))
+    assert result.status is Status.CONVERGED
+    assert result.objective <= optimum(TWO_OUTPUTS) * (1 + 2e-4)
+
+
+def test_a_dual_step_needs_a_fixed_rho() -> None:
+    with pytest.raises(ValueError, match=r"dual_step=0\.1 is for a fixed rho; set balance=False"):
+        solve(make(), Cronos(dual_step=0.1))
+    with pytest.raises(ValueError, match="dual_step=0; expected None or a number above 0"):
+        solve(make(), Cronos(dual_step=0, balance=False))
 
 
 def test_fixed_penalties_stay_and_balanced_ones_move() -> None:

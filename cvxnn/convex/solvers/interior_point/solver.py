@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.loop import Measurement, Result, Start
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.interior_point import newton_system
 from cvxnn.convex.solvers.interior_point.central_path import Iterate, Output, advance, begin
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
@@ -44,7 +44,7 @@ class InteriorPointState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class InteriorPoint:
+class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     """Interior-point method for losses that take outputs one by one.
 
     Parameters
@@ -159,10 +159,6 @@ class InteriorPoint:
             n_stalled=0,
         )
 
-    def refresh(self, program: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
-        """Nothing outlasts an iteration."""
-        return state
-
     def step(self, program: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
         """One iteration of each output that is not at its optimum."""
         pairs = list(zip(state.outputs, state.iterates, strict=True))
@@ -221,7 +217,6 @@ class InteriorPoint:
             objective=np.float64(objective),
             dual_bound=np.float64(state.bound),
             stopping=np.float64(stopping if np.isfinite(objective) else np.nan),
-            refresh=np.False_,
             details=details,
             stalled=idle or state.n_stalled >= _PATIENCE,
         )

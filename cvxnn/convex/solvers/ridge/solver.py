@@ -26,10 +26,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.loop import Measurement, Result, Start
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.ridge.products import COARSE, Nystrom, RidgeData, direct_flops, dots
 
 Floats = NDArray[np.floating]
@@ -66,7 +66,7 @@ class RidgeState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(Solver[ConvexProgram, RidgeState]):
     """Direct solution of the gated form with squared loss and ridge penalty.
 
     Parameters
@@ -168,10 +168,6 @@ class Ridge:
         )
         return state._replace(image=state.product(u)) if u.any() else state
 
-    def refresh(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
-        """Nothing outlasts an iteration."""
-        return state
-
     def step(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
         data, alpha = state.data, float(program.alpha)
@@ -208,7 +204,6 @@ class Ridge:
             objective=np.float64(state.best_objective),
             dual_bound=np.float64(state.bound),
             stopping=np.float64(gap),
-            refresh=np.False_,
             details={"remainder": left},
             stalled=state.precondition is None,
         )

@@ -1,0 +1,74 @@
+"""Objectives that are no convex program: what the solvers of smooth functions ask of them.
+
+``AcceleratedGradient`` takes a :class:`SmoothObjective`, ``TrustRegionNewton`` a
+:class:`BallObjective`. The other protocols are optional parts, which a solver uses if they are
+there. All are checked by ``isinstance``: an objective needs the methods, not a base class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from cvxnn._arrays import Array
+
+
+@runtime_checkable
+class SmoothObjective(Protocol):
+    """A smooth convex function of a vector, for ``AcceleratedGradient``.
+
+    Register its class as a pytree, with its arrays as leaves, so that it can be compiled.
+    """
+
+    def value(self, theta: Array) -> Array:
+        """Return the objective, a scalar."""
+
+    def gradient(self, theta: Array) -> Array:
+        """Return the gradient, of the shape of ``theta``."""
+
+    def smoothness(self) -> Array:
+        """Return an upper bound of the Lipschitz constant of the gradient."""
+
+    def strong_convexity(self) -> Array:
+        """Return a lower bound of the modulus of strong convexity; 0 if there is none."""
+
+    def report(self, theta: Array) -> dict[str, Array]:
+        """Return further columns of the history; may be empty."""
+
+
+@runtime_checkable
+class WithCurvature(Protocol):
+    """Optional part: a matrix above all Hessians, by which steps are measured."""
+
+    def curvature(self) -> Array:
+        """Return a positive semi-definite matrix that exceeds every Hessian."""
+
+
+@runtime_checkable
+class WithProjection(Protocol):
+    """Optional part: a convex set over which the function is minimised."""
+
+    def project(self, theta: Array) -> Array:
+        """Return the nearest point of the set."""
+
+
+@runtime_checkable
+class WithLowerBound(Protocol):
+    """Optional part: a certificate of its own."""
+
+    def lower_bound(self, theta: Array, value: Array, gradient: Array) -> Array:
+        """Return a lower bound on the optimum, from the value and the gradient at ``theta``."""
+
+
+@runtime_checkable
+class BallObjective(WithProjection, WithLowerBound, Protocol):
+    """A convex function with its Hessian, and the ball over which it is minimised."""
+
+    @property
+    def radius(self) -> Any:
+        """Radius of the ball around zero, perhaps infinite."""
+
+    def value_and_gradient(self, theta: Array) -> tuple[Any, Array]:
+        """Return the objective and its gradient."""
+
+    def hessian(self, theta: Array) -> Array:
+        """Return the Hessian, a positive semi-definite matrix."""

@@ -82,10 +82,12 @@ def seconds_of(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def planned(lm: LanguageModel, **settings: Any) -> dict[str, float | None]:
-    """Memory as planned, and the peak as a part of it."""
+def planned(
+    lm: LanguageModel, peak: float | None = None, **settings: Any
+) -> dict[str, float | None]:
+    """Memory as planned, and the peak in GiB (by default of the measurement) as a part of it."""
     total = memory_plan(lm, **settings).total / record.GIB
-    peak = record.peak_gib("torch")
+    peak = record.peak_gib("torch") if peak is None else peak
     return {"planned_gib": total, "peak_over_planned": None if peak is None else peak / total}
 
 
@@ -201,6 +203,8 @@ def dpo(checkpointing: bool, small: bool) -> dict[str, Any]:
         "costs": tuned.costs,
         **planned(
             lm,
+            # The meter resets the device's own record.
+            peak=tuned.costs["train"]["device_peak_bytes"] / record.GIB or None,
             method="fine_tune",
             batch_tokens=8 * length,  # both replies of four pairs
             max_length=length,

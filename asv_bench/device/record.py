@@ -85,9 +85,10 @@ def where(library: Library) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = os.environ.get("COMMIT")
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = os.environ.get("COMMIT")  # where the files are a copy without their history
+    if not commit:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     cores = len(os.sched_getaffinity(0))
     return {"device": device, "cores": cores, "commit": commit, "versions": versions}
 

@@ -49,9 +49,10 @@ def plan_text(options: argparse.Namespace, uses: Sequence[Any]) -> str:
     str
         Several lines.
     """
+    from cvxnn.llm.loading import load_configuration
     from cvxnn.llm.memory import memory_plan
 
-    settings, source = vars(options), configuration(options.model)
+    settings, source = vars(options), load_configuration(options.model)
     dtype = settings.get("dtype", "auto")
     lines = []
     for use in uses:
@@ -63,21 +64,3 @@ def plan_text(options: argparse.Namespace, uses: Sequence[Any]) -> str:
         lines.append(f"memory of {_USES[use]}")
         lines += [f"  {line}" for line in plan.report(options.memory_plan).splitlines()]
     return "\n".join(lines)
-
-
-def configuration(model: str | None) -> Any:
-    """Read the configuration of a model, without its weights.
-
-    Parameters
-    ----------
-    model : str or None
-        As for `cvxnn.llm.load_model`.
-
-    Returns
-    -------
-    transformers.PretrainedConfig
-        The configuration.
-    """
-    from cvxnn.llm.loading import load_configuration
-
-    return load_configuration(model)

@@ -1,4 +1,4 @@
-from .description import POOLINGS, Description, check_description
+from .description import POOLINGS, Description, Pooling, check_description
 from .pairs import PairFeatures, discard_features, is_extracted, read_pair_features
 from .store import FeatureWriter, read_features
 
@@ -7,6 +7,7 @@ __all__ = [
     "Description",
     "FeatureWriter",
     "PairFeatures",
+    "Pooling",
     "check_description",
     "discard_features",
     "is_extracted",

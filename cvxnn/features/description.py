@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
-POOLINGS = ("mean", "last", "attention")
+Pooling = Literal["mean", "last", "attention"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 _LEAST = {"layer": 0, "max_length": 1, "width": 1}
 

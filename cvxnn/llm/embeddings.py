@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cvxnn._files import digest
-from cvxnn.features.description import POOLINGS, Description
+from cvxnn.features.description import POOLINGS, Description, Pooling
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.hidden_states import layer_index
@@ -115,7 +115,7 @@ class Embedder:
         self,
         lm: LanguageModel,
         *,
-        pooling: str = "mean",
+        pooling: Pooling = "mean",
         layer: int = -1,
         max_length: int = 1024,
         batch_tokens: int = 2048,
@@ -347,7 +347,7 @@ def embed_responses(
     prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     layer: int = -1,
     max_length: int = 1024,
     batch_tokens: int = 2048,

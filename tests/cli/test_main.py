@@ -72,7 +72,8 @@ def test_help_states_each_default(command, capsys):
     text = " ".join(capsys.readouterr().out.split())
     for action in actions(command):
         value = action.default
-        if action.dest != "help" and value not in (None, [], False) and action.help:
+        assert action.help, (action.dest, "has no text")
+        if action.dest != "help" and value not in (None, [], False):
             shown = ",".join(value) if isinstance(value, tuple) else value
             stated = " ".join(f"{action.help % vars(action)} (default: {shown})".split())
             assert stated in text.replace(", ", ",") or stated in text, action.dest
@@ -110,6 +111,9 @@ def test_methods_of_compare_are_those_of_the_library():
         (["fit", "x", "--alhpa", "1"], "--alhpa"),
         (["fit", "x", "--strength", "much"], "--strength"),
         (["fit", "x", "--n-patterns", "0"], "expected at least 1"),
+        (["extract", "x", "--pooling", "max"], "invalid choice: 'max'"),
+        (["extract", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["extract", "x", "--format", "csv"], "invalid choice: 'csv'"),
         (["compare", "x", "--methods", "coala,dop"], "did you mean 'dpo'?"),
         (["compare", "x", "--methods", ","], "expected one or more of"),
     ],

@@ -11,13 +11,14 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cvxnn._files import earlier_result, read_json, write_json
 from cvxnn.comparison.fine_tuned import (
     CHECKPOINT,
-    FINE_TUNED,
     fine_tune_and_evaluate,
     fine_tuning_config,
 )
@@ -26,9 +27,11 @@ from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
 from cvxnn.comparison.texts import estimate_text
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
+from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
+    from cvxnn.llm.fine_tuning import FineTuningConfig
     from cvxnn.llm.models import LanguageModel
 
 Method = Literal["coala", "linear", "sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf"]
@@ -95,61 +98,45 @@ def compare(
     ValueError
         If a method is unknown, or if there are no pairs.
     """
-    own = parameters or {}
+    own = {method: dict(values) for method, values in (parameters or {}).items()}
     _check(methods, own, train, test)
-    tell = say or (lambda _: None)
-    folder = Path(folder)
-    settings = {"embedding": dict(embedding or {}), "fine_tuning": dict(fine_tuning or {})}
-    identity = {
-        "model": lm.fingerprint,
-        "dtype": str(lm.dtype).removeprefix("torch."),
-        "train": digest_of_pairs(train),
-        "test": digest_of_pairs(test),
-        "seed": seed,
-    }
-    configs = {
-        method: fine_tuning_config(method, settings["fine_tuning"], own.get(method, {}), seed)
-        for method in methods
-        if method in FINE_TUNED
-    }
-    wanted: dict[str, dict[str, Any]] = {
-        method: {**identity, "fine_tuning": dataclasses.asdict(configs[method])}
-        if method in configs
-        else {**identity, "embedding": settings["embedding"], "head": dict(own.get(method, {}))}
-        for method in methods
-    }
+    say = say or (lambda _: None)
+    shared = {"embedding": dict(embedding or {}), "fine_tuning": dict(fine_tuning or {})}
+    experiment = _Experiment(
+        lm,
+        train,
+        test,
+        Path(folder),
+        **shared,
+        parameters=own,
+        seed=seed,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    settings = {method: experiment.settings(method) for method in methods}
+    files = {method: experiment.folder / f"{method}.json" for method in methods}
     # All files are checked before any work begins.
-    found = {
-        method: earlier_result(folder / f"{method}.json", wanted[method], overwrite=overwrite)
+    is_done = {
+        method: earlier_result(files[method], settings[method], overwrite=overwrite) is not None
         for method in methods
     }
-    features: tuple[PairFeatures, PairFeatures] | None = None
     results = []
     for method in methods:
-        kept = found[method]
-        if kept is not None:
-            tell(f"{method:<9} kept from before")
-            results.append(MethodResult.from_dict(kept["result"]))
-            continue
-        tell(f"{method:<9} begins")
-        if method in HEADS:
-            if features is None:
-                features = _features(lm, train, test, folder, settings, overwrite, progress)
-            result = _fit_head(method, features, own.get(method), seed, folder)
-        else:
-            if overwrite and (folder / method / CHECKPOINT).exists():  # written by cvxnn
-                shutil.rmtree(folder / method)
-            result = fine_tune_and_evaluate(
-                lm, configs[method], train, test, folder=folder / method, progress=progress
-            )
-        file = folder / f"{method}.json"
-        write_json(file, {"settings": wanted[method], "result": dataclasses.asdict(result)})
-        result = MethodResult.from_dict(read_json(file)["result"])  # as a later call reads it
-        held_out = estimate_text(result.accuracy, result.standard_error)
-        tell(f"{method:<9} {held_out} held out")
-        results.append(result)
+        if not is_done[method]:
+            say(f"{method:<9} begins")
+            result = dataclasses.asdict(experiment.run(method))
+            write_json(files[method], {"settings": settings[method], "result": result})
+        results.append(MethodResult.from_dict(read_json(files[method])["result"]))
+        held_out = estimate_text(results[-1].accuracy, results[-1].standard_error)
+        say(f"{method:<9} " + ("kept from before" if is_done[method] else f"{held_out} held out"))
+    identity = experiment.identity
     comparison = Comparison(
-        model={"name": lm.name, "parameters": _n_parameters(lm), **_pick(identity)},
+        model={
+            "name": lm.name,
+            "parameters": sum(weight.numel() for weight in lm.model.parameters()),
+            "dtype": identity["dtype"],
+            "fingerprint": identity["model"],
+        },
         data={
             "training_pairs": len(train),
             "held_out_pairs": len(test),
@@ -157,13 +144,95 @@ def compare(
             "train": identity["train"],
             "test": identity["test"],
         },
-        settings={**settings, "parameters": {k: dict(v) for k, v in own.items()}, "seed": seed},
+        settings={**shared, "parameters": own, "seed": seed},
         baselines={LONGER: length_baseline(test)},
         results=tuple(results),
         groups=[pair.group for pair in test],
     )
-    comparison.write(folder / RESULT_FILE)
+    comparison.write(experiment.folder / RESULT_FILE)
     return comparison
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """Data and settings that the methods of a comparison share, and the way to run each."""
+
+    lm: LanguageModel
+    train: Sequence[PreferenceTriplet]
+    test: Sequence[PreferenceTriplet]
+    folder: Path
+    embedding: dict[str, Any]
+    fine_tuning: dict[str, Any]
+    parameters: dict[str, dict[str, Any]]
+    seed: int
+    overwrite: bool
+    progress: bool
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Settings that all results depend on."""
+        return {
+            "model": self.lm.fingerprint,
+            "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "train": digest_of_pairs(self.train),
+            "test": digest_of_pairs(self.test),
+            "seed": self.seed,
+        }
+
+    def settings(self, method: str) -> dict[str, Any]:
+        """Return everything that the result of a method depends on."""
+        if method in HEADS:
+            own = self.parameters.get(method, {})
+            return {**self.identity, "embedding": self.embedding, "head": own}
+        return {**self.identity, "fine_tuning": dataclasses.asdict(self._config(method))}
+
+    def run(self, method: str) -> MethodResult:
+        """Train a method and measure it."""
+        return self._fit_head(method) if method in HEADS else self._fine_tune(method)
+
+    @cached_property
+    def _features(self) -> tuple[PairFeatures, PairFeatures]:
+        """Embedded training and held-out pairs, which all heads share, on disk."""
+        from cvxnn.llm.embeddings import Embedder
+        from cvxnn.llm.extraction import extract_pairs
+
+        embedder = Embedder(self.lm, **self.embedding, progress=self.progress)
+        parts = []
+        for name, pairs in (("train", self.train), ("test", self.test)):
+            place = self.folder / "features" / name
+            if self.overwrite:
+                discard_features(place)
+            parts.append(extract_pairs(embedder, pairs, place))
+        return parts[0], parts[1]
+
+    def _fit_head(self, method: str) -> MethodResult:
+        train, test = self._features
+        head, result = fit_head(method, train, test, self.parameters.get(method), seed=self.seed)
+        save(head, self.folder / f"{method}.safetensors")
+        costs = train.costs
+        return dataclasses.replace(
+            result,
+            flops={"embeddings": float(costs.flops), **result.flops},
+            seconds={"embeddings": costs.seconds, **result.seconds},
+            peak_memory=max(peak_memory(costs), result.peak_memory or 0.0),
+        )
+
+    def _config(self, method: str) -> FineTuningConfig:
+        own = self.parameters.get(method, {})
+        return fine_tuning_config(method, self.fine_tuning, own, self.seed)
+
+    def _fine_tune(self, method: str) -> MethodResult:
+        folder = self.folder / method
+        if self.overwrite and (folder / CHECKPOINT).exists():  # written by cvxnn
+            shutil.rmtree(folder)
+        return fine_tune_and_evaluate(
+            self.lm,
+            self._config(method),
+            self.train,
+            self.test,
+            folder=folder,
+            progress=self.progress,
+        )
 
 
 def _check(
@@ -179,55 +248,3 @@ def _check(
         raise ValueError(
             f"{len(train)} training and {len(test)} held-out pairs; expected at least one of each"
         )
-
-
-def _features(
-    lm: LanguageModel,
-    train: Sequence[PreferenceTriplet],
-    test: Sequence[PreferenceTriplet],
-    folder: Path,
-    settings: Mapping[str, Any],
-    overwrite: bool,
-    progress: bool,
-) -> tuple[PairFeatures, PairFeatures]:
-    """Return the embedded training and held-out pairs, which all heads share, from disk."""
-    from cvxnn.llm.embeddings import Embedder
-    from cvxnn.llm.extraction import extract_pairs
-
-    embedder = Embedder(lm, **settings["embedding"], progress=progress)
-    parts = []
-    for name, pairs in (("train", train), ("test", test)):
-        place = folder / "features" / name
-        if overwrite:
-            discard_features(place)
-        parts.append(extract_pairs(embedder, pairs, place))
-    return parts[0], parts[1]
-
-
-def _fit_head(
-    method: str,
-    features: tuple[PairFeatures, PairFeatures],
-    parameters: Mapping[str, Any] | None,
-    seed: int,
-    folder: Path,
-) -> MethodResult:
-    from cvxnn.persistence import save
-
-    train, test = features
-    head, result = fit_head(method, train, test, parameters, seed=seed)
-    save(head, folder / f"{method}.safetensors")
-    costs = train.costs
-    return dataclasses.replace(
-        result,
-        flops={"embeddings": float(costs.flops), **result.flops},
-        seconds={"embeddings": costs.seconds, **result.seconds},
-        peak_memory=max(peak_memory(costs), result.peak_memory or 0.0),
-    )
-
-
-def _n_parameters(lm: LanguageModel) -> int:
-    return sum(weight.numel() for weight in lm.model.parameters())
-
-
-def _pick(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {"dtype": identity["dtype"], "fingerprint": identity["model"]}

@@ -1,5 +1,6 @@
 """Export: every framework predicts what the estimator predicts, and has its slopes."""
 
+import importlib
 import io
 import pickle
 import subprocess
@@ -14,7 +15,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor, export
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    export,
+)
 from cvxnn.export import to_jax, to_onnx, to_torch
 from cvxnn.network import TwoLayerNetwork
 
@@ -454,6 +463,42 @@ def test_fitted_head(dtype):
 
 
 @pytest.mark.parametrize("convert", [to_onnx, to_torch, to_jax])
+@pytest.mark.parametrize(
+    ("cv", "single"),
+    [
+        (ConvexReLUClassifierCV, ConvexReLUClassifier),
+        (ConvexReLURegressorCV, ConvexReLURegressor),
+        (COALAPreferenceHeadCV, COALAPreferenceHead),
+    ],
+)
+def test_cross_validated_estimators_are_those_of_their_last_fit(convert, cv, single):
+    X = inputs(np.float64, n=60)
+    options = {name: value for name, value in SMALL.items() if name != "strength"}
+    folds = {} if single is COALAPreferenceHead else {"cv": 2}
+    model = cv(single(**options), strengths=[0.1, 0.01], **folds)
+    if single is COALAPreferenceHead:
+        model.fit_pairs(X[:30] + 1, X[30:] - 1)
+        expected = model.decision_function(X)
+    else:
+        model.fit(X, X[:, 0] > 0 if single is ConvexReLUClassifier else X[:, 0])
+        expected = (model.decision_function if hasattr(model, "classes_") else model.predict)(X)
+    if convert is to_onnx:
+        if single is ConvexReLUClassifier:
+            close(run(model, X)["probabilities"], model.predict_proba(X))
+        else:
+            close(
+                run(model, X)["logit" if "logit" in run(model, X) else "variable"].ravel(), expected
+            )
+    elif convert is to_torch:
+        torch = pytest.importorskip("torch")
+        close(to_torch(model)(torch.tensor(X)).detach().numpy()[:, 0], expected)
+    else:
+        with jax.enable_x64(True):
+            function, parameters = to_jax(model)
+            close(np.asarray(function(parameters, X))[:, 0], expected)
+
+
+@pytest.mark.parametrize("convert", [to_onnx, to_torch, to_jax])
 @pytest.mark.parametrize("cls", [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead])
 def test_unfitted(convert, cls):
     with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -474,23 +519,25 @@ def test_unfitted(convert, cls):
 )
 def test_other_objects(convert, thing):
     with pytest.raises(
-        TypeError, match=r"cannot export a \w+; expected a fitted .*Head \(of a pipeline, its last"
+        TypeError,
+        match=r"cannot export a \w+; expected .* CV class of one \(of a pipeline",
     ):
         convert(thing)
 
 
 @pytest.mark.parametrize(
-    ("convert", "package", "extra"), [(to_onnx, "onnx", "export"), (to_torch, "torch", "llm")]
+    ("module", "package", "extra"),
+    [("onnx_graph", "onnx", "export"), ("torch_module", "torch", "llm")],
 )
-def test_missing_package(convert, package, extra, monkeypatch):
-    export._torch_network.cache_clear()
+def test_missing_package(module, package, extra, monkeypatch):
+    monkeypatch.delitem(sys.modules, f"cvxnn.export.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"'{package}'.*pip install \"cvxnn\[{extra}\]\""):
-        convert(regressor(network()))
+        importlib.import_module(f"cvxnn.export.{module}")
 
 
 def test_no_other_names():
-    with pytest.raises(AttributeError, match=r"module 'cvxnn.export' has no attribute 'to_tensor'"):
+    with pytest.raises(AttributeError, match=r"No cvxnn\.export attribute to_tensor"):
         export.to_tensor  # noqa: B018
 
 

@@ -31,7 +31,7 @@ from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
-    from cvxnn.llm.fine_tuning import FineTuningConfig
+    from cvxnn.llm.fine_tuning.config import FineTuningConfig
     from cvxnn.llm.models import LanguageModel
 
 Method = Literal["coala", "linear", "sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf"]

@@ -1,0 +1,10 @@
+"""Fitted networks in other frameworks: as an ONNX graph, a torch module, a JAX function.
+
+A network consists of two matrix products, so the copies are exact up to rounding. Where a row lies
+within rounding of a gate, a gated network may open that gate in one library and not in another.
+ReLU networks are continuous and have no such rows.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,35 @@
+"""Networks of fitted estimators that can be exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
+from cvxnn.estimators.coala import COALAPreferenceHead
+from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
+from cvxnn.network import TwoLayerNetwork
+
+_CLASSES = (ClassifierPrediction, RegressorPrediction, COALAPreferenceHead, COALAPreferenceHeadCV)
+TRAINED = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "linear_weights")
+FIXED = ("gate_weights", "gate_bias", "gate_index")
+
+
+def fitted_network(estimator: Any) -> TwoLayerNetwork:
+    """Return the network of a fitted estimator; raise TypeError for other objects."""
+    if not isinstance(estimator, _CLASSES):
+        raise TypeError(
+            f"cannot export a {type(estimator).__name__}; expected a fitted ConvexReLUClassifier, "
+            "ConvexReLURegressor or COALAPreferenceHead, or the CV class of one (of a pipeline, "
+            "its last step)."
+        )
+    check_is_fitted(estimator)
+    return estimator.network_
+
+
+def copies(network: TwoLayerNetwork, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Return copies of those arrays that a network has, by name."""
+    arrays = {name: getattr(network, name) for name in names}
+    return {name: array.copy() for name, array in arrays.items() if array is not None}

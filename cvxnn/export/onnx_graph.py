@@ -1,0 +1,178 @@
+"""Export to ONNX; needs the extra ``export``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn import __version__
+from cvxnn._extras import require
+from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
+from cvxnn.export._fitted import fitted_network
+from cvxnn.network import TwoLayerNetwork
+
+onnx: Any = require("onnx", extra="export")
+
+# The oldest version with all operators in use: every runtime since 2022 reads it.
+_OPSET = 17
+
+
+def to_onnx(estimator: Any) -> Any:
+    """Return the ONNX graph of a fitted estimator, from raw features to its predictions.
+
+    The graph is an ``onnx.ModelProto`` rather than bytes, so that it can be inspected, checked, put
+    into a larger graph, or written with external data. ``onnx.save(model, "model.onnx")`` writes
+    it, and ``model.SerializeToString()`` gives the bytes that a runtime takes.
+
+    Parameters
+    ----------
+    estimator : ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+        Fitted estimator, or the CV class of one. Of a pipeline, take the last step.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``X``, shape (batch, n_features), of the dtype of the network: float32 if it was
+        fitted to float32, otherwise float64. The outputs have the names that sklearn-onnx uses:
+
+        - classifier: ``label``, shape (batch,), string or int64 (False becomes 0, and 2.0 becomes
+          2), and ``probabilities``, shape (batch, n_classes), in the order of ``classes_``;
+        - regressor: ``variable``, shape (batch, n_outputs), also where ``y`` had one dimension;
+        - preference head: ``logit`` and ``reward``, shape (batch,). Far above 0 the logit still
+          ranks responses where the reward is rounded to 0.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is of another class; of a pipeline, export the last step.
+    ValueError
+        If labels are neither strings nor whole numbers; encode them before ``fit``.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted; call ``fit`` first.
+    """
+    network = fitted_network(estimator)
+    graph = _Graph(network.hidden_weights.dtype)
+    scores = _scores(graph, network)
+    if isinstance(estimator, ClassifierPrediction):
+        _classify(graph, scores, estimator)
+    elif isinstance(estimator, RegressorPrediction):
+        graph.output("variable", scores, network.n_outputs)
+    else:
+        logit = graph("Squeeze", scores, np.array([1]))
+        graph.output("logit", logit)
+        beta = graph.number(estimator.beta)
+        graph.output("reward", graph("Mul", beta, graph.log_sigmoid(logit)))
+    return graph.model(type(estimator).__name__, network.hidden_weights.shape[1])
+
+
+class _Graph:
+    """ONNX graph in progress; a call adds a node and returns the name of its output."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def __call__(self, operator: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        output = f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(operator, names, [output], **attributes))
+        return output
+
+    def constant(self, value: NDArray[Any], name: str | None = None) -> str:
+        name = name or f"constant_{len(self.constants)}"
+        self.constants.append(onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def number(self, value: float) -> NDArray[Any]:
+        return np.array(value, self.dtype)
+
+    def output(self, name: str, source: str, *width: int, dtype: Any = None) -> None:
+        """Make a value an output of shape (batch, *width)."""
+        self.nodes.append(onnx.helper.make_node("Identity", [source], [name]))
+        self.outputs.append(self._value(name, self.dtype if dtype is None else dtype, *width))
+
+    def log_sigmoid(self, x: str) -> str:
+        # min(x, 0) - log(1 + exp(-|x|)): no exponential overflows.
+        one = self.number(1)
+        small = self("Log", self("Add", one, self("Exp", self("Neg", self("Abs", x)))))
+        return self("Sub", self("Min", x, self.number(0)), small)
+
+    def model(self, name: str, n_features: int) -> Any:
+        inputs = [self._value("X", self.dtype, n_features)]
+        graph = onnx.helper.make_graph(self.nodes, name, inputs, self.outputs, self.constants)
+        opset = onnx.helper.make_opsetid("", _OPSET)
+        return onnx.helper.make_model(
+            graph,
+            opset_imports=[opset],
+            # Runtimes refuse a version newer than theirs, which onnx writes by default.
+            ir_version=onnx.helper.find_min_ir_version_for([opset]),
+            producer_name="cvxnn",
+            producer_version=__version__,
+        )
+
+    def _value(self, name: str, dtype: Any, *width: int) -> Any:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return onnx.helper.make_tensor_value_info(name, kind, ["batch", *width])
+
+
+def _scores(graph: _Graph, network: TwoLayerNetwork) -> str:
+    """Add the network, and return the name of its outputs, shape (batch, n_outputs)."""
+
+    def part(name: str) -> str:
+        return graph.constant(getattr(network, name), name)
+
+    if network.n_neurons:
+        hidden = graph("Gemm", "X", part("hidden_weights"), part("hidden_bias"), transB=1)
+        if network.gate_index is None:
+            hidden = graph("Relu", hidden)
+        else:
+            gates = graph("Gemm", "X", part("gate_weights"), part("gate_bias"), transB=1)
+            is_open = graph("GreaterOrEqual", gates, graph.number(0))
+            is_open = graph("Gather", is_open, part("gate_index"), axis=1)
+            hidden = graph("Where", is_open, hidden, graph.number(0))
+        scores = graph("Gemm", hidden, part("output_weights"), part("output_bias"))
+    else:
+        # Runtimes differ in how they treat matrices without columns.
+        n_rows = graph("Shape", "X", start=0, end=1)
+        shape = graph("Concat", n_rows, np.array([network.n_outputs]), axis=0)
+        scores = graph("Expand", part("output_bias"), shape)
+    if network.linear_weights is not None:
+        scores = graph("Add", scores, graph("MatMul", "X", part("linear_weights")))
+    return scores
+
+
+def _classify(graph: _Graph, scores: str, classifier: Any) -> None:
+    """Add the label and the probabilities as outputs."""
+    classes = _onnx_labels(classifier.classes_)
+    scaled = graph("Mul", scores, graph.number(classifier.temperature_))
+    if classifier.network_.n_outputs == 1:
+        is_second = graph("Greater", graph("Squeeze", scores, np.array([1])), graph.number(0))
+        code = graph("Cast", is_second, to=onnx.TensorProto.INT64)
+        second = graph("Sigmoid", scaled)
+        first = graph("Sub", graph.number(1), second)
+        probabilities = graph("Concat", first, second, axis=1)
+    else:
+        code = graph("ArgMax", scores, axis=1, keepdims=0)
+        link = graph.log_sigmoid(scaled) if classifier.loss == "logistic" else scaled
+        probabilities = graph("Softmax", link, axis=1)
+    graph.output("label", graph("Gather", classes, code), dtype=classes.dtype)
+    graph.output("probabilities", probabilities, len(classes))
+
+
+def _onnx_labels(classes: NDArray[Any]) -> NDArray[Any]:
+    """Return labels of a type that ONNX runtimes have."""
+    if classes.dtype.kind in "OU" and all(isinstance(label, str) for label in classes):
+        return classes.astype(object)
+    if classes.dtype.kind in "fiub":
+        with np.errstate(invalid="ignore"):
+            whole = classes.astype(np.int64)
+        if np.array_equal(whole, classes):
+            return whole
+    raise ValueError(
+        f"classes_ is {classes.tolist()}; an ONNX graph holds labels that are strings or whole "
+        "numbers of 64 bits. Encode the labels before fit, as with LabelEncoder."
+    )

@@ -1,4 +1,4 @@
-"""The direction of imports: a package imports only packages above it, and there are no cycles."""
+"""Layers and names: imports go one way, and each name stands for one thing."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -92,6 +92,21 @@ def test_imports_come_from_packages_above(module):
 def test_no_module_imports_itself_through_others():
     graph = {module: imports_of(module) for module in MODULES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize(
+    "stub", sorted(ROOT.rglob("__init__.pyi")), ids=lambda path: path.parent.name
+)
+def test_no_submodule_hides_an_exported_name(stub):
+    """The import of ``package.name`` would put the module in the place of an exported ``name``."""
+    exported = {
+        alias.asname or alias.name
+        for node in ast.parse(stub.read_text("utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert exported
+    assert not exported & {path.stem for path in stub.parent.iterdir()}
 
 
 @pytest.mark.parametrize(

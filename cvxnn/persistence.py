@@ -19,7 +19,7 @@ from safetensors.numpy import save as to_bytes
 
 from cvxnn._files import digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.cronos.solver import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge

@@ -30,7 +30,7 @@ from .reference import solve_with_cvxpy
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic
-from .solvers.cronos import Cronos
+from .solvers.cronos.solver import Cronos
 from .solvers.interior_point.solver import InteriorPoint
 from .solvers.proximal_gradient import ProximalGradient
 from .solvers.ridge.solver import Ridge

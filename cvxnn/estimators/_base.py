@@ -19,7 +19,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
 from cvxnn.convex.solver import Result, Solver, Status
-from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.cronos.solver import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge

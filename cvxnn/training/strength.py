@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.convex.solvers.ridge.solver import kernel
+from cvxnn.convex.solvers.ridge.products import RidgeData
 
 # Rows that are looked at, and strengths that are tried.
 MOST_ROWS = 512
@@ -48,7 +48,8 @@ class Spectrum(NamedTuple):
     @classmethod
     def of(cls, program: ConvexProgram) -> Spectrum:
         """Decompose; time is that of an ``n x n`` eigendecomposition."""
-        values, vectors = np.linalg.eigh(kernel(program))
+        data = RidgeData.of(program)
+        values, vectors = np.linalg.eigh(data.kernel_with(data))
         return cls(np.maximum(values, 0), vectors)
 
     def strengths(self) -> NDArray[np.floating]:

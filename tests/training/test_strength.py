@@ -14,8 +14,12 @@ from cvxnn.convex import (
     SquaredL2,
     sample_patterns,
 )
-from cvxnn.convex.solvers.ridge.solver import kernel
+from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 from cvxnn.training import strength
+
+
+def kernel(program: ConvexProgram) -> np.ndarray:
+    return Kernel.stored(RidgeData.of(program)).matrix
 
 
 def make(n: int = 14, weighted: bool = False, noise: float = 0.1) -> ConvexProgram:

@@ -8,7 +8,7 @@ from typing import Any
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Solver
-from cvxnn.convex.solvers.cronos import Cronos
+from cvxnn.convex.solvers.cronos.solver import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint, cost
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge, takes

@@ -111,7 +111,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
             # What has no curvature gets some, far below rounding elsewhere.
             spread = np.trace(hessian) / len(hessian)
             hessian.flat[:: len(hessian) + 1] += 1e-14 * spread + np.finfo(float).tiny
-            factor = _cholesky(hessian)
+            factor = _shifted_cholesky(hessian)
         return state._replace(hessian=hessian, factor=factor, n_hessians=state.n_hessians + 1)
 
     def step(self, objective: BallObjective, state: NewtonState) -> NewtonState:
@@ -168,7 +168,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         return state.theta
 
 
-def _cholesky(matrix: Vector) -> Any:
+def _shifted_cholesky(matrix: Vector) -> Any:
     """Factors; with a little more on the diagonal where rounding made it indefinite."""
     size = abs(np.trace(matrix)) / len(matrix)
     for shift in (0.0, *np.logspace(-13, 3, 17)):
@@ -200,7 +200,7 @@ def _minimise_model(
     for _ in range(50):
         shifted = hessian.copy()
         shifted.flat[:: len(hessian) + 1] += nu
-        roots = _cholesky(shifted)
+        roots = _shifted_cholesky(shifted)
         u = cho_solve(roots, right, check_finite=False)
         norm = float(np.linalg.norm(u))
         if norm > radius:

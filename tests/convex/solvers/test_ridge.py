@@ -22,9 +22,13 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex.solvers.ridge import products
-from cvxnn.convex.solvers.ridge.solver import kernel
+from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 
 N, D, P, C = 18, 3, 5, 2
+
+
+def kernel(program: ConvexProgram) -> np.ndarray:
+    return Kernel.stored(RidgeData.of(program)).matrix
 
 
 def make(

@@ -20,7 +20,11 @@ from cvxnn.convex import (
 )
 from cvxnn.convex.solvers.ridge import products
 from cvxnn.convex.solvers.ridge.path import RidgePath
-from cvxnn.convex.solvers.ridge.solver import kernel
+from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+
+
+def kernel(program: ConvexProgram) -> np.ndarray:
+    return Kernel.stored(RidgeData.of(program)).matrix
 
 
 def make(n: int = 50, d: int = 3, P: int = 30, weighted: bool = False) -> ConvexProgram:

@@ -141,9 +141,9 @@ class NewtonSystem:
             w = blocks.vector
             B[:, :n_norms] -= w[..., :, None] * w[..., None, :]
             B[..., np.arange(d), np.arange(d)] += blocks.identity
-            root = _triangular_inverse(_cholesky(B))
+            root = _triangular_inverse(_cholesky_of_blocks(B))
             self._inverse = np.swapaxes(root, -1, -2) @ root
-            self._R = _cholesky(self._inverse.sum(axis=0))
+            self._R = _cholesky_of_blocks(self._inverse.sum(axis=0))
             self._R_inverse = _triangular_inverse(self._R)
             self._half = np.sqrt(blocks.curvature)
             self._factor_core(max_dense)
@@ -198,8 +198,8 @@ class NewtonSystem:
         return x - self._block_solve(c)
 
     def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
-        """Solution, and the iterations of :func:`pcg` that it took."""
-        return pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
+        """Solution, and the iterations of :func:`energy_pcg` that it took."""
+        return energy_pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
 
     def _core_solve(self, g: Floats) -> Floats:
         # The transpose is an upper triangle in Fortran order, and no copy.
@@ -209,7 +209,7 @@ class NewtonSystem:
         return (self._inverse @ b[..., None])[..., 0]
 
 
-def pcg(
+def energy_pcg(
     matvec: Callable[[Floats], Floats],
     precondition: Callable[[Floats], Floats],
     b: Floats,
@@ -243,7 +243,7 @@ def pcg(
     return x, max_iter
 
 
-def _cholesky(matrices: Floats) -> Floats:
+def _cholesky_of_blocks(matrices: Floats) -> Floats:
     """Cholesky factors of a stack; diagonals grow by as much as rounding asks for."""
     diagonal = np.arange(matrices.shape[-1])
     for jitter in (0.0, 1e-15, 1e-14, 1e-13, 1e-12, 1e-10):

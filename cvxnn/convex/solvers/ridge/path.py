@@ -26,7 +26,8 @@ from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.convex.solvers.ridge.products import (
     COARSE,
-    Nystrom,
+    Kernel,
+    NystromKernel,
     RidgeData,
     direct_flops,
     shifted_inverse,
@@ -102,22 +103,16 @@ class RidgePath:
         self._primal = small and primal < dual
         self._direct = small and not self._primal
         stored = self._direct or (not self._primal and n <= self.solver.max_kernel)
-        self._kernel = self.data.kernel(dtype=self.dtype) if stored else None
+        self.kernel = Kernel.stored(self.data, self.dtype) if stored else Kernel(self.data)
         self._reduced: Any = None
-
-    def product(self, u: Floats) -> Floats:
-        """The kernel times columns."""
-        if self._kernel is None:
-            return self.data.product(u)
-        return (self._kernel @ u.astype(self.dtype)).astype(np.float64)
 
     def largest(self) -> float:
         """Largest eigenvalue of the kernel, the unit of the strength."""
         n = self.data.n_rows
         if n == 1:
-            return float(self.product(np.ones((1, 1)))[0, 0])
+            return float(self.kernel.product(np.ones((1, 1)))[0, 0])
         operator = LinearOperator(
-            (n, n), matvec=lambda v: self.product(v.reshape(-1, 1))[:, 0], dtype=np.float64
+            (n, n), matvec=lambda v: self.kernel.product(v.reshape(-1, 1))[:, 0], dtype=np.float64
         )
         if not self.data.X.any() if isinstance(self.data.X, np.ndarray) else not self.data.X.nnz:
             return 0.0
@@ -153,8 +148,8 @@ class RidgePath:
                     inverse, at = self._inverse(alpha / _AHEAD if alpha / _AHEAD < at else alpha)
                 most = max(self.solver.rank, _LEAST_STEPS * u.shape[1])
                 if space.basis.shape[1] + u.shape[1] > most:
-                    space = _Space.empty(self.data.n_rows).joined(u, self.product)
-                wider = space.joined(inverse(targets - alpha * u - image), self.product)
+                    space = _Space.empty(self.data.n_rows).joined(u, self.kernel.product)
+                wider = space.joined(inverse(targets - alpha * u - image), self.kernel.product)
                 if wider is space:
                     break
                 space = wider
@@ -164,7 +159,7 @@ class RidgePath:
     def result(self, point: RidgePoint) -> Result:
         """Weights and certificate of a point, as a solver gives them."""
         data, alpha = self.data, point.alpha
-        image = point.image if self.dtype is np.float64 else data.product(point.u)
+        image = point.image if self.dtype is np.float64 else Kernel(data).product(point.u)
         objective, bound, scale = certify(data.targets, point.u, image, alpha)
         gap = (objective - bound) / max(abs(objective), floor(data.targets))
         residual = scale * alpha * point.u / np.where(data.root > 0, data.root, 1)
@@ -203,8 +198,7 @@ class RidgePath:
     def _factor(self, alpha: float) -> Callable[[Floats], Floats]:
         data = self.data
         if self._direct:
-            assert self._kernel is not None
-            return shifted_inverse(self._kernel, alpha)
+            return shifted_inverse(self.kernel.matrix, alpha)
         if self._primal:
             if self._reduced is None:
                 self._reduced = data.gram()[0]
@@ -216,7 +210,7 @@ class RidgePath:
 
             return woodbury
         if self._reduced is None:
-            self._reduced = Nystrom.of(data, self.solver.rank)
+            self._reduced = NystromKernel.of(data, self.solver.rank)
         return self._reduced.shifted(alpha)
 
 

@@ -84,23 +84,6 @@ class RidgeData:
             out += self.X[rows].T @ spread.reshape(-1, C * P)
         return out.T.reshape(C, P, d)
 
-    def product(self, u: Floats) -> Floats:
-        """``A A^T u``."""
-        return self.root * self.forward(self.adjoint(self.root * u))
-
-    def kernel(self, columns: NDArray[np.intp] | None = None, dtype: Any = np.float64) -> Floats:
-        """``A A^T``, or some of its columns."""
-        if columns is None:
-            return self._products(self, dtype)
-        chosen = replace(
-            self,
-            X=self.X[columns],
-            columns=self.columns[columns],
-            root=self.root[columns],
-            y=self.y[columns],
-        )
-        return self._products(chosen, dtype)
-
     def predict(
         self, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
     ) -> Floats:
@@ -110,11 +93,20 @@ class RidgeData:
         out = np.empty((len(mask), U.shape[1]), U.dtype)
         for rows in other._row_blocks(self.n_rows):
             part = replace(other, X=X[rows], columns=columns[rows], root=other.root[rows])
-            out[rows] = part._products(self, dtype) @ U.astype(dtype)
+            out[rows] = part.kernel_with(self, dtype) @ U.astype(dtype)
         return out
 
-    def _products(self, other: RidgeData, dtype: Any) -> Floats:
-        """Kernel of these rows and others, block by block; half of one's own, mirrored."""
+    def take(self, rows: NDArray[np.intp]) -> RidgeData:
+        """Return the data of some of the rows."""
+        return replace(
+            self, X=self.X[rows], columns=self.columns[rows], root=self.root[rows], y=self.y[rows]
+        )
+
+    def kernel_with(self, other: RidgeData, dtype: Any = np.float64) -> Floats:
+        """Return the kernel of these rows and those of ``other``, computed block by block.
+
+        Of the data with themselves only one half is computed, and mirrored.
+        """
         X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
         X_other = other.X.astype(dtype, copy=False).T
         D_other = other.columns.astype(dtype, copy=False).T
@@ -141,7 +133,7 @@ class RidgeData:
         blocks = self.blocks(shifted_inverse(gram, alpha, overwrite=True)(right))
         # alpha u is what the predictions leave of the targets.
         u = self.root * (self.y - self.forward(blocks)) / alpha
-        return u, self.product(u)
+        return u, Kernel(self).product(u)
 
     def gram(self) -> tuple[Floats, Floats]:
         """``A^T A``, shape (n_weights, n_weights), and ``A^T`` of the targets."""
@@ -159,9 +151,9 @@ class RidgeData:
         return flat.T.reshape(-1, self.columns.shape[1], self.X.shape[1])
 
     def _solve_dual(self, alpha: float, dtype: Any) -> tuple[Floats, Floats]:
-        K, targets = self.kernel(dtype=dtype), self.targets
+        kernel, targets = Kernel.stored(self, dtype), self.targets
         try:
-            inverse = shifted_inverse(K, alpha)
+            inverse = shifted_inverse(kernel.matrix, alpha)
         except LinAlgError:
             if dtype is np.float64:
                 raise
@@ -170,13 +162,40 @@ class RidgeData:
         # The second time takes off what a factor in float32 left.
         for _ in range(2 if dtype is np.float32 else 1):
             u = u + inverse(targets - alpha * u - image)
-            image = (K @ u.astype(dtype)).astype(np.float64)
+            image = kernel.product(u)
         return u, image
 
     def _row_blocks(self, width: int) -> Iterator[slice]:
         size = max(_BLOCK_NUMBERS // max(width, 1), 1)
         for first in range(0, self.n_rows, size):
             yield slice(first, min(first + size, self.n_rows))
+
+
+class Kernel(NamedTuple):
+    """The kernel ``A A^T`` of a ridge program: in memory, or as products with the data.
+
+    Attributes
+    ----------
+    data : RidgeData
+        The weighted data ``A``.
+    matrix : ndarray, shape (n_samples, n_samples), or None
+        The kernel itself; None where it takes too much memory.
+    """
+
+    data: RidgeData
+    matrix: Any = None
+
+    @classmethod
+    def stored(cls, data: RidgeData, dtype: Any = np.float64) -> Kernel:
+        """Compute the kernel in ``dtype`` and keep it."""
+        return cls(data, data.kernel_with(data, dtype))
+
+    def product(self, u: Floats) -> Floats:
+        """Return the kernel times columns, (n_samples, n_columns), in their dtype."""
+        if self.matrix is None:
+            data = self.data
+            return data.root * data.forward(data.adjoint(data.root * u))
+        return (self.matrix @ u.astype(self.matrix.dtype)).astype(u.dtype)
 
 
 def dots(a: Floats, b: Floats) -> Floats:
@@ -190,7 +209,7 @@ def direct_flops(n: int, d: int, P: int) -> tuple[float, float]:
     return 2.0 * n * n * (d + P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
 
 
-class Nystrom(NamedTuple):
+class NystromKernel(NamedTuple):
     """The kernel seen through its columns at a sample of the rows: ``basis basis^T``.
 
     Attributes
@@ -204,10 +223,10 @@ class Nystrom(NamedTuple):
     inner: Floats
 
     @classmethod
-    def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> Nystrom:
+    def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> NystromKernel:
         """Sample at most ``rank`` rows; the basis is kept, and applied, in ``dtype``."""
         rows = np.random.RandomState(0).permutation(data.n_rows)[:rank]
-        columns = data.kernel(rows, dtype).astype(np.float64, copy=False)
+        columns = data.kernel_with(data.take(rows), dtype).astype(np.float64, copy=False)
         core = columns[rows]
         rounding = 10 * np.finfo(dtype).eps * np.trace(core)
         core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny

@@ -30,7 +30,14 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
-from cvxnn.convex.solvers.ridge.products import COARSE, Nystrom, RidgeData, direct_flops, dots
+from cvxnn.convex.solvers.ridge.products import (
+    COARSE,
+    Kernel,
+    NystromKernel,
+    RidgeData,
+    direct_flops,
+    dots,
+)
 
 Floats = NDArray[np.floating]
 
@@ -45,8 +52,7 @@ _SAMPLED = 8
 class RidgeState(NamedTuple):
     """Dual unknowns of all outputs, and what conjugate gradient carries."""
 
-    data: RidgeData
-    kernel: Floats | None
+    kernel: Kernel
     precondition: Any
     u: Floats
     image: Floats
@@ -57,11 +63,10 @@ class RidgeState(NamedTuple):
     bound: float
     residual: Floats
 
-    def product(self, u: Floats) -> Floats:
-        """``A A^T u``."""
-        if self.kernel is None:
-            return self.data.product(u)
-        return (self.kernel @ u.astype(self.kernel.dtype)).astype(u.dtype)
+    @property
+    def data(self) -> RidgeData:
+        """The weighted data of the program."""
+        return self.kernel.data
 
 
 @jax.tree_util.register_dataclass
@@ -145,17 +150,16 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         u = np.zeros_like(data.targets)
         if start is not None and start.dual is not None:
             u = data.root * np.asarray(start.dual.residual) / alpha
-        precondition, stored = None, None
+        precondition, kernel = None, Kernel(data)
         if not self._is_direct(program):
             dtype = np.float32 if self.tol >= COARSE else np.float64
-            precondition = Nystrom.of(data, min(self.rank, len(u) // _SAMPLED + 1), dtype).shifted(
-                alpha
-            )
+            precondition = NystromKernel.of(
+                data, min(self.rank, len(u) // _SAMPLED + 1), dtype
+            ).shifted(alpha)
             if data.n_rows <= self.max_kernel:
-                stored = data.kernel(dtype=dtype)
+                kernel = Kernel.stored(data, dtype)
         state = RidgeState(
-            data=data,
-            kernel=stored,
+            kernel=kernel,
             precondition=precondition,
             u=u,
             image=np.zeros_like(u),
@@ -166,7 +170,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             bound=-np.inf,
             residual=np.asarray(program.y),
         )
-        return state._replace(image=state.product(u)) if u.any() else state
+        return state._replace(image=state.kernel.product(u)) if u.any() else state
 
     def step(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
@@ -179,7 +183,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         inner = dots(remainder, z)
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
-        image = state.product(direction)
+        image = state.kernel.product(direction)
         curvature = dots(direction, image + alpha * direction)
         length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
         return state._replace(
@@ -253,8 +257,3 @@ def takes(program: ConvexProgram) -> bool:
         and isinstance(program.penalty, SquaredL2)
         and (program.skip is None or float(program.skip) > 0)
     )
-
-
-def kernel(program: ConvexProgram) -> Floats:
-    """The kernel ``A A^T`` of a program, shape (n_samples, n_samples)."""
-    return RidgeData.of(program).kernel()

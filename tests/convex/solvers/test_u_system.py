@@ -9,7 +9,7 @@ import pytest
 
 from cvxnn.convex import GatedOperator
 from cvxnn.convex.loop import precision
-from cvxnn.convex.solvers import _linear
+from cvxnn.convex.solvers.cronos import preconditioners, u_system
 
 N, D, P, C = 12, 4, 5, 2
 
@@ -53,7 +53,9 @@ def test_pcg_solves_each_system_of_a_batch(dtype: type, condition: float) -> Non
     with precision(dtype):
         matrix = jnp.asarray(A.astype(dtype))
         b = jnp.asarray(B.astype(dtype))
-        x, n_iter = _linear.pcg(lambda v: v @ matrix, identity, b, jnp.zeros_like(b), tol, 500)
+        x, n_iter = u_system.batched_pcg(
+            lambda v: v @ matrix, identity, b, jnp.zeros_like(b), tol, 500
+        )
         assert x.dtype == dtype
     residual = np.linalg.norm(np.asarray(x, float) @ A - B, axis=1) / np.linalg.norm(B, axis=1)
     assert (residual <= 3 * tol).all()
@@ -64,7 +66,7 @@ def test_pcg_needs_one_iteration_with_the_inverse() -> None:
     A = spd(10, 1e4)
     inverse = np.linalg.inv(A)
     b = jnp.ones((2, 10))
-    _, n_iter = _linear.pcg(lambda v: v @ A, lambda v: v @ inverse, b, 0 * b, 1e-8, 50)
+    _, n_iter = u_system.batched_pcg(lambda v: v @ A, lambda v: v @ inverse, b, 0 * b, 1e-8, 50)
     assert int(n_iter) == 1
 
 
@@ -72,14 +74,14 @@ def test_pcg_needs_as_many_iterations_as_there_are_distinct_eigenvalues() -> Non
     Q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))
     A = (Q * np.repeat([1.0, 5.0, 40.0], 4)) @ Q.T
     b = jnp.asarray(np.random.default_rng(1).standard_normal((1, 12)))
-    _, n_iter = _linear.pcg(lambda v: v @ A, identity, b, 0 * b, 1e-10, 50)
+    _, n_iter = u_system.batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-10, 50)
     assert int(n_iter) == 3
 
 
 def test_pcg_at_the_solution_does_nothing() -> None:
     A = spd(6, 10.0)
     b = jnp.ones((2, 6))
-    x, n_iter = _linear.pcg(
+    x, n_iter = u_system.batched_pcg(
         lambda v: v @ A, identity, b, jnp.asarray(np.ones((2, 6)) @ np.linalg.inv(A)), 1e-8, 50
     )
     assert int(n_iter) == 0
@@ -89,7 +91,7 @@ def test_pcg_at_the_solution_does_nothing() -> None:
 def test_pcg_with_a_zero_right_hand_side_among_others_stays_finite() -> None:
     A = spd(6, 10.0)
     b = jnp.stack([jnp.zeros(6), jnp.ones(6)])
-    x, _ = _linear.pcg(lambda v: v @ A, identity, b, jnp.zeros((2, 6)), 1e-10, 50)
+    x, _ = u_system.batched_pcg(lambda v: v @ A, identity, b, jnp.zeros((2, 6)), 1e-10, 50)
     np.testing.assert_array_equal(x[0], 0)
     np.testing.assert_allclose(x[1] @ A, 1, rtol=1e-8)
 
@@ -97,14 +99,14 @@ def test_pcg_with_a_zero_right_hand_side_among_others_stays_finite() -> None:
 def test_pcg_stops_at_max_iter() -> None:
     A = spd(20, 1e6)
     b = jnp.ones((1, 20))
-    _, n_iter = _linear.pcg(lambda v: v @ A, identity, b, 0 * b, 1e-12, 4)
+    _, n_iter = u_system.batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-12, 4)
     assert int(n_iter) == 4
 
 
 def test_inverse_spd() -> None:
     A = spd(8, 100.0)
     np.testing.assert_allclose(
-        _linear.inverse_spd(jnp.asarray(A)), np.linalg.inv(A), rtol=1e-9, atol=1e-12
+        u_system.inverse_spd(jnp.asarray(A)), np.linalg.inv(A), rtol=1e-9, atol=1e-12
     )
 
 
@@ -114,7 +116,7 @@ def test_inverse_spd() -> None:
 def test_block_is_the_inverse_without_the_data_term() -> None:
     M = spd(D, 10.0)
     Q = np.random.default_rng(0).standard_normal((C, P, D))
-    applied = _linear.Block(jnp.asarray(np.linalg.inv(M))).apply(jnp.asarray(Q))
+    applied = preconditioners.Block(jnp.asarray(np.linalg.inv(M))).apply(jnp.asarray(Q))
     expected = np.linalg.solve(np.kron(np.eye(P), M), Q.reshape(C, -1).T).T
     np.testing.assert_allclose(np.asarray(applied).reshape(C, -1), expected)
 
@@ -123,7 +125,7 @@ def test_mean_field_is_the_inverse_of_the_expected_system() -> None:
     X, _ = gated()
     M = spd(D, 10.0)
     covariance = X.T @ X / N
-    preconditioner = _linear.MeanField(
+    preconditioner = preconditioners.MeanField(
         jnp.asarray(np.linalg.inv(M + covariance / 2)),
         jnp.asarray(np.linalg.inv(M + (1 + P) / 2 * covariance)),
     )
@@ -135,9 +137,9 @@ def test_mean_field_is_the_inverse_of_the_expected_system() -> None:
     np.testing.assert_allclose(applied, expected)
 
 
-def sketch(A: np.ndarray, rank: int, mu: float, dtype: type) -> _linear.Nystrom:
+def sketch(A: np.ndarray, rank: int, mu: float, dtype: type) -> preconditioners.NystromSketch:
     matrix = jnp.asarray(A.astype(dtype))
-    return _linear.nystrom(
+    return preconditioners.sketch_nystrom(
         lambda u: (u.reshape(1, -1) @ matrix).reshape(u.shape),
         (2, len(A) // 2),
         rank,
@@ -187,7 +189,7 @@ def test_block_nystrom_of_full_rank_is_the_inverse_up_to_scale() -> None:
     system = dense_q_system(X, mask, M)
     blocks = np.kron(np.eye(P), root)
     rest = blocks @ system @ blocks.T - np.eye(P * D)
-    inner = _linear.nystrom(
+    inner = preconditioners.sketch_nystrom(
         lambda Q: (Q.reshape(1, -1) @ jnp.asarray(rest)).reshape(Q.shape),
         (P, D),
         P * D,
@@ -195,7 +197,7 @@ def test_block_nystrom_of_full_rank_is_the_inverse_up_to_scale() -> None:
         jax.random.key(0),
         jnp.dtype(np.float64),
     )
-    preconditioner = _linear.BlockNystrom(jnp.asarray(root), inner)
+    preconditioner = preconditioners.BlockNystrom(jnp.asarray(root), inner)
     columns = jnp.asarray(np.eye(P * D).reshape(P * D, P, D))
     inverse = np.asarray(preconditioner.apply(columns)).reshape(P * D, P * D)
     product = inverse @ system
@@ -213,7 +215,7 @@ def test_dual_solves_the_q_system(dtype: type, rho: float) -> None:
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     with precision(dtype):
         operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
-        exact = _linear.dual(
+        exact = u_system.invert_dual(
             operator, jnp.asarray(np.linalg.inv(M).astype(dtype)), jnp.asarray(1 / N, dtype)
         )
         actual = np.asarray(exact.solve(operator, jnp.asarray(B.astype(dtype))))
@@ -228,7 +230,7 @@ def test_dual_takes_duplicate_and_closed_patterns() -> None:
     M = spd(D, 10.0)
     B = np.random.default_rng(1).standard_normal((C, P, D))
     operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-    exact = _linear.dual(operator, jnp.asarray(np.linalg.inv(M)), jnp.asarray(1 / N))
+    exact = u_system.invert_dual(operator, jnp.asarray(np.linalg.inv(M)), jnp.asarray(1 / N))
     actual = exact.solve(operator, jnp.asarray(B))
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     np.testing.assert_allclose(np.asarray(actual).reshape(C, -1), expected, rtol=1e-9)

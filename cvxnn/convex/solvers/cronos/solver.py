@@ -46,7 +46,7 @@ from jax import Array
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram, DualPoint
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
-from cvxnn.convex.solvers._linear import Factors, USystem
+from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
 

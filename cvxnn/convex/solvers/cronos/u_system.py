@@ -1,9 +1,9 @@
-"""Linear systems of the ADMM u-update: conjugate gradient, preconditioners, the exact dual solve.
+"""The linear system of the ADMM u-update: conjugate gradient and the exact dual solve.
 
-Notation as in ``docs/theory.md``: ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs = S X``;
-with ``p = v + w`` and ``q = v - w`` the update splits into ``M p = b_v + b_w`` and
+Let ``M = rho1 I + rho2 Xs^T Xs`` with row-scaled data ``Xs = S X``. With ``p = v + w`` and
+``q = v - w`` the update splits into ``M p = b_v + b_w`` and
 ``(I (x) M + 2 F0^T H F0) q = b_v - b_w``, where the diagonal ``H`` holds each row's curvature:
-its share of the loss times the loss's second derivative.
+its share of the loss times the second derivative of the loss.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.solvers.cronos.preconditioners import (
+    Block,
+    BlockNystrom,
+    MeanField,
+    NystromSketch,
+    sketch_nystrom,
+)
 
 _Carry = tuple[Array, Array, Array, Array, Array]
 
 
-def pcg(
+def batched_pcg(
     matvec: Callable[[Array], Array],
     precondition: Callable[[Array], Array],
     b: Array,
@@ -84,91 +91,7 @@ def inverse_spd(A: Array) -> Array:
     return cho_solve(cho_factor(A), jnp.eye(len(A), dtype=A.dtype))
 
 
-class MeanField(NamedTuple):
-    """Preconditioner of the q-system from expected pattern overlaps.
-
-    Random patterns overlap on a quarter of the rows, two equal ones on a half:
-    ``E[D_i D_j] = 1/4 + [i = j]/4``. Under that expectation the q-system is block diagonal in the
-    mean over patterns and the deviations from it, each one ``d x d`` matrix.
-    """
-
-    deviation: Array
-    mean: Array
-
-    def apply(self, Q: Array) -> Array:
-        """Apply to (n_outputs, P, d)."""
-        centre = Q.mean(axis=1, keepdims=True)
-        return (Q - centre) @ self.deviation + centre @ self.mean
-
-
-class Block(NamedTuple):
-    """Preconditioner of the q-system that keeps ``I (x) M`` only."""
-
-    inverse: Array
-
-    def apply(self, Q: Array) -> Array:
-        """Apply to (n_outputs, P, d)."""
-        return Q @ self.inverse
-
-
-class Nystrom(NamedTuple):
-    """Randomised Nystrom preconditioner of ``A + mu I`` (Frangella, Tropp & Udell, 2023).
-
-    ``basis`` has shape (N, rank) on flattened blocks; it approximates the top eigenspace of ``A``.
-    """
-
-    basis: Array
-    eigenvalues: Array
-    mu: Array
-
-    def apply(self, U: Array) -> Array:
-        """Apply to (n_outputs, ...) with N numbers an output."""
-        flat = U.reshape(U.shape[0], -1)
-        coefficients = flat @ self.basis
-        scale = (self.eigenvalues[-1] + self.mu) / (self.eigenvalues + self.mu)
-        return (flat + (coefficients * (scale - 1)) @ self.basis.T).reshape(U.shape)
-
-
-class BlockNystrom(NamedTuple):
-    """Block preconditioner, then a Nystrom sketch of what it leaves.
-
-    With ``M = L L^T`` the block-preconditioned q-system is ``I + K``,
-    ``K = 2 (I (x) L^-1) F0^T H F0 (I (x) L^-T)``; the sketch takes off the top of ``K``.
-    """
-
-    inverse_factor: Array
-    sketch: Nystrom
-
-    def apply(self, Q: Array) -> Array:
-        """Apply to (n_outputs, P, d)."""
-        return self.sketch.apply(Q @ self.inverse_factor.T) @ self.inverse_factor
-
-
-def nystrom(
-    matvec: Callable[[Array], Array],
-    shape: tuple[int, ...],
-    rank: int,
-    mu: Array | float,
-    key: Array,
-    dtype: jnp.dtype,
-) -> Nystrom:
-    """Sketch ``A`` with ``rank`` products; ``matvec`` maps (batch, ...) arrays of ``shape``."""
-    size = 1
-    for length in shape:
-        size *= length
-    test, _ = jnp.linalg.qr(jax.random.normal(key, (size, rank), dtype))
-    sketch = jax.lax.map(lambda column: matvec(column.reshape(1, *shape)).reshape(size), test.T).T
-    # A tiny shift keeps the small Cholesky positive definite; it is taken off again below.
-    shift = jnp.finfo(dtype).eps * jnp.linalg.norm(sketch) * size**0.5
-    sketch = sketch + shift * test
-    core = test.T @ sketch
-    chol = jnp.linalg.cholesky((core + core.T) / 2)
-    B = jax.scipy.linalg.solve_triangular(chol, sketch.T, lower=True).T
-    basis, singular, _ = jnp.linalg.svd(B, full_matrices=False)
-    return Nystrom(basis, jnp.maximum(singular**2 - shift, 0), jnp.asarray(mu, dtype))
-
-
-class Dual(NamedTuple):
+class DualInverse(NamedTuple):
     """Exact solve of the q-system by Woodbury, with no inner iteration.
 
     ``F0 (I (x) M)^-1 F0^T = (X M^-1 X^T) * (D D^T)``, elementwise: one n x n matrix ``K``, and
@@ -185,7 +108,7 @@ class Dual(NamedTuple):
         return first - operator.adjoint_difference(inner) @ self.inverse
 
 
-def dual(operator: GatedOperator, inverse: Array, curvature: Array) -> Dual:
+def invert_dual(operator: GatedOperator, inverse: Array, curvature: Array) -> DualInverse:
     """Invert the n x n dual matrix; memory is four n x n arrays at the peak."""
     X = operator.X
     D = operator.mask.astype(X.dtype)
@@ -195,7 +118,7 @@ def dual(operator: GatedOperator, inverse: Array, curvature: Array) -> Dual:
     shift = jnp.maximum(0.5, 10 * jnp.finfo(X.dtype).eps * jnp.trace(K))
     # Triangular solves of one column crawl on a CPU; a product with the inverse does not.
     core = inverse_spd(K + shift * jnp.eye(len(X), dtype=X.dtype))
-    return Dual(inverse, core * (root * root.T))
+    return DualInverse(inverse, core * (root * root.T))
 
 
 class Factors(NamedTuple):
@@ -203,7 +126,7 @@ class Factors(NamedTuple):
 
     gram: Array
     inverse: Array
-    q_solver: Dual | MeanField | Block | BlockNystrom | Nystrom
+    q_solver: DualInverse | MeanField | Block | BlockNystrom | NystromSketch
 
 
 class USystem(NamedTuple):
@@ -235,7 +158,7 @@ class USystem(NamedTuple):
         inverse = inverse_spd(gram)
         key = jax.random.key(seed)
         if kind == "dual":
-            return Factors(gram, inverse, dual(op, inverse, self.curvature))
+            return Factors(gram, inverse, invert_dual(op, inverse, self.curvature))
         if kind == "block":
             return Factors(gram, inverse, Block(inverse))
         if kind == "mean_field":
@@ -251,13 +174,13 @@ class USystem(NamedTuple):
             def remainder(Q: Array) -> Array:
                 return self.difference_product(jnp.zeros_like(gram), Q @ root) @ root.T
 
-            sketch = nystrom(remainder, (P, d), rank, 1.0, key, X.dtype)
+            sketch = sketch_nystrom(remainder, (P, d), rank, 1.0, key, X.dtype)
             return Factors(gram, inverse, BlockNystrom(root, sketch))
 
         def unshifted(U: Array) -> Array:
             return self.product(rho, U) - rho[0] * U
 
-        sketch = nystrom(unshifted, (2, P, d), rank, rho[0], key, X.dtype)
+        sketch = sketch_nystrom(unshifted, (2, P, d), rank, rho[0], key, X.dtype)
         return Factors(gram, inverse, sketch)
 
     def solve(
@@ -271,17 +194,21 @@ class USystem(NamedTuple):
     ) -> tuple[Array, Array]:
         """Solve for weights, from the previous ones; also the number of PCG iterations."""
         q_solver = factors.q_solver
-        if isinstance(q_solver, Nystrom):
-            return pcg(partial(self.product, rho), q_solver.apply, b, previous, tol, max_iter)
+        if isinstance(q_solver, NystromSketch):
+            return batched_pcg(
+                partial(self.product, rho), q_solver.apply, b, previous, tol, max_iter
+            )
         p = (b[:, 0] + b[:, 1]) @ factors.inverse
         b_q, q0 = b[:, 0] - b[:, 1], previous[:, 0] - previous[:, 1]
         matvec = partial(self.difference_product, factors.gram)
-        if not isinstance(q_solver, Dual):
-            q, n_iter = pcg(matvec, q_solver.apply, b_q, q0, tol, max_iter)
+        if not isinstance(q_solver, DualInverse):
+            q, n_iter = batched_pcg(matvec, q_solver.apply, b_q, q0, tol, max_iter)
         elif b.dtype == jnp.float64:
             q, n_iter = q_solver.solve(self.operator, b_q), jnp.zeros((), jnp.int32)
         else:
             # Woodbury subtracts two large numbers where rho1 is small: in single precision it
             # is a preconditioner, whose few iterations mend what cancels.
-            q, n_iter = pcg(matvec, partial(q_solver.solve, self.operator), b_q, q0, tol, max_iter)
+            q, n_iter = batched_pcg(
+                matvec, partial(q_solver.solve, self.operator), b_q, q0, tol, max_iter
+            )
         return jnp.stack([p + q, p - q], axis=1) / 2, n_iter

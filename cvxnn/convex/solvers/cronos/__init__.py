@@ -1,0 +1,1 @@
+"""CRONOS: the ADMM iteration, its linear system, preconditioners."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.operators import Weights
+if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
+    from cvxnn.convex.operators import Weights
 
 # Rows of hidden activations held at a time: 2**22 numbers, 16 or 32 MiB.
 _CHUNK_NUMBERS = 2**22

@@ -7,8 +7,8 @@ draws at once, and a method ``plot``, which draws again; both take ``ax`` and se
 
 import lazy_loader
 
-from cvxnn._extras import require
+from cvxnn._extras import check_packages
 
-require("matplotlib", extra="plot")
+check_packages("matplotlib", extra="plot")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,9 +2,8 @@
 
 import lazy_loader
 
-from cvxnn._extras import require
+from cvxnn._extras import check_packages
 
-for package in ("jinja2", "matplotlib"):
-    require(package, extra="plot")
+check_packages("jinja2", "matplotlib", extra="plot")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

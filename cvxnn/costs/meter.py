@@ -121,7 +121,7 @@ class CostMeter:
         Raises
         ------
         KeyError
-            If there is no such phase; the message lists those that there are.
+            If there is no such phase; the message lists the phases.
         """
         if name not in self.costs:
             raise KeyError(f"no phase {name!r}; there are {list(self.costs)}")

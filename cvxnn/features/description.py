@@ -1,4 +1,4 @@
-"""What an embedding depends on, as plain data that a head and a folder of features can keep."""
+"""Description of embeddings, as plain data that heads and folders of features keep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, Literal, TypedDict, get_args
 
 Pooling = Literal["mean", "last", "attention"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+"""Names of the formulas that make one vector of the hidden states of a reply."""
 
 _LEAST = {"layer": 0, "max_length": 1, "width": 1}
 
 
 class Description(TypedDict):
-    """All that an embedding depends on, beside the texts.
+    """Everything that embeddings depend on, beside the texts.
 
     Attributes
     ----------
@@ -20,17 +21,20 @@ class Description(TypedDict):
         Name of the language model, for messages.
     fingerprint : str
         Identity of the model; see ``LanguageModel.fingerprint``.
-    fingerprint_float16, fingerprint_bfloat16 : str
-        What the fingerprint is once the weights are rounded to these types.
+    fingerprint_float16 : str
+        Fingerprint of the model with its weights rounded to float16.
+    fingerprint_bfloat16 : str
+        Fingerprint of the model with its weights rounded to bfloat16.
     dtype : str
-        Type the model computed in, such as ``"float32"``.
+        Type of the weights that made the embeddings, such as ``"float32"``.
     layer : int
-        From 0, the token embeddings, to the number of blocks.
-    pooling : str
+        Layer of the hidden states, from 0, the token embeddings, to the number of blocks.
+    pooling : {"mean", "last", "attention"}
+        Formula that makes one vector of the hidden states of a reply.
     max_length : int
-        Tokens of prompt and reply.
+        Largest number of tokens of prompt and reply, at least 1.
     width : int
-        Numbers in an embedding.
+        Number of numbers in an embedding, at least 1.
     """
 
     model: str
@@ -45,12 +49,18 @@ class Description(TypedDict):
 
 
 def check_description(description: Any) -> None:
-    """Refuse what is no description.
+    """Refuse an object that is not a description of embeddings.
+
+    Parameters
+    ----------
+    description : object
+        The object to check.
 
     Raises
     ------
     ValueError
-        If it is not a dict with the entries of `Description`, or one of them cannot be.
+        If it is not a dict with the entries of `Description`, or an entry is out of range; pass
+        ``Embedder.description``.
     """
     names = list(Description.__annotations__)
     if not isinstance(description, Mapping):

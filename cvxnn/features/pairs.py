@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._files import read_json
+from cvxnn._files import digest, read_json
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.features.store import read_features
@@ -63,9 +62,7 @@ class PairFeatures:
     @property
     def identity(self) -> str:
         """Digest of the texts and of what the embeddings depend on."""
-        return hashlib.sha256(
-            f"{digest_of_pairs(self.pairs)}{sorted(self.embedding.items())}".encode()
-        ).hexdigest()[:16]
+        return digest(digest_of_pairs(self.pairs), self.embedding)
 
     def take(self, index: Sequence[int]) -> PairFeatures:
         """Return some of the pairs.
@@ -162,11 +159,9 @@ def digest_of_pairs(pairs: Sequence[PreferenceTriplet]) -> str:
     str
         16 hexadecimal digits.
     """
-    content = hashlib.sha256()
-    for pair in pairs:
-        texts = [as_messages(pair.prompt), pair.chosen, pair.rejected, pair.group]
-        content.update(repr(texts).encode())
-    return content.hexdigest()[:16]
+    return digest(
+        *([as_messages(pair.prompt), pair.chosen, pair.rejected, pair.group] for pair in pairs)
+    )
 
 
 def is_extracted(folder: str | os.PathLike[str]) -> bool:

@@ -1,10 +1,9 @@
-"""Embeddings as a ``.npy`` file, written block by block, beside a note of what they are."""
+"""Embeddings in a ``.npy`` file that is written block by block, beside their description."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._files import move_into_place, read_json, write_json, write_text
 from cvxnn.features.description import Description, check_description
 
 _HEADER = 128  # bytes of a .npy header; numpy leaves room in it for the number of rows to grow
 
 
 class _Block(NamedTuple):
-    """A line of the log: rows that are finished, the identity of their pairs, a checksum."""
+    """Line of the log, for a block of rows that is finished.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows.
+    pairs : str
+        Identity of their pairs.
+    checksum : int
+        CRC-32 of the bytes of the rows.
+    """
 
     n_rows: int
     pairs: str
@@ -26,25 +36,35 @@ class _Block(NamedTuple):
 
 
 class FeatureWriter:
-    """Rows of a ``.npy`` file that gets its name once it is whole.
+    """Writer of a ``.npy`` file that gets its name once it is complete.
 
-    Until then the rows are in ``PATH.part``, and ``PATH.part.log`` tells which are finished: the
-    next writer goes on after the last whole block. Beside the file comes ``PATH.json``, which says
-    what the features are.
+    Until then the rows are in ``PATH.part``, and ``PATH.part.log`` records which blocks are
+    finished: the next writer continues after the last undamaged block. At the end, the description
+    of the features is written to ``PATH.json``.
 
     Parameters
     ----------
     path : path-like
-        By convention ``*.npy``; an old file is replaced at the end.
+        The file, by convention ``*.npy``; an existing file is replaced at the end.
     description : Description
-        Of the embeddings.
+        Description of the embeddings.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    description : Description
+        Description of the embeddings.
+    n_rows : int
+        Number of rows that were passed over or appended so far.
 
     Raises
     ------
     FileNotFoundError
-        If the folder of `path` does not exist.
+        If the folder of `path` does not exist; create it first.
     ValueError
-        If there is an unfinished file of other embeddings.
+        If there is an unfinished file of other embeddings; finish it with its own settings, delete
+        it, or choose another name.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description) -> None:
@@ -59,10 +79,10 @@ class FeatureWriter:
         self._n_passed = 0
         self._file = self._part.open("r+b" if self._blocks else "w+b")
         self._write_header()
-        _replace(self._log, "".join(map(_line, [description, *self._blocks])))
+        write_text(self._log, "".join(map(_line, [description, *self._blocks])))
 
     def passes(self, pairs: str) -> bool:
-        """Pass over the next block if it is finished already.
+        """Pass over the next block if an earlier writer finished it.
 
         Parameters
         ----------
@@ -72,12 +92,12 @@ class FeatureWriter:
         Returns
         -------
         bool
-            False if the block is to be computed and appended.
+            False if the block has to be computed and appended.
 
         Raises
         ------
         ValueError
-            If the block that is finished there has other pairs.
+            If the finished block has other pairs.
         """
         if self._n_passed == len(self._blocks):
             return False
@@ -85,18 +105,19 @@ class FeatureWriter:
         if block.pairs != pairs:
             raise ValueError(
                 f"{self._part} is unfinished and holds other pairs from row {self.n_rows} on; "
-                "finish it with the pairs it was begun with, or delete it, or choose another name"
+                "finish it with the pairs that it began with, or delete it, or choose another name"
             )
         self._n_passed += 1
         self.n_rows += block.n_rows
         return True
 
     def append(self, rows: np.ndarray, pairs: str) -> None:
-        """Write a block; from then on it is kept.
+        """Write a block, which is kept from then on.
 
         Parameters
         ----------
         rows : ndarray of shape (n, width)
+            Embeddings; they are converted to float32.
         pairs : str
             Identity of the pairs in the block.
         """
@@ -113,16 +134,17 @@ class FeatureWriter:
         self.n_rows += len(rows)
 
     def finish(self) -> None:
-        """Give the file its name; blocks that were not passed over are dropped."""
+        """Give the file its name; finished blocks that were not passed over are dropped."""
         self._file.truncate(self._end())
         self._write_header()
         self._file.close()
         note = {"embedding": self.description, "n_rows": self.n_rows}
-        _replace(_note_of(self.path), json.dumps(note, indent=2) + "\n")
-        os.replace(self._part, self.path)
+        write_json(_note_of(self.path), note)
+        move_into_place(self._part, self.path)
         self._log.unlink()
 
     def __enter__(self) -> FeatureWriter:
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -131,8 +153,19 @@ class FeatureWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Close the file; blocks that are finished stay for the next writer.
+
+        Parameters
+        ----------
+        kind : type or None
+            Type of an exception; None without one.
+        error : BaseException or None
+            The exception.
+        traceback : types.TracebackType or None
+            Its traceback.
+        """
         self._file.close()
-        if not self._blocks:  # nothing to go on from
+        if not self._blocks:  # the next writer could not continue from it
             self._part.unlink(missing_ok=True)
             self._log.unlink(missing_ok=True)
 
@@ -147,7 +180,7 @@ class FeatureWriter:
         assert self._file.tell() == _HEADER
 
     def _restore(self) -> list[_Block]:
-        """Blocks that an earlier writer finished, up to the first that is damaged."""
+        """Return the blocks that an earlier writer finished, up to the first damaged one."""
         if not self._log.is_file() or not self._part.is_file():
             return []
         first, *lines = self._log.read_text("utf-8", errors="replace").splitlines()
@@ -162,7 +195,7 @@ class FeatureWriter:
             for line in lines:
                 try:
                     block = _Block(*json.loads(line))
-                except (ValueError, TypeError):  # cut short when the program was killed
+                except (ValueError, TypeError):  # cut short when the program was interrupted
                     break
                 content = file.read(4 * self.description["width"] * block.n_rows)
                 if zlib.crc32(content) != block.checksum:
@@ -172,39 +205,40 @@ class FeatureWriter:
 
 
 def read_features(path: str | os.PathLike[str]) -> tuple[np.ndarray, Description]:
-    """Open features that `Embedder.embed_to_file` wrote.
+    """Open the features that ``Embedder.embed_to_file`` wrote.
 
     Parameters
     ----------
     path : path-like
+        The file; its description is in ``PATH.json``.
 
     Returns
     -------
     features : ndarray of shape (n, width), float32
-        A memory map, for reading: rows are loaded when they are used.
+        A read-only memory map: rows are loaded when they are used.
     description : Description
-        What they are, for ``COALAPreferenceHead(embedding=...)``.
+        Their description, for ``COALAPreferenceHead(embedding=...)``.
 
     Raises
     ------
     FileNotFoundError
-        If the file, or the note beside it, does not exist.
+        If the file or its description does not exist.
     ValueError
-        If the two do not belong together.
+        If the two do not belong together; embed again.
     """
     path = Path(path)
-    note = json.loads(_note_of(path).read_text("utf-8"))
+    note = read_json(_note_of(path))
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     try:
         description: Description = note["embedding"]
         check_description(description)
-        told = (note["n_rows"], description["width"])
+        expected = (note["n_rows"], description["width"])
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{_note_of(path)} is not a note of features: {error}") from error
-    if features.shape != told:
+        raise ValueError(f"{_note_of(path)} does not describe features: {error}") from error
+    if features.shape != expected:
         raise ValueError(
-            f"{path} has shape {features.shape}, but {_note_of(path)} says {told}; they are not of "
-            "one run: embed again"
+            f"{path} has shape {features.shape}, but {_note_of(path)} says {expected}; they are "
+            "not of one run: embed again"
         )
     return features, description
 
@@ -215,12 +249,3 @@ def _note_of(path: Path) -> Path:
 
 def _line(entry: object) -> str:
     return json.dumps(entry) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

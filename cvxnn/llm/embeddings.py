@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import time
 import warnings
@@ -317,12 +316,9 @@ class Embedder:
         self, prompts: Sequence[Prompt], responses: Sequence[str]
     ) -> tuple[list[Item], _Cut]:
         limit = min(self.max_length, self.lm.context_length or self.max_length)
-        names = [prompt if isinstance(prompt, str) else json.dumps(prompt) for prompt in prompts]
-        distinct = dict(zip(names, prompts, strict=True))
-        encoded = dict(zip(distinct, self.lm.encode_prompts(list(distinct.values())), strict=True))
+        encoded = self.lm.encode_prompts(prompts), self.lm.encode_responses(responses)
         rows, n_prompts, n_responses = [], 0, 0
-        for name, reply in zip(names, self.lm.encode_responses(responses), strict=True):
-            prompt = encoded[name]
+        for prompt, reply in zip(*encoded, strict=True):
             room = max(limit - len(reply), 0)
             n_prompts += len(prompt) > room
             n_responses += len(reply) > limit

@@ -29,7 +29,7 @@ def fingerprints(
     tokenizer: transformers.PreTrainedTokenizerBase,
     dtypes: Sequence[torch.dtype | None] = (None,),
 ) -> list[str]:
-    """Return digests of a model as it is, or as it would be in other floating-point types.
+    """Return digests of a model with its own weights, or with weights of other types.
 
     They depend on the configuration, on some evenly spaced entries of every weight, on the
     vocabulary and on the chat template, and take well below a second. Thus they change with

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
-import transformers
+
+from cvxnn.llm.model_shape import ModelShape, shape_of
 
 Method = Literal["embed", "guide", "fine_tune"]
 
@@ -19,48 +20,6 @@ _LOGITS = 2**24
 _BYTES_A_LOGIT = 12
 # Gradient and two moments of AdamW for each weight of an adapter; all are float32.
 _OPTIMIZER_BYTES = 12
-_ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_ADAPTED_GPT2 = ("c_attn", "c_proj")
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a decoder on which memory depends.
-
-    Attributes
-    ----------
-    n_parameters : int
-        Number of weights; a table that input and output share counts once.
-    n_layers : int
-        Number of blocks.
-    width : int
-        Length of a hidden state.
-    hidden : int
-        Number of neurons in the perceptron of a block.
-    vocabulary : int
-        Number of tokens in the vocabulary.
-    heads : int
-        Number of heads of attention.
-    queries : int
-        Length of the queries of a token, all heads together.
-    keys : int
-        Length of the keys of a token, all heads together.
-    gated : bool
-        Whether the perceptron has a gate beside its neurons, as in LLaMA.
-    adapted : tuple of (int, int)
-        Numbers of inputs and outputs of each layer that LoRA adapts.
-    """
-
-    n_parameters: int
-    n_layers: int
-    width: int
-    hidden: int
-    vocabulary: int
-    heads: int
-    queries: int
-    keys: int
-    gated: bool
-    adapted: tuple[tuple[int, int], ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -320,41 +279,7 @@ def memory_plan(
         lora_dropout,
         gradient_checkpointing,
     )
-    return _plan(_shape(lm_or_config, target_modules), method, settings)
-
-
-def _shape(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> ModelShape:
-    if hasattr(lm_or_config, "model"):
-        model = lm_or_config.model
-    else:
-        with torch.device("meta"):  # shapes without numbers
-            model = transformers.AutoModelForCausalLM.from_config(lm_or_config)
-    config = model.config.get_text_config()
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    targets = set(target_modules or _ADAPTED)
-    if target_modules is None and not targets & names:
-        targets = set(_ADAPTED_GPT2)
-    # The layers of GPT-2 hold their weights transposed, which makes no difference to LoRA.
-    adapted = [
-        tuple(module.weight.shape)
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in targets and hasattr(module, "weight")
-    ]
-    width, heads = config.hidden_size, config.num_attention_heads
-    head = getattr(config, "head_dim", None) or width // heads
-    hidden = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
-    return ModelShape(
-        n_parameters=sum(weight.numel() for weight in model.parameters()),
-        n_layers=config.num_hidden_layers,
-        width=width,
-        hidden=hidden or 4 * width,
-        vocabulary=config.vocab_size,
-        heads=heads,
-        queries=heads * head,
-        keys=(getattr(config, "num_key_value_heads", None) or heads) * head,
-        gated=bool(names & {"gate_proj", "gate_up_proj"}),
-        adapted=tuple(adapted),
-    )
+    return _plan(shape_of(lm_or_config, target_modules), method, settings)
 
 
 def _plan(model: ModelShape, method: Method, settings: MemorySettings) -> MemoryPlan:

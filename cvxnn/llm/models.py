@@ -107,7 +107,12 @@ class LanguageModel:
         ValueError
             If a prompt is neither a text nor a list of messages, or the chat template rejects it.
         """
-        return [self._encode_prompt(i, prompt) for i, prompt in enumerate(prompts)]
+        encoded: dict[str, list[int]] = {}  # equal prompts are encoded once
+        names = [repr(prompt) for prompt in prompts]
+        for i, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
+            if name not in encoded:
+                encoded[name] = self._encode_prompt(i, prompt)
+        return [list(encoded[name]) for name in names]
 
     def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
         """Return the tokens of replies, without their prompts and without special tokens.

@@ -107,6 +107,7 @@ def test_packages_list_and_load_their_names(run: Callable[..., str], package: st
     code = (
         "import importlib\n"
         "package = importlib.import_module(sys.argv[1])\n"
-        "print(all(getattr(package, name) is not None for name in package.__all__))\n"
+        "names = getattr(package, '__all__', ())\n"
+        "print(all(getattr(package, name) is not None for name in names))\n"
     )
     assert run(code, package) == "True"

@@ -204,7 +204,7 @@ def test_file_and_note_that_do_not_belong_together(lm: LanguageModel, tmp_path: 
         read_features(path)
     note = path.with_name("f.npy.json")
     note.write_text(json.dumps({"n_rows": 2}))
-    with pytest.raises(ValueError, match="is not a note of features"):
+    with pytest.raises(ValueError, match="does not describe features"):
         read_features(path)
     note.unlink()
     with pytest.raises(FileNotFoundError, match=r"f\.npy\.json"):

@@ -25,7 +25,8 @@ from cvxnn.llm import (
     load_model,
 )
 from cvxnn.llm.fine_tuning import adapters, data, loop, strategies
-from cvxnn.llm.log_probabilities import ResponseScorer, response_log_probabilities, score_items
+from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
+from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference import PreferenceTriplet
 
 torch = pytest.importorskip("torch")

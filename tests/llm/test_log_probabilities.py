@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.llm import EmbeddingCache, LanguageModel, log_probabilities
+from cvxnn.llm import EmbeddingCache, LanguageModel, log_probabilities, response_scorer
 from cvxnn.llm.log_probabilities import (
-    ResponseScorer,
     encode_pairs,
     response_log_probabilities,
 )
 from cvxnn.llm.packing import Pack
+from cvxnn.llm.response_scorer import ResponseScorer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -110,7 +110,7 @@ def test_token_by_token(family: str, template: str | None) -> None:
 
 @pytest.mark.parametrize("family", SIZES)
 def test_slopes_are_those_of_the_whole_model(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_probabilities, "_CHUNK", 2 * len(WORDS))  # two tokens at a time
+    monkeypatch.setattr(response_scorer, "_CHUNK", 2 * len(WORDS))  # two tokens at a time
     lm = make_lm(family)
     weights = [w for name, w in lm.decoder.named_parameters() if "norm" in name or "ln" in name]
     for weight in weights:

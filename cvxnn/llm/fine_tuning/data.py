@@ -12,9 +12,10 @@ import torch
 from cvxnn._files import digest
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.strategies import PREFERENCE, SUPERVISED
-from cvxnn.llm.log_probabilities import ResponseScorer, encode_pairs
+from cvxnn.llm.log_probabilities import encode_pairs
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, common_length
+from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference.catalogue import OBJECTIVES, Objective
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt

@@ -34,8 +34,9 @@ from cvxnn.llm.fine_tuning.data import (
 )
 from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
 from cvxnn.llm.identity import describe_model
-from cvxnn.llm.log_probabilities import ResponseScorer, score_items
+from cvxnn.llm.log_probabilities import score_items
 from cvxnn.llm.models import LanguageModel, seeded
+from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 

@@ -166,7 +166,7 @@ def encode_pairs(
         if not prompt:
             raise ValueError(
                 f"prompt {len(rows)} has no token ({prompts[len(rows)]!r:.80}) and {lm.name} has "
-                "none to begin with, so the first token of its reply follows nothing; write a prompt"
+                "none to begin with, so the first token of its reply follows nothing; add text"
             )
         room = limit - len(reply)
         n_prompts += len(prompt) > room

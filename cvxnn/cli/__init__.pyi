@@ -1,4 +1,4 @@
-from .groups import (
+from .option_groups import (
     DATA,
     EMBEDDING,
     FINE_TUNING,

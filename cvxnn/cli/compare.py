@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.groups import (
+from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
     EMBEDDING,
@@ -23,7 +24,6 @@ from cvxnn.cli.groups import (
     add_held_out,
     add_memory_plan,
 )
-from cvxnn.cli.inputs import model_of, pairs_of, required
 from cvxnn.cli.options import option_from
 from cvxnn.cli.plan import show_plan
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.plan import show_plan
 
 HELP = "embed preference pairs into a folder"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import earlier_result, read_json, write_json
 from cvxnn.cli.console import Console
-from cvxnn.cli.groups import HEAD, add_held_out
 from cvxnn.cli.inputs import required
+from cvxnn.cli.option_groups import HEAD, add_held_out
 
 if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.groups import DATA, MODEL
+from cvxnn.cli.option_groups import DATA, MODEL
 from cvxnn.cli.options import UsageError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
-from cvxnn.cli.groups import BATCH, DATA, MODEL
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
+from cvxnn.cli.option_groups import BATCH, DATA, MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

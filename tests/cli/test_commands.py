@@ -67,7 +67,7 @@ class TestExtract:
         assert read_pair_features(folder).embedding["layer"] == 1
         assert (folder / "mine.txt").exists()
 
-    def test_interrupted_extraction_goes_on(self, run, model, tmp_path, monkeypatch):
+    def test_interrupted_extraction_continues(self, run, model, tmp_path, monkeypatch):
         # Blocks of 8 rows, so that a few pairs are several blocks.
         monkeypatch.setattr("cvxnn.llm.embeddings._BLOCK", 8)
         values = [
@@ -233,7 +233,7 @@ class TestScore:
         assert "limit: null in the file, 3 requested" in refused["error"]
         assert run("score", head, features, "--output", tmp_path / "rewards.txt", code=1)
 
-    def test_interrupted_scoring_goes_on(self, run, head, data, model, tmp_path, monkeypatch):
+    def test_interrupted_scoring_continues(self, run, head, data, model, tmp_path, monkeypatch):
         output = tmp_path / "rewards.jsonl"
         arguments = ["score", head, data, "--model", model, "--output", output]
         arguments += ["--batch-tokens", "64"]

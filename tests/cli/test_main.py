@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 from cvxnn import __version__
-from cvxnn.cli import groups
+from cvxnn.cli import option_groups
 from cvxnn.cli.console import Console
 from cvxnn.cli.main import COMMANDS, build, main
 from cvxnn.cli.options import option_from
@@ -80,7 +80,7 @@ def test_help_states_each_default(command, capsys):
 
 
 def test_hyper_parameters_of_objectives_are_those_of_the_library():
-    for method, group in groups.OBJECTIVES.items():
+    for method, group in option_groups.OBJECTIVES.items():
         names = [f"--{method.replace('_', '-')}-{name}" for name in group.options]
         options = build(["compare"])[0].parse_args(["compare"])
         assert group.values(options) == dict(OBJECTIVES[method].parameters)
@@ -153,7 +153,7 @@ def test_interruption(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: interrupted; the same command continues\n"
 
 
-def test_a_bug_is_told_from_bad_data(monkeypatch, capsys):
+def test_a_bug_is_distinguished_from_bad_data(monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 

@@ -29,7 +29,7 @@ alpha, n_patterns = 5e-3, 20
 
 refined = train(X, y, alpha, n_patterns, n_rounds=6, random_state=0)
 restarts = [train(X, y, alpha, n_patterns, random_state=seed) for seed in range(20)]
-random = train(X, y, alpha, 4 * n_patterns, source="gaussian", random_state=0)
+random = train(X, y, alpha, 4 * n_patterns, patterns="gaussian", random_state=0)
 
 rounds = refined.rounds
 print("patterns ", *(f"{n:8.0f}" for n in rounds["n_patterns"]))

@@ -52,7 +52,8 @@ def objective(network):
 
 options = {"n_steps": 200, "learning_rate": 0.1}
 runs = [
-    objective(proposal.train(X, y, alpha, 30, random_state=seed, **options)) for seed in range(500)
+    objective(proposal.propose(X, y, alpha, 30, random_state=seed, **options))
+    for seed in range(500)
 ]
 excess = 100 * (np.array(runs) / result.objective - 1)
 print(f"best run {excess.min():.2f} %, median {np.median(excess):.1f} % above the optimum")

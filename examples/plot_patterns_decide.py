@@ -29,8 +29,8 @@ y = ((y - y.mean()) / y.std())[:, None]
 
 alpha, counts = 1e-3, [10, 30, 90]
 solver = Cronos(tol=1e-2, max_iter=1500, certify="program")
-random = [train(X, y, alpha, n, source="gaussian", solver=solver, random_state=0) for n in counts]
-local = [train(X, y, alpha, n, source="local", solver=solver, random_state=0) for n in counts]
+random = [train(X, y, alpha, n, patterns="gaussian", solver=solver, random_state=0) for n in counts]
+local = [train(X, y, alpha, n, patterns="local", solver=solver, random_state=0) for n in counts]
 
 for n, run in zip(counts, local, strict=True):
     print(

@@ -26,8 +26,8 @@ X = StandardScaler().fit_transform(X) / np.sqrt(X.shape[1])
 y = StandardScaler().fit_transform(y[:, None])
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 inputs = add_bias(X_train)
-proposal = proposal.train(inputs, y_train, 1e-3, 24, random_state=0)
-found, _ = proposal.to_program(inputs, proposal)
+local = proposal.propose(inputs, y_train, 1e-3, 24, random_state=0)
+found, _ = proposal.to_program(inputs, local)
 
 # %%
 # The program's own ``alpha`` is not used; the grid starts at its ``alpha_max``.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -14,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator, Weights
+from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
@@ -23,7 +24,7 @@ from cvxnn.convex.solvers.cronos.solver import Cronos
 from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.solver import Ridge
-from cvxnn.estimators._monitor import EarlyStopping, Monitor, Snapshot, Watched, progress
+from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress
 from cvxnn.estimators._parameters import (
     Choices,
     Number,
@@ -34,37 +35,83 @@ from cvxnn.estimators._parameters import (
 )
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split
-from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
-from cvxnn.training import strength
-from cvxnn.training.training import PatternChoice, Training, draw_patterns, train
+from cvxnn.network import TwoLayerNetwork, fold_scaling
+from cvxnn.training.networks import Fit, fit_direct, fit_iterative
+from cvxnn.training.strength import Strength, leave_one_out, measure_strength
+from cvxnn.training.training import PatternChoice, draw_patterns
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
-_ADAPTIVE_ROUNDS = 10
-# Smallest automatic strength, as a part of its unit: data without noise ask for none at all.
-_LEAST_ALPHA = 1e-9
-# Factors of the automatic strength that data set apart may choose from; the first of equals wins.
-_VALIDATED_STRENGTHS = np.logspace(2, -2, 9)
-# Patterns on which the unit of the strength is measured where the program's are not known yet.
+ADAPTIVE_ROUNDS = 10
+# Factors of the automatic strength that validation data may choose from; the first of equals wins.
+_VALIDATED_FACTORS = np.logspace(2, -2, 9)
+# Patterns on which the unit of the strength is measured where the program's come from training.
 _PILOT_PATTERNS = 256
 
-
-class Fit(NamedTuple):
-    """One training: the network of raw features, how it was found, and in which units."""
-
-    network: TwoLayerNetwork
-    training: Training
-    scaling: Scaling
-    alpha: float
-    alpha_max: float
-    held_out: HeldOut | None
+Floats = NDArray[np.floating]
 
 
 class HeldOut(NamedTuple):
     """Predictions of rows by networks that have not seen them, in units of the targets."""
 
-    predictions: NDArray[np.floating]
-    targets: NDArray[np.floating]
-    weight: NDArray[np.floating]
+    predictions: Floats
+    targets: Floats
+    weight: Floats
+
+
+class Plan(NamedTuple):
+    """A fit that is ready to run, in the units of the program.
+
+    Attributes
+    ----------
+    fit : callable
+        ``fit_direct`` or ``fit_iterative``.
+    arguments : dict
+        Its arguments, but for those by which it is watched.
+    scaling : Scaling
+        Units of the program.
+    strength : Strength
+        Penalty parameter, and what it was measured on.
+    """
+
+    fit: Callable[..., Fit]
+    arguments: dict[str, Any]
+    scaling: Scaling
+    strength: Strength
+
+    @property
+    def direct(self) -> bool:
+        """Whether the program has a closed form."""
+        return self.fit is fit_direct
+
+    def raw(self, network: TwoLayerNetwork) -> TwoLayerNetwork:
+        """Return the network of raw features and targets."""
+        return fold_scaling(network, *self.scaling)
+
+    def complete(self, fit: Fit) -> Fit:
+        """Return the fit with the network of raw features, and all operations counted."""
+        training = fit.training
+        training = training._replace(flops=training.flops + self.strength.flops)
+        return fit._replace(network=self.raw(fit.network), training=training)
+
+    def leave_one_out(self, alpha: float) -> HeldOut | None:
+        """Return predictions of the pilot's rows, each without itself; None without closed form."""
+        pilot, spectrum = self.strength.pilot, self.strength.spectrum
+        if not self.direct or spectrum is None or self.arguments["skip"] is not None:
+            return None
+        n, n_samples = pilot.y.shape[0], self.arguments["y"].shape[0]
+        left = leave_one_out(pilot, spectrum, np.array([alpha * n_samples / n]))
+        scale, mean = self.scaling.y_scale, self.scaling.y_mean
+        share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
+        return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)
+
+
+class TrainingRows(NamedTuple):
+    """Distinct rows to fit, and rows set apart to score networks with, if there are any."""
+
+    X: Rows
+    y: Floats
+    weight: Floats
+    validation: tuple[Rows, Floats] | None
 
 
 class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
@@ -159,136 +206,88 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             n_patterns = _PILOT_PATTERNS
         return draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
 
-    def _network(
-        self,
-        weights: Weights,
-        patterns: ActivationPatterns,
-        *,
-        scaling: Scaling,
-    ) -> TwoLayerNetwork:
-        """The network of raw features that weights over patterns stand for."""
-        network = recover(
-            weights,
-            bias=self.fit_intercept,
-            tol=1e-6,
-            gates=patterns.gates if self.formulation == "gated" else None,
-        )
-        return fold_scaling(network, *scaling)
-
-    def _fit_network(
+    def _plan(
         self,
         X: Rows,
-        y: NDArray[np.floating],
-        sample_weight: NDArray[np.floating],
+        y: Floats,
+        sample_weight: Floats,
         loss: Loss,
         *,
         alpha: float | None = None,
-        monitor: Monitor | None = None,
-    ) -> Fit:
-        """Solve the program for targets ``y`` (n_samples, n_outputs) and recover the network.
+        validated: bool = False,
+    ) -> Plan:
+        """Scale the data, find patterns that need no training, and decide the strength.
 
-        Rows are distinct, with positive weights, as ``merge`` gives them. Losses of the distance
-        between target and prediction have the targets centred and scaled. ``alpha``, in the
-        program's own units, replaces the parameter and asks for a fit from scratch.
+        Parameters
+        ----------
+        X, y, sample_weight : arrays
+            Distinct rows with positive weights, as ``merge`` gives them. Losses of the distance
+            between target and prediction have the targets centred and scaled.
+        loss : Loss
+            Of the program.
+        alpha : float, optional
+            Penalty parameter in the program's own units; it replaces the parameter ``strength``
+            and asks for a fit from scratch.
+        validated : bool, default=False
+            Whether networks are scored on validation data, which then choose an automatic strength
+            of the direct solution.
         """
         rng = check_random_state(self.random_state)
         inputs, targets, weight, scaling = self._scale(X, y, sample_weight, loss)
-        penalty, source, n_patterns = self._choose(*inputs.shape)
+        penalty, origin, n_patterns = self._choose(*inputs.shape)
         patterns: ActivationPatterns | PatternChoice
-        patterns = "local" if source == "adaptive" else source
+        patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
         if self.warm_start and alpha is None and hasattr(self, "_warm"):
             patterns, start = self._warm_patterns(inputs, targets) or (patterns, None)
-        # The unit of the strength, and perhaps the strength, from a sample of the rows.
-        known = patterns
-        if isinstance(known, str):
-            known = self._draw(inputs, targets, rng)
-            patterns = patterns if patterns == "local" else known
+        known = self._draw(inputs, targets, rng) if isinstance(patterns, str) else patterns
+        if patterns != "local":
+            patterns = known
         operator = GatedOperator(inputs, known.mask)
-        pilot = strength.sample_rows(
-            ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated"), rng
-        )
-        direct = (
-            self.formulation == "gated"
-            and isinstance(penalty, SquaredL2)
-            and isinstance(loss, SquaredLoss)
-        )
-        choosing = alpha is None and self.strength == "auto"
-        spectrum = None
-        if choosing or isinstance(penalty, SquaredL2):
-            spectrum = strength.Spectrum.of(pilot)
-        alpha_max = strength.alpha_max(pilot, spectrum)
-        if choosing:
-            assert spectrum is not None
-            chosen = strength.automatic_alpha(pilot, spectrum, len(y), rng)
-            alpha = max(chosen, _LEAST_ALPHA * alpha_max)
-        elif alpha is None:
-            alpha = float(self.strength) * alpha_max
-        alphas = np.array([alpha])
-        early = None if monitor is None else monitor.early
-        if early is not None and direct and self.strength == "auto":
-            # Nothing to stop: data set apart choose the strength.
-            alphas = alpha * _VALIDATED_STRENGTHS
+        program = ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+        measured = measure_strength(program, self.strength, rng, alpha=alpha)
+        arguments = {
+            "X": inputs,
+            "y": targets,
+            "alpha": measured.alpha,
+            "n_patterns": n_patterns,
+            "sample_weight": weight,
+            "skip": self.skip,
+            "patterns": patterns,
+            "bias": self.fit_intercept,
+            "start": start,
+            "solver": self.solver,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+            "random_state": rng,
+        }
+        direct = isinstance(penalty, SquaredL2) and isinstance(loss, SquaredLoss)
+        if direct and self.formulation == "gated":
+            if validated and self.strength == "auto":
+                arguments["alpha"] = measured.alpha * _VALIDATED_FACTORS
+            if patterns is known and self.skip is None:
+                arguments["kernel"] = measured.kernel
+            return Plan(fit_direct, arguments, scaling, measured)
+        arguments |= {
+            "loss": loss,
+            "penalty": penalty,
+            "formulation": self.formulation,
+            "n_rounds": ADAPTIVE_ROUNDS if origin == "adaptive" else 0,
+            "patience": self.n_iter_no_change,
+        }
+        return Plan(fit_iterative, arguments, scaling, measured)
 
-        def look(row: dict[str, float], found: Callable[[], Any]) -> bool:
-            assert watch is not None
-            return watch(row, lambda: self._network(*found(), scaling=scaling))
-
-        # The direct solution has one measurement: what counts is scored below.
-        watch = monitor._replace(early=None) if monitor is not None and direct else monitor
-        best: Fit | None = None
-        flops = strength.flops(pilot, spectrum)
-        for alpha in alphas:
-            training = train(
-                inputs,
-                targets,
-                float(alpha),
-                n_patterns,
-                loss=loss,
-                penalty=penalty,
-                sample_weight=weight,
-                formulation=self.formulation,
-                skip=self.skip,
-                source=patterns,
-                n_rounds=_ADAPTIVE_ROUNDS if source == "adaptive" else 0,
-                start=start,
-                solver=self.solver,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                random_state=rng,
-                callback=look if watch else None,
-            )
-            self._require_finite(training.result)
-            flops += training.flops
-            network = self._network(training.result.weights, training.patterns, scaling=scaling)
-            fit = Fit(network, training, scaling, float(alpha), alpha_max, None)
-            # Networks of an iterative solution have been scored while it ran.
-            if early is None or not direct or early.is_best(network):
-                best = fit
-        assert best is not None
-        best = best._replace(training=best.training._replace(flops=flops))
-        if early is not None and early.best is not None:
-            best = best._replace(network=early.best)
-        if direct and spectrum is not None and self.skip is None:
-            best = best._replace(held_out=_leave_one_out(pilot, spectrum, len(y), best))
-        return best
-
-    def _fit_rows(
+    def _set_apart(
         self,
         X: Rows,
-        y: NDArray[np.floating],
-        weight: NDArray[np.floating],
-        loss: Loss,
-        *,
-        score: Callable[[NDArray[np.floating], NDArray[np.floating]], float],
-        validation: tuple[Rows, NDArray[np.floating]] | None,
-        labels: Callable[[NDArray[np.floating]], NDArray[Any]] | None,
-        hook: Callable[[Snapshot], bool] | None,
-    ) -> tuple[Fit, tuple[Rows, NDArray[np.floating], NDArray[np.floating]]]:
-        """Merge rows, set some apart if asked to, and fit, watched; the fit and its rows.
+        y: Floats,
+        weight: Floats,
+        validation: tuple[Rows, Floats] | None,
+        labels: Callable[[Floats], NDArray[Any]] | None,
+    ) -> TrainingRows:
+        """Merge rows, and set some apart if asked to.
 
-        ``score`` compares predictions with targets, ``labels`` turns targets into the classes
-        whose proportions a split should keep.
+        ``labels`` turns targets into the classes whose proportions a split should keep.
         """
         X, y, weight = merge(X, y, weight)
         if self.early_stopping and validation is None:
@@ -298,16 +297,30 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             )
             validation = X[apart], y[apart]
             X, y, weight = X[kept], y[kept], weight[kept]
-        early = None
-        if validation is not None:
-            seen, truth = validation
-            early = EarlyStopping(
-                lambda network: score(network.forward(seen), truth), self.n_iter_no_change
-            )
+        return TrainingRows(X, y, weight, validation)
+
+    @contextmanager
+    def _watched(
+        self,
+        plan: Plan,
+        hook: Hook | None,
+        validation: tuple[Rows, Floats] | None = None,
+        score: Callable[[Floats, Floats], float] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Give the arguments by which a fit is watched: scores, progress line and callbacks.
+
+        ``score`` compares predictions with targets.
+        """
+        scored = None
+        if validation is not None and score is not None:
+            (seen, truth), compare = validation, score
+
+            def scored(network: TwoLayerNetwork) -> float:
+                return compare(plan.raw(network).forward(seen), truth)
+
         with progress(self.verbose, type(self).__name__) as show:
-            fit = self._fit_network(X, y, weight, loss, monitor=Monitor(show, early, hook))
-        self.validation_scores_ = None if early is None else np.array(early.scores)
-        return fit, (X, y, weight)
+            monitor = Monitor(show, hook, plan.raw)
+            yield {"score": scored, "callback": monitor if monitor else None}
 
     def _validation_rows(self, X_val: Any, y_val: Any) -> tuple[Rows, Any] | None:
         """Checked validation data, or None."""
@@ -334,7 +347,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             result = result._replace(dual=None)
         return ActivationPatterns(mask, gates), result
 
-    def _set_fitted(self, fit: Fit) -> None:
+    def _set_fitted(self, plan: Plan, fit: Fit) -> None:
+        """Set the fitted attributes of a completed fit."""
         network, training = fit.network, fit.training
         result = training.result
         self.network_ = network
@@ -345,9 +359,9 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self.gap_ = result.gap
         self.history_ = result.history
         self.rounds_ = training.rounds
-        self.strength_ = fit.alpha / fit.alpha_max
+        self.strength_ = fit.alpha / plan.strength.alpha_max
         self.alpha_ = fit.alpha
-        self.alpha_max_ = fit.alpha_max
+        self.alpha_max_ = plan.strength.alpha_max
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
         self._n_features_out = network.n_neurons
@@ -374,14 +388,3 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             ConvergenceWarning,
             stacklevel=stacklevel,
         )
-
-
-def _leave_one_out(
-    pilot: ConvexProgram, spectrum: strength.Spectrum, n_samples: int, fit: Fit
-) -> HeldOut:
-    """Predictions of the sampled rows, each without itself, at the strength of the fit."""
-    n = pilot.y.shape[0]
-    left = strength.leave_one_out(pilot, spectrum, np.array([fit.alpha * n_samples / n]))
-    scale, mean = fit.scaling.y_scale, fit.scaling.y_mean
-    share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
-    return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)

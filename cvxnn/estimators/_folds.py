@@ -18,10 +18,11 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
 from cvxnn.convex.solvers.ridge.solver import Ridge
-from cvxnn.estimators._base import _ADAPTIVE_ROUNDS, ConvexReLUBase
+from cvxnn.estimators._base import ADAPTIVE_ROUNDS, ConvexReLUBase
 from cvxnn.estimators._rows import Rows, Scaling
-from cvxnn.network import TwoLayerNetwork
+from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.training import proposal, strength
+from cvxnn.training.networks import network_of
 from cvxnn.training.training import train
 
 Floats = NDArray[np.floating]
@@ -118,7 +119,13 @@ class Fold(NamedTuple):
             solver=estimator.solver,
             max_iter=estimator.max_iter,
         ).results
-        networks = [estimator._network(r.weights, used, scaling=self.scaling) for r in results]
+        networks = [
+            fold_scaling(
+                network_of(r.weights, used, program.formulation, bias=estimator.fit_intercept),
+                *self.scaling,
+            )
+            for r in results
+        ]
         return networks, results
 
     def _trained(self, alpha: float, n_patterns: int, *, adaptive: bool) -> ActivationPatterns:
@@ -135,13 +142,13 @@ class Fold(NamedTuple):
                 sample_weight=program.sample_weight,
                 formulation=estimator.formulation,
                 skip=estimator.skip,
-                n_rounds=_ADAPTIVE_ROUNDS,
+                n_rounds=ADAPTIVE_ROUNDS,
                 solver=estimator.solver,
                 tol=estimator.tol,
                 max_iter=estimator.max_iter,
                 random_state=self.rng,
             ).patterns
-        network = proposal.train(
+        network = proposal.propose(
             X,
             y,
             alpha,

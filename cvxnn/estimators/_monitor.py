@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
@@ -20,65 +19,32 @@ Snapshot = Callable[[], TwoLayerNetwork]
 Hook = Callable[[Snapshot], bool]
 
 
-class EarlyStopping:
-    """Scores networks on data of their own, keeps the best, and says when to stop.
-
-    Parameters
-    ----------
-    score : callable
-        From a network to a number, the larger the better.
-    patience : int
-        Measurements without a better score after which to stop.
-    """
-
-    def __init__(self, score: Callable[[TwoLayerNetwork], float], patience: int) -> None:
-        self.score, self.patience = score, patience
-        self.scores: list[float] = []
-        self.best: TwoLayerNetwork | None = None
-
-    def is_best(self, network: TwoLayerNetwork) -> bool:
-        """Score one more network; whether none before was as good."""
-        score = self.score(network)
-        best = not self.scores or score > max(self.scores)
-        if best:
-            self.best = network
-        self.scores.append(score)
-        return best
-
-    def look(self, network: TwoLayerNetwork) -> bool:
-        """Score one more network; whether to stop."""
-        self.is_best(network)
-        return len(self.scores) - 1 - int(np.argmax(self.scores)) >= self.patience
-
-
 class Monitor(NamedTuple):
-    """One callback for the solver that serves all who watch a fit.
+    """One callback for a fit that serves all who watch it.
 
     Attributes
     ----------
     show : callable or None
         Takes the newest row of the history.
-    early : EarlyStopping or None
     hook : callable or None
-        Called with a function that gives the present network; its truth stops the fit.
+        Takes a function that returns the present network; its truth stops the fit.
+    raw : callable
+        Turns a network in the units of the program into one of raw features.
     """
 
     show: Callable[[dict[str, float]], None] | None
-    early: EarlyStopping | None
     hook: Hook | None
+    raw: Callable[[TwoLayerNetwork], TwoLayerNetwork]
 
     def __bool__(self) -> bool:
-        """Whether anybody watches."""
-        return any(watcher is not None for watcher in (self.show, self.early, self.hook))
+        """Return whether anybody watches."""
+        return self.show is not None or self.hook is not None
 
     def __call__(self, row: dict[str, float], snapshot: Snapshot) -> bool:
-        """Tell everybody; whether anybody wants to stop."""
+        """Pass a measurement on to everybody; return whether to stop."""
         if self.show is not None:
             self.show(row)
-        stop = self.early is not None and self.early.look(snapshot())
-        if self.hook is not None:
-            stop |= self.hook(snapshot)
-        return stop
+        return self.hook is not None and bool(self.hook(lambda: self.raw(snapshot())))
 
 
 class Watched(CallbackSupportMixin):

@@ -146,7 +146,8 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples,) or (n_samples, n_classes)
             One score for two classes, positive for the second; else one for each class.
         """
-        scores = self.network_.forward(self._network_input(X))
+        rows = self._network_input(X)
+        scores = self.network_.forward(rows)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

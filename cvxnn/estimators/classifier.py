@@ -16,16 +16,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.program import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import (
-    ConvexReLUBase,
-    Fit,
-    HeldOut,
-)
+from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan, TrainingRows
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
 from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.training.networks import Fit
 
 
 class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
@@ -282,22 +279,22 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
                 return {"network_": network, "classes_": classes, "temperature_": 1.0}
 
-            fit, rows = self._fit_rows(
-                data,
-                targets,
-                weight,
-                loss,
-                score=lambda scores, truth: float((winner(scores) == winner(truth)).mean()),
-                validation=validation,
-                labels=winner,
-                hook=self._hook(X, y, sample_weight, attributes),
+            rows = self._set_apart(data, targets, weight, validation, winner)
+            plan = self._plan(
+                rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
             )
-            self._set_fitted(fit)
+            hook = self._hook(X, y, sample_weight, attributes)
+            with self._watched(plan, hook, rows.validation, _accuracy) as watching:
+                fit = plan.fit(**plan.arguments, **watching)
+            self._require_finite(fit.training.result)
+            fit = plan.complete(fit)
+            self._set_fitted(plan, fit)
+            self.validation_scores_ = fit.scores
             self.classes_ = classes
             # The scores of a logistic loss are log-odds already.
             self.temperature_ = 1.0
             if self.loss == "squared":
-                self.temperature_ = fit_temperature(self._held_out(fit, rows, loss))
+                self.temperature_ = fit_temperature(self._held_out(plan, fit, rows, loss))
             end()
             self._warn_unless_converged(fit.training.result)
         return self
@@ -305,31 +302,39 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     def _targets(
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
     ) -> tuple[Loss, NDArray[np.floating]]:
-        """The loss, and targets as it wants them."""
+        """Return the loss, and targets as it wants them."""
         own = codes[:, None] == np.arange(n_classes)
         if self.loss == "multinomial" and n_classes > 2:
             return MultinomialLoss(), own.astype(dtype)
         signs = np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
         return SquaredLoss() if self.loss == "squared" else LogisticLoss(), signs
 
-    def _held_out(self, fit: Fit, rows: Any, loss: Loss) -> HeldOut:
-        """Scores of rows that the network which gives them has not seen."""
-        X, y, weight = rows
-        if fit.held_out is not None:
-            return fit.held_out
+    def _held_out(self, plan: Plan, fit: Fit, rows: TrainingRows, loss: Loss) -> HeldOut:
+        """Return scores of rows by networks that have not seen them."""
+        left = plan.leave_one_out(fit.alpha)
+        if left is not None:
+            return left
+        X, y, weight, _ = rows
         codes = winner(y)
         n_folds = min(self.calibration_folds, np.bincount(codes)[np.unique(codes)].min())
         if n_folds < 2:
             return HeldOut(fit.network.forward(X), y, weight)
         scores = np.empty_like(y)
         for seen, unseen in StratifiedKFold(n_folds).split(codes, codes):
-            part = self._fit_network(X[seen], y[seen], weight[seen], loss, alpha=fit.alpha)
-            scores[unseen] = part.network.forward(X[unseen])
+            part = self._plan(X[seen], y[seen], weight[seen], loss, alpha=fit.alpha)
+            found = part.fit(**part.arguments)
+            self._require_finite(found.training.result)
+            scores[unseen] = part.raw(found.network).forward(X[unseen])
         return HeldOut(scores, y, weight)
 
 
+def _accuracy(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Return the part of the rows whose class the scores have right."""
+    return float((winner(scores) == winner(truth)).mean())
+
+
 def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Positions of labels among the classes."""
+    """Return the positions of labels among the classes."""
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(f"y_val has {unknown.tolist()}, which y has not: {classes.tolist()}.")
@@ -337,7 +342,7 @@ def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def fit_temperature(held_out: HeldOut) -> float:
-    """Scale of the scores that minimises a smoothed log-loss."""
+    """Return the scale of the scores that minimises a smoothed log-loss."""
     scores, weight = held_out.predictions, held_out.weight
     codes = winner(held_out.targets)
     if scores.shape[1] == 1:

@@ -17,7 +17,7 @@ from cvxnn.convex.patterns import add_bias
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._monitor import Hook, Monitor, progress
+from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
@@ -167,14 +167,13 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
-        with progress(self.verbose, type(self).__name__) as show:
-            first = self._fit_network(
-                *merge(rows.X, rows.signs, rows.weight),
-                SquaredLoss(),
-                monitor=Monitor(show, None, hook),
-            )
+        plan = self._plan(*merge(rows.X, rows.signs, rows.weight), SquaredLoss())
+        with self._watched(plan, hook) as watching:
+            first = plan.fit(**plan.arguments, **watching)
+        self._require_finite(first.training.result)
+        first = plan.complete(first)
         network, second, flops = self._fit_last_layer(first.network, rows, hook)
-        self._set_fitted(first._replace(network=network))
+        self._set_fitted(plan, first._replace(network=network))
         self.phase1_network_ = first.network
         self.phase2_objective_ = second.objective
         self.phase2_dual_bound_ = second.dual_bound

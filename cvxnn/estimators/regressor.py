@@ -251,19 +251,19 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
                         f"y_val has {validation[1].shape[1]} outputs; expected "
                         f"{targets.shape[1]}, as y."
                     )
-            fit, _ = self._fit_rows(
-                data,
-                targets,
-                weight,
-                loss,
-                score=lambda predicted, truth: r2_score(truth, predicted),
-                validation=validation,
-                labels=None,
-                hook=self._hook(
-                    X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
-                ),
+            rows = self._set_apart(data, targets, weight, validation, None)
+            plan = self._plan(
+                rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
             )
-            self._set_fitted(fit)
+            hook = self._hook(
+                X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
+            )
+            with self._watched(plan, hook, rows.validation, _r2) as watching:
+                fit = plan.fit(**plan.arguments, **watching)
+            self._require_finite(fit.training.result)
+            fit = plan.complete(fit)
+            self._set_fitted(plan, fit)
+            self.validation_scores_ = fit.scores
             end()
             self._warn_unless_converged(fit.training.result)
         return self
@@ -271,6 +271,11 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     def _program_loss(self) -> Loss:
         """Return the loss of the program."""
         return HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
+
+
+def _r2(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Return the coefficient of determination."""
+    return float(r2_score(truth, predicted))
 
 
 def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:

@@ -91,20 +91,25 @@ def directions(
     n_random: int,
     rng: np.random.RandomState,
 ) -> NDArray[np.floating]:
-    """Starts for :func:`price`: active neurons pushed over their boundaries, and random ones.
+    """Return starts for :func:`price`: active neurons, pushed ones and random directions.
 
     Parameters
     ----------
     program : ConvexProgram
         On the host.
     weights : Weights
+        Its optimum, or near it.
     dual : DualPoint
+        Its dual optimum, or near it.
     n_random : int
+        Random directions.
     rng : RandomState
+        Draws them.
 
     Returns
     -------
     ndarray, shape (n_starts, n_features)
+        Active neurons, random directions, and active neurons pushed over their boundaries.
     """
     op, blocks = program.operator, weights.blocks
     active = np.linalg.norm(blocks, axis=-1) > 0
@@ -122,7 +127,7 @@ def _climb(
     starts: NDArray[np.floating],
     n_steps: int,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Normalised ascent with a falling step; the best gate and gain of each start."""
+    """Ascend with a falling step; return the best gate and gain of each start."""
     X, xp = program.operator.X, namespace(pulls)
     gates = _unit(starts)
     best, best_gain = gates, np.full(len(gates), -np.inf, pulls.dtype)

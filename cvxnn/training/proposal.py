@@ -34,14 +34,16 @@ class LocalNetwork(NamedTuple):
     Attributes
     ----------
     hidden : ndarray, shape (n_neurons, n_features)
+        First layer :math:`W`.
     output : ndarray, shape (n_neurons, n_outputs)
+        Second layer :math:`A`.
     """
 
     hidden: NDArray[np.floating]
     output: NDArray[np.floating]
 
 
-def train(
+def propose(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
     alpha: float,
@@ -62,22 +64,28 @@ def train(
     Parameters
     ----------
     X : ndarray, shape (n_samples, n_features)
+        Data as the network sees it.
     y : ndarray, shape (n_samples, n_outputs)
+        Targets as the loss wants them.
     alpha : float
-        Strength of the weight decay.
+        Strength of the weight decay, at least 0.
     n_neurons : int
+        Neurons of the network, at least 1.
     loss : Loss, optional
-        Squared by default.
+        Squared loss by default.
     sample_weight : ndarray, shape (n_samples,), optional
+        Positive weights of the rows; equal by default.
     n_steps : int, default=300
         Adam steps; a step costs ``4 n d n_neurons`` flops, and ``6 n n_neurons`` for each output.
     learning_rate : float, default=0.03
         First step size; it falls to 0.
     random_state : int, RandomState or None
+        Draws the first weights.
 
     Returns
     -------
     LocalNetwork
+        The weights after the last step.
 
     Notes
     -----
@@ -101,7 +109,7 @@ def train(
 def flops(
     shape: tuple[int, ...], n_neurons: int, n_outputs: int = 1, n_steps: int = N_STEPS
 ) -> float:
-    """Floating-point operations of :func:`train` on data of ``shape``, dense products only."""
+    """Return the operations of :func:`propose` on data of ``shape``, dense products only."""
     # Each layer's output and the slope of its weights; the data need no slope, the neurons do.
     return (4.0 * shape[1] + 6.0 * n_outputs) * shape[0] * n_neurons * n_steps
 
@@ -109,7 +117,7 @@ def flops(
 def to_program(
     X: NDArray[np.floating], network: LocalNetwork
 ) -> tuple[ActivationPatterns, Weights]:
-    """Patterns of a network's neurons, and the network as weights of the program over them.
+    """Return the patterns of a network's neurons, and the network as weights over them.
 
     Neurons that share a pattern are summed, which keeps the predictions and can only lower the
     penalty; neurons that are closed on every row are dropped.
@@ -117,7 +125,9 @@ def to_program(
     Returns
     -------
     patterns : ActivationPatterns
+        Distinct patterns of neurons that are open on some row.
     weights : Weights
+        Of the ReLU formulation, over these patterns.
     """
     found = ActivationPatterns.from_gates(X, network.hidden)
     index = {column.tobytes(): i for i, column in enumerate(found.mask.T)}
@@ -134,7 +144,7 @@ def to_program(
 def gradients(
     X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Gradients of the objective in both layers."""
+    """Return the gradients of the objective in both layers."""
     W, A = parameters
     xp = namespace(W)
     hidden = xp.maximum(X @ W.T, 0)
@@ -153,7 +163,7 @@ def _adam(
     n_steps: int,
     learning_rate: float,
 ) -> tuple[Array, Array]:
-    """Adam on either array library; a plain loop, or a compiled one where ``X`` is traced."""
+    """Run Adam on either array library: a plain loop, or a compiled one where X is traced."""
     xp = namespace(X)
     beta1, beta2 = 0.9, 0.99
 

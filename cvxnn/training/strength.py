@@ -14,15 +14,15 @@ is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sa
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram
-from cvxnn.convex.solvers.ridge.products import RidgeData
+from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 
 # Rows that are looked at, and strengths that are tried.
 MOST_ROWS = 512
@@ -30,6 +30,8 @@ _N_ALPHAS = 31
 # Chosen by the study of tables; see "How the defaults were chosen" in the user guide.
 _PART_OF_NOISE = 0.2
 _N_DRAWS = 32
+# Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
+_LEAST_STRENGTH = 1e-9
 
 
 class Spectrum(NamedTuple):
@@ -38,8 +40,9 @@ class Spectrum(NamedTuple):
     Attributes
     ----------
     values : ndarray, shape (n_samples,)
-        Rising, not negative.
+        Eigenvalues, rising, not negative.
     vectors : ndarray, shape (n_samples, n_samples)
+        Eigenvectors, one a column.
     """
 
     values: NDArray[np.floating]
@@ -47,13 +50,17 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, program: ConvexProgram) -> Spectrum:
-        """Decompose; time is that of an ``n x n`` eigendecomposition."""
-        data = RidgeData.of(program)
-        values, vectors = np.linalg.eigh(data.kernel_with(data))
+        """Decompose the kernel of a program."""
+        return cls.of_kernel(kernel_of(program))
+
+    @classmethod
+    def of_kernel(cls, matrix: NDArray[np.floating]) -> Spectrum:
+        """Decompose a kernel; time is that of an ``n x n`` eigendecomposition."""
+        values, vectors = np.linalg.eigh(matrix)
         return cls(np.maximum(values, 0), vectors)
 
-    def strengths(self) -> NDArray[np.floating]:
-        """31 strengths, from ``1e-6`` to ``1e2`` times the mean eigenvalue."""
+    def alphas(self) -> NDArray[np.floating]:
+        """Return 31 penalty parameters, from 1e-6 to 1e2 times the mean eigenvalue."""
         mean = max(self.values.mean(), float(np.finfo(np.float64).tiny) * 1e6)
         return mean * np.logspace(-6, 2, _N_ALPHAS)
 
@@ -64,6 +71,7 @@ class LeaveOneOut(NamedTuple):
     Attributes
     ----------
     alphas : ndarray, shape (n_alphas,)
+        Penalty parameters.
     errors : ndarray, shape (n_alphas,)
         Weighted mean squared error, summed over outputs.
     predictions : ndarray, shape (n_samples, n_outputs)
@@ -76,14 +84,84 @@ class LeaveOneOut(NamedTuple):
 
     @property
     def alpha(self) -> float:
-        """Strength of least error."""
+        """Penalty parameter of least error."""
         return float(self.alphas[self.errors.argmin()])
+
+
+class Strength(NamedTuple):
+    """Strength of a penalty, and what it was measured on.
+
+    Attributes
+    ----------
+    alpha : float
+        Penalty parameter of the program.
+    alpha_max : float
+        Unit: the strength is ``alpha / alpha_max``.
+    pilot : ConvexProgram
+        Program of the rows that were looked at.
+    spectrum : Spectrum or None
+        Of the pilot, where it was needed.
+    kernel : ndarray, shape (n_samples, n_samples), or None
+        Kernel of the program, where it was needed and all rows were looked at.
+    flops : float
+        Floating-point operations of the measurement.
+    """
+
+    alpha: float
+    alpha_max: float
+    pilot: ConvexProgram
+    spectrum: Spectrum | None
+    kernel: NDArray[np.floating] | None
+    flops: float
+
+
+def measure_strength(
+    program: ConvexProgram,
+    strength: float | Literal["auto"],
+    random_state: np.random.RandomState,
+    *,
+    alpha: float | None = None,
+) -> Strength:
+    """Measure the unit of the strength on a program, and choose the strength if asked to.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host, in the gated formulation; its own ``alpha`` is not used, nor its skip
+        connection.
+    strength : float or "auto"
+        Fraction of the unit, at least 0, or "auto" for a choice without tuning.
+    random_state : RandomState
+        Draws rows to look at, and signs for the noise level.
+    alpha : float, optional
+        Penalty parameter, which replaces ``strength``.
+
+    Returns
+    -------
+    Strength
+        Penalty parameter and unit.
+    """
+    pilot = sample_rows(program, random_state)
+    choosing = alpha is None and strength == "auto"
+    spectrum = matrix = None
+    if choosing or isinstance(program.penalty, SquaredL2):
+        matrix = kernel_of(pilot)
+        spectrum = Spectrum.of_kernel(matrix)
+    unit = alpha_max(pilot, spectrum)
+    if alpha is None and strength == "auto":
+        assert spectrum is not None
+        chosen = automatic_alpha(pilot, spectrum, program.y.shape[0], random_state)
+        alpha = max(chosen, _LEAST_STRENGTH * unit)
+    elif alpha is None:
+        alpha = float(strength) * unit
+    known = matrix if pilot is program else None
+    return Strength(alpha, unit, pilot, spectrum, known, flops(pilot, spectrum))
 
 
 def sample_rows(
     program: ConvexProgram, random_state: np.random.RandomState, most: int = MOST_ROWS
 ) -> ConvexProgram:
-    """Give the program of at most ``most`` random rows."""
+    """Return the program of at most ``most`` random rows; the program itself where all are."""
     n = program.y.shape[0]
     if n <= most:
         return program
@@ -100,12 +178,17 @@ def sample_rows(
     )
 
 
+def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
+    """Return the kernel of a program in float64, shape (n_samples, n_samples)."""
+    return Kernel.stored(RidgeData.of(on_host(program, np.float64))).matrix
+
+
 def leave_one_out(
     program: ConvexProgram,
     spectrum: Spectrum,
     alphas: NDArray[np.floating] | None = None,
 ) -> LeaveOneOut:
-    r"""Errors of the closed form, each row predicted from all the others.
+    r"""Return the errors of the closed form, each row predicted from all the others.
 
     Parameters
     ----------
@@ -115,11 +198,12 @@ def leave_one_out(
     spectrum : Spectrum
         Of the program.
     alphas : ndarray, shape (n_alphas,), optional
-        Positive strengths; by default those of the spectrum.
+        Positive penalty parameters; by default those of the spectrum.
 
     Returns
     -------
     LeaveOneOut
+        Errors of all of them, and predictions at the best.
 
     Notes
     -----
@@ -129,7 +213,7 @@ def leave_one_out(
     values, vectors = spectrum
     share = np.broadcast_to(program.share, (len(vectors), 1))
     root = np.sqrt(share)
-    alphas = spectrum.strengths() if alphas is None else np.asarray(alphas)
+    alphas = spectrum.alphas() if alphas is None else np.asarray(alphas)
     turned = vectors.T @ (root * program.y)
     squares = vectors**2
 
@@ -142,7 +226,7 @@ def leave_one_out(
 
 
 def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
-    """Unit of the strength; see above.
+    """Return the unit of the strength; see above.
 
     Parameters
     ----------
@@ -174,7 +258,7 @@ def automatic_alpha(
     n_samples: int,
     random_state: np.random.RandomState,
 ) -> float:
-    """Choose a strength for all rows from a sample of them.
+    """Choose the penalty parameter for all rows from a sample of them.
 
     Parameters
     ----------
@@ -185,11 +269,12 @@ def automatic_alpha(
     n_samples : int
         Number of all rows.
     random_state : RandomState
-        Signs of the noise level.
+        Draws signs for the noise level.
 
     Returns
     -------
     float
+        The penalty parameter.
     """
     n = program.y.shape[0]
     found = leave_one_out(program, spectrum)
@@ -206,7 +291,7 @@ def automatic_alpha(
 
 
 def flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
-    """Floating-point operations of the unit and, with a spectrum, of the choice."""
+    """Return the operations of the unit and, with a spectrum, of the choice."""
     (n, d), P, C = program.operator.X.shape, program.operator.n_patterns, program.y.shape[1]
     slope = 2.0 * n * d * P * C
     if spectrum is None:
@@ -217,5 +302,5 @@ def flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
 
 
 def _slope_size(program: ConvexProgram, residual: NDArray[np.floating]) -> float:
-    """Strength from which on weights vanish, for targets ``residual`` of the squared loss."""
+    """Return alpha_max for targets ``residual`` of the squared loss."""
     return float(replace(program, y=residual, loss=SquaredLoss()).alpha_max())

@@ -1,4 +1,20 @@
-"""From data to a certified network: propose patterns, solve the program, refine, keep the best."""
+"""Training of a network through its convex program: patterns, solution, refinement, certificate.
+
+The way from data to the step of a solver, one call a line:
+
+.. code-block:: none
+
+    direct (gated, squared loss, ridge)       iterative (all others)
+
+    ConvexReLUClassifier.fit                  ConvexReLUClassifier.fit
+      fit_direct                                fit_iterative
+        convex.solve                              train
+          advance                                   convex.solve
+            Ridge.step                                advance
+                                                        InteriorPoint.step, Cronos.step, ...
+
+Before that, ``fit`` asks ``measure_strength`` for the penalty parameter.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +94,7 @@ def train(
     sample_weight: NDArray[np.floating] | None = None,
     formulation: Formulation = "relu",
     skip: float | None = None,
-    source: PatternChoice | ActivationPatterns = "local",
+    patterns: PatternChoice | ActivationPatterns = "local",
     n_runs: int = 1,
     n_rounds: int = 0,
     start: Result | None = None,
@@ -97,11 +113,20 @@ def train(
     y : ndarray, shape (n_samples, n_outputs)
         Targets as the loss wants them.
     alpha : float
+        Penalty parameter, at least 0.
     n_patterns : int
         Patterns to look for in each run, and to add at most in each round; at least 1.
-    loss, penalty, sample_weight, form, skip
-        See ``cvxnn.convex.ConvexProgram``; squared loss and neuron group lasso by default.
-    source : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
+    loss : Loss, optional
+        Squared loss by default.
+    penalty : Penalty, optional
+        Neuron group lasso by default.
+    sample_weight : ndarray, shape (n_samples,), optional
+        Positive weights of the rows; equal by default.
+    formulation : {"relu", "gated"}, default="relu"
+        Whether neurons keep their patterns by constraints, or by gates of their own.
+    skip : float, optional
+        Ridge of a skip connection, at least 0; none by default.
+    patterns : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the outcome is
         never worse than the best of these networks. The others: see
@@ -111,28 +136,30 @@ def train(
     n_rounds : int, default=0
         Rounds of refinement: drop the patterns that are not used, add those that would lower the
         objective (``cvxnn.training.pricing``), solve again. The objective falls in each round;
-        rounds end
-        early when no pattern is found that lowers it.
+        rounds end early when no pattern is found that lowers it.
     start : Result, optional
-        What a previous training over the same patterns found; with patterns as ``source``.
+        Result of a previous training over the same patterns, which ``patterns`` holds then.
     solver : Solver, optional
         By default ``cvxnn.convex.solvers.automatic`` chooses one for ``tol`` and ``max_iter``.
     tol : float, default=1e-2
-        Relative duality gap.
+        Relative duality gap to reach.
     max_iter : int, optional
+        Most iterations of a solve; the default of the solver otherwise.
     random_state : int, RandomState or None
+        Draws patterns, starts of the local search and of the search for better patterns.
     callback : callable, optional
-        As for ``cvxnn.convex.solve``, with a function that gives both weights and patterns. Rounds
-        end where it returns true.
+        As for ``cvxnn.convex.solve``, with a function that returns both weights and patterns.
+        Rounds end where it returns true.
 
     Returns
     -------
     Training
+        Of all rounds, the solution of lowest objective.
 
     Raises
     ------
     ValueError
-        For an unknown source.
+        For unknown ``patterns``.
     TypeError
         For refinement with a penalty other than the neuron group lasso.
     """
@@ -153,7 +180,7 @@ def train(
             "the price of a pattern is not defined otherwise; set n_rounds=0."
         )
     began = time.perf_counter()
-    found, proposal, flops = _propose(base, n_patterns, source, n_runs, rng)
+    found, proposal, flops = first_patterns(base, n_patterns, patterns, n_runs, rng)
     local_objective = float("inf")
     if proposal is not None and formulation == "relu":
         local_objective = float(_over(base, found).evaluate(proposal).network_objective)
@@ -161,7 +188,7 @@ def train(
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
     for round_ in range(n_rounds + 1):
         program = _over(base, found)
-        chosen = solver or _choose(program, tol, max_iter, refining=n_rounds > 0)
+        chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
         result = solve(program, chosen, start=start, callback=_with_patterns(callback, found))
         flops += chosen.flops(program, result) or 0.0
         previous = best[0].objective if best else np.inf
@@ -208,11 +235,11 @@ def draw_patterns(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
     n_patterns: int,
-    source: Literal["gaussian", "data"],
+    patterns: Literal["gaussian", "data"],
     rng: np.random.RandomState,
 ) -> ActivationPatterns:
     """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
-    if source == "gaussian":
+    if patterns == "gaussian":
         return sample_patterns(X, n_patterns, random_state=rng)
     classes, codes = np.unique(y, axis=0, return_inverse=True)
     labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
@@ -223,28 +250,28 @@ def draw_patterns(
     )
 
 
-def _propose(
+def first_patterns(
     base: ConvexProgram,
     n_patterns: int,
-    source: PatternChoice | ActivationPatterns,
+    patterns: PatternChoice | ActivationPatterns,
     n_runs: int,
     rng: np.random.RandomState,
 ) -> tuple[ActivationPatterns, Weights | None, float]:
-    """First patterns, the best local network as weights over them, and the flops spent."""
+    """Return first patterns, the best local network as weights over them, and the flops spent."""
     X, y = base.operator.X, base.y
-    if isinstance(source, ActivationPatterns):
-        return source, None, 0.0
-    if source in ("gaussian", "data"):
-        return draw_patterns(X, y, n_patterns, source, rng), None, 0.0
-    if source != "local":
+    if isinstance(patterns, ActivationPatterns):
+        return patterns, None, 0.0
+    if patterns in ("gaussian", "data"):
+        return draw_patterns(X, y, n_patterns, patterns, rng), None, 0.0
+    if patterns != "local":
         raise ValueError(
-            f"pattern source {source!r} is unknown; expected 'local', 'gaussian' or 'data'."
+            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data' or ActivationPatterns."
         )
     found: ActivationPatterns | None = None
     best: tuple[ActivationPatterns, Weights] | None = None
     lowest = np.inf
     for _ in range(n_runs):
-        network = proposal.train(
+        network = proposal.propose(
             X,
             y,
             base.alpha,
@@ -269,7 +296,9 @@ def _propose(
     return found, _embed_weights(best[1], best[0], found), flops
 
 
-def _choose(program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool) -> Solver:
+def _solver_for(
+    program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool
+) -> Solver:
     chosen = automatic(program, tol=tol, max_iter=max_iter)
     if refining and isinstance(chosen, InteriorPoint):
         # Multipliers of the program itself, and a few iterations more, tell used patterns from

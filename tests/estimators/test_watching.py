@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.estimators import _monitor
-from cvxnn.estimators._monitor import EarlyStopping, Monitor
+from cvxnn.estimators._monitor import Monitor
+from cvxnn.training.networks import EarlyStopping
 
 # Interior point: a few measurements, nothing to compile.
 RELU = {"patterns": "gaussian", "n_patterns": 8, "random_state": 0}
@@ -270,12 +271,14 @@ def test_early_stopping_keeps_the_first_best_and_waits():
 
 def test_a_monitor_tells_everybody():
     told = []
-    early = EarlyStopping(lambda network: told.append("early") or 0.0, patience=9)
-    monitor = Monitor(
-        lambda row: told.append("show"), early, lambda snapshot: told.append("hook") or True
-    )
-    assert monitor({}, lambda: None)
-    assert sorted(told) == ["early", "hook", "show"]
+
+    def hook(snapshot):
+        told.append(snapshot())
+        return True
+
+    monitor = Monitor(lambda row: told.append("show"), hook, lambda network: f"raw {network}")
+    assert monitor({}, lambda: "network")
+    assert told == ["show", "raw network"]
     assert monitor
-    assert not Monitor(None, None, None)
-    assert not Monitor(None, None, None)({}, lambda: None)
+    assert not Monitor(None, None, str)
+    assert not Monitor(None, None, str)({}, lambda: None)

@@ -48,7 +48,7 @@ def program_predictions(X: np.ndarray, mask: np.ndarray, U: np.ndarray) -> tuple
 def test_training_lowers_the_objective(outputs: int, dtype: type) -> None:
     X, y = data(outputs, dtype)
     alpha = 1e-3
-    network = proposal.train(X, y, alpha, H, random_state=0)
+    network = proposal.propose(X, y, alpha, H, random_state=0)
     assert network.hidden.shape == (H, D)
     assert network.output.shape == (H, outputs)
     assert network.hidden.dtype == network.output.dtype == dtype
@@ -59,7 +59,7 @@ def test_training_lowers_the_objective(outputs: int, dtype: type) -> None:
 def test_more_steps_approach_a_stationary_point() -> None:
     X, y = data()
     alpha = 0.02
-    network = proposal.train(X, y, alpha, H, n_steps=3000, random_state=0)
+    network = proposal.propose(X, y, alpha, H, n_steps=3000, random_state=0)
     error = predict(network, X) - y
     active = X @ network.hidden.T > 0
     slope_hidden = (active * (error @ network.output.T)).T @ X / N + alpha * network.hidden
@@ -70,9 +70,9 @@ def test_more_steps_approach_a_stationary_point() -> None:
 
 def test_a_seed_determines_the_network() -> None:
     X, y = data()
-    first = proposal.train(X, y, 0.01, H, random_state=3)
-    second = proposal.train(X, y, 0.01, H, random_state=np.random.RandomState(3))
-    other = proposal.train(X, y, 0.01, H, random_state=4)
+    first = proposal.propose(X, y, 0.01, H, random_state=3)
+    second = proposal.propose(X, y, 0.01, H, random_state=np.random.RandomState(3))
+    other = proposal.propose(X, y, 0.01, H, random_state=4)
     np.testing.assert_array_equal(first.hidden, second.hidden)
     np.testing.assert_array_equal(first.output, second.output)
     assert not np.array_equal(first.hidden, other.hidden)
@@ -80,8 +80,8 @@ def test_a_seed_determines_the_network() -> None:
 
 def test_no_steps_return_the_start() -> None:
     X, y = data()
-    few = proposal.train(X, y, 0.01, H, n_steps=0, random_state=0)
-    other_targets = proposal.train(X, -y, 0.01, H, n_steps=0, random_state=0)
+    few = proposal.propose(X, y, 0.01, H, n_steps=0, random_state=0)
+    other_targets = proposal.propose(X, -y, 0.01, H, n_steps=0, random_state=0)
     np.testing.assert_array_equal(few.hidden, other_targets.hidden)
     # Half of the neurons push up, half down.
     assert (np.sign(few.output[:, 0]) == np.where(np.arange(H) % 2, -1, 1)).all()
@@ -90,7 +90,7 @@ def test_no_steps_return_the_start() -> None:
 @pytest.mark.parametrize("alpha", [0.0, 1e3])
 def test_extreme_strengths_stay_finite(alpha: float) -> None:
     X, y = data()
-    network = proposal.train(X, y, alpha, H, random_state=0)
+    network = proposal.propose(X, y, alpha, H, random_state=0)
     assert np.isfinite(network.hidden).all()
     assert np.isfinite(network.output).all()
 
@@ -160,14 +160,14 @@ def test_host_and_compiled_versions_agree(loss: str, monkeypatch: pytest.MonkeyP
     y = targets(loss, y)
     options: dict[str, Any] = {"loss": LOSSES[loss], "n_steps": 40, "random_state": 0}
     weight = np.random.default_rng(1).exponential(size=N)
-    host = proposal.train(X, y, 0.01, H, sample_weight=weight, **options)
+    host = proposal.propose(X, y, 0.01, H, sample_weight=weight, **options)
     compiled = []
     original = proposal._adam_compiled
     monkeypatch.setattr(
         proposal, "_adam_compiled", lambda *args: compiled.append(1) or original(*args)
     )
     monkeypatch.setattr(proposal, "_HOST_SIZE", 0.0)
-    device = proposal.train(X, y, 0.01, H, sample_weight=weight, **options)
+    device = proposal.propose(X, y, 0.01, H, sample_weight=weight, **options)
     assert compiled == [1]
     assert isinstance(device.hidden, np.ndarray)
     assert device.hidden.dtype == host.hidden.dtype == np.float64
@@ -181,7 +181,7 @@ def test_training_lowers_every_loss(loss: str) -> None:
     y, alpha = targets(loss, y), 1e-3
     weight = np.random.default_rng(1).exponential(size=N)
     ends = [
-        proposal.train(
+        proposal.propose(
             X, y, alpha, H, loss=LOSSES[loss], sample_weight=weight, n_steps=n, random_state=0
         )
         for n in (0, 300)
@@ -194,8 +194,8 @@ def test_sample_weight_equals_repetition() -> None:
     X, y = data()
     weight = np.arange(N) % 3
     options: dict[str, Any] = {"n_steps": 50, "random_state": 0}
-    weighted = proposal.train(X, y, 0.01, H, sample_weight=weight.astype(float), **options)
-    repeated = proposal.train(
+    weighted = proposal.propose(X, y, 0.01, H, sample_weight=weight.astype(float), **options)
+    repeated = proposal.propose(
         X.repeat(weight, axis=0), y.repeat(weight, axis=0), 0.01, H, **options
     )
     for one, other in zip(weighted, repeated, strict=True):
@@ -247,7 +247,7 @@ def check_same_network(network: LocalNetwork, X: np.ndarray) -> None:
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_trained_network_keeps_its_predictions(outputs: int, dtype: type) -> None:
     X, y = data(outputs, dtype)
-    check_same_network(proposal.train(X, y, 0.01, H, random_state=0), X)
+    check_same_network(proposal.propose(X, y, 0.01, H, random_state=0), X)
 
 
 @given(seed=st.integers(0, 10**6))

@@ -71,7 +71,7 @@ def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
 def test_default_strengths_surround_the_mean_eigenvalue() -> None:
     program = make()
     spectrum = strength.Spectrum.of(program)
-    grid = spectrum.strengths()
+    grid = spectrum.alphas()
     mean = np.trace(kernel(program)) / 14
     assert len(grid) == 31
     assert grid[[0, -1]] == pytest.approx([1e-6 * mean, 1e2 * mean])

@@ -99,7 +99,7 @@ def test_each_source_trains_a_network_with_the_objective_reported(
     source: Any, alpha: float
 ) -> None:
     X, y = data()
-    found = training.train(X, y, alpha, P, source=source, solver=EXACT, random_state=0)
+    found = training.train(X, y, alpha, P, patterns=source, solver=EXACT, random_state=0)
     check(found, X, y, alpha)
     assert found.result.objective < 0.8 * (y**2).mean() / 2
     assert (found.local_objective == np.inf) == (source != "local")
@@ -160,7 +160,7 @@ def test_near_and_above_alpha_max(factor: float) -> None:
 def test_one_row_or_one_column(n: int, d: int, source: Any) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((n, d)), rng.standard_normal((n, 1))
-    found = training.train(X, y, 1e-2, 4, source=source, solver=EXACT, random_state=0)
+    found = training.train(X, y, 1e-2, 4, patterns=source, solver=EXACT, random_state=0)
     check(found, X, y, 1e-2)
     assert found.result.status is Status.CONVERGED
 
@@ -180,7 +180,7 @@ def test_cutting_off_the_padding_keeps_the_objective(linear_solver: Any) -> None
     X, y = data("one direction")
     solver = Cronos(linear_solver=linear_solver, max_iter=100, rank=8)
     for alpha in (0.0, 1e-2):
-        found = training.train(X, y, alpha, P, source="gaussian", solver=solver, random_state=0)
+        found = training.train(X, y, alpha, P, patterns="gaussian", solver=solver, random_state=0)
         assert len(found.patterns) < P
         check(found, X, y, alpha)
 
@@ -453,7 +453,7 @@ def test_thousands_of_local_networks_never_beat_the_bound() -> None:
 def test_rounds_reach_the_global_optimum(source: Any, seed: int) -> None:
     _, best = everything()
     X, y = tiny()
-    found = training.train(X, y, TINY_ALPHA, 20, source=source, n_rounds=20, random_state=seed)
+    found = training.train(X, y, TINY_ALPHA, 20, patterns=source, n_rounds=20, random_state=seed)
     assert best.dual_bound <= found.result.objective <= best.objective * (1 + 1e-3)
     # The bound over few patterns proves nothing about all of them.
     assert len(found.patterns) < 133
@@ -470,15 +470,18 @@ def test_rounds_reach_the_global_optimum_of_the_gated_form() -> None:
 
 def test_refuses_an_unknown_source() -> None:
     X, y = data()
-    with pytest.raises(ValueError, match="'local', 'gaussian' or 'data'"):
-        training.train(X, y, 1e-2, P, source="uniform")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError,
+        match=r"patterns='uniform'; expected 'local', 'gaussian', 'data' or ActivationPatterns",
+    ):
+        training.train(X, y, 1e-2, P, patterns="uniform")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", ["local", "gaussian", "data"])
 def test_refuses_fewer_than_one_pattern(source: Any) -> None:
     X, y = data()
     with pytest.raises(ValueError, match="expected at least 1"):
-        training.train(X, y, 1e-2, 0, source=source, random_state=0)
+        training.train(X, y, 1e-2, 0, patterns=source, random_state=0)
 
 
 @pytest.mark.parametrize("source", ["local", "gaussian"])
@@ -489,11 +492,11 @@ def test_other_strengths_seeds_and_numbers_of_patterns_compile_nothing(
     few, _ = data("one direction")
     # Numbers of patterns are rounded up to multiples of eight: one compilation for each.
     for matrix in (X, few):
-        training.train(matrix, y, 1e-2, P, source=source, solver=DUAL, random_state=0)
+        training.train(matrix, y, 1e-2, P, patterns=source, solver=DUAL, random_state=0)
     before = compilations()
     sizes = set()
     for matrix, alpha, seed in ((X, 1e-3, 1), (X, 0.2, 2), (few, 1e-2, 3)):
-        found = training.train(matrix, y, alpha, P, source=source, solver=DUAL, random_state=seed)
+        found = training.train(matrix, y, alpha, P, patterns=source, solver=DUAL, random_state=seed)
         sizes.add(len(found.patterns))
     assert len(sizes) > 1
     assert compilations() == before

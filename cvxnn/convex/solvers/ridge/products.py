@@ -123,12 +123,17 @@ class RidgeData:
                 K[: rows.start, rows] = K[rows, : rows.start].T
         return K
 
-    def solve(self, alpha: float, *, coarse: bool, max_dense: int) -> tuple[Floats, Floats]:
+    def solve(
+        self, alpha: float, *, coarse: bool, max_dense: int, kernel: Floats | None = None
+    ) -> tuple[Floats, Floats]:
         """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices."""
+        if kernel is not None:
+            return self._solve_dual(alpha, Kernel(self, kernel))
         dual, primal = direct_flops(self.n_rows, self.X.shape[1], self.columns.shape[1])
         cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
         if self.n_weights > max_dense or (cheaper and self.n_rows <= max_dense):
-            return self._solve_dual(alpha, np.float32 if coarse else np.float64)
+            dtype = np.float32 if coarse else np.float64
+            return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
         blocks = self.blocks(shifted_inverse(gram, alpha, overwrite=True)(right))
         # alpha u is what the predictions leave of the targets.
@@ -150,17 +155,18 @@ class RidgeData:
         """Columns of weights (n_weights, n_outputs) as blocks."""
         return flat.T.reshape(-1, self.columns.shape[1], self.X.shape[1])
 
-    def _solve_dual(self, alpha: float, dtype: Any) -> tuple[Floats, Floats]:
-        kernel, targets = Kernel.stored(self, dtype), self.targets
+    def _solve_dual(self, alpha: float, kernel: Kernel) -> tuple[Floats, Floats]:
+        dtype, targets = kernel.matrix.dtype, self.targets
         try:
             inverse = shifted_inverse(kernel.matrix, alpha)
         except LinAlgError:
-            if dtype is np.float64:
+            if dtype == np.float64:
                 raise
-            return self._solve_dual(alpha, np.float64)  # alpha is below the rounding of float32
+            # The penalty is below the rounding of float32.
+            return self._solve_dual(alpha, Kernel.stored(self))
         u = image = np.zeros_like(targets)
         # The second time takes off what a factor in float32 left.
-        for _ in range(2 if dtype is np.float32 else 1):
+        for _ in range(2 if dtype == np.float32 else 1):
             u = u + inverse(targets - alpha * u - image)
             image = kernel.product(u)
         return u, image

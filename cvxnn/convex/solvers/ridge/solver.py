@@ -91,6 +91,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         Rows whose kernel columns precondition conjugate gradient; at most one in eight.
     check_every : int, default=2
         Iterations of conjugate gradient between two certificates.
+    kernel : ndarray, shape (n_samples, n_samples), optional
+        Kernel :math:`A A^T` in float64, where it is known; the direct solution does not
+        compute it again then. It does not depend on ``alpha`` unless there is a skip connection.
 
     Notes
     -----
@@ -111,6 +114,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     max_kernel: int = field(default=23000, metadata={"static": True})
     rank: int = field(default=1000, metadata={"static": True})
     check_every: int = 2
+    kernel: Floats | None = field(default=None, repr=False, compare=False)
 
     def accept(self, program: Any) -> Ridge:
         """Refuse what has no closed form."""
@@ -176,7 +180,12 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
         data, alpha = state.data, float(program.alpha)
         if state.precondition is None:
-            u, image = data.solve(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
+            u, image = data.solve(
+                alpha,
+                coarse=self.tol >= COARSE,
+                max_dense=self.max_dense,
+                kernel=self.kernel,
+            )
             return state._replace(u=u, image=image)
         remainder = data.targets - alpha * state.u - state.image
         z = state.precondition(remainder)
@@ -224,6 +233,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         """Floating-point operations of a solve, counting dense products and factorisations."""
         (n, d), P = program.operator.X.shape, program.operator.n_patterns
         product = 4.0 * n * d * P * program.y.shape[1]
+        if self.kernel is not None:
+            return n**3 / 3.0 + product
         if min(n, P * d) <= self.max_dense:
             return min(direct_flops(n, d, P)) + product
         setup = 2.0 * n * self.rank * (d + P + self.rank)

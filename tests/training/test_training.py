@@ -93,16 +93,14 @@ def check(found: Training, X: np.ndarray, y: np.ndarray, alpha: float) -> None:
     assert result.objective == pytest.approx(expected, rel=rtol, abs=atol)
 
 
-@pytest.mark.parametrize("source", ["local", "gaussian", "data"])
+@pytest.mark.parametrize("origin", ["local", "gaussian", "data"])
 @pytest.mark.parametrize("alpha", [1e-3, 1e-2, 0.1])
-def test_each_source_trains_a_network_with_the_objective_reported(
-    source: Any, alpha: float
-) -> None:
+def test_all_origins_train_a_network_with_the_objective_reported(origin: Any, alpha: float) -> None:
     X, y = data()
-    found = training.train(X, y, alpha, P, patterns=source, solver=EXACT, random_state=0)
+    found = training.train(X, y, alpha, P, patterns=origin, solver=EXACT, random_state=0)
     check(found, X, y, alpha)
     assert found.result.objective < 0.8 * (y**2).mean() / 2
-    assert (found.local_objective == np.inf) == (source != "local")
+    assert (found.local_objective == np.inf) == (origin != "local")
 
 
 @pytest.mark.parametrize(
@@ -156,11 +154,11 @@ def test_near_and_above_alpha_max(factor: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (8, 1), (1, 1)])
-@pytest.mark.parametrize("source", ["local", "data"])
-def test_one_row_or_one_column(n: int, d: int, source: Any) -> None:
+@pytest.mark.parametrize("origin", ["local", "data"])
+def test_one_row_or_one_column(n: int, d: int, origin: Any) -> None:
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((n, d)), rng.standard_normal((n, 1))
-    found = training.train(X, y, 1e-2, 4, patterns=source, solver=EXACT, random_state=0)
+    found = training.train(X, y, 1e-2, 4, patterns=origin, solver=EXACT, random_state=0)
     check(found, X, y, 1e-2)
     assert found.result.status is Status.CONVERGED
 
@@ -259,7 +257,7 @@ def test_rounds_lower_the_objective_under_every_loss_and_form(
         "skip": skip,
         "random_state": 0,
     }
-    options |= {"source": "gaussian", "tol": 1e-2 if loss == "multinomial" else 1e-6}
+    options |= {"patterns": "gaussian", "tol": 1e-2 if loss == "multinomial" else 1e-6}
     once = training.train(X, y, 5e-3, few, **options)
     found = training.train(X, y, 5e-3, few, n_rounds=4, **options)
     check_rounds(found)
@@ -281,7 +279,7 @@ def test_rounds_lower_the_objective_under_every_loss_and_form(
 
 def test_rounds_end_where_no_pattern_gains() -> None:
     X, y = tiny()
-    options: dict[str, Any] = {"source": "gaussian", "random_state": 0}
+    options: dict[str, Any] = {"patterns": "gaussian", "random_state": 0}
     found = training.train(X, y, TINY_ALPHA, 3, n_rounds=30, **options)
     check_rounds(found)
     assert 2 < len(found.rounds["gain"]) < 30
@@ -330,7 +328,7 @@ def test_sample_weight_equals_repetition(loss: str, formulation: Any) -> None:
     options: dict[str, Any] = {
         "loss": LOSSES[loss],
         "formulation": formulation,
-        "source": "gaussian",
+        "patterns": "gaussian",
     }
     options |= {"solver": EXACT, "random_state": 0}
     weighted = training.train(X, y, 0.02, P, sample_weight=weight.astype(float), **options)
@@ -448,12 +446,12 @@ def test_thousands_of_local_networks_never_beat_the_bound() -> None:
     assert (found > 1.01 * result.objective).mean() > 0.1
 
 
-@pytest.mark.parametrize("source", ["local", "gaussian"])
+@pytest.mark.parametrize("origin", ["local", "gaussian"])
 @pytest.mark.parametrize("seed", range(3))
-def test_rounds_reach_the_global_optimum(source: Any, seed: int) -> None:
+def test_rounds_reach_the_global_optimum(origin: Any, seed: int) -> None:
     _, best = everything()
     X, y = tiny()
-    found = training.train(X, y, TINY_ALPHA, 20, patterns=source, n_rounds=20, random_state=seed)
+    found = training.train(X, y, TINY_ALPHA, 20, patterns=origin, n_rounds=20, random_state=seed)
     assert best.dual_bound <= found.result.objective <= best.objective * (1 + 1e-3)
     # The bound over few patterns proves nothing about all of them.
     assert len(found.patterns) < 133
@@ -468,7 +466,7 @@ def test_rounds_reach_the_global_optimum_of_the_gated_form() -> None:
     assert best.dual_bound <= found.result.objective <= best.objective * (1 + 1e-2)
 
 
-def test_refuses_an_unknown_source() -> None:
+def test_refuses_an_unknown_patterns() -> None:
     X, y = data()
     with pytest.raises(
         ValueError,
@@ -477,26 +475,26 @@ def test_refuses_an_unknown_source() -> None:
         training.train(X, y, 1e-2, P, patterns="uniform")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("source", ["local", "gaussian", "data"])
-def test_refuses_fewer_than_one_pattern(source: Any) -> None:
+@pytest.mark.parametrize("origin", ["local", "gaussian", "data"])
+def test_refuses_fewer_than_one_pattern(origin: Any) -> None:
     X, y = data()
     with pytest.raises(ValueError, match="expected at least 1"):
-        training.train(X, y, 1e-2, 0, patterns=source, random_state=0)
+        training.train(X, y, 1e-2, 0, patterns=origin, random_state=0)
 
 
-@pytest.mark.parametrize("source", ["local", "gaussian"])
+@pytest.mark.parametrize("origin", ["local", "gaussian"])
 def test_other_strengths_seeds_and_numbers_of_patterns_compile_nothing(
-    source: Any, compilations: Callable[[], int]
+    origin: Any, compilations: Callable[[], int]
 ) -> None:
     X, y = data()
     few, _ = data("one direction")
     # Numbers of patterns are rounded up to multiples of eight: one compilation for each.
     for matrix in (X, few):
-        training.train(matrix, y, 1e-2, P, patterns=source, solver=DUAL, random_state=0)
+        training.train(matrix, y, 1e-2, P, patterns=origin, solver=DUAL, random_state=0)
     before = compilations()
     sizes = set()
     for matrix, alpha, seed in ((X, 1e-3, 1), (X, 0.2, 2), (few, 1e-2, 3)):
-        found = training.train(matrix, y, alpha, P, patterns=source, solver=DUAL, random_state=seed)
+        found = training.train(matrix, y, alpha, P, patterns=origin, solver=DUAL, random_state=seed)
         sizes.add(len(found.patterns))
     assert len(sizes) > 1
     assert compilations() == before

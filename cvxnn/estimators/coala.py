@@ -40,7 +40,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     ----------
     loss : {"pairwise", "pointwise"}, default="pairwise"
         Phase II: Bradley-Terry on pairs (equations 6-7), or equation (9) on single responses. See
-        ``cvxnn.preference.objectives`` for how the two relate. ``fit`` without ``pair_id`` uses
+        ``cvxnn.preference.loss_functions`` for how the two relate. ``fit`` without ``pair_id`` uses
         ``"pointwise"``.
     beta : float, default=1.0
         Inverse temperature of the reward, above 0.

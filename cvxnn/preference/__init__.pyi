@@ -1,8 +1,7 @@
 from .catalogue import OBJECTIVES, Objective
 from .coala_objective import CoalaObjective
 from .files import read_conversations, read_hub, read_preferences, write_preferences
-from .metrics import LengthBias, length_accuracy, length_bias, pair_accuracy, reward_metrics
-from .objectives import (
+from .loss_functions import (
     bradley_terry,
     coala_pairwise,
     coala_pointwise,
@@ -13,6 +12,7 @@ from .objectives import (
     sft,
     simpo,
 )
+from .metrics import LengthBias, length_accuracy, length_bias, pair_accuracy, reward_metrics
 from .population import PopulationSummary, alternating_population, summarize_population
 from .triplets import (
     ROLES,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from cvxnn.preference.objectives import (
+from cvxnn.preference.loss_functions import (
     AnyArray,
     bradley_terry,
     coala_pairwise,

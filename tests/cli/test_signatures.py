@@ -20,7 +20,7 @@ FUNCTIONS = [
     "cvxnn.llm.FineTuningConfig",
     "cvxnn.llm.Guidance",
     "cvxnn.llm.load_model",
-    "cvxnn.preference.objectives.r_dpo",
+    "cvxnn.preference.loss_functions.r_dpo",
 ]
 
 

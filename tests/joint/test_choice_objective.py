@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cvxnn.preference
 from cvxnn.convex.loop import precision
 from cvxnn.joint import (
     CandidateSets,
@@ -16,7 +17,6 @@ from cvxnn.joint import (
     mix_objective,
     sft_objective,
 )
-from cvxnn.preference import objectives
 
 D = 3
 SIZES = (2, 5, 3, 4)
@@ -71,7 +71,7 @@ def test_dpo_is_equation_1_whatever_the_other_candidates() -> None:
     for k, pair in enumerate(zip(won, lost, strict=True)):
         sets = CandidateSets.stack([[*pair, *others]])
         new, old = sets.log_probabilities(theta), sets.log_probabilities(reference)
-        losses.append(objectives.dpo(new[0], new[1], old[0], old[1], beta=0.3))
+        losses.append(cvxnn.preference.dpo(new[0], new[1], old[0], old[1], beta=0.3))
         margin = 0.3 * (new[0] - old[0]) - 0.3 * (new[1] - old[1])
         rewarded.append(np.logaddexp(0, -(margin + 0.05 * (lengths[0, k] - lengths[1, k]))))
     found = dpo_objective(won, lost, reference=reference, beta=0.3)
@@ -170,7 +170,7 @@ def test_objectives_per_token_are_not_convex(
     kind: str, features: np.ndarray, lengths: tuple[int, int], ends: tuple[float, float]
 ) -> None:
     """The middle of a segment lies above its chord if the chosen reply is not shorter."""
-    loss = getattr(objectives, kind)
+    loss = getattr(cvxnn.preference, kind)
     options = {"simpo": {"gamma": 0.5}, "rrhf": {"weight": 0.0}, "orpo": {"weight": 1.0}}[kind]
     sets = CandidateSets.stack([features])
 
@@ -192,7 +192,7 @@ def test_they_are_convex_where_the_chosen_response_is_not_longer(
 
     def value(theta: np.ndarray) -> float:
         logs = sets.log_probabilities(theta)
-        return float(getattr(objectives, kind)(logs[0], logs[1], *lengths))
+        return float(getattr(cvxnn.preference, kind)(logs[0], logs[1], *lengths))
 
     a, b = 5 * rng.standard_normal((2, D))
     assert value((a + b) / 2) <= (value(a) + value(b)) / 2 + 1e-9

@@ -27,7 +27,7 @@ class FineTuningConfig:
     Parameters
     ----------
     objective : {"dpo", "sft", "orpo", "simpo", "r_dpo", "rrhf"}, default="dpo"
-        Objective; see `cvxnn.preference.objectives`. ``"sft"`` trains on the preferred replies, or
+        Objective; see `cvxnn.preference.OBJECTIVES`. ``"sft"`` trains on the preferred replies, or
         on those given as `supervised`.
     strategy : {"single", "sequential", "mix", "alright", "maxright"}, default="single"
         Strategy. ``"single"`` trains for one objective. The others train for a preference objective

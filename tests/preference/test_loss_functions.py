@@ -13,8 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from cvxnn.convex.loop import precision
-from cvxnn.preference import OBJECTIVES
-from cvxnn.preference import objectives as fine_tuning
+from cvxnn.preference import OBJECTIVES, loss_functions
 
 seeds = st.integers(0, 10**6)
 
@@ -158,7 +157,9 @@ def test_losses_and_slopes_of_extreme_replies_are_finite(name: str) -> None:
 def test_rewards_are_what_a_pair_is_compared_by(name: str) -> None:
     objective, arrays = OBJECTIVES[name], replies(2)
     won, lost = objective.rewards(arrays, **objective.parameters)
-    expected = fine_tuning.bradley_terry(won, lost, margin=objective.parameters.get("gamma", 0.0))
+    expected = loss_functions.bradley_terry(
+        won, lost, margin=objective.parameters.get("gamma", 0.0)
+    )
     np.testing.assert_allclose(objective.losses(arrays), expected, rtol=1e-12)
 
 
@@ -183,7 +184,7 @@ def test_the_price_of_length_makes_the_best_policy_shorter() -> None:
 
     def expected_loss(policy: np.ndarray) -> float:
         sides = (policy[won], policy[lost], reference[won], reference[lost])
-        losses = fine_tuning.r_dpo(*sides, lengths[won], lengths[lost], beta=beta, alpha=alpha)
+        losses = loss_functions.r_dpo(*sides, lengths[won], lengths[lost], beta=beta, alpha=alpha)
         return float(preferred @ losses)
 
     for direction in np.random.default_rng(0).standard_normal((20, 3)):

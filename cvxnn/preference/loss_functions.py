@@ -1,4 +1,4 @@
-r"""Objectives of preference fine-tuning (Table 8 of COALA) and the two convex ones of COALA.
+r"""Losses of preference fine-tuning (Table 8 of COALA), and the two convex losses of COALA.
 
 **Of log-probabilities.** `sft`, `dpo`, `r_dpo`, `orpo`, `simpo` and `rrhf` are functions of
 :math:`\log \pi_\theta(y \mid x)`, summed over the tokens of a reply; `bradley_terry` is a function

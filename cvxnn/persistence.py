@@ -250,7 +250,8 @@ def _pack_parameter(key: str, value: Any) -> Any:
         # As keys of a JSON object, labels would all become strings.
         return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
     if isinstance(value, list | tuple | np.ndarray):
-        return {"list": [_plain(key, v) for v in value]}
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_plain(key, v) for v in value]}
     return _plain(key, value)
 
 
@@ -258,18 +259,18 @@ def _unfitted(name: Any, parameters: dict[str, Any]) -> Any:
     """Return an estimator of a known class with packed parameters."""
     if not isinstance(name, str) or name not in _CLASSES:
         raise ValueError(f"unknown class {name!r}; expected one of {sorted(_CLASSES)}")
-    cls = getattr(importlib.import_module(_CLASSES[name]), name)
-    return cls(**{key: _unpack_parameter(value) for key, value in parameters.items()})
+    arguments = {key: _unpack_parameter(value) for key, value in parameters.items()}
+    return getattr(importlib.import_module(_CLASSES[name]), name)(**arguments)
 
 
 def _unpack_parameter(value: Any) -> Any:
     if isinstance(value, dict):
         ((name, content),) = value.items()
-        if name == "list":
-            return content
         if name == "estimator":
             return _unfitted(content["class"], content["parameters"])
-        return dict(content) if name == "pairs" else _SOLVERS[name](**content)
+        if name in _SOLVERS:
+            return _SOLVERS[name](**content)
+        return {"list": list, "tuple": tuple, "pairs": dict}[name](content)
     return value
 
 

@@ -18,13 +18,21 @@ from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
 
 import cvxnn
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+)
 from cvxnn.convex import ActivationPatterns, Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.persistence import load
 
 SMALL = {"n_patterns": 8, "strength": 0.01, "random_state": 0}
 RELU = {**SMALL, "formulation": "relu"}
+RELU_CV = {name: value for name, value in RELU.items() if name != "strength"}
 
 
 def data(dtype=np.float64):
@@ -183,6 +191,40 @@ def test_round_trip_of_every_solver(solver, model, tmp_path):
     assert type(back.solver) is type(solver)
     assert back.solver == solver
     np.testing.assert_array_equal(back.predict(data()[0]), model.predict(data()[0]))
+
+
+def held_classifier():
+    solver, weights = Cronos(tol=0.02), {"no": 1.0, "ja, é": 2.0}
+    return ConvexReLUClassifier(**RELU_CV, solver=solver, class_weight=weights)
+
+
+@pytest.mark.parametrize(
+    ("cv", "held"),
+    [
+        (ConvexReLUClassifierCV, None),
+        (ConvexReLUClassifierCV, held_classifier()),
+        (ConvexReLURegressorCV, ConvexReLURegressor(**RELU_CV, solver=Cronos(tol=0.02))),
+        (COALAPreferenceHeadCV, COALAPreferenceHead(**SMALL)),
+    ],
+    ids=["default", "classifier", "regressor", "head"],
+)
+def test_round_trip_of_an_estimator_that_holds_another(cv, held, tmp_path):
+    X, y = data()
+    model = cv(held, strengths=[0.1, 0.01])
+    if cv is COALAPreferenceHeadCV:
+        model.fit(X, y, pair_id=np.arange(40) // 4)
+    else:
+        model.fit(X, np.array(["no", "ja, é"])[y] if cv is ConvexReLUClassifierCV else X[:, 0])
+    cvxnn.save(model, tmp_path / "a")
+    back = cvxnn.load(tmp_path / "a")
+    assert type(back.estimator) is type(held)
+    if held is not None:
+        assert back.estimator.get_params() == held.get_params()
+        assert not hasattr(back.estimator, "network_")
+        back.estimator = held  # equal, but an estimator has no equality
+    assert_same(back, model, X)
+    cvxnn.save(back, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("labels", [[False, True], [-1.0, 2.0], [np.int8(3), np.int8(7)]])
@@ -615,6 +657,10 @@ def test_unknown_class_is_not_looked_up(saved, tmp_path, name, monkeypatch):
     header["class"] = name
     with pytest.raises(ValueError, match="unknown class"):
         load(write(tmp_path / "a", tensors, header))
+    tensors, header = parts(saved)
+    header["parameters"]["solver"] = {"estimator": {"class": name, "parameters": {}}}
+    with pytest.raises(ValueError, match="unknown class"):
+        load(write(tmp_path / "b", tensors, header))
 
 
 @pytest.mark.parametrize(

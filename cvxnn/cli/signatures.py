@@ -141,7 +141,8 @@ def _file(module: str) -> Path:
     folder = _ROOT.joinpath(*module.split("."))
     # A package that loads its names when they are used lists them in a stub.
     for path in (folder / "__init__.pyi", folder / "__init__.py", folder.with_suffix(".py")):
-        if path.is_file():
+        # An installed cvxnn lies beside other libraries, which are not to be parsed.
+        if path.is_file() and module.partition(".")[0] == "cvxnn":
             return path
     raise LookupError(f"cvxnn has no module {module}")
 

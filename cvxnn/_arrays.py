@@ -1,4 +1,4 @@
-"""One formula for both array libraries: NumPy on the host, JAX inside compiled solvers."""
+"""Helpers for formulas that serve two array libraries: NumPy, and JAX in compiled solvers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ _T = TypeVar("_T")
 
 
 def namespace(array: Array) -> Any:
-    """NumPy for NumPy arrays, ``jax.numpy`` for everything else, tracers included."""
+    """Return NumPy for NumPy arrays, ``jax.numpy`` for everything else, tracers included."""
     return np if isinstance(array, np.ndarray | np.generic) else jnp
 
 
 def register_pytree(cls: type[_T]) -> type[_T]:
-    """Register a dataclass of leaves only as a pytree whose structure knows its class.
+    """Register a dataclass whose fields are all leaves as a pytree that knows its class.
+
+    Use it as a decorator above ``@dataclass(frozen=True)``, for losses and penalties of your own.
 
     To JAX (0.10) the structures of two classes given to ``register_dataclass`` are equal where
-    their fields are: now and then one loss then runs with what was compiled for another.
+    their fields are: occasionally, one loss then runs with code that was compiled for another.
     """
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
 
@@ -37,5 +39,5 @@ def register_pytree(cls: type[_T]) -> type[_T]:
 
 
 def is_sparse(array: Any) -> bool:
-    """Whether an array is one of SciPy's sparse ones."""
+    """Return True for an array that is one of SciPy's sparse ones."""
     return bool(issparse(array))

@@ -123,7 +123,7 @@ def recover(
     tol : float, default=0
         Blocks whose norm is at most ``tol`` times the largest are dropped.
     gates : ndarray, shape (n_patterns, n_features), optional
-        Gate vectors of the patterns; needed in the gated form, and in no other.
+        Gate vectors of the patterns; needed in the gated formulation, and in no other.
 
     Returns
     -------
@@ -134,14 +134,14 @@ def recover(
     Raises
     ------
     ValueError
-        If gates are given for the ReLU form, or not given for the gated form.
+        If gates are given for the ReLU formulation, or not given for the gated formulation.
     """
     blocks = weights.blocks
     n_outputs, n_signs = blocks.shape[:2]
     if (gates is None) != (n_signs == 2):
         raise ValueError(
-            f"weights have {n_signs} sign(s); expected gates for the gated form (one sign) and "
-            "none for the ReLU form (two)."
+            f"weights have {n_signs} sign(s); expected gates for the gated formulation (one sign) "
+            "and none for the ReLU formulation (two)."
         )
     linear = None if weights.linear is None else weights.linear.T
     norms = np.linalg.norm(blocks, axis=-1)

@@ -44,14 +44,14 @@ def pad(program: ConvexProgram) -> ConvexProgram:
 
 
 def pad_weights(program: ConvexProgram, weights: Any) -> Any:
-    """Weights of the program as weights of the padded one."""
+    """Return the weights of a program as weights of the padded program."""
     P = program.operator.n_patterns
     at = P - program.operator.linear
     return np.insert(np.asarray(weights), [at] * (-P % _N_PATTERNS_STEP), 0, axis=2)
 
 
 def pad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None:
-    """Dual point of the program as one of the padded program."""
+    """Return a dual point of a program as one of the padded program."""
     if dual is None:
         return None
     n, P = program.operator.mask.shape
@@ -65,12 +65,12 @@ def pad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None
 
 
 def unpad_weights(program: ConvexProgram, weights: Any) -> Any:
-    """Weights of the padded program as weights of the program."""
+    """Return the weights of a padded program as weights of the program."""
     return weights[:, :, _kept_patterns(program)]
 
 
 def unpad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None:
-    """Dual point of the padded program as one of the program."""
+    """Return a dual point of a padded program as one of the program."""
     if dual is None:
         return None
     n = program.y.shape[0]

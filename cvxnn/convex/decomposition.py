@@ -1,6 +1,6 @@
-r"""From the gated form to the ReLU form: cone decomposition.
+r"""Cone decomposition: from the gated formulation to the ReLU one.
 
-A gated solution :math:`z_i` becomes feasible for the ReLU form once it is written as
+A gated solution :math:`z_i` becomes feasible for the ReLU formulation once it is written as
 :math:`z_i = v_i - w_i` with both parts in the cone of pattern ``i`` (Mishkin et al., 2022). The
 predictions stay, the penalty grows. With :math:`p = v + w` both cone constraints read
 
@@ -26,7 +26,7 @@ _BALANCE_EVERY = 10
 
 
 class Decomposition(NamedTuple):
-    """A feasible point of the ReLU form, between two bounds.
+    """A feasible point of the ReLU formulation, between two bounds.
 
     Attributes
     ----------
@@ -34,9 +34,10 @@ class Decomposition(NamedTuple):
         Blocks of shape (n_outputs, 2, n_patterns, n_features), in the cones up to rounding, with
         the predictions of the gated solution.
     upper : float
-        Their objective in the ReLU form: no less than its optimum.
+        Their objective in the ReLU formulation: no less than its optimum.
     lower : float
-        Bound from the gated form: no more than the optimum of the ReLU form with these patterns.
+        Bound from the gated formulation: no more than the optimum of the ReLU formulation with
+        these patterns.
     """
 
     weights: Weights
@@ -57,7 +58,7 @@ def cone_decomposition(
     Parameters
     ----------
     program : ConvexProgram
-        The gated form, on the host (``program.on_host``), without a skip connection.
+        The gated formulation, on the host (``program.on_host``), without a skip connection.
     weights : Weights
         Its solution, or any point.
     gates : ndarray, shape (n_patterns, n_features)
@@ -71,18 +72,19 @@ def cone_decomposition(
     Returns
     -------
     Decomposition
+        A feasible point, its objective and a lower bound.
 
     Raises
     ------
     TypeError
-        For the ReLU form, whose weights need no decomposition, or a skip connection.
+        For the ReLU formulation, whose weights need no decomposition, or a skip connection.
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
     """
     if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
-            "A cone decomposition needs a program of the gated form without a skip connection; "
-            "solve that one, or set skip=None."
+            "A cone decomposition needs a program of the gated formulation without a skip "
+            "connection; solve that one, or set skip=None."
         )
     op = program.operator
     X = op.X

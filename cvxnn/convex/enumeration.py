@@ -30,7 +30,7 @@ _ROUNDING = 100 * float(np.finfo(np.float64).eps)
 def enumerate_patterns(
     X: NDArray[np.floating], *, max_patterns: int = 100_000
 ) -> ActivationPatterns:
-    r"""All activation patterns of gates through the origin.
+    r"""Return all activation patterns of gates through the origin.
 
     Patterns of gates that lie on a hyperplane, where :math:`x_k^T g = 0` for a row that is not
     zero, are limits of these and are not listed. For gates with an offset, append a column of ones
@@ -93,7 +93,7 @@ def enumerate_patterns(
 
 
 def _directions(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of different directions, to unit length, and an orthonormal basis of the row space.
+    """Return unit rows of different directions, and an orthonormal basis of the row space.
 
     Zero rows are left out, and of parallel rows, equal or opposite, all but one. Returns arrays of
     shapes (n_directions, n_features) and (rank, n_features).
@@ -114,7 +114,7 @@ def _directions(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _cells(rows: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Signs and interior points of the cells on which the first row is positive: half of them.
+    """Return signs and interior points of the cells on which the first row is positive.
 
     The rows, of shape (n, r), are unit vectors of rank r. Returns arrays of shapes (n_cells, n) and
     (n_cells, r).

@@ -1,4 +1,4 @@
-"""The one loop that drives every solver: stopping, history, progress, the check for non-finite."""
+"""Loop that drives every solver: stopping, history, callbacks, the check for finite values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RHO = ("rho_weights", "rho_cones")
 
 @contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """Scope in which JAX computes in ``dtype`` with full-precision products.
+    """Compute with JAX in ``dtype``, with full-precision products, within a scope.
 
     TensorFloat-32 products are too coarse for conjugate gradient and Cholesky.
     """

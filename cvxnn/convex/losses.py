@@ -1,8 +1,8 @@
 r"""Losses of one row's predictions, and what duality and the solvers need of them.
 
-Predictions and targets have shape ``(n_samples, n_outputs)``. A loss that takes each output by
-itself gives values of that shape; one that couples the outputs (``coupled``) gives
-``(n_samples, 1)``. All are convex in the prediction, and work on NumPy and JAX arrays alike.
+Predictions and targets have shape ``(n_samples, n_outputs)``. A loss that treats
+each output separately gives values of that shape; one that couples the outputs (``coupled``) gives
+``(n_samples, 1)``. All losses are convex in the prediction, and work on NumPy and JAX arrays alike.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ from cvxnn._arrays import Array, namespace, register_pytree
 
 
 class Loss(Protocol):
-    """What the convex program asks of a loss."""
+    """Protocol of a loss.
+
+    A loss of your own is a frozen dataclass with these methods, registered by ``register_pytree``.
+    """
 
     coupled: ClassVar[bool]
-    """Whether the outputs of a row act together."""
+    """True if the loss of a row couples its outputs."""
 
     @property
     def curvature(self) -> float:
         """Upper bound of the second derivative in any direction."""
 
     def value(self, prediction: Array, target: Array) -> Array:
-        """Loss of each entry, or of each row where outputs are coupled."""
+        """Return the loss of each entry, or of each row if outputs are coupled."""
 
     def gradient(self, prediction: Array, target: Array) -> Array:
-        """Gradient in the prediction, its shape."""
+        """Return the gradient in the prediction, of the shape of the prediction."""
 
     def hessian(self, prediction: Array, target: Array) -> Array:
-        """Diagonal of the second derivative, the shape of the prediction."""
+        """Return the diagonal of the second derivative, of the shape of the prediction."""
 
     def conjugate(self, dual: Array, target: Array) -> Array:
-        """Convex conjugate in the prediction at ``dual``; infinite outside its domain."""
+        """Return the convex conjugate at ``dual``, which is infinite outside its domain."""
 
     def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
-        r"""Good scale ``t`` of each column of a dual point.
+        r"""Return a good scale ``t`` of each column of a dual point.
 
         Approximately maximises ``-sum(share * conjugate(-t residual)) - t**2 extra / 2``, or stays
         within the domain of the conjugate where the residual is minus a gradient.
@@ -52,23 +55,23 @@ class SquaredLoss:
     curvature: ClassVar[float] = 1.0
 
     def value(self, prediction: Array, target: Array) -> Array:
-        """Loss of each entry."""
+        """Return the loss of each entry."""
         return 0.5 * (prediction - target) ** 2
 
     def gradient(self, prediction: Array, target: Array) -> Array:
-        """Derivative in the prediction, ``f - y``."""
+        """Return the derivative in the prediction, ``f - y``."""
         return prediction - target
 
     def hessian(self, prediction: Array, target: Array) -> Array:
-        """One."""
+        """Return ones."""
         return namespace(prediction).ones_like(prediction)
 
     def conjugate(self, dual: Array, target: Array) -> Array:
-        """Convex conjugate at ``dual``."""
+        """Return the convex conjugate at ``dual``."""
         return 0.5 * dual**2 + dual * target
 
     def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
-        """Maximiser of the dual objective along each column, in closed form."""
+        """Return the maximiser of the dual objective along each column, in closed form."""
         return _quadratic_scale(residual, target, share, extra)
 
 
@@ -83,7 +86,7 @@ class HuberLoss:
     Attributes
     ----------
     delta : float, default=1.0
-        Positive, in units of the targets.
+        Error from which on the loss is linear: positive, in units of the targets.
     """
 
     delta: float = 1.0
@@ -92,30 +95,30 @@ class HuberLoss:
     curvature: ClassVar[float] = 1.0
 
     def value(self, prediction: Array, target: Array) -> Array:
-        """Loss of each entry."""
+        """Return the loss of each entry."""
         xp = namespace(prediction)
         error = xp.abs(prediction - target)
         near = xp.minimum(error, self.delta)
         return near * (error - near / 2)
 
     def gradient(self, prediction: Array, target: Array) -> Array:
-        """Error, clipped to ``[-delta, delta]``."""
+        """Return the error, clipped to ``[-delta, delta]``."""
         return namespace(prediction).clip(prediction - target, -self.delta, self.delta)
 
     def hessian(self, prediction: Array, target: Array) -> Array:
-        """One near the target, zero beyond."""
+        """Return one near the target, zero beyond."""
         xp = namespace(prediction)
         near = xp.abs(prediction - target) <= self.delta
         return xp.where(near, xp.ones_like(prediction), 0)
 
     def conjugate(self, dual: Array, target: Array) -> Array:
-        """Convex conjugate at ``dual``; the edge of its domain has room for rounding."""
+        """Return the conjugate at ``dual``; the edge of its domain has room for rounding."""
         xp = namespace(dual)
         inside = xp.abs(dual) <= self.delta * (1 + 4 * xp.finfo(dual.dtype).eps)
         return xp.where(inside, 0.5 * dual**2 + dual * target, xp.inf)
 
     def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
-        """Maximiser along each column, kept within the domain of the conjugate."""
+        """Return the maximiser along each column, kept within the domain of the conjugate."""
         xp = namespace(residual)
         best = _quadratic_scale(residual, target, share, extra)
         # The floor keeps the division from overflowing where the residual is zero.
@@ -136,19 +139,19 @@ class LogisticLoss:
     curvature: ClassVar[float] = 0.25
 
     def value(self, prediction: Array, target: Array) -> Array:
-        """Loss of each entry, without overflow."""
+        """Return the loss of each entry, without overflow."""
         return namespace(prediction).logaddexp(0, -target * prediction)
 
     def gradient(self, prediction: Array, target: Array) -> Array:
-        """Derivative in the prediction."""
+        """Return the derivative in the prediction."""
         return -target * _sigmoid(-target * prediction)
 
     def hessian(self, prediction: Array, target: Array) -> Array:
-        """Variance of the predicted label."""
+        """Return the variance of the predicted label."""
         return _sigmoid(prediction) * _sigmoid(-prediction)
 
     def conjugate(self, dual: Array, target: Array) -> Array:
-        """Convex conjugate at ``dual``."""
+        """Return the convex conjugate at ``dual``."""
         xp = namespace(dual)
         p = -target * dual
         inside = (p >= 0) & (p <= 1)
@@ -156,7 +159,7 @@ class LogisticLoss:
         return xp.where(inside, _xlogx(p) + _xlogx(1 - p), xp.inf)
 
     def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
-        """One: at the optimum the dual point is minus the gradient itself."""
+        """Return ones: at the optimum the dual point is minus the gradient itself."""
         return namespace(residual).ones_like(residual[0])
 
 
@@ -173,23 +176,23 @@ class MultinomialLoss:
     curvature: ClassVar[float] = 0.5
 
     def value(self, prediction: Array, target: Array) -> Array:
-        """Loss of each row, shape (n_samples, 1)."""
+        """Return the loss of each row, shape (n_samples, 1)."""
         xp = namespace(prediction)
         top = prediction.max(axis=1, keepdims=True)
         total = xp.log(xp.exp(prediction - top).sum(axis=1, keepdims=True)) + top
         return total - (target * prediction).sum(axis=1, keepdims=True)
 
     def gradient(self, prediction: Array, target: Array) -> Array:
-        """Probabilities minus targets."""
+        """Return probabilities minus targets."""
         return _softmax(prediction) - target
 
     def hessian(self, prediction: Array, target: Array) -> Array:
-        """Diagonal ``p (1 - p)``; the outputs are coupled besides."""
+        """Return the diagonal ``p (1 - p)``; its other entries couple the outputs."""
         p = _softmax(prediction)
         return p * (1 - p)
 
     def conjugate(self, dual: Array, target: Array) -> Array:
-        """Convex conjugate at ``dual``, shape (n_samples, 1)."""
+        """Return the convex conjugate at ``dual``, shape (n_samples, 1)."""
         xp = namespace(dual)
         p = target + dual
         room = 16 * p.shape[1] * xp.finfo(p.dtype).eps
@@ -199,7 +202,7 @@ class MultinomialLoss:
         return xp.where(inside, entropy, xp.inf)
 
     def dual_scale(self, residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
-        """One: at the optimum the dual point is minus the gradient itself."""
+        """Return ones: at the optimum the dual point is minus the gradient itself."""
         return namespace(residual).ones_like(residual[0])
 
 

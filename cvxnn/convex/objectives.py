@@ -1,4 +1,4 @@
-"""Objectives that are no convex program: what the solvers of smooth functions ask of them.
+"""Protocols of objectives that are no convex program, for the solvers of smooth functions.
 
 ``AcceleratedGradient`` takes a :class:`SmoothObjective`, ``TrustRegionNewton`` a
 :class:`BallObjective`. The other protocols are optional parts, which a solver uses if they are
@@ -53,7 +53,7 @@ class WithProjection(Protocol):
 
 @runtime_checkable
 class WithLowerBound(Protocol):
-    """Optional part: a certificate of its own."""
+    """Optional part: the objective's own certificate."""
 
     def lower_bound(self, theta: Array, value: Array, gradient: Array) -> Array:
         """Return a lower bound on the optimum, from the value and the gradient at ``theta``."""

@@ -46,7 +46,7 @@ class Weights(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GatedOperator:
-    """The maps F and G of fixed activation patterns, and their adjoints.
+    """Maps F and G of fixed activation patterns, and their adjoints.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class GatedOperator:
     # The maps -----------------------------------------------------------------------------
 
     def scores(self, U: Array, X: Array | None = None) -> Array:
-        """Products ``x_k . u`` of every row with every block.
+        """Return the products ``x_k . u`` of every row with every block.
 
         ``U`` has shape ``(..., n_features)``; the result ``(n_samples, ...)``.
         """
@@ -137,7 +137,7 @@ class GatedOperator:
         return (X @ flat.T).reshape(X.shape[0], *U.shape[:-1])
 
     def back(self, S: Array, X: Array | None = None) -> Array:
-        """Adjoint of :meth:`scores`: shape ``(n_samples, ...)`` to ``(..., n_features)``."""
+        """Apply the adjoint of :meth:`scores`: ``(n_samples, ...)`` to ``(..., n_features)``."""
         X = self.X if X is None else X
         flat = S.reshape(S.shape[0], -1)
         return (flat.T @ X).reshape(*S.shape[1:], X.shape[1])
@@ -155,33 +155,33 @@ class GatedOperator:
         return self.mask.reshape(n, *([1] * (ndim - 2)), P)
 
     def forward_difference(self, Q: Array) -> Array:
-        """``F_0 q``: (n_outputs, P, d) differences v - w to predictions (n, n_outputs)."""
+        """Return ``F_0 q``: differences v - w, (n_outputs, P, d), to predictions (n, n_outputs)."""
         return self.gate(self.scores(Q)).sum(axis=-1)
 
     def adjoint_difference(self, R: Array) -> Array:
-        """``F_0^T r``: (n, n_outputs) to (n_outputs, P, d)."""
+        """Return ``F_0^T r``: (n, n_outputs) to (n_outputs, P, d)."""
         spread = namespace(R).broadcast_to(R[:, :, None], (*R.shape, self.n_patterns))
         return self.back(self.gate(spread))
 
     def forward(self, U: Array) -> Array:
-        """``F u``: weights (n_outputs, n_signs, P, d) to predictions (n, n_outputs)."""
+        """Return ``F u``: weights (n_outputs, n_signs, P, d) to predictions (n, n_outputs)."""
         return self.forward_difference(U[:, 0] - U[:, 1] if U.shape[1] == 2 else U[:, 0])
 
     def adjoint(self, R: Array, n_signs: int = 2) -> Array:
-        """``F^T r``: (n, n_outputs) to weights (n_outputs, n_signs, P, d)."""
+        """Return ``F^T r``: (n, n_outputs) to weights (n_outputs, n_signs, P, d)."""
         g = self.adjoint_difference(R)
         return namespace(g).stack([g, -g], axis=1) if n_signs == 2 else g[:, None]
 
     def constraints(self, U: Array) -> Array:
-        """``G u``, shape (n, n_outputs, 2, P); the cones ask that it be non-negative."""
+        """Return ``G u``, (n, n_outputs, 2, P), which the cones require to be non-negative."""
         return self.orient(self.scores(U))
 
     def constraints_adjoint(self, S: Array) -> Array:
-        """``G^T s``: (n, n_outputs, 2, P) to weights (n_outputs, 2, P, d)."""
+        """Return ``G^T s``: (n, n_outputs, 2, P) to weights (n_outputs, 2, P, d)."""
         return self.back(self.orient(S))
 
     def network_forward(self, U: Array) -> Array:
-        """Predictions (n, n_outputs) of the ReLU network with hidden weights ``U`` of two signs.
+        """Return predictions (n, n_outputs) of the ReLU network with weights ``U`` of two signs.
 
         Equal to ``F u`` exactly where the cone constraints hold.
         """

@@ -1,4 +1,4 @@
-"""The regularisation path: one solution for each strength, each started from the last."""
+"""Regularisation paths: one solution for each strength, each started from the last."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RegularizationPath(NamedTuple):
     Attributes
     ----------
     alphas : ndarray, shape (n_alphas,)
-        Falling.
+        Strengths, from the largest to the smallest.
     results : list of Result
-        One for each strength, certified.
+        The certified solution at each strength.
     """
 
     alphas: NDArray[np.floating]
@@ -37,7 +37,21 @@ class RegularizationPath(NamedTuple):
 
 
 def alpha_grid(program: ConvexProgram, n_alphas: int = 20, eps: float = 1e-2) -> NDArray:
-    """Geometric grid from ``alpha_max``, where all weights vanish, down to ``eps`` times it.
+    """Return a geometric grid from ``alpha_max``, where all blocks vanish, downwards.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Any program whose penalty is a norm; its own ``alpha`` is not used.
+    n_alphas : int, default=20
+        Number of strengths.
+    eps : float, default=1e-2
+        Smallest strength as a fraction of the largest; between 0 and 1.
+
+    Returns
+    -------
+    ndarray, shape (n_alphas,)
+        Strengths, from the largest to the smallest.
 
     Raises
     ------
@@ -71,15 +85,17 @@ def regularization_path(
     Parameters
     ----------
     program : ConvexProgram
-        Its own ``alpha`` is not used.
+        The program to solve; its own ``alpha`` is not used.
     alphas : sequence of float, optional
         Strengths, at least 0; sorted to fall. By default :func:`alpha_grid`.
     n_alphas : int, default=20
+        Number of strengths of the default grid.
     eps : float, default=1e-2
+        Smallest strength of the default grid, as a fraction of the largest; between 0 and 1.
     tol : float, default=1e-3
         Relative duality gap of each solution.
     solver : Solver, optional
-        By default ``cvxnn.convex.solvers.automatic`` chooses at each strength.
+        Method for each strength; by default ``automatic`` chooses.
     max_iter : int, optional
         Most iterations at each strength; the solver's own default otherwise.
     callback : callable, optional
@@ -89,11 +105,17 @@ def regularization_path(
     Returns
     -------
     RegularizationPath
+        Strengths and solutions.
+
+    Raises
+    ------
+    ValueError
+        If a strength is negative or not finite, or there is none.
 
     Notes
     -----
-    In the gated form with the neuron group lasso each strength is solved on working sets that
-    start from the active patterns of the last one; the certificate is one for all patterns. Where
+    In the gated formulation with the neuron group lasso each strength is solved on working sets
+    that start from the active patterns of the last one; the certificate is one for all patterns. If
     the solution is direct, all strengths share a few factorisations
     (``cvxnn.convex.solvers.ridge.path``).
     """
@@ -125,7 +147,7 @@ def _solutions(
     solver: Solver | None,
     max_iter: int | None,
 ) -> Iterator[Result]:
-    """One after another."""
+    """Yield the solutions, each started from the last."""
     if takes_path(program) and grid[-1] > 0 and (solver is None or isinstance(solver, Ridge)):
         options = solver or Ridge(tol=tol)
         if solver is None and max_iter is not None:

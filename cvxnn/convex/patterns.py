@@ -1,4 +1,4 @@
-r"""Activation patterns: which rows of the data a gate lets through.
+r"""Activation patterns: the rows of the data that a gate lets through.
 
 A gate vector :math:`g` splits the rows of ``X`` by the sign of :math:`Xg`; its activation pattern
 is the 0/1 vector :math:`1(Xg \ge 0)`, the diagonal of :math:`D_i` in the convex program (Pilanci &
@@ -20,7 +20,7 @@ from sklearn.utils import check_random_state
 
 PatternSource = Literal["gaussian", "data", "sparse", "patch"]
 
-# What each source may be told; an option of another source is refused, not ignored.
+# Options of each source; an option of another source is refused, not ignored.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "gaussian": (),
     "data": ("y",),
@@ -39,7 +39,7 @@ class ActivationPatterns:
     Attributes
     ----------
     mask : ndarray of bool, shape (n_samples, n_patterns)
-        ``mask[k, i]`` tells whether gate ``i`` is open on row ``k``.
+        ``mask[k, i]`` is True if gate ``i`` is open on row ``k``.
     gates : ndarray, shape (n_patterns, n_features) or (n_patterns, n_features + 1)
         Gate vectors; the last entry is the offset where gates were drawn with ``bias=True``.
     """
@@ -48,7 +48,7 @@ class ActivationPatterns:
     gates: NDArray[np.floating]
 
     def __len__(self) -> int:
-        """Give the number of patterns."""
+        """Return the number of patterns."""
         return self.mask.shape[1]
 
     @classmethod
@@ -62,7 +62,9 @@ class ActivationPatterns:
         Parameters
         ----------
         X : ndarray, shape (n_samples, n_features)
+            Data, as the network sees it.
         gates : ndarray, shape (n_gates, n_features) or (n_gates, n_features + 1)
+            Gate vectors; the second shape, with the offset last, goes with ``bias=True``.
         bias : bool, default=False
             Whether gates carry an offset, so that they need not pass through the origin.
 
@@ -91,18 +93,29 @@ class ActivationPatterns:
         return cls(np.ascontiguousarray(mask[:, keep]), gates[keep])
 
     def take(self, index: NDArray[np.intp]) -> ActivationPatterns:
-        """Patterns at the given positions."""
+        """Return the patterns at the given positions."""
         return ActivationPatterns(np.ascontiguousarray(self.mask[:, index]), self.gates[index])
 
     def union(self, other: ActivationPatterns) -> ActivationPatterns:
-        """These patterns, then those of ``other`` that are not among them."""
+        """Return these patterns and then those of ``other`` that are not among them."""
         mask = np.concatenate([self.mask, other.mask], axis=1)
         both = ActivationPatterns(mask, np.concatenate([self.gates, other.gates]))
         return both.take(_first_of_each(mask))
 
 
 def add_bias(X: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Append a column of ones to ``X``, keeping its dtype."""
+    """Append a column of ones to ``X``, whose dtype is kept.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+        Data.
+
+    Returns
+    -------
+    ndarray, shape (n_samples, n_features + 1)
+        A copy, with ones in the last column.
+    """
     return np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
 
 
@@ -227,7 +240,7 @@ def sample_patterns(
 def _pairs(
     n: int, n_pairs: int, labels: NDArray[np.intp] | None, rng: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of random pairs of rows, of different classes where there are labels."""
+    """Return indices of random pairs of rows, of different classes if there are labels."""
     if labels is None:
         return rng.randint(n, size=n_pairs), rng.randint(n, size=n_pairs)
     order = np.argsort(labels, kind="stable")
@@ -278,7 +291,7 @@ def _check_source(source: str, given: set[str]) -> None:
 
 
 def _constants(X: NDArray[np.floating], n_constant: int, bias: bool) -> NDArray[np.floating]:
-    """Values of the columns that carry the offset: none, the appended one, or the last ones."""
+    """Return the values of the columns that carry the offset, of which there may be none."""
     if not 0 <= n_constant < max(X.shape[1], 1):
         raise ValueError(
             f"n_constant={n_constant}; expected at least 0 and less than the {X.shape[1]} columns "
@@ -339,7 +352,7 @@ def _check_shapes(
 
 
 def _first_of_each(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Positions at which each distinct column appears first, in order."""
+    """Return the positions at which each distinct column appears first, in order."""
     # Packed columns compare as short byte strings, eight rows to a byte; copied first, since
     # packing is slow across the rows of an array.
     keys = np.packbits(np.ascontiguousarray(mask.T), axis=1)

@@ -1,8 +1,7 @@
 r"""Penalties on the weights: value, proximal map, and what duality needs of them.
 
 Weights have shape ``(n_outputs, n_signs, n_patterns, n_features)``, see
-``cvxnn.convex.operators``. All
-work on NumPy and JAX arrays alike.
+``cvxnn.convex.operators``. All penalties work on NumPy and JAX arrays alike.
 """
 
 from __future__ import annotations
@@ -14,19 +13,23 @@ from cvxnn._arrays import Array, namespace, register_pytree
 
 
 class Penalty(Protocol):
-    """What the convex program asks of a penalty; outputs are penalised apart."""
+    """Protocol of a penalty, which treats each output separately.
+
+    A penalty of your own is a frozen dataclass with these methods, registered by
+    ``register_pytree``.
+    """
 
     is_norm: ClassVar[bool]
-    """Whether it is a norm; its conjugate then is the indicator of the dual norm's ball."""
+    """True for a norm, whose conjugate is the indicator of the dual norm's ball."""
 
     def value(self, U: Array) -> Array:
-        """Penalty, a scalar."""
+        """Return the penalty, a scalar."""
 
     def prox(self, U: Array, step: Any) -> Array:
-        """Proximal map of ``step`` times the penalty."""
+        """Return the proximal map of ``step`` times the penalty."""
 
     def dual_norm(self, U: Array) -> Array:
-        """Dual norm of each output's weights, shape (n_outputs,); Euclidean if it is no norm."""
+        """Return the dual norm of each output's weights, or the Euclidean one if it is no norm."""
 
 
 @register_pytree
@@ -41,15 +44,15 @@ class NeuronGroupLasso:
     is_norm: ClassVar[bool] = True
 
     def value(self, U: Array) -> Array:
-        """Sum of block norms."""
+        """Return the sum of block norms."""
         return namespace(U).linalg.norm(U, axis=-1).sum()
 
     def prox(self, U: Array, step: Any) -> Array:
-        r"""Group soft-thresholding, :math:`u_j (1 - \text{step} / \|u_j\|)_+`."""
+        r"""Return the blocks shortened, :math:`u_j (1 - \text{step} / \|u_j\|)_+`."""
         return _shrink(U, step, axis=-1)
 
     def dual_norm(self, U: Array) -> Array:
-        """Largest block norm of each output."""
+        """Return the largest block norm of each output."""
         norms = namespace(U).linalg.norm(U, axis=-1)
         return norms.reshape(norms.shape[0], -1).max(axis=1)
 
@@ -65,15 +68,15 @@ class FeatureGroupLasso:
     is_norm: ClassVar[bool] = True
 
     def value(self, U: Array) -> Array:
-        """Sum of the norms of the features' weights."""
+        """Return the sum of the norms of the features' weights."""
         return namespace(U).linalg.norm(_by_output(U), axis=1).sum()
 
     def prox(self, U: Array, step: Any) -> Array:
-        """Group soft-thresholding of each feature's weights."""
+        """Shorten the weights of each feature (group soft-thresholding)."""
         return _shrink(_by_output(U), step, axis=1).reshape(U.shape)
 
     def dual_norm(self, U: Array) -> Array:
-        """Largest feature norm of each output."""
+        """Return the largest feature norm of each output."""
         return namespace(U).linalg.norm(_by_output(U), axis=1).max(axis=1)
 
 
@@ -85,16 +88,16 @@ class L1:
     is_norm: ClassVar[bool] = True
 
     def value(self, U: Array) -> Array:
-        """Sum of absolute values."""
+        """Return the sum of absolute values."""
         return namespace(U).abs(U).sum()
 
     def prox(self, U: Array, step: Any) -> Array:
-        """Soft-thresholding of each weight."""
+        """Bring each weight closer to zero (soft-thresholding)."""
         xp = namespace(U)
         return xp.sign(U) * xp.maximum(xp.abs(U) - step, 0)
 
     def dual_norm(self, U: Array) -> Array:
-        """Largest absolute value of each output."""
+        """Return the largest absolute value of each output."""
         return namespace(U).abs(U.reshape(U.shape[0], -1)).max(axis=1)
 
 
@@ -109,15 +112,15 @@ class SquaredL2:
     is_norm: ClassVar[bool] = False
 
     def value(self, U: Array) -> Array:
-        """Half the sum of squares."""
+        """Return half the sum of squares."""
         return 0.5 * (U**2).sum()
 
     def prox(self, U: Array, step: Any) -> Array:
-        r"""Shrinkage, :math:`u / (1 + \text{step})`."""
+        r"""Return the weights shrunk, :math:`u / (1 + \text{step})`."""
         return U / (1 + step)
 
     def dual_norm(self, U: Array) -> Array:
-        """Euclidean norm of each output's weights."""
+        """Return the Euclidean norm of each output's weights."""
         return namespace(U).linalg.norm(U.reshape(U.shape[0], -1), axis=1)
 
 

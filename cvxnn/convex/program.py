@@ -1,4 +1,4 @@
-r"""The convex program and its certificate.
+r"""Convex program of a two-layer network, and its certificate.
 
 For patterns :math:`D_1, \dots, D_P`, data ``X``, targets ``y`` and a strength :math:`\alpha`,
 
@@ -14,23 +14,22 @@ papers' :math:`\tfrac12\|Fu - y\|^2 + \beta \|u\|_{2,1}` (Algorithm 2) has
 :math:`\beta = n \alpha`, and :math:`\|Fu - y\|^2 + \beta \|u\|_{2,1}` (equation 4) has
 :math:`\beta = 2 n \alpha`. Sample weights replace :math:`1/n` by each row's share of their sum.
 
-**Two forms.** The *ReLU* form is the one above. The *gated* form has no cones and one block
-:math:`z_i` for each pattern; it trains the network :math:`\sum_i 1(x^T g_i \ge 0)\, x^T z_i`, and
-its optimum is never above that of the ReLU form with the same patterns if the penalty is a norm
-(Mishkin et al., 2022).
+**Two formulations.** The *ReLU* formulation is the one above. The *gated* one has no cones and one
+block :math:`z_i` for each pattern; it trains the network
+:math:`\sum_i 1(x^T g_i \ge 0)\, x^T z_i`, and its optimum is never above that of the ReLU
+formulation with the same patterns if the penalty is a norm (Mishkin et al., 2022).
 
 **Two objectives.** The *program* objective holds where the cone constraints do. The *network*
 objective replaces :math:`F u` by the predictions of the ReLU network with the same weights, and
 so is the true (non-convex) training objective of that network for *any* weights. They agree on the
-cones, and always in the gated form.
+cones, and always in the gated formulation.
 
 **Certificate.** For any :math:`r \in R^n` and multipliers :math:`a \ge 0` with
 :math:`\|\pm X^T D_i r / n + X^T E_i a_i\|_2 \le \alpha` for every block, the number
 :math:`-\tfrac1n \sum_k \ell^*(-r_k, y_k)` is at most the optimum of the program. Any pair is scaled
 down until it qualifies, so the bound is rigorous at every iteration, up to rounding. Other
 penalties put their dual norm in the place of the Euclidean one;
-:class:`~cvxnn.convex.penalties.SquaredL2`
-subtracts its conjugate instead.
+:class:`~cvxnn.convex.SquaredL2` subtracts its conjugate instead.
 """
 
 from __future__ import annotations
@@ -397,5 +396,5 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
 
 
 def _difference(parts: Array) -> Array:
-    """Sum over signs, (n, n_outputs, n_signs): positive neurons less negative ones."""
+    """Sum over signs, (n, n_outputs, n_signs): positive neurons minus negative ones."""
     return parts[..., 0] - parts[..., 1] if parts.shape[-1] == 2 else parts[..., 0]

@@ -1,4 +1,4 @@
-"""The CVXPY oracle: the same program in, the same result out, by an independent solver."""
+"""Solution of a convex program by CVXPY, an independent solver that serves as an oracle."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CERTIFIED = 1e-6
 
 
 def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **options: Any) -> Result:
-    """Solve a convex program with CVXPY; for small problems and for checking.
+    """Solve a convex program with CVXPY; for small programs and for checks.
 
     Parameters
     ----------
     program : ConvexProgram
-        Any loss and penalty of this package, either form; computed in float64.
+        Any loss and penalty of this package, either formulation; computed in float64.
     solver : str, default="CLARABEL"
-        A conic solver CVXPY knows.
+        Name of a conic solver that CVXPY knows.
     **options
         Passed to ``cvxpy.Problem.solve``; Clarabel's tolerances are 1e-10 by default.
 
@@ -129,7 +129,7 @@ def _mean_loss(cp: Any, loss: Loss, prediction: Any, y: Any, share: Any) -> Any:
 
 
 def _penalty(cp: Any, penalty: Penalty, blocks: Any) -> Any:
-    """Penalty of one output's blocks, shape (n_signs * n_patterns, n_features)."""
+    """Return the penalty of one output's blocks, (n_signs * n_patterns, n_features)."""
     match penalty:
         case NeuronGroupLasso():
             return cp.sum(cp.norm(blocks, axis=1))

@@ -1,4 +1,4 @@
-"""What a solver is, and what it reports: ``Solver``, ``Start``, ``Measurement``, ``Result``."""
+"""Interface of solvers: ``Solver``, ``Start``, ``Measurement``, ``Result`` and ``Status``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _REMEDIES = {
 
 
 class Start(NamedTuple):
-    """Where a solver starts.
+    """Point at which a solver starts.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Start(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a solver reports of its state; all entries are scalars.
+    """Report of a solver on its state; all entries are scalars.
 
     Attributes
     ----------

@@ -135,7 +135,7 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     def step(
         self, objective: SmoothObjective, state: AcceleratedGradientState
     ) -> AcceleratedGradientState:
-        """One gradient step from the extrapolated point."""
+        """Take a gradient step from the extrapolated point."""
         gradient = objective.gradient(state.momentum)
         if state.factor is None:
             theta = state.momentum - gradient / state.smoothness
@@ -159,7 +159,7 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     def measure(
         self, objective: SmoothObjective, state: AcceleratedGradientState
     ) -> tuple[AcceleratedGradientState, Measurement]:
-        """Objective, gradient norm and, where strongly convex, the certificate."""
+        """Measure objective, gradient norm and, if strongly convex, the certificate."""
         value, gradient = objective.value(state.theta), objective.gradient(state.theta)
         squared = jnp.vdot(gradient, gradient)
         modulus = objective.strong_convexity()
@@ -189,7 +189,7 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         return state, Measurement(best_objective, bound, stopping, details=details)
 
     def weights(self, state: AcceleratedGradientState) -> Array:
-        """Best point seen."""
+        """Return the best point seen."""
         return state.best
 
 

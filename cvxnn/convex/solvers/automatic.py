@@ -1,4 +1,4 @@
-"""Which solver for which program: the choice by cost."""
+"""Choice of a solver for a program, by cost."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ _INTERIOR_POINT_ITERATIONS = 25
 
 
 def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None) -> Solver:
-    """Choose a solver.
+    """Choose a solver for a program.
 
-    The closed form where there is one. Interior point where the program is one it takes and small
-    enough; else CRONOS for the ReLU form and accelerated proximal gradient for the gated form.
+    It is the closed form if there is one; the interior-point method if it takes the program and
+    the program is small enough; else CRONOS for the ReLU formulation and accelerated proximal
+    gradient for the gated one.
 
     Parameters
     ----------
     program : ConvexProgram
+        Program to be solved.
     tol : float
         Relative duality gap to reach.
     max_iter : int, optional
@@ -36,6 +38,7 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     Returns
     -------
     Solver
+        With this tolerance and limit.
     """
     if takes(program) and float(program.alpha) > 0:
         return _limited(Ridge(tol=tol), max_iter)

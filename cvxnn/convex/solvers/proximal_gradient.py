@@ -1,4 +1,4 @@
-r"""Accelerated proximal gradient for the gated form.
+r"""Accelerated proximal gradient for the gated formulation.
 
 .. math::
 
@@ -47,7 +47,7 @@ class ProximalGradientState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
-    """Accelerated proximal gradient for the gated form, any loss, any penalty.
+    """Accelerated proximal gradient for the gated formulation, any loss, any penalty.
 
     Parameters
     ----------
@@ -62,8 +62,9 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
 
     Notes
     -----
-    Memory beyond the data: one array of ``n P n_outputs`` floats and six of the size of the
-    weights. Rows are used as they are: unlike in ``Cronos``, scaling them would change the problem.
+    Beyond the data it needs memory for one array of ``n P n_outputs`` floats and six of the size of
+    the weights. Rows are used as they are: unlike in ``Cronos``, scaling them would change the
+    program.
     """
 
     tol: float = 1e-4
@@ -72,7 +73,7 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
     check_every: int = 20
 
     def accept(self, program: Any) -> ProximalGradient:
-        """Refuse the ReLU form, whose cones have no cheap projection."""
+        """Refuse the ReLU formulation, whose cones have no cheap projection."""
         if not isinstance(program, ConvexProgram):
             raise TypeError(
                 f"ProximalGradient solves a ConvexProgram, not a {type(program).__name__}; "
@@ -80,8 +81,8 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
             )
         if program.formulation != "gated":
             raise TypeError(
-                'ProximalGradient solves the gated form (formulation="gated"); for the ReLU form '
-                "use Cronos or InteriorPoint."
+                'ProximalGradient solves the gated formulation (formulation="gated"); for the ReLU '
+                "one use Cronos or InteriorPoint."
             )
         return self
 
@@ -108,7 +109,7 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
         )
 
     def step(self, program: ConvexProgram, state: ProximalGradientState) -> ProximalGradientState:
-        """One proximal step from the extrapolated point, if its upper bound holds there."""
+        """Take a proximal step from the extrapolated point, if its upper bound holds there."""
         m, fm, L = state.momentum, state.momentum_prediction, state.smoothness
         gradient = -program.slope(-program.loss.gradient(fm, program.y))
         z = program.prox(m - gradient / L, 1 / L)
@@ -139,7 +140,7 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
     def measure(
         self, program: ConvexProgram, state: ProximalGradientState
     ) -> tuple[ProximalGradientState, Measurement]:
-        """Objective and certificate; predictions anew, against the drift of their recurrence."""
+        """Compute the certificate, and keep the best point."""
         at = program.evaluate(state.z)
         bound = program.dual_bound(at.residual)
         raised, better = bound > state.bound, at.objective < state.best_objective
@@ -158,15 +159,15 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
         return state, Measurement(state.best_objective, state.bound, stopping, details=details)
 
     def weights(self, state: ProximalGradientState) -> Array:
-        """Best point seen."""
+        """Return the best point seen."""
         return state.best
 
     def dual_point(self, state: ProximalGradientState) -> DualPoint:
-        """Residual of the best bound."""
+        """Return the residual of the best bound."""
         return DualPoint(state.residual, None)
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
-        """Floating-point operations of a solve, counting dense products."""
+        """Return the floating-point operations of a solve, counting dense products."""
         n, d = program.operator.X.shape
         product = 2.0 * n * d * program.operator.n_patterns * program.y.shape[1]
         return product * (2 * result.n_iter + 2 * len(result.history["iteration"]) + 40)
@@ -196,5 +197,5 @@ def _largest_curvature(program: ConvexProgram) -> Array:
 
 
 def _least(dtype: Any) -> Any:
-    """Smallest constant whose inverse is finite: of data that are zero, say."""
+    """Return the smallest constant whose inverse is finite, for data that are zero."""
     return jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps

@@ -8,8 +8,8 @@ Each step minimises the second-order model over the ball :math:`\|\theta\| \le R
     \qquad (H + \nu I)\, u = H \theta - g ,
 
 with the multiplier :math:`\nu \ge 0` of the ball from the secular equation (More & Sorensen, 1983),
-and then searches the segment from :math:`\theta` to the minimiser. The Hessian is the dear part: it
-is kept for as long as the certified gap falls fast enough without a new one.
+and then searches the segment from :math:`\theta` to the minimiser. The Hessian is the costly part:
+it is kept for as long as the certified gap falls fast enough without a new one.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
     Parameters
     ----------
     tol : float, default=1e-8
-        Duality gap to reach, in units of the objective or 1, whichever is larger: log-likelihoods
-        may be as good as 0.
+        Duality gap to reach, in units of the objective or of 1, whichever is larger, because a
+        log-likelihood may be close to 0.
     max_iter : int, default=200
         Most steps.
     check_every : int, default=1
@@ -100,7 +100,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         )
 
     def curvature(self, objective: BallObjective, state: NewtonState) -> Vector:
-        """Hessian to work with; another matrix may serve, at the price of more steps."""
+        """Return the Hessian to work with; another matrix may serve, with more steps."""
         return objective.hessian(state.theta)
 
     def refresh(self, objective: BallObjective, state: NewtonState) -> NewtonState:
@@ -108,7 +108,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         hessian = self.curvature(objective, state)
         factor = None
         if np.isfinite(hessian).all():
-            # What has no curvature gets some, far below rounding elsewhere.
+            # Directions without curvature get some, far below rounding elsewhere.
             spread = np.trace(hessian) / len(hessian)
             hessian.flat[:: len(hessian) + 1] += 1e-14 * spread + np.finfo(float).tiny
             factor = _shifted_cholesky(hessian)
@@ -145,7 +145,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
     def measure(
         self, objective: BallObjective, state: NewtonState
     ) -> tuple[NewtonState, Measurement]:
-        """Gap, and whether the Hessian has aged."""
+        """Compute the gap, and decide whether a new Hessian is needed."""
         gap = state.value - state.bound
         aged = state.stuck or not gap <= _FAST_ENOUGH * state.gap
         stopping = gap / max(abs(state.value), 1.0)
@@ -164,12 +164,12 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         return state._replace(gap=gap), measured
 
     def weights(self, state: NewtonState) -> Vector:
-        """Last iterate: the objective only falls."""
+        """Return the last iterate: the objective only falls."""
         return state.theta
 
 
 def _shifted_cholesky(matrix: Vector) -> Any:
-    """Factors; with a little more on the diagonal where rounding made it indefinite."""
+    """Factor, with a little more on the diagonal if rounding made the matrix indefinite."""
     size = abs(np.trace(matrix)) / len(matrix)
     for shift in (0.0, *np.logspace(-13, 3, 17)):
         shifted = matrix.copy()
@@ -189,7 +189,7 @@ def _minimise_model(
     radius: float,
     multiplier: float,
 ) -> tuple[Vector, float]:
-    """Minimiser of the model over the ball, and the multiplier of the ball."""
+    """Minimise the model over the ball; return the minimiser and the ball's multiplier."""
     free = theta - cho_solve(factor, gradient, check_finite=False)
     if np.linalg.norm(free) <= radius:
         return free, 0.0

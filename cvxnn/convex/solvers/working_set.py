@@ -2,8 +2,8 @@ r"""Working sets: solve over the patterns that matter, prove that the others do 
 
 The program over a subset of patterns is solved; then the bound of *all* patterns is computed from
 its dual point. Patterns whose slope exceeds the penalty's strength join, until the gap of the whole
-program is within ``tol``. In the ReLU form the patterns outside keep the multipliers they came
-with, so a start near the solution, such as the last point of a regularisation path, pays.
+program is within ``tol``. In the ReLU formulation the patterns outside keep the multipliers of the
+start, so one near the solution, such as the last point of a regularisation path, saves work.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def solve_on_working_sets(
     tol : float, default=1e-4
         Relative duality gap of the whole program.
     solver : Solver, optional
-        For the subsets; by default ``automatic`` chooses. Its own tolerance should be below
-        ``tol``.
+        Method for the subsets; by default ``automatic`` chooses. Its own tolerance should be
+        below ``tol``.
     start : Result, optional
         Solution of a similar program with the same patterns.
     n_first : int, default=32
         Patterns to begin with, those of steepest slope, beside the active ones of ``start``.
     callback : callable, optional
-        Called with the newest row of the history: ``iteration`` counts rounds, ``n_working``
-        tells the size of the subset.
+        Called with the newest row of the history, in which ``iteration`` counts rounds and
+        ``n_working`` is the size of the subset, and a function that returns the weights.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def _copy(blocks: NDArray[np.floating]) -> Weights:
 
 
 def _slopes(program: ConvexProgram, dual: DualPoint) -> NDArray[np.floating]:
-    """Largest norm of each pattern's slope, to be compared with ``alpha``."""
+    """Return the largest norm of each pattern's slope, to be compared with ``alpha``."""
     slope: Any = program.slope(dual.residual)
     if dual.multipliers is not None:
         slope = slope + program.operator.constraints_adjoint(np.maximum(dual.multipliers, 0))

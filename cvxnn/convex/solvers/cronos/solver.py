@@ -119,7 +119,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     cg_max_iter : int, default=200
         Most PCG iterations within one ADMM iteration.
     certify : {"network", "program"}, default="network"
-        What ``tol`` is the gap of. ``"network"``: the best network found so far is within ``tol``
+        The gap that ``tol`` limits. ``"network"``: the best network found so far is within ``tol``
         of (or below) the optimum over the given patterns. ``"program"``: the iterate itself solves
         the convex program, cone constraints included, and is what is returned.
     check_every : int, default=10
@@ -129,10 +129,10 @@ class Cronos(Solver[ConvexProgram, CronosState]):
 
     Notes
     -----
-    The gated form is refused: ``ProximalGradient`` and ``InteriorPoint`` take it.
+    The gated formulation is refused: ``ProximalGradient`` and ``InteriorPoint`` take it.
 
-    Memory beyond the data: seven arrays of ``2 n P n_outputs`` floats and eight of the size of the
-    weights; with ``"dual"`` also three of ``n x n``.
+    Beyond the data it needs memory for seven arrays of ``2 n P n_outputs`` floats and eight of the
+    size of the weights; with ``"dual"`` also three of ``n x n``.
     """
 
     tol: float = 1e-3
@@ -160,7 +160,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             )
         if program.formulation != "relu":
             raise TypeError(
-                "Cronos solves the ReLU form; for the gated form use ProximalGradient or "
+                "Cronos solves the ReLU formulation; for the gated one use ProximalGradient or "
                 "InteriorPoint."
             )
         choices = get_args(LinearSolver)
@@ -233,7 +233,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         return state._replace(factors=_factor(program, self, state.rows, state.rho))
 
     def step(self, program: ConvexProgram, state: CronosState) -> CronosState:
-        """One ADMM iteration (Algorithm 2)."""
+        """Run one ADMM iteration (Algorithm 2)."""
         op, loss = program.operator, program.loss
         rho1, rho2 = state.rho
         rows = state.rows[:, None, None, None]
@@ -262,7 +262,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
         Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
         v = program.prox(u_relaxed + state.dual_u, 1 / rho1)
-        # Patterns closed on every row do nothing; without a penalty nothing else says so.
+        # Patterns closed on every row do nothing; without a penalty only this keeps them at zero.
         v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
         s = program.project_cones(Gu_relaxed + state.dual_s)
         if self.dual_step is None:
@@ -296,7 +296,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     def measure(
         self, program: ConvexProgram, state: CronosState
     ) -> tuple[CronosState, Measurement]:
-        """Certificate, best network so far, balancing of the penalty parameters."""
+        """Compute the certificate, keep the best network, balance the penalty parameters."""
         op = program.operator
         at_v = program.evaluate(state.v)
         # Closed patterns need no multipliers: their part of F^T r is zero.
@@ -344,15 +344,15 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         return state, Measurement(best_objective, bound, stopping, changed, details)
 
     def weights(self, state: CronosState) -> Array:
-        """Weights of the best network seen, or of the last iterate; see ``certify``."""
+        """Return the weights of the best network seen, or of the last iterate; see ``certify``."""
         return state.best
 
     def dual_point(self, state: CronosState) -> DualPoint:
-        """Residual and multipliers of the best bound."""
+        """Return the residual and multipliers of the best bound."""
         return state.dual
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
-        """Floating-point operations of a solve, counting dense products and factorisations."""
+        """Return the flops of a solve, counting dense products and factorisations."""
         n, d = program.operator.X.shape
         P, C = program.operator.n_patterns, program.y.shape[1]
         product, small = 2.0 * n * d * P * C, 2.0 * d * d * P * C
@@ -381,7 +381,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     # Parts --------------------------------------------------------------------------------
 
     def _rebalance(self, state: CronosState) -> tuple[CronosState, Array]:
-        """New penalty parameters after 1, 2, 4, ... measurements; whether they changed."""
+        """Return the state with balanced penalty parameters, and whether they changed."""
         k = state.n_steps // self.check_every
         primal, dual = state.residuals[0::2], state.residuals[1::2]
         factor = jnp.sqrt(primal / jnp.maximum(dual, jnp.finfo(primal.dtype).tiny))
@@ -416,7 +416,7 @@ def _factor(program: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> 
 
 
 def _row_scale(X: Array) -> Array:
-    """Factors that bring rows to equal norm, the whole to spectral norm of at most one."""
+    """Return factors that bring rows to equal norm, and the spectral norm to at most one."""
     norms = jnp.linalg.norm(X, axis=1)
     # The trace of the Gram matrix, the number of non-zero rows, bounds its largest eigenvalue;
     # the balancing of rho2 makes up for the rest.

@@ -37,16 +37,18 @@ def batched_pcg(
     tol: Array | float,
     max_iter: int | Array,
 ) -> tuple[Array, Array]:
-    """Preconditioned conjugate gradient on a batch of systems along the first axis.
+    """Run preconditioned conjugate gradient on a batch of systems along the first axis.
 
     Parameters
     ----------
     matvec, precondition : callable
         Symmetric positive definite maps of arrays shaped like ``b``.
     b, x0 : Array, shape (batch, ...)
+        Right-hand sides, and where to start.
     tol : float
         Stop when every system's residual norm is at most ``tol`` times its right-hand side's.
     max_iter : int
+        Most iterations.
 
     Returns
     -------
@@ -139,12 +141,12 @@ class USystem(NamedTuple):
     """``S``, shape (n_samples,)."""
 
     def difference_product(self, gram: Array, Q: Array) -> Array:
-        """Matrix of the q-system times (n_outputs, P, d)."""
+        """Multiply the matrix of the q-system by (n_outputs, P, d)."""
         op = self.operator
         return Q @ gram + 2 * op.adjoint_difference(self.curvature * op.forward_difference(Q))
 
     def product(self, rho: Array, U: Array) -> Array:
-        """Whole matrix times weights; two products with the data each way."""
+        """Multiply the whole matrix by weights, by two products with the data each way."""
         op = self.operator
         cone = op.back(op.scores(U) * (self.rows**2)[:, None, None, None])
         return op.adjoint(self.curvature * op.forward(U)) + rho[0] * U + rho[1] * cone

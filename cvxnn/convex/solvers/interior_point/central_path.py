@@ -9,10 +9,9 @@ The program with epigraphs and slacks is
 
 with multipliers :math:`a_j \ge 0` of the first and :math:`(\alpha, z_j)` in the second-order cone,
 such that :math:`F^T \nabla \ell(F u) = X^T E a + z`. On the path the products of all complementary
-pairs are the same :math:`\mu`. Gradients of the Huber loss are variables of their own, in a
-box, which adds pairs. A
-step is Newton's in the scaling of Nesterov and Todd; slacks,
-multipliers and epigraphs are eliminated by hand, which leaves a system in the weights alone.
+pairs are the same :math:`\mu`. Gradients of the Huber loss are separate variables, in a box, which
+adds pairs. A step is Newton's in the scaling of Nesterov and Todd; slacks, multipliers and
+epigraphs are eliminated by hand, which leaves a system in the weights alone.
 """
 
 from __future__ import annotations
@@ -62,15 +61,15 @@ class Output(NamedTuple):
     loss: Loss
 
     def value(self, f: Floats) -> float:
-        """Loss of all rows."""
+        """Return the loss of all rows."""
         return float(self.share @ self.loss.value(f[:, None], self.y[:, None])[:, 0])
 
     def gradient(self, f: Floats) -> Floats:
-        """Gradient of each row's loss, (n,), not weighted."""
+        """Return the gradient of each row's loss, (n,), not weighted."""
         return self.loss.gradient(f[:, None], self.y[:, None])[:, 0]
 
     def curvature(self, f: Floats) -> Floats:
-        """Second derivative of each row's loss, (n,), not weighted."""
+        """Return the second derivative of each row's loss, (n,), not weighted."""
         return self.loss.hessian(f[:, None], self.y[:, None])[:, 0]
 
     @property
@@ -106,7 +105,7 @@ class Iterate(NamedTuple):
     g: Floats
     """Gradient of each row's loss, (n,)."""
     scores: Floats
-    """``X u``, (S, P, n), computed anew: sums of steps would drift."""
+    """``X u``, (S, P, n), computed from ``u`` each time: sums of steps would drift."""
     value: float
     """Objective, with epigraphs for norms."""
     mu: float
@@ -122,7 +121,7 @@ class Iterate(NamedTuple):
     """Whether rounding left no better point."""
 
     def is_done(self, degree: int, tol: float) -> bool:
-        """Whether the point proves itself optimal, to a relative gap well below ``tol``."""
+        """Return True if the point proves itself optimal, to a gap well below ``tol``."""
         gap = self.mu * degree / max(self.value, _TINY)
         return max(gap, self.primal_residual, self.dual_residual) <= 0.01 * tol
 
@@ -140,12 +139,12 @@ class Move(NamedTuple):
     """Predictions, (n,)."""
 
     def plus(self, other: Move, weight: float) -> Move:
-        """Sum with a multiple of another direction."""
+        """Add a multiple of another direction."""
         return Move(*(m + weight * o for m, o in zip(self, other, strict=True)))
 
 
 def begin(output: Output) -> Iterate:
-    """Zero weights, well inside all cones, of about the size of a solution."""
+    """Return zero weights, well inside all cones, with parts of about the solution's size."""
     data, S, (n, d) = output.data, output.data.n_signs, output.data.X.shape
     P, alpha = len(output.ridge), output.alpha
     f = np.zeros(n)
@@ -174,7 +173,7 @@ def begin(output: Output) -> Iterate:
 
 
 def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
-    """One predictor-corrector step; ``failed`` if rounding left no better point."""
+    """Take a predictor-corrector step; ``failed`` if rounding left no better point."""
     try:
         system = _System(output, it, max_dense)
         with limit_threads(output.data.flops):
@@ -273,11 +272,11 @@ class _System:
         return pairs[len(pairs) - self.output.n_boxed :].reshape(-1, len(self.output.y))
 
     def newton_step(self) -> Move:
-        """Direction to where all residuals and all products vanish."""
+        """Return the direction to where all residuals and all products vanish."""
         return self.solve(-self.it.a, -self.scaling.point, full=True, stage=0)
 
     def solve(self, k: Floats, c: Floats, *, full: bool, stage: int) -> Move:
-        """Direction for given changes of the pairs.
+        """Return the direction for given changes of the pairs.
 
         ``k`` are those of ``s * a``, divided by ``s``; ``c`` the sums of the scaled changes of
         ``x`` and ``z``. With ``full`` residuals vanish too, else they stay as they are.
@@ -315,7 +314,7 @@ class _System:
         return Move(du, dx, dz, ds, k - self.ratio * along, dg, df)
 
     def longest(self, move: Move) -> float:
-        """Longest step within all cones."""
+        """Return the longest step within all cones."""
         it = self.it
         most = max(
             float((-move.s / it.s).max(initial=0)),
@@ -327,7 +326,7 @@ class _System:
 
 
 def _direction(system: _System) -> tuple[float, Move]:
-    """Predictor, Mehrotra's corrector and one of centrality; the step to take along them."""
+    """Combine predictor and correctors; return the step length and the direction."""
     it, scaling = system.it, system.scaling
     move = system.newton_step()
     step = min(1.0, system.longest(move))
@@ -358,5 +357,5 @@ def _direction(system: _System) -> tuple[float, Move]:
 
 
 def _largest(blocks: Floats) -> float:
-    """Largest norm along the last axis."""
+    """Return the largest norm along the last axis."""
     return float(np.linalg.norm(blocks, axis=-1).max(initial=0))

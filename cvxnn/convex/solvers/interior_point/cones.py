@@ -21,8 +21,11 @@ class Scaling:
     Attributes
     ----------
     w0 : ndarray, shape (...)
+        First entry of the unit vector that defines ``W``, at least 1.
     w1 : ndarray, shape (..., d)
+        Its other entries.
     eta : ndarray, shape (...)
+        Scale of ``W``, positive.
     point : ndarray, shape (..., 1 + d)
         ``W y``, where both points meet.
     """
@@ -37,15 +40,15 @@ class Scaling:
         self.point = self.scale(y)
 
     def scale(self, y: Floats) -> Floats:
-        """``W y``."""
+        """Return ``W y``."""
         return _apply(self.w0, self.w1, y) * self.eta[..., None]
 
     def unscale(self, x: Floats) -> Floats:
-        """``W^-1 x``."""
+        """Return ``W^-1 x``."""
         return _apply(self.w0, -self.w1, x) / self.eta[..., None]
 
     def divide(self, r: Floats) -> Floats:
-        """The ``q`` whose Jordan product with ``point`` is ``r``."""
+        """Return the ``q`` whose Jordan product with ``point`` is ``r``."""
         p = self.point
         first = p[..., 0] * r[..., 0] - (p[..., 1:] * r[..., 1:]).sum(axis=-1)
         first /= _determinant(p)
@@ -54,13 +57,13 @@ class Scaling:
 
 
 def product(x: Floats, y: Floats) -> Floats:
-    """Jordan product."""
+    """Return the Jordan product."""
     first = (x * y).sum(axis=-1, keepdims=True)
     return np.concatenate([first, x[..., :1] * y[..., 1:] + y[..., :1] * x[..., 1:]], axis=-1)
 
 
 def blocking(x: Floats, dx: Floats) -> float:
-    """One over the longest step from ``x`` along ``dx`` within all cones; 0 if unbounded."""
+    """Return one over the longest step from ``x`` along ``dx`` within all cones."""
     if not x.size:
         return 0.0
     size = np.sqrt(_determinant(x))
@@ -72,7 +75,10 @@ def blocking(x: Floats, dx: Floats) -> float:
 
 
 def map_spectrum(x: Floats, low: float, high: float) -> Floats:
-    """What takes the spectral values of ``x`` to ``[low, high]``; none falls by over ``high``."""
+    """Return the change that brings the spectral values of ``x`` into ``[low, high]``.
+
+    No value falls by more than ``high``.
+    """
     norm = np.linalg.norm(x[..., 1:], axis=-1)
     values = np.stack([x[..., 0] + norm, x[..., 0] - norm])
     changes = np.maximum(np.clip(values, low, high) - values, -high)

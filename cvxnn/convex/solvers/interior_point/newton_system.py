@@ -50,8 +50,11 @@ class Data:
     Parameters
     ----------
     X : ndarray, shape (n, d)
+        Rows.
     mask : ndarray of bool, shape (n, P)
+        Patterns.
     n_signs : int
+        Blocks for each pattern, 1 or 2.
     """
 
     def __init__(self, X: Floats, mask: NDArray[np.bool_], n_signs: int) -> None:
@@ -69,30 +72,30 @@ class Data:
         return 2.0 * self.n_signs * self.X.size * len(self.gates)
 
     def scores(self, u: Floats) -> Floats:
-        """``X u_j`` of all blocks: (S, P, d) to (S, P, n)."""
+        """Return ``X u_j`` of all blocks: (S, P, d) to (S, P, n)."""
         return (u.reshape(-1, u.shape[-1]) @ self.XT).reshape(*u.shape[:-1], -1)
 
     def back(self, v: Floats) -> Floats:
-        """``X^T v_j`` of all blocks: (S, P, n) to (S, P, d)."""
+        """Return ``X^T v_j`` of all blocks: (S, P, n) to (S, P, d)."""
         return (v.reshape(-1, v.shape[-1]) @ self.X).reshape(*v.shape[:-1], self.X.shape[1])
 
     def predict(self, scores: Floats) -> Floats:
-        """Sum of the open scores, positive neurons less negative ones: (S, P, n) to (n,)."""
+        """Sum the open scores, positive neurons minus negative ones: (S, P, n) to (n,)."""
         difference = scores[0] - scores[1] if len(scores) == 2 else scores[0]
         return np.einsum("pn,pn->n", difference, self.gates)
 
     def spread(self, r: Floats) -> Floats:
-        """Adjoint of :meth:`predict`: (n,) to (S, P, n)."""
+        """Apply the adjoint of :meth:`predict`: (n,) to (S, P, n)."""
         v = self.gates * r
         return np.stack([v, -v]) if self.n_signs == 2 else v[None]
 
     def adjoint(self, r: Floats) -> Floats:
-        """``F^T r``: (n,) to (S, P, d)."""
+        """Return ``F^T r``: (n,) to (S, P, d)."""
         v = self.back((self.gates * r)[None])[0]
         return np.stack([v, -v]) if self.n_signs == 2 else v[None]
 
     def grams(self, weights: Floats) -> Floats:
-        """``X^T diag(q) X`` for each row ``q`` of (m, n): (m, d, d)."""
+        """Return ``X^T diag(q) X`` for each row ``q`` of (m, n): (m, d, d)."""
         n, d = self.X.shape
         above, right = self._triangle
         width = len(above)
@@ -169,7 +172,7 @@ class NewtonSystem:
         self._core = np.linalg.cholesky(core)
 
     def matvec(self, x: Floats) -> Floats:
-        """Product with the matrix, without forming it."""
+        """Multiply by the matrix, without forming it."""
         data, (cone, identity, w, curvature) = self.data, self.blocks
         scores = data.scores(x)
         v = data.spread(curvature * data.predict(scores))
@@ -198,7 +201,7 @@ class NewtonSystem:
         return x - self._block_solve(c)
 
     def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
-        """Solution, and the iterations of :func:`energy_pcg` that it took."""
+        """Return the solution, and the iterations of :func:`energy_pcg` that it took."""
         return energy_pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
 
     def _core_solve(self, g: Floats) -> Floats:
@@ -217,7 +220,7 @@ def energy_pcg(
     floor: float,
     max_iter: int,
 ) -> tuple[Floats, int]:
-    """Preconditioned conjugate gradient from zero; the solution and the number of iterations.
+    """Run preconditioned conjugate gradient from zero; return solution and iterations.
 
     Stops when the error is at most ``tol`` times the solution in the norm of the matrix, as far as
     the preconditioner tells, *and* no block of the residual is longer than ``floor``; or when
@@ -244,7 +247,7 @@ def energy_pcg(
 
 
 def _cholesky_of_blocks(matrices: Floats) -> Floats:
-    """Cholesky factors of a stack; diagonals grow by as much as rounding asks for."""
+    """Return Cholesky factors of a stack, with diagonals raised as far as rounding requires."""
     diagonal = np.arange(matrices.shape[-1])
     for jitter in (0.0, 1e-15, 1e-14, 1e-13, 1e-12, 1e-10):
         if jitter:
@@ -258,7 +261,7 @@ def _cholesky_of_blocks(matrices: Floats) -> Floats:
 
 
 def _triangular_inverse(lower: Floats) -> Floats:
-    """Inverses of a stack of lower triangles, by halves."""
+    """Return the inverses of a stack of lower triangles, by halves."""
     d = lower.shape[-1]
     if d <= 8:
         return np.linalg.inv(lower)
@@ -272,7 +275,7 @@ def _triangular_inverse(lower: Floats) -> Floats:
 
 
 def limit_threads(flops: float, enough: float = _SHARED_PRODUCT) -> AbstractContextManager[object]:
-    """Scope in which BLAS has one thread if what it does is too small to share."""
+    """Give BLAS one thread, within a scope, if its work is too small to share."""
     return _controller().limit(limits=1 if flops < enough else None, user_api="blas")
 
 
@@ -282,13 +285,14 @@ def _controller() -> ThreadpoolController:
 
 
 def flops(shape: tuple[int, int], n_patterns: int, n_signs: int, rank: float) -> float:
-    """Floating-point operations of a factorisation.
+    """Return the floating-point operations of a factorisation.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and features.
     n_patterns, n_signs : int
+        Patterns, and blocks for each pattern.
     rank : float
         Columns of ``A`` that are kept.
     """

@@ -1,8 +1,7 @@
-r"""A primal-dual interior-point method: few iterations, each a factorisation, to high accuracy.
+r"""Primal-dual interior-point method, which takes few iterations to high accuracy.
 
 Outputs are separate programs. ``cvxnn.convex.solvers.interior_point.central_path`` takes the steps
-of each,
-``cvxnn.convex.solvers.interior_point.newton_system`` has the linear algebra.
+of each, and ``cvxnn.convex.solvers.interior_point.newton_system`` has the linear algebra.
 """
 
 from __future__ import annotations
@@ -61,31 +60,25 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         take 576 MB. Beyond it, conjugate gradient makes up for what is left out of the matrix,
         slowly where that is much.
     certify : {"network", "program"}, default="network"
-        What ``tol`` is the gap of. ``"network"``: the best network found so far is within ``tol``
+        The gap that ``tol`` limits. ``"network"``: the best network found so far is within ``tol``
         of (or below) the optimum over the given patterns. ``"program"``: the iterate itself solves
         the convex program, cone constraints included, and is what is returned.
 
     Notes
     -----
-    =========  ================================  ===========================
-    form       loss                              penalty
-    =========  ================================  ===========================
-    ReLU       any but ``MultinomialLoss``       neuron group lasso, ridge
-    gated      any but ``MultinomialLoss``       neuron group lasso, ridge
-    =========  ================================  ===========================
+    It takes both formulations, any loss but ``MultinomialLoss``, and the penalties
+    ``NeuronGroupLasso`` and ``SquaredL2``.
 
     All is NumPy in float64, whatever the data; nothing is compiled. Memory: about ten arrays of
     ``2 n P n_outputs`` floats, two of ``n d P``, six of ``2 P d**2``, and the dense matrix.
 
-    The logistic loss with a tiny ``alpha`` on data that can be separated, or with features of very
-    different scales, may stop short of ``tol`` as stalled; the bound is valid all the same.
+    With the logistic loss and a tiny ``alpha``, on data that can be separated or with features of
+    very different scales, the method may stall before it reaches ``tol``; the bound is valid then.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.convex.operators import GatedOperator
-    >>> from cvxnn.convex.program import ConvexProgram
-    >>> from cvxnn.convex import InteriorPoint, solve
+    >>> from cvxnn.convex import ConvexProgram, GatedOperator, InteriorPoint, solve
     >>> X = np.array([[1.0, 1.0], [-1.0, 1.0], [2.0, 1.0]])
     >>> mask = np.array([[True, False], [False, True], [True, False]])
     >>> program = ConvexProgram(GatedOperator(X, mask), np.array([[1.0], [0.5], [2.0]]), 1e-3)
@@ -108,7 +101,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
                 f"InteriorPoint solves a ConvexProgram, not a {type(program).__name__}; "
                 "for a smooth objective use AcceleratedGradient."
             )
-        # Only the gated form has cones that the first-order method can do without.
+        # Only the gated formulation has cones that the first-order method can do without.
         other = "ProximalGradient" if program.formulation == "gated" else "Cronos"
         if program.loss.coupled:
             raise TypeError(
@@ -134,7 +127,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> InteriorPointState:
-        """Start in the middle of the cones; given weights are only the first best point."""
+        """Start in the middle of the cones; given weights serve only as the best point so far."""
         rows, patterns, outputs = _outputs(program)
         best = np.zeros(program.stacked_shape) if start is None else np.asarray(start.weights)
         at = program.evaluate(best)
@@ -160,7 +153,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         )
 
     def step(self, program: ConvexProgram, state: InteriorPointState) -> InteriorPointState:
-        """One iteration of each output that is not at its optimum."""
+        """Advance each output that is not at its optimum."""
         pairs = list(zip(state.outputs, state.iterates, strict=True))
         rests = [it.failed or it.is_done(output.degree, self.tol) for output, it in pairs]
         if all(rests):  # and yet the loop goes on
@@ -175,7 +168,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     def measure(
         self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
-        """Certificate of the iterate, best network so far."""
+        """Compute the certificate of the iterate, and keep the best network."""
         with newton_system.limit_threads(state.outputs[0].data.flops):
             return self._measure(program, state)
 
@@ -222,15 +215,15 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         )
 
     def weights(self, state: InteriorPointState) -> Floats:
-        """Weights of the best network seen, or of the last iterate; see ``certify``."""
+        """Return the weights of the best network seen, or of the last iterate; see ``certify``."""
         return state.best
 
     def dual_point(self, state: InteriorPointState) -> DualPoint:
-        """Proof of the best bound seen."""
+        """Return the proof of the best bound seen."""
         return state.dual
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
-        """Floating-point operations of a solve, counting dense products and factorisations."""
+        """Return the flops of a solve, counting dense products and factorisations."""
         n, d = program.operator.X.shape
         P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
         product = 2.0 * S * n * d * P
@@ -242,11 +235,12 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
 
 
 def cost(program: ConvexProgram) -> float:
-    """Floating-point operations of one early iteration, which keeps every column.
+    """Return the floating-point operations of an early iteration, which keeps every column.
 
     Parameters
     ----------
     program : ConvexProgram
+        Program to be solved.
 
     Returns
     -------
@@ -261,7 +255,7 @@ def cost(program: ConvexProgram) -> float:
 def _outputs(
     program: ConvexProgram,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Output, ...]]:
-    """Each output's program, without rows of zeros and patterns closed on all others."""
+    """Return each output's program, without rows and patterns that do nothing."""
     X, mask = program.operator.X, program.operator.mask
     rows = np.flatnonzero(X.any(axis=1))
     patterns = np.flatnonzero(mask[rows].any(axis=0))
@@ -296,7 +290,7 @@ def _dual_point(
     outputs: tuple[Output, ...],
     iterates: tuple[Iterate, ...],
 ) -> DualPoint:
-    """Dual point of the whole program; rows and patterns that do nothing get no multipliers."""
+    """Return the dual point of the whole program, from the iterates of all outputs."""
     # Rows of zeros have the prediction zero.
     residual = -program.loss.gradient(np.zeros_like(program.y), program.y)
     multipliers = None
@@ -312,7 +306,7 @@ def _dual_point(
 
 
 def _without_inactive(output: Output, it: Iterate) -> Floats:
-    """Weights with inactive neurons exactly zero, where that lowers the objective for sure."""
+    """Set inactive neurons to zero where that is certain to lower the objective."""
     u, n_norms = it.u.copy(), output.n_norms
     # To first order the penalty falls by more than the loss grows, by this much; the loss is at
     # most so much above its tangent, even where all these neurons vanish together.

@@ -1,10 +1,9 @@
 r"""The closed form along a path of strengths, for little more than the price of one.
 
 All strengths share one matrix :math:`K = A A^T` (see ``cvxnn.convex.solvers.ridge.solver``). The
-solutions lie
-close to a space of few dimensions, which is built as it is needed: at each strength the system is
-solved in the space found so far, the gap is certified, and where it is too large, the remainder
-joins the space, first multiplied by the inverse of :math:`K + \alpha' I` for a strength
+solutions lie close to a space of few dimensions, which is built as it is needed: at each strength
+the system is solved in the space found so far and the gap is certified. If it is too large, the
+remainder joins the space, first multiplied by the inverse of :math:`K + \alpha' I` for a strength
 :math:`\alpha'` nearby (a Krylov space with few poles, recycled from strength to strength). A few
 factorisations serve the whole path.
 """
@@ -40,7 +39,7 @@ _PATIENCE = 5
 _AHEAD = 30.0
 
 
-# Steps whose directions are kept at least, before the space begins anew.
+# Least number of steps whose directions are kept before the space is started again.
 _LEAST_STEPS = 50
 
 
@@ -50,6 +49,7 @@ class RidgePoint(NamedTuple):
     Attributes
     ----------
     alpha : float
+        Strength of the penalty.
     u, image : ndarray, shape (n_samples, n_outputs)
         Dual unknowns, and the kernel times them.
     objective, dual_bound, gap : float
@@ -72,25 +72,26 @@ class RidgePoint(NamedTuple):
 
 @dataclass
 class RidgePath:
-    """All strengths of one program.
+    """Solutions of one program at many strengths.
 
     Parameters
     ----------
     program : ConvexProgram
-        That ``takes_path`` takes; its own ``alpha`` is not used.
+        One for which ``takes_path`` is true; its own ``alpha`` is not used.
     solver : Ridge
         Tolerance of each strength and limits of size; ``rank`` is also the most dimensions of the
-        space, or 50 for each output if that is more; then it begins anew.
+        space, or 50 for each output if that is more; beyond it the space is started again.
     """
 
     program: ConvexProgram
     solver: Ridge = field(default_factory=Ridge)
 
     def __post_init__(self) -> None:
+        """Prepare the data and choose the matrix that is factored."""
         if not takes_path(self.program):
             raise TypeError(
-                "RidgePath needs the gated form, SquaredLoss, SquaredL2 and no skip connection; "
-                "use path.regularization_path."
+                "RidgePath needs the gated formulation, SquaredLoss, SquaredL2 and no skip "
+                "connection; use regularization_path."
             )
         self.solver.accept(replace(self.program, alpha=1.0))
         self._given = self.program.operator.X.dtype
@@ -107,7 +108,7 @@ class RidgePath:
         self._reduced: Any = None
 
     def largest(self) -> float:
-        """Largest eigenvalue of the kernel, the unit of the strength."""
+        """Return the largest eigenvalue of the kernel, the unit of the strength."""
         n = self.data.n_rows
         if n == 1:
             return float(self.kernel.product(np.ones((1, 1)))[0, 0])
@@ -121,17 +122,17 @@ class RidgePath:
         return float(values[0])
 
     def points(self, alphas: NDArray[np.floating]) -> Iterator[RidgePoint]:
-        """Solutions at positive strengths, best given falling.
+        """Yield solutions at positive strengths, which are best given falling.
 
         Each has a gap of at most ``solver.tol`` unless it takes more than ``solver.max_iter``
-        steps or rounding ends its progress; the gap says so.
+        steps or rounding ends its progress, which its gap shows.
         """
         began, space = time.perf_counter(), _Space.empty(self.data.n_rows)
         inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
         at = np.inf
         targets = self.data.targets
         least = floor(targets)
-        # What float32 hides is told by the exact product that a result takes.
+        # The result takes an exact product, which shows what float32 hides.
         tol = self.solver.tol * (0.9 if self.dtype is np.float32 else 1)
         for alpha in np.asarray(alphas, np.float64):
             best: RidgePoint | None = None
@@ -157,7 +158,7 @@ class RidgePath:
             yield best
 
     def result(self, point: RidgePoint) -> Result:
-        """Weights and certificate of a point, as a solver gives them."""
+        """Return weights and certificate of a point, as ``solve`` does."""
         data, alpha = self.data, point.alpha
         image = point.image if self.dtype is np.float64 else Kernel(data).product(point.u)
         objective, bound, scale = certify(data.targets, point.u, image, alpha)
@@ -183,7 +184,7 @@ class RidgePath:
         )
 
     def predict(self, points: list[RidgePoint], X: Any, mask: NDArray[np.bool_]) -> Floats:
-        """Predictions of new rows at each point, shape (n_points, n_rows, n_outputs)."""
+        """Return predictions of new rows at each point, (n_points, n_rows, n_outputs)."""
         U = np.concatenate([point.u for point in points], axis=1)
         out = self.data.predict(U, X, mask, self.dtype)
         return np.moveaxis(out.reshape(len(mask), len(points), -1), 1, 0)
@@ -215,7 +216,7 @@ class RidgePath:
 
 
 def takes_path(program: ConvexProgram) -> bool:
-    """Whether all strengths of a program share one matrix: a skip connection would move it."""
+    """Return True if all strengths of a program share one matrix, as without a linear part."""
     return takes(program) and program.skip is None
 
 
@@ -231,7 +232,7 @@ class _Space(NamedTuple):
         return cls(np.zeros((n, 0)), np.zeros((n, 0)), np.zeros((0, 0)))
 
     def solve(self, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
-        """Solution within the space, and the kernel times it."""
+        """Return the solution within the space, and the kernel times it."""
         if self.basis.shape[1] == 0:
             return np.zeros_like(targets), np.zeros_like(targets)
         shifted = self.inner + alpha * np.eye(len(self.inner))
@@ -239,7 +240,7 @@ class _Space(NamedTuple):
         return self.basis @ inside, self.image @ inside
 
     def joined(self, more: Floats, product: Callable[[Floats], Floats]) -> _Space:
-        """The space with more directions; the same one if they lead nowhere new."""
+        """Return the space with more directions, or itself if they lead nowhere new."""
         more = more / np.maximum(np.linalg.norm(more, axis=0), np.finfo(np.float64).tiny)
         for _ in range(2):  # the second time takes off what rounding left
             more = more - self.basis @ (self.basis.T @ more)

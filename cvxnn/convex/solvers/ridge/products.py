@@ -1,4 +1,4 @@
-"""The data of a ridge program as products and matrices."""
+"""Data of a ridge program, as products and matrices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,21 @@ _BLOCK_NUMBERS = 2**22
 
 @dataclass(frozen=True)
 class RidgeData:
-    """The weighted data ``A`` as products; a pattern's column may be scaled (a skip connection)."""
+    """Weighted data ``A`` as products; the column of a linear part is scaled.
+
+    Attributes
+    ----------
+    X : ndarray or sparse array, shape (n_samples, n_features)
+        Rows.
+    columns : ndarray, shape (n_samples, P)
+        Patterns as numbers; the last column is ``stretch`` if there is a linear part.
+    root : ndarray, shape (n_samples, 1)
+        Root of each row's share of the loss.
+    y : ndarray, shape (n_samples, n_outputs)
+        Targets.
+    stretch : float
+        Scale of the linear part, with which its ridge becomes that of the blocks.
+    """
 
     X: Any
     columns: Floats
@@ -60,13 +74,13 @@ class RidgeData:
         return self.root * self.y
 
     def weights(self, blocks: Floats) -> Floats:
-        """Weights of the program, (n_outputs, 1, n_patterns, n_features)."""
+        """Return weights of the program, (n_outputs, 1, n_patterns, n_features)."""
         out = blocks[:, None].copy()
         out[:, :, -1] *= self.stretch
         return out
 
     def forward(self, blocks: Floats) -> Floats:
-        """Predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
+        """Return predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
         C, P, d = blocks.shape
         flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
         out = np.empty((self.n_rows, C), blocks.dtype)
@@ -76,7 +90,7 @@ class RidgeData:
         return out
 
     def adjoint(self, R: Floats) -> Floats:
-        """Adjoint of :meth:`forward`."""
+        """Apply the adjoint of :meth:`forward`."""
         C, P, d = R.shape[1], self.columns.shape[1], self.X.shape[1]
         out = np.zeros((d, C * P), R.dtype)
         for rows in self._row_blocks(C * P):
@@ -87,7 +101,7 @@ class RidgeData:
     def predict(
         self, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
     ) -> Floats:
-        """Predictions of new rows and their patterns for columns ``U`` of dual unknowns."""
+        """Return predictions of new rows for columns ``U`` of dual unknowns."""
         columns = mask.astype(dtype)
         other = replace(self, X=X, columns=columns, root=np.ones((len(mask), 1)))
         out = np.empty((len(mask), U.shape[1]), U.dtype)
@@ -141,7 +155,7 @@ class RidgeData:
         return u, Kernel(self).product(u)
 
     def gram(self) -> tuple[Floats, Floats]:
-        """``A^T A``, shape (n_weights, n_weights), and ``A^T`` of the targets."""
+        """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""
         gram, right = np.zeros((self.n_weights,) * 2), np.zeros((self.n_weights, self.y.shape[1]))
         for rows in self._row_blocks(self.n_weights):
             X = self.X[rows].toarray() if is_sparse(self.X) else self.X[rows]
@@ -152,7 +166,7 @@ class RidgeData:
         return gram, right
 
     def blocks(self, flat: Floats) -> Floats:
-        """Columns of weights (n_weights, n_outputs) as blocks."""
+        """Return columns of weights (n_weights, n_outputs) as blocks."""
         return flat.T.reshape(-1, self.columns.shape[1], self.X.shape[1])
 
     def _solve_dual(self, alpha: float, kernel: Kernel) -> tuple[Floats, Floats]:
@@ -205,12 +219,12 @@ class Kernel(NamedTuple):
 
 
 def dots(a: Floats, b: Floats) -> Floats:
-    """Inner product of each output's columns."""
+    """Return the inner product of each output's columns."""
     return np.einsum("nc,nc->c", a, b)
 
 
 def direct_flops(n: int, d: int, P: int) -> tuple[float, float]:
-    """Cost of the direct solution with the matrix of the rows, and with that of the weights."""
+    """Return the cost of the direct solution, by the matrix of the rows and of the weights."""
     m = float(d * P)
     return 2.0 * n * n * (d + P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
 
@@ -221,6 +235,7 @@ class NystromKernel(NamedTuple):
     Attributes
     ----------
     basis : ndarray, shape (n_samples, rank)
+        Factor of the approximation.
     inner : ndarray, shape (rank, rank)
         ``basis^T basis``.
     """
@@ -243,7 +258,7 @@ class NystromKernel(NamedTuple):
         return cls(basis, (basis.T @ basis).astype(np.float64))
 
     def shifted(self, alpha: float) -> Callable[[Floats], Floats]:
-        """Inverse of the approximation plus ``alpha``, as a function."""
+        """Return the inverse of the approximation plus ``alpha``, as a function."""
         basis = self.basis
         # A Gram matrix in float32 may be indefinite by its rounding.
         rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
@@ -259,7 +274,7 @@ class NystromKernel(NamedTuple):
 def shifted_inverse(
     matrix: Floats, alpha: float, *, overwrite: bool = False
 ) -> Callable[[Floats], Floats]:
-    """Inverse of a matrix plus ``alpha``, as a function, computed in the matrix's dtype.
+    """Return the inverse of a matrix plus ``alpha`` as a function, in the matrix's dtype.
 
     Raises
     ------

@@ -50,7 +50,7 @@ _SAMPLED = 8
 
 
 class RidgeState(NamedTuple):
-    """Dual unknowns of all outputs, and what conjugate gradient carries."""
+    """Dual unknowns of all outputs, and the vectors of conjugate gradient."""
 
     kernel: Kernel
     precondition: Any
@@ -72,7 +72,7 @@ class RidgeState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Ridge(Solver[ConvexProgram, RidgeState]):
-    """Direct solution of the gated form with squared loss and ridge penalty.
+    """Direct solution of the gated formulation with squared loss and ridge penalty.
 
     Parameters
     ----------
@@ -125,9 +125,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             )
         if not takes(program):
             raise TypeError(
-                "Ridge needs the gated form, SquaredLoss, SquaredL2 and, if there is a skip "
+                "Ridge needs the gated formulation, SquaredLoss, SquaredL2 and, if there is a skip "
                 "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
-                "the gated form and Cronos for the ReLU form."
+                "the gated formulation and Cronos for the ReLU formulation."
             )
         if not program.alpha > 0:
             raise ValueError(
@@ -149,7 +149,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> RidgeState:
-        """Start at zero, or at what the dual point of a similar problem says."""
+        """Start at zero, or at the dual point of a similar program."""
         data, alpha = RidgeData.of(program), float(program.alpha)
         u = np.zeros_like(data.targets)
         if start is not None and start.dual is not None:
@@ -203,7 +203,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         )
 
     def measure(self, program: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
-        """Objective and bound, from the kernel times ``u`` alone."""
+        """Compute objective and bound, from the kernel times ``u`` alone."""
         data, alpha, u = state.data, float(program.alpha), state.u
         objective, bound, scale = certify(data.targets, u, state.image, alpha)
         if bound > state.bound:
@@ -222,15 +222,15 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         )
 
     def weights(self, state: RidgeState) -> Floats:
-        """Best point seen."""
+        """Return the best point seen."""
         return state.data.weights(state.data.adjoint(state.data.root * state.best))
 
     def dual_point(self, state: RidgeState) -> DualPoint:
-        """Residual of the best bound."""
+        """Return the residual of the best bound."""
         return DualPoint(state.residual, None)
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
-        """Floating-point operations of a solve, counting dense products and factorisations."""
+        """Return the flops of a solve, counting dense products and factorisations."""
         (n, d), P = program.operator.X.shape, program.operator.n_patterns
         product = 4.0 * n * d * P * program.y.shape[1]
         if self.kernel is not None:
@@ -244,7 +244,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
 
 def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[float, float, Floats]:
-    """Objective and bound of dual unknowns with the kernel times them, and the bound's scale."""
+    """Return objective and bound of dual unknowns, and the scale of the bound."""
     # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
     norms = dots(u, image)
     objective = float(((targets - image) ** 2).sum() / 2 + alpha * norms.sum() / 2)
@@ -256,12 +256,12 @@ def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[fl
 
 
 def floor(targets: Floats) -> float:
-    """Objective below which there is nothing but rounding, and a gap means nothing."""
+    """Return the objective below which there is only rounding, and a gap means nothing."""
     return 1e-13 * float((targets**2).sum()) + float(np.finfo(np.float64).tiny)
 
 
 def takes(program: ConvexProgram) -> bool:
-    """Whether a program has a closed form."""
+    """Return True if a program has a closed form."""
     return (
         program.formulation == "gated"
         and isinstance(program.loss, SquaredLoss)

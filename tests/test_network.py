@@ -172,7 +172,7 @@ def test_the_skip_connection_is_no_neuron() -> None:
 
 @pytest.mark.parametrize(("n_signs", "gates"), [(1, None), (2, np.ones((5, 4)))])
 def test_gates_belong_to_one_sign(n_signs: int, gates: np.ndarray | None) -> None:
-    with pytest.raises(ValueError, match=rf"{n_signs} sign.*gates for the gated form"):
+    with pytest.raises(ValueError, match=rf"{n_signs} sign.*gates for the gated formulation"):
         network.recover(Weights(weights()[:, :n_signs]), gates=gates)
 
 

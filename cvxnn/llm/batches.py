@@ -175,7 +175,7 @@ def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
     branches = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8], [0, 1, 2, 6, 9, 10, 11])
     items = [Item(ids[branch], 1) for branch in branches]
 
-    def states(batch: list[Pack]) -> Any:
+    def states(batch: list[Pack]) -> torch.Tensor:
         inputs, paths = model_inputs(lm, items, batch)
         with torch.inference_mode():
             hidden = hidden_states(lm, layer, inputs)

@@ -283,7 +283,7 @@ class Embedder:
         return file.n_rows
 
     @contextlib.contextmanager
-    def _run(self, unit: str) -> Iterator[tuple[TokenEmbedder, Any]]:
+    def _run(self, unit: str) -> Iterator[tuple[TokenEmbedder, tqdm]]:
         """Open the cache and the progress bar; keep the counts, also after an error."""
         if self.lm.model.training:
             raise ValueError(

@@ -210,7 +210,7 @@ def _generate(
     return texts
 
 
-def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> Any:
+def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> DynamicCache | None:
     """Compute the attention keys and values of the prompt once for all `n` candidates."""
     if n == 1 or ids.shape[1] == 1:
         return None

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import torch
+import transformers
 
 from cvxnn.llm.models import LanguageModel
 
@@ -86,8 +87,8 @@ def hidden_states(lm: LanguageModel, layer: int, inputs: dict[str, Any]) -> torc
 
 
 def next_logits(
-    lm: LanguageModel, layer: int, tokens: torch.Tensor, cache: Any
-) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    lm: LanguageModel, layer: int, tokens: torch.Tensor, cache: transformers.Cache | None
+) -> tuple[torch.Tensor, torch.Tensor, transformers.Cache | None]:
     """Run tokens once, for the logits of the next token and the states of one layer.
 
     Parameters
@@ -138,7 +139,7 @@ def next_logits(
     return outputs.logits[:, -1].float(), states, getattr(outputs, "past_key_values", None)
 
 
-def _block(lm: LanguageModel, index: int) -> Any:
+def _block(lm: LanguageModel, index: int) -> torch.nn.Module | None:
     """Return the block whose input is the layer; None if the blocks are not in one list."""
     lists, n_layers = torch.nn.ModuleList, lm.config.num_hidden_layers
     found = [m for m in lm.decoder.modules() if isinstance(m, lists) and len(m) == n_layers]

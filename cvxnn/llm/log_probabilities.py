@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -255,5 +255,5 @@ def score_items(
     return np.array([found[item.key] for item in items], dtype=np.float64), n_tokens
 
 
-def _bar(n: int, progress: bool) -> Any:
+def _bar(n: int, progress: bool) -> tqdm:
     return tqdm(total=n, desc="log-probabilities", unit="reply", disable=not progress)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
+import transformers
 
 from cvxnn.llm.model_shape import ModelShape, shape_of
+from cvxnn.llm.models import LanguageModel
 
 Method = Literal["embed", "guide", "fine_tune"]
 
@@ -200,12 +202,12 @@ _PARTS = ("weights", "adapters", "optimizer", "activations", "kv_cache", "logits
 
 
 def memory_plan(
-    lm_or_config: Any,
+    lm_or_config: LanguageModel | transformers.PretrainedConfig,
     *,
     method: Method = "embed",
     batch_tokens: int = 2048,
     max_length: int = 1024,
-    dtype: Any = None,
+    dtype: str | torch.dtype | None = None,
     n_texts: int = 0,
     n_candidates: int = 5,
     lora_r: int = 16,
@@ -267,8 +269,8 @@ def memory_plan(
     for (name, least), value in zip(low.items(), given, strict=True):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if dtype is None:
-        dtype = getattr(lm_or_config, "dtype", None) if hasattr(lm_or_config, "model") else None
+    if dtype is None and isinstance(lm_or_config, LanguageModel):
+        dtype = lm_or_config.dtype
     settings = MemorySettings(
         batch_tokens,
         max_length,

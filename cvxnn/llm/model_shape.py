@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import transformers
+
+from cvxnn.llm.models import LanguageModel
 
 _ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _ADAPTED_GPT2 = ("c_attn", "c_proj")
@@ -52,7 +53,10 @@ class ModelShape:
     adapted: tuple[tuple[int, int], ...] = field(repr=False)
 
 
-def shape_of(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> ModelShape:
+def shape_of(
+    lm_or_config: LanguageModel | transformers.PretrainedConfig,
+    target_modules: tuple[str, ...] | None,
+) -> ModelShape:
     """Return the sizes of a model.
 
     Parameters
@@ -67,7 +71,7 @@ def shape_of(lm_or_config: Any, target_modules: tuple[str, ...] | None) -> Model
     ModelShape
         The sizes.
     """
-    if hasattr(lm_or_config, "model"):
+    if isinstance(lm_or_config, LanguageModel):
         model = lm_or_config.model
     else:
         with torch.device("meta"):  # shapes without numbers

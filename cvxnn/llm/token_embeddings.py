@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cvxnn.llm.batches import batches, may_share, model_inputs, prefix_trees, trees_are_exact
 from cvxnn.llm.cache import EmbeddingCache, cache_key
@@ -66,7 +67,7 @@ class TokenEmbedder:
         self.tokens_computed = 0
         self.shares_prefixes = False
 
-    def embed(self, rows: list[Item], bar: Any = None) -> np.ndarray:
+    def embed(self, rows: list[Item], bar: tqdm | None = None) -> np.ndarray:
         """Embed token sequences, or look them up; equal ones are computed once.
 
         Parameters
@@ -91,7 +92,7 @@ class TokenEmbedder:
         vectors = self._compute(items, bar)
         return np.stack([vectors[row.key] for row in rows])
 
-    def _compute(self, items: dict[bytes, Item], bar: Any) -> dict[bytes, np.ndarray]:
+    def _compute(self, items: dict[bytes, Item], bar: tqdm | None) -> dict[bytes, np.ndarray]:
         vectors: dict[bytes, np.ndarray] = {}
         stored: dict[bytes, bytes] = {}
         if self.cache is not None:

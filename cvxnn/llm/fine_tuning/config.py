@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cvxnn.preference.catalogue import OBJECTIVES, Objective
 
@@ -14,7 +14,8 @@ FINE_TUNING_OBJECTIVES = tuple(
 )
 """Names of the objectives that a language model can be trained for."""
 
-STRATEGIES = ("single", "sequential", "mix", "alright", "maxright")
+Strategy = Literal["single", "sequential", "mix", "alright", "maxright"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 """Names of the strategies for training with one objective or two."""
 
 _HYPER_PARAMETERS = ("beta", "gamma", "alpha", "weight")
@@ -119,7 +120,7 @@ class FineTuningConfig:
     """
 
     objective: str = "dpo"
-    strategy: str = "single"
+    strategy: Strategy = "single"
     lam: float = 0.5
     supervised_first: bool = False
     max_evaluation_steps: int = 10
@@ -146,7 +147,7 @@ class FineTuningConfig:
     steps: int | None = None
     max_length: int = 1024
     end_of_turn: bool = True
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     evaluate_every: int = 50
     checkpoint_every: int = 50

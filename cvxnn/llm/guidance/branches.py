@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from transformers import cache_utils
@@ -61,8 +59,8 @@ class Branches:
         self._n_apart = 0  # tokens since the replies were equal
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=lm.device)
-            logits, states, self._cache = next_logits(lm, layer, ids, None)
-            _check_cache(lm, self._cache)
+            logits, states, cache = next_logits(lm, layer, ids, None)
+            self._cache = _checked_cache(lm, cache)
             self._cache.batch_repeat_interleave(n)
             self.logits = logits.to(lm.device).expand(n, -1)
             self._pool = GrowingPool(states[0, start:], n, pooling)
@@ -78,9 +76,8 @@ class Branches:
             False for replies that have ended.
         """
         with torch.inference_mode():
-            logits, states, self._cache = next_logits(
-                self.lm, self.layer, tokens[:, None], self._cache
-            )
+            # The cache grows in place.
+            logits, states, _ = next_logits(self.lm, self.layer, tokens[:, None], self._cache)
             self.logits = logits.to(self.lm.device)
             self._pool.extend(states[:, -1], alive.to(states.device))
         self._n_apart += 1
@@ -115,7 +112,8 @@ class Branches:
         return vectors
 
 
-def _check_cache(lm: LanguageModel, cache: Any) -> None:
+def _checked_cache(lm: LanguageModel, cache: cache_utils.Cache | None) -> cache_utils.DynamicCache:
+    """Return the cache of a model if it holds keys and values of single tokens."""
     plain = cache_utils.DynamicLayer, getattr(cache_utils, "DynamicSlidingWindowLayer", None)
     layers = getattr(cache, "layers", [])
     if not isinstance(cache, cache_utils.DynamicCache) or any(
@@ -127,3 +125,4 @@ def _check_cache(lm: LanguageModel, cache: Any) -> None:
             "is a DynamicCache of keys and values (no recurrent states). Use generate_candidates "
             "and choose_reply instead"
         )
+    return cache

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from cvxnn import COALAPreferenceHead
-from cvxnn.features.store import read_features
+from cvxnn.features import read_features
 from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_guided, load_model
 
 PROMPT = "Write a review of a film."

@@ -1,6 +1,7 @@
 """Layers and names: imports go one way, and each name stands for one thing."""
 
 import ast
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -33,6 +34,9 @@ PACKAGES = [
 ]
 
 ROOT = Path(cvxnn.__file__).parent
+
+# Each command of the program is a module with these two functions.
+COMMAND_FUNCTIONS = {"add_arguments", "run"}
 
 
 def module_name(path: Path) -> str:
@@ -107,6 +111,22 @@ def test_no_submodule_hides_an_exported_name(stub):
     }
     assert exported
     assert not exported & {path.stem for path in stub.parent.iterdir()}
+
+
+def repeated(names):
+    return {name for name, count in Counter(names).items() if count > 1}
+
+
+def test_no_two_classes_share_a_name():
+    trees = [ast.parse(path.read_text("utf-8")) for path in MODULES.values()]
+    classes = [n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    assert repeated(classes) == set()
+
+
+def test_no_two_public_functions_share_a_name():
+    trees = [ast.parse(path.read_text("utf-8")) for path in MODULES.values()]
+    functions = [n.name for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef)]
+    assert repeated(name for name in functions if name[0] != "_") == COMMAND_FUNCTIONS
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def propose(
         return LocalNetwork(np.asarray(W), np.asarray(A))
 
 
-def flops(
+def proposal_flops(
     shape: tuple[int, ...], n_neurons: int, n_outputs: int = 1, n_steps: int = N_STEPS
 ) -> float:
     """Return the operations of :func:`propose` on data of ``shape``, dense products only."""

@@ -155,7 +155,7 @@ def measure_strength(
     elif alpha is None:
         alpha = float(strength) * unit
     known = matrix if pilot is program else None
-    return Strength(alpha, unit, pilot, spectrum, known, flops(pilot, spectrum))
+    return Strength(alpha, unit, pilot, spectrum, known, pilot_flops(pilot, spectrum))
 
 
 def sample_rows(
@@ -290,7 +290,7 @@ def automatic_alpha(
     return _PART_OF_NOISE * noise * program.loss.curvature
 
 
-def flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
+def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     """Return the operations of the unit and, with a spectrum, of the choice."""
     (n, d), P, C = program.operator.X.shape, program.operator.n_patterns, program.y.shape[1]
     slope = 2.0 * n * d * P * C

@@ -289,7 +289,7 @@ def first_patterns(
         )
         if value < lowest:
             best, lowest = (own, weights), value
-    flops = n_runs * proposal.flops(X.shape, n_patterns, y.shape[1])
+    flops = n_runs * proposal.proposal_flops(X.shape, n_patterns, y.shape[1])
     if found is None or best is None:
         # Every neuron died, as happens near alpha_max: any pattern proves as much.
         return sample_patterns(X, n_patterns, random_state=rng), None, flops

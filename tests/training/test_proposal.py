@@ -223,8 +223,8 @@ def test_flops_against_the_products_of_a_step(n_outputs: int) -> None:
         return proposal.gradients(X, y, share, 0.1, LOSSES["squared"], (W, A))
 
     traced = products(jax.make_jaxpr(step)(*arrays).jaxpr)
-    assert proposal.flops((n, d), h, n_outputs, n_steps=7) == 7 * traced
-    assert proposal.flops((n, d), h, n_outputs) == proposal.N_STEPS * traced
+    assert proposal.proposal_flops((n, d), h, n_outputs, n_steps=7) == 7 * traced
+    assert proposal.proposal_flops((n, d), h, n_outputs) == proposal.N_STEPS * traced
 
 
 # The network as weights of the program -----------------------------------------------------

@@ -128,13 +128,13 @@ def test_flops_of_the_unit_and_of_the_choice() -> None:
     program = make()
     n, d = program.operator.X.shape
     slope = 2 * n * d * program.operator.n_patterns * program.y.shape[1]
-    assert strength.flops(program, None) == slope
+    assert strength.pilot_flops(program, None) == slope
     spectrum = strength.Spectrum.of(program)
     kernel_flops = 2 * n * n * (d + program.operator.n_patterns)
-    assert strength.flops(replace(program, penalty=SquaredL2()), spectrum) > kernel_flops
+    assert strength.pilot_flops(replace(program, penalty=SquaredL2()), spectrum) > kernel_flops
     # The noise level takes many slopes.
     norm, ridge = (
-        strength.flops(replace(program, penalty=penalty), spectrum)
+        strength.pilot_flops(replace(program, penalty=penalty), spectrum)
         for penalty in (NeuronGroupLasso(), SquaredL2())
     )
     assert norm - ridge > 30 * slope

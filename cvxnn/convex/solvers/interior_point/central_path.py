@@ -250,7 +250,7 @@ class _System:
         size = max(np.abs(self.f).max(initial=0), np.abs(output.y).max(initial=0), _TINY)
         most = float((output.share * np.abs(self.r_gradient)).sum() / size)
         self.r_primal_size = max(self.r_primal_size, most)
-        self.scaling = cones.Scaling(it.x, it.z)
+        self.scaling = cones.NesterovToddScaling(it.x, it.z)
         w0, w1, eta2 = self.scaling.w0, self.scaling.w1, self.scaling.eta**2
         self.spread = 2 * w0**2 - 1
         identity = np.tile(output.ridge[:, None], (data.n_signs, 1, data.X.shape[1]))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 
-class Scaling:
+class NesterovToddScaling:
     """Scaling of Nesterov and Todd: the symmetric ``W`` with ``W y = W^-1 x``.
 
     ``W = eta [[w0, w1^T], [w1, I + w1 w1^T / (1 + w0)]]`` with ``w0**2 - |w1|**2 = 1``.

@@ -135,7 +135,7 @@ class NewtonSystem:
         self.data, self.blocks = data, blocks
         S, P = blocks.identity.shape[:2]
         n, d = data.X.shape
-        with limit_threads(flops(data.X.shape, P, S, P * d), _SHARED_FACTOR):
+        with limit_threads(newton_flops(data.X.shape, P, S, P * d), _SHARED_FACTOR):
             B = np.zeros((S, P, d, d))
             n_cones, n_norms = blocks.cone.shape[1], blocks.vector.shape[1]
             if n_cones:
@@ -284,7 +284,7 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def flops(shape: tuple[int, int], n_patterns: int, n_signs: int, rank: float) -> float:
+def newton_flops(shape: tuple[int, int], n_patterns: int, n_signs: int, rank: float) -> float:
     """Return the floating-point operations of a factorisation.
 
     Parameters

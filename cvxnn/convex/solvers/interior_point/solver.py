@@ -228,7 +228,9 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
         product = 2.0 * S * n * d * P
         ranks = np.minimum(result.history["rank"], P * d)
-        factored = sum(newton_system.flops((n, d), P, S, rank) for rank in ranks) * self.check_every
+        factored = (
+            sum(newton_system.newton_flops((n, d), P, S, rank) for rank in ranks) * self.check_every
+        )
         # A PCG iteration: two products with the matrix, two in the preconditioner.
         solves = float(result.history["cg_iterations"][-1]) * (4 * product + 4.0 * n * ranks.mean())
         return C * (factored + 16 * product * result.n_iter) + solves
@@ -249,7 +251,7 @@ def cost(program: ConvexProgram) -> float:
     """
     n, d = program.operator.X.shape
     P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
-    return C * (newton_system.flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)
+    return C * (newton_system.newton_flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)
 
 
 def _outputs(

@@ -123,7 +123,7 @@ def bytes_text(value: float | None) -> str:
 
 
 def seconds_text(value: float | None) -> str:
-    """Return the text of a duration, such as "0.42 s", "12.3 s" or "3 min 20 s".
+    """Return the text of a duration, such as "0.42 s", "3 min 20 s" or "2 h 05 min".
 
     Parameters
     ----------
@@ -137,6 +137,8 @@ def seconds_text(value: float | None) -> str:
     """
     if value is None:
         return "–"
+    if round(value) >= 3600:
+        return f"{round(value / 60) // 60} h {round(value / 60) % 60:02d} min"
     if value >= 60:
         return f"{round(value) // 60} min {round(value) % 60:02d} s"
     return f"{value:.3g} s"

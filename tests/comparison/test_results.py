@@ -157,6 +157,8 @@ def test_table_has_a_line_for_each_method_and_baseline():
         (seconds_text(0.4231), "0.423 s"),
         (seconds_text(200.4), "3 min 20 s"),
         (seconds_text(119.7), "2 min 00 s"),
+        (seconds_text(3599.4), "59 min 59 s"),
+        (seconds_text(10220.0), "2 h 50 min"),
         (seconds_text(None), "–"),
     ],
 )

@@ -78,6 +78,7 @@ def cost_chart(comparison: Comparison) -> str | None:
         for name, baseline in comparison.baselines.items():
             ax.axhline(baseline["accuracy"], color=_SOFT, linestyle="--", linewidth=1, label=name)
         flops = [result.total_flops for result in results]
+        ax.margins(y=0.08)
         ax.set_xscale("log")
         ax.set_xlim(min(flops) / 2, 2 * max(flops))
         few = max(flops) < 100 * min(flops)

@@ -1,4 +1,4 @@
-r"""What a network does with a row: the affine piece on which it lies, and what each neuron adds.
+r"""Explanations of a network: the affine piece on which a row lies, and what each neuron adds.
 
 A two-layer network is affine wherever the same neurons are open, so around almost every row it
 *is* a linear model, :math:`f(x) = W x + c`, up to the nearest boundary at which a neuron opens or
@@ -29,6 +29,7 @@ class LocalLinear(NamedTuple):
     weights : ndarray, shape (n_samples, n_outputs, n_features)
         Slopes: outputs per unit of each raw feature.
     intercept : ndarray, shape (n_samples, n_outputs)
+        Outputs of the piece at zero.
     active : ndarray of bool, shape (n_samples, n_neurons)
         Which neurons are open; rows with equal patterns share one piece.
     radius : ndarray, shape (n_samples,)
@@ -48,7 +49,7 @@ class Contributions(NamedTuple):
     Attributes
     ----------
     features : ndarray, shape (n_samples, n_outputs, n_features)
-        What each feature adds by its distance from the baseline.
+        Contribution of each feature, by its distance from the baseline.
     rest : ndarray, shape (n_samples, n_outputs)
         The row's piece at the baseline.
     """
@@ -63,7 +64,9 @@ class Boundaries(NamedTuple):
     Attributes
     ----------
     weights : ndarray, shape (n_boundaries, n_features)
+        Normal vectors.
     bias : ndarray, shape (n_boundaries,)
+        Offsets.
     of_neuron : ndarray of int, shape (n_neurons,)
         The boundary of each neuron; neurons that share a gate share a boundary.
     """
@@ -74,15 +77,17 @@ class Boundaries(NamedTuple):
 
 
 def boundaries(network: TwoLayerNetwork) -> Boundaries:
-    """Where neurons open: their own hyperplanes, or those of the gates in use.
+    """Return the hyperplanes at which neurons open: their own, or those of the gates in use.
 
     Parameters
     ----------
     network : TwoLayerNetwork
+        ReLU or gated network.
 
     Returns
     -------
     Boundaries
+        One hyperplane for each neuron, or for each gate in use.
     """
     if network.gate_index is None:
         own = np.arange(network.n_neurons)
@@ -94,18 +99,21 @@ def boundaries(network: TwoLayerNetwork) -> Boundaries:
 
 
 def open_neurons(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which neurons are open on which rows, shape (n_samples, n_neurons).
+    """Return which neurons are open on which rows.
 
     A ReLU neuron is open where its input is positive, a gated one where its gate is not negative.
 
     Parameters
     ----------
     network : TwoLayerNetwork
+        ReLU or gated network.
     X : array-like, shape (n_samples, n_features)
+        Finite raw features.
 
     Returns
     -------
-    ndarray of bool
+    ndarray of bool, shape (n_samples, n_neurons)
+        True where a neuron is open.
     """
     return _look(network, _rows(network, X))[0]
 
@@ -118,7 +126,7 @@ def count_regions(active: NDArray[np.bool_]) -> int:
 
 
 def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
-    """Affine piece of the network at each row.
+    """Return the affine piece of the network at each row.
 
     Parameters
     ----------
@@ -188,9 +196,12 @@ def contributions(
     Parameters
     ----------
     network : TwoLayerNetwork
+        ReLU or gated network.
     X : array-like, shape (n_samples, n_features)
+        Finite raw features.
     baseline : array-like, shape (n_features,), optional
-        What features are compared with, such as the mean of the training rows; zeros by default.
+        Values that features are compared with, such as the mean of the training rows;
+        zeros by default.
 
     Returns
     -------
@@ -224,7 +235,7 @@ def contributions(
 
 @dataclass(frozen=True)
 class NeuronReport:
-    """What each neuron is, and what it does on given rows; printed, a table of the largest.
+    """Description of each neuron and of its effect on given rows; printed, a table of the largest.
 
     Attributes
     ----------
@@ -239,8 +250,9 @@ class NeuronReport:
     top_features : ndarray of int, shape (n_neurons, n_top)
         The (at most three) features with the largest first-layer weights, largest first.
     top_slopes : ndarray, shape (n_neurons, n_top)
-        What the neuron, where it is open, adds to its output for one unit of these features.
+        Change of the output for one unit of these features, where the neuron is open.
     feature_names : tuple of str
+        Names of the features.
     n_samples : int
         Rows that were looked at.
     n_regions : int
@@ -262,7 +274,7 @@ class NeuronReport:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """One entry a neuron in each column, for ``pandas.DataFrame(report.columns)``."""
+        """Columns with one entry for each neuron, for ``pandas.DataFrame(report.columns)``."""
         top = [
             ", ".join(
                 f"{self.feature_names[feature]} {slope:+.3g}"
@@ -280,7 +292,7 @@ class NeuronReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers, strings and lists, as JSON wants them."""
+        """Return everything as plain numbers, strings and lists, as JSON wants them."""
         return {
             "n_samples": self.n_samples,
             "n_regions": self.n_regions,
@@ -289,6 +301,7 @@ class NeuronReport:
         }
 
     def __str__(self) -> str:
+        """Return the table of the largest neurons."""
         n_neurons, columns = len(self.norm), self.columns
         lines = [
             f"{n_neurons} neurons, {self.n_active} of them active; {self.n_regions} linear regions "
@@ -319,10 +332,11 @@ def neuron_report(
     Parameters
     ----------
     network : TwoLayerNetwork
+        ReLU or gated network.
     X : array-like, shape (n_samples, n_features)
         Finite raw features of at least one row.
     feature_names : sequence of str, optional
-        By default ``x0``, ``x1``, and so on.
+        Names of the features; by default ``x0``, ``x1``, and so on.
     standardize : bool, default=True
         Count features in standard deviations on ``X`` (constant ones keep their unit), so that
         their units do not decide which weights and norms are largest. With False, in raw units.
@@ -330,6 +344,7 @@ def neuron_report(
     Returns
     -------
     NeuronReport
+        One entry for each neuron of the network.
 
     Raises
     ------
@@ -369,7 +384,7 @@ def neuron_report(
 
 
 def _rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]:
-    """Finite rows of the network's width, in the precision in which they came."""
+    """Check rows: finite, of the network's width; their precision stays."""
     if hasattr(X, "toarray"):
         raise TypeError("X is sparse; pass the rows to explain as X.toarray().")
     rows = np.asarray(X)
@@ -389,7 +404,7 @@ def _rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]:
 def _look(
     network: TwoLayerNetwork, X: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
-    """Which neurons are open on which rows, and each row's distance to the nearest boundary."""
+    """Return which neurons are open on which rows, and distances to the nearest boundary."""
     planes = boundaries(network)
     norms = np.linalg.norm(planes.weights, axis=1)
     real = norms > 0  # the others are open, or closed, everywhere

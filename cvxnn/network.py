@@ -1,4 +1,4 @@
-"""The recovered two-layer network: plain NumPy, nothing to compile."""
+"""The recovered two-layer network, in plain NumPy: nothing is compiled."""
 
 from __future__ import annotations
 
@@ -29,16 +29,19 @@ class TwoLayerNetwork:
     hidden_weights : ndarray, shape (n_neurons, n_features)
         First layer.
     hidden_bias : ndarray, shape (n_neurons,)
+        Biases :math:`b_1` of the first layer.
     output_weights : ndarray, shape (n_neurons, n_outputs)
         Second layer.
     output_bias : ndarray, shape (n_outputs,)
+        Biases :math:`b_2` of the second layer.
     gate_weights : ndarray, shape (n_gates, n_features), optional
         Gates of a gated network; None for a ReLU network.
     gate_bias : ndarray, shape (n_gates,), optional
+        Offsets :math:`c` of the gates.
     linear_weights : ndarray, shape (n_features, n_outputs), optional
         The linear part, of a skip connection; None without one.
     gate_index : ndarray of int, shape (n_neurons,), optional
-        Which gate opens each neuron of a gated network.
+        Number of the gate of each neuron of a gated network.
 
     Notes
     -----
@@ -66,7 +69,7 @@ class TwoLayerNetwork:
         return len(self.output_bias)
 
     def hidden(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Hidden activations, shape (n_samples, n_neurons)."""
+        """Return the hidden activations of rows, shape (n_samples, n_neurons)."""
         H = X @ self.hidden_weights.T
         H += self.hidden_bias
         if self.gate_index is None:
@@ -83,12 +86,12 @@ class TwoLayerNetwork:
         return H
 
     def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which gates of a gated network are open on which rows, shape (n_samples, n_gates)."""
+        """Return which gates are open on which rows, shape (n_samples, n_gates)."""
         assert self.gate_weights is not None
         return X @ self.gate_weights.T + self.gate_bias >= 0
 
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Outputs, shape (n_samples, n_outputs); memory of the activations is bounded."""
+        """Return the outputs for rows, shape (n_samples, n_outputs), in bounded memory."""
         n = X.shape[0]
         out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
         for rows in _chunks(n, max(self.n_neurons, 1)):
@@ -116,8 +119,8 @@ def recover(
     Parameters
     ----------
     weights : Weights
-        From the feasible iterate, never from one that only solves a linear system. Blocks of one
-        sign belong to the gated formulation.
+        Weights of a feasible iterate, never of one that only solves a linear system. Blocks of
+        one sign belong to the gated formulation.
     bias : bool, default=True
         Whether the last feature is a column of ones, whose weights become biases.
     tol : float, default=0
@@ -134,7 +137,7 @@ def recover(
     Raises
     ------
     ValueError
-        If gates are given for the ReLU formulation, or not given for the gated formulation.
+        If gates are given for the ReLU formulation, or missing for the gated one.
     """
     blocks = weights.blocks
     n_outputs, n_signs = blocks.shape[:2]

@@ -1,4 +1,4 @@
-"""What the estimators share: parameters, the crossing to the solver, warnings."""
+"""The fit that estimators share: parameters, plan, watching, fitted attributes, warnings."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             )
 
     def _choose(self, n: int = 1, d: int = 1) -> Choices:
-        """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
+        """Resolve values of "auto" for ``n`` rows of ``d`` inputs."""
         return resolve(self.formulation, self.penalty, self.patterns, self.n_patterns, n, d)
 
     def _takes_sparse(self) -> bool:
-        """Whether the parameters lead to the direct solution, which needs products only."""
+        """Return whether the parameters lead to the direct solution, which needs products only."""
         chosen = self._choose()
         return (
             self.formulation == "gated"
@@ -185,7 +185,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     def _scale(
         self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: Loss
     ) -> Scaled:
-        """Rows in the units of the program; targets only where the loss is one of distance."""
+        """Scale rows to the units of the program, and targets where the loss is one of distance."""
         return scale(
             X,
             y,
@@ -198,7 +198,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     def _draw(
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
     ) -> ActivationPatterns:
-        """The patterns, where they need no training; else some to look at the data with."""
+        """Draw the patterns, or, where they come from training, some to look at the data with."""
         penalty, source, n_patterns = self._choose(*inputs.shape)
         if source == "gaussian" or source == "data":
             return draw_patterns(inputs, targets, n_patterns, source, rng)
@@ -323,7 +323,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             yield {"score": scored, "callback": monitor if monitor else None}
 
     def _validation_rows(self, X_val: Any, y_val: Any) -> tuple[Rows, Any] | None:
-        """Checked validation data, or None."""
+        """Check validation data and return them, or None."""
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val belong together: give both or neither.")
         if X_val is None:
@@ -334,7 +334,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     def _warm_patterns(
         self, inputs: Rows, targets: NDArray[np.floating]
     ) -> tuple[ActivationPatterns, Result] | None:
-        """Patterns of the last fit on these rows, and what it found; None where they do not fit."""
+        """Return patterns and result of the last fit for these rows; None where they do not fit."""
         gates, result = self._warm
         shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
         weights = result.weights

@@ -87,7 +87,7 @@ class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
 
     @property
     def _base(self) -> Any:
-        """The estimator whose parameters count."""
+        """Estimator whose parameters count."""
         return self._held() if self.estimator is None else self.estimator
 
     def _check_base(self) -> None:
@@ -134,7 +134,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         return isinstance(self._base, ConvexReLUBase) and self._base._takes_sparse()
 
     def _grid(self) -> Floats:
-        """Fractions of the unit, falling."""
+        """Return the strengths to try, falling."""
         if self.strengths is None:
             eps = self.eps
             if eps is None:

@@ -1,4 +1,4 @@
-"""What cross-validation needs: the strengths, one fold's program along them, the choice."""
+"""Folds of a cross-validation: the grid of strengths, solutions along it, the choice."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ _TIE = 1e-10
 
 
 class Fold(NamedTuple):
-    """The training rows of one fold, made ready for all strengths.
+    """Training rows of one fold, prepared for all strengths.
 
     Attributes
     ----------
     estimator : ConvexReLUBase
-        Whose parameters count.
+        Estimator whose parameters count.
     program : ConvexProgram
         In the gated form, over the patterns that are known without training.
     patterns : ActivationPatterns
-        These.
+        The patterns of ``program``.
     scaling : Scaling
+        Units of the program.
     rng : RandomState
-        Continues as that of a single fit.
+        Generator, in the state in which a single fit has it after drawing patterns.
     """
 
     estimator: ConvexReLUBase
@@ -69,7 +70,7 @@ class Fold(NamedTuple):
 
     @property
     def direct(self) -> bool:
-        """Whether the kernel gives all strengths, and predictions without weights."""
+        """Whether the kernel gives solutions at all strengths, and predictions without weights."""
         estimator = self.estimator
         return (
             takes_path(self.program)
@@ -79,7 +80,7 @@ class Fold(NamedTuple):
         )
 
     def predictions(self, X: Rows, grid: Floats) -> tuple[list[Floats], list[float]]:
-        """Outputs for new rows at each fraction, and the certified gaps."""
+        """Return outputs for new rows at each strength, and the certified gaps."""
         estimator, scaling = self.estimator, self.scaling
         if not self.direct:
             networks, results = self.networks(grid)
@@ -95,7 +96,7 @@ class Fold(NamedTuple):
         return list(outputs.astype(X.dtype)), [point.gap for point in points]
 
     def networks(self, grid: Floats) -> tuple[list[TwoLayerNetwork], list[Result]]:
-        """Networks of raw features at each fraction, and how they were found."""
+        """Return networks of raw features at each strength, and how they were found."""
         estimator = self.estimator
         pilot = strength.sample_rows(self.program, self.rng)
         ridge = isinstance(pilot.penalty, SquaredL2)
@@ -129,7 +130,7 @@ class Fold(NamedTuple):
         return networks, results
 
     def _trained(self, alpha: float, n_patterns: int, *, adaptive: bool) -> ActivationPatterns:
-        """Patterns found by training at one strength."""
+        """Return patterns found by training at one strength."""
         estimator, program = self.estimator, self.program
         X, y = program.operator.X, program.y
         if adaptive:
@@ -162,7 +163,7 @@ class Fold(NamedTuple):
 
 
 def fractions(name: str, values: Any, *, most: float = 1.0) -> Floats:
-    """Checked strengths, each once, falling.
+    """Check strengths and return each once, falling.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def fractions(name: str, values: Any, *, most: float = 1.0) -> Floats:
 
 
 def best_of(scores: Floats) -> tuple[int, float]:
-    """Column of the highest mean, the first among equals, and that mean.
+    """Return the column of the highest mean, the first among equals, and that mean.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What happens while a fit runs: progress line, scikit-learn's callbacks, early stopping."""
+"""Watching of a fit: progress line and scikit-learn's callbacks; undoing one that fails."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class Monitor(NamedTuple):
 
 
 class Watched(CallbackSupportMixin):
-    """An estimator that tells scikit-learn's callbacks how its fit goes."""
+    """An estimator that reports its fit to scikit-learn's callbacks."""
 
     def _begin_fit(self, X: Any, y: Any, weight: Any) -> Callable[[], Any]:
-        """Tell scikit-learn's callbacks that a fit begins; what tells them that it has ended."""
+        """Report the begin of a fit to callbacks; return the function that reports its end."""
         context = self._init_callback_context(max_subtasks=None)
         task = self._task(X, y, weight)
         context.call_on_fit_task_begin(**task)
         return lambda: context.call_on_fit_task_end(**task, reconstruction_attributes={})
 
     def _task(self, X: Any, y: Any, weight: Any) -> dict[str, Any]:
-        """What scikit-learn's callbacks are told of a task."""
+        """Return the arguments of scikit-learn's callbacks for a task."""
         metadata = {} if weight is None else {"sample_weight": weight}
         return {"estimator": self, "X": X, "y": y, "metadata": metadata}
 
@@ -95,7 +95,7 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 @contextmanager
 def progress(verbose: int, name: str) -> Iterator[Callable[[dict[str, float]], None] | None]:
-    """One line on standard error that follows a fit, drawn by rich where it is installed."""
+    """Draw one line on standard error that follows a fit, by rich where it is installed."""
     if not verbose:
         yield None
     elif find_spec("rich") is None:

@@ -1,4 +1,4 @@
-"""Rows as the program sees them: on the host, merged, weighted, scaled."""
+"""Rows of an estimator: brought to the host, checked, weighted, merged, scaled and split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to_host(array: Any) -> Any:
 
 
 def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
-    """Checked sample weights, or ones."""
+    """Check sample weights and return them; ones where there are none."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
     weight = np.asarray(to_host(sample_weight), dtype)
@@ -54,7 +54,7 @@ def class_weights(
     codes: NDArray[np.intp],
     weight: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """Sample weights times the weight of each row's class; ``codes`` index ``classes``."""
+    """Return sample weights times the weight of each row's class; ``codes`` index ``classes``."""
     if class_weight is None:
         return weight
     if class_weight != "balanced":
@@ -66,8 +66,8 @@ def class_weights(
         unknown = set(class_weight) - set(classes.tolist())
         if unknown:
             raise ValueError(
-                f"class_weight has {sorted(map(str, unknown))}, which y has not; "
-                f"y has {classes.tolist()}."
+                f"class_weight has {sorted(map(str, unknown))}, which are no labels of "
+                f"y; expected keys of {classes.tolist()}."
             )
         if not all(0 <= value < np.inf for value in class_weight.values()):
             raise ValueError("class_weight must be finite and non-negative.")
@@ -82,7 +82,7 @@ def class_weights(
 def merge(
     X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating]
 ) -> tuple[Rows, NDArray[np.floating], NDArray[np.floating]]:
-    """Distinct rows of positive weight, in an order of their own, with their weights added up.
+    """Return distinct rows of positive weight, in a fixed order, with their weights added up.
 
     Whatever is fitted to them depends neither on the order of the rows nor on whether a row is
     repeated or has an integer weight, to the last bit.
@@ -95,7 +95,7 @@ def merge(
 
 
 def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
-    """One opaque byte string for each row of data and targets."""
+    """Return one opaque byte string for each row of data and targets."""
     y = np.ascontiguousarray(y) + 0.0  # -0.0 and 0.0 are one value
     if is_sparse(X):
         X = X.sorted_indices()
@@ -161,7 +161,7 @@ class Scaling(NamedTuple):
         return scaling
 
     def inputs(self, X: Rows, *, bias: bool) -> Rows:
-        """Data as the network sees them, with a column of ones for its biases."""
+        """Return data as the network sees them, with a column of ones if there are biases."""
         if not is_sparse(X):
             scaled = (X - self.x_mean) / self.x_scale
             return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
@@ -173,7 +173,7 @@ class Scaling(NamedTuple):
 def _mean_and_scale(
     values: Rows, weight: NDArray[np.floating], *, centre: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Mean (0 unless ``centre``) of each column and root mean square of what is left."""
+    """Return the mean (0 unless ``centre``) of each column and the root mean square of the rest."""
     dtype = values.dtype
     mean = np.zeros(values.shape[1], dtype)
     if is_sparse(values):
@@ -239,7 +239,7 @@ def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np
 def split(
     n: int, fraction: float, labels: NDArray[Any] | None, rng: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to fit and rows to set apart."""
+    """Return rows to fit and rows to set apart."""
     if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
         labels = None
     try:

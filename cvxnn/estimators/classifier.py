@@ -54,44 +54,44 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
-        What vanishes as ``strength`` grows: whole neurons, whole features, single weights, nothing;
-        see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated form, ``"neuron"``,
-        which equals
-        weight decay, for the ReLU form.
+        What vanishes as ``strength`` grows: whole neurons, whole features, single weights or
+        nothing;
+        see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
+        ``"neuron"``, which equals weight decay, for the ReLU formulation.
     patterns : {"auto", "local", "adaptive", "gaussian", "data"}, default="auto"
-        Where the activation patterns come from; see ``cvxnn.training.training.train``.
-        ``"adaptive"``
-        (``penalty="neuron"`` only): local, then up to ten rounds that add the patterns which lower
-        the objective most; slow, and the lowest training objective. ``"auto"``: ``"gaussian"`` for
-        the gated form, ``"local"`` for the ReLU form.
+        Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
+        (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
+        lower the objective most; slow, with the lowest training objective. ``"auto"``:
+        ``"gaussian"`` for the gated formulation, ``"local"`` for the ReLU formulation.
     n_patterns : int or "auto", default="auto"
-        Activation patterns, at least 1. In the gated form each is a neuron of each output; in the
-        ReLU form each allows two, of which the penalty keeps few. ``"auto"``: 64 for the ReLU form;
-        for the gated form ``128 * n_features`` between 256 and 1024, beyond 6,000 rows 512; beyond
-        23,000 rows ``4096 // n_features`` between 32 and 512.
+        Number of activation patterns, at least 1. In the gated formulation each is a neuron of each
+        output; in the ReLU formulation each allows two, of which the penalty keeps few.
+        ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
+        and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
+        512.
     loss : {"squared", "logistic", "multinomial"}, default="squared"
         ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
-        classes together, which no interior-point method is there for: it converges slowly at
+        classes together; no interior-point method takes it, so that it converges slowly at
         small ``strength``. For two classes they are the same. Both are solved iteratively.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, on top of ``sample_weight``. ``"balanced"``: each class counts the
         same.
     skip : float, optional
-        Adds a linear term to the network, with this ridge penalty, at least 0, above it with the
-        logistic losses.
+        Ridge penalty of a linear term that is added to the network: at least 0, above 0 with the
+        logistic losses. None adds no linear term.
     fit_intercept : bool, default=True
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
         Scale the features inside; the fitted network takes raw ones.
     calibration_folds : int, default=3
         Folds that give scores to calibrate ``predict_proba`` with, where the loss is squared and
-        leave-one-out scores are not at hand: so many further fits. Below 2: scores of the
-        training rows, which are too sure.
+        there are no leave-one-out scores; each fold is one more fit. Below 2, scores of the
+        training rows are used, which are overconfident.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
-        strengths, from a hundredth to a hundred times the one of leave-one-out. Data of your
-        own, ``fit(..., X_val=, y_val=)``, do the same without setting rows apart.
+        strengths, from a hundredth to a hundred times the one of leave-one-out. Validation data
+        given to ``fit`` (``X_val``, ``y_val``) do the same without setting rows apart.
     validation_fraction : float, default=0.1
         Part of the rows that ``early_stopping`` sets apart, stratified; above 0.
     n_iter_no_change : int, default=5
@@ -104,17 +104,18 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     max_iter : int, default=1000
         Most solver iterations.
     solver : Ridge, InteriorPoint, Cronos or ProximalGradient, optional
-        Of ``cvxnn.convex``; replaces ``tol`` and ``max_iter``. By default chosen by cost
-        (``cvxnn.convex.solvers.automatic``).
+        Solver of ``cvxnn.convex`` with all its options; it replaces ``tol`` and ``max_iter``. By
+        default one is chosen by cost (``cvxnn.convex.automatic``).
     random_state : int, RandomState or None, default=None
-        Draws patterns, rows set apart and rows on which the strength is chosen. An integer gives
-        the same network every time, whatever the order of the rows.
+        Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
+        gives the same network every time, whatever the order of the rows.
     verbose : int, default=0
-        1 writes a progress line to standard error.
+        1 writes a progress line to standard error, 0 nothing.
 
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
+        Labels, sorted.
     network_ : cvxnn.network.TwoLayerNetwork
         The fitted network, for raw features.
     strength_ : float
@@ -127,8 +128,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         where the patterns come from training, on 256 Gaussian ones.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the
-        given patterns, and their difference over the objective. In the ReLU form it may be
-        negative: then the network beats every one with these patterns.
+        given patterns, and their difference relative to the objective. In the ReLU formulation
+        the difference may be negative: then the network beats every one with these patterns.
     status_ : str
         Why the solver stopped; see ``cvxnn.convex.Status``.
     n_iter_ : int
@@ -138,7 +139,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         ``dual_bound``, ``stopping`` (compared with ``tol``) and columns of the solver's own.
     rounds_ : dict of ndarray
         One entry per program solved, more than one with ``patterns="adaptive"``; see
-        ``cvxnn.training.training.Training``.
+        ``cvxnn.training.Training``.
     validation_scores_ : ndarray or None
         Accuracy of the data set apart: at each measurement, or for each strength tried.
         None without early stopping.
@@ -147,8 +148,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     flops_ : float
         Floating-point operations of the fit, dense products and factorisations only.
     n_features_in_ : int
+        Number of features seen in ``fit``.
     feature_names_in_ : ndarray, shape (n_features,)
-        Where ``X`` had names.
+        Names of the features; only where ``X`` had names.
     temperature_ : float
         Factor of the scores in ``predict_proba``; 1 with the logistic losses.
 
@@ -241,14 +243,15 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Parameters
         ----------
         X : array-like or sparse matrix, shape (n_samples, n_features)
-            Finite; float32 stays float32, everything else becomes float64. NumPy, pandas, polars,
-            PyTorch and JAX are all welcome; sparse where the solution is direct.
+            Finite rows; float32 stays float32, everything else becomes float64. Arrays of NumPy,
+            PyTorch and JAX and tables of pandas and polars are taken; sparse matrices where the
+            solution is direct.
         y : array-like, shape (n_samples,)
             Labels of at least two classes.
         sample_weight : array-like, shape (n_samples,), optional
             Non-negative weights; an integer weight equals repetition, to the last bit.
         X_val, y_val : array-like, optional
-            Validation data of your own, for ``early_stopping``, which they switch on.
+            Validation rows and targets for ``early_stopping``, which they switch on.
 
         Returns
         -------
@@ -337,7 +340,10 @@ def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     """Return the positions of labels among the classes."""
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
-        raise ValueError(f"y_val has {unknown.tolist()}, which y has not: {classes.tolist()}.")
+        raise ValueError(
+            f"y_val has labels {unknown.tolist()} that are missing in y; expected labels of "
+            f"{classes.tolist()}."
+        )
     return np.searchsorted(classes, labels)
 
 

@@ -31,10 +31,10 @@ PreferenceLoss = Literal["pointwise", "pairwise"]
 class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     r"""Reward head of a language model: Algorithm 1 of the COALA paper.
 
-    Phase I trains a convex ReLU network on embeddings of preferred (+1) and other (-1) responses
-    by CRONOS. Phase II freezes its first layer and minimises the COALA loss over the last layer by
-    preconditioned accelerated gradient descent. The reward is :math:`r(x) = \beta \log \pi(x)`
-    with :math:`\pi(x) = \sigma(g(x))`, equation (7).
+    Phase I trains a convex ReLU network on embeddings of preferred (+1) and other (-1) responses,
+    by interior point or, for large data, by CRONOS. Phase II freezes its first layer and minimises
+    the COALA loss over the last layer by preconditioned accelerated gradient descent. The reward is
+    :math:`r(x) = \beta \log \pi(x)` with :math:`\pi(x) = \sigma(g(x))`, equation (7).
 
     Parameters
     ----------
@@ -48,26 +48,31 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Offset, at least 0: the margin asked for.
     ridge : float, default=1e-2
         Phase II: strength of the pull of the last layer towards zero, at least 0.
-    strength : float or "auto"
-        Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0, or chosen from
-        the noise level; see ``ConvexReLUClassifier``.
+    strength : float or "auto", default="auto"
+        Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0. ``"auto"``
+        chooses it from the noise level; see ``ConvexReLUClassifier``.
     n_patterns : int or "auto", default=64
-        Phase I: activation patterns; ``"auto"`` is 64 as well.
+        Phase I: number of activation patterns, at least 1; ``"auto"`` is 64 as well.
     patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
-        Phase I: where they come from; see ``cvxnn.training.training.train``.
-    fit_intercept, standardize : bool, default=True
-        As in ``ConvexReLUClassifier``.
+        Phase I: where the activation patterns come from; see ``cvxnn.training.train``.
+    fit_intercept : bool, default=True
+        Phase I: give hidden neurons a bias and centre the targets.
+    standardize : bool, default=True
+        Phase I: scale the features inside; the fitted head takes raw embeddings.
     tol : float, default=1e-2
         Phase I: relative duality gap to reach. Phase II goes to a gap of 1e-4.
     max_iter : int, default=1000
         Phase I: most iterations. Phase II may take ten times as many, each far cheaper.
     solver : Cronos or InteriorPoint, optional
-        Full options of phase I; replaces ``tol`` and ``max_iter``.
+        Phase I: solver of ``cvxnn.convex`` with all its options; it replaces ``tol`` and
+        ``max_iter``. By default one is chosen by cost.
     embedding : dict, optional
-        What the features are: ``cvxnn.llm.Embedder.description``. It is saved with the head, and
-        needed to generate with it; a language model that gives other features is refused.
+        Description of the features, ``cvxnn.llm.Embedder.description``. It is saved with the head,
+        and needed to generate with it; a language model that gives other features is refused.
     random_state : int, RandomState or None, default=None
+        Phase I: seed of the patterns. An integer gives the same head every time.
     verbose : int, default=0
+        1 writes a progress line of phase I to standard error, 0 nothing.
 
     Attributes
     ----------
@@ -76,7 +81,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     network_ : cvxnn.network.TwoLayerNetwork
         The head after phase II, for raw embeddings: ``g`` above.
     phase1_network_ : cvxnn.network.TwoLayerNetwork
-        The network phase I ended with; same first layer.
+        The network of phase I; its first layer is that of ``network_``.
     strength_ : float
         Phase I: fraction of ``alpha_max_`` that was used.
     alpha_, alpha_max_ : float
@@ -86,11 +91,11 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     phase2_objective_, phase2_dual_bound_, phase2_gap_ : float
         Certificate of phase II (``ridge > 0``).
     history_ : dict of ndarray
-        Phase I.
+        Measurements of phase I; see ``ConvexReLUClassifier``.
     phase2_history_ : dict of ndarray
-        Phase II, with ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` and
-        ``rewards/accuracies`` of the training data at each measurement (the last two only with
-        pairs).
+        Measurements of phase II, with ``rewards/chosen``, ``rewards/rejected``,
+        ``rewards/margins`` and ``rewards/accuracies`` of the training data at each
+        measurement (the last two only with pairs).
     flops_, phase2_flops_ : float
         Floating-point operations of the two phases, dense products only; those of the hidden
         features are in the second.
@@ -103,6 +108,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     status_ : str
         Why phase I stopped.
     n_features_in_ : int
+        Number of features seen in ``fit``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A linear preference head on frozen embeddings: the closest rival of COALA."""
+"""The linear preference head on frozen embeddings, with which COALA is compared."""
 
 from __future__ import annotations
 
@@ -45,18 +45,20 @@ class LinearPreferenceHead(PreferenceHead):
     beta : float, default=1.0
         Scale of the reward :math:`\beta \log \sigma(g)`, above 0.
     n_folds : int, default=5
-        For ``C="auto"``, at least 2; fewer where there are fewer prompts.
+        Folds of the cross-validation for ``C="auto"``, at least 2; fewer are made where there are
+        fewer prompts.
     standardize : bool, default=True
         Bring features to mean 0 and variance 1.
     tol : float, default=1e-4
+        Tolerance of ``LogisticRegression``, above 0.
     max_iter : int, default=1000
-        Of ``LogisticRegression``.
+        Most iterations of ``LogisticRegression``, at least 1.
     embedding : dict, optional
-        What the features are: ``cvxnn.llm.Embedder.description``. It is saved with the head, and
-        needed to generate with it.
+        Description of the features, ``cvxnn.llm.Embedder.description``. It is saved with the head,
+        and needed to generate with it.
     random_state : int, RandomState or None, default=None
-        Not used, for nothing is random: the same parameters as ``COALAPreferenceHead`` may be
-        passed.
+        It has no effect, since nothing is random; it is here so that both heads may be given the
+        same parameters.
 
     Attributes
     ----------
@@ -71,18 +73,19 @@ class LinearPreferenceHead(PreferenceHead):
     C_ : float
         Inverse strength that was used.
     Cs_, cv_scores_ : ndarray, shape (n_Cs,), (n_folds, n_Cs)
-        What was tried, and minus the held-out loss; absent if ``C`` is given.
+        Values that were tried, and minus the held-out loss of each; absent if ``C`` is given.
     n_iter_ : int
         Iterations of the last fit.
     flops_ : float
         Floating-point operations of all fits, dense products only, at one evaluation of the loss
         an iteration.
     n_features_in_ : int
+        Number of features seen in ``fit``.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.estimators.linear_head import LinearPreferenceHead
+    >>> from cvxnn import LinearPreferenceHead
     >>> rng = np.random.RandomState(0)
     >>> chosen, rejected = rng.randn(50, 8) + 1, rng.randn(50, 8) - 1
     >>> head = LinearPreferenceHead().fit_pairs(chosen, rejected)
@@ -157,7 +160,7 @@ class LinearPreferenceHead(PreferenceHead):
         (self.network_,) = self._path(rows, np.array([self.C_]))
 
     def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """At most ``n_folds`` folds; none where there is but one prompt."""
+        """Return at most ``n_folds`` folds, or none where there is only one prompt."""
         most = self.n_folds
         if rows.pairs is None:
             distinct = np.unique(np.column_stack([rows.X, rows.preferred]), axis=0)
@@ -171,7 +174,7 @@ class LinearPreferenceHead(PreferenceHead):
         return []
 
     def _path(self, rows: Responses, Cs: NDArray[np.floating]) -> list[TwoLayerNetwork]:
-        """Heads of rising ``Cs``, each fit from the last."""
+        """Return heads of rising ``Cs``, each fitted from the one before."""
         X, weight = rows.X, rows.weight
         scaling = Scaling.of(
             X,
@@ -218,7 +221,7 @@ class LinearPreferenceHead(PreferenceHead):
 
 
 def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:
-    """Give the network without neurons that is linear."""
+    """Return the linear network, which has no neurons."""
     d, dtype = len(coef), coef.dtype
     return TwoLayerNetwork(
         hidden_weights=np.zeros((0, d), dtype),
@@ -230,7 +233,7 @@ def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:
 
 
 def _score(network: TwoLayerNetwork, rows: Responses) -> float:
-    """Minus the weighted mean loss on held-out rows."""
+    """Return minus the weighted mean loss on held-out rows."""
     logits = network.forward(rows.X)[:, 0]
     if rows.pairs is None:
         return float(np.average(log_expit(logits * rows.signs[:, 0]), weights=rows.weight))

@@ -1,4 +1,4 @@
-"""The softmax policy as an estimator: fine-tuned and aligned at once, to a certified optimum."""
+"""The softmax policy: an estimator that is fine-tuned and aligned at once, to an optimum."""
 
 from __future__ import annotations
 
@@ -62,11 +62,12 @@ class SoftmaxPolicy(BaseEstimator):
         Their mix, a lower bound on its optimum, and the difference relative to the mix: how much
         better any policy could be, whatever the strategy was.
     n_features_in_ : int
+        Number of features seen in ``fit``.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cvxnn.estimators.policy import SoftmaxPolicy
+    >>> from cvxnn import SoftmaxPolicy
     >>> rng = np.random.default_rng(0)
     >>> X, prompt = rng.standard_normal((80, 5)), np.repeat(np.arange(20), 4)
     >>> wanted = np.arange(80) % 4 == 1
@@ -171,7 +172,7 @@ class SoftmaxPolicy(BaseEstimator):
         return self
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Log-probability of each candidate among those of its prompt, shape (n_candidates,)."""
+        """Return the log-probability of each candidate among those of its prompt."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         order, offsets = _sets(groups, len(rows))
@@ -180,7 +181,7 @@ class SoftmaxPolicy(BaseEstimator):
         return found
 
     def predict_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each candidate among those of its prompt, shape (n_candidates,)."""
+        """Return the probability of each candidate among those of its prompt."""
         return np.exp(self.predict_log_proba(X, groups))
 
     def predict(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.bool_]:
@@ -194,14 +195,14 @@ class SoftmaxPolicy(BaseEstimator):
         return marks
 
     def score(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike) -> float:
-        """Share of prompts whose wanted response is the likeliest."""
+        """Return the share of prompts whose wanted response is the likeliest."""
         marks = self.predict(X, groups)
         return float(marks[_marks(y, len(marks))].mean())
 
     def reward_margin(self, chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
-        r"""DPO's implicit reward of each chosen less that of its rejected response, equation (17).
+        r"""Return DPO's implicit reward of each chosen response minus that of its rejected one.
 
-        :math:`\beta (\theta - \theta_{ref})^T (\phi_w - \phi_l)`, shape (n_pairs,).
+        :math:`\beta (\theta - \theta_{ref})^T (\phi_w - \phi_l)`, equation (17), shape (n_pairs,).
         """
         check_is_fitted(self)
         won, lost = (
@@ -256,7 +257,7 @@ class SoftmaxPolicy(BaseEstimator):
 
 
 def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Order that brings the candidates of a prompt together, and where each prompt begins."""
+    """Return the order that groups candidates by prompt, and where each prompt begins."""
     names = column_or_1d(groups)
     if len(names) != n_rows:
         raise ValueError(f"groups has {len(names)} entries; expected {n_rows}, as X.")

@@ -27,7 +27,7 @@ from cvxnn.convex.solvers.ridge.solver import Ridge
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training.training import PatternChoice, Training, first_patterns, train
 
-# Neurons below this part of the largest are what a solver leaves of zero.
+# Neurons below this part of the largest are zero up to the accuracy of a solver.
 _DEAD = 1e-6
 
 # Called after each measurement with the newest row of the history and a function that returns the

@@ -1,4 +1,4 @@
-r"""Which new pattern would lower the optimum: column generation for the convex program.
+r"""Search for patterns that lower the optimum: column generation for the convex program.
 
 The program over *all* patterns is one over a finite subset plus a question, the pricing problem: at
 a dual optimum ``r`` of the subset, is there a neuron whose gain exceeds its price,

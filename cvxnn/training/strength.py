@@ -1,4 +1,4 @@
-r"""How strong the penalty should be: its unit, and a choice without tuning.
+r"""Strength of the penalty: its unit, and a choice without tuning.
 
 **The unit.** For a penalty that is a norm, :math:`\alpha_{\max}`: from there on all weights vanish.
 For the ridge penalty, which removes nothing, the largest curvature of the mean loss: there, even
@@ -8,7 +8,8 @@ all data.
 **The choice.** For the ridge penalty, the leave-one-out error of the closed form, exact and for all
 strengths at once from one eigendecomposition (Allen, 1974). For norms, a multiple of the *noise
 level*: the size of the slope that the leave-one-out residuals would have with random signs, which
-is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sample of the rows.
+is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sample of
+the rows.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ TrainingCallback = Callable[
 
 
 class Training(NamedTuple):
-    """What training found.
+    """Result of training.
 
     Attributes
     ----------
@@ -318,7 +318,7 @@ def _refine(
     n_patterns: int,
     rng: np.random.RandomState,
 ) -> tuple[ActivationPatterns, ActivationPatterns, float]:
-    """Patterns to keep, better ones to add, and the best gain over its price."""
+    """Return patterns to keep, better ones to add, and the best gain over its price."""
     norms = np.linalg.norm(result.weights.blocks, axis=-1).max(axis=(0, 1))
     kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
     assert result.dual is not None
@@ -336,7 +336,7 @@ def _carry(
     kept: ActivationPatterns,
     better: ActivationPatterns,
 ) -> tuple[ActivationPatterns, Result]:
-    """Patterns of the next round, and what the last round knows as a start for it."""
+    """Return the patterns of the next round, and the result of the last one as its start."""
     union = kept.union(better)
     weights = _embed_weights(result.weights, found, union)
     dual = result.dual
@@ -348,7 +348,7 @@ def _carry(
 
 
 def _positions(these: ActivationPatterns, among: ActivationPatterns) -> NDArray[np.intp]:
-    """Where each of ``these`` patterns is ``among`` the others; -1 where it is not."""
+    """Return the positions of ``these`` patterns ``among`` the others; -1 where one is missing."""
     index = {column.tobytes(): i for i, column in enumerate(among.mask.T)}
     return np.array([index.get(column.tobytes(), -1) for column in these.mask.T], np.intp)
 

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
-from cvxnn.estimators import _base, coala
+from cvxnn.estimators import _base
 
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
@@ -350,8 +350,7 @@ def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
 
         yield at_once
 
-    for module in (_base, coala):
-        monkeypatch.setattr(module, "progress", interrupt)
+    monkeypatch.setattr(_base, "progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit(-X, 1 - y)
     np.testing.assert_array_equal(values(fitted, X), before)

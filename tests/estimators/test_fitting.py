@@ -149,7 +149,10 @@ def test_a_class_of_no_weight_is_not_learnt():
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [
-        ({3: 1.0}, r"class_weight has \['3'\], which y has not; y has \[0, 1\]"),
+        (
+            {3: 1.0},
+            r"class_weight has \['3'\], which are no labels of y; expected keys of \[0, 1\]",
+        ),
         ("even", "class_weight='even'; expected None, 'balanced' or a dict"),
         ({0: -1.0}, "class_weight must be finite and non-negative"),
         ({0: np.inf}, "class_weight must be finite and non-negative"),
@@ -317,7 +320,7 @@ def test_bad_validation_data():
     for given_ in ({"X_val": X}, {"y_val": y}):
         with pytest.raises(ValueError, match="give both or neither"):
             ConvexReLURegressor(**GATED).fit(X, y, **given_)
-    with pytest.raises(ValueError, match=r"y_val has \[2\], which y has not"):
+    with pytest.raises(ValueError, match=r"y_val has labels \[2\] that are missing in y"):
         ConvexReLUClassifier(**GATED).fit(X, y, X_val=X, y_val=np.full(40, 2))
     with pytest.raises(ValueError, match="y_val has 2 outputs; expected 1, as y"):
         ConvexReLURegressor(**GATED).fit(X, y, X_val=X, y_val=np.ones((40, 2)))

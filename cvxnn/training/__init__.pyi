@@ -1,0 +1,21 @@
+from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
+from .pricing import price
+from .proposal import LocalNetwork, propose, to_program
+from .strength import Strength, measure_strength
+from .training import Training, draw_patterns, train
+
+__all__ = [
+    "EarlyStopping",
+    "Fit",
+    "LocalNetwork",
+    "Strength",
+    "Training",
+    "draw_patterns",
+    "fit_direct",
+    "fit_iterative",
+    "measure_strength",
+    "price",
+    "propose",
+    "to_program",
+    "train",
+]

@@ -87,9 +87,8 @@ class JointProblem:
     _mixed: list[ChoiceObjective] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._mixed.append(
-            mix_objective(self.dpo, self.sft, 0.5)
-        )  # raises if they do not fit together
+        # This raises an error if the objectives do not fit together.
+        self._mixed.append(mix_objective(self.dpo, self.sft, 0.5))
         if not (self.ridge > 0 or self.radius < np.inf):
             raise ValueError(
                 "the objectives have neither ridge nor radius, so that a minimiser may not exist; "

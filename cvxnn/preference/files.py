@@ -15,7 +15,13 @@ from cvxnn.preference.formats.alpaca_eval_annotations import ALPACA_EVAL
 from cvxnn.preference.formats.hh_rlhf import HH_RLHF
 from cvxnn.preference.formats.trl import CONVERSATIONAL, STANDARD
 from cvxnn.preference.formats.ultrafeedback import ULTRAFEEDBACK
-from cvxnn.preference.row_checks import Row, optional_name, parse_messages, required_fields
+from cvxnn.preference.row_checks import (
+    Row,
+    check_limit,
+    optional_name,
+    parse_messages,
+    required_fields,
+)
 from cvxnn.preference.row_files import read_rows, write_rows
 from cvxnn.preference.triplets import Conversation, PreferenceTriplet, as_messages
 
@@ -140,8 +146,7 @@ def read_hub(
     UserWarning
         As for `read_preferences`.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; expected a positive number of rows, or None for all")
+    check_limit(limit)
     datasets = require("datasets", extra="data")
     rows = datasets.load_dataset(name, split=split, streaming=limit is not None, **options)
     source = f"{name}[{split}]"
@@ -195,7 +200,7 @@ def write_preferences(
         prompt = triplet.prompt if format == "standard" else as_messages(triplet.prompt)
         if found != replace(triplet, prompt=prompt):
             raise ValueError(
-                f"{where}: it would not be read back the same from {format!r} (blanks around a "
+                f"{where}: it would be read back differently from {format!r} (blanks around a "
                 "text, or a text with the marks of the format); write format='conversational'"
             )
         rows.append(row)

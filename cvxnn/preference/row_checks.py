@@ -15,6 +15,12 @@ Row = dict[str, Any]
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError if a number of rows is given that is not positive."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected a positive number of rows, or None for all")
+
+
 def required_fields(row: Row, fields: Iterable[str], where: str) -> list[Any]:
     """Return the values of fields that a row must have."""
     for field in fields:

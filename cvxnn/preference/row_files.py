@@ -13,7 +13,7 @@ from typing import Any
 
 from cvxnn._extras import require
 from cvxnn._files import replacing
-from cvxnn.preference.row_checks import Row, kind
+from cvxnn.preference.row_checks import Row, check_limit, kind
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -47,8 +47,7 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
         If `limit` is below 1, or if the file is empty, damaged, or has a row that is not an object;
         the message names the file and the line.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; expected a positive number of rows, or None for all")
+    check_limit(limit)
     path = Path(path)
     number = 0
     for where, row in _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path):
@@ -103,7 +102,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             row = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"{where}: not valid JSON ({error}); expected one complete object a line, or one "
+                f"{where}: not valid JSON ({error}); expected one complete object per line, or one "
                 "array of objects"
             ) from error
         yield where, row

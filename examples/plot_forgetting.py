@@ -29,7 +29,7 @@ from cvxnn.joint import (
     post_train,
     sft_objective,
 )
-from cvxnn.plotting.pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
+from cvxnn.plotting import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
 
 # %%
 # One pair, one demonstration. The reference policy of DPO is fine-tuned on the chosen response from

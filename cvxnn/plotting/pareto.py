@@ -22,7 +22,7 @@ class ParetoFrontDisplay:
     Parameters
     ----------
     front : ParetoFront
-        Front to draw, such as ``JointProblem.front`` returns.
+        Front to draw, as ``cvxnn.joint.pareto_front`` returns it.
 
     Attributes
     ----------

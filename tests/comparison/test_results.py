@@ -96,7 +96,7 @@ def test_conclusions_say_where_coala_falls_short():
     assert any("DPO does not beat the rule" in line for line in said)
 
 
-def test_conclusions_do_not_tell_what_cannot_be_told():
+def test_conclusions_do_not_claim_small_differences():
     one, two = [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]
     [line] = comparison(result("coala", one), result("dpo", two)).conclusions()
     assert "differ by less than these held-out pairs can resolve" in line

@@ -88,7 +88,7 @@ def test_features_are_read_and_a_head_is_fitted(run: Callable[..., str], folder:
 @pytest.mark.slow
 def test_the_command_fits_both_heads(run: Callable[..., str], folder: Path, tmp_path: Path) -> None:
     code = (
-        "from cvxnn.cli import main\n"
+        "from cvxnn.cli.main import main\n"
         "code = main(sys.argv[1:])\n"
         "assert not any(sys.modules.get(name) for name in ABSENT)\n"
         "sys.exit(code)\n"

@@ -87,7 +87,11 @@ except ImportError as error:
 
 @pytest.mark.parametrize(
     ("door", "package"),
-    [("cvxnn.llm", "torch"), ("cvxnn.llm.memory", "torch"), ("cvxnn.llm.fine_tuning.loop", "peft")],
+    [
+        ("cvxnn.llm", "torch"),
+        ("cvxnn.llm.memory", "torch"),
+        ("cvxnn.llm.fine_tuning.training_loop", "peft"),
+    ],
 )
 def test_doors_of_packages(door, package):
     code = HIDDEN.format(door=door, package=package)

@@ -15,7 +15,7 @@ from cvxnn.comparison.measures import accuracy_and_error, peak_memory
 from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
-from cvxnn.llm.fine_tuning.loop import FineTuned, fine_tune
+from cvxnn.llm.fine_tuning.training_loop import FineTuned, fine_tune
 from cvxnn.llm.log_probabilities import response_log_probabilities
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet

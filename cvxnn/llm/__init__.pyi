@@ -3,7 +3,7 @@ from .embeddings import Embedder, embed_responses
 from .extraction import extract_pairs
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
-from .fine_tuning.loop import FineTuned, fine_tune
+from .fine_tuning.training_loop import FineTuned, fine_tune
 from .generation import RewardHead, choose_reply, generate_candidates, generate_greedy
 from .guidance.logits_processor import RewardLogitsProcessor
 from .guidance.scoring import DescribedHead

@@ -11,7 +11,7 @@ import transformers
 from cvxnn.llm.model_shape import ModelShape, shape_of
 from cvxnn.llm.models import LanguageModel
 
-Method = Literal["embed", "guide", "fine_tune"]
+ModelUse = Literal["embed", "guide", "fine_tune"]
 
 GIB = 2**30
 # Memory for CUDA itself and for gaps between tensors.
@@ -93,7 +93,7 @@ class MemoryPlan:
     kv_cache: int
     logits: int
     disk: int
-    method: Method
+    method: ModelUse
     model: ModelShape = field(repr=False)
     settings: MemorySettings = field(repr=False)
 
@@ -204,7 +204,7 @@ _PARTS = ("weights", "adapters", "optimizer", "activations", "kv_cache", "logits
 def memory_plan(
     lm_or_config: LanguageModel | transformers.PretrainedConfig,
     *,
-    method: Method = "embed",
+    method: ModelUse = "embed",
     batch_tokens: int = 2048,
     max_length: int = 1024,
     dtype: str | torch.dtype | None = None,
@@ -262,8 +262,8 @@ def memory_plan(
     no scores are kept; its mask has an entry for each two tokens of a call. Libraries (about 0.5 GB
     of resident memory on a CPU) are not in the plan.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method is {method!r}; expected one of {get_args(Method)}")
+    if method not in get_args(ModelUse):
+        raise ValueError(f"method is {method!r}; expected one of {get_args(ModelUse)}")
     low = {"batch_tokens": 1, "max_length": 1, "n_texts": 0, "n_candidates": 1, "lora_r": 1}
     given = (batch_tokens, max_length, n_texts, n_candidates, lora_r)
     for (name, least), value in zip(low.items(), given, strict=True):
@@ -284,7 +284,7 @@ def memory_plan(
     return _plan(shape_of(lm_or_config, target_modules), method, settings)
 
 
-def _plan(model: ModelShape, method: Method, settings: MemorySettings) -> MemoryPlan:
+def _plan(model: ModelShape, method: ModelUse, settings: MemorySettings) -> MemoryPlan:
     size, tokens = _bytes_of(settings.dtype), max(settings.batch_tokens, settings.max_length)
     d, m, q, k = model.width, model.hidden, model.queries, model.keys
     adapters = optimizer = kv_cache = logits = 0

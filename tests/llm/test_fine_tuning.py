@@ -24,7 +24,7 @@ from cvxnn.llm import (
     load_adapter,
     load_model,
 )
-from cvxnn.llm.fine_tuning import adapters, data, loop, strategies
+from cvxnn.llm.fine_tuning import adapters, data, strategies, training_loop
 from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference import PreferenceTriplet
@@ -356,7 +356,7 @@ def test_resumption_is_exact(name: str, tmp_path: Path) -> None:
 
 def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(CONFIGS["dpo"], folder=tmp_path)
-    monkeypatch.setattr(loop._Run, "_step", None)
+    monkeypatch.setattr(training_loop._Run, "_step", None)
     again = run(CONFIGS["dpo"], folder=tmp_path)
     assert again.history == first.history
     assert torch.equal(logits(again.lm), logits(first.lm))
@@ -631,7 +631,7 @@ def test_loss_and_gradient_of_trl(tmp_path: Path) -> None:
     torch.testing.assert_close(losses.mean(), theirs, rtol=1e-5, atol=0.0)
     for one, other in zip(ours, slopes, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-    rewards = loop.reward_metrics(*side.rewards(arrays))
+    rewards = training_loop.reward_metrics(*side.rewards(arrays))
     for name, value in rewards.items():
         assert trainer._metrics["eval"][name][0] == pytest.approx(value, rel=1e-4, abs=1e-5)
 

@@ -14,8 +14,8 @@ FINE_TUNING_OBJECTIVES = tuple(
 )
 """Names of the objectives that a language model can be trained for."""
 
-Strategy = Literal["single", "sequential", "mix", "alright", "maxright"]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
+FineTuningStrategy = Literal["single", "sequential", "mix", "alright", "maxright"]
+STRATEGIES: tuple[str, ...] = get_args(FineTuningStrategy)
 """Names of the strategies for training with one objective or two."""
 
 _HYPER_PARAMETERS = ("beta", "gamma", "alpha", "weight")
@@ -120,7 +120,7 @@ class FineTuningConfig:
     """
 
     objective: str = "dpo"
-    strategy: Strategy = "single"
+    strategy: FineTuningStrategy = "single"
     lam: float = 0.5
     supervised_first: bool = False
     max_evaluation_steps: int = 10

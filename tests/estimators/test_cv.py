@@ -78,6 +78,7 @@ def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> n
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 @parametrize_with_checks(
     [
         make(ConvexReLUClassifierCV, cv=3, n_strengths=4),
@@ -91,6 +92,7 @@ def test_checks_of_scikit_learn(estimator, check):
 # One check has a single row of one class; with two folds scikit-learn's own splitter warns.
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 @parametrize_with_checks(
     [
         make(

@@ -1,6 +1,5 @@
 """The scikit-learn API: its own checks, pipelines, cross-validation, searches."""
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,16 +15,6 @@ from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 
 SMALL = {"n_patterns": 8, "max_iter": 200, "tol": 0.1, "random_state": 0}
-
-
-@pytest.fixture
-def quick_compilation():
-    """Nearly every check has data of another shape, and most of its time is compilation."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
 
 
 @pytest.fixture

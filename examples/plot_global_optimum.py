@@ -20,7 +20,7 @@ from cvxnn.convex import (
     enumerate_patterns,
     solve,
 )
-from cvxnn.training import proposal
+from cvxnn.training import propose, to_program
 
 # %%
 # Twenty-five patients, body mass index and blood pressure, and a column of ones for the biases.
@@ -45,16 +45,13 @@ print(f"global optimum between {result.dual_bound:.8f} and {result.objective:.8f
 
 
 def objective(network):
-    own, weights = proposal.to_program(X, network)
+    own, weights = to_program(X, network)
     program = ConvexProgram(GatedOperator(X, own.mask), y, alpha)
     return float(program.evaluate(weights).network_objective)
 
 
 options = {"n_steps": 200, "learning_rate": 0.1}
-runs = [
-    objective(proposal.propose(X, y, alpha, 30, random_state=seed, **options))
-    for seed in range(500)
-]
+runs = [objective(propose(X, y, alpha, 30, random_state=seed, **options)) for seed in range(500)]
 excess = 100 * (np.array(runs) / result.objective - 1)
 print(f"best run {excess.min():.2f} %, median {np.median(excess):.1f} % above the optimum")
 

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cvxnn.convex import Cronos
-from cvxnn.training.training import train
+from cvxnn.training import train
 
 # %%
 # A teacher with five neurons labels 200 Gaussian rows in ten dimensions.

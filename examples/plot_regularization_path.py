@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cvxnn.convex import ConvexProgram, GatedOperator, add_bias, regularization_path
 from cvxnn.network import recover
-from cvxnn.training import proposal
+from cvxnn.training import propose, to_program
 
 # %%
 # Diabetes in standard units, and the patterns of one local training at a weak penalty.
@@ -26,8 +26,8 @@ X = StandardScaler().fit_transform(X) / np.sqrt(X.shape[1])
 y = StandardScaler().fit_transform(y[:, None])
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 inputs = add_bias(X_train)
-local = proposal.propose(inputs, y_train, 1e-3, 24, random_state=0)
-found, _ = proposal.to_program(inputs, local)
+local = propose(inputs, y_train, 1e-3, 24, random_state=0)
+found, _ = to_program(inputs, local)
 
 # %%
 # The program's own ``alpha`` is not used; the grid starts at its ``alpha_max``.

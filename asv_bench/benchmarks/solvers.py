@@ -18,7 +18,7 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
 )
-from cvxnn.training.training import train
+from cvxnn.training import train
 
 N_PATTERNS = {"breast_cancer": 40, "digits": 50}
 

@@ -29,7 +29,7 @@ def gated(problem: Problem, report: Report, solver: str, **options: Any) -> None
 
 def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int = 1) -> None:
     """Local proposals, the convex program over them, and rounds of refinement."""
-    from cvxnn.training.training import train
+    from cvxnn.training import train
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)

@@ -42,7 +42,7 @@ class Fold(NamedTuple):
     estimator : ConvexReLUBase
         Estimator whose parameters count.
     program : ConvexProgram
-        In the gated form, over the patterns that are known without training.
+        In the gated formulation, over the patterns that are known without training.
     patterns : ActivationPatterns
         The patterns of ``program``.
     scaling : Scaling

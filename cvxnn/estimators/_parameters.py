@@ -23,7 +23,7 @@ _PENALTIES: dict[str, type[Penalty]] = {
     "l1": L1,
     "l2": SquaredL2,
 }
-# n_patterns="auto" of the ReLU form, where each pattern allows two neurons.
+# n_patterns="auto" of the ReLU formulation, where each pattern allows two neurons.
 _RELU_PATTERNS = 64
 
 
@@ -126,7 +126,7 @@ def resolve(
 
 
 def gated_patterns(n: int, d: int) -> int:
-    """Return the automatic number of patterns of the gated form for ``n`` rows of ``d`` inputs.
+    """Return the automatic number of gated patterns for ``n`` rows of ``d`` inputs.
 
     Patterns are many, since only accuracy limits them where rows are few. A kernel of ``n`` rows
     takes ``n**2 P`` flops. Few features have few patterns worth having. Beyond the rows of which

@@ -232,7 +232,7 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     Parameters
     ----------
     program : ConvexProgram
-        On the host, in the gated form; its own ``alpha`` is not used, nor its skip connection.
+        On the host, in the gated formulation; its own ``alpha`` and skip connection are not used.
     spectrum : Spectrum or None
         Of the program; needed for the ridge penalty only.
 
@@ -264,7 +264,7 @@ def automatic_alpha(
     Parameters
     ----------
     program : ConvexProgram
-        Of the sampled rows, on the host, in the gated form.
+        Of the sampled rows, on the host, in the gated formulation.
     spectrum : Spectrum
         Of the program.
     n_samples : int

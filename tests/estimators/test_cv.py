@@ -487,21 +487,6 @@ def test_preference_scores_are_those_of_single_heads() -> None:
         assert score[0, 0] == pytest.approx(accuracy, abs=0.051)
 
 
-def test_responses_that_share_a_prompt_stay_together() -> None:
-    won, lost = pairs(12)
-    X = np.concatenate([won, lost])
-    links = np.array([[0, 12], [0, 13], [1, 13], [2, 14], [3, 15], [4, 16]])
-    rows = Responses(X, np.arange(24) < 12, np.ones(24), links, np.arange(6.0) + 1)
-    for seen, unseen in rows.folds(3):
-        inside = np.isin(links, unseen)
-        assert (inside.all(axis=1) == inside.any(axis=1)).all()
-        assert {0, 1, 12, 13} <= set(seen) or {0, 1, 12, 13} <= set(unseen)
-        part = rows.take(unseen)
-        np.testing.assert_array_equal(unseen[part.pairs], links[inside.all(axis=1)])
-        np.testing.assert_array_equal(part.pair_weight, (np.arange(6.0) + 1)[inside.all(axis=1)])
-        assert set(range(5, 12)) <= set(seen)
-
-
 @pytest.mark.slow
 def test_preference_head_without_pairs() -> None:
     won, lost = pairs()
@@ -524,15 +509,3 @@ def test_preference_head_without_pairs() -> None:
 def test_bad_options_of_the_preference_head(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(COALAPreferenceHeadCV, **options, **SMALL).fit_pairs(*pairs(20))
-
-
-def test_equal_responses_stay_together() -> None:
-    won, lost = pairs(12)
-    X = np.concatenate([won, lost, won[:6]])
-    preferred = np.repeat([True, False, True], [12, 12, 6])
-    for links in (None, np.column_stack([np.arange(12), np.arange(12) + 12])):
-        weight = None if links is None else np.ones(12)
-        for seen, unseen in Responses(X, preferred, np.ones(30), links, weight).folds(3):
-            assert sorted([*seen, *unseen]) == list(range(30))
-            inside = np.isin(np.arange(30), unseen)
-            np.testing.assert_array_equal(inside[:6], inside[24:])

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cvxnn.estimators.linear_head import LinearPreferenceHead
+from cvxnn import LinearPreferenceHead
 
 
 def pairs(n=30, seed=0, d=4):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from cvxnn.estimators.policy import SoftmaxPolicy
+from cvxnn import SoftmaxPolicy
 from cvxnn.joint import pareto_front
 
 N, K, D = 30, 4, 5

@@ -21,9 +21,10 @@ demo: $(VENV)/.installed-demo  ## align a small LLaMA model end to end (options:
 test: $(VENV)/.installed-test  ## run all tests (options: ARGS='-m "not slow"')
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(VENV)/.installed-dev  ## check style and formatting
+lint: $(VENV)/.installed-dev  ## check style, formatting and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/numpydoc lint $(shell git ls-files 'cvxnn/*.py')
 
 format: $(VENV)/.installed-dev  ## repair style and formatting where a tool can
 	$(BIN)/ruff check --fix .

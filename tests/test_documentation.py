@@ -1,6 +1,7 @@
 """The documentation is true: its snippets run, its names exist, its defaults are the code's."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -206,6 +207,16 @@ def value_of(text: str) -> Any:
         return text
 
 
+def default_of(documented: Any, parameter: str) -> Any:
+    """Read a default from a signature; of a dataclass, make it where it is made for each object."""
+    if dataclasses.is_dataclass(documented):
+        fields = {field.name: field for field in dataclasses.fields(documented)}
+        factory = fields[parameter].default_factory
+        if factory is not dataclasses.MISSING:
+            return factory()
+    return inspect.signature(documented).parameters[parameter].default
+
+
 def documented_defaults() -> Iterator[tuple[str, str, Any, Any]]:
     """Callable, parameter, documented default, default in the signature."""
     for name, documented in CALLABLES.items():
@@ -213,12 +224,11 @@ def documented_defaults() -> Iterator[tuple[str, str, Any, Any]]:
             stated = re.search(r"default(?:=|: | )(.+)$", kind)
             if not stated:
                 continue
-            signature = inspect.signature(documented).parameters
             values = [stated[1]] if len(names) == 1 else re.split(r", (?![^(\[]*[)\]])", stated[1])
             if len(values) == 1:
                 values = values * len(names)
             for parameter, value in zip(names, values, strict=True):
-                yield name, parameter, value_of(value), signature[parameter].default
+                yield name, parameter, value_of(value), default_of(documented, parameter)
 
 
 def test_defaults_in_docstrings_are_those_of_the_signatures():
@@ -229,6 +239,17 @@ def test_defaults_in_docstrings_are_those_of_the_signatures():
         for name, parameter, stated, actual in found
         if not (stated == actual or str(stated) == str(actual))
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_documented_parameters_are_those_of_the_signatures():
+    wrong = []
+    for name, documented in CALLABLES.items():
+        stated = [parameter for names, _ in parameters_of(documented) for parameter in names]
+        if stated:
+            actual = [p for p in inspect.signature(documented).parameters if p != "self"]
+            if sorted(stated) != sorted(actual):
+                wrong.append(f"{name}: documented {sorted(stated)}, takes {sorted(actual)}")
     assert not wrong, "\n".join(wrong)
 
 

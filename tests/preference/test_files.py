@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +22,7 @@ from cvxnn.preference import (
     read_preferences,
     write_preferences,
 )
+from cvxnn.preference.files import FORMATS, ReadFormat, WriteFormat
 
 
 def user(text: str) -> dict[str, str]:
@@ -218,3 +219,8 @@ def test_a_true_data_set(tmp_path: Path, limit: int | None) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     read = read_hub("json", limit=limit, data_files=str(path), cache_dir=str(tmp_path / "cache"))
     assert read == read_preferences(path, limit=limit)
+
+
+def test_types_name_the_known_formats() -> None:
+    assert {*get_args(ReadFormat)} == {"auto", *FORMATS}
+    assert {*get_args(WriteFormat)} == {name for name, known in FORMATS.items() if known.write}

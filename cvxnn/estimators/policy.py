@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.joint.candidates import CandidateSets, as_vector
-from cvxnn.joint.choice_objective import bradley_terry_objective, dpo_objective, sft_objective
+from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.post_training import Strategy, post_train
 from cvxnn.joint.problem import JointProblem
 

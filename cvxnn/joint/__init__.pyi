@@ -1,12 +1,12 @@
 from .candidates import CandidateSets
-from .choice_objective import (
-    ChoiceObjective,
+from .choice_objective import ChoiceObjective
+from .improvement import delta_m, percentage_increase
+from .policy_objectives import (
     bradley_terry_objective,
     dpo_objective,
     mix_objective,
     sft_objective,
 )
-from .improvement import delta_m, percentage_increase
 from .post_training import Strategy, Trajectory, post_train
 from .problem import JointProblem
 from .trade_offs import BalancedOptimum, ParetoFront, balanced_optimum, pareto_front

@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.joint.candidates import as_vector
-from cvxnn.joint.choice_objective import check_lam
 from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, take_steps
+from cvxnn.joint.policy_objectives import check_lam
 from cvxnn.joint.problem import JointProblem
 
 Strategy = Literal["sequential", "mix", "alright", "maxright"]

@@ -25,7 +25,8 @@ from cvxnn.convex.objectives import BallObjective
 from cvxnn.convex.solver import Result, Status
 from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
 from cvxnn.convex.solvers.trust_region import NewtonState, TrustRegionNewton
-from cvxnn.joint.choice_objective import ChoiceObjective, check_lam, mix_objective
+from cvxnn.joint.choice_objective import ChoiceObjective
+from cvxnn.joint.policy_objectives import check_lam, mix_objective
 
 # In higher dimensions, a Hessian costs more time than it saves.
 _NEWTON_UP_TO = 3000

@@ -233,7 +233,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         """Return the flops of a solve, counting dense products and factorisations."""
         (n, d), P = program.operator.X.shape, program.operator.n_patterns
         product = 4.0 * n * d * P * program.y.shape[1]
-        if self.kernel is not None:
+        if self.kernel is not None and self._is_direct(program):
             return n**3 / 3.0 + product
         if min(n, P * d) <= self.max_dense:
             return min(direct_flops(n, d, P)) + product

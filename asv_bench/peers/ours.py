@@ -57,9 +57,8 @@ def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int =
 def _solve(
     problem: Problem, report: Report, formulation: str, solver: str, options: dict[str, Any]
 ) -> None:
-    from cvxnn import solvers
-    from cvxnn.convex.operators import GatedOperator
-    from cvxnn.convex.program import ConvexProgram
+    from cvxnn import convex
+    from cvxnn.convex import ConvexProgram, GatedOperator
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
@@ -67,11 +66,11 @@ def _solve(
         GatedOperator(X, problem.mask), y, problem.alpha, formulation=formulation
     )
     for run in range(2):
-        result = solvers.solve(
-            program, getattr(solvers, solver)(**options), callback=partial(_say, report, run)
+        result = convex.solve(
+            program, getattr(convex, solver)(**options), callback=partial(_say, report, run)
         )
         report.detail(iterations=result.n_iter, gap=result.gap)
-        report.detail(success=result.status is solvers.Status.CONVERGED)
+        report.detail(success=result.status is convex.Status.CONVERGED)
 
 
 def _say(report: Report, run: int, row: dict[str, float], weights: object = None) -> None:

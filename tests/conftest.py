@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs read from the cache
-PROGRAMS_KEPT = 150  # each takes about 2.5 MB of the memory of a worker
+# A program takes 2 to 10 MB of the memory of a worker. To release a few is not worth the time.
+MEMORY = 1.2 * 2**30  # bytes
+FEW = 50
 
 n_compiled = 0
 
@@ -47,17 +50,31 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+def resident() -> float:
+    """Return the memory of this process in bytes, or infinity where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text("ascii").split()[1]
+    except OSError:
+        return math.inf
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def release_memory() -> None:
+    """Give compiled programs and freed memory back to the system."""
+    global n_compiled
+    n_compiled = 0
+    jax.clear_caches()
+    gc.collect()
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
+        libc.malloc_trim(0)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Release compiled programs before they fill the memory of a worker."""
-    global n_compiled
-    if n_compiled >= PROGRAMS_KEPT:
-        jax.clear_caches()
-        gc.collect()
-        libc = ctypes.CDLL(None) if os.name == "posix" else None
-        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
-            libc.malloc_trim(0)
-        n_compiled = 0
+    """Keep the memory of a worker bounded."""
+    if n_compiled >= FEW and resident() > MEMORY:
+        release_memory()
 
 
 class Teacher(NamedTuple):
@@ -107,7 +124,7 @@ def compilations() -> Callable[[], int]:
 
 @pytest.fixture
 def quick_compilation() -> Iterator[None]:
-    """For checks that fit data of ever other shapes: most of their time is compilation."""
+    """Compile quickly, for checks on data of many shapes, which mostly compile."""
     name = "jax_disable_most_optimizations"
     before = jax.config.values[name]
     jax.config.update(name, True)
@@ -140,4 +157,5 @@ def packaged_model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
         if not fingerprint.exists():
             text = load_model(device="cpu", cache_dir=folder).fingerprint
             fingerprint.write_text(text, encoding="utf-8")
+    release_memory()  # the model takes as much as all that tests have left
     return PackagedModel(folder, fingerprint.read_text("utf-8"))

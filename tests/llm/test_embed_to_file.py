@@ -126,7 +126,7 @@ def test_new_pairs_beside_cached_ones_are_computed_alone(lm: LanguageModel, tmp_
 
 
 @pytest.mark.parametrize("damage", ["log cut", "rows cut", "row flipped", "log gone"])
-def test_damaged_unfinished_file_is_computed_anew_from_there(
+def test_damaged_unfinished_file_is_computed_again_from_there(
     lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     prompts, responses = pairs()

@@ -116,7 +116,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ids=str,
 )
 @pytest.mark.parametrize("start", ["", "f g h"])
-def test_scores_and_rewards_are_those_of_computing_everything_anew(
+def test_scores_and_rewards_are_those_of_computing_everything_again(
     lm: LanguageModel,
     monkeypatch: pytest.MonkeyPatch,
     mode: Any,

@@ -218,7 +218,7 @@ LOSSES: dict[str, Loss] = {
     "logistic": LogisticLoss(),
     "multinomial": MultinomialLoss(),
 }
-# The coupled loss compiles its solver anew for each number of patterns.
+# The coupled loss compiles its solver again for each number of patterns.
 TABLE = [
     pytest.param(loss, formulation, marks=pytest.mark.slow if loss == "multinomial" else ())
     for loss in LOSSES

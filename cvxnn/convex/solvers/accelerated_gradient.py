@@ -126,7 +126,7 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         # In another metric the projection would be another one, too.
         if (
             self.precondition
-            and hasattr(objective, "curvature")
+            and isinstance(objective, WithCurvature)
             and not isinstance(objective, WithProjection)
         ):
             return state._replace(factor=_factor(objective))

@@ -90,6 +90,7 @@ def test_bradley_terry_is_fine_tuning_on_the_chosen_responses() -> None:
     assert bradley_terry_objective(won, lost).value(theta) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "mix"])
 def test_slopes_are_those_of_automatic_differentiation(kind: str) -> None:
     with precision(np.float64):

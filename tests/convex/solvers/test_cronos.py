@@ -108,8 +108,10 @@ def check_weights(result: Result, program: ConvexProgram) -> None:
 
 
 # Against CVXPY -----------------------------------------------------------------------------
+# Whichever test of a linear solver comes first compiles it for seconds: all are slow together.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
 def test_agrees_with_cvxpy(linear_solver: Any, dtype: type) -> None:
     program = make(dtype=dtype)
@@ -118,6 +120,7 @@ def test_agrees_with_cvxpy(linear_solver: Any, dtype: type) -> None:
     check(result, program, optimum(), rtol=1e-4 if dtype == np.float64 else 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_solver", ["dual", "mean_field", "nystrom"])
 def test_agrees_with_cvxpy_where_features_outnumber_rows(linear_solver: Any) -> None:
     program = make(WIDE)
@@ -125,12 +128,14 @@ def test_agrees_with_cvxpy_where_features_outnumber_rows(linear_solver: Any) -> 
     check(result, program, optimum(WIDE), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_agrees_with_cvxpy_where_rows_outnumber_features() -> None:
     program = make(TALL)
     result = solve(program, replace(TIGHT, linear_solver="dual"))
     check(result, program, optimum(TALL), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_solver", LINEAR_SOLVERS)
 @pytest.mark.parametrize(
     "kind",
@@ -148,6 +153,7 @@ def test_agrees_with_cvxpy_on_awkward_data(kind: str, linear_solver: Any) -> Non
     check(solve(program, solver), program, optimum(kind=kind), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linear_solver", ["mean_field", "nystrom"])
 def test_default_pcg_tolerances_do_not_hold_the_certificate_back(linear_solver: Any) -> None:
     program = make()

@@ -19,10 +19,10 @@ from safetensors.numpy import save as to_bytes
 
 from cvxnn._files import digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.solvers.cronos.solver import Cronos
-from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.network import TwoLayerNetwork
 
 FORMAT_VERSION = 3

@@ -1,3 +1,4 @@
+from .option_building import HelpFormatter, OptionGroup, option_from
 from .option_groups import (
     DATA,
     EMBEDDING,
@@ -5,11 +6,10 @@ from .option_groups import (
     GUIDANCE,
     HEAD,
     MODEL,
-    OBJECTIVES,
+    OBJECTIVE_GROUPS,
     add_held_out,
     add_memory_plan,
 )
-from .options import HelpFormatter, OptionGroup, option_from
 from .plan import plan_text
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "GUIDANCE",
     "HEAD",
     "MODEL",
-    "OBJECTIVES",
+    "OBJECTIVE_GROUPS",
     "HelpFormatter",
     "OptionGroup",
     "add_held_out",

@@ -13,6 +13,7 @@ from typing import Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
@@ -20,11 +21,10 @@ from cvxnn.cli.option_groups import (
     FINE_TUNING,
     HEAD,
     MODEL,
-    OBJECTIVES,
+    OBJECTIVE_GROUPS,
     add_held_out,
     add_memory_plan,
 )
-from cvxnn.cli.options import option_from
 from cvxnn.cli.plan import show_plan
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING):
         group.add_to(parser)
     objectives = parser.add_argument_group("objectives of fine-tuning")
-    for group in OBJECTIVES.values():
+    for group in OBJECTIVE_GROUPS.values():
         group.add_to(objectives)
     add_memory_plan(parser)
 
@@ -66,7 +66,7 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
     dict
         Keyword arguments.
     """
-    own = {"coala": HEAD, **OBJECTIVES}
+    own = {"coala": HEAD, **OBJECTIVE_GROUPS}
     return {
         "embedding": EMBEDDING.values(options),
         "fine_tuning": {"max_length": options.max_length, **FINE_TUNING.values(options)},

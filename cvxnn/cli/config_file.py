@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvxnn.cli.options import Parser, UsageError, nearest
+from cvxnn.cli.option_building import Parser, UsageError, nearest
 
 
 def insert_settings(

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, read_prompts, required
+from cvxnn.cli.option_building import UsageError, natural, option_from, positive
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
-from cvxnn.cli.options import UsageError, natural, option_from, positive
 from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:

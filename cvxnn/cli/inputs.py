@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
-from cvxnn.cli.options import UsageError
 
 if TYPE_CHECKING:
     from cvxnn.estimators.coala import COALAPreferenceHead

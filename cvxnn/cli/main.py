@@ -13,8 +13,8 @@ from cvxnn._files import OtherSettingsError
 from cvxnn.cli import compare, extract, fit, generate, report, score
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
+from cvxnn.cli.option_building import Parser, UsageError
 from cvxnn.cli.option_groups import add_common
-from cvxnn.cli.options import Parser, UsageError
 
 OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cvxnn.cli.options import OptionGroup, natural, option_from
+from cvxnn.cli.option_building import OptionGroup, natural, option_from
 
 DATA_HELP = "File, name of a data set on the Hub, or 'tutoring' for the shipped conversations"
 DATA = OptionGroup(
@@ -59,7 +59,7 @@ FINE_TUNING = OptionGroup(
     },
     title="fine-tuning",
 )
-OBJECTIVES = {
+OBJECTIVE_GROUPS = {
     method: OptionGroup(
         f"cvxnn.preference.{method}",
         {name: {"flag": f"--{method.replace('_', '-')}-{name}"} for name in names},

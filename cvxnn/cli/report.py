@@ -13,7 +13,7 @@ from typing import Any
 from cvxnn._files import write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
-from cvxnn.cli.options import option_from
+from cvxnn.cli.option_building import option_from
 
 HELP = "write one self-contained HTML page of a comparison"
 EXAMPLE = "  cvxnn report comparison --examples replies.jsonl --output report.html"

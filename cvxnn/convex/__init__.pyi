@@ -30,10 +30,10 @@ from .reference import solve_with_cvxpy
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic
-from .solvers.cronos.solver import Cronos
-from .solvers.interior_point.solver import InteriorPoint
+from .solvers.cronos.cronos import Cronos
+from .solvers.interior_point.interior_point import InteriorPoint
 from .solvers.proximal_gradient import ProximalGradient
-from .solvers.ridge.solver import Ridge
+from .solvers.ridge.ridge import Ridge
 from .solvers.trust_region import TrustRegionNewton
 from .solvers.working_set import solve_on_working_sets
 

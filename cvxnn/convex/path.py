@@ -16,8 +16,8 @@ from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Callback, Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
-from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
+from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.convex.solvers.working_set import solve_on_working_sets
 
 
@@ -117,7 +117,7 @@ def regularization_path(
     In the gated formulation with the neuron group lasso each strength is solved on working sets
     that start from the active patterns of the last one; the certificate is one for all patterns. If
     the solution is direct, all strengths share a few factorisations
-    (``cvxnn.convex.solvers.ridge.path``).
+    (``cvxnn.convex.solvers.ridge.ridge_path``).
     """
     grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
     if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:

@@ -20,10 +20,10 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
 from cvxnn.convex.solver import Result, Solver, Status
-from cvxnn.convex.solvers.cronos.solver import Cronos
-from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress
 from cvxnn.estimators._parameters import (
     Choices,

@@ -16,8 +16,8 @@ from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
-from cvxnn.convex.solvers.ridge.path import RidgePath, takes_path
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
+from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.estimators._base import ADAPTIVE_ROUNDS, ConvexReLUBase
 from cvxnn.estimators._rows import Rows, Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling

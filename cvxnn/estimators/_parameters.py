@@ -13,7 +13,7 @@ import numpy as np
 
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.program import Formulation
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]

@@ -2,9 +2,9 @@ r"""Estimators that choose the strength of their penalty by cross-validation.
 
 In each fold everything that depends on the data is done once: scaling, patterns, and, where the
 solution is direct, the kernel. All strengths are then solved one after another from the strongest
-on (``cvxnn.convex.path``, ``cvxnn.convex.solvers.ridge.path``), each with a certified gap of at
-most ``tol``. A fold's predictions are those of the single estimator fitted to the
-fold's training rows.
+on (``cvxnn.convex.path``, ``cvxnn.convex.solvers.ridge.ridge_path``), each with a certified gap of
+at most ``tol``. A fold's predictions are those of the single estimator fitted to the fold's
+training rows.
 """
 
 from __future__ import annotations

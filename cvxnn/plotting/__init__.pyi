@@ -1,6 +1,6 @@
+from .activation_patterns import ActivationPatternDisplay
 from .convergence import ConvergenceDisplay
 from .pareto import ObjectiveTrajectoryDisplay, ParetoFrontDisplay
-from .patterns import ActivationPatternDisplay
 from .regions import DecisionRegionDisplay
 from .rewards import RewardMarginDisplay
 from .strengths import RegularizationPathDisplay

@@ -23,7 +23,7 @@ from cvxnn.convex.penalties import Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram, Formulation
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
-from cvxnn.convex.solvers.ridge.solver import Ridge
+from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training.training import PatternChoice, Training, first_patterns, train
 

@@ -36,7 +36,7 @@ _LEAST_STRENGTH = 1e-9
 
 
 class Spectrum(NamedTuple):
-    """Eigendecomposition of the kernel ``A A^T`` of ``cvxnn.convex.solvers.ridge.solver``.
+    """Eigendecomposition of the kernel ``A A^T`` of ``cvxnn.convex.solvers.ridge.ridge``.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram, DualPoint, Formulation
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
-from cvxnn.convex.solvers.interior_point.solver import InteriorPoint
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.training import pricing, proposal
 
 PatternChoice = Literal["local", "gaussian", "data"]

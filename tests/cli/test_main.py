@@ -17,7 +17,7 @@ from cvxnn import __version__
 from cvxnn.cli import option_groups
 from cvxnn.cli.console import Console
 from cvxnn.cli.main import COMMANDS, build, main
-from cvxnn.cli.options import option_from
+from cvxnn.cli.option_building import option_from
 from cvxnn.comparison import METHODS
 from cvxnn.preference import OBJECTIVES
 
@@ -73,14 +73,14 @@ def test_help_states_each_default(command, capsys):
     for action in actions(command):
         value = action.default
         assert action.help, (action.dest, "has no text")
-        if action.dest != "help" and value not in (None, [], False):
+        if action.dest != "help" and value is not None and value is not False and value != []:
             shown = ",".join(value) if isinstance(value, tuple) else value
             stated = " ".join(f"{action.help % vars(action)} (default: {shown})".split())
             assert stated in text.replace(", ", ",") or stated in text, action.dest
 
 
 def test_hyper_parameters_of_objectives_are_those_of_the_library():
-    for method, group in option_groups.OBJECTIVES.items():
+    for method, group in option_groups.OBJECTIVE_GROUPS.items():
         names = [f"--{method.replace('_', '-')}-{name}" for name in group.options]
         options = build(["compare"])[0].parse_args(["compare"])
         assert group.values(options) == dict(OBJECTIVES[method].parameters)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cvxnn.cli.options import number_or_word, option_from, positive
+from cvxnn.cli.option_building import number_or_word, option_from, positive
 from cvxnn.cli.signatures import REQUIRED, parameters
 
 FUNCTIONS = [

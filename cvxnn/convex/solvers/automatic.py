@@ -8,10 +8,10 @@ from typing import Any
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Solver
-from cvxnn.convex.solvers.cronos.solver import Cronos
-from cvxnn.convex.solvers.interior_point.solver import InteriorPoint, cost
+from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, cost
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.solver import Ridge, takes
+from cvxnn.convex.solvers.ridge.ridge import Ridge, takes
 
 # Interior point runs this many flops in about the time in which a first-order solver compiles and
 # finds its way to a gap of 1 %.

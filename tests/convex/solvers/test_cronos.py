@@ -30,7 +30,7 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex.loop import precision
-from cvxnn.convex.solvers.cronos.solver import CronosState
+from cvxnn.convex.solvers.cronos.cronos import CronosState
 
 LINEAR_SOLVERS = ["dual", "mean_field", "block", "block_nystrom", "nystrom"]
 

@@ -25,8 +25,8 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.convex.solvers.interior_point import newton_system
+from cvxnn.convex.solvers.interior_point.interior_point import cost
 from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, NewtonSystem
-from cvxnn.convex.solvers.interior_point.solver import cost
 
 cp = pytest.importorskip("cvxpy")
 

@@ -19,8 +19,8 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.convex.solvers.ridge import products
-from cvxnn.convex.solvers.ridge.path import RidgePath
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
 
 def kernel(program: ConvexProgram) -> np.ndarray:

@@ -1,6 +1,6 @@
 r"""The closed form along a path of strengths, for little more than the price of one.
 
-All strengths share one matrix :math:`K = A A^T` (see ``cvxnn.convex.solvers.ridge.solver``). The
+All strengths share one matrix :math:`K = A A^T` (see ``cvxnn.convex.solvers.ridge.ridge``). The
 solutions lie close to a space of few dimensions, which is built as it is needed: at each strength
 the system is solved in the space found so far and the gap is certified. If it is too large, the
 remainder joins the space, first multiplied by the inverse of :math:`K + \alpha' I` for a strength
@@ -31,7 +31,7 @@ from cvxnn.convex.solvers.ridge.products import (
     direct_flops,
     shifted_inverse,
 )
-from cvxnn.convex.solvers.ridge.solver import Floats, Ridge, certify, floor, takes
+from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, floor, takes
 
 # Steps at one strength after which another factorisation is cheaper than more of them.
 _PATIENCE = 5

@@ -27,7 +27,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs read from the cache
 # A program takes 2 to 10 MB of the memory of a worker. To release a few is not worth the time.
 MEMORY = 1.2 * 2**30  # bytes
-FEW = 50
+FEW = 10
 
 n_compiled = 0
 

@@ -142,7 +142,12 @@ def test_padding_changes_no_optimum(
     for name in ("unpad_weights", "unpad_dual"):
         monkeypatch.setattr(loop, name, lambda _, value: value)
     plain = solve(program, solver)
-    assert plain.weights.blocks.shape == rounded.weights.blocks.shape == program.stacked_shape
+    outputs, signs, _, d = program.stacked_shape
+    blocks = (outputs, signs, program.operator.mask.shape[1], d)
+    assert plain.weights.blocks.shape == rounded.weights.blocks.shape == blocks
+    for result in (plain, rounded):
+        linear = result.weights.linear
+        assert (None if linear is None else linear.shape) == ((C, d) if "skip" in options else None)
     assert rounded.objective == pytest.approx(plain.objective, rel=3e-6)
     assert max(plain.dual_bound, rounded.dual_bound) <= plain.objective * (1 + 1e-9)
     assert plain.dual is not None

@@ -267,7 +267,7 @@ def test_adaptive_patterns_need_neurons(model, penalty):
 @pytest.mark.parametrize(
     ("solver", "options", "message"),
     [
-        (Cronos(), {}, "gated form use ProximalGradient or InteriorPoint"),
+        (Cronos(), {}, "ReLU formulation; for the gated one use ProximalGradient or InteriorPoint"),
         (ProximalGradient(), {"formulation": "relu"}, "use Cronos or InteriorPoint|use Cronos"),
         (InteriorPoint(), {"penalty": "l1"}, "takes NeuronGroupLasso and SquaredL2"),
         (Ridge(), {"penalty": "neuron"}, "Ridge needs the gated form.*use InteriorPoint"),

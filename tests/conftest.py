@@ -28,8 +28,10 @@ COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs rea
 # A program takes 2 to 10 MB of the memory of a worker. To release a few is not worth the time.
 MEMORY = 1.2 * 2**30  # bytes
 FEW = 10
+GROWTH = 0.15 * 2**30  # bytes that a language model leaves, without programs
 
 n_compiled = 0
+n_kept = 0.0  # memory of this process after the last release, in bytes
 
 
 def count_compilation(event: str, duration: float, **_: Any) -> None:
@@ -61,19 +63,21 @@ def resident() -> float:
 
 def release_memory() -> None:
     """Give compiled programs and freed memory back to the system."""
-    global n_compiled
+    global n_compiled, n_kept
     n_compiled = 0
     jax.clear_caches()
     gc.collect()
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory otherwise
         libc.malloc_trim(0)
+    n_kept = resident()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Keep the memory of a worker bounded."""
-    if n_compiled >= FEW and resident() > MEMORY:
+    held = resident()
+    if held > MEMORY and (n_compiled >= FEW or held > n_kept + GROWTH):
         release_memory()
 
 

@@ -99,10 +99,13 @@ def test_snippets_run(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    for snippet in runnable(page):
-        # Blank lines in front: a traceback names the line of the page.
-        source = "\n" * (snippet.line - 1) + snippet.code
-        exec(compile(source, name_of(page), "exec"), namespace)
+    try:
+        for snippet in runnable(page):
+            # Blank lines in front: a traceback names the line of the page.
+            source = "\n" * (snippet.line - 1) + snippet.code
+            exec(compile(source, name_of(page), "exec"), namespace)
+    finally:
+        namespace.clear()  # functions of a page hold it, and with it models and arrays
 
 
 def test_snippets_are_found_with_their_lines_and_reasons():

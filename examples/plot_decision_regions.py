@@ -4,8 +4,8 @@ Which activation patterns draw the better boundary?
 
 The convex program finds the best ReLU network *over given activation patterns*. With few of them it
 matters where they come from: from random gates, or from the neurons of a short local training
-(``patterns="local"``, the default of the ReLU form). Each network below is optimal over its own
-patterns, within ``tol``.
+(``patterns="local"``, the default of the ReLU formulation). Each network below is optimal over its
+own patterns, within ``tol``.
 """
 
 import matplotlib.pyplot as plt

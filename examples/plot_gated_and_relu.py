@@ -2,9 +2,9 @@
 How far is a gated network from the ReLU network of its patterns?
 =================================================================
 
-The gated form drops the cone constraints, so its optimum is a lower bound for the ReLU form with
-the same patterns. Writing each of its neurons as the difference of two that satisfy the cones gives
-a ReLU network that predicts the same, and with it an upper bound.
+The gated formulation drops the cone constraints, so its optimum is a lower bound for the ReLU
+formulation with the same patterns. Writing each of its neurons as the difference of two that satisfy
+the cones gives a ReLU network that predicts the same, and with it an upper bound.
 """
 
 from dataclasses import replace
@@ -52,13 +52,13 @@ for count in counts:
     print(f"{count:3d} patterns: {split.lower:.4f} <= {relu[-1]:.4f} <= {split.upper:.4f}")
 
 # %%
-# All three hold for every number of patterns. With more rows the cones get thinner: the ReLU form
-# then falls behind the gated one, and a neuron takes a longer pair to be split into.
+# All three hold for every number of patterns. With more rows the cones get thinner: the ReLU
+# formulation then falls behind the gated one, and a neuron is split into a longer pair.
 
 fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 ax.plot(counts, upper, "C3v-", label="upper bound: gated optimum, decomposed")
-ax.plot(counts, relu, "C0o-", label="optimum of the ReLU form")
-ax.plot(counts, gated, "C2^-", label="lower bound: optimum of the gated form")
+ax.plot(counts, relu, "C0o-", label="optimum of the ReLU formulation")
+ax.plot(counts, gated, "C2^-", label="lower bound: optimum of the gated formulation")
 ax.set(xscale="log", yscale="log", xlabel="random patterns", ylabel="objective")
 ax.set_xticks(counts, counts)
 ax.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])

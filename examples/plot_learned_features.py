@@ -22,8 +22,8 @@ from sklearn.tree import DecisionTreeClassifier
 from cvxnn import ConvexReLUClassifier
 
 # %%
-# Digits, 600 for training. The ReLU form keeps few neurons. ``FrozenEstimator`` lets four pipelines
-# share one fitted network; without it, each would train its own.
+# Digits, 600 for training. The ReLU formulation keeps few neurons. ``FrozenEstimator`` lets four
+# pipelines share one fitted network; without it, each would train its own.
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(

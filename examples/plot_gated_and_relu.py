@@ -3,8 +3,8 @@ How far is a gated network from the ReLU network of its patterns?
 =================================================================
 
 The gated formulation drops the cone constraints, so its optimum is a lower bound for the ReLU
-formulation with the same patterns. Writing each of its neurons as the difference of two that satisfy
-the cones gives a ReLU network that predicts the same, and with it an upper bound.
+formulation with the same patterns. Writing each of its neurons as the difference of two that
+satisfy the cones gives a ReLU network that predicts the same, and with it an upper bound.
 """
 
 from dataclasses import replace

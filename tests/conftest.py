@@ -73,6 +73,12 @@ def release_memory() -> None:
     n_kept = resident()
 
 
+@pytest.fixture
+def released_memory() -> None:
+    """Begin a test that needs much memory with as little as possible."""
+    release_memory()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Keep the memory of a worker bounded."""

@@ -95,6 +95,7 @@ def share_model(monkeypatch: pytest.MonkeyPatch, lm: Any) -> None:
 def test_snippets_run(page, tmp_path, monkeypatch, request):
     """All blocks of a page, one after the other, in an empty folder."""
     if needs_model(page):
+        request.getfixturevalue("released_memory")
         share_model(monkeypatch, request.getfixturevalue("lm"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")

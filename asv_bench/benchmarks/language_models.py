@@ -79,7 +79,7 @@ class Guidance:
 
     def setup(self, mode):
         from cvxnn import COALAPreferenceHead
-        from cvxnn.llm import Embedder, Guidance
+        from cvxnn.llm import Embedder
 
         self.lm = language_model()
         embedder = Embedder(self.lm, max_length=MAX_LENGTH)
@@ -88,10 +88,9 @@ class Guidance:
         self.head = COALAPreferenceHead(
             strength=0.1, n_patterns=8, embedding=embedder.description, random_state=0
         ).fit_pairs(embedder.embed(prompts, chosen), embedder.embed(prompts, rejected))
-        self.guidance = Guidance(mode=mode, max_new_tokens=32)
 
     def time_generate(self, mode):
-        self.head.generate(self.lm, self.prompt, guidance=self.guidance)
+        self.head.generate(self.lm, self.prompt, mode=mode, max_new_tokens=32)
 
     def time_plain(self, mode):
         from cvxnn.llm import generate_candidates

@@ -7,12 +7,13 @@ from cvxnn.joint import pareto_front, post_train
 
 
 def pairs(n, d, seed=0):
-    """Embeddings of n pairs whose better reply a small ReLU network tells."""
+    """Embeddings of n pairs; a ReLU network of four neurons says which reply is better."""
+    gates = np.random.default_rng(1000).standard_normal((d, 4)) / np.sqrt(d)
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((2, n, d)).astype(np.float32)
-    gates = rng.standard_normal((d, 4)) / np.sqrt(d)
-    better = (np.maximum((a - b) @ gates, 0) * [1, 1, -1, -1]).sum(axis=1) > 0
-    return np.where(better[:, None], a, b), np.where(better[:, None], b, a)
+    quality = [np.maximum(x @ gates, 0) @ [1, 1, -1, -1] for x in (a, b)]
+    better = (quality[0] > quality[1])[:, None]
+    return np.where(better, a, b), np.where(better, b, a)
 
 
 SIZES = {"1000x384": (1000, 384), "4000x576": (4000, 576)}
@@ -49,7 +50,8 @@ class Head:
         return float(getattr(self.head, "gap_", np.nan))
 
     def track_phase2_iterations(self, size, head):
-        return int(getattr(self.head, "phase2_n_iter_", 0))
+        history = getattr(self.head, "phase2_history_", {"iteration": [0]})
+        return int(history["iteration"][-1])
 
 
 class HeadCrossValidation:

@@ -157,8 +157,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         if self.patterns == "adaptive" and not isinstance(self._choose().penalty, NeuronGroupLasso):
             raise ValueError(
                 f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
-                "pattern has no price; set penalty='neuron' or formulation='relu', whose penalty it "
-                "is by default, or use patterns='local'."
+                "pattern has no price; set penalty='neuron', or formulation='relu', whose penalty "
+                "it is by default, or use patterns='local'."
             )
         if self.solver is not None and not isinstance(
             self.solver, Cronos | InteriorPoint | ProximalGradient | Ridge

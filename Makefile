@@ -10,7 +10,7 @@ INSTALL := $(PIP) -c constraints.txt -e
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types docs bench clean
+.PHONY: help demo test stress lint format types docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed-demo  ## align a small LLaMA model end to end (options:
 
 test: $(VENV)/.installed-test  ## run all tests (options: ARGS='-m "not slow"')
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+stress: $(VENV)/.installed-test  ## try to break it with random input, for hours (options: ARGS="-k fuzz --cases 1000")
+	$(BIN)/python -m pytest -n 2 tests/stress --cases 10000 $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check style, formatting and docstrings
 	$(BIN)/ruff check .

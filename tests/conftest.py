@@ -40,6 +40,17 @@ def count_compilation(event: str, duration: float, **_: Any) -> None:
     n_compiled += event == COMPILED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the size of a campaign; `make stress` sets it to 10,000."""
+    parser.addoption(
+        "--cases",
+        type=int,
+        default=100,
+        metavar="N",
+        help="random cases of each test in tests/stress; slow ones take a fraction (default 100)",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Share what XLA compiles among workers and with later runs.
 
@@ -118,6 +129,12 @@ def make_teacher(
 def teacher() -> Callable[..., Teacher]:
     """Give `make_teacher`: equal arguments, equal data."""
     return make_teacher
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> int:
+    """Number of random cases of a stress test; case `i` follows from `i` alone."""
+    return int(request.config.getoption("--cases"))
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -52,8 +52,7 @@ class EmbeddingCache:
     Examples
     --------
     >>> import numpy as np
-
-    from cvxnn._files import digest
+    >>> from cvxnn.llm import EmbeddingCache
     >>> with EmbeddingCache(":memory:") as cache:
     ...     cache.put({b"key": np.ones(3, dtype=np.float32)})
     ...     cache.get([b"key", b"other"])

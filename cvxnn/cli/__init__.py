@@ -4,11 +4,4 @@ The program is `cvxnn.cli.main.main`. Its exit codes are 0 when all is done or n
 for bad data, or a missing file or package; 2 for a usage error; 3 if a fit did not converge (its
 result is written); 4 if a result of other settings is in the way; and 130 if it was interrupted
 (what was finished is kept).
-
-The names exported here make such options for programs of your own: each group adds the options of
-one function or class to a parser of ``argparse``, and turns the parsed values into arguments.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

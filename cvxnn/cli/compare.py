@@ -1,24 +1,28 @@
 """Train COALA, a linear head and fine-tuned models on the same pairs, and measure all the same way.
 
 The folder gets the held-out accuracy (of the implied reward, where a model is fine-tuned), the
-reward margins, FLOPs, peak memory and time of each method. A second call continues with the methods
-that are missing. "report" makes a page of the folder.
+reward margins, FLOPs, peak memory and time of each method. --replies N also answers N of the
+held-out prompts: the greedy reply, the best of some, and one that the head guides while it is
+written. A second call continues with what is missing. "report" makes a page of the folder.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cvxnn._files import as_json
 from cvxnn.cli.console import Console
+from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, required
-from cvxnn.cli.option_building import option_from
+from cvxnn.cli.option_building import natural, option_from
 from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
     EMBEDDING,
     FINE_TUNING,
+    GUIDANCE,
     HEAD,
     MODEL,
     OBJECTIVE_GROUPS,
@@ -26,6 +30,9 @@ from cvxnn.cli.option_groups import (
     add_memory_plan,
 )
 from cvxnn.cli.plan import show_plan
+
+if TYPE_CHECKING:
+    from cvxnn.cli.inputs import Head
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
 EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --layer 16"
@@ -44,8 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", default="comparison", metavar="FOLDER", help="Folder for the results"
     )
     parser.add_argument("--methods", **option_from("cvxnn.comparison.compare", "methods"))
+    parser.add_argument(
+        "--replies",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="Number of held-out prompts to answer",
+    )
+    add_replies(parser, best_of=5)
+    parser.set_defaults(plain=True)
     add_held_out(parser)
-    for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING):
+    for group in (DATA, MODEL, EMBEDDING, HEAD, FINE_TUNING, GUIDANCE):
         group.add_to(parser)
     objectives = parser.add_argument_group("objectives of fine-tuning")
     for group in OBJECTIVE_GROUPS.values():
@@ -95,19 +111,23 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     required(options, data="DATA")
     from cvxnn.comparison.experiment import compare
-    from cvxnn.comparison.results import RESULT_FILE
+    from cvxnn.comparison.heads import HEADS
+    from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE
+    from cvxnn.llm.embeddings import Embedder
     from cvxnn.preference.triplets import split_by_group
 
+    folder = Path(options.output)
     pairs = pairs_of(options, options.data)
     if options.test is None:
         train, test = split_by_group(pairs, options.test_size, options.seed)
     else:
         train, test = pairs, pairs_of(options, options.test)
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
-    kinds = {
-        "embed" if method in ("coala", "linear") else "fine_tune" for method in options.methods
-    }
-    show_plan(options, console, sorted(kinds))
+    heads = [method for method in HEADS if method in options.methods]
+    uses = ["embed"] if heads else []
+    uses += ["fine_tune"] if len(options.methods) > len(heads) else []
+    uses += ["guide"] if heads and options.replies and options.guided else []
+    show_plan(options, console, uses)
     lm = model_of(options, console)
     lines: list[str] = []
 
@@ -120,17 +140,36 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         train,
         test,
         options.methods,
-        folder=options.output,
+        folder=folder,
         **comparison_settings(options),
         say=say,
         progress=console.bars,
     )
     worked = any(line.endswith("begins") for line in lines)
-    console.show(str(comparison))
-    console.show()
+    for result in comparison.results:
+        console.show(f"{result.summary()}\n")
+    console.show(f"{comparison}\n")
     for sentence in comparison.conclusions():
         console.show(sentence)
-    file = Path(options.output) / RESULT_FILE
+    replies: list[dict[str, Any]] = []
+    if options.replies and heads:
+        prompts = list({as_json(pair.prompt): pair.prompt for pair in test}.values())
+
+        def embedder(head: Head) -> Embedder:
+            description: Any = head.embedding
+            return Embedder.from_description(lm, description, batch_tokens=options.batch_tokens)
+
+        console.show()
+        written, replies = write_replies(
+            options,
+            console,
+            folder / f"{heads[0]}.safetensors",
+            prompts[: options.replies],
+            folder / REPLIES_FILE,
+            embedder,
+        )
+        worked |= written
+    file = folder / RESULT_FILE
     console.show(f"{'wrote' if worked else 'nothing to do:'} {file}")
     status = "done" if worked else "nothing to do"
-    return {"status": status, "output": str(file), **comparison.to_dict()}
+    return {"status": status, "output": str(file), "replies": replies, **comparison.to_dict()}

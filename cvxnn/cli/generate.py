@@ -22,6 +22,8 @@ from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from cvxnn.cli.inputs import Head
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.preference.triplets import Prompt
@@ -51,11 +53,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="Write the greedy reply of the model as well",
     )
-    best_of = option_from("cvxnn.comparison.side_by_side", "best_of")
-    parser.add_argument("--best-of", **{**best_of, "type": natural})
+    add_replies(parser)
     for group in (MODEL, BATCH, GUIDANCE):
         group.add_to(parser)
     add_memory_plan(parser)
+
+
+def add_replies(parser: argparse.ArgumentParser, best_of: int = 0) -> None:
+    """Add the options that say which replies to write.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of a command.
+    best_of : int, default=0
+        Default of ``--best-of``, at least 0.
+    """
+    sampled = option_from("cvxnn.comparison.side_by_side", "best_of")
+    parser.add_argument("--best-of", **{**sampled, "type": natural, "default": best_of})
+    parser.add_argument(
+        "--guided",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Write a reply that the head guides",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -74,40 +95,85 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, head="HEAD")
+    prompts = _prompts(options)
+
+    def embedder(head: Head) -> Embedder:
+        show_plan(options, console, ["guide"])
+        return embedder_of(options, console, head)
+
+    output = None if options.output is None else Path(options.output)
+    done, rows = write_replies(options, console, options.head, prompts, output, embedder)
+    if output is not None:
+        console.show(f"{'wrote' if done else 'nothing to do:'} {output}")
+    status = "done" if done else "nothing to do"
+    return {"status": status, "output": options.output, "replies": rows}
+
+
+def write_replies(
+    options: argparse.Namespace,
+    console: Console,
+    head_file: str | Path,
+    prompts: Sequence[Prompt],
+    output: Path | None,
+    embedder: Callable[[Head], Embedder],
+) -> tuple[bool, list[dict[str, Any]]]:
+    """Write replies to prompts, those that an earlier call has not written yet.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments: those of this command.
+    console : Console
+        Where to write.
+    head_file : str or Path
+        File of the head that guides and scores replies.
+    prompts : sequence of (str or list of Message)
+        What to answer.
+    output : Path or None
+        File of JSON lines, which grows prompt by prompt; None keeps nothing.
+    embedder : callable
+        Function from the head to its embedder; called if there is something to write.
+
+    Returns
+    -------
+    done : bool
+        Whether there was something to write.
+    rows : list of dict
+        For each prompt, ``prompt`` and ``replies``.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the file holds replies of other settings; the message names each difference.
+    """
     from cvxnn.persistence import load
 
-    head = load(options.head)
-    prompts = _prompts(options)
-    settings = {
-        "head": digest_of_file(options.head),
-        "prompts": json.loads(as_json(prompts)),
-        "plain": options.plain,
-        "best_of": options.best_of,
-        "guidance": GUIDANCE.values(options),
-        "seed": options.seed,
-    }
+    head = load(head_file)
     rows: list[dict[str, Any]] = []
-    note = None
-    if options.output is not None:
-        output = Path(options.output)
+    if output is not None:
+        settings = {
+            "head": digest_of_file(head_file),
+            "prompts": json.loads(as_json(prompts)),
+            "plain": options.plain,
+            "best_of": options.best_of,
+            "guided": options.guided,
+            "guidance": GUIDANCE.values(options),
+            "seed": options.seed,
+        }
         note = output.with_name(f"{output.name}.json")
         if earlier_result(note, settings, overwrite=options.overwrite) is not None:
             rows = _read_rows(output)[: len(prompts)]
         else:
             write_json(note, {"settings": settings})
             output.unlink(missing_ok=True)
-    n_before = len(rows)
-    if n_before < len(prompts):
-        show_plan(options, console, ["guide"])
-        embedder = embedder_of(options, console, head)
-        for prompt in prompts[n_before:]:
-            rows.append(_reply(options, console, head, embedder, prompt))
-            if options.output is not None:
-                write_text(options.output, "".join(as_json(row) + "\n" for row in rows))
-    status = "done" if n_before < len(prompts) else "nothing to do"
-    if options.output is not None:
-        console.show(f"{'wrote' if status == 'done' else 'nothing to do:'} {options.output}")
-    return {"status": status, "output": options.output, "replies": rows}
+    remaining = prompts[len(rows) :]
+    if remaining:
+        model = embedder(head)
+        for prompt in remaining:
+            rows.append(_reply(options, console, head, model, prompt))
+            if output is not None:
+                write_text(output, "".join(as_json(row) + "\n" for row in rows))
+    return bool(remaining), rows
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
@@ -154,6 +220,7 @@ def _reply(
         Guidance(**GUIDANCE.values(options), seed=options.seed),
         plain=options.plain,
         best_of=options.best_of,
+        guided=options.guided,
         stream=stream,
     ):
         replies[name] = {"text": text, "reward": reward}

@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results", nargs="?", metavar="RESULTS", help="Folder of cvxnn compare, or its JSON file"
     )
     parser.add_argument("--output", default="report.html", metavar="FILE", help="File for the page")
-    parser.add_argument("--examples", metavar="FILE", help="Replies of cvxnn generate --output")
+    parser.add_argument(
+        "--examples",
+        metavar="FILE",
+        help="Replies of cvxnn generate --output; by default those in the folder, if any",
+    )
     parser.add_argument("--title", **option_from("cvxnn.comparison.render_report", "title"))
 
 
@@ -51,11 +55,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, results="RESULTS")
-    from cvxnn.comparison.results import RESULT_FILE, Comparison
+    from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE, Comparison
 
     path = Path(options.results)
+    folder = path if path.is_dir() else path.parent
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)
-    examples = [] if options.examples is None else read_examples(options.examples)
+    replies = options.examples or folder / REPLIES_FILE
+    examples = read_examples(replies) if options.examples or replies.exists() else []
 
     from cvxnn.comparison.report import render_report
 
@@ -69,12 +75,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"status": status, "output": str(output), "methods": comparison.methods}
 
 
-def read_examples(path: str) -> list[dict[str, Any]]:
+def read_examples(path: str | Path) -> list[dict[str, Any]]:
     """Read the JSON lines that ``cvxnn generate`` wrote.
 
     Parameters
     ----------
-    path : str
+    path : str or Path
         The file.
 
     Returns

@@ -2,11 +2,12 @@ from .experiment import METHODS, Method, compare
 from .heads import HEADS, fit_head, length_baseline
 from .replies import side_by_side
 from .report import render_report
-from .results import RESULT_FILE, Comparison, MethodResult
+from .results import REPLIES_FILE, RESULT_FILE, Comparison, MethodResult
 
 __all__ = [
     "HEADS",
     "METHODS",
+    "REPLIES_FILE",
     "RESULT_FILE",
     "Comparison",
     "Method",

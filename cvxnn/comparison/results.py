@@ -20,6 +20,7 @@ from cvxnn.comparison.texts import (
 )
 
 RESULT_FILE = "comparison.json"
+REPLIES_FILE = "replies.jsonl"
 """Name of the file in a folder of results that `Comparison.read` reads."""
 _DISTINCT = 2.0  # standard errors above which a difference is reported as one
 

@@ -310,6 +310,23 @@ class TestGenerate:
         assert "no prompt" in capsys.readouterr().err
 
 
+def test_compare_answers_held_out_prompts(run, model, data, tmp_path):
+    output = tmp_path / "comparison"
+    arguments = ["compare", data, "--model", model, "--output", output, "--n-patterns", "8"]
+    arguments += ["--methods", "linear", "--max-new-tokens", "4", "--no-guided"]
+    assert run(*arguments)["replies"] == []
+    found = run(*arguments, "--replies", "2", "--best-of", "3")
+    assert [list(row["replies"]) for row in found["replies"]] == [["plain", "best of 3"]] * 2
+    lines = (output / "replies.jsonl").read_text("utf-8").split("\n")
+    assert [json.loads(line) for line in lines if line] == found["replies"]
+    again = run(*arguments, "--replies", "2", "--best-of", "3")
+    assert (again["status"], again["replies"]) == ("nothing to do", found["replies"])
+    run("report", output, "--output", tmp_path / "report.html")
+    assert "best of 3" in (tmp_path / "report.html").read_text("utf-8")  # without being named
+    refused = run(*arguments, "--replies", "2", code=4)
+    assert "best_of: 3 in the file, 5 requested" in refused["error"]
+
+
 def test_compare_then_report(run, model, data, tmp_path, capsys):
     output = tmp_path / "comparison"
     arguments = ["compare", data, "--model", model, "--output", output, "--n-patterns", "8"]

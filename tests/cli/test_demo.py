@@ -27,7 +27,7 @@ def test_the_demo_takes_a_model_and_data(model, data, tmp_path, environment):
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
     said = run()
     for part in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError
 from cvxnn.cli.option_groups import add_common
+from cvxnn.preference.text_checks import check_is_text
 
 OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -124,11 +126,23 @@ def _run(arguments: list[str], console: Console) -> int:
             insert_settings(known.config, command, parsers, given)
             arguments = [command, *given]
     options = parser.parse_args(arguments)
+    _check_texts(options)
     console.json, console.quiet = options.json, options.quiet
     with console.guard():
         result = COMMANDS[options.command].run(options, console)
     console.finish(result)
     return NOT_CONVERGED if result.get("converged") is False else OK
+
+
+def _check_texts(options: argparse.Namespace) -> None:
+    """Refuse arguments whose bytes are not text: they could be neither read nor written."""
+    for name, value in vars(options).items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str):
+                try:
+                    check_is_text(text, f"{name.replace('_', '-')} {text!a:.80}")
+                except ValueError as error:
+                    raise UsageError(str(error)) from error
 
 
 def _config_only() -> Parser:

@@ -7,14 +7,14 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jinja2
 import torch
 import transformers
 
 from cvxnn.llm.fingerprint import fingerprints
-from cvxnn.preference.triplets import Prompt
+from cvxnn.preference.text_checks import check_is_text, check_prompt
+from cvxnn.preference.triplets import Prompt, as_messages
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class LanguageModel:
         """Return the tokens of prompts, up to the point where the reply begins.
 
         With a chat template, a string is one user message and the template opens the assistant's
-        turn. Without one, a string is followed by a newline, and each message is written on a
-        line of its own as ``role: content``.
+        turn. Without one, a string is followed by a newline, each message is written on a line of
+        its own as ``role: content``, and the tokenizer may add tokens before the text but none
+        after it.
 
         Parameters
         ----------
@@ -105,7 +106,8 @@ class LanguageModel:
         Raises
         ------
         ValueError
-            If a prompt is neither a text nor a list of messages, or the chat template rejects it.
+            If a prompt is neither a text nor a list of messages with texts, is not valid Unicode,
+            has tokens that the model does not know, or is rejected by the chat template.
         """
         encoded: dict[str, list[int]] = {}  # equal prompts are encoded once
         names = [repr(prompt) for prompt in prompts]
@@ -130,51 +132,42 @@ class LanguageModel:
         Raises
         ------
         ValueError
-            If a reply is not a text, or has no token.
+            If a reply is not a text, is not valid Unicode, has no token, or has tokens that the
+            model does not know.
         """
         tokens = []
         for i, response in enumerate(responses):
-            if not isinstance(response, str):
-                raise ValueError(f"response {i} is {type(response).__name__}; expected a string")
-            ids = self._encode(response, special=False)
+            check_is_text(response, f"response {i}")
+            ids = self._encode(response, f"response {i}", special=False)
             if not ids:
                 raise ValueError(f"response {i} is empty ({response!r}); expected some text")
             tokens.append(ids)
         return tokens
 
-    def _encode(self, text: str, *, special: bool) -> list[int]:
+    def _encode(self, text: str, name: str, *, special: bool) -> list[int]:
         # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
-        ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-        return list(ids)
+        encoded = self.tokenizer(text, add_special_tokens=special, verbose=False)
+        ids = list(encoded["input_ids"])
+        return ids
 
     def _encode_prompt(self, i: int, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            messages = [{"role": "user", "content": prompt}]
-        elif prompt and isinstance(prompt, list) and all(map(_is_message, prompt)):
-            messages = prompt
-        else:
-            raise ValueError(
-                f"prompt {i} is {prompt!r:.80}; expected a string or a list of messages "
-                '{"role": ..., "content": ...}'
-            )
+        name = f"prompt {i}"
+        check_prompt(prompt, name)
+        messages = as_messages(prompt)
         if self.tokenizer.chat_template is None:
             lines = [f"{message['role']}: {message['content']}" for message in messages]
             text = prompt if isinstance(prompt, str) else "\n".join(lines)
-            return self._encode(f"{text}\n", special=True)
+            return self._encode(f"{text}\n", name, special=True)
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False
             )
         except jinja2.TemplateError as error:
             raise ValueError(
-                f"the chat template of {self.name} rejects prompt {i}: {error} "
+                f"the chat template of {self.name} rejects {name}: {error} "
                 f"(its roles are {[message['role'] for message in messages]})"
             ) from error
-        return self._encode(text, special=False)
-
-
-def _is_message(turn: Any) -> bool:
-    return isinstance(turn, dict) and {"role", "content"} <= turn.keys()
+        return self._encode(text, name, special=False)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cvxnn.preference.text_checks import check_is_text, kind
 from cvxnn.preference.triplets import ROLES, Message
 
 Row = dict[str, Any]
 """One object of a file: its fields by name."""
-
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
 
 def check_limit(limit: int | None) -> None:
@@ -60,14 +59,7 @@ def parse_messages(value: Any, where: str, field: str, *, blank_end: bool = Fals
 
 def check_text(value: Any, where: str, field: str, *, blank: bool = False) -> None:
     """Raise ValueError unless a value is text, which may be blank only if ``blank`` is true."""
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {field!r} is {kind(value)}; expected a string")
-    if not blank and not value.strip():
-        raise ValueError(f"{where}: {field!r} is empty; expected some text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: {field!r} is not valid Unicode ({error.reason})") from error
+    check_is_text(value, f"{where}: {field!r}", blank=blank)
 
 
 def optional_name(row: Row, fields: Iterable[str], where: str) -> str | None:
@@ -94,12 +86,6 @@ def optional_number(value: Any, where: str, field: str) -> float | None:
     if abs(number) > sys.float_info.max:
         raise ValueError(f"{where}: {field!r} is {kind(value)}; expected a finite number")
     return None if math.isnan(number) else float(number)
-
-
-def kind(value: Any) -> str:
-    """Return the kind of a JSON value in words, such as ``"a list"``."""
-    number = "a number" if isinstance(value, int | float) else type(value).__name__
-    return _KINDS.get(type(value), number)
 
 
 def check_texts(value: Any, where: str, field: str, *, blank: bool = False) -> tuple[str, ...]:

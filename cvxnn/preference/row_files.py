@@ -13,7 +13,8 @@ from typing import Any
 
 from cvxnn._extras import require
 from cvxnn._files import replacing
-from cvxnn.preference.row_checks import Row, check_limit, kind
+from cvxnn.preference.row_checks import Row, check_limit
+from cvxnn.preference.text_checks import kind
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 

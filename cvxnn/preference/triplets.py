@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from cvxnn._files import digest
+from cvxnn.preference.text_checks import check_is_text, check_prompt
 
 Message = dict[str, str]
 """One turn of a conversation: ``{"role": ..., "content": ...}``."""
@@ -36,6 +37,11 @@ class PreferenceTriplet:
         keeps all triplets of a group on one side. The default is a hash of the prompt, which is the
         same on every machine.
 
+    Raises
+    ------
+    ValueError
+        If a reply or a message is not text, or not valid Unicode; the message names it.
+
     Examples
     --------
     >>> PreferenceTriplet("What is 2 + 2?", "Four.", "Let us talk about the moon.").group
@@ -48,6 +54,9 @@ class PreferenceTriplet:
     group: str = ""
 
     def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        for name in ("chosen", "rejected", "group"):
+            check_is_text(getattr(self, name), f"{name!r} of the triplet")
         if not self.group:
             object.__setattr__(self, "group", digest(self.prompt))
 
@@ -64,6 +73,11 @@ class Conversation:
         Name of the conversation; the default is a hash of its messages.
     subject : str or None, default=None
         Subject of the conversation, such as "chemistry".
+
+    Raises
+    ------
+    ValueError
+        If a message is not text, or not valid Unicode; the message names it.
     """
 
     messages: tuple[Message, ...]
@@ -71,6 +85,7 @@ class Conversation:
     subject: str | None = None
 
     def __post_init__(self) -> None:
+        check_prompt(list(self.messages), "the conversation")
         if not self.id:
             object.__setattr__(self, "id", digest(list(self.messages)))
 
@@ -260,7 +275,13 @@ def as_messages(prompt: Prompt) -> list[Message]:
     -------
     list of Message
         The messages, oldest first.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a text nor a list of messages.
     """
+    check_prompt(prompt)
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
@@ -276,7 +297,13 @@ def as_text(prompt: Prompt) -> str:
     -------
     str
         For messages, paragraphs such as ``"User: Hello"``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a text nor a list of messages.
     """
+    check_prompt(prompt)
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in prompt)

@@ -165,6 +165,19 @@ def test_a_bug_is_distinguished_from_bad_data(monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "head", "--prompt", "a", "--prompt", "b\udcff"], "prompt 'b\\udcff'"),
+        (["generate", "head", "--stop", "\ud83d"], "stop '\\ud83d'"),
+        (["score", "head", "caf\udce9.jsonl"], "data 'caf\\udce9.jsonl'"),
+    ],
+)
+def test_arguments_that_are_not_text(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message} is not valid Unicode: character ")
+
+
 def test_json_keeps_what_others_print_off_stdout(monkeypatch, capsys):
     def chat(options: object, console: Console) -> dict[str, float]:
         print("a library chats")

@@ -469,6 +469,7 @@ def test_processor_scores_and_what_others_choose(llama: LanguageModel) -> None:
         ({"likelihood": -1.0}, "likelihood is -1.0"),
         ({"stop": [""]}, r"stop is \[''\]; expected strings that are not empty"),
         ({"stop": ""}, "stop is ''"),
+        ({"stop": ["a", "\ud800"]}, r"stop\[1\] is not valid Unicode"),
         ({"seed": -1}, "seed is -1"),
     ],
 )

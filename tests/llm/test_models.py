@@ -216,10 +216,34 @@ def test_prompts_with_a_template(lm: LanguageModel) -> None:
         lm.encode_prompts(["a", [{"role": "system", "content": "a"}]])
 
 
-@pytest.mark.parametrize("prompt", [3, [], [{"role": "user"}], ["a"], None])
-def test_prompt_of_a_wrong_kind(lm: LanguageModel, prompt: Any) -> None:
-    with pytest.raises(ValueError, match=r"prompt 1 is .*; expected a string or a list"):
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (3, r"^prompt 1 is 3; expected a string or a list of messages"),
+        ([], r"^prompt 1 is \[\]; expected a string or a list of messages"),
+        (None, r"^prompt 1 is None; expected"),
+        (["a"], r"^message 0 of prompt 1 is 'a'; expected"),
+        ([{"role": "user", "content": "a"}, {"role": "user"}], r"^message 1 of prompt 1 is"),
+        ([{"role": None, "content": "a"}], r"^the role of message 0 of prompt 1 is null"),
+        ("a\ud83d", r"^prompt 1 is not valid Unicode: character 1 is '\\ud83d'"),
+        (
+            [{"role": "user", "content": "\udcff"}],
+            r"^the content of message 0 of prompt 1 is not valid Unicode: character 0 is '\\udcff'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_prompt_of_a_wrong_kind(
+    lm: LanguageModel, prompt: Any, message: str, template: str | None
+) -> None:
+    lm.tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=message):
         lm.encode_prompts(["a", prompt])
+
+
+def test_responses_that_are_not_unicode(lm: LanguageModel) -> None:
+    with pytest.raises(ValueError, match=r"^response 1 is not valid Unicode: character 2 is"):
+        lm.encode_responses(["a", "b \udc80"])
 
 
 def test_responses(lm: LanguageModel) -> None:

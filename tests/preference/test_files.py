@@ -104,7 +104,7 @@ def test_the_layout_is_that_of_trl_and_of_hh_rlhf(tmp_path: Path) -> None:
         (("a", "", "b"), "standard", "with an empty reply"),
         (("", "a", "b"), "conversational", "'prompt.0..content' is empty"),
         (("a", "\ud800", "b"), "standard", "not valid Unicode"),
-        (("a", "x", "y", "\ud800"), "standard", "'group' is not valid Unicode"),
+        (("a", "x", "y", "\ud800"), "standard", "'group' of the triplet is not valid Unicode"),
         (([user("a")], "x", "y"), "standard", "'standard' holds text only; write format='conv"),
         (([assistant("a")], "x", "y"), "conversational", "ends in an assistant message"),
         (

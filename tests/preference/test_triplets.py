@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.preference import PreferenceTriplet, as_messages, deduplicate, split_by_group
+from cvxnn.preference import (
+    Conversation,
+    PreferenceTriplet,
+    as_messages,
+    as_text,
+    deduplicate,
+    split_by_group,
+)
 
 
 def user(text: str) -> dict[str, str]:
@@ -25,6 +33,47 @@ def test_default_group_is_the_same_on_every_machine() -> None:
 
 def test_a_text_prompt_is_what_a_user_says() -> None:
     assert as_messages("Hi") == [user("Hi")] == as_messages([user("Hi")])
+
+
+NO_TEXT = (
+    st.none()
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}))
+)
+TEXT = st.text() | st.characters(categories=["Cs"])
+
+
+@given(contents=st.lists(TEXT | NO_TEXT, min_size=1, max_size=4))
+def test_messages_hold_valid_text_and_the_error_names_the_first_that_does_not(
+    contents: list[Any],
+) -> None:
+    messages = [user(content) for content in contents]
+    bad = [
+        i
+        for i, content in enumerate(contents)
+        if not isinstance(content, str) or any("\ud800" <= c <= "\udfff" for c in content)
+    ]
+    uses: list[Callable[[], Any]] = [
+        lambda: PreferenceTriplet(messages, "a", "b"),
+        lambda: Conversation(tuple(messages)),
+        lambda: as_messages(messages),
+        lambda: as_text(messages),
+    ]
+    for use in uses:
+        if not bad:
+            use()
+            continue
+        with pytest.raises(ValueError, match=rf"^the content of message {bad[0]} of the "):
+            use()
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected", "group"])
+@pytest.mark.parametrize("value", [None, 3, b"a", "\ud800"])
+def test_triplets_hold_valid_text(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{field}.* (expected a string|is not valid Unicode)"):
+        PreferenceTriplet(**{"prompt": "a", "chosen": "b", "rejected": "c", field: value})
 
 
 # Duplicates

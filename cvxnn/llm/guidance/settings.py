@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cvxnn.preference.text_checks import check_is_text
+
 Mode = Literal["prefix", "token"]
 
 
@@ -105,4 +107,6 @@ class Guidance:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(text, str) and text for text in stop):
             raise ValueError(f"stop is {self.stop!r}; expected strings that are not empty")
+        for i, text in enumerate(stop):
+            check_is_text(text, f"stop[{i}]")
         object.__setattr__(self, "stop", stop)

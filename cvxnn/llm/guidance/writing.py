@@ -14,6 +14,7 @@ from cvxnn.llm.guidance.reply_text import ReplyText
 from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
 from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
+from cvxnn.preference.text_checks import check_is_text
 from cvxnn.preference.triplets import Prompt
 
 
@@ -147,6 +148,7 @@ def stream_guided(
         As `generate_guided` does.
     """
     guidance = Guidance() if guidance is None else guidance
+    check_is_text(reply_start, "reply_start")
     score = Scorer(lm, head, guidance)
     [start] = lm.encode_responses([reply_start]) if reply_start else [[]]
     tokens = _prompt_tokens(score.embedder, prompt, len(start), guidance)

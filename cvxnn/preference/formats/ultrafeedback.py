@@ -8,11 +8,11 @@ from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated
 from cvxnn.preference.row_checks import (
     Row,
     check_text,
-    kind,
     optional_name,
     optional_number,
     required_fields,
 )
+from cvxnn.preference.text_checks import kind
 
 _SCORES = ("overall_score", "fine-grained_score")
 

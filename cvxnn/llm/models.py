@@ -148,6 +148,14 @@ class LanguageModel:
         # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
         encoded = self.tokenizer(text, add_special_tokens=special, verbose=False)
         ids = list(encoded["input_ids"])
+        n_known = self.decoder.get_input_embeddings().weight.shape[0]
+        if ids and max(ids) >= n_known:
+            token = max(ids)
+            raise ValueError(
+                f"{name} has the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}), "
+                f"but the embedding matrix of {self.name} has {n_known} rows and its tokenizer "
+                f"{len(self.tokenizer)} tokens; pass the tokenizer that the model was trained with"
+            )
         return ids
 
     def _encode_prompt(self, i: int, prompt: Prompt) -> list[int]:

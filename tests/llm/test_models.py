@@ -246,6 +246,20 @@ def test_responses_that_are_not_unicode(lm: LanguageModel) -> None:
         lm.encode_responses(["a", "b \udc80"])
 
 
+def test_tokens_that_the_model_does_not_know(lm: LanguageModel) -> None:
+    lm.tokenizer.add_tokens(["<new>"])
+    lm.tokenizer.add_special_tokens({"pad_token": "<other>"})
+    assert lm.encode_prompts(["a b"]) == [ids("a b")]
+    message = (
+        r"the token 12 \('<new>'\), but the embedding matrix of tiny has 12 rows and its tokenizer "
+        "14 tokens"
+    )
+    with pytest.raises(ValueError, match=f"^prompt 1 has {message}"):
+        lm.encode_prompts(["a", "a <new>"])
+    with pytest.raises(ValueError, match=f"^response 0 has {message}"):
+        lm.encode_responses(["<new>"])
+
+
 def test_responses(lm: LanguageModel) -> None:
     assert lm.encode_responses(["a b", "zzz"]) == [ids("a b"), ids("<unk>")]
     for response in ("", " \n", None):

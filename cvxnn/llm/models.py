@@ -146,8 +146,13 @@ class LanguageModel:
 
     def _encode(self, text: str, name: str, *, special: bool) -> list[int]:
         # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
-        encoded = self.tokenizer(text, add_special_tokens=special, verbose=False)
-        ids = list(encoded["input_ids"])
+        encoded = self.tokenizer(
+            text, add_special_tokens=special, return_special_tokens_mask=special, verbose=False
+        )
+        ids, added = list(encoded["input_ids"]), encoded.get("special_tokens_mask", ())
+        end = self.tokenizer.eos_token_id  # slow tokenizers do not tell what they add
+        while special and len(ids) > 1 and (added[len(ids) - 1] or ids[-1] == end):
+            ids.pop()  # the reply follows
         n_known = self.decoder.get_input_embeddings().weight.shape[0]
         if ids and max(ids) >= n_known:
             token = max(ids)

@@ -260,6 +260,23 @@ def test_tokens_that_the_model_does_not_know(lm: LanguageModel) -> None:
         lm.encode_responses(["<new>"])
 
 
+@pytest.mark.parametrize("ending", ["<eos>", "<sep>"])
+def test_nothing_ends_a_prompt(lm: LanguageModel, ending: str) -> None:
+    from tokenizers import processors
+
+    words = [*WORDS[:3], "<s>", ending]  # as add_eos_token=True and BERT's tokenizers do
+    lm.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<pad> $A {ending}",
+        special_tokens=[("<pad>", 0), (ending, words.index(ending))],
+    )
+    assert lm.tokenizer("a")["input_ids"][-1] == words.index(ending)
+    assert lm.encode_prompts(["a b", "", "a <eos> b"]) == [
+        ids("<pad> a b"),
+        ids("<pad>"),
+        ids("<pad> a <eos> b"),
+    ]
+
+
 def test_responses(lm: LanguageModel) -> None:
     assert lm.encode_responses(["a b", "zzz"]) == [ids("a b"), ids("<unk>")]
     for response in ("", " \n", None):

@@ -1,7 +1,8 @@
 """Results on disk: written completely or not at all, identified by digests, resumed with care.
 
 Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`. Everything
-that it identifies by content goes through :func:`digest` or :func:`digest_of_file`.
+that it identifies by content goes through :func:`digest` or :func:`digest_of_file`. Texts are read
+by :func:`read_text`; lines end at a line feed and nowhere else.
 """
 
 from __future__ import annotations
@@ -137,6 +138,64 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    r"""Read a text file in UTF-8.
+
+    Split it by ``text.split("\\n")``: `str.splitlines` would also split at characters that a line
+    may hold, such as a form feed or U+2028.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. A byte order mark at its beginning is left out.
+
+    Returns
+    -------
+    str
+        Contents of the file; line ends are kept as they are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is not in UTF-8; the message names the line. Save it as UTF-8.
+    """
+    return decode(Path(path).read_bytes(), os.fspath(path))
+
+
+def decode(content: bytes, source: str, line: int = 1) -> str:
+    """Return the text that bytes stand for in UTF-8.
+
+    Parameters
+    ----------
+    content : bytes
+        The bytes. A byte order mark at their beginning is left out.
+    source : str
+        Where they are from, for the message.
+    line : int, default=1
+        Number of their first line.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    ValueError
+        If they are not UTF-8; the message names the line. Save the text as UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line += content.count(b"\n", 0, error.start)
+        raise ValueError(
+            f"{source}:{line}: the byte 0x{content[error.start]:02x} is not text in UTF-8; save "
+            "the file as UTF-8"
+        ) from error
+
+
 # JSON -------------------------------------------------------------------------------------------
 
 
@@ -195,7 +254,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); was it changed by hand?") from error
     if not isinstance(value, dict):

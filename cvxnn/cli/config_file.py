@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cvxnn._files import read_text
 from cvxnn.cli.option_building import Parser, UsageError, nearest
 
 
@@ -34,11 +35,14 @@ def insert_settings(
         For bad TOML, and for a name that is neither a command nor an option; correct the file.
     FileNotFoundError
         If there is no such file.
+    ValueError
+        If the file is not in UTF-8; save it as UTF-8.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no such file of settings: {path}")
+    text = read_text(path)
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(text)
     except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     for name, table in tables.items():

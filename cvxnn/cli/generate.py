@@ -1,7 +1,7 @@
 """Write replies of a language model under the guidance of a head, shown as they are decided.
 
-Prompts come from --prompt, which may be repeated; from the file --prompts (JSON lines with
-"prompt", or one prompt a line of plain text); or from the lines of standard input. --plain adds the
+Prompts come from --prompt, which may be repeated; from the file --prompts (rows with "prompt", or
+.txt with one prompt a line); or from the lines of standard input. --plain adds the
 greedy reply of the model, --best-of N the best of N sampled replies. With --output, replies are
 kept as JSON lines for "report", and a second call continues after the last one.
 """
@@ -9,14 +9,15 @@ kept as JSON lines for "report", and a second call continues after the last one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
+from cvxnn._files import as_json, decode, digest_of_file, earlier_result, write_json, write_text
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, read_prompts, required
+from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.plan import show_plan
@@ -162,7 +163,7 @@ def write_replies(
         }
         note = output.with_name(f"{output.name}.json")
         if earlier_result(note, settings, overwrite=options.overwrite) is not None:
-            rows = _read_rows(output)[: len(prompts)]
+            rows = _finished(output, prompts)
         else:
             write_json(note, {"settings": settings})
             output.unlink(missing_ok=True)
@@ -183,16 +184,22 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
         return read_prompts(options.prompts, options.limit)
     prompts: list[Prompt] = list(options.prompt or ())
     if not prompts and not sys.stdin.isatty():
-        prompts = [line.strip() for line in sys.stdin if line.strip()]
+        # Python would end lines at a lone carriage return as well.
+        raw = getattr(sys.stdin, "buffer", None)
+        text = sys.stdin.read() if raw is None else decode(raw.read(), "standard input")
+        prompts = lines_of(text)
     if not prompts:
         raise UsageError("no prompt: give --prompt, --prompts, or lines on standard input")
     return prompts
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _finished(path: Path, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier call, in the order of the prompts, up to the first missing."""
+    from cvxnn.preference.row_files import read_rows
+
+    rows = [row for _, row in read_rows(path)] if path.is_file() else []
+    same = (row.get("prompt") == prompt for row, prompt in zip(rows, prompts, strict=False))
+    return rows[: sum(itertools.takewhile(bool, same))]
 
 
 def _reply(

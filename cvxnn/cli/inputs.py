@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cvxnn._files import read_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
@@ -88,34 +89,35 @@ def required(options: Namespace, **names: str) -> None:
 
 
 def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
-    """Read prompts: JSON lines with ``prompt``, or plain text with one prompt a line.
+    """Read prompts: rows with ``prompt``, or plain text with one prompt a line.
 
     Parameters
     ----------
     path : str
-        The file; its ending says which of the two it is.
+        The file: text if its name ends in ``.txt`` or has no ending, otherwise as for `read_rows`
+        of `cvxnn.preference`. Both are in UTF-8.
     limit : int, optional
         Use the first so many prompts only.
 
     Returns
     -------
     list of (str or list of Message)
-        The prompts; of JSON lines, each distinct prompt once.
+        The prompts; of rows, each distinct prompt once.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is empty, or a row has no prompt; the message names file, line and field.
+        If the file is of another kind, empty, or not in UTF-8, or if a row has no prompt; the
+        message names file, line and field.
     """
     from cvxnn.preference.row_files import read_rows
 
-    if not Path(path).is_file():
+    if Path(path).is_dir() or not Path(path).exists():
         raise FileNotFoundError(f"no such file of prompts: {path}")
-    if not path.endswith((".jsonl", ".json", ".gz", ".parquet")):
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        found: list[Prompt] = [line for line in lines if line.strip()]
+    if Path(path).suffix.lower() in ("", ".txt"):
+        found = lines_of(read_text(path))
         if not found:
             raise ValueError(f"{path}: the file is empty; expected one prompt a line")
         return found[:limit]
@@ -126,6 +128,22 @@ def read_prompts(path: str, limit: int | None = None) -> list[Prompt]:
         if len(prompts) == limit:
             break
     return list(prompts.values())
+
+
+def lines_of(text: str) -> list[Prompt]:
+    """Return the prompts of a text: its lines that are not blank.
+
+    Parameters
+    ----------
+    text : str
+        Text whose lines end in a line feed, or in carriage return and line feed.
+
+    Returns
+    -------
+    list of str
+        The lines, without their ends.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, str]] | None:

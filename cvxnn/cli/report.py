@@ -6,7 +6,6 @@ The page is self-contained: it needs no network and loads nothing from anywhere.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     text = render_report(comparison, examples, title=options.title)
     output = Path(options.output)
-    same = output.exists() and output.read_text(encoding="utf-8") == text
+    same = output.is_file() and output.read_bytes() == text.encode()
     if not same:
         write_text(output, text)
     status = "nothing to do" if same else "done"
@@ -93,14 +92,8 @@ def read_examples(path: str | Path) -> list[dict[str, Any]]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not a JSON object; correct or remove the line.
+        If the file is not one of rows; the message names the line to correct or to remove.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: expected one JSON object ({error})") from error
-    return rows
+    from cvxnn.preference.row_files import read_rows
+
+    return [row for _, row in read_rows(path)]

@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             console.progress(line)
         return result
     output = Path(options.output)
-    if output.suffix not in (".jsonl", ".csv"):
+    if output.suffix.lower() not in (".jsonl", ".csv"):
         raise ValueError(f"--output is {output}; expected a name that ends in .jsonl or .csv")
     note = output.with_name(f"{output.name}.json")
     settings = {
@@ -174,7 +174,7 @@ def _identity(options: argparse.Namespace) -> str:
 
 
 def _text(rewards: list[dict[str, float]], suffix: str) -> str:
-    if suffix == ".jsonl":
+    if suffix.lower() == ".jsonl":
         return "".join(as_json(row) + "\n" for row in rewards)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rewards[0]), lineterminator="\n")

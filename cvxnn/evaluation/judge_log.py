@@ -46,7 +46,7 @@ class JudgeLog:
             path.write_bytes(self.HEAD)
             return
         end = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:end].splitlines()[1:], start=2):
+        for number, line in enumerate(content[:end].split(b"\n")[1:-1], start=2):
             try:
                 row = json.loads(line)
                 if not 0.0 <= row["first"] <= 1.0:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import read_json
+from cvxnn._files import read_json, read_text
 
 _YES = {"yes", "y", "true", "1", "x"}
 
@@ -45,7 +45,7 @@ def read_answers(path: str | os.PathLike[str]) -> Answers:
     Parameters
     ----------
     path : path-like
-        A table if the name ends in ``.csv``, otherwise JSON.
+        A table if the name ends in ``.csv``, JSON if it ends in ``.json``; both in UTF-8.
 
     Returns
     -------
@@ -61,14 +61,14 @@ def read_answers(path: str | os.PathLike[str]) -> Answers:
         answers a question twice.
     """
     path = Path(path)
-    if path.suffix.lower() != ".csv":
-        return _from_json(read_json(path), str(path))
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
-        return _from_table(path.read_bytes().decode("utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not encoded in UTF-8; save it as 'CSV UTF-8'") from error
+    ending = path.suffix.lower()
+    if ending == ".json":
+        return _from_json(read_json(path), str(path))
+    if ending != ".csv":
+        raise ValueError(f"{path} is not a filled sheet; expected a name in .json or .csv")
+    return _from_table(read_text(path), str(path))
 
 
 def _from_json(value: dict[str, Any], where: str) -> Answers:

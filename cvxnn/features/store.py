@@ -183,7 +183,7 @@ class FeatureWriter:
         """Return the blocks that an earlier writer finished, up to the first damaged one."""
         if not self._log.is_file() or not self._part.is_file():
             return []
-        first, *lines = self._log.read_text("utf-8", errors="replace").splitlines()
+        first, *lines = self._log.read_text("utf-8", errors="replace").split("\n")
         if json.loads(first) != self.description:
             raise ValueError(
                 f"{self._part} is unfinished and holds embeddings of another model or with other "

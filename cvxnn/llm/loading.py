@@ -155,7 +155,7 @@ def _locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | No
     source = os.path.expanduser(os.fspath(name_or_path))
     path = Path(source)
     if path.is_file():
-        if path.suffix != ".gguf":
+        if path.suffix.lower() != ".gguf":
             raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
         return str(path.parent), path
     if not path.is_dir():

@@ -1,4 +1,7 @@
-"""Files of rows: JSON lines, JSON arrays, both gzipped or not, and Parquet."""
+"""Files of rows: JSON lines, JSON arrays, both gzipped or not, and Parquet.
+
+All rows that cvxnn reads come through `read_rows`.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn._extras import require
-from cvxnn._files import replacing
+from cvxnn._files import decode, replacing
 from cvxnn.preference.row_checks import Row, check_limit
 from cvxnn.preference.text_checks import kind
 
+_JSON = (".jsonl", ".ndjson", ".json", "")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -25,9 +29,10 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
     Parameters
     ----------
     path : path-like
-        A name that ends in ``.parquet`` is read as Parquet (needs pyarrow, the extra "data"), every
-        other name as JSON, which is decompressed if the name ends in ``.gz``. JSON that begins with
-        ``[`` is one array of objects; otherwise each line is an object.
+        A name that ends in ``.parquet`` is read as Parquet (needs pyarrow, the extra "data"). One
+        that ends in ``.jsonl``, ``.ndjson`` or ``.json``, in any of these with ``.gz``, or that has
+        no ending is read as JSON in UTF-8: if it begins with ``[``, it is one array of objects;
+        otherwise each line is an object. Capital letters make no difference.
     limit : int, optional
         Number of rows to read, at least 1; by default all.
 
@@ -45,13 +50,14 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
     ImportError
         If pyarrow is needed and missing; install the extra "data".
     ValueError
-        If `limit` is below 1, or if the file is empty, damaged, or has a row that is not an object;
-        the message names the file and the line.
+        If `limit` is below 1, or if the file is of another kind, empty, damaged, not in UTF-8, or
+        has a row that is not an object; the message names the file and the line.
     """
     check_limit(limit)
     path = Path(path)
     number = 0
-    for where, row in _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path):
+    rows = _json_rows if _is_json(path) else _parquet_rows
+    for where, row in rows(path):
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object, got {kind(row)}")
         yield where, row
@@ -69,7 +75,7 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     ----------
     path : path-like
         A name that ends in ``.parquet`` is written as Parquet (needs pyarrow, the extra "data"),
-        every other name as JSON lines, which are compressed if the name ends in ``.gz``.
+        the other names of `read_rows` as JSON lines, compressed if the name ends in ``.gz``.
     rows : sequence of dict
         Fields of each row by name.
 
@@ -77,15 +83,33 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     ------
     ImportError
         If pyarrow is needed and missing; install the extra "data".
+    ValueError
+        If the name has another ending; choose one of those above.
     """
     path = Path(path)
+    is_json = _is_json(path)
     with replacing(path) as temporary:
-        if path.suffix == ".parquet":
+        if not is_json:
             table = require("pyarrow", extra="data").Table.from_pylist(rows)
             require("pyarrow.parquet", extra="data").write_table(table, temporary)
         else:
             data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-            temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+            temporary.write_bytes(gzip.compress(data, mtime=0) if _is_gzip(path) else data)
+
+
+def _is_json(path: Path) -> bool:
+    """Return whether a file holds JSON; the other kind is Parquet. Refuse any other."""
+    ending = Path(path.stem if _is_gzip(path) else path.name).suffix.lower()
+    if ending not in _JSON and (ending != ".parquet" or _is_gzip(path)):
+        raise ValueError(
+            f"{path}: cannot tell what the file holds from the end of its name; expected .jsonl, "
+            ".ndjson or .json (each also with .gz), or .parquet. Convert or rename it"
+        )
+    return ending in _JSON
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -99,8 +123,9 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
             yield from _array_items(path, b"".join([line, *(more for _, more in lines)]), number)
             return
         where = f"{path}:{number}"
+        text = decode(line, str(path), number)
         try:
-            row = json.loads(line.decode())
+            row = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{where}: not valid JSON ({error}); expected one complete object per line, or one "
@@ -111,11 +136,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _array_items(path: Path, data: bytes, line: int) -> Iterator[tuple[str, Any]]:
     """Yield the items of a JSON array whose first line has the number ``line``."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        raise ValueError(f"{path}:{line}: not valid JSON ({error})") from error
+    text = decode(data, str(path), line)
     decoder = json.JSONDecoder()
     start = text.index("[") + 1
     item, counted, separator = 0, 0, ","
@@ -150,7 +171,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield numbered lines as bytes, so that a decoding error can be attributed to one line."""
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError as error:

@@ -331,8 +331,10 @@ def test_refused_tables(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_answers(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="not encoded in UTF-8"):
+    with pytest.raises(ValueError, match=r"filled\.csv:1: .* not text in UTF-8"):
         read_answers(path)
+    with pytest.raises(ValueError, match=r"expected a name in \.json or \.csv"):
+        read_answers(path.rename(tmp_path / "filled.xlsx"))
 
 
 def test_shares_by_hand(study: Study) -> None:

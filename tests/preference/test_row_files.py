@@ -33,7 +33,10 @@ def rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
     return [row for _, row in read_rows(path, limit)]
 
 
-@given(given=json_rows, name=st.sampled_from(["a.jsonl", "a.json", "a.jsonl.gz"]))
+names = ["a.jsonl", "a.json", "a.jsonl.gz", "a.ndjson", "A.JSONL", "A.NDJSON.GZ", "a"]
+
+
+@given(given=json_rows, name=st.sampled_from(names))
 def test_json_lines_round_trip(
     tmp_path_factory: pytest.TempPathFactory, given: Any, name: str
 ) -> None:
@@ -96,11 +99,21 @@ def test_damaged_json_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b'{"a": 1}\n{"a": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"json:2: not valid JSON \('utf-8' codec"):
+    with pytest.raises(ValueError, match=r"json:2: the byte 0xff is not text in UTF-8; save"):
         rows(path)
     path.write_bytes(b'[{"a": 1},\n{"a": "\xff"}]\n')
-    with pytest.raises(ValueError, match=r"json:2: not valid JSON \('utf-8' codec"):
+    with pytest.raises(ValueError, match=r"json:2: the byte 0xff is not text in UTF-8; save"):
         rows(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl.bz2", "a.parquet.gz", "a.json.bak"])
+def test_other_kinds_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"a": 1}\n')
+    for call in (rows, lambda path: write_rows(path, [{"a": 2}])):
+        with pytest.raises(ValueError, match=rf"{name}: cannot tell .*; expected \.jsonl"):
+            call(path)
+    assert path.read_text() == '{"a": 1}\n'
 
 
 def test_missing_file_and_odd_limit(tmp_path: Path) -> None:

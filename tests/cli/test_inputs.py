@@ -1,0 +1,101 @@
+"""Prompts and replies in files: where a line ends, which kinds of file and encodings are read."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvxnn.cli.generate import _finished, _prompts
+from cvxnn.cli.inputs import read_prompts, read_replies
+from cvxnn.cli.report import read_examples
+from cvxnn.evaluation import compare_with_judge
+from cvxnn.preference.row_files import write_rows
+
+# Characters at which Python ends lines, beside the line feed, and others.
+texts = st.text(st.sampled_from("ab \u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"), min_size=1)
+whole = texts.filter(lambda text: text.strip() and not text.endswith("\r"))
+
+
+@given(prompts=st.lists(whole, min_size=1), end=st.sampled_from(["\n", "\r\n"]), bom=st.booleans())
+def test_lines_of_text_end_at_line_feeds_only(
+    tmp_path_factory: pytest.TempPathFactory, prompts: list[str], end: str, bom: bool
+) -> None:
+    path = tmp_path_factory.mktemp("prompts") / "p.TXT"
+    content = ("\ufeff" if bom else "") + "".join(prompt + end for prompt in prompts)
+    path.write_bytes(content.encode())
+    assert read_prompts(str(path)) == prompts
+
+    class Options:
+        prompts = prompt = None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode()), "latin-1"))
+        assert _prompts(Options()) == prompts
+
+
+@given(texts=st.lists(texts.filter(str.strip), min_size=1, unique=True))
+def test_files_of_replies_come_back_whole(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    """What `generate --output` writes is resumed, reported, scored and judged."""
+    path = tmp_path_factory.mktemp("replies") / "r.jsonl"
+    given = [{"prompt": text, "response": f"x{text}", "replies": {}} for text in texts]
+    write_rows(path, given)
+    assert _finished(path, texts) == given
+    assert read_examples(str(path)) == given
+    assert read_prompts(str(path)) == texts
+    assert read_replies(str(path)) == [(text, f"x{text}") for text in texts]
+    assert _finished(path, ["other", *texts]) == []
+    log = path.with_name("log")
+    asked = []
+
+    def judge(prompt: str, first: str, second: str) -> float:
+        asked.append(prompt)
+        return 1.0
+
+    for _ in range(2):
+        compare_with_judge(judge, texts, ["a"] * len(texts), ["b"] * len(texts), log=log)
+    assert asked == texts
+
+
+@pytest.mark.parametrize("name", ["p.ndjson", "P.JSONL", "p.json", "p.jsonl.gz", "P.PARQUET"])
+def test_kinds_of_rows(tmp_path: Path, name: str) -> None:
+    if "parquet" in name.lower():
+        pytest.importorskip("pyarrow")
+    write_rows(tmp_path / name, [{"prompt": "a", "response": "b"}])
+    assert read_prompts(str(tmp_path / name)) == ["a"]
+    assert read_replies(str(tmp_path / name)) == [("a", "b")]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.txt.gz", "p.docx"])
+def test_other_kinds_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("prompt\na\n")
+    with pytest.raises(ValueError, match=rf"{name}: cannot tell what the file holds"):
+        read_prompts(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.json"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "utf-16"])
+def test_encodings(tmp_path: Path, name: str, encoding: str) -> None:
+    path = tmp_path / name
+    row = json.dumps({"prompt": "caf\u00e9"}, ensure_ascii=False)
+    path.write_bytes(("caf\u00e9" if name == "p.txt" else row).encode(encoding))
+    if encoding == "utf-8-sig":
+        assert read_prompts(str(path)) == ["caf\u00e9"]
+    else:
+        with pytest.raises(ValueError, match=rf"{name}:1: the byte 0x.. is not text in UTF-8"):
+            read_prompts(str(path))
+
+
+def test_settings_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cvxnn.cli.main import main
+
+    path = tmp_path / "s.toml"
+    path.write_bytes("[fit]\n# caf\u00e9\n".encode("latin-1"))
+    assert main(["fit", "--config", str(path)]) == 1
+    assert "s.toml:2: the byte 0xe9 is not text in UTF-8" in capsys.readouterr().err

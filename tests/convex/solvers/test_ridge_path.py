@@ -76,6 +76,25 @@ def test_each_strength_is_certified_and_near_a_cold_solve(
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_targets_that_depend_on_each_other(way: str) -> None:
+    size, limits = WAYS[way]
+    program = make(**size)
+    y = program.y[:, :1]
+    # Opposites, as of two classes, and the rounding that centring leaves of a missing class.
+    noise = 1e-17 * np.random.default_rng(1).standard_normal((len(y), 1))
+    program = replace(program, y=np.concatenate([y, -y, noise, y], axis=1))
+    grid = np.linalg.eigvalsh(kernel(program))[-1] * np.geomspace(1, 1e-5, 9)
+    points = list(RidgePath(program, Ridge(tol=1e-7, **limits)).points(grid))
+    assert max(point.gap for point in points) <= 1e-7
+    for point in points:
+        exact = np.linalg.solve(
+            kernel(program) + point.alpha * np.eye(len(y)), RidgeData.of(program).targets
+        )
+        error = np.linalg.norm(point.u - exact, axis=0)[[0, 1, 3]]
+        assert error.max() <= 1e-2 * np.linalg.norm(exact[:, 0])
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_predictions_are_those_of_the_weights(way: str) -> None:
     size, limits = WAYS[way]
     program = make(**size, weighted=True)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError
+from scipy.linalg import LinAlgError, qr
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cvxnn.convex.operators import Weights
@@ -244,7 +244,8 @@ class _Space(NamedTuple):
         more = more / np.maximum(np.linalg.norm(more, axis=0), np.finfo(np.float64).tiny)
         for _ in range(2):  # the second time takes off what rounding left
             more = more - self.basis @ (self.basis.T @ more)
-        more, upper = np.linalg.qr(more)
+        # With pivots, columns that lead nowhere new come last and leave the others alone.
+        more, upper, _ = qr(more, mode="economic", pivoting=True, check_finite=False)
         more = more[:, np.abs(np.diagonal(upper)) > 1e-8]
         if more.shape[1] == 0:
             return self

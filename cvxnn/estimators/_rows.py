@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,29 +55,45 @@ def class_weights(
     codes: NDArray[np.intp],
     weight: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """Return sample weights times the weight of each row's class; ``codes`` index ``classes``."""
+    """Return sample weights times the weight of each row's class; ``codes`` index ``classes``.
+
+    A label that a dict lacks has weight 1, and a key that is no label here, as in a fold without
+    this class, has no effect.
+    """
     if class_weight is None:
         return weight
-    if class_weight != "balanced":
-        if not isinstance(class_weight, dict):
-            raise ValueError(
-                f"class_weight={class_weight!r}; expected None, 'balanced' or a dict from labels "
-                "to weights."
-            )
-        unknown = set(class_weight) - set(classes.tolist())
-        if unknown:
-            raise ValueError(
-                f"class_weight has {sorted(map(str, unknown))}, which are no labels of "
-                f"y; expected keys of {classes.tolist()}."
-            )
-        if not all(0 <= value < np.inf for value in class_weight.values()):
-            raise ValueError("class_weight must be finite and non-negative.")
-    present = classes[np.unique(codes[weight > 0])]
     factors = np.ones(len(classes))
-    factors[np.isin(classes, present)] = compute_class_weight(
-        class_weight, classes=present, y=classes[codes], sample_weight=weight
-    )
+    if isinstance(class_weight, dict):
+        _check_class_weight(class_weight, classes)
+        factors[:] = [class_weight.get(label, 1) for label in classes.tolist()]
+    elif class_weight == "balanced":
+        present = classes[np.unique(codes[weight > 0])]
+        factors[np.isin(classes, present)] = compute_class_weight(
+            class_weight, classes=present, y=classes[codes], sample_weight=weight
+        )
+    else:
+        raise ValueError(
+            f"class_weight={class_weight!r}; expected None, 'balanced' or a dict from labels "
+            "to weights."
+        )
     return (weight * factors[codes]).astype(weight.dtype)
+
+
+def _check_class_weight(class_weight: dict[Any, float], classes: NDArray[Any]) -> None:
+    """Refuse weights that are no such numbers, and keys that can be labels of no part of y."""
+    text = isinstance(classes.tolist()[0], str)
+    strange = [key for key in class_weight if isinstance(key, str) != text]
+    if strange:
+        raise ValueError(
+            f"class_weight has the keys {strange}, which are no labels of y; expected keys such as "
+            f"{classes.tolist()}."
+        )
+    for value in class_weight.values():
+        if not (isinstance(value, Real) and 0 <= value < np.inf):
+            raise ValueError(
+                f"class_weight holds {value!r}; the weights of classes must be finite and "
+                "non-negative."
+            )
 
 
 def merge(

@@ -75,7 +75,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         small ``strength``. For two classes they are the same. Both are solved iteratively.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, on top of ``sample_weight``. ``"balanced"``: each class counts the
-        same.
+        same. A label that a dict lacks has weight 1; it may hold labels that ``y`` lacks.
     skip : float, optional
         Ridge penalty of a linear term that is added to the network: at least 0, above 0 with the
         logistic losses. None adds no linear term.

@@ -149,6 +149,32 @@ def test_scores_of_a_classifier(n_classes: int) -> None:
     np.testing.assert_allclose(model.cv_scores_, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "class_weight", ["balanced", {"few": 5.0, "some": 0.1}, {"few": 0.2, "none": 9.0}]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_of_the_estimator_are_those_of_its_folds(
+    class_weight: Any, weighted: bool
+) -> None:
+    X, y = table()
+    labels = classes_of(y, 3)
+    # The last fold is not stratified, and its training rows lack a class.
+    order = np.argsort(labels == "some", kind="stable")
+    X, labels = X[order], labels[order]
+    weight = np.random.default_rng(1).exponential(size=len(y)) if weighted else None
+    options = {"class_weight": class_weight, "n_patterns": 32, "tol": 1e-6}
+    model = make(ConvexReLUClassifierCV, STRENGTHS, cv=FOLDS, **options)
+    model.fit(X, labels, sample_weight=weight)
+    expected = naive(ConvexReLUClassifier, X, labels, weight, **options)
+    np.testing.assert_allclose(model.cv_scores_, expected, atol=1e-12)
+    single = ConvexReLUClassifier(model.best_strength_, random_state=0, **options)
+    single.fit(X, labels, sample_weight=weight)
+    np.testing.assert_array_equal(model.predict_proba(X), single.predict_proba(X))
+    plain = ConvexReLUClassifier(model.best_strength_, random_state=0, n_patterns=32)
+    plain.fit(X, labels, sample_weight=weight)
+    assert np.abs(plain.decision_function(X) - model.decision_function(X)).max() > 1e-4
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_last_fit_is_a_single_fit_at_the_fraction_chosen(dtype: type) -> None:
     X, y = table()

@@ -6,7 +6,7 @@ import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
@@ -146,16 +146,31 @@ def test_a_class_of_no_weight_is_not_learnt():
         ConvexReLUClassifier(class_weight={0: 0, 2: 0}, **GATED).fit(X, y)
 
 
+def test_class_weight_may_name_classes_that_the_data_lack():
+    X, y = data()
+    y = np.where(np.arange(40) < 30, y, 2)
+    options = {"class_weight": {0: 1, 2: 5, 3: 7}, **GATED}
+    # Later classes are missing in the first folds.
+    folds = TimeSeriesSplit(3)
+    scores = cross_val_score(ConvexReLUClassifier(**options), X, y, cv=folds, error_score="raise")
+    assert np.isfinite(scores).all()
+    part = ConvexReLUClassifier(**options).fit(X[:20], y[:20])
+    plain = ConvexReLUClassifier(**GATED).fit(X[:20], y[:20])
+    np.testing.assert_array_equal(outputs(part, X), outputs(plain, X))
+    # Rows of no weight are absent, whatever the weight of their class.
+    weight = (y != 2).astype(float)
+    absent = ConvexReLUClassifier(**options).fit(X, y, sample_weight=weight)
+    assert absent.classes_.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [
-        (
-            {3: 1.0},
-            r"class_weight has \['3'\], which are no labels of y; expected keys of \[0, 1\]",
-        ),
+        ({"0": 1.0}, r"class_weight has the keys \['0'\], which are no labels of y"),
         ("even", "class_weight='even'; expected None, 'balanced' or a dict"),
-        ({0: -1.0}, "class_weight must be finite and non-negative"),
-        ({0: np.inf}, "class_weight must be finite and non-negative"),
+        ({0: -1.0}, "class_weight holds -1.0; .* finite and non-negative"),
+        ({0: np.inf}, "class_weight holds inf; .* finite and non-negative"),
+        ({0: "2"}, "class_weight holds '2'"),
     ],
 )
 def test_bad_class_weight(class_weight, message):

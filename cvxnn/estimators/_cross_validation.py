@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 
 from cvxnn.convex.losses import Loss
@@ -24,6 +23,7 @@ from cvxnn.estimators._folds import Fold, best_of, fractions
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import Rows, merge
+from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier, fit_temperature
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
@@ -150,7 +150,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         base = clone(self._base)
         classifier = self._held is ConvexReLUClassifier
         grid = self._grid()
-        scorer = check_scoring(self._held(), scoring=self.scoring)
+        scorer = HeldOutScorer.of(self._held(), self.scoring, getattr(self, "classes_", None))
         splitter = check_cv(5 if self.cv is None else self.cv, task.labels, classifier=classifier)
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
@@ -167,8 +167,8 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
             for k, (_, unseen) in enumerate(folds):
                 X = task.X[unseen]
                 model = self._stand_in(_Replay(X, outputs[k][j]), pooled)
-                given = {} if weight is None else {"sample_weight": weight[unseen]}
-                scores[k, j] = _number(scorer(model, X, task.labels[unseen], **given))
+                own = None if weight is None else weight[unseen]
+                scores[k, j] = scorer(model, X, task.labels[unseen], own)
         best, self.best_score_ = best_of(scores)
         self.strengths_, self.cv_scores_ = grid, scores
         self.best_strength_ = float(grid[best])
@@ -209,9 +209,3 @@ def warn_of_gaps(estimator: Any, gaps: list[float], tol: float) -> None:
             ConvergenceWarning,
             stacklevel=4,
         )
-
-
-def _number(score: Any) -> float:
-    if not isinstance(score, Real):
-        raise ValueError(f"scoring gave {score!r}; expected one number, the larger the better.")
-    return float(score)

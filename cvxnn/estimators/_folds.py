@@ -181,12 +181,15 @@ def fractions(name: str, values: Any, *, most: float = 1.0) -> Floats:
 def best_of(scores: Floats) -> tuple[int, float]:
     """Return the column of the highest mean, the first among equals, and that mean.
 
+    A fold on which the score is not defined (NaN for every strength) does not count.
+
     Raises
     ------
     ValueError
         If no mean is finite.
     """
-    mean = scores.mean(axis=0)
+    defined = scores[~np.isnan(scores).all(axis=1)]
+    mean = defined.mean(axis=0) if len(defined) else np.full(scores.shape[1], np.nan)
     if not np.isfinite(mean).any():
         raise ValueError(
             "the folds gave no finite score for any strength; use a cv with more rows in each "

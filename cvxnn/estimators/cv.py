@@ -59,8 +59,9 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         5 by default. ``fit`` passes ``groups`` on to a splitter.
     scoring : str or callable, optional
         As in scikit-learn; accuracy by default. The scorer is given an estimator that knows the
-        held-out rows only. For probabilities, a strength has one temperature, found from the
-        held-out rows of all folds.
+        held-out rows only, and ``sample_weight`` if it takes any. Scores of probabilities know all
+        classes, whichever the held-out rows hold. For probabilities, a strength has one
+        temperature, found from the held-out rows of all folds.
     verbose : int, default=0
         1 writes a progress line of the fit to all rows to standard error.
 
@@ -69,7 +70,8 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
     strengths_ : ndarray, shape (n_strengths,)
         Strengths that were tried, falling.
     cv_scores_ : ndarray, shape (n_folds, n_strengths)
-        Scores of the held-out rows of each fold.
+        Scores of the held-out rows of each fold. Where a fold's are NaN, as the area under a
+        curve is where a class is missing, the others choose.
     best_strength_ : float
         The chosen strength: of the highest mean score, and among equals the strongest. It equals
         ``strength_`` of the fit to all rows.
@@ -222,7 +224,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         passes ``groups`` on to a splitter.
     scoring : str or callable, optional
         As in scikit-learn; the coefficient of determination by default. The scorer is given an
-        estimator that knows the held-out rows only.
+        estimator that knows the held-out rows only, and ``sample_weight`` if it takes any.
     verbose : int, default=0
         1 writes a progress line of the fit to all rows to standard error.
 
@@ -231,7 +233,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
     strengths_ : ndarray, shape (n_strengths,)
         Strengths that were tried, falling.
     cv_scores_ : ndarray, shape (n_folds, n_strengths)
-        Scores of the held-out rows of each fold.
+        Scores of the held-out rows of each fold; a fold of which all are NaN does not count.
     best_strength_ : float
         The chosen strength: of the highest mean score, and among equals the strongest. It equals
         ``strength_`` of the fit to all rows.

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
@@ -261,6 +263,68 @@ def test_probabilities_have_the_temperature_of_all_folds() -> None:
     # Single fits find their temperature from fewer rows, by leaving one out.
     np.testing.assert_allclose(scores, bare, atol=0.05)
     assert (scores > -np.log(2)).all()
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "neg_brier_score", "d2_log_loss_score"])
+@pytest.mark.parametrize("n_classes", [2, 4])
+@settings(max_examples=5)
+@given(n_rare=st.integers(1, 4), seed=st.integers(0, 99), weighted=st.booleans())
+def test_held_out_rows_may_lack_a_class(
+    scoring: str, n_classes: int, n_rare: int, seed: int, weighted: bool
+) -> None:
+    X, y = table(40, seed=seed)
+    labels = np.digitize(y, [-0.5, 0.5]) if n_classes == 4 else np.zeros(40, int)
+    labels[np.random.default_rng(seed).permutation(40)[: n_rare + 1]] = n_classes - 1
+    weight = np.random.default_rng(1).exponential(size=40) if weighted else None
+    kept = {}
+
+    def recorded(model: Any, X: Any, y: Any) -> float:
+        kept[len(kept)] = model.predict_proba(X), y
+        return 0.0
+
+    options = {"n_patterns": 8, "cv": 5}
+    model = make(ConvexReLUClassifierCV, [0.1, 1e-3], scoring=scoring, **options)
+    scores = model.fit(X, labels, sample_weight=weight).cv_scores_
+    make(ConvexReLUClassifierCV, [0.1, 1e-3], scoring=recorded, **options).fit(X, labels, weight)
+    codes = model.classes_.searchsorted
+    if scoring == "neg_log_loss" and not weighted:
+        by_hand = [np.log(p[np.arange(len(y)), codes(y)]).mean() for p, y in kept.values()]
+        np.testing.assert_allclose(scores.T.ravel(), by_hand, rtol=1e-9)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class", "ignore:Only one class is present")
+def test_folds_without_a_score_do_not_count() -> None:
+    X, y = table(60)
+    labels = np.digitize(y, [-0.3])
+    labels[:2] = 2
+    options = {"strengths": STRENGTHS, "scoring": "roc_auc_ovr", "cv": 5}
+    model = make(ConvexReLUClassifierCV, **options).fit(X, labels)
+    defined = ~np.isnan(model.cv_scores_).all(axis=1)
+    assert defined.sum() == 2
+    mean = model.cv_scores_[defined].mean(axis=0)
+    assert (model.best_score_, model.best_strength_) == (mean.max(), STRENGTHS[mean.argmax()])
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_scorer_without_weights_gets_none(by_name: bool) -> None:
+    X, y = table()
+    weight = np.random.default_rng(1).exponential(size=len(y))
+
+    def worst(y: np.ndarray, found: np.ndarray) -> float:
+        return -float(np.abs(y - found).max())
+
+    def scorer(model: Any, X: np.ndarray, y: np.ndarray) -> float:
+        return worst(y, model.predict(X))
+
+    scoring = make_scorer(worst) if by_name else scorer
+    model = make(ConvexReLURegressorCV, STRENGTHS, cv=FOLDS, scoring=scoring)
+    model.fit(X, y, sample_weight=weight)
+    for (seen, unseen), score in zip(FOLDS.split(X), model.cv_scores_[:, 0], strict=True):
+        single = ConvexReLURegressor(STRENGTHS[0], random_state=0)
+        single.fit(X[seen], y[seen], sample_weight=weight[seen])
+        np.testing.assert_allclose(score, worst(y[unseen], single.predict(X[unseen])), rtol=0.05)
 
 
 def test_a_scorer_of_ones_own() -> None:

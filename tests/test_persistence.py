@@ -340,6 +340,7 @@ EMBEDDING = {
     "layer": 2,
     "pooling": "mean",
     "max_length": 100,
+    "date": "2024-07-26",
     "width": 3,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, get_args
 
@@ -33,6 +34,8 @@ class Description(TypedDict):
         Formula that makes one vector of the hidden states of a reply.
     max_length : int
         Largest number of tokens of prompt and reply, at least 1.
+    date : str
+        What chat templates took for today, such as ``"2024-07-26"``.
     width : int
         Number of numbers in an embedding, at least 1.
     """
@@ -45,6 +48,7 @@ class Description(TypedDict):
     layer: int
     pooling: str
     max_length: int
+    date: str
     width: int
 
 
@@ -80,6 +84,12 @@ def check_description(description: Any) -> None:
             raise ValueError(
                 f"embedding[{name!r}] is {value!r}; expected an integer of at least {_LEAST[name]}"
             )
+    try:
+        datetime.date.fromisoformat(description["date"])
+    except ValueError as error:
+        raise ValueError(
+            f"embedding['date'] is {description['date']!r}; expected a date like '2024-07-26'"
+        ) from error
     if description["pooling"] not in POOLINGS:
         raise ValueError(
             f"embedding['pooling'] is {description['pooling']!r}; expected one of {POOLINGS}"

@@ -9,6 +9,8 @@ the same as those of separate rows.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import itertools
 import os
 import time
@@ -168,7 +170,7 @@ class Embedder:
         Returns
         -------
         Embedder
-            An embedder with the layer, the pooling and the length of the description.
+            An embedder with the layer, the pooling, the length and the date of the description.
 
         Raises
         ------
@@ -190,6 +192,7 @@ class Embedder:
                     f"{name} is {found!r}, but the embeddings were made with {name}={expected!r}; "
                     f"leave {name} out, or fit a head to embeddings made with {found!r}"
                 )
+        lm = dataclasses.replace(lm, date=datetime.date.fromisoformat(description["date"]))
         return cls(lm, **{**settings, **settled})
 
     def embed(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:

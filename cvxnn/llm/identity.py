@@ -93,6 +93,7 @@ def describe_embeddings(
         layer=layer_index(lm, layer),
         pooling=pooling,
         max_length=max_length,
+        date=lm.date.isoformat(),
         width=int(lm.config.hidden_size),
     )
 

@@ -64,9 +64,10 @@ def response_log_probabilities(
         model. If a pair is longer, the oldest tokens of the prompt are dropped; if the reply alone
         is longer, its end is dropped. A warning says how many pairs were cut.
     end_of_turn : bool, default=True
-        Whether the token that ends the reply counts (``eos_token``, if the tokenizer has one). With
-        it, the result is the probability of saying this *and then stopping*, which a model has to
-        learn; without it, of all replies that begin like this. A reply that was cut gets none.
+        Whether the token that ends the reply counts (``lm.end_of_turn``, if there is one). With it,
+        the result is the probability of saying this *and then stopping*, which a model has to
+        learn; without it, of all replies that begin like this. A reply that was cut gets none, and
+        one that already ends in such a token gets no second one.
     batch_tokens : int, default=2048
         Largest number of tokens in one call of the model, padding included.
     share_prefixes : bool, default=True
@@ -155,13 +156,18 @@ def encode_pairs(
     if limit < 2:
         raise ValueError(f"max_length is {max_length}; expected at least 2, a prompt and a reply")
     encoded = lm.encode_prompts(prompts), lm.encode_responses(responses)
-    end = lm.tokenizer.eos_token_id
-    ending = [] if end is None or not end_of_turn else [end]
-    begin = end if lm.tokenizer.bos_token_id is None else lm.tokenizer.bos_token_id
+    end, ends = lm.end_of_turn if end_of_turn else None, lm.end_tokens
+    begin = lm.tokenizer.bos_token_id
+    begin = lm.tokenizer.eos_token_id if begin is None else begin
+    lm.check_known([token for token in (end, begin) if token is not None], "the frame of a reply")
     rows: list[Item] = []
     n_prompts = n_responses = 0
     for tokens, response in zip(*encoded, strict=True):
-        reply = [*response, *ending][: limit - 1]
+        if end is not None:
+            while response and response[-1] in ends:
+                response.pop()
+            response.append(end)
+        reply = response[: limit - 1]
         prompt = tokens or ([] if begin is None else [begin])
         if not prompt:
             raise ValueError(
@@ -170,7 +176,7 @@ def encode_pairs(
             )
         room = limit - len(reply)
         n_prompts += len(prompt) > room
-        n_responses += len(response) + len(ending) > len(reply)
+        n_responses += len(response) > len(reply)
         kept = prompt[-room:]
         rows.append(Item(np.array(kept + reply, dtype=np.int64), len(kept)))
     if n_prompts or n_responses:

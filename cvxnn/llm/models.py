@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import jinja2
 import torch
 import transformers
 
+from cvxnn.llm.chat_template import end_of_turn, render
 from cvxnn.llm.fingerprint import fingerprints
 from cvxnn.preference.text_checks import check_is_text, check_prompt
 from cvxnn.preference.triplets import Prompt, as_messages
@@ -29,11 +31,16 @@ class LanguageModel:
         The tokenizer that the model was trained with.
     name : str, default="model"
         Name of the model in messages and reports.
+    date : datetime.date, default=datetime.date(2024, 7, 26)
+        What chat templates take for today, so that the same prompt has the same tokens every day.
+        The default is the date that the template of Llama 3 falls back on; for another one use
+        ``dataclasses.replace(lm, date=...)``.
     """
 
     model: transformers.PreTrainedModel = field(repr=False)
     tokenizer: transformers.PreTrainedTokenizerBase = field(repr=False)
     name: str = "model"
+    date: datetime.date = datetime.date(2024, 7, 26)
 
     @property
     def decoder(self) -> transformers.PreTrainedModel:
@@ -74,6 +81,32 @@ class LanguageModel:
         decoder = self.decoder
         table = decoder.get_input_embeddings().weight.numel()
         return sum(weight.numel() for weight in decoder.parameters()) - int(table)
+
+    @property
+    def n_known_tokens(self) -> int:
+        """Number of rows of the embedding matrix: tokens from there on are not known."""
+        return int(self.decoder.get_input_embeddings().weight.shape[0])
+
+    @property
+    def end_of_turn(self) -> int | None:
+        """Token that ends a reply, None if there is none.
+
+        It is the one that the chat template writes after a reply, such as ``<end_of_turn>``;
+        without one, the ``eos_token`` of the tokenizer.
+        """
+        return end_of_turn(self.tokenizer, self.date)
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Tokens at which a reply that is being written ends, in increasing order.
+
+        They are `end_of_turn`, the ``eos_token`` of the tokenizer and those of the model's
+        generation configuration.
+        """
+        ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        found = {*(ends if isinstance(ends, list | tuple) else [ends])}
+        found |= {self.tokenizer.eos_token_id, self.end_of_turn}
+        return sorted(t for t in found if t is not None and t < self.n_known_tokens)
 
     @property
     def fingerprint(self) -> str:
@@ -144,6 +177,31 @@ class LanguageModel:
             tokens.append(ids)
         return tokens
 
+    def check_known(self, tokens: Sequence[int], name: str) -> None:
+        """Refuse tokens beyond the embedding matrix.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            The tokens.
+        name : str
+            What has these tokens, for the message.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer is larger than the embedding matrix and one of the tokens is not in it;
+            pass the tokenizer that the model was trained with.
+        """
+        token = max(tokens, default=0)
+        if token >= self.n_known_tokens:
+            raise ValueError(
+                f"{name} has the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}), "
+                f"but the embedding matrix of {self.name} has {self.n_known_tokens} rows and its "
+                f"tokenizer {len(self.tokenizer)} tokens; pass the tokenizer that the model was "
+                "trained with"
+            )
+
     def _encode(self, text: str, name: str, *, special: bool) -> list[int]:
         # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
         encoded = self.tokenizer(
@@ -153,14 +211,7 @@ class LanguageModel:
         end = self.tokenizer.eos_token_id  # slow tokenizers do not tell what they add
         while special and len(ids) > 1 and (added[len(ids) - 1] or ids[-1] == end):
             ids.pop()  # the reply follows
-        n_known = self.decoder.get_input_embeddings().weight.shape[0]
-        if ids and max(ids) >= n_known:
-            token = max(ids)
-            raise ValueError(
-                f"{name} has the token {token} ({self.tokenizer.convert_ids_to_tokens(token)!r}), "
-                f"but the embedding matrix of {self.name} has {n_known} rows and its tokenizer "
-                f"{len(self.tokenizer)} tokens; pass the tokenizer that the model was trained with"
-            )
+        self.check_known(ids, name)
         return ids
 
     def _encode_prompt(self, i: int, prompt: Prompt) -> list[int]:
@@ -172,9 +223,7 @@ class LanguageModel:
             text = prompt if isinstance(prompt, str) else "\n".join(lines)
             return self._encode(f"{text}\n", name, special=True)
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
-            )
+            text = render(self.tokenizer, messages, self.date)
         except jinja2.TemplateError as error:
             raise ValueError(
                 f"the chat template of {self.name} rejects {name}: {error} "

@@ -203,6 +203,7 @@ def test_embedding_is_kept_as_it_is():
         "layer": 2,
         "pooling": "mean",
         "max_length": 64,
+        "date": "2024-07-26",
         "width": 4,
     }
     head = LinearPreferenceHead(C=0.1, embedding=embedding).fit_pairs(*pairs())

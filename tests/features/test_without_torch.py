@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layer=1,
         pooling="mean",
         max_length=16,
+        date="2024-07-26",
         width=4,
     )
     with FeatureWriter(path / "features.npy", description) as writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,7 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
         enable = next(getattr(model, name) for name in names if hasattr(model, name))
         enable({"use_reentrant": False})
     lora.base_model_name_or_path = lm.name  # peft would write a path of this machine
-    return LanguageModel(adapted.eval(), lm.tokenizer, lm.name)
+    return dataclasses.replace(lm, model=adapted.eval())
 
 
 def trained_weights(lm: LanguageModel) -> dict[str, torch.nn.Parameter]:
@@ -181,7 +182,7 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
             model = peft.PeftModel.from_pretrained(_twin(lm.model), str(folder))
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(f"the adapter in {folder} is damaged ({error}); save it again") from error
-    return LanguageModel(model.eval().requires_grad_(False), lm.tokenizer, lm.name)
+    return dataclasses.replace(lm, model=model.eval().requires_grad_(False))
 
 
 def arithmetic(lm: LanguageModel, config: FineTuningConfig) -> torch.dtype | None:
@@ -229,7 +230,7 @@ def merge_adapter(lm: LanguageModel) -> LanguageModel:
         A model without adapters that gives the same, frozen, in evaluation mode.
     """
     model = copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False)
-    return LanguageModel(model, lm.tokenizer, lm.name)
+    return dataclasses.replace(lm, model=model)
 
 
 def _twin(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:

@@ -56,7 +56,7 @@ class Proposer:
         self.guidance = guidance
         self.text = text
         self.n_given = n_given
-        self.ends = end_tokens(lm)
+        self.ends = lm.end_tokens
 
     def __call__(self, branches: Branches, written: list[int]) -> Continuations:
         """Return candidates after the tokens written so far, as `Guidance` defines them.
@@ -213,23 +213,3 @@ def without_end(logits: torch.Tensor, ends: list[int]) -> torch.Tensor:
         The logits, with -inf for tokens that end a reply.
     """
     return logits.index_fill(1, torch.tensor(ends, device=logits.device).long(), -math.inf)
-
-
-def end_tokens(lm: LanguageModel) -> list[int]:
-    """Return the tokens that end a reply of a model.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        The model.
-
-    Returns
-    -------
-    list of int
-        The tokens in increasing order; those of the generation configuration and the tokenizer.
-    """
-    settings = getattr(lm.model, "generation_config", None)
-    found: set[int] = set()
-    for ends in (getattr(settings, "eos_token_id", None), lm.tokenizer.eos_token_id):
-        found |= set(ends if isinstance(ends, list | tuple) else [ends]) - {None}
-    return sorted(found)

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from cvxnn.llm.guidance.branches import Branches
-from cvxnn.llm.guidance.continuations import end_tokens, likeliest, without_end
+from cvxnn.llm.guidance.continuations import likeliest, without_end
 from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
 from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
@@ -63,7 +63,7 @@ class RewardLogitsProcessor(transformers.LogitsProcessor):
             raise ValueError(f"n_reply_tokens is {n_reply_tokens}; expected at least 0")
         self._score = Scorer(lm, head, guidance or Guidance(mode="token"))
         self._n_reply_tokens = n_reply_tokens
-        self._ends = end_tokens(lm)
+        self._ends = lm.end_tokens
         # The reply as the last call left it: its tokens, and rows with one candidate each.
         self._tokens: list[int] = []
         self._start = 0

@@ -187,6 +187,22 @@ class Scaling(NamedTuple):
         return sparse.csr_array(sparse.hstack([scaled, sparse.csr_array(ones)]) if bias else scaled)
 
 
+def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the weighted mean of each column, summed in float64 whatever the dtype.
+
+    Along the rows NumPy adds one number after the other, so that float32 would lose all digits
+    that a running sum of many rows has outgrown.
+    """
+    # A power of two, which rounds nothing, keeps products with large weights in range.
+    factors = np.ldexp(weight.astype(np.float64), -int(np.frexp(weight.max())[1]))
+    if is_sparse(values):
+        totals = np.asarray(values.T @ factors)
+    else:
+        totals = np.einsum("i,ij->j", factors, values)
+    means: NDArray[np.float64] = totals / factors.sum()
+    return means
+
+
 def _mean_and_scale(
     values: Rows, weight: NDArray[np.floating], *, centre: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -198,15 +214,20 @@ def _mean_and_scale(
         peak: Any = np.asarray(abs(values).max(axis=0).todense()).ravel()
     else:
         if centre:
-            mean = np.average(values, axis=0, weights=weight).astype(dtype)
+            mean = column_means(values, weight).astype(dtype)
         rest = values - mean
+        if centre:
+            # Once more, for what rounding left: of a constant column, nothing.
+            better = (mean + column_means(rest, weight)).astype(dtype)
+            rest -= better - mean
+            mean = better
         peak = np.abs(rest).max(axis=0)
     # Squares of the bare values could overflow or vanish.
     peak = np.where(peak == 0, 1, peak)
     if is_sparse(rest):
-        squares = (rest @ sparse.diags_array(1 / peak)).power(2).T @ (weight / weight.sum())
+        squares = column_means((rest @ sparse.diags_array(1 / peak)).power(2), weight)
     else:
-        squares = np.average((rest / peak) ** 2, axis=0, weights=weight)
+        squares = column_means((rest / peak) ** 2, weight)
     scale = peak * np.sqrt(squares)
     # Rounding alone leaves a spread of about eps times the mean on constant columns.
     constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)

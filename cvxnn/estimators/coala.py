@@ -21,7 +21,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import merge
+from cvxnn.estimators._rows import column_means, merge
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.preference.coala_objective import CoalaObjective
 
@@ -198,14 +198,14 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         X, weight, pairs = rows.X, rows.weight, rows.pairs
         H = network.hidden(X)
         # Hidden features at unit scale: the ridge then means the same for every embedding.
-        scale = np.sqrt(np.average(H**2, axis=0, weights=weight))
+        scale = np.sqrt(column_means(H**2, weight))
         scale = np.where(scale > 0, scale, 1).astype(X.dtype)
         H = H / scale
         theta = network.output_weights[:, 0] * scale
         pairwise = self.loss == "pairwise" and pairs is not None
         if pairwise:
             # Pairs leave the level of the logits free: let them average 0 over the responses.
-            centre = np.average(H, axis=0, weights=weight).astype(X.dtype)
+            centre = column_means(H, weight).astype(X.dtype)
             H = H - centre
         else:
             # The output bias is one more feature, the constant.

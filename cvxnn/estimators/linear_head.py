@@ -16,7 +16,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import Scaling, merge
+from cvxnn.estimators._rows import Scaling, column_means, merge
 from cvxnn.network import TwoLayerNetwork
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
@@ -201,6 +201,8 @@ class LinearPreferenceHead(PreferenceHead):
             # classes: every other pair is turned round.
             target[1::2] = -1
             Z = margins * target
+        # Near the optimum of a strong penalty, steps change the loss by less than float32 can tell.
+        Z = Z.astype(np.float64, copy=False)
         model = LogisticRegression(
             C=1.0,
             fit_intercept=rows.pairs is None,
@@ -214,7 +216,7 @@ class LinearPreferenceHead(PreferenceHead):
             self.n_iter_ = int(model.n_iter_[0])
             self.flops_ += 4.0 * Z.size * (self.n_iter_ + 1)
             coef = (model.coef_[0] / scale).astype(X.dtype)
-            level = np.average(X, axis=0, weights=weight) if rows.pairs is not None else None
+            level = column_means(X, weight) if rows.pairs is not None else None
             offset = model.intercept_[0] - scaling.x_mean @ coef if level is None else -level @ coef
             networks.append(_linear(coef, offset))
         return networks

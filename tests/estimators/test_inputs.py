@@ -9,9 +9,14 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn import (
+    COALAPreferenceHead,
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    LinearPreferenceHead,
+)
 from cvxnn.convex import Cronos, Ridge
-from cvxnn.estimators._rows import merge, to_host
+from cvxnn.estimators._rows import Scaling, column_means, merge, to_host
 
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
@@ -120,6 +125,42 @@ def test_single_precision_stays(model, formulation, dtype):
     if model is ConvexReLUClassifier:
         assert fitted.predict_proba(X.astype(dtype)).dtype == dtype
         assert fitted.decision_function(X.astype(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_means_of_many_rows_in_single_precision(kind, shift):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((50_000, 2)) + shift).astype(np.float32)
+    weight = rng.exponential(size=len(X)).astype(np.float32)
+    expected = np.average(X.astype(np.float64), axis=0, weights=weight.astype(np.float64))
+    np.testing.assert_allclose(column_means(kind(X), weight), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_column_of_many_rows_is_constant(dtype):
+    X = np.full((300_001, 1), 0.1, dtype)
+    scaling = Scaling.of(X, X, np.ones(len(X), dtype), standardize=True, fit_intercept=True)
+    for mean, scale in ((scaling.x_mean, scaling.x_scale), (scaling.y_mean, scaling.y_scale)):
+        np.testing.assert_array_equal(mean, X[0])
+        np.testing.assert_array_equal(scale, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConvexReLUClassifier(**SMALL),
+        lambda: ConvexReLURegressor(**SMALL),
+        lambda: LinearPreferenceHead(C=1e-3),
+    ],
+    ids=["classifier", "regressor", "linear head"],
+)
+def test_features_far_from_zero_in_single_precision(make):
+    narrow = (np.random.default_rng(0).standard_normal((20_000, 2)) + 1e4).astype(np.float32)
+    X, y = narrow.astype(np.float64), narrow[:, 0] > narrow[:, 1]
+    wide, single = make().fit(X, y), make().fit(narrow, y)
+    expected, found = (fitted.network_.forward(X)[:, 0] for fitted in (wide, single))
+    # Rows within the rounding of 1e4 of a gate may fall on its other side.
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.02 * expected.std()
 
 
 @MODELS

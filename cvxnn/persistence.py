@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import warnings
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ FORMAT_VERSION = 3
 _HEADER = "cvxnn"
 # The state of a warm start is large, and predictions do not need it. Callbacks are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
+# Parameters that may be objects of any class, and count in another fit only.
+_OF_FITS = ("cv", "scoring")
 _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
     "ConvexReLUClassifierCV": "cvxnn.estimators.cv",
@@ -56,7 +60,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a file, with a checksum of the contents.
 
     The state of a warm start and callbacks are not saved: ``fit`` of the loaded estimator starts
-    from the beginning.
+    from the beginning. Of a CV class, ``cv`` and ``scoring`` are saved if they are a number or a
+    name. A warning says that a splitter, folds or a scorer was left out: the loaded estimator has
+    the default there, which matters for another ``fit`` only.
 
     Parameters
     ----------
@@ -85,10 +91,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     check_is_fitted(estimator)
     tensors: dict[str, NDArray[Any]] = {}
     parameters = estimator.get_params(deep=False)
+    kept = _without_objects(name, parameters)
     header = {
         "format_version": FORMAT_VERSION,
         "class": name,
-        "parameters": {key: _pack_parameter(key, value) for key, value in parameters.items()},
+        "parameters": {key: _pack_parameter(key, value) for key, value in kept.items()},
         "attributes": {
             key: _pack(key, value, tensors)
             for key, value in vars(estimator).items()
@@ -98,6 +105,24 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     content = to_bytes(tensors, metadata={_HEADER: _seal(header, tensors)})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _without_objects(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters without splitters and scorers, which would need code; warn of them."""
+    left_out = [
+        key
+        for key, value in parameters.items()
+        if key in _OF_FITS and not isinstance(value, str | Integral | None)
+    ]
+    if left_out:
+        again = ", ".join(f"{key}=..." for key in left_out)
+        warnings.warn(
+            f"{' and '.join(left_out)} of {name} cannot be saved without code; predictions do not "
+            f"need it. Before another fit of the loaded estimator, call set_params({again}).",
+            UserWarning,
+            stacklevel=3,
+        )
+    return {key: value for key, value in parameters.items() if key not in left_out}
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import make_scorer, mean_absolute_error
+from sklearn.model_selection import KFold
 
 import cvxnn
 from cvxnn import (
@@ -370,6 +372,39 @@ def test_callbacks_are_left_out(tmp_path):
     model._skl_callbacks = [object()]  # as scikit-learn's set_callbacks leaves them
     cvxnn.save(model, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def scorer(model, X, y):
+    return -np.abs(model.predict(X) - y).max()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cv": KFold(2)},
+        {"cv": [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]},
+        {"scoring": scorer},
+        {"cv": KFold(2), "scoring": make_scorer(mean_absolute_error, greater_is_better=False)},
+    ],
+    ids=["splitter", "folds", "function", "both"],
+)
+def test_splitters_and_scorers_are_left_out(options, tmp_path):
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    single = ConvexReLURegressor(n_patterns=8, random_state=0)
+    model = ConvexReLURegressorCV(single, n_strengths=3, **options).fit(X, X[:, 0])
+    path = tmp_path / "model.safetensors"
+    names = " and ".join(options)
+    with pytest.warns(UserWarning, match=rf"^{names} of ConvexReLURegressorCV cannot be saved"):
+        cvxnn.save(model, path)
+    back = cvxnn.load(path)
+    np.testing.assert_array_equal(back.predict(X), model.predict(X))
+    assert all(getattr(back, name) is None for name in options)
+    # The remedy of the message.
+    again = back.set_params(**options).fit(X, X[:, 0])
+    np.testing.assert_array_equal(again.cv_scores_, model.cv_scores_)
+    named = ConvexReLURegressorCV(single, n_strengths=2, cv=2, scoring="r2").fit(X, X[:, 0])
+    cvxnn.save(named, path)
+    assert (cvxnn.load(path).cv, cvxnn.load(path).scoring) == (2, "r2")
 
 
 def test_round_trip_of_patterns(tmp_path):

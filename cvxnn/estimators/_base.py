@@ -42,8 +42,9 @@ from cvxnn.training.training import PatternChoice, draw_patterns
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10
-# Factors of the automatic strength that validation data may choose from; the first of equals wins.
-_VALIDATED_FACTORS = np.logspace(2, -2, 9)
+# Factors of the automatic strength that validation data may choose from. The first of equals wins,
+# and few rows leave many equal: the one of leave-one-out, then those nearest to it.
+_VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 # Patterns on which the unit of the strength is measured where the program's come from training.
 _PILOT_PATTERNS = 256
 
@@ -125,9 +126,14 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         "max_iter": Number(Integral, 1),
         "validation_fraction": Number(Real, closed=False),
         "n_iter_no_change": Number(Integral, 1),
+        "verbose": Number(Integral, words=(True, False)),
     }
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+    _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         "patterns": get_args(PatternsParameter),
+        "fit_intercept": (True, False),
+        "standardize": (True, False),
+        "early_stopping": (True, False),
+        "warm_start": (True, False),
     }
     # Options of the validation of targets.
     _y_options: ClassVar[dict[str, Any]] = {}

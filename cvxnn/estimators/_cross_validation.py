@@ -124,6 +124,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
     _numbers: ClassVar[dict[str, Number]] = {
         "n_strengths": Number(Integral, 1),
         "eps": Number(Real, closed=False, words=(None,)),
+        "verbose": Number(Integral, words=(True, False)),
     }
 
     def _check_parameters(self) -> None:

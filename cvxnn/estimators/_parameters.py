@@ -33,13 +33,13 @@ class Number(NamedTuple):
     Attributes
     ----------
     kind : type
-        ``Real`` or ``Integral`` of the module ``numbers``; a bool is neither.
+        ``Real`` or ``Integral`` of the module ``numbers``; here, a bool is neither.
     low : float
         Smallest value.
     closed : bool
         Whether ``low`` itself is allowed.
     words : tuple
-        Values that are no numbers and are allowed too, such as "auto" or None.
+        Values that are no numbers and are allowed too, such as "auto", None or True.
     """
 
     kind: Any
@@ -49,11 +49,10 @@ class Number(NamedTuple):
 
     def check(self, name: str, value: Any) -> None:
         """Raise a ValueError that names the parameter, its value and what was expected."""
-        if value is None or isinstance(value, str):
+        if value is None or isinstance(value, str | bool):
             fits = value in self.words
         else:
-            fits = isinstance(value, self.kind) and not isinstance(value, bool)
-            fits = bool(fits and np.isfinite(value))
+            fits = bool(isinstance(value, self.kind) and np.isfinite(value))
             fits = fits and (value > self.low or (self.closed and value == self.low))
         if not fits:
             what = "an integer" if self.kind is Integral else "a number"
@@ -63,7 +62,7 @@ class Number(NamedTuple):
 
 
 def check_parameters(
-    estimator: Any, numbers: Mapping[str, Number], choices: Mapping[str, tuple[str, ...]]
+    estimator: Any, numbers: Mapping[str, Number], choices: Mapping[str, tuple[Any, ...]]
 ) -> None:
     """Check the parameters of an estimator against tables of what they may be.
 
@@ -73,8 +72,8 @@ def check_parameters(
         Its attributes are looked up by name.
     numbers : mapping from str to Number
         Numeric parameters.
-    choices : mapping from str to tuple of str
-        Parameters that are one of several words.
+    choices : mapping from str to tuple
+        Parameters that are one of several values.
 
     Raises
     ------

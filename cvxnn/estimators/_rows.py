@@ -277,16 +277,21 @@ def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np
 def split(
     n: int, fraction: float, labels: NDArray[Any] | None, rng: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows to fit and rows to set apart."""
-    if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
-        labels = None
-    try:
-        kept, apart = train_test_split(
-            np.arange(n), test_size=fraction, stratify=labels, random_state=rng
-        )
-    except ValueError as error:
+    """Return rows to fit, among them one of each class, and rows to set apart.
+
+    The proportions of the classes are kept where there are rows enough.
+    """
+    size = int(np.ceil(fraction * n))
+    classes, counts = np.unique(np.zeros(n) if labels is None else labels, return_counts=True)
+    if counts.min() > 1 and min(size, n - size) >= len(classes) > 1:
+        _, apart = train_test_split(np.arange(n), test_size=size, stratify=labels, random_state=rng)
+    else:
+        order = rng.permutation(n)
+        first: Any = [] if labels is None else np.unique(labels[order], return_index=True)[1]
+        apart = np.delete(order, first)[:size]
+    if not len(apart) == size < n:
         raise ValueError(
-            f"early_stopping cannot set {fraction:g} of {n} distinct rows apart ({error}); pass "
-            "X_val and y_val, or set early_stopping=False."
-        ) from error
-    return np.sort(kept), np.sort(apart)
+            f"early_stopping cannot set {fraction:g} of {n} distinct rows apart, {size}, and leave "
+            f"{len(classes)} or more to fit; pass X_val and y_val, or set early_stopping=False."
+        )
+    return np.setdiff1d(np.arange(n), apart), np.sort(apart)

@@ -90,10 +90,12 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
-        strengths, from a hundredth to a hundred times the one of leave-one-out. Validation data
+        strengths, from a hundredth to a hundred times the one of leave-one-out, and among equals
+        the nearest to it. Validation data
         given to ``fit`` (``X_val``, ``y_val``) do the same without setting rows apart.
     validation_fraction : float, default=0.1
-        Part of the rows that ``early_stopping`` sets apart, stratified; above 0.
+        Part of the rows that ``early_stopping`` sets apart, stratified where they are enough for
+        it; above 0. Of each class one row is always fitted.
     n_iter_no_change : int, default=5
         Measurements without a better score after which ``early_stopping`` stops.
     warm_start : bool, default=False
@@ -141,7 +143,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         One entry per program solved, more than one with ``patterns="adaptive"``; see
         ``cvxnn.training.Training``.
     validation_scores_ : ndarray or None
-        Accuracy of the data set apart: at each measurement, or for each strength tried.
+        Accuracy of the data set apart: at each measurement, or for each strength tried, in the
+        order of their distance from that of leave-one-out.
         None without early stopping.
     n_patterns_ : int
         Distinct patterns used.
@@ -177,7 +180,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         **ConvexReLUBase._numbers,
         "calibration_folds": Number(Integral),
     }
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+    _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "logistic", "multinomial"),
         "formulation": get_args(Formulation),

@@ -127,7 +127,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         "gamma": Number(Real),
         "ridge": Number(Real),
     }
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+    _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": get_args(PreferenceLoss),
     }

@@ -78,7 +78,10 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
     """
 
     _held = COALAPreferenceHead
-    _numbers: ClassVar[dict[str, Number]] = {"n_folds": Number(Integral, 2)}
+    _numbers: ClassVar[dict[str, Number]] = {
+        "n_folds": Number(Integral, 2),
+        "verbose": Number(Integral, words=(True, False)),
+    }
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
-from sklearn.metrics import r2_score
 
 from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
 from cvxnn.convex.program import Formulation
@@ -79,7 +79,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
-        strengths, from a hundredth to a hundred times the one of leave-one-out. Validation data
+        strengths, from a hundredth to a hundred times the one of leave-one-out, and among equals
+        the nearest to it. Validation data
         given to ``fit`` (``X_val``, ``y_val``) do the same without setting rows apart.
     validation_fraction : float, default=0.1
         Part of the rows that ``early_stopping`` sets apart; above 0.
@@ -128,8 +129,11 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         One entry per program solved, more than one with ``patterns="adaptive"``; see
         ``cvxnn.training.Training``.
     validation_scores_ : ndarray or None
-        R2 of the data set apart: at each measurement, or for each strength tried.
-        None without early stopping.
+        Scores of the data set apart: at each measurement, or for each strength tried, in the order
+        of their distance from that of leave-one-out. 1 minus the
+        mean squared error in units of the variance of ``y``, so that few rows have a score, too;
+        with ``loss="huber"``, twice the loss takes the place of the square. None without early
+        stopping.
     n_patterns_ : int
         Distinct patterns used.
     flops_ : float
@@ -157,7 +161,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         **ConvexReLUBase._numbers,
         "delta": Number(Real, closed=False),
     }
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {
+    _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "huber"),
         "formulation": get_args(Formulation),
@@ -262,7 +266,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             hook = self._hook(
                 X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
             )
-            with self._watched(plan, hook, rows.validation, _r2) as watching:
+            score = partial(_validation_score, loss, plan.scaling.y_scale)
+            with self._watched(plan, hook, rows.validation, score) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
             fit = plan.complete(fit)
@@ -277,9 +282,18 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         return HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
 
 
-def _r2(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Return the coefficient of determination."""
-    return float(r2_score(truth, predicted))
+def _validation_score(
+    loss: Loss,
+    y_scale: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    truth: NDArray[np.floating],
+) -> float:
+    """Return 1 minus twice the mean loss, in standard deviations ``y_scale`` of the targets.
+
+    With the squared loss it is the coefficient of determination but for the variance, which is
+    that of the training rows: one row has none, nor have rows of one value.
+    """
+    return 1 - 2 * float(np.mean(loss.value(predicted / y_scale, truth / y_scale)))
 
 
 def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:

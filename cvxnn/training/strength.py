@@ -199,7 +199,7 @@ def leave_one_out(
     spectrum : Spectrum
         Of the program.
     alphas : ndarray, shape (n_alphas,), optional
-        Positive penalty parameters; by default those of the spectrum.
+        Penalty parameters, at least 0; by default those of the spectrum.
 
     Returns
     -------
@@ -215,6 +215,9 @@ def leave_one_out(
     share = np.broadcast_to(program.share, (len(vectors), 1))
     root = np.sqrt(share)
     alphas = spectrum.alphas() if alphas is None else np.asarray(alphas)
+    # Below the rounding of the kernel the errors are those of the limit at 0.
+    rounding = 100 * len(values) * np.finfo(np.float64).eps * values[-1]
+    alphas = np.maximum(alphas, rounding + np.finfo(np.float64).tiny)
     turned = vectors.T @ (root * program.y)
     squares = vectors**2
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+)
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.estimators import _base
 
@@ -238,6 +244,31 @@ def test_bad_options_of_networks(model, name, value, message):
     X, y = data()
     with pytest.raises(ValueError, match=message):
         make(model, **{name: value}).fit(X, y)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("name", ["fit_intercept", "standardize", "early_stopping", "warm_start"])
+@pytest.mark.parametrize("value", ["yes", None, 2, "False"])
+def test_switches_are_true_or_false(model, name, value):
+    X, y = data()
+    message = rf"{name}={value!r}; expected one of \(True, False\)"
+    with pytest.raises(ValueError, match=message):
+        make(model, **{name: value}).fit(X, y)
+    assert make(model, **{name: np.False_}).fit(X, y).score(X, y) > 0.5
+
+
+@pytest.mark.parametrize("verbose", [-1, "yes", None, 0.5])
+def test_bad_verbosity(verbose):
+    X, y = data()
+    models = [
+        ConvexReLUClassifier(verbose=verbose),
+        COALAPreferenceHead(verbose=verbose),
+        ConvexReLUClassifierCV(verbose=verbose),
+        COALAPreferenceHeadCV(verbose=verbose),
+    ]
+    for model in models:
+        with pytest.raises(ValueError, match=rf"verbose={verbose!r}; expected an integer at least"):
+            model.fit(X, y)
 
 
 @pytest.mark.parametrize("delta", [0, -1.0, np.nan, np.inf, "1", True])

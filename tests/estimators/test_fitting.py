@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.convex import Cronos, ProximalGradient
 from cvxnn.estimators._parameters import gated_patterns
+from cvxnn.estimators._rows import split
 
 # Both forms without compilation, since rows come in all numbers.
 GATED = {"n_patterns": 32, "random_state": 0}
@@ -291,7 +292,8 @@ def test_validation_data_end_a_fit_early_and_choose_its_network(options):
     assert fitted.n_iter_ < 1000
     assert len(scores) == len(fitted.history_["iteration"])
     assert scores.argmax() == len(scores) - 1 - 3
-    assert fitted.score(X_val, y_val) == pytest.approx(scores.max(), rel=1e-12)
+    error = np.mean((fitted.predict(X_val) - y_val) ** 2)
+    assert scores.max() == pytest.approx(1 - error / y.var(), rel=1e-12)
     assert scores.max() > scores[-1]
 
 
@@ -306,8 +308,11 @@ def test_validation_data_choose_the_strength_of_the_direct_solution(model):
     assert plain.validation_scores_ is None
     assert scores.shape == (9,)
     factor = np.log10(fitted.alpha_ / plain.alpha_)
-    assert factor == pytest.approx(2 - 0.5 * scores.argmax())
-    assert fitted.score(X_val, y_val) == pytest.approx(scores.max(), rel=1e-9)
+    assert factor == pytest.approx([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2][scores.argmax()])
+    found = fitted.predict(X_val)
+    score = 1 - np.mean((found - y_val) ** 2) / y.var() if y.dtype != bool else None
+    score = (found == y_val).mean() if score is None else score
+    assert score == pytest.approx(scores.max(), rel=1e-9)
     assert fitted.score(X_val, y_val) >= plain.score(X_val, y_val)
     # Of a strength that is given, there is nothing to choose.
     fixed = model(strength=0.1, **GATED).fit(X, y, X_val=X_val, y_val=y_val)
@@ -328,6 +333,72 @@ def test_rows_set_apart_are_not_fitted(model):
         np.testing.assert_allclose(15 * fitted.validation_scores_ % 1 % 1, 0, atol=1e-9)
     with pytest.raises(ValueError, match=r"cannot set 0.5 of 2 .*early_stopping=False|cannot set"):
         model(**{**options, "validation_fraction": 0.9999}).fit(X[:3], [0, 1, 1])
+
+
+@pytest.mark.parametrize("kind", ["one row", "constant", "unequal outputs"])
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_any_validation_data_choose_by_their_error(kind, loss):
+    X, y = noisy()
+    y = np.column_stack([y, 100 * y + X[:, 1]])
+    X_val, y_val = noisy(30, seed=1)
+    y_val = np.column_stack([y_val, 100 * y_val + X_val[:, 1]])
+    if kind == "one row":
+        X_val, y_val = X_val[:1], y_val[:1]
+    elif kind == "constant":
+        y_val[:] = y_val[0]
+    options = {**GATED, "loss": loss, "patterns": "gaussian"}
+    fitted = ConvexReLURegressor(**options).fit(X, y, X_val=X_val, y_val=y_val)
+    error = np.abs((fitted.predict(X_val) - y_val) / y.std(axis=0))
+    if loss == "huber":
+        twice = np.where(error < 1.35, error**2, 1.35 * (2 * error - 1.35))
+    else:
+        twice = error**2
+    scores = fitted.validation_scores_
+    assert scores.max() == pytest.approx(1 - twice.mean(), rel=1e-9)
+    assert np.isfinite(scores).all()
+    assert len(scores) == (9 if loss == "squared" else len(fitted.history_["time"]))
+
+
+@MODELS
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    fraction=st.sampled_from([0.1, 0.3, 0.6]),
+    seed=st.integers(0, 99),
+)
+def test_early_stopping_on_few_rows(model, sizes, fraction, seed):
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    X = np.random.default_rng(seed).standard_normal((len(codes), 2)) + codes[:, None]
+    early = model(
+        n_patterns=4, random_state=seed, early_stopping=True, validation_fraction=fraction
+    )
+    n_apart = int(np.ceil(fraction * len(codes)))
+    most = len(codes) - (len(sizes) if model is ConvexReLUClassifier else 1)
+    if n_apart > most:
+        with pytest.raises(ValueError, match=rf"cannot set {fraction} of .* pass X_val and y_val"):
+            early.fit(X, codes)
+        return
+    early.fit(X, codes)
+    assert np.isfinite(early.validation_scores_).all()
+    assert np.isfinite(outputs(early, X)).all()
+
+
+def test_each_class_keeps_a_row_to_fit():
+    labels = np.repeat([0, 1, 2, 3], [1, 2, 30, 7])
+    for seed in range(20):
+        kept, apart = split(40, 0.5, labels, np.random.RandomState(seed))
+        assert set(labels[kept]) == {0, 1, 2, 3}
+        assert sorted([*kept, *apart]) == list(range(40))
+        assert len(apart) == 20
+
+
+def test_equal_scores_leave_the_strength_of_leave_one_out():
+    X, y = data(60)
+    plain = ConvexReLUClassifier(**GATED).fit(X, y)
+    far = np.abs(plain.decision_function(X)).argmax()
+    fitted = ConvexReLUClassifier(**GATED).fit(X, y, X_val=X[[far]], y_val=y[[far]])
+    assert fitted.validation_scores_[0] == 1
+    assert fitted.alpha_ == pytest.approx(plain.alpha_, rel=1e-12)
 
 
 def test_bad_validation_data():

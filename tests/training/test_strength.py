@@ -68,6 +68,19 @@ def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
     np.testing.assert_allclose(found.predictions, naive[best], atol=1e-8)
 
 
+@pytest.mark.parametrize("n", [1, 14, 60])
+def test_leave_one_out_without_a_penalty_is_the_limit(n: int) -> None:
+    # With 60 rows and 18 weights the kernel has no inverse, with 14 equal columns neither.
+    program = make(n)
+    spectrum = strength.Spectrum.of(program)
+    none = strength.leave_one_out(program, spectrum, np.zeros(1)).predictions
+    little = strength.leave_one_out(program, spectrum, 1e-9 * spectrum.values[-1:]).predictions
+    np.testing.assert_allclose(none, little, atol=1e-3 * np.abs(little).max() + 1e-12)
+    constant = replace(program, operator=replace(program.operator, X=0 * program.operator.X))
+    spectrum = strength.Spectrum.of(constant)
+    assert np.isfinite(strength.leave_one_out(constant, spectrum, np.zeros(1)).predictions).all()
+
+
 def test_default_strengths_surround_the_mean_eigenvalue() -> None:
     program = make()
     spectrum = strength.Spectrum.of(program)

@@ -1,9 +1,10 @@
-"""The documentation is true: its snippets run, its names exist, its defaults are the code's."""
+"""The documentation is true: snippets run, names exist, defaults and figures can be checked."""
 
 import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import textwrap
@@ -322,3 +323,65 @@ def test_parameters_are_read_from_docstrings():
         (["b", "c"], "int, default=1, 2"),
         (["d"], '{"x", "y"}, default="x"'),
     ]
+
+
+# Raw results --------------------------------------------------------------------------------------
+
+BENCHMARKS = ROOT / "asv_bench"
+RAW_RESULTS = sorted(BENCHMARKS.rglob("*.jsonl"))
+PROVENANCE = {"command", "commit", "date", "machine", "versions"}
+
+
+def raw_results_of(text: str) -> set[str]:
+    return set(re.findall(r"asv_bench/[\w/]+\.jsonl", text))
+
+
+def tables_of_figures(text: str) -> Iterator[str]:
+    """First lines of tables of which half the cells, or more, begin as a number does."""
+    for head, body in re.findall(r"^(\|.*)\n\|[ |-]+\n((?:\|.*\n?)+)", text, re.MULTILINE):
+        cells = [cell.strip(" *") for row in body.splitlines() for cell in row.split("|")[2:-1]]
+        numbers = [cell for cell in cells if re.match(r"[<>+−-]*\s*\d+([.,]\d+)*( |$)", cell)]
+        if 2 * len(numbers) >= len(cells):
+            yield head
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tables_of_figures_name_their_raw_results(page):
+    """In the section that holds the table, so that a reader finds them."""
+    without = [
+        head
+        for section in re.split(r"^##+ ", page.read_text("utf-8"), flags=re.MULTILINE)
+        for head in tables_of_figures(section)
+        if not raw_results_of(section)
+    ]
+    assert not without, "name the raw file and its command, see CONTRIBUTING, Benchmarks"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(BENCHMARKS.rglob("*.md"))], ids=name_of)
+def test_raw_results_exist(page):
+    named = raw_results_of(page.read_text("utf-8"))
+    assert named <= {name_of(path) for path in RAW_RESULTS}
+
+
+@pytest.mark.parametrize("path", RAW_RESULTS, ids=name_of)
+def test_raw_results_say_how_they_were_made(path):
+    assert path.stat().st_size < 200_000
+    for line in path.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        assert record.keys() >= PROVENANCE
+        (script,) = re.findall(r"^(?:python|bash) (asv_bench/[\w/]+\.(?:py|sh))", record["command"])
+        assert (ROOT / script).exists()
+
+
+def test_raw_results_are_named_by_a_page():
+    texts = [page.read_text("utf-8") for page in [*PAGES, *BENCHMARKS.rglob("*.md")]]
+    named = set().union(*map(raw_results_of, texts))
+    assert {name_of(path) for path in RAW_RESULTS} <= named
+
+
+def test_tables_of_figures_are_found():
+    text = (
+        "| a | b | c |\n| --- | --- | --- |\n| x | **0.5** ± 0.1 | > 30 |\n\n"
+        "| a | b |\n| --- | --- |\n| x | two, or 3 |\n"
+    )
+    assert list(tables_of_figures(text)) == ["| a | b | c |"]

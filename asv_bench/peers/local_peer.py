@@ -82,7 +82,7 @@ def _adam(network: Network, seed: int, rate: float, deadline: float) -> tuple[Ar
             if not before - best > TOL * best:
                 break
             before = best
-        if time.perf_counter() > deadline:
+        if time.process_time() > deadline:
             return kept, False
     return kept, True
 
@@ -91,7 +91,7 @@ def _lbfgs(network: Network, seed: int, deadline: float) -> tuple[Array, bool]:
     """Weights, and whether it came to its end."""
 
     def watch(_: Array) -> None:
-        if time.perf_counter() > deadline:
+        if time.process_time() > deadline:
             raise StopIteration
 
     def value_and_gradient(flat: Array) -> tuple[float, Array]:
@@ -103,25 +103,25 @@ def _lbfgs(network: Network, seed: int, deadline: float) -> tuple[Array, bool]:
     found = minimize(
         value_and_gradient, start, jac=True, method="L-BFGS-B", callback=watch, options=options
     )
-    return found.x, time.perf_counter() <= deadline
+    return found.x, time.process_time() <= deadline
 
 
 def adam(problem: Problem, report: Report, limit: float, n_runs: int = 20) -> None:
     """Tune the learning rate on the first two seeds, then train from ``n_runs`` others."""
     network = Network(problem)
     report.begin()
-    began = time.perf_counter()
+    began = time.process_time()
     reached = {}
     # Every rate gets its share of the limit, so that none is judged by its place in the queue.
     share = limit / (2 * len(LEARNING_RATES))
     for rate in LEARNING_RATES:
-        runs = [_adam(network, seed, rate, time.perf_counter() + share)[0] for seed in (0, 1)]
+        runs = [_adam(network, seed, rate, time.process_time() + share)[0] for seed in (0, 1)]
         reached[rate] = float(np.mean([network.balanced(weights) for weights in runs]))
     rate = min(reached, key=lambda rate: reached[rate])
-    report.detail(learning_rate=rate, tuning_seconds=time.perf_counter() - began)
-    deadline = time.perf_counter() + limit
+    report.detail(learning_rate=rate, tuning_seconds=time.process_time() - began)
+    deadline = time.process_time() + limit
     for run in range(n_runs):
-        began = time.perf_counter()
+        began = time.process_time()
         weights, finished = _adam(network, 2 + run, rate, deadline)
         if not _say(network, report, run, began, weights, finished):
             break
@@ -131,9 +131,9 @@ def lbfgs(problem: Problem, report: Report, limit: float, n_runs: int = 20) -> N
     """Train from ``n_runs`` starts, the same as Adam's."""
     network = Network(problem)
     report.begin()
-    deadline = time.perf_counter() + limit
+    deadline = time.process_time() + limit
     for run in range(n_runs):
-        began = time.perf_counter()
+        began = time.process_time()
         weights, finished = _lbfgs(network, 2 + run, deadline)
         if not _say(network, report, run, began, weights, finished):
             break
@@ -143,6 +143,6 @@ def _say(
     network: Network, report: Report, run: int, began: float, weights: Array, finished: bool
 ) -> bool:
     """Report one run; ``finished`` is handed back."""
-    report(run, time.perf_counter() - began, network.balanced(weights))
+    report(run, time.process_time() - began, network.balanced(weights))
     report.detail(finished=run + finished, weight_decay_form=network.value_and_gradient(weights)[0])
     return finished

@@ -33,7 +33,7 @@ def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int =
 
     report.begin()
     X, y = problem.X.astype(np.float64), problem.y.astype(np.float64)
-    began = time.perf_counter()
+    began = time.process_time()
     found = train(
         X,
         y,
@@ -44,9 +44,7 @@ def adaptive(problem: Problem, report: Report, n_rounds: int = 10, n_runs: int =
         tol=1e-4,
         random_state=0,
     )
-    seconds = time.perf_counter() - began
-    for when, objective in zip(found.rounds["time"], found.rounds["objective"], strict=True):
-        report(0, float(when), float(objective))
+    seconds = time.process_time() - began
     weights = found.result.weights.blocks
     network = np.maximum(X @ weights[0].reshape(-1, X.shape[1]).T, 0)
     signs = np.repeat([1.0, -1.0], weights.shape[2])
@@ -66,18 +64,19 @@ def _solve(
         GatedOperator(X, problem.mask), y, problem.alpha, formulation=formulation
     )
     for run in range(2):
-        result = convex.solve(
-            program, getattr(convex, solver)(**options), callback=partial(_say, report, run)
-        )
+        say = partial(_say, report, run, time.process_time())
+        result = convex.solve(program, getattr(convex, solver)(**options), callback=say)
         report.detail(iterations=result.n_iter, gap=result.gap)
         report.detail(success=result.status is convex.Status.CONVERGED)
 
 
-def _say(report: Report, run: int, row: dict[str, float], weights: object = None) -> None:
+def _say(
+    report: Report, run: int, began: float, row: dict[str, float], weights: object = None
+) -> None:
     """One row of a solver's history."""
     report(
         run,
-        row["time"],
+        time.process_time() - began,
         row["objective"],
         program=row.get("program_objective", row["objective"]),
         violation=row.get("violation", 0.0),

@@ -50,7 +50,7 @@ def _train(problem: Problem, report: Report, formulation: str, tol: float, dtype
     set_device("cpu", dtype, 0)
     alpha = problem.alpha
     report.begin()
-    began = time.perf_counter()
+    began = time.process_time()
     X, y, mask, gates = lab.all_to_tensor(
         [problem.X, problem.y, problem.mask.astype(dtype), problem.gates.T],
         dtype=lab.get_dtype(),
@@ -82,16 +82,16 @@ def _train(problem: Problem, report: Report, formulation: str, tol: float, dtype
     def look(model: Any, *_: Any) -> Any:
         nonlocal paused, due, n_iter
         n_iter += 1
-        now = time.perf_counter()
+        now = time.process_time()
         if now - began - paused >= due:
             measure(now - began - paused, np.asarray(model.weights, np.float64))
             due = GROWTH * (now - began - paused)
-            paused += time.perf_counter() - now
+            paused += time.process_time() - now
         return model
 
     status, model, _ = procedure(
         get_logger("scnn"), model, lambda model: model, (X, y), (X, y), ([], [], []), callback=look
     )
-    seconds = time.perf_counter() - began - paused
+    seconds = time.process_time() - began - paused
     measure(seconds, np.asarray(model.weights, np.float64))
     report.detail(iterations=n_iter, success=float(status.get("success", False)))

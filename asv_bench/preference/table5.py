@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing as mp
 import os
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +19,8 @@ import numpy as np
 from adamw import LOSSES, RATES, train
 from numpy.typing import NDArray
 
-Record = dict[str, Any]
+from asv_bench.raw_results import Record, append, read
+
 KEY = ("set", "method", "rate", "seed", "neurons", "epochs")
 ADAMW = tuple(f"adamw_{loss}" for loss in LOSSES)
 # "default" is what a user gets who sets nothing. The others are phase I of the preference head:
@@ -52,11 +50,7 @@ def main() -> None:
     names = [path.stem for path in arguments.sets]
     if len(set(names)) < len(names):
         sys.exit(f"error: two files would be one set; rename one of {sorted(names)}.")
-    done = {key(record) for record in read(arguments.out)}
-    where = {
-        "versions": {x: version(x) for x in ("numpy", "scikit-learn", "jax", "torch")},
-        "machine": platform.processor() or platform.machine(),
-    }
+    done = {key(record) for record in read(arguments.out, key)}
     for path in arguments.sets:
         for method in arguments.methods:
             epochs = arguments.epochs if method in ADAMW else 0
@@ -71,7 +65,7 @@ def main() -> None:
                 continue
             print(f"{path.stem}: {method}", file=sys.stderr, flush=True)
             for found in measure(path, method, todo, arguments.neurons, epochs):
-                append(arguments.out, {"set": path.stem, "method": method, **found, **where})
+                append(arguments.out, {"set": path.stem, "method": method, **found})
 
 
 def key(record: Record) -> tuple[Any, ...]:
@@ -226,24 +220,6 @@ def load(path: Path) -> Embeddings:
             n = len(X_test) // 2
             pairs = np.column_stack([np.arange(n), np.arange(n) + n])
     return Embeddings(X, y, X_test, y_test, groups, pairs)
-
-
-def read(path: Path) -> list[Record]:
-    """Records of earlier runs; a line that an interruption cut short is measured again."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            found[key(record)] = record
-        except (ValueError, KeyError):
-            print(f"{path}: a line is not a record and is ignored", file=sys.stderr)
-    return list(found.values())
-
-
-def append(path: Path, record: Record) -> None:
-    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if cut else "") + json.dumps(record) + "\n")
 
 
 def _arguments() -> argparse.Namespace:

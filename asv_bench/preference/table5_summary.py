@@ -7,7 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median, pstdev
 
-from table5 import ADAMW, Record, key, read
+from table5 import ADAMW, key
+
+from asv_bench.raw_results import Record, read
 
 Runs = list[Record]
 COLUMNS = (
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--metric", default="accuracy", choices=("accuracy", "pair_accuracy"))
     parser.add_argument("--neurons", type=int, default=32)
     arguments = parser.parse_args()
-    records = {key(r): r for file in arguments.files for r in read(file)}
+    records = {key(r): r for file in arguments.files for r in read(file, key)}
     sets: dict[str, dict[str, Runs]] = defaultdict(lambda: defaultdict(list))
     for record in records.values():
         if record["neurons"] == arguments.neurons and arguments.metric in record:

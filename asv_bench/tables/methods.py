@@ -12,8 +12,11 @@ from typing import Any
 # "cvxnn" is what a user gets who sets nothing; the others are what that is weighed against.
 OURS: dict[str, dict[str, Any]] = {
     "cvxnn": {},
+    "gated_32": {"n_patterns": 32},
     "gated_64": {"n_patterns": 64},
+    "gated_128": {"n_patterns": 128},
     "gated_256": {"n_patterns": 256},
+    "gated_512": {"n_patterns": 512},
     "gated_data": {"patterns": "data"},
     "gated_fixed_strength": {"strength": 1e-4},
     "gated_logistic": {"loss": "logistic", "n_patterns": 256},

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing as mp
 import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,14 +17,14 @@ from typing import Any
 # A process imports NumPy only where it is timed, so neither this file nor ``methods`` does it here.
 from methods import DEFAULT, METHODS, estimator
 
-Record = dict[str, Any]
+from asv_bench.raw_results import Record, append, read
+
 KEY = ("table", "method", "split")
 # A first fit that takes longer, in seconds, is not repeated.
 REPEAT_UP_TO = 60.0
 # Seconds a process may take to import what it needs and to read the table.
 START = 300.0
 NOT_FITTED = {"first_s": None, "fit_s": None}
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "jax", "cvxnn")
 
 
 def main() -> None:
@@ -47,11 +42,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if unknown := set(arguments.tables or []) - set(paths):
         sys.exit(f"error: --tables has {sorted(unknown)}; choose from {', '.join(paths)}.")
-    records = {key(record): record for record in read(arguments.out)}
-    where = {
-        "versions": {"python": platform.python_version(), **{x: version(x) for x in LIBRARIES}},
-        "machine": platform.processor() or platform.machine(),
-    }
+    records = {key(record): record for record in read(arguments.out, key)}
     for table in arguments.tables or paths:
         for method in arguments.methods:
             earlier = [r for (t, m, _), r in records.items() if (t, m) == (table, method)]
@@ -60,9 +51,9 @@ def main() -> None:
                 continue
             print(f"{table}: {method}", file=sys.stderr, flush=True)
             for found in measure(paths[table], method, todo, arguments.limit_s):
-                record = {"table": table, "method": method, **found, **where, "commit": _commit()}
+                record = {"table": table, "method": method, **found}
                 records[key(record)] = record
-                _append(arguments.out, record)
+                append(arguments.out, record)
 
 
 def key(record: Record) -> tuple:
@@ -169,38 +160,6 @@ def _peak_mb() -> float:
     """Largest resident memory of this process so far, in MB (1e6 bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def read(path: Path) -> list[Record]:
-    """Records of earlier runs; a line that an interruption cut short is measured again."""
-    found = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            found[key(record)] = record
-        except (ValueError, KeyError):
-            print(f"{path}: a line is not a record and is ignored", file=sys.stderr)
-    return list(found.values())
-
-
-def _append(path: Path, record: Record) -> None:
-    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a") as file:
-        file.write(("\n" if cut else "") + json.dumps(record) + "\n")
-
-
-def _commit() -> str | None:
-    """The commit that cvxnn is imported from, "-dirty" where files differ; None without git."""
-    spec = find_spec("cvxnn")
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty"]
-    if spec is None or spec.origin is None:
-        return None
-    try:
-        folder = Path(spec.origin).parent
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() or None
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from methods import METHODS, MLPS, OURS
 from scipy.stats import rankdata
-from study import Record, key, read, words
+from study import key, words
+
+from asv_bench.raw_results import Record, read
 
 CLOSE = 0.02
 # Differences of accuracy below this are rounding.
@@ -57,7 +59,7 @@ def main() -> None:
     for path in arguments.files:
         if not path.exists():
             parser.error(f"there is no file {path}.")
-    records = list({key(r): r for path in arguments.files for r in read(path)}.values())
+    records = list({key(r): r for path in arguments.files for r in read(path, key)}.values())
     for name, chosen in (("method", arguments.methods), ("table", arguments.tables)):
         there = {record[name] for record in records}
         if unknown := set(chosen or []) - there:

@@ -37,8 +37,8 @@ class CostMeter:
     -----
     The peak of tensors on a GPU is measured for each phase, as the counter of CUDA
     (``torch.cuda.max_memory_allocated``) is reset when a phase begins; no other state is changed.
-    Counting takes about 0.1 ms for each operation of torch: half the time of a pass over 64 tokens
-    of SmolLM2-135M on a CPU, and little beside a pass over hundreds of tokens.
+    Counting takes some time for each operation of torch, whatever its size: much beside a pass of a
+    small model over a few tokens, and little beside a pass over hundreds of them.
 
     Examples
     --------

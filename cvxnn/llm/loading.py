@@ -46,8 +46,8 @@ def load_model(
     trust_remote_code : bool, default=False
         Whether models of the Hub may run code of their own.
     cache_dir : path-like, optional
-        Folder for converted copies of GGUF files. A GGUF file takes some 20 s to load; its copy
-        takes less than a second. The copy of a model of 135 million weights in float32 has 0.5 GB.
+        Folder for converted copies of GGUF files. A GGUF file is converted whenever it is loaded,
+        which takes far longer than to load its copy. A copy has 4 bytes a weight in float32.
 
     Returns
     -------

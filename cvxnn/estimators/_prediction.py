@@ -21,7 +21,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn._arrays import is_sparse
-from cvxnn.estimators._rows import FLOATS, Rows, to_host
+from cvxnn.estimators._rows import FLOATS, Rows, canonical, to_host
 from cvxnn.explanation import LocalLinear, NeuronReport, local_linear, neuron_report
 from cvxnn.network import TwoLayerNetwork
 
@@ -47,7 +47,10 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "loss='squared') works on sparse rows. Use it, or X.toarray()."
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
-        return validate_data(self, to_host(X), to_host(y), **options)
+        checked = validate_data(self, to_host(X), to_host(y), **options)
+        if isinstance(checked, tuple):
+            return canonical(checked[0]), checked[1]
+        return canonical(checked)
 
     def _network_input(self, X: Any) -> Rows:
         """Check rows for a prediction."""

@@ -35,6 +35,25 @@ def to_host(array: Any) -> Any:
     return np.from_dlpack(array)
 
 
+def canonical(X: Rows) -> Rows:
+    """Return sparse rows in the one form that their values have; dense rows as they are.
+
+    Indices are sorted, distinct and 32 bits wide where these suffice, and no zero is stored: equal
+    rows then have equal bytes. The given matrix stays as it is, and is returned if it has the form.
+    """
+    if not is_sparse(X):
+        return X
+    kept = X.has_canonical_format and np.count_nonzero(X.data) == len(X.data)
+    index = sparse.get_index_dtype(maxval=max(*X.shape, len(X.data)))
+    if kept and X.indices.dtype == X.indptr.dtype == index:
+        return X
+    X = X.copy()
+    X.sum_duplicates()
+    X.eliminate_zeros()
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    return X
+
+
 def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
     """Check sample weights and return them; ones where there are none."""
     if sample_weight is None:
@@ -115,7 +134,7 @@ def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
     """Return one opaque byte string for each row of data and targets."""
     y = np.ascontiguousarray(y) + 0.0  # -0.0 and 0.0 are one value
     if is_sparse(X):
-        X = X.sorted_indices()
+        X = canonical(X)
         ends = X.indptr
         keys = [
             X.indices[a:b].tobytes() + X.data[a:b].tobytes() + t.tobytes()

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 from cvxnn import (
@@ -16,7 +18,7 @@ from cvxnn import (
     LinearPreferenceHead,
 )
 from cvxnn.convex import Cronos, Ridge
-from cvxnn.estimators._rows import Scaling, column_means, merge, to_host
+from cvxnn.estimators._rows import Scaling, canonical, column_means, merge, to_host
 
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
@@ -178,8 +180,8 @@ def test_data_frames(model, frame):
 
 def test_to_host_leaves_the_rest_alone():
     X, _ = data()
-    for given in (X, sparse.csr_array(X), pd.DataFrame(X), [[1.0]], None, "no_validation"):
-        assert to_host(given) is given
+    for array in (X, sparse.csr_array(X), pd.DataFrame(X), [[1.0]], None, "no_validation"):
+        assert to_host(array) is array
 
 
 # Sparse ----------------------------------------------------------------------------------------
@@ -234,6 +236,37 @@ def test_sparse_weight_is_repetition(model):
     repeated = model(**SMALL).fit(X[np.arange(60).repeat(counts)[::-1]], y.repeat(counts)[::-1])
     np.testing.assert_array_equal(weighted.predict(X), repeated.predict(X))
     assert weighted.objective_ == repeated.objective_
+
+
+@MODELS
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), wide=st.booleans())
+def test_sparse_rows_are_their_values(model, seed, wide):
+    X, _, y = thin()
+    X.data = np.round(8 * X.data) / 8  # so that halves are exact
+    X.eliminate_zeros()
+    rng = np.random.default_rng(seed)
+    rows, columns = X.nonzero()
+    entry = rng.permutation(2 * X.nnz + 60)  # each number in two halves, and zeros
+    row = np.concatenate([rows, rows, np.arange(60)])[entry]
+    column = np.concatenate([columns, columns, rng.integers(20, size=60)])[entry]
+    value = np.concatenate([X.data / 2, X.data / 2, np.zeros(60)])[entry]
+    order = np.argsort(row, kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=60))])
+    messy = sparse.csr_array((value[order], column[order], ends), shape=X.shape)
+    if wide:
+        messy.indices, messy.indptr = messy.indices.astype(np.int64), ends.astype(np.int64)
+    before = [part.copy() for part in (messy.data, messy.indices, messy.indptr)]
+    fitted, expected = model(**SMALL).fit(messy, y), model(**SMALL).fit(X, y)
+    for given_rows in (messy, X):
+        np.testing.assert_array_equal(fitted.transform(given_rows), expected.transform(X))
+        np.testing.assert_array_equal(fitted.predict(given_rows), expected.predict(X))
+    assert fitted.objective_ == expected.objective_
+    for part, old in zip((messy.data, messy.indices, messy.indptr), before, strict=True):
+        assert part.dtype == old.dtype
+        np.testing.assert_array_equal(part, old)
+    clean = canonical(X)
+    assert canonical(clean) is clean
 
 
 def test_merging_sees_through_the_order_of_indices():

@@ -5,12 +5,13 @@ A plain estimator and the one that chooses its strength by cross-validation shar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import (
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -187,11 +188,29 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples, n_classes)
             Rows sum to 1; columns are in the order of ``classes_``.
         """
+        scores = self._log_odds(X)
+        return softmax(scores, axis=1) if scores.ndim == 2 else binary(expit, scores)
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return logarithms of class probabilities, exact where a probability rounds to 0 or 1.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Rows as in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+            At most 0; columns are in the order of ``classes_``.
+        """
+        scores = self._log_odds(X)
+        return log_softmax(scores, axis=1) if scores.ndim == 2 else binary(log_expit, scores)
+
+    def _log_odds(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return what the logistic or softmax link turns into probabilities."""
         scores = self.decision_function(X) * self.temperature_
-        if scores.ndim == 1:
-            positive = expit(scores)
-            return np.column_stack([1 - positive, positive])
-        return softmax(log_expit(scores) if self.loss == "logistic" else scores, axis=1)
+        return log_expit(scores) if scores.ndim == 2 and self.loss == "logistic" else scores
 
 
 class RegressorPrediction(RegressorMixin, NetworkPrediction):
@@ -221,6 +240,13 @@ class RegressorPrediction(RegressorMixin, NetworkPrediction):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def binary(
+    link: Callable[[NDArray[np.floating]], NDArray[np.floating]], log_odds: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Return a link of the log-odds of two classes, the first class first."""
+    return np.column_stack([link(-log_odds), link(log_odds)])
 
 
 def winner(scores: NDArray[np.floating]) -> NDArray[np.intp]:

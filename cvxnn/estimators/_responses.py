@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
+from cvxnn.estimators._rows import require_range
 from cvxnn.network import TwoLayerNetwork
 
 
@@ -45,7 +46,9 @@ class Responses(NamedTuple):
         n = len(chosen)
         pairs = np.column_stack([np.arange(n), np.arange(n) + n])
         X = np.concatenate([chosen, rejected])
-        return cls(X, np.arange(2 * n) < n, np.tile(weight, 2), pairs, weight)
+        twice = np.tile(weight, 2)
+        require_range(twice, "sample_weight")
+        return cls(X, np.arange(2 * n) < n, twice, pairs, weight)
 
     def paired_by(self, pair_id: NDArray) -> Responses:
         """Pair each preferred response with each other one of its id.
@@ -78,7 +81,10 @@ class Responses(NamedTuple):
                 "no pair_id has both a preferred and another response, so no pair can be formed; "
                 "give the two responses to one prompt the same id, or leave pair_id out."
             )
-        return self._replace(pairs=pairs, pair_weight=self.weight[pairs].prod(axis=1))
+        with np.errstate(over="ignore"):
+            pair_weight = self.weight[pairs].prod(axis=1)
+        require_range(pair_weight, "sample_weight of pairs, the product of that of two responses")
+        return self._replace(pairs=pairs, pair_weight=pair_weight)
 
     @property
     def signs(self) -> NDArray[np.floating]:

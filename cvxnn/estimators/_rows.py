@@ -58,14 +58,28 @@ def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[n
     """Check sample weights and return them; ones where there are none."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
-    weight = np.asarray(to_host(sample_weight), dtype)
-    if weight.shape != (n_samples,):
+    given = np.asarray(to_host(sample_weight), np.float64)
+    if given.shape != (n_samples,):
         raise ValueError(
-            f"sample_weight has shape {weight.shape}; expected ({n_samples},), one for each row."
+            f"sample_weight has shape {given.shape}; expected ({n_samples},), one for each row."
         )
-    if not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
+    if not np.all(np.isfinite(given)) or np.any(given < 0) or not np.any(given > 0):
         raise ValueError("sample_weight must be finite and non-negative, and not zero everywhere.")
+    with np.errstate(over="ignore"):
+        weight = given.astype(dtype)
+    require_range(weight, "sample_weight")
     return weight
+
+
+def require_range(weight: NDArray[np.floating], name: str) -> None:
+    """Refuse weights whose sum the dtype cannot hold; ``name`` says where they come from."""
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not 0 < total < np.inf:
+        raise ValueError(
+            f"{name}: the weights of the rows are beyond the range of {weight.dtype}, with a sum "
+            f"of {total}; only their ratios count, so divide them by the largest."
+        )
 
 
 def class_weights(
@@ -95,7 +109,11 @@ def class_weights(
             f"class_weight={class_weight!r}; expected None, 'balanced' or a dict from labels "
             "to weights."
         )
-    return (weight * factors[codes]).astype(weight.dtype)
+    with np.errstate(over="ignore"):
+        product = (weight * factors[codes]).astype(weight.dtype)
+    if product.any():  # weights of zero leave no classes, which says more
+        require_range(product, "sample_weight times class_weight")
+    return product
 
 
 def _check_class_weight(class_weight: dict[Any, float], classes: NDArray[Any]) -> None:

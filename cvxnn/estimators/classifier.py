@@ -358,7 +358,7 @@ def fit_temperature(held_out: HeldOut) -> float:
         scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
     n, k = scores.shape
     # Only ratios of weights matter elsewhere: count the rows.
-    weight = weight * (n / weight.sum())
+    weight = weight / weight.sum() * n
     counts = np.bincount(codes, weights=weight, minlength=k)
     # Platt's targets: (N + 1) / (N + 2) for the own class, the rest shared by the others.
     own = ((counts + 1) / (counts + 2))[codes]

@@ -121,10 +121,11 @@ def test_three_labels_of_preference():
         (np.r_[np.nan, np.ones(39)], "must be finite"),
         (np.r_[np.inf, np.ones(39)], "must be finite"),
         (np.zeros(40), "not zero everywhere"),
+        (np.full(40, 1e307), r"sample_weight: the weights .* float64, with a sum of inf; only"),
         (np.ones(39), r"shape \(39,\); expected \(40,\)"),
         (np.ones((40, 1)), r"shape \(40, 1\); expected \(40,\)"),
     ],
-    ids=["negative", "nan", "inf", "zero", "short", "column"],
+    ids=["negative", "nan", "inf", "zero", "huge", "short", "column"],
 )
 def test_bad_weights(model, weight, message):
     X, y = data()
@@ -133,6 +134,26 @@ def test_bad_weights(model, weight, message):
     if model is HEAD:
         with pytest.raises(ValueError, match=message):
             make(model).fit_pairs(X, -X, sample_weight=weight)
+
+
+@pytest.mark.parametrize(("size", "total"), [(1e38, "inf"), (1e39, "inf"), (1e-46, "0.0")])
+def test_weights_beyond_single_precision(model, size, total):
+    X, y = data()
+    with pytest.raises(ValueError, match=rf"float32, with a sum of {total}; .*divide them by the"):
+        make(model).fit(X.astype(np.float32), y, sample_weight=np.full(40, size))
+
+
+def test_products_of_weights_out_of_range():
+    X, y = data()
+    classifier = make(ConvexReLUClassifier, class_weight={0: 1e300, 1: 1})
+    with pytest.raises(ValueError, match="sample_weight times class_weight: the weights of"):
+        classifier.fit(X, y, sample_weight=np.full(40, 1e10))
+    ids = np.arange(40) // 20
+    for size in (1e200, 1e-200):
+        with pytest.raises(ValueError, match="sample_weight of pairs, the product"):
+            make(HEAD).fit(X, y, pair_id=ids, sample_weight=np.full(40, size))
+    with pytest.raises(ValueError, match="sample_weight: the weights of"):
+        make(HEAD).fit_pairs(X, -X, sample_weight=np.full(40, 4e306))
 
 
 def test_unequal_pair_counts():

@@ -111,6 +111,30 @@ def test_probabilities_of_three_classes(fitted_three):
     assert log_loss(y, proba) < 0.5 * np.log(3)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 1e3])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_logarithms_of_probabilities(fitted, fitted_three, n_classes, loss, temperature):
+    model, X, _ = fitted if n_classes == 2 else fitted_three
+    model = clone(model).set_params(loss=loss)
+    network = (fitted if n_classes == 2 else fitted_three)[0].network_
+    model.network_, model.classes_ = network, np.arange(n_classes)
+    model.temperature_, model.n_features_in_ = temperature, X.shape[1]
+    found = model.predict_log_proba(X)
+    assert (found <= 0).all()
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.exp(found), model.predict_proba(X), rtol=1e-10, atol=1e-300)
+    # Extended precision, in which these do not round to 0 or 1.
+    scores = (temperature * model.decision_function(X)).astype(np.longdouble)
+    if n_classes == 2:
+        expected = np.column_stack([-np.log1p(np.exp(scores)), -np.log1p(np.exp(-scores))])
+    else:
+        if loss == "logistic":
+            scores = -np.log1p(np.exp(-scores))
+        expected = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, expected.astype(float), rtol=1e-12, atol=1e-16)
+
+
 def test_probabilities_are_humble_where_labels_are_noise():
     X, _ = xor()
     y = np.random.default_rng(3).integers(2, size=len(X))

@@ -79,10 +79,11 @@ def test_rows_of_zero_weight_are_absent(model, options):
 
 @MODELS
 @FORMULATIONS
-def test_only_ratios_of_weights_count(model, options):
+@pytest.mark.parametrize("factor", [8, 2.0**1000, 2.0**-1000])
+def test_only_ratios_of_weights_count(model, options, factor):
     X, y = data()
     weight = np.random.default_rng(1).uniform(0.5, 2, 40)
-    one, other = (model(**options).fit(X, y, sample_weight=w) for w in (weight, 8 * weight))
+    one, other = (model(**options).fit(X, y, sample_weight=w) for w in (weight, factor * weight))
     np.testing.assert_array_equal(outputs(one, X), outputs(other, X))
     assert np.abs(outputs(one, X) - outputs(model(**options).fit(X, y), X)).max() > 1e-3
 

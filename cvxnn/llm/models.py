@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import transformers
 
 from cvxnn.llm.chat_template import end_of_turn, render
 from cvxnn.llm.fingerprint import fingerprints
+from cvxnn.llm.token_texts import byte_tokens, text_of_tokens
 from cvxnn.preference.text_checks import check_is_text, check_prompt
 from cvxnn.preference.triplets import Prompt, as_messages
 
@@ -45,10 +47,7 @@ class LanguageModel:
     @property
     def decoder(self) -> transformers.PreTrainedModel:
         """Model without its output layer: it maps tokens to hidden states."""
-        model = self.model
-        if hasattr(model, "get_base_model"):  # a model with adapters of peft is wrapped once more
-            model = model.get_base_model()
-        return model.base_model
+        return unwrapped(self.model).base_model
 
     @property
     def config(self) -> transformers.PretrainedConfig:
@@ -177,6 +176,28 @@ class LanguageModel:
             tokens.append(ids)
         return tokens
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, without special tokens.
+
+        The text of the first tokens begins the text of all, but for U+FFFD at its end, which stands
+        for a character whose last bytes are missing.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            The tokens.
+
+        Returns
+        -------
+        str
+            The text.
+        """
+        return text_of_tokens(self.tokenizer, tokens, self._byte_tokens)
+
+    @functools.cached_property
+    def _byte_tokens(self) -> dict[int, int]:
+        return byte_tokens(self.tokenizer)
+
     def check_known(self, tokens: Sequence[int], name: str) -> None:
         """Refuse tokens beyond the embedding matrix.
 
@@ -230,6 +251,22 @@ class LanguageModel:
                 f"(its roles are {[message['role'] for message in messages]})"
             ) from error
         return self._encode(text, name, special=False)
+
+
+def unwrapped(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Return a model without the wrapper that peft puts around one with adapters.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model, perhaps wrapped.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        The model of transformers, adapters included.
+    """
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def dtype_name(dtype: torch.dtype) -> str:

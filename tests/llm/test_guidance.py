@@ -366,9 +366,9 @@ def test_model_ends_the_reply_but_not_before_it_began(lm: LanguageModel, mode: A
 )
 def test_pieces_never_change(letters: str, stop: list[str]) -> None:
     class Bytes:
-        """A tokenizer with one token a byte."""
+        """A model with one token a byte."""
 
-        def decode(self, tokens: list[int], **_: Any) -> str:
+        def decode(self, tokens: list[int]) -> str:
             return bytes(tokens).decode("utf-8", errors="replace")
 
     tokens, text = list(letters.encode()), ReplyText(Bytes(), [97], "a", tuple(stop))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import transformers
+from cvxnn.llm.models import LanguageModel
 
 
 class ReplyText:
@@ -10,8 +10,8 @@ class ReplyText:
 
     Parameters
     ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Tokenizer of the model.
+    lm : LanguageModel
+        The model.
     start : list of int
         Tokens of the given beginning.
     start_text : str
@@ -22,14 +22,14 @@ class ReplyText:
 
     def __init__(
         self,
-        tokenizer: transformers.PreTrainedTokenizerBase,
+        lm: LanguageModel,
         start: list[int],
         start_text: str,
         stop: tuple[str, ...],
     ) -> None:
-        self._tokenizer = tokenizer
+        self._lm = lm
         self._start = start
-        self._start_decoded = self._decode(start)
+        self._start_decoded = lm.decode(start)
         self._stop = stop
         self._given = start_text
 
@@ -73,13 +73,10 @@ class ReplyText:
         return self._given + text
 
     def _continuation(self, tokens: list[int]) -> str:
-        whole = self._decode(self._start + tokens)
+        whole = self._lm.decode(self._start + tokens)
         if whole.startswith(self._start_decoded):
             return whole[len(self._start_decoded) :]
-        return self._decode(tokens)
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        return self._lm.decode(tokens)
 
     def _cut(self, text: str) -> int | None:
         found = [at for at in map(text.find, self._stop) if at >= 0]

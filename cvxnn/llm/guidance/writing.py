@@ -152,7 +152,7 @@ def stream_guided(
     score = Scorer(lm, head, guidance)
     [start] = lm.encode_responses([reply_start]) if reply_start else [[]]
     tokens = _prompt_tokens(score.embedder, prompt, len(start), guidance)
-    text = ReplyText(lm.tokenizer, start, reply_start, guidance.stop)
+    text = ReplyText(lm, start, reply_start, guidance.stop)
     propose = Proposer(lm, guidance, text, len(start))
     return _write(tokens, start, guidance, propose, score, text)
 
@@ -186,10 +186,10 @@ def _write(
             ending = "length"
         if ending is None:
             branches.keep(row)
-        whole = text.read(tokens, ended=ending is not None)
-        if whole != given:
-            yield whole[len(given) :]
-            given = whole
+        piece = text.read(tokens, ended=ending is not None)[len(given) :]
+        if piece:
+            yield piece
+            given += piece
     rewards = score.head.reward(np.stack(embeddings))
     return GuidedReply(
         text=given,

@@ -51,7 +51,8 @@ def side_by_side(
     prompt : str or list of Message
         What the user says, or a conversation.
     guidance : Guidance
-        Settings of guided writing. Sampling settings and seed are used for `best_of` as well.
+        Settings of guided writing. Sampling settings and seed are used for `best_of` as well,
+        `max_new_tokens` and `stop` for all replies.
     plain : bool, default=True
         If True, write the greedy reply of the model.
     best_of : int, default=0
@@ -71,7 +72,7 @@ def side_by_side(
 
     lm, n_tokens = embedder.lm, guidance.max_new_tokens
     if plain:
-        text = generate_greedy(lm, prompt, n_tokens)
+        text = generate_greedy(lm, prompt, n_tokens, stop=guidance.stop)
         yield Reply("plain", text, _rewards(head, embedder, prompt, [text])[0])
     if best_of:
         texts = generate_candidates(
@@ -82,6 +83,7 @@ def side_by_side(
             top_p=guidance.top_p,
             top_k=guidance.top_k,
             temperature=guidance.temperature,
+            stop=guidance.stop,
             seed=guidance.seed,
         )
         rewards = _rewards(head, embedder, prompt, texts)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+import transformers
+from transformers.cache_utils import DynamicCache
 
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.models import LanguageModel, quiet, seeded
+from cvxnn.llm.guidance.reply_text import ReplyText
+from cvxnn.llm.guidance.settings import check_stop
+from cvxnn.llm.key_values import holds_tokens_only
+from cvxnn.llm.models import LanguageModel, quiet, seeded, unwrapped
 from cvxnn.preference.triplets import Prompt
 
 
@@ -42,11 +48,13 @@ def generate_candidates(
     top_p: float = 0.9,
     top_k: int = 50,
     temperature: float = 1.0,
+    stop: str | Sequence[str] = (),
     seed: int = 0,
 ) -> list[str]:
     """Sample replies to a prompt, in one batch.
 
     The defaults of `n`, `top_p` and `top_k` are those of guided sampling in COALA (appendix F.3).
+    The generation configuration of the model counts for nothing but the tokens that end a reply.
     The global random state is not changed.
 
     Parameters
@@ -65,6 +73,8 @@ def generate_candidates(
         Sample among this many tokens at most; 0 stands for no limit.
     temperature : float, default=1.0
         Positive; values above 1 flatten the distribution, values below 1 sharpen it.
+    stop : str or sequence of str, default=()
+        Strings that end a reply and are left out of it; see `Guidance`.
     seed : int, default=0
         Seed of the sampling. The same seed gives the same texts on the same device with the same
         versions of the libraries.
@@ -88,11 +98,19 @@ def generate_candidates(
         )
     options = {"do_sample": True, "top_p": top_p, "top_k": top_k, "temperature": temperature}
     with seeded(lm.device, seed):
-        return _generate(lm, prompt, n, max_new_tokens, options)
+        return _generate(lm, prompt, n, max_new_tokens, stop, options)
 
 
-def generate_greedy(lm: LanguageModel, prompt: Prompt, max_new_tokens: int = 64) -> str:
+def generate_greedy(
+    lm: LanguageModel,
+    prompt: Prompt,
+    max_new_tokens: int = 64,
+    *,
+    stop: str | Sequence[str] = (),
+) -> str:
     """Generate the reply that takes the most likely token at each step.
+
+    The generation configuration of the model counts for nothing but the tokens that end a reply.
 
     Parameters
     ----------
@@ -102,6 +120,8 @@ def generate_greedy(lm: LanguageModel, prompt: Prompt, max_new_tokens: int = 64)
         What it replies to.
     max_new_tokens : int, default=64
         Largest number of tokens of the reply, at least 1.
+    stop : str or sequence of str, default=()
+        Strings that end the reply and are left out of it; see `Guidance`.
 
     Returns
     -------
@@ -113,7 +133,7 @@ def generate_greedy(lm: LanguageModel, prompt: Prompt, max_new_tokens: int = 64)
     ValueError
         If `max_new_tokens` is not positive or leaves no room for the prompt.
     """
-    return _generate(lm, prompt, 1, max_new_tokens, {"do_sample": False})[0]
+    return _generate(lm, prompt, 1, max_new_tokens, stop, {"do_sample": False})[0]
 
 
 def choose_reply(
@@ -174,10 +194,16 @@ def choose_reply(
 
 
 def _generate(
-    lm: LanguageModel, prompt: Prompt, n: int, max_new_tokens: int, options: dict[str, Any]
+    lm: LanguageModel,
+    prompt: Prompt,
+    n: int,
+    max_new_tokens: int,
+    stop: str | Sequence[str],
+    options: dict[str, Any],
 ) -> list[str]:
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
+    reply = ReplyText(lm, [], "", check_stop(stop))
     [tokens] = lm.encode_prompts([prompt])
     if lm.context_length is not None:
         room = lm.context_length - max_new_tokens
@@ -193,21 +219,41 @@ def _generate(
                 stacklevel=3,
             )
             tokens = tokens[-room:]
-    pad = lm.tokenizer.pad_token_id
+    ends = sorted({*lm.end_tokens, *reply.stop_tokens})
+    # Every setting is written here: what the model's own generation configuration says, such as a
+    # penalty on repetitions, would make replies differ from those of guided decoding.
+    settings = transformers.GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,  # follows the end of a reply; it is cut off
+        **options,
+    )
+    model = copy.copy(unwrapped(lm.model))  # the same weights
+    model.generation_config = transformers.GenerationConfig()
     ids = torch.tensor([tokens], device=lm.device)
     with torch.inference_mode(), quiet():
-        generated = lm.model.generate(
+        generated = model.generate(
             ids.repeat(n, 1),
             attention_mask=torch.ones_like(ids).repeat(n, 1),
             past_key_values=_prefill(lm, ids, n),
-            pad_token_id=lm.tokenizer.eos_token_id if pad is None else pad,
-            max_new_tokens=max_new_tokens,
-            **options,
+            generation_config=settings,
+            stopping_criteria=[_Stopping(reply, len(tokens))] if stop else None,
         )
-    texts: list[str] = lm.tokenizer.batch_decode(
-        generated[:, len(tokens) :], skip_special_tokens=True
-    )
-    return texts
+    rows: list[list[int]] = generated[:, len(tokens) :].tolist()
+    replies = [itertools.takewhile(lambda token: token not in ends, row) for row in rows]
+    return [reply.read(list(row), ended=True) for row in replies]
+
+
+class _Stopping(transformers.StoppingCriteria):
+    """Criterion of ``generate`` that ends replies at stop strings."""
+
+    def __init__(self, reply: ReplyText, start: int) -> None:
+        self._reply = reply
+        self._start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        rows = input_ids[:, self._start :].tolist()
+        return torch.tensor([self._reply.stops(row) for row in rows], device=input_ids.device)
 
 
 def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> DynamicCache | None:
@@ -215,9 +261,7 @@ def _prefill(lm: LanguageModel, ids: torch.Tensor, n: int) -> DynamicCache | Non
     if n == 1 or ids.shape[1] == 1:
         return None
     cache = getattr(lm.decoder(input_ids=ids[:, :-1], use_cache=True), "past_key_values", None)
-    if not isinstance(cache, DynamicCache) or not all(
-        isinstance(layer, DynamicLayer) for layer in cache.layers
-    ):
+    if not holds_tokens_only(cache):
         return None  # for recurrent states and others, the model reads the prompt n times
     cache.batch_repeat_interleave(n)
     return cache

@@ -13,11 +13,21 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 WORDS = ["u", "v", "<eos>", *"abcdefghijklmnopqrst"]
+GROUPED = {"num_key_value_heads": 2, "num_attention_heads": 4, "intermediate_size": 48}
 SIZES: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 2, "num_attention_heads": 4, "intermediate_size": 48},
+    "llama": GROUPED,
     "gpt2": {"num_attention_heads": 4},
-    "mistral": {"num_key_value_heads": 2, "num_attention_heads": 4, "intermediate_size": 48},
+    "mistral": GROUPED,
     "mamba": {"state_size": 4},
+    "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"]},
+    "falcon_h1": {
+        **GROUPED,
+        "mamba_d_ssm": 32,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 16,
+    },
 }
 
 

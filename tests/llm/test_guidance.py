@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -367,6 +368,8 @@ def test_model_ends_the_reply_but_not_before_it_began(lm: LanguageModel, mode: A
 def test_pieces_never_change(letters: str, stop: list[str]) -> None:
     class Bytes:
         """A model with one token a byte."""
+
+        tokenizer = SimpleNamespace(added_tokens_decoder={})
 
         def decode(self, tokens: list[int]) -> str:
             return bytes(tokens).decode("utf-8", errors="replace")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.llm import Embedder, Guidance, LanguageModel, stream_guided
+from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_greedy, stream_guided
 from cvxnn.llm.guidance.reply_text import ReplyText
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -194,5 +194,39 @@ def test_pieces_of_a_guided_reply_make_up_its_text(
     options: dict[str, Any] = {"mode": mode, "segment": 4, "max_new_tokens": max_new_tokens}
     pieces, reply = write(lm, tokens, **options)
     assert "".join(pieces) == reply.text == lm.decode(tokens[:max_new_tokens])
+    handle = scripted(lm, tokens)
+    plain = generate_greedy(lm, "x", max_new_tokens)
+    handle.remove()
+    assert plain == reply.text
     if kind is byte_fallback:  # 10 tokens end within a character
         assert reply.text == {40: text, 10: "ok 日本�"}[max_new_tokens]
+
+
+@KINDS
+@pytest.mark.parametrize("stop", ["<|end|>", " <|end|>\n", "</s>"])
+def test_special_tokens_stop(kind: Callable[[], Any], stop: str) -> None:
+    lm = language_model(kind)
+    [a] = lm.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+    tokens = [a, a, lm.tokenizer.convert_tokens_to_ids(stop.strip()), a, a]
+    expected = lm.decode([a, a])
+    pieces, reply = write(lm, tokens, stop=["zz", stop])
+    assert "".join(pieces) == reply.text == expected
+    assert reply.tokens == [a, a]
+    assert reply.ending == ("end" if stop == "</s>" else "stop")
+    handle = scripted(lm, tokens)
+    assert generate_greedy(lm, "x", 8, stop=["zz", stop]) == expected
+    handle.remove()
+    handle = scripted(lm, tokens)  # without it, that token is passed over
+    assert (generate_greedy(lm, "x", 8) == lm.decode([a] * 4)) == (stop != "</s>")
+    handle.remove()
+    pieces, reply = write(lm, tokens[2:], stop=[stop])  # but a reply is never empty
+    assert reply.tokens != []
+
+
+def test_stop_strings_with_a_special_token_and_other_text() -> None:
+    lm = language_model(byte_level)
+    message = r"'<\|end\|>\\nUser:' has the special token '<\|end\|>' and other text"
+    with pytest.raises(ValueError, match=message):
+        generate_greedy(lm, "x", 8, stop=["<|end|>\nUser:"])
+    with pytest.raises(ValueError, match=message):
+        write(lm, [], stop=["<|end|>\nUser:"])

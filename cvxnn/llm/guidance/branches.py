@@ -7,6 +7,7 @@ import torch
 from transformers import cache_utils
 
 from cvxnn.llm.hidden_states import next_logits
+from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.pooling import GrowingPool
 
@@ -114,12 +115,8 @@ class Branches:
 
 def _checked_cache(lm: LanguageModel, cache: cache_utils.Cache | None) -> cache_utils.DynamicCache:
     """Return the cache of a model if it holds keys and values of single tokens."""
-    plain = cache_utils.DynamicLayer, getattr(cache_utils, "DynamicSlidingWindowLayer", None)
-    layers = getattr(cache, "layers", [])
-    if not isinstance(cache, cache_utils.DynamicCache) or any(
-        type(layer) not in plain for layer in layers
-    ):
-        found = sorted({type(one).__name__ for one in layers or [cache]})
+    if not holds_tokens_only(cache):
+        found = sorted({type(one).__name__ for one in getattr(cache, "layers", None) or [cache]})
         raise ValueError(
             f"{lm.name} keeps {found} of earlier tokens; guided decoding needs a model whose cache "
             "is a DynamicCache of keys and values (no recurrent states). Use generate_candidates "

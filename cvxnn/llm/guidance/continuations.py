@@ -75,7 +75,7 @@ class Proposer:
         """
         logits = branches.logits
         if not written and not self.n_given:
-            logits = without_end(logits, self.ends)
+            logits = without_end(logits, [*self.ends, *self.text.stop_tokens])
         if self.guidance.mode == "prefix":
             return self._segments(branches, logits, written)
         return self._single_tokens(branches, logits, written)
@@ -121,6 +121,8 @@ class Proposer:
         """Append a token to a candidate, and return what ends it."""
         if token in self.ends:
             return "end"
+        if token in self.text.stop_tokens:
+            return "stop"
         tokens.append(token)
         return "stop" if self.text.stops(written + tokens) else None
 

@@ -18,6 +18,17 @@ class ReplyText:
         Text of the given beginning.
     stop : tuple of str
         Strings that end the reply and are not part of it, if they come after the beginning.
+
+    Attributes
+    ----------
+    stop_tokens : list of int
+        Special tokens among the stop strings. They are no part of the text, so that the reply has
+        to end where one comes.
+
+    Raises
+    ------
+    ValueError
+        If a stop string has a special token and other text; pass the special token alone.
     """
 
     def __init__(
@@ -30,7 +41,7 @@ class ReplyText:
         self._lm = lm
         self._start = start
         self._start_decoded = lm.decode(start)
-        self._stop = stop
+        self.stop_tokens, self._stop = _split(lm, stop)
         self._given = start_text
 
     def stops(self, tokens: list[int]) -> bool:
@@ -91,3 +102,22 @@ class ReplyText:
             if text.endswith(stop[:size])
         ]
         return max(sizes, default=0)
+
+
+def _split(lm: LanguageModel, stop: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """Separate special tokens from other strings."""
+    tokens, strings = [], []
+    known = lm.tokenizer.added_tokens_decoder.items()
+    special = {added.content: token for token, added in known if added.special}
+    for text in stop:
+        within = [content for content in special if content in text]
+        if text.strip() in special:
+            tokens.append(special[text.strip()])
+        elif within:
+            raise ValueError(
+                f"the stop string {text!r} has the special token {within[0]!r} and other text, "
+                f"which no reply contains; pass {within[0]!r} alone"
+            )
+        else:
+            strings.append(text)
+    return tokens, strings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,7 +54,8 @@ class Guidance:
     max_new_tokens : int, default=64
         Largest number of tokens of the reply, at least 1.
     stop : sequence of str, default=()
-        Strings that end the reply and are left out of it.
+        Strings that end the reply and are left out of it. A special token, such as
+        ``"<|im_end|>"``, ends it where the token comes.
     seed : int, default=0
         Seed of candidates and draws. The same seed gives the same reply on the same device with the
         same versions of the libraries.
@@ -104,9 +106,30 @@ class Guidance:
             raise ValueError(f"weight is {self.weight}; expected a finite number")
         if not (self.likelihood >= 0.0 and math.isfinite(self.likelihood)):
             raise ValueError(f"likelihood is {self.likelihood}; expected a number of at least 0")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(text, str) and text for text in stop):
-            raise ValueError(f"stop is {self.stop!r}; expected strings that are not empty")
-        for i, text in enumerate(stop):
-            check_is_text(text, f"stop[{i}]")
-        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "stop", check_stop(self.stop))
+
+
+def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """Return stop strings as a tuple.
+
+    Parameters
+    ----------
+    stop : str or sequence of str
+        One string, or several.
+
+    Returns
+    -------
+    tuple of str
+        The strings.
+
+    Raises
+    ------
+    ValueError
+        If one is empty or not text.
+    """
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(text, str) and text for text in strings):
+        raise ValueError(f"stop is {stop!r}; expected strings that are not empty")
+    for i, text in enumerate(strings):
+        check_is_text(text, f"stop[{i}]")
+    return strings

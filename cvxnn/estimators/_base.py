@@ -34,7 +34,7 @@ from cvxnn.estimators._parameters import (
     resolve,
 )
 from cvxnn.estimators._prediction import NetworkPrediction
-from cvxnn.estimators._rows import Rows, Scaled, Scaling, merge, scale, split
+from cvxnn.estimators._rows import Rows, Scaled, Scaling, scale, split
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.training.networks import Fit, fit_direct, fit_iterative
 from cvxnn.training.strength import Strength, leave_one_out, measure_strength
@@ -292,11 +292,10 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         validation: tuple[Rows, Floats] | None,
         labels: Callable[[Floats], NDArray[Any]] | None,
     ) -> TrainingRows:
-        """Merge rows, and set some apart if asked to.
+        """Set some of the merged rows apart if asked to.
 
         ``labels`` turns targets into the classes whose proportions a split should keep.
         """
-        X, y, weight = merge(X, y, weight)
         if self.early_stopping and validation is None:
             rng = check_random_state(self.random_state)
             kept, apart = split(

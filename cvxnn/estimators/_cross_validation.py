@@ -158,7 +158,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         outputs = []
         for k, (seen, unseen) in enumerate(folds):
             self._check_fold(k, task, seen, unseen)
-            rows = merge(task.X[seen], task.targets[seen], self._fold_weight(task, seen))
+            rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
             found, certified = Fold.of(base, *rows, task.loss).predictions(task.X[unseen], grid)
             outputs.append(found)
             gaps += certified
@@ -183,8 +183,12 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
             if not np.any(task.weight[rows] > 0):
                 raise ValueError(f"fold {k} of cv has no {what} row of positive weight.")
 
+    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> tuple[Rows, Floats, Floats]:
+        """Return distinct rows with their weights, as a single fit has them."""
+        return merge(X, targets, weight)
+
     def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
-        """Return the weights of some rows in training, as a single fit to them has them."""
+        """Return the weights of some rows, as a single fit to them has them."""
         return task.weight[rows]
 
     @abstractmethod

@@ -100,9 +100,10 @@ def class_weights(
         _check_class_weight(class_weight, classes)
         factors[:] = [class_weight.get(label, 1) for label in classes.tolist()]
     elif class_weight == "balanced":
-        present = classes[np.unique(codes[weight > 0])]
-        factors[np.isin(classes, present)] = compute_class_weight(
-            class_weight, classes=present, y=classes[codes], sample_weight=weight
+        counted = codes[weight > 0]
+        present = np.unique(counted)
+        factors[present] = compute_class_weight(
+            class_weight, classes=present, y=counted, sample_weight=weight[weight > 0]
         )
     else:
         raise ValueError(
@@ -139,13 +140,15 @@ def merge(
     """Return distinct rows of positive weight, in a fixed order, with their weights added up.
 
     Whatever is fitted to them depends neither on the order of the rows nor on whether a row is
-    repeated or has an integer weight, to the last bit.
+    repeated or has an integer weight, to the last bit. Weights of classes come after: products,
+    unlike sums of integers, are rounded.
     """
     kept = weight > 0
     X, y, weight = X[kept], y[kept], weight[kept]
     _, first, inverse = np.unique(_keys(X, y), return_index=True, return_inverse=True)
-    total = np.bincount(inverse, weights=weight.astype(np.float64)).astype(weight.dtype)
-    return X[first], y[first], total
+    order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms
+    total = np.bincount(inverse[order], weights=weight[order].astype(np.float64))
+    return X[first], y[first], total.astype(weight.dtype)
 
 
 def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
@@ -303,11 +306,12 @@ def scale(
 
 def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
     """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
-    present = np.unique(codes)
+    present = classes[np.unique(codes)].tolist()
     if len(present) < 2:
+        found = f"only one class: {present[0]!r}" if present else "none of positive weight"
         raise ValueError(
-            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds only "
-            f"one class: {classes.tolist()[present[0]]!r}."
+            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds "
+            f"{found}."
         )
 
 

@@ -20,9 +20,11 @@ from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan, TrainingRows
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
-from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
+from cvxnn.estimators._rows import Rows, class_weights, merge, require_two_classes, weights_of
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.training.networks import Fit
+
+Floats = NDArray[np.floating]
 
 
 class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
@@ -274,8 +276,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             classes, codes = np.unique(labels, return_inverse=True)
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             require_two_classes(self, classes, codes[weight > 0])
-            weight = class_weights(self.class_weight, classes, codes, weight)
-            require_two_classes(self, classes, codes[weight > 0])
             loss, targets = self._targets(codes, len(classes), data.dtype)
             validation = self._validation_rows(X_val, y_val)
             if validation is not None:
@@ -285,7 +285,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
                 return {"network_": network, "classes_": classes, "temperature_": 1.0}
 
-            rows = self._set_apart(data, targets, weight, validation, winner)
+            merged = self._merge(data, targets, weight, classes)
+            rows = self._set_apart(*merged, validation, winner)
             plan = self._plan(
                 rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
             )
@@ -304,6 +305,17 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             end()
             self._warn_unless_converged(fit.training.result)
         return self
+
+    def _merge(
+        self, X: Rows, targets: Floats, weight: Floats, classes: NDArray[Any]
+    ) -> tuple[Rows, Floats, Floats]:
+        """Return distinct rows, weighted by their classes as well."""
+        X, targets, weight = merge(X, targets, weight)
+        codes = winner(targets)
+        weight = class_weights(self.class_weight, classes, codes, weight)
+        kept = weight > 0
+        require_two_classes(self, classes, codes[kept])
+        return X[kept], targets[kept], weight[kept]
 
     def _targets(
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None

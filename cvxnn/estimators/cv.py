@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
-from cvxnn.estimators._rows import class_weights, require_two_classes, weights_of
+from cvxnn.estimators._rows import Rows, class_weights, require_two_classes, weights_of
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.regressor import ConvexReLURegressor, columns
 
@@ -161,8 +161,6 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
             classes, codes = np.unique(labels, return_inverse=True)
             shared = weights_of(sample_weight, data.shape[0], data.dtype)
             require_two_classes(self, classes, codes[shared > 0])
-            weight = class_weights(self._base.class_weight, classes, codes, shared)
-            require_two_classes(self, classes, codes[weight > 0])
             loss, targets = self._base._targets(codes, len(classes), data.dtype)
             self.classes_ = classes
             task = Task(data, labels, targets, shared, loss)
@@ -186,6 +184,9 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
                 f"{present.tolist()[0]!r}; use folds with at least 2, such as those of "
                 "sklearn.model_selection.StratifiedKFold."
             )
+
+    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> tuple[Rows, Floats, Floats]:
+        return self._base._merge(X, targets, weight, self.classes_)
 
     def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
         codes = np.searchsorted(self.classes_, task.labels[rows])

@@ -17,7 +17,7 @@ from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import RegressorPrediction
-from cvxnn.estimators._rows import weights_of
+from cvxnn.estimators._rows import merge, weights_of
 
 
 class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
@@ -259,7 +259,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
                         f"y_val has {validation[1].shape[1]} outputs; expected "
                         f"{targets.shape[1]}, as y."
                     )
-            rows = self._set_apart(data, targets, weight, validation, None)
+            rows = self._set_apart(*merge(data, targets, weight), validation, None)
             plan = self._plan(
                 rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
             )

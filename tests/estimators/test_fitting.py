@@ -148,6 +148,45 @@ def test_a_class_of_no_weight_is_not_learnt():
         ConvexReLUClassifier(class_weight={0: 0, 2: 0}, **GATED).fit(X, y)
 
 
+def test_classes_of_no_weight_at_all():
+    X, y = data()
+    with pytest.raises(ValueError, match="the data holds none of positive weight"):
+        ConvexReLUClassifier(class_weight={0: 0, 1: 0}, **GATED).fit(X, y)
+
+
+def test_rows_of_no_weight_do_not_disturb_the_balance():
+    X, y = data()
+    y[X[:, 2] > 0.5] = 2
+    kept = y < 2
+    balanced = ConvexReLUClassifier(class_weight="balanced", **GATED)
+    given_ = clone(balanced).fit(X, y, sample_weight=kept)
+    np.testing.assert_array_equal(
+        given_.decision_function(X)[:, 1], -given_.decision_function(X)[:, 0]
+    )
+    expected = clone(balanced).fit(X[kept], y[kept])
+    np.testing.assert_array_equal(given_.predict(X), expected.predict(X))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_balanced_classes_in_any_order_and_repeated(seed):
+    # Sums and products of weights are rounded, and rounding depends on order and number.
+    rng = np.random.default_rng(seed)
+    X, y = rng.integers(0, 3, (20, 2)).astype(float), rng.integers(0, 3, 20)
+    y[:2] = [0, 1]
+    balanced = ConvexReLUClassifier(class_weight="balanced", **GATED)
+    order, weight = rng.permutation(20), rng.random(20)
+    np.testing.assert_array_equal(
+        clone(balanced).fit(X[order], y[order], weight[order]).decision_function(X),
+        clone(balanced).fit(X, y, weight).decision_function(X),
+    )
+    counts = rng.integers(1, 5, 20)
+    np.testing.assert_array_equal(
+        clone(balanced).fit(X.repeat(counts, axis=0), y.repeat(counts)).decision_function(X),
+        clone(balanced).fit(X, y, counts).decision_function(X),
+    )
+
+
 def test_class_weight_may_name_classes_that_the_data_lack():
     X, y = data()
     y = np.where(np.arange(40) < 30, y, 2)

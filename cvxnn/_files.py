@@ -1,19 +1,22 @@
 """Results on disk: written completely or not at all, identified by digests, resumed with care.
 
-Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`. Everything
-that it identifies by content goes through :func:`digest` or :func:`digest_of_file`. Texts are read
-by :func:`read_text`; lines end at a line feed and nowhere else.
+Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`, or grows by
+:func:`append`. Everything that it identifies by content goes through :func:`digest` or
+:func:`digest_of_file`. Texts are read by :func:`read_text`; lines end at a line feed and nowhere
+else. A writer that continues from what lies on the disk holds :func:`cvxnn._locks.locked`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,22 +52,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     FileNotFoundError
         If the folder of `path` does not exist; create it first.
+    OSError
+        If the system cannot write the file, for example because the disk is full or the folder
+        read-only. The message has its reason and `path`.
     """
     path = Path(path)
     temporary = _temporary(path)
     try:
-        temporary.touch()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"cannot write {path}: its folder does not exist; create the folder first"
-        ) from error
-    try:
-        permissions = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(permissions)  # some writers create files that only their owner can read
-        move_into_place(temporary, path)
+        with _naming(path, temporary):
+            try:
+                temporary.touch()
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"cannot write {path}: its folder does not exist; create the folder first"
+                ) from error
+            permissions = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(permissions)  # some writers create files only their owner can read
+            move_into_place(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -86,22 +94,31 @@ def replacing_folder(
     ------
     pathlib.Path
         The temporary folder, empty, beside `path`.
+
+    Raises
+    ------
+    OSError
+        If the system cannot write the folder; the message has its reason and `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _temporary(path), _temporary(path)
-    temporary.mkdir()
     try:
-        yield temporary
-        if path.exists() and not keep_existing:
-            os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            if not (keep_existing and path.exists()):
-                raise
+        with _naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            if path.exists():
+                if keep_existing or _exchange(temporary, path):
+                    return
+                os.replace(path, old)  # a process killed here would leave no folder
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                if old.exists():
+                    os.replace(old, path)
+                # Another process may have been first.
+                if not path.exists() or not (keep_existing or _exchange(temporary, path)):
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -120,6 +137,34 @@ def move_into_place(temporary: Path, path: Path) -> None:
     with temporary.open("r+b") as file:
         os.fsync(file.fileno())  # else a power failure may leave the new name without contents
     os.replace(temporary, path)
+
+
+def append(path: str | os.PathLike[str], content: bytes) -> None:
+    """Append bytes to a file, all of them or none.
+
+    A process that is killed may leave a part. The caller cuts it off when it reads the file again.
+
+    Parameters
+    ----------
+    path : path-like
+        File that grows; it is created if it does not exist.
+    content : bytes
+        The bytes.
+
+    Raises
+    ------
+    OSError
+        If the system cannot write the file; the message has its reason and `path`.
+    """
+    with _naming(Path(path)), open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            rest = memoryview(content)
+            while rest:  # a disk that fills up takes a part
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -218,16 +263,17 @@ def as_json(value: Any, indent: int | None = None) -> str:
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write one JSON object as a whole.
+    """Write one JSON object as a whole, with its digest.
 
     Parameters
     ----------
     path : path-like
         File to write. The folders above it are created; an existing file is replaced.
     value : mapping
-        Contents, as :func:`as_json` takes them.
+        Contents, as :func:`as_json` takes them, without an entry ``digest``.
     """
-    write_text(path, as_json(value, indent=1) + "\n")
+    plain = json.loads(as_json(value))
+    write_text(path, as_json({**plain, "digest": digest(plain)}, indent=1) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -236,19 +282,19 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        File that :func:`write_json` wrote.
+        File that :func:`write_json` wrote, or another one, without an entry ``digest``.
 
     Returns
     -------
     dict
-        The object.
+        The object, without its digest.
 
     Raises
     ------
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If the file does not hold a JSON object.
+        If the file does not hold a JSON object, or one that was changed after it was written.
     """
     path = Path(path)
     if not path.is_file():
@@ -259,6 +305,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: not valid JSON ({error}); was it changed by hand?") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, as cvxnn writes it")
+    expected = value.pop("digest", None)
+    if expected is not None and expected != digest(value):
+        raise ValueError(
+            f"{path}: the contents were changed after cvxnn wrote them, or the file is damaged; "
+            "take another copy, or delete the file and make it again"
+        )
     return value
 
 
@@ -378,6 +430,32 @@ def check_settings(
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of the system in a block name the file that a user knows."""
+    try:
+        yield
+    except OSError as error:
+        about = error.filename
+        if error.errno is not None and (
+            about is None or (temporary and str(about).startswith(str(temporary)))
+        ):
+            error.filename, error.filename2 = str(path), None
+        raise
+    except Exception as error:
+        if isinstance(error, getattr(sys.modules.get("safetensors"), "SafetensorError", ())):
+            raise OSError(f"cannot write {path}: {error}") from error
+        raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; return False where the system cannot."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    names = os.fsencode(one), os.fsencode(other)
+    return exchange is not None and exchange(here, names[0], here, names[1], swap) == 0
 
 
 def _pieces(part: Any) -> Iterable[bytes | memoryview]:

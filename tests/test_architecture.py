@@ -13,6 +13,7 @@ import cvxnn
 PACKAGES = [
     "_extras",
     "_files",
+    "_locks",
     "_arrays",
     "costs",
     "convex",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import earlier_result, read_json, write_json
+from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_groups import HEAD, add_held_out
@@ -82,13 +83,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     output = Path(options.output)
     note = output.with_suffix(".json")
-    result = earlier_result(note, settings, overwrite=options.overwrite)
-    if result is not None and output.exists():
-        result["status"] = "nothing to do"
-    else:
-        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe another head
-        write_json(note, _fit(options, console, settings, features, held_out))
-        result = read_json(note)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output):
+        result = earlier_result(note, settings, overwrite=options.overwrite)
+        if result is not None and output.exists():
+            result["status"] = "nothing to do"
+        else:
+            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the head
+            write_json(note, _fit(options, console, settings, features, held_out))
+            result = read_json(note)
     _show(result, console)
     return result
 
@@ -121,7 +124,6 @@ def _fit(
             "standard_error": probe.standard_error,
         }
     output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     save(head, output)
     return {
         "status": "done",

@@ -9,6 +9,7 @@ kept as JSON lines for "report", and a second call continues after the last one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json, decode, digest_of_file, earlier_result, write_json, write_text
+from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
@@ -131,7 +133,8 @@ def write_replies(
     prompts : sequence of (str or list of Message)
         What to answer.
     output : Path or None
-        File of JSON lines, which grows prompt by prompt; None keeps nothing.
+        File of JSON lines, which grows prompt by prompt; None keeps nothing. A second process with
+        the same file waits until the first ends.
     embedder : callable
         Function from the head to its embedder; called if there is something to write.
 
@@ -150,6 +153,19 @@ def write_replies(
     from cvxnn.persistence import load
 
     head = load(head_file)
+    with contextlib.nullcontext() if output is None else locked(output):
+        return _write(options, console, head_file, head, prompts, output, embedder)
+
+
+def _write(
+    options: argparse.Namespace,
+    console: Console,
+    head_file: str | Path,
+    head: Head,
+    prompts: Sequence[Prompt],
+    output: Path | None,
+    embedder: Callable[[Head], Embedder],
+) -> tuple[bool, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     if output is not None:
         settings = {
@@ -165,8 +181,10 @@ def write_replies(
         if earlier_result(note, settings, overwrite=options.overwrite) is not None:
             rows = _finished(output, prompts)
         else:
+            output.unlink(
+                missing_ok=True
+            )  # before its settings: they must not be taken for its own
             write_json(note, {"settings": settings})
-            output.unlink(missing_ok=True)
     remaining = prompts[len(rows) :]
     if remaining:
         model = embedder(head)

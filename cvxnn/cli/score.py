@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
+from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
@@ -86,19 +87,21 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "split": options.split,
         "limit": options.limit,
     }
-    found = earlier_result(note, settings, overwrite=options.overwrite)
-    if found is not None and output.exists():
-        found["status"] = "nothing to do"
-    else:
-        # Embeddings are kept until all is done, so that a second call can continue.
-        cache = output.with_name(f".{output.name}.embeddings.sqlite")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        result = _score(options, console, head, cache)
-        rewards = result.pop("rewards")
-        write_text(output, _text(rewards, output.suffix))
-        found = {**result, "output": str(output), "settings": settings}
-        write_json(note, found)
-        cache.unlink(missing_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output):
+        found = earlier_result(note, settings, overwrite=options.overwrite)
+        if found is not None and output.exists():
+            found["status"] = "nothing to do"
+        else:
+            # Embeddings are kept until all is done, so that a second call can continue.
+            cache = output.with_name(f".{output.name}.embeddings.sqlite")
+            result = _score(options, console, head, cache)
+            rewards = result.pop("rewards")
+            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
+            write_text(output, _text(rewards, output.suffix))
+            found = {**result, "output": str(output), "settings": settings}
+            write_json(note, found)
+            cache.unlink(missing_ok=True)
     for line in _summary(found):
         console.show(line)
     console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
@@ -169,7 +172,7 @@ def _identity(options: argparse.Namespace) -> str:
     from cvxnn.features.pairs import is_extracted, read_pair_features
 
     if is_extracted(options.data):
-        return read_pair_features(options.data).identity
+        return read_pair_features(options.data, check=False).identity
     return digest_of_file(options.data) if Path(options.data).is_file() else options.data
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cvxnn._files import earlier_result, read_json, write_json
+from cvxnn._locks import locked
 from cvxnn.comparison.fine_tuned import (
     CHECKPOINT,
     fine_tune_and_evaluate,
@@ -68,7 +69,8 @@ def compare(
         Methods to compare, in this order; see `METHODS`.
     folder : path-like
         Folder for the results. It receives a file for each finished method and
-        ``comparison.json``. A later call continues with the methods that are missing.
+        ``comparison.json``. A later call continues with the methods that are missing; one at the
+        same time, in another process, waits.
     embedding : mapping, optional
         Settings of `cvxnn.llm.Embedder`; a middle ``layer`` about halves the cost of the heads.
     fine_tuning : mapping, optional
@@ -113,6 +115,20 @@ def compare(
         overwrite=overwrite,
         progress=progress,
     )
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    with locked(experiment.folder / RESULT_FILE):
+        comparison = _compare(experiment, methods, {**shared, "parameters": own, "seed": seed}, say)
+        comparison.write(experiment.folder / RESULT_FILE)
+    return comparison
+
+
+def _compare(
+    experiment: _Experiment,
+    methods: Sequence[Method],
+    shared: dict[str, Any],
+    say: Callable[[str], None],
+) -> Comparison:
+    overwrite = experiment.overwrite
     settings = {method: experiment.settings(method) for method in methods}
     files = {method: experiment.folder / f"{method}.json" for method in methods}
     # All files are checked before any work begins.
@@ -124,33 +140,32 @@ def compare(
     for method in methods:
         if not is_done[method]:
             say(f"{method:<9} begins")
+            files[method].unlink(missing_ok=True)  # must not describe what replaces its head
             result = dataclasses.asdict(experiment.run(method))
             write_json(files[method], {"settings": settings[method], "result": result})
         results.append(MethodResult.from_dict(read_json(files[method])["result"]))
         held_out = estimate_text(results[-1].accuracy, results[-1].standard_error)
         say(f"{method:<9} " + ("kept from before" if is_done[method] else f"{held_out} held out"))
     identity = experiment.identity
-    comparison = Comparison(
+    return Comparison(
         model={
-            "name": lm.name,
-            "parameters": sum(weight.numel() for weight in lm.model.parameters()),
+            "name": experiment.lm.name,
+            "parameters": sum(weight.numel() for weight in experiment.lm.model.parameters()),
             "dtype": identity["dtype"],
             "fingerprint": identity["model"],
         },
         data={
-            "training_pairs": len(train),
-            "held_out_pairs": len(test),
-            "held_out_groups": len({pair.group for pair in test}),
+            "training_pairs": len(experiment.train),
+            "held_out_pairs": len(experiment.test),
+            "held_out_groups": len({pair.group for pair in experiment.test}),
             "train": identity["train"],
             "test": identity["test"],
         },
-        settings={**shared, "parameters": own, "seed": seed},
-        baselines={LONGER: length_baseline(test)},
+        settings=shared,
+        baselines={LONGER: length_baseline(experiment.test)},
         results=tuple(results),
-        groups=[pair.group for pair in test],
+        groups=[pair.group for pair in experiment.test],
     )
-    comparison.write(experiment.folder / RESULT_FILE)
-    return comparison
 
 
 @dataclass(frozen=True)

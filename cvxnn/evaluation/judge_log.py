@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
+
+from cvxnn._files import append
+from cvxnn._locks import locked
 
 Order = Literal["ab", "ba"]
 
 
 class JudgeLog:
-    """Answers by question and order, and the file to which they are appended.
+    """Answers by question and order, and the file to which they are appended; a context manager.
+
+    A second log of the same file, in another process, waits until the block of the first ends.
 
     Parameters
     ----------
@@ -35,15 +42,45 @@ class JudgeLog:
     def __init__(self, path: Path | None) -> None:
         self.known: dict[tuple[str, Order], float] = {}
         self.path = path
-        if path is None:
-            return
+        self._lock = contextlib.ExitStack()
+        if path is not None:
+            with self._lock:
+                self._lock.enter_context(locked(path))
+                self._read(path)
+                self._lock = self._lock.pop_all()
+
+    def __enter__(self) -> JudgeLog:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let other processes write.
+
+        Parameters
+        ----------
+        kind : type or None
+            Type of an exception; None without one.
+        error : BaseException or None
+            The exception.
+        traceback : types.TracebackType or None
+            Its traceback.
+        """
+        self._lock.close()
+
+    def _read(self, path: Path) -> None:
         content = path.read_bytes() if path.exists() else b""
         if not content.startswith(self.HEAD):
             if not self.HEAD.startswith(content):  # else the first line was not completed
                 raise ValueError(
                     f"{path} is not a log of judgements; choose a file that does not exist yet"
                 )
-            path.write_bytes(self.HEAD)
+            path.unlink(missing_ok=True)
+            append(path, self.HEAD)
             return
         end = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:end].split(b"\n")[1:-1], start=2):
@@ -71,10 +108,8 @@ class JudgeLog:
         answers : iterable of (str, "ab" or "ba", float)
             Key of the question, order of presentation, and preference for the reply shown first.
         """
-        lines = []
-        for key, shown, first in answers:
-            self.known[key, shown] = first
-            lines.append(json.dumps({"key": key, "shown": shown, "first": first}) + "\n")
+        answers = list(answers)
         if self.path is not None:
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
+            lines = [json.dumps({"key": k, "shown": shown, "first": p}) for k, shown, p in answers]
+            append(self.path, "".join(f"{line}\n" for line in lines).encode())
+        self.known.update(((key, shown), first) for key, shown, first in answers)

@@ -130,7 +130,8 @@ def compare_with_judge(
     log : path-like, optional
         JSON lines file to which each answer is appended. The judge is not asked again for answers
         that the file contains, so an interrupted run continues where it stopped. An incomplete last
-        line is removed. Several comparisons may share one log, but not at the same time.
+        line is removed. Several comparisons may share one log; a second one at the same time, in
+        another process, waits.
     judge_name : str, default=""
         Name that distinguishes the answers of different judges in one log.
     batch_size : int, default=32
@@ -176,23 +177,25 @@ def compare_with_judge(
         both: tuple[Order, ...] = ("ab", "ba")
         first = int(digest([seed, key]), 16) % 2
         orders.append(() if a == b else both if both_orders else (both[first],))
-    answers = JudgeLog(None if log is None else Path(log))
-    open_questions = [
-        (i, order)
-        for i, key in enumerate(keys)
-        for order in orders[i]
-        if (key, order) not in answers.known
-    ]
-    size = batch_size if hasattr(judge, "batch") else 1
-    for start in range(0, len(open_questions), size):
-        chunk = open_questions[start : start + size]
-        verdicts = _ask(judge, pairs, chunk)
-        answers.add([(keys[i], shown, p) for (i, shown), p in zip(chunk, verdicts, strict=True)])
-        if progress:
-            done = start + len(chunk)
-            end = "\n" if done == len(open_questions) else ""
-            text = f"\rjudging: {done}/{len(open_questions)}"
-            print(text, end=end, file=sys.stderr, flush=True)
+    with JudgeLog(None if log is None else Path(log)) as answers:
+        open_questions = [
+            (i, order)
+            for i, key in enumerate(keys)
+            for order in orders[i]
+            if (key, order) not in answers.known
+        ]
+        size = batch_size if hasattr(judge, "batch") else 1
+        for start in range(0, len(open_questions), size):
+            chunk = open_questions[start : start + size]
+            verdicts = _ask(judge, pairs, chunk)
+            answers.add(
+                [(keys[i], shown, p) for (i, shown), p in zip(chunk, verdicts, strict=True)]
+            )
+            if progress:
+                done = start + len(chunk)
+                end = "\n" if done == len(open_questions) else ""
+                text = f"\rjudging: {done}/{len(open_questions)}"
+                print(text, end=end, file=sys.stderr, flush=True)
     judgements = []
     bias: list[list[float]] = []
     for key, shown, pair in zip(keys, orders, pairs, strict=True):

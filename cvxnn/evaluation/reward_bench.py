@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._files import write_json
+from cvxnn._files import as_json, write_text
 from cvxnn.preference.row_checks import (
     Row,
     check_distinct,
@@ -176,7 +176,7 @@ def write_reward_bench_scores(
         "model_type": model_type,
         "chat_template": chat_template,
     }
-    write_json(path, columns)
+    write_text(path, as_json(columns, indent=1) + "\n")
 
 
 def _checked_row(row: Row, where: str) -> RewardBenchRow:

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cvxnn._files import digest, read_json
+from cvxnn._files import read_json
 
 FORMAT = "cvxnn-study-key"
 
@@ -55,9 +55,8 @@ class StudyKey:
     questions: tuple[KeyQuestion, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of the file, with a checksum that reveals changes of the key."""
-        content = asdict(self)
-        return {"format": FORMAT, "version": 1, **content, "checksum": digest(content)}
+        """Return the content of the file."""
+        return {"format": FORMAT, "version": 1, **asdict(self)}
 
 
 def read_key(path: str | os.PathLike[str]) -> StudyKey:
@@ -84,12 +83,6 @@ def read_key(path: str | os.PathLike[str]) -> StudyKey:
     if value.pop("format", None) != FORMAT or value.pop("version", None) != 1:
         raise ValueError(
             f"{os.fspath(path)} is not the key of a study; expected a file that write_study wrote"
-        )
-    checksum = value.pop("checksum", None)
-    if checksum != digest(value):
-        raise ValueError(
-            f"{os.fspath(path)} was changed after it was written: its checksum does not agree; "
-            "use the original, or make the study again with the same questions and seed"
         )
     questions = tuple(
         KeyQuestion(**{**row, "options": {k: tuple(v) for k, v in row["options"].items()}})

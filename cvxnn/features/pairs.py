@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._files import digest, read_json
+from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
+from cvxnn.features.description import Description
 from cvxnn.features.store import read_features
 from cvxnn.preference.files import read_preferences
 from cvxnn.preference.triplets import PreferenceTriplet, as_messages, split_by_group
@@ -107,13 +109,15 @@ class PairFeatures:
         )
 
 
-def read_pair_features(folder: str | os.PathLike[str]) -> PairFeatures:
+def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) -> PairFeatures:
     """Read the embeddings of preference pairs from a folder.
 
     Parameters
     ----------
     folder : path-like
         Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote.
+    check : bool, default=True
+        Whether to compare the checksums of the embeddings; see `read_features`.
 
     Returns
     -------
@@ -125,7 +129,8 @@ def read_pair_features(folder: str | os.PathLike[str]) -> PairFeatures:
     FileNotFoundError
         If the folder does not exist, or its extraction was not finished; run it again.
     ValueError
-        If the files of the folder do not belong together; extract the features again.
+        If the files of the folder do not belong together, or one was changed or is damaged; the
+        message names it. Extract the features again.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -135,12 +140,17 @@ def read_pair_features(folder: str | os.PathLike[str]) -> PairFeatures:
         raise FileNotFoundError(
             f"{folder}: the extraction was not finished; run cvxnn extract again to continue it"
         )
-    rows, embedding = read_features(folder / ROWS)
+    rows, embedding = read_features(folder / ROWS, check=check)
     pairs = read_preferences(folder / PAIRS, format="conversational")
     if len(rows) != 2 * len(pairs):
         raise ValueError(
             f"{folder}: {len(pairs)} pairs, but features of shape {rows.shape}; expected two rows "
             "for each pair. Extract the features again"
+        )
+    if note.get("settings") != extraction_settings(embedding, pairs):
+        raise ValueError(
+            f"{folder}: {PAIRS} and {ROWS} are not those that {NOTE} describes; they are not of "
+            "one run, or were changed. Extract the features again"
         )
     costs = CostMeter.from_dict(note.get("costs", {})).total
     return PairFeatures(rows[0::2], rows[1::2], pairs, dict(embedding), costs)
@@ -162,6 +172,26 @@ def digest_of_pairs(pairs: Sequence[PreferenceTriplet]) -> str:
     return digest(
         *([as_messages(pair.prompt), pair.chosen, pair.rejected, pair.group] for pair in pairs)
     )
+
+
+def extraction_settings(
+    embedding: Description, pairs: Sequence[PreferenceTriplet]
+) -> dict[str, Any]:
+    """Return everything that a folder of features depends on.
+
+    Parameters
+    ----------
+    embedding : Description
+        Description of the embeddings: ``Embedder.description``.
+    pairs : sequence of PreferenceTriplet
+        The pairs.
+
+    Returns
+    -------
+    dict
+        The digest of the pairs, and the description.
+    """
+    return {"pairs": digest_of_pairs(pairs), "embedding": dict(embedding)}
 
 
 def is_extracted(folder: str | os.PathLike[str]) -> bool:
@@ -188,5 +218,8 @@ def discard_features(folder: str | os.PathLike[str]) -> None:
     folder : path-like
         Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote. It is not deleted.
     """
-    for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", f"{ROWS}.part", f"{ROWS}.part.log"):
-        (Path(folder) / name).unlink(missing_ok=True)
+    if not Path(folder).is_dir():
+        return
+    with locked(Path(folder) / NOTE):
+        for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", f"{ROWS}.part", f"{ROWS}.part.log"):
+            (Path(folder) / name).unlink(missing_ok=True)

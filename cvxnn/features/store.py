@@ -1,9 +1,16 @@
-"""Embeddings in a ``.npy`` file that is written block by block, beside their description."""
+"""Embeddings in a ``.npy`` file that is written block by block, beside their description.
+
+Each block has a checksum, CRC-32, which changes with every change of up to 32 neighbouring bits and
+misses one in 2**32 of the others. It is computed at some 1.3 GB/s on one core (SHA-256: 0.6).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import warnings
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvxnn._files import move_into_place, read_json, write_json, write_text
+from cvxnn._files import append, move_into_place, read_json, write_json, write_text
+from cvxnn._locks import locked
 from cvxnn.features.description import Description, check_description
 
 _HEADER = 128  # bytes of a .npy header; numpy leaves room in it for the number of rows to grow
@@ -40,7 +48,8 @@ class FeatureWriter:
 
     Until then the rows are in ``PATH.part``, and ``PATH.part.log`` records which blocks are
     finished: the next writer continues after the last undamaged block. At the end, the description
-    of the features is written to ``PATH.json``.
+    of the features is written to ``PATH.json``. A second writer of the same file waits until the
+    first has closed it.
 
     Parameters
     ----------
@@ -62,24 +71,34 @@ class FeatureWriter:
     ------
     FileNotFoundError
         If the folder of `path` does not exist; create it first.
+    OSError
+        If the folder is read-only or the disk full; the message has the name of the file.
     ValueError
         If there is an unfinished file of other embeddings; finish it with its own settings, delete
         it, or choose another name.
+
+    Warns
+    -----
+    UserWarning
+        If another process is writing the file, which is waited for; or if the log of an unfinished
+        file is damaged, so that all is computed again.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description) -> None:
         self.path = Path(path)
         self.description = description
         self.n_rows = 0
-        if not self.path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"the folder of {self.path} does not exist; create it first")
         self._part = self.path.with_name(f"{self.path.name}.part")
         self._log = self.path.with_name(f"{self.path.name}.part.log")
-        self._blocks = self._restore()
-        self._n_passed = 0
-        self._file = self._part.open("r+b" if self._blocks else "w+b")
-        self._write_header()
-        write_text(self._log, "".join(map(_line, [description, *self._blocks])))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.path))
+            self._blocks = self._restore()
+            self._n_passed = 0
+            # Without a buffer, nothing is left to write when the disk is full.
+            mode = "r+b" if self._blocks else "w+b"
+            self._file = stack.enter_context(open(self._part, mode, buffering=0))
+            write_text(self._log, "".join(map(_line, [description, *self._blocks])))
+            self._opened = stack.pop_all()
 
     def passes(self, pairs: str) -> bool:
         """Pass over the next block if an earlier writer finished it.
@@ -122,23 +141,20 @@ class FeatureWriter:
             Identity of the pairs in the block.
         """
         content = np.ascontiguousarray(rows, dtype="<f4").tobytes()
-        self._file.seek(self._end())
-        self._file.write(content)
-        self._file.truncate()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._blocks.append(_Block(len(rows), pairs, zlib.crc32(content)))
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(_line(self._blocks[-1]))
+        self._write(self._end(), content)
+        block = _Block(len(rows), pairs, zlib.crc32(content))
+        append(self._log, _line(block).encode())
+        self._blocks.append(block)
         self._n_passed += 1
         self.n_rows += len(rows)
 
     def finish(self) -> None:
         """Give the file its name; finished blocks that were not passed over are dropped."""
         self._file.truncate(self._end())
-        self._write_header()
+        self._write(0, _header(self.n_rows, self.description["width"]))
         self._file.close()
-        note = {"embedding": self.description, "n_rows": self.n_rows}
+        blocks = [[block.n_rows, block.checksum] for block in self._blocks[: self._n_passed]]
+        note = {"embedding": self.description, "n_rows": self.n_rows, "blocks": blocks}
         write_json(_note_of(self.path), note)
         move_into_place(self._part, self.path)
         self._log.unlink()
@@ -164,53 +180,76 @@ class FeatureWriter:
         traceback : types.TracebackType or None
             Its traceback.
         """
-        self._file.close()
-        if not self._blocks:  # the next writer could not continue from it
-            self._part.unlink(missing_ok=True)
-            self._log.unlink(missing_ok=True)
+        with self._opened:
+            if not self._blocks:  # the next writer could not continue from it
+                self._part.unlink(missing_ok=True)
+                self._log.unlink(missing_ok=True)
 
     def _end(self) -> int:
         return _HEADER + 4 * self.description["width"] * self.n_rows
 
-    def _write_header(self) -> None:
-        self._file.seek(0)
-        shape = (self.n_rows, self.description["width"])
-        about = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, about)
-        assert self._file.tell() == _HEADER
+    def _write(self, start: int, content: bytes) -> None:
+        try:
+            self._file.seek(start)
+            rest = memoryview(content)
+            while rest:  # a disk that fills up takes a part
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self._part)
+            raise
 
     def _restore(self) -> list[_Block]:
         """Return the blocks that an earlier writer finished, up to the first damaged one."""
         if not self._log.is_file() or not self._part.is_file():
             return []
         first, *lines = self._log.read_text("utf-8", errors="replace").split("\n")
-        if json.loads(first) != self.description:
+        try:
+            description = json.loads(first)
+            check_description(description)
+        except ValueError:
+            warnings.warn(
+                f"{self._log} is damaged, so the finished part of {self.path} is computed again",
+                stacklevel=4,
+            )
+            return []
+        if description != self.description:
             raise ValueError(
                 f"{self._part} is unfinished and holds embeddings of another model or with other "
                 "settings; finish it with the same ones, or delete it, or choose another name"
             )
         blocks = []
         with self._part.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             file.seek(_HEADER)
             for line in lines:
                 try:
                     block = _Block(*json.loads(line))
-                except (ValueError, TypeError):  # cut short when the program was interrupted
+                except (ValueError, TypeError, RecursionError):  # cut short by an interruption
                     break
-                content = file.read(4 * self.description["width"] * block.n_rows)
-                if zlib.crc32(content) != block.checksum:
+                if not _is_size(block.n_rows) or not isinstance(block.pairs, str):
+                    break
+                n_bytes = 4 * self.description["width"] * block.n_rows
+                if file.tell() + n_bytes > size:
+                    break
+                if zlib.crc32(file.read(n_bytes)) != block.checksum:
                     break
                 blocks.append(block)
         return blocks
 
 
-def read_features(path: str | os.PathLike[str]) -> tuple[np.ndarray, Description]:
+def read_features(
+    path: str | os.PathLike[str], *, check: bool = True
+) -> tuple[np.ndarray, Description]:
     """Open the features that ``Embedder.embed_to_file`` wrote.
 
     Parameters
     ----------
     path : path-like
         The file; its description is in ``PATH.json``.
+    check : bool, default=True
+        Whether to compare the checksums of all rows. This reads the file once, block by block, at
+        the speed of the disk and at most some 1.3 GB/s.
 
     Returns
     -------
@@ -224,23 +263,51 @@ def read_features(path: str | os.PathLike[str]) -> tuple[np.ndarray, Description
     FileNotFoundError
         If the file or its description does not exist.
     ValueError
-        If the two do not belong together; embed again.
+        If the two do not belong together, or one was changed or is damaged; the message says which
+        rows. Embed again.
     """
     path = Path(path)
     note = read_json(_note_of(path))
-    features = np.load(path, mmap_mode="r", allow_pickle=False)
     try:
         description: Description = note["embedding"]
         check_description(description)
-        expected = (note["n_rows"], description["width"])
+        n_rows, blocks = note["n_rows"], [(int(n), int(checksum)) for n, checksum in note["blocks"]]
+        sizes = [n for n, _ in blocks]
+        if not all(map(_is_size, [n_rows, *sizes])) or sum(sizes) != n_rows:
+            raise ValueError("its numbers of rows do not agree")
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{_note_of(path)} does not describe features: {error}") from error
-    if features.shape != expected:
-        raise ValueError(
-            f"{path} has shape {features.shape}, but {_note_of(path)} says {expected}; they are "
-            "not of one run: embed again"
-        )
+    width = description["width"]
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(_HEADER) != _header(n_rows, width) or size != _HEADER + 4 * n_rows * width:
+            raise ValueError(
+                f"{path} does not hold the {n_rows} rows of {width} numbers that {_note_of(path)} "
+                "describes; it was cut short or changed, or they are not of one run: embed again"
+            )
+        first = 0
+        for n, checksum in blocks if check else ():
+            if zlib.crc32(file.read(4 * width * n)) != checksum:
+                raise ValueError(
+                    f"{path} is damaged, or was changed after it was written: the checksum of its "
+                    f"rows {first} to {first + n - 1} does not agree; embed again"
+                )
+            first += n
+    features = np.memmap(path, dtype="<f4", mode="r", offset=_HEADER, shape=(n_rows, width))
     return features, description
+
+
+def _header(n_rows: int, width: int) -> bytes:
+    """Return the header of a ``.npy`` file of float32 numbers."""
+    header = io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
+    np.lib.format.write_array_header_1_0(header, about)
+    assert header.tell() == _HEADER
+    return header.getvalue()
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _note_of(path: Path) -> Path:

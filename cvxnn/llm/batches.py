@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,60 @@ def batches(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
                 continue
         found.append([pack])
     return found
+
+
+def members_of(batch: list[Pack]) -> list[int]:
+    """Return the numbers of the items in a batch.
+
+    Parameters
+    ----------
+    batch : list of Pack
+        Rows of the batch.
+
+    Returns
+    -------
+    list of int
+        Numbers of items, row by row.
+    """
+    return [i for pack in batch for i in pack.members]
+
+
+def missing_batches(
+    items: Mapping[bytes, Item],
+    known: Container[bytes],
+    plan_of: Callable[[list[Item]], list[list[Pack]]],
+) -> tuple[list[bytes], list[list[Pack]]]:
+    """Return the batches that compute what a cache lacks.
+
+    An interrupted run leaves whole batches. The others then stay as they were planned, so that
+    their results are the same to the last bit.
+
+    Parameters
+    ----------
+    items : mapping of bytes to Item
+        All items by their keys.
+    known : container of bytes
+        Keys of the items that the cache has.
+    plan_of : callable
+        Function from items to batches.
+
+    Returns
+    -------
+    keys : list of bytes
+        Keys of the items to which the members of the batches refer.
+    todo : list of list of Pack
+        The batches.
+    """
+    keys = list(items)
+    absent = {i for i, key in enumerate(keys) if key not in known}
+    if not absent:
+        return keys, []
+    planned = plan_of(list(items.values()))
+    todo = [batch for batch in planned if not absent.isdisjoint(members_of(batch))]
+    if sum(len(members_of(batch)) for batch in todo) > len(absent):
+        keys = [keys[i] for i in sorted(absent)]
+        todo = plan_of([items[key] for key in keys])
+    return keys, todo
 
 
 def model_inputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import warnings
@@ -19,6 +20,15 @@ _APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
 _FORMAT = 2
 _BUSY_SECONDS = 60.0
 _CHUNK = 500  # keys per query, below the limit of SQLite on bound variables
+
+_ERRORS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.ETIMEDOUT,
+    sqlite3.SQLITE_LOCKED: errno.ETIMEDOUT,
+}
 
 _T = TypeVar("_T")
 
@@ -45,6 +55,9 @@ class EmbeddingCache:
     ------
     FileNotFoundError
         If the folder of `path` does not exist; create it first.
+    OSError
+        If the file cannot be written: file or folder are read-only, or the disk is full (which may
+        also happen in `put`). The message has the reason and `path`.
     ValueError
         If the file is not an embedding cache, is damaged, or has another version of the format;
         delete it, or choose another name.
@@ -66,7 +79,9 @@ class EmbeddingCache:
                 f"the folder of the embedding cache {self.path} does not exist; create it first"
             )
         # Autocommit mode: transactions are opened explicitly in _transaction.
-        self._connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        self._connection = self._guard(
+            lambda: sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+        )
         try:
             self._guard(self._open)
         except BaseException:
@@ -198,6 +213,8 @@ class EmbeddingCache:
         if self.path != ":memory:" and os.path.getsize(self.path) < expected:
             raise sqlite3.DatabaseError("the file is shorter than its header says")
         self._connection.execute("SELECT key, value FROM embeddings LIMIT 1").fetchall()
+        # What cannot be written is refused now, not when the first batch is computed.
+        self._transaction(self._mark)
 
     def _create(self) -> None:
         # Another process may have created the table while this one waited for the lock.
@@ -206,8 +223,11 @@ class EmbeddingCache:
                 "CREATE TABLE embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL, "
                 "checksum INTEGER NOT NULL) WITHOUT ROWID"
             )
-            self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+            self._mark()
+
+    def _mark(self) -> None:
+        self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -219,17 +239,26 @@ class EmbeddingCache:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             body()
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite has ended it itself if the disk is full
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
 
     def _guard(self, action: Callable[[], _T]) -> _T:
-        """Run an action, and name the file if SQLite finds it damaged."""
+        """Run an action, and name the file if SQLite cannot use it or finds it damaged."""
         try:
             return action()
-        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
-            raise  # locked, disk full, closed: the message of SQLite says it best
+        except sqlite3.ProgrammingError:
+            raise  # closed
+        except sqlite3.OperationalError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code == sqlite3.SQLITE_ERROR:
+                raise
+            number = _ERRORS.get(code, errno.EIO)
+            raise OSError(
+                number, f"the embedding cache cannot be used ({error})", self.path
+            ) from error
         except sqlite3.DatabaseError as error:
             raise ValueError(
                 f"{self.path} is not an embedding cache, or is damaged ({error}); delete the file "

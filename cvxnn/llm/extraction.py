@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cvxnn._files import check_settings, read_json, write_json
+from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features.pairs import (
     NOTE,
     PAIRS,
     ROWS,
     PairFeatures,
-    digest_of_pairs,
+    extraction_settings,
     read_pair_features,
 )
 from cvxnn.llm.embeddings import Embedder
@@ -27,7 +27,8 @@ def extract_pairs(
 ) -> PairFeatures:
     """Embed preference pairs into a folder, block by block.
 
-    A second call with the same arguments continues after an interruption.
+    A second call with the same arguments continues after an interruption. One that runs at the same
+    time, in another process, waits and then returns the result of the first.
 
     Parameters
     ----------
@@ -52,12 +53,17 @@ def extract_pairs(
         folder, or delete them with ``cvxnn.features.discard_features``.
     """
     folder = Path(folder)
-    settings = extraction_settings(embedder, pairs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / NOTE):
+        return _extract(embedder, pairs, folder)
+
+
+def _extract(embedder: Embedder, pairs: Sequence[PreferenceTriplet], folder: Path) -> PairFeatures:
+    settings = extraction_settings(embedder.description, pairs)
     if (folder / NOTE).exists():
         check_settings(folder, read_json(folder / NOTE).get("settings", {}), settings)
         if (folder / ROWS).exists():
             return read_pair_features(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     note = read_json(folder / NOTE) if (folder / NOTE).exists() else {"settings": settings}
     write_json(folder / NOTE, note)
     write_preferences(folder / PAIRS, pairs, format="conversational")
@@ -73,21 +79,3 @@ def extract_pairs(
         # The cost of an interrupted part counts as well.
         write_json(folder / NOTE, {**note, "costs": meter.to_dict()})
     return read_pair_features(folder)
-
-
-def extraction_settings(embedder: Embedder, pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:
-    """Return everything that the features of `extract_pairs` depend on.
-
-    Parameters
-    ----------
-    embedder : Embedder
-        Embeds the replies.
-    pairs : sequence of PreferenceTriplet
-        The pairs.
-
-    Returns
-    -------
-    dict
-        The digest of the pairs, and the description of the embeddings.
-    """
-    return {"pairs": digest_of_pairs(pairs), "embedding": dict(embedder.description)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from cvxnn.llm.batches import missing_batches
 from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
@@ -242,11 +244,13 @@ def score_items(
             stored = {key: cache_key(settings, key) for key in distinct}
             kept = cache.get(stored.values())
             found = {key: float(kept[name][0]) for key, name in stored.items() if name in kept}
-        keys = [key for key in distinct if key not in found]
-        if keys:
-            bar = stack.enter_context(_bar(len(keys), progress))
+        if len(found) < len(distinct):
             scorer = ResponseScorer(lm, share_prefixes=share_prefixes, autocast=autocast)
-            for members, sums in scorer.sums([distinct[key] for key in keys], batch_tokens):
+            keys, todo = missing_batches(
+                distinct, found, functools.partial(scorer.plan, batch_tokens=batch_tokens)
+            )
+            bar = stack.enter_context(_bar(len(distinct) - len(found), progress))
+            for members, sums in scorer.sums([distinct[key] for key in keys], todo):
                 if not np.isfinite(sums).all():
                     raise ValueError(
                         f"a log-probability in {lm.dtype} is not finite; load the model with "

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from cvxnn.llm.batches import batches, may_share, model_inputs, prefix_trees, trees_are_exact
+from cvxnn.llm.batches import (
+    batches,
+    may_share,
+    members_of,
+    model_inputs,
+    prefix_trees,
+    trees_are_exact,
+)
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack
 
@@ -102,15 +109,17 @@ class ResponseScorer:
                 each = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
         return torch.stack([part.sum() for part in each.split(counts)])
 
-    def sums(self, items: list[Item], batch_tokens: int) -> Iterator[tuple[list[int], np.ndarray]]:
+    def sums(
+        self, items: list[Item], planned: Iterable[list[Pack]]
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
         """Compute log-probabilities of many items without gradients, batch by batch.
 
         Parameters
         ----------
         items : list of Item
             The items.
-        batch_tokens : int
-            Largest number of tokens in one call of the model, padding included.
+        planned : iterable of list of Pack
+            Batches of their numbers, as `plan` makes them.
 
         Yields
         ------
@@ -119,13 +128,26 @@ class ResponseScorer:
         sums : ndarray of shape (n_members,), float32
             Their log-probabilities.
         """
-        for batch in self._plan(items, batch_tokens):
+        for batch in planned:
             with torch.no_grad():
                 sums = self(items, batch).float().cpu().numpy()
-            yield [i for pack in batch for i in pack.members], sums
+            yield members_of(batch), sums
 
-    def _plan(self, items: list[Item], batch_tokens: int) -> list[list[Pack]]:
-        """Return batches of rows of similar length, and of prefix trees where they pay."""
+    def plan(self, items: list[Item], batch_tokens: int) -> list[list[Pack]]:
+        """Return batches of rows of similar length, and of prefix trees where they pay.
+
+        Parameters
+        ----------
+        items : list of Item
+            The items.
+        batch_tokens : int
+            Largest number of tokens in one call of the model, padding included.
+
+        Returns
+        -------
+        list of list of Pack
+            The batches.
+        """
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
         if len(items) > 1 and self.shares(longest):

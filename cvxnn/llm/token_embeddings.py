@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cvxnn.llm.batches import batches, may_share, model_inputs, prefix_trees, trees_are_exact
+from cvxnn.llm.batches import (
+    batches,
+    may_share,
+    members_of,
+    missing_batches,
+    model_inputs,
+    prefix_trees,
+    trees_are_exact,
+)
 from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
@@ -99,7 +107,7 @@ class TokenEmbedder:
             stored = {key: cache_key(self._settings, key) for key in items}
             found = self.cache.get(stored.values())
             vectors = {key: found[name] for key, name in stored.items() if name in found}
-        keys, todo = self._missing(items, vectors)
+        keys, todo = missing_batches(items, vectors, self._batches)
         rows = [items[key] for key in keys]
         if bar is not None:
             bar.reset(sum(max(pack.length for pack in batch) * len(batch) for batch in todo))
@@ -111,30 +119,13 @@ class TokenEmbedder:
                     f"an embedding in {self.lm.dtype} is not finite; load the model with "
                     "dtype='bfloat16' or 'float32'"
                 )
-            new = {keys[i]: vector for i, vector in zip(_members(batch), pooled, strict=True)}
+            new = {keys[i]: vector for i, vector in zip(members_of(batch), pooled, strict=True)}
             if self.cache is not None:
                 self.cache.put({stored[key]: vector for key, vector in new.items()})
             vectors.update(new)
             if bar is not None:
                 bar.update(self.tokens_computed - before)
         return vectors
-
-    def _missing(
-        self, items: dict[bytes, Item], vectors: dict[bytes, np.ndarray]
-    ) -> tuple[list[bytes], list[list[Pack]]]:
-        """Return the keys of rows, and the batches of those rows that have no vector yet."""
-        keys = list(items)
-        absent = {i for i, key in enumerate(keys) if key not in vectors}
-        if not absent:
-            return keys, []
-        # An interrupted run left whole batches. The others then stay as they were planned, so that
-        # their vectors are the same to the last bit.
-        planned = self._batches(list(items.values()))
-        todo = [batch for batch in planned if not absent.isdisjoint(_members(batch))]
-        if sum(len(_members(batch)) for batch in todo) > len(absent):
-            keys = [keys[i] for i in sorted(absent)]
-            todo = self._batches([items[key] for key in keys])
-        return keys, todo
 
     def _batches(self, items: list[Item]) -> list[list[Pack]]:
         longest = max(len(item.tokens) for item in items)
@@ -150,10 +141,6 @@ class TokenEmbedder:
         return _pooled_states(self.lm, items, batch, layer=self.layer, pooling=self.pooling)
 
 
-def _members(batch: list[Pack]) -> list[int]:
-    return [i for pack in batch for i in pack.members]
-
-
 def _pooled_states(
     lm: LanguageModel, items: list[Item], batch: list[Pack], *, layer: int, pooling: str
 ) -> np.ndarray:
@@ -162,7 +149,7 @@ def _pooled_states(
     with torch.inference_mode():
         hidden = hidden_states(lm, layer, inputs)
         pooled = []
-        for i, (row, path) in zip(_members(batch), paths, strict=True):
+        for i, (row, path) in zip(members_of(batch), paths, strict=True):
             columns = torch.from_numpy(path[items[i].start :]).to(hidden.device)
             pooled.append(pool(hidden[row, columns].float(), pooling))
         vectors: np.ndarray = torch.stack(pooled).cpu().numpy()

@@ -182,7 +182,7 @@ def test_changed_key_is_noticed(study: Study, tmp_path: Path) -> None:
     options = content["questions"][0]["options"]
     options["A"], options["B"] = options["B"], options["A"]
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="was changed"):
+    with pytest.raises(ValueError, match="were changed after cvxnn wrote them"):
         read_key(path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="is not the key of a study"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cvxnn.features import Description, FeatureWriter
+from cvxnn.features.pairs import extraction_settings
 from cvxnn.preference import PreferenceTriplet, write_preferences
 
 BLOCK = """\
@@ -54,7 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.finish()
     pairs = [PreferenceTriplet(f"p{i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(24)]
     write_preferences(path / "pairs.jsonl.gz", pairs, format="conversational")
-    (path / "features.json").write_text(json.dumps({"settings": {}, "costs": {}}), "utf-8")
+    note = {"settings": extraction_settings(description, pairs), "costs": {}}
+    (path / "features.json").write_text(json.dumps(note), "utf-8")
     return path
 
 

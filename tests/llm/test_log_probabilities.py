@@ -120,7 +120,7 @@ def test_slopes_are_those_of_the_whole_model(family: str, monkeypatch: pytest.Mo
     scorer = ResponseScorer(lm)
     batches = [[Pack([i], len(item.tokens)) for i, item in enumerate(items)]]
     if scorer.shares(CONTEXT):
-        batches += scorer._plan(items[:2], 4096)
+        batches += scorer.plan(items[:2], 4096)
         assert [pack.members for pack in batches[1]] == [[0, 1]]
     else:
         assert family == "bloom"
@@ -144,7 +144,7 @@ def test_prefix_trees_spare_tokens() -> None:
     lm = make_lm()
     items = encode_pairs(lm, ["a b c d e f g h i j k"] * 2, ["l", "m n"])
     scorer = ResponseScorer(lm)
-    list(scorer.sums(items, 4096))
+    list(scorer.sums(items, scorer.plan(items, 4096)))
     prompt = items[0].start
     assert scorer.tokens_computed == prompt + len("l<") + len("mn<")
 

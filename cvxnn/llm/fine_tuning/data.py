@@ -196,7 +196,8 @@ class Side:
         chosen = range(len(self)) if rows is None else rows
         members = [width * row + k for row in chosen for k in range(width)]
         sums = np.empty(len(members))
-        for places, part in scorer.sums([self.items[i] for i in members], batch_tokens):
+        items = [self.items[i] for i in members]
+        for places, part in scorer.sums(items, scorer.plan(items, batch_tokens)):
             sums[places] = part
         if not self.paired:
             arrays = {"chosen": sums, "chosen_length": self._lengths(members, sums)}

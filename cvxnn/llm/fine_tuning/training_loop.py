@@ -21,6 +21,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
+from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
@@ -156,7 +157,8 @@ def fine_tune(
         Folder for a checkpoint and for the log-probabilities of the reference. The same call after
         an interruption continues from there and gives the same numbers, to the last bit, as without
         the interruption (on the same machine with as many threads; on a GPU as far as its kernels
-        are deterministic). Once the run is finished, the call returns its result.
+        are deterministic). Once the run is finished, the call returns its result. A second process
+        with the same folder waits until the first ends.
     progress : bool or callable, default=False
         Whether to show a bar on stderr; a callable gets each entry of the history.
 
@@ -184,7 +186,7 @@ def fine_tune(
     config = FineTuningConfig() if config is None else config
     if lm.model.training:
         raise ValueError("the model is in training mode (dropout is on); call model.eval() first")
-    autocast = adapters.arithmetic(lm, config)
+    adapters.arithmetic(lm, config)  # refuses weights that are too coarse, before anything else
     data = training_sides(lm, config, preferences, supervised)
     if held_out is not None:
         side = preference_side(lm, held_out, config)
@@ -196,10 +198,26 @@ def fine_tune(
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
     settings["model"] = base["fingerprints"]["exact"]
     settings["data"] = {name: side.digest for name, side in data.items()}
+    if folder is None:
+        return _fine_tune(lm, config, data, settings, base, None, progress)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with locked(Path(folder) / _CHECKPOINT):
+        return _fine_tune(lm, config, data, settings, base, Path(folder), progress)
+
+
+def _fine_tune(
+    lm: LanguageModel,
+    config: FineTuningConfig,
+    data: dict[str, Side],
+    settings: dict[str, Any],
+    base: dict[str, Any],
+    folder: Path | None,
+    progress: bool | Callable[[dict[str, float]], None],
+) -> FineTuned:
+    autocast = adapters.arithmetic(lm, config)
     path, reference, state = None, None, _State()
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path, reference = Path(folder) / _CHECKPOINT, Path(folder) / _REFERENCE
+        path, reference = folder / _CHECKPOINT, folder / _REFERENCE
         if path.exists():
             state = _State(**read_state(path, settings))
     meter = CostMeter.from_dict(state.costs)

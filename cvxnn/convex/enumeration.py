@@ -8,8 +8,8 @@ more. With all of them, the convex program is the whole non-convex one, not a sa
 In the row space every cell is a pointed cone, the hull of its extreme rays, and an extreme ray is
 the null direction of :math:`r-1` independent rows. So the rays are found first. The cells around a
 ray differ only in the signs of the rows that vanish on it: any signs if those rows are independent,
-else the cells of their own arrangement, of rank :math:`r-1`. The sum of the unit rays of a cell
-lies in its interior.
+else the cells of their own arrangement, of rank :math:`r-1`. A sum of the rays of a cell with
+positive factors lies in its interior.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def enumerate_patterns(
     -------
     ActivationPatterns
         Each pattern once, but for the one that is closed on every row, if there is one. The gates
-        have norm 1 and are strictly inside their cells: no row that is not zero is orthogonal.
+        have norm 1 and are at random places strictly inside their cells: no row that is not zero
+        is orthogonal.
 
     Raises
     ------
@@ -158,6 +159,8 @@ def _cells(rows: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.flo
     flip = ~signs[:, 0]
     signs[flip] = ~signs[flip]
     rays[flip] *= -1
+    # A random point, not the middle: on that of data of integers, rows of other data may lie.
+    rays *= np.random.RandomState(0).uniform(0.5, 1.5, (len(rays), 1))
     order, first = _group(signs)
     return signs[order[first]], np.add.reduceat(rays[order], first, axis=0)
 

@@ -147,8 +147,8 @@ def sample_patterns(
         random rows. ``"sparse"`` draws Gaussian entries on a few random features, and ``"patch"``
         on a rectangle at a random place of an image; all their other entries are zero.
     bias : bool, default=False
-        Add an offset to each gate, so that it need not pass through the origin: it passes through
-        a random row of ``X``, or midway between the two rows of ``"data"``.
+        Add an offset to each gate, so that it need not pass through the origin: it passes beside
+        a random row of ``X``, or between the two rows of ``"data"``.
     n_constant : int, default=0
         How many of the last columns of ``X`` are constant, such as the ones of ``add_bias``. They
         carry the offset that ``bias=True`` would append, in equal shares; the source sees the
@@ -177,6 +177,15 @@ def sample_patterns(
         If ``n_patterns < 1``, the source is unknown or was given an option of another one, ``X``
         has no rows, the last ``n_constant`` columns are not constant or are zero, ``y`` has
         another length or a single class, or a shape or ``sparsity`` does not fit the features.
+
+    Notes
+    -----
+    Gates are in general position: no row lies on one, where rounding would decide its side. A gate
+    with an offset lies at a random place of the gap between two neighbouring rows. Without offsets,
+    the differences of ``"data"`` are turned at random by about half a degree, since rows of
+    integers are often orthogonal to them. Only rows without any feature of a gate (rows of zeros,
+    or zeros where a ``"sparse"`` or ``"patch"`` gate is not zero) lie on every gate through the
+    origin; it is open on them.
 
     Examples
     --------
@@ -209,6 +218,8 @@ def sample_patterns(
         if source == "data":
             left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
             gates, through = left - right, (left + right) / 2
+            if not len(constants):
+                gates = _turned(gates, rng)
         else:
             if source == "gaussian":
                 gates = rng.standard_normal((count, d))
@@ -221,8 +232,9 @@ def sample_patterns(
                 through = features[rng.randint(n, size=count)]
         if not len(constants):
             return gates
-        offsets = -np.einsum("ij,ij->i", gates, through)[:, None]
-        return np.concatenate([gates, offsets / (len(constants) * constants)], axis=1)
+        thresholds = _between_rows(features @ gates.T, np.einsum("ij,ij->i", gates, through), rng)
+        offsets = -thresholds[:, None] / (len(constants) * constants)
+        return np.concatenate([gates, offsets.astype(X.dtype)], axis=1)
 
     fresh = draw(n_patterns)
     found = ActivationPatterns.from_gates(X, fresh, bias=bias)
@@ -235,6 +247,38 @@ def sample_patterns(
     if not len(found):  # Every gate was closed everywhere, so its opposite is open everywhere.
         found = ActivationPatterns.from_gates(X, -fresh, bias=bias)
     return ActivationPatterns(found.mask[:, :n_patterns], found.gates[:n_patterns])
+
+
+def _turned(
+    gates: NDArray[np.floating], rng: np.random.RandomState, angle: float = 0.01
+) -> NDArray[np.floating]:
+    """Turn gates by about ``angle``, so that no row is orthogonal to them but by chance."""
+    sizes = np.linalg.norm(gates, axis=1, keepdims=True)
+    noise = rng.standard_normal(gates.shape) * (angle / math.sqrt(gates.shape[1]))
+    return gates + (sizes * noise).astype(gates.dtype)
+
+
+def _between_rows(
+    scores: NDArray[np.floating], thresholds: NDArray[np.floating], rng: np.random.RandomState
+) -> NDArray[np.floating]:
+    """Move thresholds to a random place between the neighbouring scores, (n_samples, n_gates).
+
+    Rows at a threshold, up to rounding, count as above it, so that no row changes sides.
+    """
+    lowest, highest = scores.min(axis=0), scores.max(axis=0)
+    rounding = 10 * np.finfo(scores.dtype).eps * np.maximum(highest, -lowest)
+    thresholds = thresholds - rounding
+    with np.errstate(all="ignore"):
+        # The nearest on either side is the extreme of the inverse, with no mask to look through.
+        inverse = 1 / (scores - thresholds)
+        nearest = 1 / np.stack([inverse.min(axis=0), inverse.max(axis=0)])
+    # Where all rows are on one side, the gap is as wide as their range.
+    width = highest - lowest
+    width = np.where(width > rounding, width, 1)
+    low = np.where(lowest < thresholds, thresholds + nearest[0], lowest - width)
+    high = np.where(highest >= thresholds, thresholds + nearest[1], highest + width)
+    place: NDArray[np.floating] = rng.uniform(0.25, 0.75, size=len(thresholds))
+    return low + place * (high - low)
 
 
 def _pairs(

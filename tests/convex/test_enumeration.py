@@ -135,6 +135,12 @@ def test_each_gate_is_a_unit_vector_strictly_inside_its_cell(name: str) -> None:
     assert found.mask.any(axis=0).all()
 
 
+def test_rows_of_integers_that_were_not_seen_lie_on_no_gate() -> None:
+    seen = add_bias(grid(3, 3) * 2.0)
+    gates = enumeration.enumerate_patterns(seen).gates
+    assert (np.abs(add_bias(grid(9, 9) - 2) @ gates.T) > 1e-6).all()
+
+
 def test_copies_multiples_and_zero_rows_add_no_patterns() -> None:
     X = data(8, 3)
     extended = np.concatenate([X, X[:3], -0.7 * X[2:5], np.zeros((2, 3))])

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn.convex import ActivationPatterns, add_bias, patterns, sample_patterns
@@ -128,13 +128,15 @@ def test_a_bias_separates_data_on_a_line_everywhere() -> None:
     assert 4 <= len(found) <= 7
 
 
-def test_gates_from_pairs_with_a_bias_bisect_them() -> None:
+def test_gates_from_pairs_with_a_bias_part_them() -> None:
     X = data(2, 3)
     found = sample_patterns(X, 2, source="data", bias=True, random_state=0)
-    middle = X.mean(axis=0)
     proper = found.gates[np.linalg.norm(found.gates[:, :-1], axis=1) > 0]
     assert len(proper)
-    np.testing.assert_allclose(proper[:, :-1] @ middle + proper[:, -1], 0, atol=1e-12)
+    scores = X @ proper[:, :-1].T + proper[:, -1]
+    # In the middle half of the way from one to the other.
+    assert (scores[0] * scores[1] < 0).all()
+    assert (np.abs(scores).min(axis=0) >= 0.25 * np.abs(scores).sum(axis=0)).all()
 
 
 def test_some_pattern_is_found_where_all_draws_are_closed() -> None:
@@ -219,11 +221,47 @@ def test_constant_columns_carry_the_offset_that_a_bias_appends(name: str, dtype:
 
 
 @pytest.mark.parametrize("name", ["gaussian", "sparse", "patch"])
-def test_gates_with_an_offset_pass_through_a_row(name: str) -> None:
+def test_gates_with_an_offset_pass_beside_a_row(name: str) -> None:
     X = add_bias(data(d=6))
     found = sample_patterns(X, 20, **options(name), n_constant=1, random_state=0)
-    assert (np.abs(X @ found.gates.T).min(axis=0) < 1e-12).all()
+    scores = np.sort(X @ found.gates.T, axis=0)
+    for column in scores.T:
+        n_closed = (column < 0).sum()
+        if 0 < n_closed < len(column):
+            low, high = column[n_closed - 1 : n_closed + 1]
+            assert 0.25 <= -low / (high - low) <= 0.75
     assert (found.gates[:, -1] != 0).all()
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(["gaussian", "data", "sparse", "patch"]),
+    side=st.integers(2, 5),
+    offset=st.sampled_from(["none", "bias", "column"]),
+)
+def test_no_row_of_integers_lies_on_a_gate(seed: int, name: str, side: int, offset: str) -> None:
+    if offset == "none" and name in ("sparse", "patch"):
+        return  # Rows of zeros in the features of a gate lie on it.
+    rng = np.random.default_rng(seed)
+    seen, unseen = rng.integers(side, size=(2, 60, 6)).astype(float)
+    X = np.concatenate([seen, seen[:20] * [1, 1, 1, 0, 0, 0]])
+    wide = add_bias(X) if offset == "column" else X
+    found = sample_patterns(
+        wide,
+        30,
+        **options(name),
+        bias=offset == "bias",
+        n_constant=int(offset == "column"),
+        random_state=seed,
+    )
+    width = found.gates.shape[1]
+    for rows in (X, unseen):
+        rows = add_bias(rows) if width == 7 else rows[rows.any(axis=1)]
+        scores = np.abs(rows @ found.gates.T) / np.linalg.norm(found.gates, axis=1)
+        assert scores.min() > 1e-8
+        alone = np.array([[row @ gate >= 0 for gate in found.gates] for row in rows[:5]])
+        np.testing.assert_array_equal(alone, (rows @ found.gates.T >= 0)[:5])
 
 
 def test_zero_rows_are_open_in_every_pattern() -> None:

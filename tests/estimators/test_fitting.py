@@ -103,6 +103,32 @@ def test_same_seed_same_bits(model, options):
 
 
 @MODELS
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [{"patterns": "gaussian"}, {"patterns": "data"}, {"patterns": "adaptive", "penalty": "neuron"}],
+    ids=["gaussian", "data", "adaptive"],
+)
+def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_intercept):
+    rng = np.random.default_rng(0)
+    X, other = rng.integers(5, size=(2, 100, 3)).astype(float)
+    if "penalty" in options:
+        options = {**options, "n_patterns": 8, "solver": ProximalGradient(tol=1e-2)}
+        if model is ConvexReLUClassifier:  # each number of rows compiles
+            options["calibration_folds"] = 0
+    fitted = model(
+        **{"n_patterns": 64, "strength": 0.01, "random_state": 0, **options},
+        fit_intercept=fit_intercept,
+    ).fit(X, X[:, 0] > X[:, 1])
+    for rows in (X, other[other.any(axis=1)]):
+        scores = outputs(fitted, rows)
+        noise = 1e-12 * rng.standard_normal(rows.shape)
+        np.testing.assert_allclose(outputs(fitted, rows + noise), scores, atol=1e-9)
+        alone = np.concatenate([outputs(fitted, row[None]) for row in rows])
+        np.testing.assert_allclose(alone, scores, atol=1e-12)
+
+
+@MODELS
 def test_a_generator_moves_on(model):
     X, y = data()
     options = {**GATED, "random_state": np.random.RandomState(0)}

@@ -1,12 +1,13 @@
-"""Helpers for formulas that serve two array libraries: NumPy, and JAX in compiled solvers."""
+"""Helpers for formulas that serve two array libraries: NumPy, and JAX in compiled solvers.
+
+JAX is imported where it is used, since predictions need NumPy only.
+"""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any, TypeAlias, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import issparse
 
@@ -18,7 +19,11 @@ _T = TypeVar("_T")
 
 def namespace(array: Array) -> Any:
     """Return NumPy for NumPy arrays, ``jax.numpy`` for everything else, tracers included."""
-    return np if isinstance(array, np.ndarray | np.generic) else jnp
+    if isinstance(array, np.ndarray | np.generic):
+        return np
+    import jax.numpy as jnp
+
+    return jnp
 
 
 def register_pytree(cls: type[_T]) -> type[_T]:
@@ -29,6 +34,8 @@ def register_pytree(cls: type[_T]) -> type[_T]:
     To JAX (0.10) the structures of two classes given to ``register_dataclass`` are equal where
     their fields are: occasionally, one loss then runs with code that was compiled for another.
     """
+    import jax
+
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
 
     def flatten(tree: _T) -> tuple[list[Any], None]:

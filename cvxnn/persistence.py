@@ -19,12 +19,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from cvxnn import convex  # names load when first used: a solver only where one was given
 from cvxnn._files import digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.solvers.cronos.cronos import Cronos
-from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
-from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.network import TwoLayerNetwork
 
 FORMAT_VERSION = 3
@@ -53,7 +50,7 @@ _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
 _OPTIONAL_PARTS = (*_GATE_PARTS, "linear_weights")
-_SOLVERS = {solver.__name__: solver for solver in (Cronos, InteriorPoint, ProximalGradient, Ridge)}
+_SOLVERS = ("Cronos", "InteriorPoint", "ProximalGradient", "Ridge")
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -268,9 +265,9 @@ def _pack_parameter(key: str, value: Any) -> Any:
                 "parameters": {k: _pack_parameter(f"{key}__{k}", v) for k, v in held.items()},
             }
         }
-    if type(value) in _SOLVERS.values():
+    if name in _SOLVERS and type(value) is getattr(convex, name):
         options = {k: _plain(k, v) for k, v in vars(value).items()}
-        return {type(value).__name__: options}
+        return {name: options}
     if isinstance(value, dict):
         # As keys of a JSON object, labels would all become strings.
         return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
@@ -294,7 +291,7 @@ def _unpack_parameter(value: Any) -> Any:
         if name == "estimator":
             return _unfitted(content["class"], content["parameters"])
         if name in _SOLVERS:
-            return _SOLVERS[name](**content)
+            return getattr(convex, name)(**content)
         return {"list": list, "tuple": tuple, "pairs": dict}[name](content)
     return value
 

@@ -3,6 +3,19 @@
 import subprocess
 import sys
 
+import numpy as np
+
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    LinearPreferenceHead,
+    save,
+)
+
 USE = "import sys, cvxnn; cvxnn.ConvexReLUClassifier\n"
 # Not pandas and rich: scikit-learn itself imports them where they are installed.
 OPTIONAL = {"cvxpy", "datasets", "gguf", "matplotlib", "onnx", "torch", "transformers"}
@@ -37,3 +50,32 @@ def test_jax_settings_are_left_alone():
         "print({k: v for k, v in jax.config.values.items() if before.get(k) != v})"
     )
     assert run(code) == "{}"
+
+
+def test_loading_and_predicting_do_without_jax(tmp_path):
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = (X[:, 0] > 0).astype(int)
+    head = COALAPreferenceHead(n_patterns=4, random_state=0)
+    classifier = ConvexReLUClassifier(n_patterns=4, random_state=0)
+    fitted = [
+        classifier.fit(X, y),
+        ConvexReLURegressor(n_patterns=4, random_state=0).fit(X, y),
+        ConvexReLUClassifierCV(classifier, strengths=[0.1], cv=2).fit(X, y),
+        ConvexReLURegressorCV(strengths=[0.1], cv=2).fit(X, y),
+        head.fit(X, y),
+        COALAPreferenceHeadCV(head, strengths=[0.1], ridges=[0.1], n_folds=2).fit(X, y),
+        LinearPreferenceHead().fit(X, y),
+    ]
+    for i, model in enumerate(fitted):
+        save(model, tmp_path / f"{i}.safetensors")
+    code = (
+        "import sys, cvxnn, numpy as np\n"
+        f"for i in range({len(fitted)}):\n"
+        f"    model = cvxnn.load(r'{tmp_path}/' + f'{{i}}.safetensors')\n"
+        "    model.predict(np.zeros((2, 3)))\n"
+        "    if hasattr(model, 'predict_proba'):\n"
+        "        model.predict_proba(np.zeros((2, 3)))\n"
+        "    repr(model)\n"
+        "print('jax' in sys.modules)"
+    )
+    assert run(code) == "False"

@@ -18,12 +18,11 @@ from .objectives import (
 )
 from .operators import GatedOperator, Weights
 from .path import RegularizationPath, alpha_grid, regularization_path
-from .patterns import ActivationPatterns, add_bias, sample_patterns
+from .patterns import ActivationPatterns, Formulation, add_bias, sample_patterns
 from .penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from .program import (
     ConvexProgram,
     DualPoint,
-    Formulation,
     on_host,
 )
 from .reference import solve_with_cvxpy

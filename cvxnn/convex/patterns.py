@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+Formulation = Literal["relu", "gated"]
+"""Whether neurons keep their patterns by constraints, or by gates of their own."""
+
 PatternSource = Literal["gaussian", "data", "sparse", "patch"]
 
 # Options of each source; an option of another source is refused, not ignored.

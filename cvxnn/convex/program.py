@@ -35,7 +35,7 @@ penalties put their dual norm in the place of the Euclidean one;
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -43,9 +43,8 @@ import numpy as np
 from cvxnn._arrays import Array, is_sparse, namespace
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
+from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-
-Formulation = Literal["relu", "gated"]
 
 
 class Evaluation(NamedTuple):

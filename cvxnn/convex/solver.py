@@ -5,13 +5,15 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._arrays import Array
-from cvxnn.convex.program import DualPoint
+
+if TYPE_CHECKING:  # it imports JAX, which predictions do without
+    from cvxnn.convex.program import DualPoint
 
 Problem = TypeVar("Problem")
 State = TypeVar("State")

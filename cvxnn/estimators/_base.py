@@ -14,16 +14,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, Formulation
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
-from cvxnn.convex.solvers.cronos.cronos import Cronos
-from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
-from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress
 from cvxnn.estimators._parameters import (
     Choices,
@@ -36,9 +29,6 @@ from cvxnn.estimators._parameters import (
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import Rows, Scaled, Scaling, scale, split
 from cvxnn.network import TwoLayerNetwork, fold_scaling
-from cvxnn.training.networks import Fit, fit_direct, fit_iterative
-from cvxnn.training.strength import Strength, leave_one_out, measure_strength
-from cvxnn.training.training import PatternChoice, draw_patterns
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10
@@ -74,21 +64,21 @@ class Plan(NamedTuple):
         Penalty parameter, and what it was measured on.
     """
 
-    fit: Callable[..., Fit]
+    fit: Callable[..., training.Fit]
     arguments: dict[str, Any]
     scaling: Scaling
-    strength: Strength
+    strength: training.Strength
 
     @property
     def direct(self) -> bool:
         """Whether the program has a closed form."""
-        return self.fit is fit_direct
+        return self.fit is training.fit_direct
 
     def raw(self, network: TwoLayerNetwork) -> TwoLayerNetwork:
         """Return the network of raw features and targets."""
         return fold_scaling(network, *self.scaling)
 
-    def complete(self, fit: Fit) -> Fit:
+    def complete(self, fit: training.Fit) -> training.Fit:
         """Return the fit with the network of raw features, and all operations counted."""
         training = fit.training
         training = training._replace(flops=training.flops + self.strength.flops)
@@ -100,7 +90,7 @@ class Plan(NamedTuple):
         if not self.direct or spectrum is None or self.arguments["skip"] is not None:
             return None
         n, n_samples = pilot.y.shape[0], self.arguments["y"].shape[0]
-        left = leave_one_out(pilot, spectrum, np.array([alpha * n_samples / n]))
+        left = training.leave_one_out(pilot, spectrum, np.array([alpha * n_samples / n]))
         scale, mean = self.scaling.y_scale, self.scaling.y_mean
         share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
         return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)
@@ -160,14 +150,17 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     def _check_parameters(self) -> None:
         """Raise for parameters that are out of range or do not go together."""
         check_parameters(self, self._numbers, self._choices)
-        if self.patterns == "adaptive" and not isinstance(self._choose().penalty, NeuronGroupLasso):
+        if self.patterns == "adaptive" and not isinstance(
+            self._choose().penalty, convex.NeuronGroupLasso
+        ):
             raise ValueError(
                 f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
                 "pattern has no price; set penalty='neuron', or formulation='relu', whose penalty "
                 "it is by default, or use patterns='local'."
             )
         if self.solver is not None and not isinstance(
-            self.solver, Cronos | InteriorPoint | ProximalGradient | Ridge
+            self.solver,
+            convex.Cronos | convex.InteriorPoint | convex.ProximalGradient | convex.Ridge,
         ):
             raise TypeError(
                 f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint, "
@@ -180,17 +173,16 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
-        chosen = self._choose()
         return (
             self.formulation == "gated"
-            and isinstance(chosen.penalty, SquaredL2)
-            and chosen.patterns == "gaussian"
+            and self.penalty in ("auto", "l2")
+            and self.patterns in ("auto", "gaussian")
             and getattr(self, "loss", None) == "squared"
-            and (self.solver is None or isinstance(self.solver, Ridge))
+            and (self.solver is None or isinstance(self.solver, convex.Ridge))
         )
 
     def _scale(
-        self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: Loss
+        self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: convex.Loss
     ) -> Scaled:
         """Scale rows to the units of the program, and targets where the loss is one of distance."""
         return scale(
@@ -199,26 +191,28 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             weight,
             standardize=self.standardize,
             fit_intercept=self.fit_intercept,
-            keep_targets=not isinstance(loss, SquaredLoss | HuberLoss),
+            keep_targets=not isinstance(loss, convex.SquaredLoss | convex.HuberLoss),
         )
 
     def _draw(
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
-    ) -> ActivationPatterns:
+    ) -> convex.ActivationPatterns:
         """Draw the patterns, or, where they come from training, some to look at the data with."""
         penalty, source, n_patterns = self._choose(*inputs.shape)
         if source == "gaussian" or source == "data":
-            return draw_patterns(inputs, targets, n_patterns, source, rng)
-        if not isinstance(penalty, SquaredL2):  # whose unit grows with the number of patterns
+            return training.draw_patterns(inputs, targets, n_patterns, source, rng)
+        if not isinstance(
+            penalty, convex.SquaredL2
+        ):  # whose unit grows with the number of patterns
             n_patterns = _PILOT_PATTERNS
-        return draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
+        return training.draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
 
     def _plan(
         self,
         X: Rows,
         y: Floats,
         sample_weight: Floats,
-        loss: Loss,
+        loss: convex.Loss,
         *,
         alpha: float | None = None,
         validated: bool = False,
@@ -242,7 +236,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         rng = check_random_state(self.random_state)
         inputs, targets, weight, scaling = self._scale(X, y, sample_weight, loss)
         penalty, origin, n_patterns = self._choose(*inputs.shape)
-        patterns: ActivationPatterns | PatternChoice
+        patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
         if self.warm_start and alpha is None and hasattr(self, "_warm"):
@@ -250,9 +244,9 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         known = self._draw(inputs, targets, rng) if isinstance(patterns, str) else patterns
         if patterns != "local":
             patterns = known
-        operator = GatedOperator(inputs, known.mask)
-        program = ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
-        measured = measure_strength(program, self.strength, rng, alpha=alpha)
+        operator = convex.GatedOperator(inputs, known.mask)
+        program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+        measured = training.measure_strength(program, self.strength, rng, alpha=alpha)
         arguments = {
             "X": inputs,
             "y": targets,
@@ -268,13 +262,13 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             "max_iter": self.max_iter,
             "random_state": rng,
         }
-        direct = isinstance(penalty, SquaredL2) and isinstance(loss, SquaredLoss)
+        direct = isinstance(penalty, convex.SquaredL2) and isinstance(loss, convex.SquaredLoss)
         if direct and self.formulation == "gated":
             if validated and self.strength == "auto":
                 arguments["alpha"] = measured.alpha * _VALIDATED_FACTORS
             if patterns is known and self.skip is None:
                 arguments["kernel"] = measured.kernel
-            return Plan(fit_direct, arguments, scaling, measured)
+            return Plan(training.fit_direct, arguments, scaling, measured)
         arguments |= {
             "loss": loss,
             "penalty": penalty,
@@ -282,7 +276,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             "n_rounds": ADAPTIVE_ROUNDS if origin == "adaptive" else 0,
             "patience": self.n_iter_no_change,
         }
-        return Plan(fit_iterative, arguments, scaling, measured)
+        return Plan(training.fit_iterative, arguments, scaling, measured)
 
     def _set_apart(
         self,
@@ -339,7 +333,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
     def _warm_patterns(
         self, inputs: Rows, targets: NDArray[np.floating]
-    ) -> tuple[ActivationPatterns, Result] | None:
+    ) -> tuple[convex.ActivationPatterns, Result] | None:
         """Return patterns and result of the last fit for these rows; None where they do not fit."""
         gates, result = self._warm
         shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
@@ -351,9 +345,9 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         mask = np.asarray(inputs @ gates.T.astype(inputs.dtype)) >= 0
         if result.dual is not None and len(result.dual.residual) != len(targets):
             result = result._replace(dual=None)
-        return ActivationPatterns(mask, gates), result
+        return convex.ActivationPatterns(mask, gates), result
 
-    def _set_fitted(self, plan: Plan, fit: Fit) -> None:
+    def _set_fitted(self, plan: Plan, fit: training.Fit) -> None:
         """Set the fitted attributes of a completed fit."""
         network, training = fit.network, fit.training
         result = training.result

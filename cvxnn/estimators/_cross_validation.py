@@ -16,10 +16,8 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 
-from cvxnn.convex.losses import Loss
-from cvxnn.convex.penalties import SquaredL2
+from cvxnn import convex
 from cvxnn.estimators._base import ConvexReLUBase, HeldOut
-from cvxnn.estimators._folds import Fold, best_of, fractions
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import Rows, merge
@@ -57,7 +55,7 @@ class Task(NamedTuple):
     labels: NDArray[Any]
     targets: Floats
     weight: Floats
-    loss: Loss
+    loss: convex.Loss
 
 
 class _Replay:
@@ -136,10 +134,12 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
 
     def _grid(self) -> Floats:
         """Return the strengths to try, falling."""
+        from cvxnn.estimators._folds import fractions  # with JAX, for fits only
+
         if self.strengths is None:
             eps = self.eps
             if eps is None:
-                ridge = isinstance(self._base._choose().penalty, SquaredL2)
+                ridge = isinstance(self._base._choose().penalty, convex.SquaredL2)
                 eps = _WEAKEST_RIDGE if ridge else _WEAKEST_NORM
             if not eps < 1:
                 raise ValueError(f"eps={eps!r}; expected a number below 1.")
@@ -148,6 +148,8 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
 
     def _cross_validate(self, task: Task, weight: Floats | None, groups: Any) -> None:
         """Score all strengths on all folds, with ``weight``, and set the attributes found."""
+        from cvxnn.estimators._folds import Fold, best_of  # with JAX, for fits only
+
         base = clone(self._base)
         classifier = self._held is ConvexReLUClassifier
         grid = self._grid()

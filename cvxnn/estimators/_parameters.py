@@ -11,18 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import Formulation
-from cvxnn.convex.solvers.ridge.ridge import Ridge
+from cvxnn import convex
+from cvxnn.convex.patterns import Formulation
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
-_PENALTIES: dict[str, type[Penalty]] = {
-    "neuron": NeuronGroupLasso,
-    "feature": FeatureGroupLasso,
-    "l1": L1,
-    "l2": SquaredL2,
-}
 # n_patterns="auto" of the ReLU formulation, where each pattern allows two neurons.
 _RELU_PATTERNS = 64
 
@@ -100,7 +93,7 @@ class Choices(NamedTuple):
         How many of them are asked for.
     """
 
-    penalty: Penalty
+    penalty: convex.Penalty
     patterns: Literal["local", "adaptive", "gaussian", "data"]
     n_patterns: int
 
@@ -121,7 +114,13 @@ def resolve(
         patterns = "gaussian" if gated else "local"
     if n_patterns == "auto":
         n_patterns = gated_patterns(n, d) if gated else _RELU_PATTERNS
-    return Choices(_PENALTIES[penalty](), patterns, int(n_patterns))
+    penalties: dict[str, type[convex.Penalty]] = {
+        "neuron": convex.NeuronGroupLasso,
+        "feature": convex.FeatureGroupLasso,
+        "l1": convex.L1,
+        "l2": convex.SquaredL2,
+    }
+    return Choices(penalties[penalty](), patterns, int(n_patterns))
 
 
 def gated_patterns(n: int, d: int) -> int:
@@ -131,6 +130,6 @@ def gated_patterns(n: int, d: int) -> int:
     takes ``n**2 P`` flops. Few features have few patterns worth having. Beyond the rows of which
     ``Ridge`` keeps a kernel, an output has about 4,096 weights.
     """
-    if n > Ridge.max_kernel:
+    if n > convex.Ridge.max_kernel:
         return int(np.clip(4096 // d, 32, 512))
-    return int(np.clip(128 * d, 256, 1024 if n <= Ridge.max_dense else 512))
+    return int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512))

@@ -13,8 +13,8 @@ from sklearn.callback import with_callbacks
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 
-from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.program import Formulation
+from cvxnn import convex, training
+from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan, TrainingRows
 from cvxnn.estimators._monitor import all_or_nothing
@@ -22,7 +22,6 @@ from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParam
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
 from cvxnn.estimators._rows import Rows, class_weights, merge, require_two_classes, weights_of
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.training.networks import Fit
 
 Floats = NDArray[np.floating]
 
@@ -319,15 +318,17 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
 
     def _targets(
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
-    ) -> tuple[Loss, NDArray[np.floating]]:
+    ) -> tuple[convex.Loss, NDArray[np.floating]]:
         """Return the loss, and targets as it wants them."""
         own = codes[:, None] == np.arange(n_classes)
         if self.loss == "multinomial" and n_classes > 2:
-            return MultinomialLoss(), own.astype(dtype)
+            return convex.MultinomialLoss(), own.astype(dtype)
         signs = np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
-        return SquaredLoss() if self.loss == "squared" else LogisticLoss(), signs
+        return convex.SquaredLoss() if self.loss == "squared" else convex.LogisticLoss(), signs
 
-    def _held_out(self, plan: Plan, fit: Fit, rows: TrainingRows, loss: Loss) -> HeldOut:
+    def _held_out(
+        self, plan: Plan, fit: training.Fit, rows: TrainingRows, loss: convex.Loss
+    ) -> HeldOut:
         """Return scores of rows by networks that have not seen them."""
         left = plan.leave_one_out(fit.alpha)
         if left is not None:

@@ -7,15 +7,12 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.loop import precision, solve
-from cvxnn.convex.losses import SquaredLoss
+from cvxnn import convex, preference
 from cvxnn.convex.patterns import add_bias
 from cvxnn.convex.solver import Result, Solver
-from cvxnn.convex.solvers.accelerated_gradient import AcceleratedGradient
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
@@ -23,7 +20,6 @@ from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import column_means, merge
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.preference.coala_objective import CoalaObjective
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
 
@@ -173,7 +169,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
-        plan = self._plan(*merge(rows.X, rows.signs, rows.weight), SquaredLoss())
+        plan = self._plan(*merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)
@@ -227,22 +223,23 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
                 output_bias=np.array([offset], X.dtype),
             )
 
-        with precision(X.dtype):
-            objective = CoalaObjective(
-                margins=jnp.asarray(margins),
-                weights=jnp.asarray((omega / omega.sum()).astype(X.dtype)),
-                beta=float(self.beta),
-                gamma=float(self.gamma),
-                ridge=float(self.ridge),
-                chosen=jnp.asarray(chosen),
-                rejected=jnp.asarray(rejected),
-            )
-        found = solve(
+        objective = preference.CoalaObjective(
+            margins=margins,
+            weights=(omega / omega.sum()).astype(X.dtype),
+            beta=float(self.beta),
+            gamma=float(self.gamma),
+            ridge=float(self.ridge),
+            chosen=chosen,
+            rejected=rejected,
+        )
+        found = convex.solve(
             objective,
             # Iterations are cheap: measure each, so that the history has its reward margins. With
             # this friction they rose at every iteration of all 27 problems we looked at; with that
             # of Nesterov's method they overshot by up to 1 %, without the preconditioner by 5 %.
-            AcceleratedGradient(tol=1e-4, max_iter=10 * self.max_iter, friction=9, check_every=1),
+            convex.AcceleratedGradient(
+                tol=1e-4, max_iter=10 * self.max_iter, friction=9, check_every=1
+            ),
             start=theta.astype(X.dtype),
             callback=None if hook is None else lambda _, theta: hook(lambda: head(theta())),
         )

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from cvxnn.convex.losses import SquaredLoss
+from cvxnn import convex
 from cvxnn.estimators._cross_validation import HoldsEstimator, warn_of_gaps
-from cvxnn.estimators._folds import Fold, best_of, fractions
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._prediction import NetworkPrediction
@@ -114,6 +113,8 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose both strengths, then fit both phases to all rows."""
+        from cvxnn.estimators._folds import Fold, best_of, fractions  # with JAX, for fits only
+
         strengths = fractions("strengths", self.strengths)
         ridges = fractions("ridges", self.ridges, most=np.inf)
         folds = rows.folds(self.n_folds)
@@ -122,7 +123,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
         gaps: list[float] = []
         for k, (seen, unseen) in enumerate(folds):
             part, held_out = rows.take(seen), rows.take(unseen)
-            fold = Fold.of(model, *merge(part.X, part.signs, part.weight), SquaredLoss())
+            fold = Fold.of(model, *merge(part.X, part.signs, part.weight), convex.SquaredLoss())
             for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
                 gaps.append(result.gap)
                 for j, ridge in enumerate(ridges):

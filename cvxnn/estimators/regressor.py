@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 
-from cvxnn.convex.losses import HuberLoss, Loss, SquaredLoss
-from cvxnn.convex.program import Formulation
+from cvxnn import convex
+from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import all_or_nothing
@@ -277,13 +277,13 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             self._warn_unless_converged(fit.training.result)
         return self
 
-    def _program_loss(self) -> Loss:
+    def _program_loss(self) -> convex.Loss:
         """Return the loss of the program."""
-        return HuberLoss(float(self.delta)) if self.loss == "huber" else SquaredLoss()
+        return convex.HuberLoss(float(self.delta)) if self.loss == "huber" else convex.SquaredLoss()
 
 
 def _validation_score(
-    loss: Loss,
+    loss: convex.Loss,
     y_scale: NDArray[np.floating],
     predicted: NDArray[np.floating],
     truth: NDArray[np.floating],

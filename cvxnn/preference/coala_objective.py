@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+
+from cvxnn._arrays import Array
 
 
 @jax.tree_util.register_dataclass

@@ -1,18 +1,20 @@
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .pricing import price
 from .proposal import LocalNetwork, propose, to_program
-from .strength import Strength, measure_strength
-from .training import Training, draw_patterns, train
+from .strength import Strength, leave_one_out, measure_strength
+from .training import PatternChoice, Training, draw_patterns, train
 
 __all__ = [
     "EarlyStopping",
     "Fit",
     "LocalNetwork",
+    "PatternChoice",
     "Strength",
     "Training",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",
+    "leave_one_out",
     "measure_strength",
     "price",
     "propose",

@@ -18,9 +18,9 @@ from sklearn.utils import check_random_state
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
-from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import Penalty, SquaredL2
-from cvxnn.convex.program import ConvexProgram, Formulation
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.ridge.ridge import Ridge

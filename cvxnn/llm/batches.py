@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
@@ -165,13 +166,10 @@ def may_share(lm: LanguageModel, longest: int) -> bool:
     Returns
     -------
     bool
-        False if attention takes no free mask, or a sliding window is shorter than `longest`.
+        False if attention takes no free mask, or a sliding window is shorter than `longest`. The
+        reason is logged as a warning, once.
     """
     config = lm.config
-    if config._attn_implementation not in ("eager", "sdpa"):
-        return False
-    if not getattr(config, "is_causal", True) or getattr(config, "attention_chunk_size", None):
-        return False
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         window = longest
@@ -179,7 +177,30 @@ def may_share(lm: LanguageModel, longest: int) -> bool:
         *(getattr(config, "layer_types", None) or ()),
         *(getattr(config, "attention_layers", None) or ()),
     }
-    return window >= longest and kinds <= {"full_attention", "sliding_attention", "global"}
+    others = sorted(kinds - {"full_attention", "sliding_attention", "global"})
+    obstacles = {
+        f"its attention {config._attn_implementation!r} takes no mask of ours": (
+            config._attn_implementation not in ("eager", "sdpa")
+        ),
+        "its attention is not causal": not getattr(config, "is_causal", True),
+        "its attention runs in chunks": bool(getattr(config, "attention_chunk_size", None)),
+        f"its sliding window of {window} tokens is too short": window < longest,
+        f"it has layers of the kinds {others}": bool(others),
+    }
+    found = [reason for reason, holds in obstacles.items() if holds]
+    if found:
+        _tell(lm.name, found[0])
+    return not found
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(name: str, reason: str) -> None:
+    """Log, once for each model and reason, why prefix trees are not used."""
+    _log.warning(
+        "%s computes the beginnings that replies share once for each reply, which takes longer: %s",
+        name,
+        reason,
+    )
 
 
 def prefix_trees(lm: LanguageModel, items: list[Item], batch_tokens: int) -> list[Pack]:
@@ -218,7 +239,8 @@ def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
     Returns
     -------
     bool
-        False if the states differ by more than rounding, or the model takes no tree.
+        False if the states differ by more than rounding, or the model takes no tree. The reason is
+        logged as a warning, once.
 
     Raises
     ------
@@ -243,7 +265,10 @@ def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
     except (TypeError, ValueError, RuntimeError) as error:
         # The separate rows passed, so it is the tree that the model does not take: it has no
         # position_ids or no mask of three dimensions. Each model reports that by its own error.
-        _log.info("common beginnings are computed for each reply separately: %r", error)
+        _tell(lm.name, f"it takes no tree of them ({error!r:.200})")
         return False
     tolerance = 3e-2 if lm.dtype.itemsize == 2 else 1e-3
-    return bool((packed - plain).norm() <= tolerance * plain.norm())
+    exact = bool((packed - plain).norm() <= tolerance * plain.norm())
+    if not exact:
+        _tell(lm.name, f"its hidden states in a tree of them differ by more than {tolerance:g}")
+    return exact

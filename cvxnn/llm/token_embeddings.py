@@ -130,9 +130,10 @@ class TokenEmbedder:
     def _batches(self, items: list[Item]) -> list[list[Pack]]:
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
-        if self.share_prefixes and len(items) > 1 and may_share(self.lm, longest):
+        if self.share_prefixes and len(items) > 1:
             trees = prefix_trees(self.lm, items, self.batch_tokens)
-            if len(trees) < len(packs) and trees_are_exact(self.lm, self.layer):
+            saves = len(trees) < len(packs)
+            if saves and may_share(self.lm, longest) and trees_are_exact(self.lm, self.layer):
                 packs, self.shares_prefixes = trees, True
         return batches(packs, self.batch_tokens)
 

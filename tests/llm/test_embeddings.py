@@ -162,24 +162,46 @@ def test_output_layer_is_not_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "options", "shares"),
+    ("family", "options", "reason"),
     [
-        ("llama", {"attn_implementation": "eager"}, True),
-        ("mistral", {"sliding_window": 64}, True),  # wider than any pair
-        ("mistral", {"sliding_window": 8}, False),
-        ("bloom", {}, False),  # takes no positions
+        ("llama", {"attn_implementation": "eager"}, None),
+        ("mistral", {"sliding_window": 64}, None),  # wider than any pair
+        ("mistral", {"sliding_window": 8}, "its sliding window of 8 tokens is too short"),
+        ("bloom", {}, "it takes no tree of them ("),  # no positions
+        ("llama", {"is_causal": False}, "its attention is not causal"),
     ],
 )
 def test_sharing_is_given_up_where_it_would_change_results(
-    family: str, options: dict[str, Any], shares: bool
+    family: str, options: dict[str, Any], reason: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lm = make_lm(family, **options)
+    lm = dataclasses.replace(make_lm(family, **options), name=f"{family} {options}")
     prompts, responses = dialogues()
     embedder = Embedder(lm)
     actual = embedder.embed(prompts, responses)
-    assert embedder.shares_prefixes_ == shares
+    assert embedder.shares_prefixes_ == (reason is None)
+    embedder.embed(prompts, responses)
+    told = reasons(lm, caplog)  # twice embedded, once told
+    assert [line[: len(reason or "")] for line in told] == [reason] * (reason is not None)
     expected = [oracle(lm, p, r, "mean", -1) for p, r in zip(prompts, responses, strict=True)]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def reasons(lm: LanguageModel, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Why prefix trees are not used, as the log says for a model that has this name alone."""
+    lines = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    return [line.partition("takes longer: ")[2] for line in lines if line.startswith(lm.name)]
+
+
+def test_models_that_see_the_other_branches_are_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    lm = dataclasses.replace(make_lm("gpt2"), name="a model that counts its tokens")
+    first = torch.eye(lm.config.hidden_size)[0]
+    lm.decoder.h[0].register_forward_hook(lambda _, args, out: out + args[0].shape[1] * first)
+    embedder = Embedder(lm)
+    embedder.embed(*dialogues())
+    embedder.embed(*dialogues())
+    assert not embedder.shares_prefixes_
+    expected = "its hidden states in a tree of them differ by more than 0.001"
+    assert reasons(lm, caplog) == [expected]
 
 
 def test_half_precision() -> None:

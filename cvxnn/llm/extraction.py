@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from cvxnn.features.pairs import (
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.preference.files import write_preferences
 from cvxnn.preference.triplets import PreferenceTriplet
+
+_BLOCK = 1024  # pairs that are compared at a time
 
 
 def extract_pairs(
@@ -51,6 +54,11 @@ def extract_pairs(
     OtherSettingsError
         If the folder holds, whole or in part, features of other pairs or settings; choose another
         folder, or delete them with ``cvxnn.features.discard_features``.
+
+    Warns
+    -----
+    UserWarning
+        If pairs have the same embedding for both replies; their number and the first are named.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,4 +86,23 @@ def _extract(embedder: Embedder, pairs: Sequence[PreferenceTriplet], folder: Pat
     finally:
         # The cost of an interrupted part counts as well.
         write_json(folder / NOTE, {**note, "costs": meter.to_dict()})
-    return read_pair_features(folder)
+    features = read_pair_features(folder)
+    equal = _equal_pairs(features)
+    if equal:
+        warnings.warn(
+            f"{len(equal)} of {len(pairs)} pairs have the same embedding for both replies (the "
+            f"first is number {equal[0]}): they differ only beyond max_length="
+            f"{embedder.max_length} tokens, or in what the tokenizer ignores. Increase max_length, "
+            "or leave them out",
+            stacklevel=3,
+        )
+    return features
+
+
+def _equal_pairs(features: PairFeatures) -> list[int]:
+    found: list[int] = []
+    for start in range(0, len(features), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        equal = (features.chosen[block] == features.rejected[block]).all(axis=1)
+        found += (start + equal.nonzero()[0]).tolist()
+    return found

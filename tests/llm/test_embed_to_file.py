@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from cvxnn.features.store import FeatureWriter, read_features
-from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel
+from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, extract_pairs
 from cvxnn.llm import embeddings as module
+from cvxnn.preference import PreferenceTriplet
 
 torch = pytest.importorskip("torch")
 
@@ -244,3 +246,26 @@ def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
 
     few, many = grown(2_000), grown(10_000)
     assert many < few + 8.0, (few, many)  # mebibytes; the features alone are 1.2 MiB
+
+
+def test_pairs_that_are_equal_once_they_are_cut_are_counted(
+    tiny_lm: Callable[..., LanguageModel], tmp_path: Path
+) -> None:
+    pairs = [
+        PreferenceTriplet("a", "b c", "d"),
+        PreferenceTriplet("a", "b c d e f g", "b c d e f h"),  # 6 tokens
+        PreferenceTriplet("a", "zzz", "yyy"),  # no words of the vocabulary
+    ]
+    embedder = Embedder(tiny_lm(), max_length=5)
+    with (
+        pytest.warns(UserWarning, match="lost the beginning of the prompt"),
+        pytest.warns(
+            UserWarning,
+            match=r"2 of 3 pairs have the same embedding .* \(the first is number 1\)",
+        ),
+    ):
+        features = extract_pairs(embedder, pairs, tmp_path)
+    assert np.array_equal(features.chosen[1:], features.rejected[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract_pairs(Embedder(tiny_lm()), pairs[:1], tmp_path / "whole")

@@ -699,6 +699,24 @@ def test_long_prompts_are_cut_with_a_warning() -> None:
         fine_tune(make_lm(), FineTuningConfig("simpo", **QUICK), preferences=pairs)
 
 
+@pytest.mark.filterwarnings("ignore:.*lost the beginning:UserWarning")
+@pytest.mark.parametrize("held_out", [False, True])
+def test_pairs_that_are_equal_once_they_are_cut(held_out: bool) -> None:
+    long = "b " * 8
+    same = PreferenceTriplet("a", f"{long} c", f"{long} d")  # 9 tokens and the end
+    unknown = PreferenceTriplet("a", "zz", "yy")  # no words of the vocabulary
+    pairs = [*make_pairs(2), same, make_pairs(1)[0], unknown]
+    config = FineTuningConfig("dpo", **QUICK, steps=1, max_length=8)
+    data = {"preferences": pairs}
+    if held_out:
+        data = {"preferences": make_pairs(2), "held_out": pairs}
+    message = r"2 of 5 preferences have equal tokens in both replies \(the first is number 2\)"
+    with pytest.warns(UserWarning, match=message + r".* beyond max_length=8 tokens"):
+        fine_tune(make_lm(), config, **data)
+    with pytest.raises(ValueError, match="1 of 1 preferences have equal tokens"):
+        fine_tune(make_lm(), config, preferences=[same])
+
+
 def test_models_that_cannot_be_trained() -> None:
     lm, pairs = make_lm(), make_pairs(2)
     lm.model.train()

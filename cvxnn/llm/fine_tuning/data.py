@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -315,7 +316,13 @@ def preference_side(
     Raises
     ------
     ValueError
-        If there is no pair, or a pair is not a triplet or has equal or empty replies.
+        If there is no pair, a pair is not a triplet or has equal or empty replies, or all pairs are
+        equal once they are cut to `max_length`.
+
+    Warns
+    -----
+    UserWarning
+        If some pairs are equal once they are cut; their number and the first are named.
     """
     if not len(preferences):
         raise ValueError("there are no preferences: expected at least one PreferenceTriplet")
@@ -331,7 +338,19 @@ def preference_side(
     prompts = [t.prompt for t in preferences for _ in range(2)]
     replies = [reply for t in preferences for reply in (t.chosen, t.rejected)]
     parameters = _supervised(config) if config.objective == "sft" else config.parameters
-    return Side(_encode(lm, prompts, replies, config), config.method, parameters, 1, True)
+    items = _encode(lm, prompts, replies, config)
+    cut = [i for i in range(len(preferences)) if items[2 * i].key == items[2 * i + 1].key]
+    if cut:
+        text = (
+            f"{len(cut)} of {len(preferences)} preferences have equal tokens in both replies (the "
+            f"first is number {cut[0]}) and teach no preference: they differ only beyond "
+            f"max_length={config.max_length} tokens, or in what the tokenizer ignores. Increase "
+            "max_length, or leave them out"
+        )
+        if len(cut) == len(preferences):
+            raise ValueError(text)
+        warnings.warn(text, stacklevel=4)
+    return Side(items, config.method, parameters, 1, True)
 
 
 def supervised_side(lm: LanguageModel, supervised: Supervised, config: FineTuningConfig) -> Side:

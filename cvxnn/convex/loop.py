@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,22 @@ def precision(dtype: Any) -> Iterator[None]:
         jax.default_matmul_precision("highest"),
     ):
         yield
+
+
+@contextmanager
+def finished_at_exit() -> Iterator[None]:
+    """Let the process end only after compiled code that an exception leaves running in this scope.
+
+    An interrupt ends the wait for a result, not the computation, which XLA runs in threads of its
+    own. They may fail where the interpreter frees what they work on. A thread's computations run in
+    the order of their calls, so one more tells when all have ended, also those whose result was
+    lost on the way here.
+    """
+    try:
+        yield
+    except BaseException:
+        atexit.register(jax.block_until_ready, jnp.zeros(()) + 1)
+        raise
 
 
 @jax.jit
@@ -102,7 +119,7 @@ def solve(
     solver = solver.accept(given)
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
-    with precision(working):
+    with precision(working), nullcontext() if solver.on_host else finished_at_exit():
         beginning = _start(start, given, working)
         problem = given
         if padded:

@@ -7,6 +7,7 @@ it is certified, and it may mix neurons of several runs. Training proposes, the 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn._arrays import Array, namespace
-from cvxnn.convex.loop import precision
+from cvxnn.convex.loop import finished_at_exit, precision
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
@@ -100,8 +101,9 @@ def propose(
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
     share = (share / share.sum()).astype(X.dtype)
     start = (hidden.astype(X.dtype), output.astype(X.dtype))
-    run = _adam if float(n) * d * n_neurons * n_steps < _HOST_SIZE else _adam_compiled
-    with precision(X.dtype):
+    small = float(n) * d * n_neurons * n_steps < _HOST_SIZE
+    run = _adam if small else _adam_compiled
+    with precision(X.dtype), nullcontext() if small else finished_at_exit():
         W, A = run(X, y, share, alpha, loss or SquaredLoss(), start, n_steps, learning_rate)
         return LocalNetwork(np.asarray(W), np.asarray(A))
 

@@ -19,7 +19,15 @@ from .objectives import (
 from .operators import GatedOperator, Weights
 from .path import RegularizationPath, alpha_grid, regularization_path
 from .patterns import ActivationPatterns, Formulation, add_bias, sample_patterns
-from .penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
+from .penalties import (
+    L1,
+    FeatureGroupLasso,
+    NeuronGroupLasso,
+    Penalty,
+    SquaredL2,
+    WithConjugate,
+    WithDualNorm,
+)
 from .program import (
     ConvexProgram,
     DualPoint,
@@ -69,7 +77,9 @@ __all__ = [
     "Status",
     "TrustRegionNewton",
     "Weights",
+    "WithConjugate",
     "WithCurvature",
+    "WithDualNorm",
     "WithLowerBound",
     "WithProjection",
     "add_bias",

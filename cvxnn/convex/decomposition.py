@@ -81,6 +81,7 @@ def cone_decomposition(
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
     """
+    program.check()
     if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
             "A cone decomposition needs a program of the gated formulation without a skip "

@@ -107,13 +107,16 @@ def solve(
     Raises
     ------
     TypeError
-        If the solver does not accept the problem; the message names those that do.
+        If the solver does not accept the problem, where the message names those that do; or if a
+        part of the program is of another type, such as a penalty's name.
     ValueError
-        If an option of the solver or a parameter of the program is out of range.
+        If an option of the solver or a parameter of the program is out of range, arrays do not fit
+        together or are not finite, or a loss or penalty of your own contradicts itself; see
+        :meth:`ConvexProgram.check`.
     """
     began = time.perf_counter()
-    dtype = jax.tree.leaves(problem)[0].dtype
-    _check(problem, solver)
+    _check(problem, solver, time_limit)
+    dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem
     solver = solver.accept(given)
@@ -188,11 +191,14 @@ def solve(
         if dual is not None:
             dual = dual.unstacked(given.operator)
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
+    # Where a value overflowed, these two still hold.
+    objective = np.inf if np.isnan(objective) else objective
+    bound = -np.inf if np.isnan(bound) else bound
     return Result(
         weights=weights,
         objective=objective,
         dual_bound=bound,
-        gap=relative_gap(objective, bound),
+        gap=relative_gap(objective, bound, given.rounding() if convex else 0.0),
         status=status,
         n_iter=n_iter,
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
@@ -200,16 +206,28 @@ def solve(
     )
 
 
-def _check(problem: Any, solver: Solver[Any, Any]) -> None:
-    """Refuse options and strengths with which no solver can work."""
+def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
+    """Refuse options and programs with which no solver can work."""
+    if not isinstance(solver, Solver):
+        raise TypeError(
+            f"solver={solver!r}; expected an instance of a Solver, such as Cronos(), or what "
+            "automatic(program, tol=1e-3) returns."
+        )
     for name in ("max_iter", "check_every"):
         if not getattr(solver, name) >= 1:
             value = getattr(solver, name)
             raise ValueError(f"{type(solver).__name__}: {name}={value!r}; expected at least 1.")
     if np.isnan(solver.tol):
         raise ValueError(f"{type(solver).__name__}: tol is nan; expected a number.")
+    if time_limit is not None and not time_limit >= 0:
+        raise ValueError(f"time_limit={time_limit!r}; expected None or seconds, at least 0.")
     if isinstance(problem, ConvexProgram):
         problem.check()
+    elif not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(problem)):
+        raise TypeError(
+            f"problem={problem!r}; expected a ConvexProgram, or an objective that is registered "
+            "as a pytree with its arrays as leaves."
+        )
 
 
 def _start(start: Any, problem: Any, dtype: Any) -> Start | None:
@@ -219,7 +237,7 @@ def _start(start: Any, problem: Any, dtype: Any) -> Start | None:
 
     def arrays(weights: Any) -> NDArray[np.floating]:
         if isinstance(weights, Weights):
-            weights = problem.operator.stack(weights, problem.n_signs)
+            weights = problem.stack(weights)
         return np.array(weights, dtype)
 
     if not isinstance(start, Result):

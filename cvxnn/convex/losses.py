@@ -14,12 +14,14 @@ from cvxnn._arrays import Array, namespace, register_pytree
 
 
 class Loss(Protocol):
-    """Protocol of a loss.
+    """Protocol of a loss: a smooth convex function of each row's prediction.
 
     A loss of your own is a frozen dataclass with these methods, registered by ``register_pytree``.
+    One that inherits from ``Loss`` may leave out ``coupled`` and ``dual_scale``. ``solve`` refuses
+    one whose methods contradict each other.
     """
 
-    coupled: ClassVar[bool]
+    coupled: ClassVar[bool] = False
     """True if the loss of a row couples its outputs."""
 
     @property
@@ -42,8 +44,10 @@ class Loss(Protocol):
         r"""Return a good scale ``t`` of each column of a dual point.
 
         Approximately maximises ``-sum(share * conjugate(-t residual)) - t**2 extra / 2``, or stays
-        within the domain of the conjugate where the residual is minus a gradient.
+        within the domain of the conjugate where the residual is minus a gradient, as ones do,
+        which are the default.
         """
+        return namespace(residual).ones_like(residual[0])
 
 
 @register_pytree

@@ -58,6 +58,7 @@ def alpha_grid(program: ConvexProgram, n_alphas: int = 20, eps: float = 1e-2) ->
     ValueError
         If ``eps`` is not in (0, 1), or the penalty has no ``alpha_max``.
     """
+    replace(program, alpha=0.0).check()
     if not 0 < eps < 1:
         raise ValueError(f"eps={eps!r}; expected a number between 0 and 1.")
     largest = float(on_host(program).alpha_max())
@@ -119,6 +120,7 @@ def regularization_path(
     the solution is direct, all strengths share a few factorisations
     (``cvxnn.convex.solvers.ridge.ridge_path``).
     """
+    replace(program, alpha=0.0).check()
     grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
     if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:
         raise ValueError(f"alphas={alphas!r}; expected one or more finite numbers of at least 0.")
@@ -157,7 +159,7 @@ def _solutions(
         return
     screened = (
         program.formulation == "gated"
-        and isinstance(program.penalty, NeuronGroupLasso)
+        and type(program.penalty) is NeuronGroupLasso
         and program.skip is None
     )
     last: Result | None = None

@@ -2,25 +2,28 @@ r"""Penalties on the weights: value, proximal map, and what duality needs of the
 
 Weights have shape ``(n_outputs, n_signs, n_patterns, n_features)``, see
 ``cvxnn.convex.operators``. All penalties work on NumPy and JAX arrays alike.
+
+A lower bound needs the conjugate :math:`g^*(z) = \sup_u \langle u, z \rangle - g(u)` of the penalty
+:math:`g`. That of a norm is zero where the dual norm is at most 1 and infinite elsewhere. So a
+penalty declares one of two things: ``dual_norm`` if it is a norm, ``conjugate`` otherwise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cvxnn._arrays import Array, namespace, register_pytree
 
 
+@runtime_checkable
 class Penalty(Protocol):
-    """Protocol of a penalty, which treats each output separately.
+    """Protocol of a penalty: convex, zero at zero, and a sum over the outputs.
 
-    A penalty of your own is a frozen dataclass with these methods, registered by
-    ``register_pytree``.
+    A penalty of your own is a frozen dataclass with these two methods and that of
+    :class:`WithDualNorm` or :class:`WithConjugate`, registered by ``register_pytree``. ``solve``
+    refuses one that has neither, and one whose methods contradict each other.
     """
-
-    is_norm: ClassVar[bool]
-    """True for a norm, whose conjugate is the indicator of the dual norm's ball."""
 
     def value(self, U: Array) -> Array:
         """Return the penalty, a scalar."""
@@ -28,8 +31,24 @@ class Penalty(Protocol):
     def prox(self, U: Array, step: Any) -> Array:
         """Return the proximal map of ``step`` times the penalty."""
 
+
+@runtime_checkable
+class WithDualNorm(Penalty, Protocol):
+    """Protocol of a penalty that is a norm."""
+
     def dual_norm(self, U: Array) -> Array:
-        """Return the dual norm of each output's weights, or the Euclidean one if it is no norm."""
+        """Return the dual norm of each output's weights, shape (n_outputs,)."""
+
+
+@runtime_checkable
+class WithConjugate(Penalty, Protocol):
+    """Protocol of a penalty that is no norm; of one with both methods, this one counts."""
+
+    def conjugate(self, U: Array) -> Array:
+        """Return the convex conjugate at each output's weights, shape (n_outputs,).
+
+        It is zero at zero, never negative, and infinite outside its domain.
+        """
 
 
 @register_pytree
@@ -40,8 +59,6 @@ class NeuronGroupLasso:
     One group is one hidden neuron, so whole neurons vanish; it equals weight decay
     :math:`\tfrac12(\|\Theta_1\|^2 + \|\theta_2\|^2)` of the recovered network.
     """
-
-    is_norm: ClassVar[bool] = True
 
     def value(self, U: Array) -> Array:
         """Return the sum of block norms."""
@@ -65,8 +82,6 @@ class FeatureGroupLasso:
     One group is one input feature of one output, so whole features vanish.
     """
 
-    is_norm: ClassVar[bool] = True
-
     def value(self, U: Array) -> Array:
         """Return the sum of the norms of the features' weights."""
         return namespace(U).linalg.norm(_by_output(U), axis=1).sum()
@@ -84,8 +99,6 @@ class FeatureGroupLasso:
 @dataclass(frozen=True)
 class L1:
     r"""Sum of absolute values, :math:`\sum |u_{jk}|`: single weights vanish."""
-
-    is_norm: ClassVar[bool] = True
 
     def value(self, U: Array) -> Array:
         """Return the sum of absolute values."""
@@ -106,10 +119,8 @@ class L1:
 class SquaredL2:
     r"""Half the sum of squares, :math:`\tfrac12 \sum u_{jk}^2`: ridge, nothing vanishes.
 
-    Its conjugate with strength :math:`\alpha` is :math:`\|z\|^2 / (2 \alpha)`.
+    It is its own conjugate.
     """
-
-    is_norm: ClassVar[bool] = False
 
     def value(self, U: Array) -> Array:
         """Return half the sum of squares."""
@@ -119,9 +130,9 @@ class SquaredL2:
         r"""Return the weights shrunk, :math:`u / (1 + \text{step})`."""
         return U / (1 + step)
 
-    def dual_norm(self, U: Array) -> Array:
-        """Return the Euclidean norm of each output's weights."""
-        return namespace(U).linalg.norm(U.reshape(U.shape[0], -1), axis=1)
+    def conjugate(self, U: Array) -> Array:
+        """Return half the sum of squares of each output."""
+        return 0.5 * (U.reshape(U.shape[0], -1) ** 2).sum(axis=1)
 
 
 def _by_output(U: Array) -> Array:

@@ -27,9 +27,10 @@ cones, and always in the gated formulation.
 **Certificate.** For any :math:`r \in R^n` and multipliers :math:`a \ge 0` with
 :math:`\|\pm X^T D_i r / n + X^T E_i a_i\|_2 \le \alpha` for every block, the number
 :math:`-\tfrac1n \sum_k \ell^*(-r_k, y_k)` is at most the optimum of the program. Any pair is scaled
-down until it qualifies, so the bound is rigorous at every iteration, up to rounding. Other
-penalties put their dual norm in the place of the Euclidean one;
-:class:`~cvxnn.convex.SquaredL2` subtracts its conjugate instead.
+down until it qualifies, so the bound is rigorous at every iteration, up to rounding. Other norms
+put their dual norm in the place of the Euclidean one. Of a penalty :math:`g` that is no norm,
+:math:`\alpha g^*(s / \alpha)` is subtracted, with :math:`g^*` its conjugate and :math:`s` the sum
+in the condition above.
 """
 
 from __future__ import annotations
@@ -41,10 +42,18 @@ import jax
 import numpy as np
 
 from cvxnn._arrays import Array, is_sparse, namespace
+from cvxnn.convex._checks import check_loss, check_penalty, check_shapes, check_values, number
+from cvxnn.convex._duality import best_value, least_alpha
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import Formulation
-from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
+from cvxnn.convex.penalties import (
+    NeuronGroupLasso,
+    Penalty,
+    SquaredL2,
+    WithConjugate,
+    WithDualNorm,
+)
 
 
 class Evaluation(NamedTuple):
@@ -144,25 +153,30 @@ class ConvexProgram:
         return (self.sample_weight / self.sample_weight.sum())[:, None]
 
     def check(self) -> None:
-        """Refuse parameters with which no solver can work.
+        """Refuse what no solver can work with; ``solve`` and all that calls it do this first.
 
         Raises
         ------
+        TypeError
+            For parts of another type: arrays, loss, penalty.
         ValueError
-            For an unknown formulation, a strength or a ridge that is negative or not finite, or a
-            skip connection without a ridge under a logistic loss.
+            For shapes that do not fit together, data that are not finite, targets that the loss
+            does not know, an unknown formulation, a strength or a ridge that is negative or not
+            finite, a loss or penalty of your own whose methods contradict each other, or a skip
+            connection without a ridge under a logistic loss.
         """
+        check_shapes(self.operator, self.y, self.sample_weight)
         known = get_args(Formulation)
         if self.formulation not in known:
             raise ValueError(f"formulation={self.formulation!r}; expected one of {known}.")
-        alpha = float(self.alpha)
-        if not 0 <= alpha < np.inf:
-            raise ValueError(f"alpha={alpha!r}; expected a finite number of at least 0.")
+        number("alpha", self.alpha)
+        check_values(self.operator, self.y, self.sample_weight, self.loss)
+        (C, S, P, d), y = self.stacked_shape, np.asarray(self.y, np.float64)
+        check_loss(self.loss, y)
+        check_penalty(self.penalty, (C, S, max(P - (self.skip is not None), 1), d))
         if self.skip is None:
             return
-        ridge = float(self.skip)
-        if not 0 <= ridge < np.inf:
-            raise ValueError(f"skip={ridge!r}; expected None or a finite number of at least 0.")
+        ridge = number("skip", self.skip)
         if ridge == 0 and isinstance(self.loss, LogisticLoss | MultinomialLoss):
             raise ValueError(
                 "A skip connection without a ridge may have no minimiser under a logistic loss; "
@@ -193,7 +207,7 @@ class ConvexProgram:
         """
         program = self.stacked()
         op = program.operator
-        U = op.stack(weights, self.n_signs) if isinstance(weights, Weights) else weights
+        U = program.stack(weights) if isinstance(weights, Weights) else weights
         xp = namespace(U)
         scores = op.scores(U)
         prediction = _difference(op.gate(scores).sum(axis=-1))
@@ -231,6 +245,8 @@ class ConvexProgram:
         Array, a scalar
             See :meth:`dual_bound`.
         """
+        check_shapes(self.operator, self.y, self.sample_weight)
+        self._check_dual(dual)
         program = self.stacked()
         if program is not self:
             dual = dual.stacked(program.operator)
@@ -243,7 +259,7 @@ class ConvexProgram:
     def alpha_max(self) -> Array:
         """Return a strength from which on all blocks are zero at the optimum.
 
-        Infinite for a penalty that is no norm, which shrinks but never removes.
+        Infinite for a penalty that shrinks but never removes, such as ``SquaredL2``.
 
         Raises
         ------
@@ -251,12 +267,13 @@ class ConvexProgram:
             With a skip connection and another loss than the squared one: pass the strengths
             yourself.
         """
+        check_shapes(self.operator, self.y, self.sample_weight)
         xp = namespace(self.y)
-        if not self.penalty.is_norm:
+        if type(self.penalty) is SquaredL2:
             return xp.asarray(xp.inf, self.y.dtype)
         prediction = xp.zeros_like(self.y)
         if self.skip is not None:
-            if not isinstance(self.loss, SquaredLoss):
+            if type(self.loss) is not SquaredLoss:
                 raise ValueError(
                     "alpha_max of a program with a skip connection is known for the squared loss "
                     f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
@@ -266,7 +283,19 @@ class ConvexProgram:
             gram = X.T @ weighted + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
             prediction = X @ (xp.linalg.pinv(gram) @ (weighted.T @ self.y))
         slope = self.slope(-self.loss.gradient(prediction, self.y))
-        return self.penalty.dual_norm(self.operator.split(slope, axis=2)[0]).max()
+        return least_alpha(self.penalty, self.operator.split(slope, axis=2)[0])
+
+    def rounding(self) -> float:
+        """Return the error of objective and bound that is mere rounding.
+
+        It is a hundred units of rounding of the loss without weights, in the precision of ``X``.
+        """
+        y = np.asarray(self.y, np.float64)
+        weight = None if self.sample_weight is None else np.asarray(self.sample_weight)
+        share = np.asarray(replace(self, sample_weight=weight).share)
+        with np.errstate(over="ignore"):
+            size = float((share * self.loss.value(np.zeros_like(y), y)).sum())
+        return 100 * float(np.finfo(self.operator.X.dtype).eps) * abs(size)
 
     # For solvers: stacked arrays ----------------------------------------------------------
 
@@ -275,6 +304,40 @@ class ConvexProgram:
         if self.skip is None or self.operator.linear:
             return self
         return replace(self, operator=self.operator.with_linear())
+
+    def stack(self, weights: Weights) -> Array:
+        """Return weights as one array of :attr:`stacked_shape`.
+
+        Raises
+        ------
+        ValueError
+            If they are not weights of this program.
+        """
+        check_shapes(self.operator, self.y, self.sample_weight)
+        C, S, _, d = self.stacked_shape
+        P = self.operator.n_patterns - self.operator.linear
+        expected = {"blocks": (C, S, P, d), "linear": None if self.skip is None else (C, d)}
+        for name, part in weights._asdict().items():
+            if part is not None and np.shape(part) != expected[name]:
+                raise ValueError(
+                    f"weights.{name} has shape {np.shape(part)}; expected {expected[name]}, as in "
+                    "program.zeros()."
+                )
+        return self.operator.stack(weights, self.n_signs)
+
+    def _check_dual(self, dual: DualPoint) -> None:
+        """Refuse a dual point of another program."""
+        (n, C), P = self.y.shape, self.operator.n_patterns
+        if np.shape(dual.residual) != (n, C):
+            raise ValueError(
+                f"dual.residual has shape {np.shape(dual.residual)}; expected {(n, C)}, as y."
+            )
+        wanted = (n, C, 2, P) if self.formulation == "relu" else None
+        if dual.multipliers is not None and np.shape(dual.multipliers) != wanted:
+            raise ValueError(
+                f"dual.multipliers has shape {np.shape(dual.multipliers)}; expected None"
+                + (f" or {wanted}." if wanted else " in the gated formulation.")
+            )
 
     @property
     def stacked_shape(self) -> tuple[int, int, int, int]:
@@ -306,7 +369,7 @@ class ConvexProgram:
 
     def within_dual_ball(self, slope: Array) -> Array:
         """Project slopes on what subgradients of the penalty can be, by Moreau's identity."""
-        if not self.penalty.is_norm:
+        if not isinstance(self.penalty, WithDualNorm):
             return slope
         return slope - self.penalty.prox(slope, self.alpha)
 
@@ -352,17 +415,42 @@ class ConvexProgram:
             safe = xp.maximum(self.linear_ridge, tiny)
             # Without a ridge the projection has made it zero.
             extra = xp.where(self.linear_ridge > 0, (linear**2).sum(axis=(1, 2, 3)) / safe, 0)
-        size = self.penalty.dual_norm(slope)
-        if self.penalty.is_norm:
-            # Without a slope any scale will do; the division must not overflow.
-            limit = self.alpha / xp.maximum(size, tiny * xp.maximum(self.alpha, 1))
+        penalty = self.penalty
+        if type(penalty) is SquaredL2:
+            extra = extra + 2 * penalty.conjugate(slope) / xp.maximum(self.alpha, tiny)
+        elif isinstance(penalty, WithConjugate):
+            return self._searched_bound(residual, slope, extra)
         else:
-            extra = extra + size**2 / xp.maximum(self.alpha, tiny)
+            assert isinstance(penalty, WithDualNorm), "check_penalty refuses it"
+            # Without a slope any scale will do; the division must not overflow.
+            size = penalty.dual_norm(slope)
+            limit = self.alpha / xp.maximum(size, tiny * xp.maximum(self.alpha, 1))
         scale = xp.clip(self.loss.dual_scale(residual, self.y, self.share, extra), 0, limit)
         if self.loss.coupled:
             scale = scale.min()
         conjugate = self.loss.conjugate(-scale * residual, self.y)
         return -(self.share * conjugate).sum() - (scale**2 * extra / 2).sum()
+
+    def _searched_bound(self, residual: Array, slope: Array, extra: Array | float) -> Array:
+        """Return the bound for a conjugate that is not quadratic: no formula has its best scale."""
+        penalty, xp = self.penalty, namespace(residual)
+        assert isinstance(penalty, WithConjugate)
+        alpha = xp.maximum(self.alpha, xp.finfo(slope.dtype).tiny)
+
+        def value(scale: Array) -> Array:
+            fit = (self.share * self.loss.conjugate(-scale * residual, self.y)).sum(axis=0)
+            scaled = scale[:, None, None, None] * slope / alpha
+            lost = self.alpha * penalty.conjugate(scaled) + scale**2 * extra / 2
+            # Outputs that the loss couples have one scale, the best of all together.
+            lost = xp.zeros_like(lost) + fit.sum() + lost.sum() if self.loss.coupled else fit + lost
+            return xp.where(xp.isnan(lost), -xp.inf, -lost)
+
+        ones = xp.ones_like(residual[0])
+        with np.errstate(all="ignore"):  # the edge of a domain
+            quadratic = 2 * self.alpha * penalty.conjugate(slope / alpha) + extra
+            first = self.loss.dual_scale(residual, self.y, self.share, quadratic) * ones
+            best = best_value(value, first.min() * ones if self.loss.coupled else first)
+        return best[0] if self.loss.coupled else best.sum()
 
     def _orthogonal_to_linear(self, residual: Array) -> Array:
         """Project a dual point on what an unpenalised linear part allows: ``X^T r = 0``."""

@@ -91,7 +91,7 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
         multipliers = np.moveaxis(found.reshape(C, n_signs, len(X), P), 2, 0)
         dual = dual._replace(multipliers=multipliers)
     value, bound = float(at.objective), float(program.bound_of(dual))
-    gap, violation = relative_gap(value, bound), float(at.violation)
+    gap, violation = relative_gap(value, bound, program.rounding()), float(at.violation)
     solved = conic.status == "optimal" or max(gap, violation) <= _CERTIFIED
     return Result(
         weights=weights,
@@ -114,30 +114,30 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
 
 def _mean_loss(cp: Any, loss: Loss, prediction: Any, y: Any, share: Any) -> Any:
     share = np.broadcast_to(share, y.shape)
-    match loss:
-        case SquaredLoss():
-            return cp.sum_squares(cp.multiply(np.sqrt(share), prediction - y)) / 2
-        case HuberLoss():
-            return cp.sum(cp.multiply(share, cp.huber(prediction - y, float(loss.delta)))) / 2
-        case LogisticLoss():
-            return cp.sum(cp.multiply(share, cp.logistic(-cp.multiply(y, prediction))))
-        case MultinomialLoss():
-            picked = cp.sum(cp.multiply(y, prediction), axis=1)
-            return share[:, 0] @ (cp.log_sum_exp(prediction, axis=1) - picked)
+    kind = type(loss)  # a subclass may be another function
+    if kind is SquaredLoss:
+        return cp.sum_squares(cp.multiply(np.sqrt(share), prediction - y)) / 2
+    if isinstance(loss, HuberLoss) and kind is HuberLoss:
+        return cp.sum(cp.multiply(share, cp.huber(prediction - y, float(loss.delta)))) / 2
+    if kind is LogisticLoss:
+        return cp.sum(cp.multiply(share, cp.logistic(-cp.multiply(y, prediction))))
+    if kind is MultinomialLoss:
+        picked = cp.sum(cp.multiply(y, prediction), axis=1)
+        return share[:, 0] @ (cp.log_sum_exp(prediction, axis=1) - picked)
     known = "SquaredLoss, HuberLoss, LogisticLoss and MultinomialLoss"
     raise TypeError(f"solve_with_cvxpy knows {known}, not {loss!r}.")
 
 
 def _penalty(cp: Any, penalty: Penalty, blocks: Any) -> Any:
     """Return the penalty of one output's blocks, (n_signs * n_patterns, n_features)."""
-    match penalty:
-        case NeuronGroupLasso():
-            return cp.sum(cp.norm(blocks, axis=1))
-        case FeatureGroupLasso():
-            return cp.sum(cp.norm(blocks, axis=0))
-        case L1():
-            return cp.sum(cp.abs(blocks))
-        case SquaredL2():
-            return cp.sum_squares(blocks) / 2
+    kind = type(penalty)
+    if kind is NeuronGroupLasso:
+        return cp.sum(cp.norm(blocks, axis=1))
+    if kind is FeatureGroupLasso:
+        return cp.sum(cp.norm(blocks, axis=0))
+    if kind is L1:
+        return cp.sum(cp.abs(blocks))
+    if kind is SquaredL2:
+        return cp.sum_squares(blocks) / 2
     known = "NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"
     raise TypeError(f"solve_with_cvxpy knows {known}, not {penalty!r}.")

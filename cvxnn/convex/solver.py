@@ -210,6 +210,7 @@ class Result(NamedTuple):
     gap : float
         Relative duality gap ``(objective - dual_bound) / |objective|``. A negative gap is good
         news: the recovered network lies outside the sampled patterns and beats every one inside.
+        One that is mere rounding (:meth:`ConvexProgram.rounding`) is reported as 0.
     status : Status
         Why the solver stopped.
     n_iter : int
@@ -235,8 +236,23 @@ Callback = Callable[[dict[str, float], Callable[[], Any]], bool | None]
 """Function of the newest row of the history and of a function that returns the weights."""
 
 
-def relative_gap(objective: float, bound: float) -> float:
-    """Return the duality gap in units of the objective; infinite if there is no bound."""
-    if not np.isfinite(bound):
+def relative_gap(objective: float, bound: float, rounding: float = 0.0) -> float:
+    """Return the duality gap in units of the objective; infinite if there is no bound.
+
+    Parameters
+    ----------
+    objective, bound : float
+        Objective of a point, and lower bound on the optimum.
+    rounding : float, default=0.0
+        Error of both: where the bound lies above the objective by no more, the gap is 0.
+
+    Returns
+    -------
+    float
+        ``(objective - bound) / |objective|``.
+    """
+    if not np.isfinite(objective - bound):
         return float("inf")
+    if 0 < bound - objective <= rounding:
+        return 0.0
     return (objective - bound) / max(abs(objective), np.finfo(np.float64).tiny)

@@ -64,7 +64,7 @@ def price(
     TypeError
         For another penalty: its price is not one number for each neuron.
     """
-    if not isinstance(program.penalty, NeuronGroupLasso):
+    if type(program.penalty) is not NeuronGroupLasso:
         raise TypeError(
             f"Patterns are priced for NeuronGroupLasso, not {type(program.penalty).__name__}; "
             "use patterns from local training or random ones."

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
-from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData, kernel_flops
 
 # Rows that are looked at, and strengths that are tried.
 MOST_ROWS = 512
@@ -300,7 +300,7 @@ def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     slope = 2.0 * n * d * P * C
     if spectrum is None:
         return slope
-    decomposition = 2.0 * n * n * (d + P) + 4.0 * n**3
+    decomposition = kernel_flops(n, d, P) + 4.0 * n**3
     slopes = 0 if isinstance(program.penalty, SquaredL2) else _N_DRAWS + 1
     return decomposition + 4.0 * n * n * _N_ALPHAS + slopes * slope
 

@@ -174,7 +174,8 @@ def train(
         formulation,
         skip,
     )
-    if n_rounds > 0 and not isinstance(base.penalty, NeuronGroupLasso):
+    base.check()
+    if n_rounds > 0 and type(base.penalty) is not NeuronGroupLasso:
         raise TypeError(
             f"n_rounds={n_rounds} needs NeuronGroupLasso, got {type(base.penalty).__name__}: "
             "the price of a pattern is not defined otherwise; set n_rounds=0."
@@ -219,7 +220,7 @@ def train(
         result = result._replace(
             weights=proposal,
             objective=local_objective,
-            gap=relative_gap(local_objective, result.dual_bound),
+            gap=relative_gap(local_objective, result.dual_bound, program.rounding()),
         )
     rounds = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Training(result, found, program, local_objective, rounds, flops)

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from cvxnn.convex import (
     SquaredLoss,
     Weights,
     on_host,
+    register_pytree,
     solve,
     solve_with_cvxpy,
 )
@@ -511,6 +513,35 @@ def test_alpha_max_is_the_least_at_which_zero_is_optimal(loss: str, penalty: str
 
 def test_alpha_max_of_the_ridge_is_infinite() -> None:
     assert entry("squared", "ridge").alpha_max() == np.inf
+
+
+def test_alpha_max_follows_from_a_conjugate_too() -> None:
+    @register_pytree
+    @dataclass(frozen=True)
+    class ElasticNet:
+        """``|u|_1 / 4 + 3 |u|^2 / 8``."""
+
+        def value(self, U: Any) -> Any:
+            return abs(U).sum() / 4 + 3 / 8 * (U**2).sum()
+
+        def prox(self, U: Any, step: Any) -> Any:
+            return L1().prox(U, step / 4) / (1 + 3 / 4 * step)
+
+        def conjugate(self, U: Any) -> Any:
+            return 2 / 3 * (abs(L1().prox(U, 1 / 4)) ** 2).sum(axis=(1, 2, 3))
+
+    lasso = entry("squared", "l1", "gated", "weights")
+    both = replace(lasso, penalty=ElasticNet())
+    # The l1 part alone decides when all weights vanish.
+    assert float(both.alpha_max()) == pytest.approx(4 * float(lasso.alpha_max()), rel=1e-9)
+    assert replace(both, y=0 * both.y).alpha_max() == 0
+
+    @register_pytree
+    @dataclass(frozen=True)
+    class Half(SquaredL2):
+        """Never removes a weight."""
+
+    assert replace(lasso, penalty=Half()).alpha_max() == np.inf
 
 
 @over_formulations

@@ -1,7 +1,8 @@
 """The CVXPY oracle against closed forms and against its own certificate."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ from cvxnn.convex import (
     SquaredLoss,
     Status,
     on_host,
+    register_pytree,
     solve_with_cvxpy,
 )
 from cvxnn.convex.loop import precision
@@ -110,14 +112,19 @@ def test_history_has_the_columns_every_result_has() -> None:
     assert {len(column) for column in history.values()} == {1}
 
 
+def own(part: type) -> Any:
+    """An instance of a subclass, which might be another function."""
+    return register_pytree(dataclass(frozen=True)(type("Own", (part,), {})))()
+
+
 def test_refuses_other_losses() -> None:
     with pytest.raises(TypeError, match="SquaredLoss, HuberLoss, LogisticLoss and Multinomial"):
-        solve_with_cvxpy(small(loss=object()))
+        solve_with_cvxpy(small(loss=own(SquaredLoss)))
 
 
 def test_refuses_other_penalties() -> None:
     with pytest.raises(TypeError, match="NeuronGroupLasso, FeatureGroupLasso, L1 and SquaredL2"):
-        solve_with_cvxpy(replace(small(), penalty=object()))  # type: ignore[arg-type]
+        solve_with_cvxpy(replace(small(), penalty=own(SquaredL2)))
 
 
 def test_passes_options_on_and_says_when_they_stop_it_short() -> None:

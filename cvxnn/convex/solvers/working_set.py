@@ -65,7 +65,8 @@ def solve_on_working_sets(
     TypeError
         For another penalty or a skip connection.
     """
-    if not isinstance(program.penalty, NeuronGroupLasso) or program.skip is not None:
+    program.check()
+    if type(program.penalty) is not NeuronGroupLasso or program.skip is not None:
         raise TypeError("Working sets need NeuronGroupLasso and no skip connection; use solve.")
     began = time.perf_counter()
     host = on_host(program)
@@ -126,7 +127,7 @@ def solve_on_working_sets(
         weights=Weights(best),
         objective=objective,
         dual_bound=bound,
-        gap=relative_gap(objective, bound),
+        gap=relative_gap(objective, bound, host.rounding()),
         status=status,
         n_iter=len(rows),
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},

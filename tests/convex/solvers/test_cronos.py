@@ -98,13 +98,14 @@ def check(result: Result, program: ConvexProgram, best: float, rtol: float) -> N
     check_weights(result, program)
 
 
-def check_weights(result: Result, program: ConvexProgram) -> None:
+def check_weights(result: Result, program: ConvexProgram, certify: str = "program") -> None:
     """The weights have the objective that is reported."""
     dtype = program.operator.X.dtype
     with precision(dtype):
         at = program.evaluate(result.weights)
     rtol = 1e-12 if dtype == np.float64 else 1e-5
-    assert float(at.network_objective) == pytest.approx(result.objective, rel=rtol, abs=1e-30)
+    value = at.objective if certify == "program" else at.network_objective
+    assert float(value) == pytest.approx(result.objective, rel=rtol, abs=1e-30)
 
 
 # Against CVXPY -----------------------------------------------------------------------------
@@ -179,7 +180,7 @@ def test_certified_networks_are_at_least_as_good_as_the_program() -> None:
     assert result.status is Status.CONVERGED
     assert result.gap <= 1e-3
     assert result.objective <= optimum() * (1 + 1e-3)
-    check_weights(result, program)
+    check_weights(result, program, "network")
 
 
 # Every loss and penalty --------------------------------------------------------------------
@@ -493,6 +494,17 @@ def test_alpha_at_its_maximum_gives_zero_weights(dtype: type) -> None:
     assert result.status is Status.CONVERGED
     assert not result.weights.blocks.any()
     assert result.objective == pytest.approx(float((np.asarray(program.y) ** 2).sum()) / 2 / 24)
+
+
+@pytest.mark.parametrize("tol", [1e-1, 1e-2])
+def test_the_gap_that_stops_is_the_gap_that_is_reported(tol: float) -> None:
+    for kind in ("plain", "duplicate columns"):
+        problem = make(TALL, kind)
+        for certify in ("network", "program"):
+            result = solve(problem, replace(LOOSE, certify=certify, tol=tol, check_every=1))
+            assert result.status is Status.CONVERGED
+            assert result.gap <= tol
+            check_weights(result, problem, certify)
 
 
 def test_alpha_zero_returns_a_finite_network_and_does_not_pretend_to_certify() -> None:

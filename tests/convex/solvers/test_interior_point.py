@@ -349,7 +349,11 @@ def test_stops_where_rounding_stops_it() -> None:
             TypeError,
             "use ProximalGradient",
         ),
-        ({"loss": MultinomialLoss()}, TypeError, "couples them; use Cronos"),
+        (
+            {"loss": MultinomialLoss(), "y": np.ones((30, 1))},
+            TypeError,
+            "couples them; use Cronos",
+        ),
     ],
 )
 def test_refuses_with_the_remedy(change: dict, error: type, message: str) -> None:

@@ -267,9 +267,37 @@ def test_flops_follow_the_cheaper_matrix() -> None:
     few, many = make(12, patterns=9), make(60, patterns=4)
     result = solve(few, Ridge())
     for program, cost in (
-        (few, 2 * 12**2 * (D + 9) + 12**3 / 3),
+        (few, 12**2 * (D + 9) + 12**3 / 3),  # half of the products of all pairs of rows
         (many, 60 * (4 * D) ** 2 + (4 * D) ** 3 / 3),
     ):
         n, weights = len(program.y), D * program.operator.n_patterns
         expected = cost + 4 * n * weights * C
         assert Ridge().flops(program, result) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [7, 64, 65, 300])
+def test_flops_of_the_kernel_are_those_of_its_blocks(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_BLOCK_NUMBERS", 64**2)
+    size, counted = 64**2 // n, 0
+    for first in range(0, n, size):
+        last = min(first + size, n)
+        counted += 2 * (last - first) * last * (D + P)
+    if size >= n:
+        counted //= 2  # X @ X.T is symmetric, and BLAS knows it
+    # The last block may be shorter than the others.
+    assert products.kernel_flops(n, D, P) == pytest.approx(counted, rel=size / n * 0.3)
+
+
+def test_flops_of_iterations_count_the_rows_that_were_sampled() -> None:
+    program = make(60, patterns=9)
+    cheap, dear = (Ridge(max_dense=1, rank=rank) for rank in (4, 10**6))
+    result = solve(program, cheap)
+    n, C_ = program.y.shape
+    per_iteration = 2 * n * n * C_ + 4 * n * 4 * C_
+    more = result._replace(n_iter=result.n_iter + 1)
+    gained = cheap.flops(program, more) - cheap.flops(program, result)
+    assert gained == pytest.approx(per_iteration)
+    # At most one row in eight is sampled, however many are asked for.
+    assert dear.flops(program, result) == Ridge(max_dense=1, rank=8).flops(program, result)

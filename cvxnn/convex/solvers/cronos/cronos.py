@@ -240,7 +240,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         # The loss is replaced by the quadratic above it that touches it at the last u: the
         # squared loss is its own.
         target = program.y
-        if not isinstance(loss, SquaredLoss):
+        if type(loss) is not SquaredLoss:
             target = state.prediction - loss.gradient(state.prediction, target) / loss.curvature
         system = _system(program, state.rows)
         # Both adjoints, F^T H target and G^T S(s - nu), in one product with the data.
@@ -309,11 +309,12 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         raised = bound > state.bound
         dual = jax.tree.map(lambda new, old: jnp.where(raised, new, old), dual, state.dual)
         bound = jnp.where(raised, bound, state.bound)
+        # Of the program's certificate the last iterate is reported, with the gap that stops it.
+        value = at_v.network_objective if self.certify == "network" else at_v.objective
+        better = jnp.isfinite(value)
         if self.certify == "network":
-            better = at_v.network_objective < state.best_objective
-        else:
-            better = jnp.isfinite(at_v.network_objective)
-        best_objective = jnp.where(better, at_v.network_objective, state.best_objective)
+            better = value < state.best_objective
+        best_objective = jnp.where(better, value, state.best_objective)
         state = state._replace(
             best=jnp.where(better, state.v, state.best),
             best_objective=best_objective,

@@ -75,7 +75,7 @@ class Output(NamedTuple):
     @property
     def box(self) -> float | None:
         """Bound of the gradient where the loss is quadratic but for that."""
-        return self.loss.delta if isinstance(self.loss, HuberLoss) else None
+        return self.loss.delta if type(self.loss) is HuberLoss else None
 
     @property
     def n_boxed(self) -> int:

@@ -108,7 +108,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
                 f"InteriorPoint takes outputs one by one, and {type(program.loss).__name__} "
                 f"couples them; use {other}."
             )
-        if not isinstance(program.penalty, NeuronGroupLasso | SquaredL2):
+        if type(program.penalty) not in (NeuronGroupLasso, SquaredL2):
             raise TypeError(
                 "InteriorPoint takes NeuronGroupLasso and SquaredL2, got "
                 f"{type(program.penalty).__name__}; use {other}."
@@ -262,7 +262,7 @@ def _outputs(
     rows = np.flatnonzero(X.any(axis=1))
     patterns = np.flatnonzero(mask[rows].any(axis=0))
     data = Data(X[rows], mask[np.ix_(rows, patterns)], program.n_signs)
-    alpha, has_norms = float(program.alpha), isinstance(program.penalty, NeuronGroupLasso)
+    alpha, has_norms = float(program.alpha), type(program.penalty) is NeuronGroupLasso
     n_penalised = len(patterns)
     ridge = np.full(len(patterns), 0.0 if has_norms else alpha)
     if program.operator.linear and len(patterns):

@@ -143,9 +143,8 @@ class RidgeData:
         """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices."""
         if kernel is not None:
             return self._solve_dual(alpha, Kernel(self, kernel))
-        dual, primal = direct_flops(self.n_rows, self.X.shape[1], self.columns.shape[1])
-        cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
-        if self.n_weights > max_dense or (cheaper and self.n_rows <= max_dense):
+        shape = self.n_rows, self.X.shape[1], self.columns.shape[1]
+        if takes_kernel(*shape, coarse=coarse, max_dense=max_dense):
             dtype = np.float32 if coarse else np.float64
             return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
@@ -186,7 +185,7 @@ class RidgeData:
         return u, image
 
     def _row_blocks(self, width: int) -> Iterator[slice]:
-        size = max(_BLOCK_NUMBERS // max(width, 1), 1)
+        size = _rows_at_once(width)
         for first in range(0, self.n_rows, size):
             yield slice(first, min(first + size, self.n_rows))
 
@@ -226,7 +225,25 @@ def dots(a: Floats, b: Floats) -> Floats:
 def direct_flops(n: int, d: int, P: int) -> tuple[float, float]:
     """Return the cost of the direct solution, by the matrix of the rows and of the weights."""
     m = float(d * P)
-    return 2.0 * n * n * (d + P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
+    return kernel_flops(n, d, P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
+
+
+def kernel_flops(n: int, d: int, P: int) -> float:
+    """Return the cost of the kernel of ``n`` rows, of which about half is computed."""
+    size = _rows_at_once(n)
+    # Of a single block BLAS computes one half (syrk); of several, all but what lies above them.
+    return float(n) * (n + (0 if n <= size else size)) * (d + P)
+
+
+def takes_kernel(n: int, d: int, P: int, *, coarse: bool, max_dense: int) -> bool:
+    """Return whether the direct solution factors the matrix of the rows."""
+    dual, primal = direct_flops(n, d, P)
+    cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
+    return d * P > max_dense or (cheaper and n <= max_dense)
+
+
+def _rows_at_once(width: int) -> int:
+    return max(_BLOCK_NUMBERS // max(width, 1), 1)
 
 
 class NystromKernel(NamedTuple):

@@ -37,6 +37,8 @@ from cvxnn.convex.solvers.ridge.products import (
     RidgeData,
     direct_flops,
     dots,
+    kernel_flops,
+    takes_kernel,
 )
 
 Floats = NDArray[np.floating]
@@ -44,7 +46,7 @@ Floats = NDArray[np.floating]
 
 # From this gap on, and for more flops than these, iterations beat a factorisation.
 _COARSE_GAP = 1e-3
-_WORTH_ITERATING = 3e10
+_WORTH_ITERATING = 2e10
 # Part of the rows whose kernel columns are worth their price.
 _SAMPLED = 8
 
@@ -101,7 +103,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
 
     With ``m`` weights of an output the direct solution costs about ``n m**2 + m**3 / 3`` or
-    ``2 n**2 (d + P) + n**3 / 3`` flops, whichever is less, and an iteration of conjugate gradient
+    ``n**2 (d + P) + n**3 / 3`` flops, whichever is less, and an iteration of conjugate gradient
     ``2 n**2 n_outputs`` with a kernel, ``4 n d P n_outputs`` without. Memory beyond the data: the
     matrix, or the kernel and ``2 n rank`` numbers, and a few blocks of 32 MiB.
     """
@@ -157,9 +159,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         precondition, kernel = None, Kernel(data)
         if not self._is_direct(program):
             dtype = np.float32 if self.tol >= COARSE else np.float64
-            precondition = NystromKernel.of(
-                data, min(self.rank, len(u) // _SAMPLED + 1), dtype
-            ).shifted(alpha)
+            precondition = NystromKernel.of(data, self._sampled(len(u)), dtype).shifted(alpha)
             if data.n_rows <= self.max_kernel:
                 kernel = Kernel.stored(data, dtype)
         state = RidgeState(
@@ -232,15 +232,24 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     def flops(self, program: ConvexProgram, result: Result) -> float:
         """Return the flops of a solve, counting dense products and factorisations."""
         (n, d), P = program.operator.X.shape, program.operator.n_patterns
-        product = 4.0 * n * d * P * program.y.shape[1]
-        if self.kernel is not None and self._is_direct(program):
-            return n**3 / 3.0 + product
-        if min(n, P * d) <= self.max_dense:
-            return min(direct_flops(n, d, P)) + product
-        setup = 2.0 * n * self.rank * (d + P + self.rank)
+        C = program.y.shape[1]
+        product = 4.0 * n * d * P * C
+        if self._is_direct(program):
+            if self.kernel is not None:
+                return n**3 / 3.0 + product
+            coarse = self.tol >= COARSE
+            dual, primal = direct_flops(n, d, P)
+            by_rows = takes_kernel(n, d, P, coarse=coarse, max_dense=self.max_dense)
+            return (dual if by_rows else primal) + product
+        rank = self._sampled(n)
+        setup = 2.0 * n * rank * (d + P + rank) + product
         if n <= self.max_kernel:
-            setup, product = setup + 2.0 * n * n * (d + P), 2.0 * n * n * program.y.shape[1]
-        return setup + product * result.n_iter
+            setup, product = setup + kernel_flops(n, d, P), 2.0 * n * n * C
+        return setup + (product + 4.0 * n * rank * C) * result.n_iter
+
+    def _sampled(self, n: int) -> int:
+        """Return the number of rows whose kernel columns precondition."""
+        return min(self.rank, n // _SAMPLED + 1)
 
 
 def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[float, float, Floats]:
@@ -264,7 +273,7 @@ def takes(program: ConvexProgram) -> bool:
     """Return True if a program has a closed form."""
     return (
         program.formulation == "gated"
-        and isinstance(program.loss, SquaredLoss)
-        and isinstance(program.penalty, SquaredL2)
+        and type(program.loss) is SquaredLoss
+        and type(program.penalty) is SquaredL2
         and (program.skip is None or float(program.skip) > 0)
     )

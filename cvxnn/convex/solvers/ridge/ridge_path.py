@@ -176,7 +176,7 @@ class RidgePath:
             weights=Weights(weights.astype(self._given, copy=False)),
             objective=objective,
             dual_bound=bound,
-            gap=relative_gap(objective, bound),
+            gap=relative_gap(objective, bound, self.program.rounding()),
             status=Status.CONVERGED if gap <= self.solver.tol else Status.MAX_ITER,
             n_iter=point.n_iter,
             history={name: np.array([value]) for name, value in row.items()},

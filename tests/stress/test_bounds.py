@@ -1,0 +1,310 @@
+"""No bound lies above the optimum: random programs of every kind, against CVXPY.
+
+Losses and penalties are those of the package and some of a user's own. The optimum comes from a
+program that is written here, expression by expression, and shares no code with the package.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cvxpy as cp
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cvxnn.convex import (
+    L1,
+    ConvexProgram,
+    Cronos,
+    DualPoint,
+    FeatureGroupLasso,
+    GatedOperator,
+    HuberLoss,
+    InteriorPoint,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    NeuronGroupLasso,
+    ProximalGradient,
+    Ridge,
+    Solver,
+    SquaredL2,
+    SquaredLoss,
+    Status,
+    register_pytree,
+    solve,
+)
+
+
+def xp(array: Any) -> Any:
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+# A user's own parts ---------------------------------------------------------------------------
+
+
+@register_pytree
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """``max(0, 1 - y f)^2 / 2``: its conjugate is ``p^2 / 2 - p`` for ``p = -y z >= 0``."""
+
+    curvature = 1.0
+
+    def value(self, prediction: Any, target: Any) -> Any:
+        return xp(prediction).maximum(0, 1 - target * prediction) ** 2 / 2
+
+    def gradient(self, prediction: Any, target: Any) -> Any:
+        return -target * xp(prediction).maximum(0, 1 - target * prediction)
+
+    def hessian(self, prediction: Any, target: Any) -> Any:
+        return xp(prediction).where(target * prediction < 1, 1.0 + 0 * prediction, 0)
+
+    def conjugate(self, dual: Any, target: Any) -> Any:
+        p = -target * dual
+        return xp(dual).where(p >= 0, p**2 / 2 - p, xp(dual).inf)
+
+
+@register_pytree
+@dataclass(frozen=True)
+class ScaledRidge:
+    """A ridge of another strength: the case of a false certificate in the past."""
+
+    factor: float = 0.1
+
+    def value(self, U: Any) -> Any:
+        return self.factor / 2 * (U**2).sum()
+
+    def prox(self, U: Any, step: Any) -> Any:
+        return U / (1 + self.factor * step)
+
+    def conjugate(self, U: Any) -> Any:
+        return (U.reshape(len(U), -1) ** 2).sum(axis=1) / (2 * self.factor)
+
+
+@register_pytree
+@dataclass(frozen=True)
+class ElasticNet:
+    """``ratio |u|_1 + (1 - ratio) |u|^2 / 2``."""
+
+    ratio: float = 0.5
+
+    def value(self, U: Any) -> Any:
+        return self.ratio * abs(U).sum() + (1 - self.ratio) / 2 * (U**2).sum()
+
+    def prox(self, U: Any, step: Any) -> Any:
+        shrunk = xp(U).sign(U) * xp(U).maximum(abs(U) - self.ratio * step, 0)
+        return shrunk / (1 + (1 - self.ratio) * step)
+
+    def conjugate(self, U: Any) -> Any:
+        beyond = xp(U).maximum(abs(U.reshape(len(U), -1)) - self.ratio, 0)
+        return (beyond**2).sum(axis=1) / (2 * (1 - self.ratio))
+
+
+@register_pytree
+@dataclass(frozen=True)
+class HuberPenalty:
+    """``|u|`` with a round tip: its conjugate has an edge, as those of norms do."""
+
+    def value(self, U: Any) -> Any:
+        near = xp(U).minimum(abs(U), 1)
+        return (near * (abs(U) - near / 2)).sum()
+
+    def prox(self, U: Any, step: Any) -> Any:
+        return xp(U).where(abs(U) <= 1 + step, U / (1 + step), U - step * xp(U).sign(U))
+
+    def conjugate(self, U: Any) -> Any:
+        flat = U.reshape(len(U), -1)
+        edge = 1 + 4 * xp(U).finfo(U.dtype).eps
+        inside = (abs(flat) <= edge).all(axis=1)
+        return xp(U).where(inside, (flat**2).sum(axis=1) / 2, xp(U).inf)
+
+
+@register_pytree
+@dataclass(frozen=True)
+class WeightedNeurons(NeuronGroupLasso):
+    """A norm of one's own, which inherits from one of the package."""
+
+    factor: float = 2.0
+
+    def value(self, U: Any) -> Any:
+        return self.factor * super().value(U)
+
+    def prox(self, U: Any, step: Any) -> Any:
+        return super().prox(U, self.factor * step)
+
+    def dual_norm(self, U: Any) -> Any:
+        return super().dual_norm(U) / self.factor
+
+
+# The same in CVXPY ----------------------------------------------------------------------------
+
+
+def penalty_of(penalty: Any, U: Any) -> Any:
+    """Value at the blocks of one output, one a row."""
+    return {
+        NeuronGroupLasso: lambda: cp.sum(cp.norm(U, axis=1)),
+        FeatureGroupLasso: lambda: cp.sum(cp.norm(U, axis=0)),
+        L1: lambda: cp.sum(cp.abs(U)),
+        SquaredL2: lambda: cp.sum_squares(U) / 2,
+        ScaledRidge: lambda: penalty.factor / 2 * cp.sum_squares(U),
+        ElasticNet: lambda: (
+            penalty.ratio * cp.sum(cp.abs(U)) + (1 - penalty.ratio) / 2 * cp.sum_squares(U)
+        ),
+        HuberPenalty: lambda: cp.sum(cp.huber(U, 1)) / 2,
+        WeightedNeurons: lambda: penalty.factor * cp.sum(cp.norm(U, axis=1)),
+    }[type(penalty)]()
+
+
+def loss_of(loss: Any, f: Any, y: np.ndarray, share: np.ndarray) -> Any:
+    """Weighted sum of the losses of predictions, (n_samples, n_outputs)."""
+    each = {
+        SquaredLoss: lambda: cp.square(f - y) / 2,
+        HuberLoss: lambda: cp.huber(f - y, loss.delta) / 2,
+        LogisticLoss: lambda: cp.logistic(-cp.multiply(y, f)),
+        SquaredHinge: lambda: cp.square(cp.pos(1 - cp.multiply(y, f))) / 2,
+    }
+    if isinstance(loss, MultinomialLoss):
+        own = cp.sum(cp.multiply(y, f), axis=1)
+        return share[:, 0] @ (cp.log_sum_exp(f, axis=1) - own)
+    return cp.sum(cp.multiply(np.broadcast_to(share, y.shape), each[type(loss)]()))
+
+
+def optimum(program: ConvexProgram) -> float:
+    X, mask = np.asarray(program.operator.X, float), np.asarray(program.operator.mask)
+    y, (n, P), d = np.asarray(program.y, float), mask.shape, X.shape[1]
+    weight = program.sample_weight
+    share = np.full((n, 1), 1 / n) if weight is None else (weight / weight.sum())[:, None]
+    objective, cones, predictions = 0, [], []
+    for _ in range(y.shape[1]):
+        v, w = cp.Variable((P, d)), cp.Variable((P, d))
+        f = cp.sum(cp.multiply(mask, X @ (v - w).T), axis=1)
+        if program.formulation == "relu":
+            cones += [cp.multiply(2.0 * mask - 1, X @ part.T) >= 0 for part in (v, w)]
+            blocks = cp.vstack([v, w])
+        else:
+            cones += [w == 0]
+            blocks = v
+        objective += program.alpha * penalty_of(program.penalty, blocks)
+        if program.skip is not None:
+            z = cp.Variable(d)
+            f, objective = f + X @ z, objective + program.skip / 2 * cp.sum_squares(z)
+        predictions.append(f)
+    objective += loss_of(program.loss, cp.vstack(predictions).T, y, np.asarray(share, float))
+    problem = cp.Problem(cp.Minimize(objective), cones)
+    problem.solve("CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    assert problem.value is not None
+    return float(problem.value)
+
+
+# Random programs ------------------------------------------------------------------------------
+
+PENALTIES = (
+    NeuronGroupLasso(),
+    FeatureGroupLasso(),
+    L1(),
+    SquaredL2(),
+    ScaledRidge(),
+    ElasticNet(),
+    HuberPenalty(),
+    WeightedNeurons(),
+)
+# Differences that pass for rounding, as parts of the loss without weights.
+ROUNDING = {np.float64: 1e-6, np.float32: 1e-4}
+
+
+def draw(rng: np.random.Generator) -> ConvexProgram:
+    """Draw data, targets, patterns, loss, penalty, strength, weights, skip connection."""
+    dtype = np.float64 if rng.random() < 0.8 else np.float32
+    n, d, P = int(rng.integers(2, 17)), 3, int(rng.integers(1, 8))
+    loss: Any = (SquaredLoss(), HuberLoss(0.5), LogisticLoss(), MultinomialLoss(), SquaredHinge())[
+        rng.integers(5)
+    ]
+    C = 3 if isinstance(loss, MultinomialLoss) else int(rng.integers(1, 3))
+    X = rng.standard_normal((n, d)) * 10.0 ** rng.integers(-1, 2)
+    kind = rng.integers(5)
+    if kind == 0:
+        X[rng.integers(n)] = 0
+    elif kind == 1:
+        X[:, 2] = X[:, 0]
+    elif kind == 2:
+        X[:, 2] = 1
+    elif kind == 3:
+        X[rng.integers(n)] = X[0]
+    y = rng.standard_normal((n, C)) * 10.0 ** rng.integers(-1, 2)
+    if isinstance(loss, MultinomialLoss):
+        y = np.eye(C)[rng.integers(C, size=n)]
+    elif isinstance(loss, LogisticLoss | SquaredHinge):
+        y = np.where(y > 0, 1.0, -1.0)
+    weight = None
+    if rng.random() < 0.4:
+        weight = rng.exponential(size=n) * (rng.random(n) < 0.8)
+        weight[0] += 1
+    program = ConvexProgram(
+        GatedOperator(X.astype(dtype), X @ rng.standard_normal((d, P)) >= 0),
+        y.astype(dtype),
+        1.0,
+        loss,
+        PENALTIES[rng.integers(len(PENALTIES))],
+        None if weight is None else weight.astype(dtype),
+        "relu" if rng.random() < 0.5 else "gated",
+    )
+    unit = float(replace(program, penalty=NeuronGroupLasso()).alpha_max())
+    program = replace(program, alpha=max(unit, 1e-3) * 10.0 ** rng.uniform(-3, 0.3))
+    return replace(program, skip=float(10.0 ** rng.uniform(-2, 1)) if rng.random() < 0.3 else None)
+
+
+def draw_solver(program: ConvexProgram, rng: np.random.Generator) -> Solver:
+    """Draw one of the solvers that take the program, perhaps one that stops far too early."""
+    tol = float(10.0 ** rng.uniform(-5, -1))
+    early = bool(rng.random() < 0.3)
+    certify = "network" if rng.random() < 0.5 else "program"
+    first_order: Solver = ProximalGradient(tol=tol, max_iter=60 if early else 5000)
+    if program.formulation == "relu":
+        first_order = Cronos(tol=tol, certify=certify, max_iter=60 if early else 2000)  # type: ignore[arg-type]
+    interior = InteriorPoint(tol=tol, certify=certify, max_iter=3 if early else 100)  # type: ignore[arg-type]
+    takers = [first_order]
+    for solver in (interior, Ridge(tol=tol)):
+        try:
+            takers.append(solver.accept(program))
+        except TypeError:
+            continue
+    return takers[rng.integers(len(takers))]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_bound_lies_above_the_optimum(cases: int) -> None:
+    for case in range(max(cases // 25, 1)):
+        rng = np.random.default_rng(case)
+        program = draw(rng)
+        solver = draw_solver(program, rng)
+        where = f"case {case}: {program}, {solver}"
+        dtype = program.operator.X.dtype.type
+        y = np.asarray(program.y, float)
+        at_zero = float((program.share * program.loss.value(0 * y, y)).sum())
+        room = ROUNDING[dtype] * at_zero
+        best = optimum(program)
+        result = solve(program, solver)
+        assert result.status is not Status.NON_FINITE, where
+        assert result.dual_bound <= best + room, where
+        assert result.dual is not None, where
+        assert float(program.bound_of(result.dual)) == pytest.approx(
+            result.dual_bound, rel=ROUNDING[dtype], abs=room
+        ), where
+        at = program.evaluate(result.weights)
+        exact = getattr(solver, "certify", "network") == "program"
+        value = float(at.objective if exact else at.network_objective)
+        assert value == pytest.approx(result.objective, rel=1e-5, abs=room), where
+        if result.status is Status.CONVERGED:
+            assert result.gap <= solver.tol * (1 + 1e-6), where
+        if program.formulation == "gated":
+            assert result.objective >= best - room, where
+            assert result.gap >= 0 or result.objective >= best - room, where
+        # Any dual point gives a bound: the one found, changed at random.
+        noise = 10.0 ** rng.uniform(-3, 0)
+        residual = result.dual.residual + noise * rng.standard_normal(y.shape)
+        multipliers = result.dual.multipliers
+        if multipliers is not None:
+            multipliers = multipliers + noise / len(y) * rng.exponential(size=multipliers.shape)
+        changed = DualPoint(residual.astype(dtype), multipliers)
+        assert float(program.bound_of(changed)) <= best + room, where

@@ -33,7 +33,7 @@ class LanguageModel:
         The tokenizer that the model was trained with.
     name : str, default="model"
         Name of the model in messages and reports.
-    date : datetime.date, default=datetime.date(2024, 7, 26)
+    date : datetime.date, default=2024-07-26
         What chat templates take for today, so that the same prompt has the same tokens every day.
         The default is the date that the template of Llama 3 falls back on; for another one use
         ``dataclasses.replace(lm, date=...)``.

@@ -52,8 +52,8 @@ def read_preferences(
         Preference data of TRL. Both names read each of its variants, which may be mixed:
         ``prompt``, ``chosen`` and ``rejected`` are texts; or they are lists of messages, and turns
         of the prompt that are repeated in the replies are removed; or ``prompt`` is missing, and
-        the longest common beginning of ``chosen`` and ``rejected`` takes its place. UltraFeedback
-        binarised has this format.
+        the longest common beginning of ``chosen`` and ``rejected`` takes its place: whole messages,
+        or whole words. UltraFeedback binarised has this format.
     ``"hh-rlhf"``
         Transcripts whose turns begin with ``"\n\nHuman:"`` and ``"\n\nAssistant:"``: complete in
         ``chosen`` and ``rejected``, or up to the reply in ``prompt``. The prompt becomes a list of
@@ -100,8 +100,9 @@ def read_preferences(
     Warns
     -----
     UserWarning
-        If rows state no preference: equal replies, an empty reply, a tie, a broken transcript.
-        Such rows are common in real data sets; they are left out and counted.
+        If rows state no preference: equal replies, an empty reply, a tie, a broken transcript,
+        transcripts that differ before their last reply, no common beginning. Such rows are common
+        in real data sets; they are left out and counted.
     """
     return _triplets(read_rows(path, limit), os.fspath(path), format)
 

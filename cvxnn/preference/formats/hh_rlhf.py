@@ -29,15 +29,14 @@ def _parse(row: Row, where: str) -> Parsed:
     prompt = row.get("prompt")
     if prompt is not None:
         check_text(prompt, where, "prompt")
-        head = _transcript(prompt, where, "prompt")
-        if head.pop() != {"role": "assistant", "content": ""}:
-            raise ValueError(
-                f"{where}: 'prompt' does not end in '\\n\\nAssistant:', after which the replies "
-                "should begin"
-            )
+        head = _transcript(prompt)
+        if not head or head.pop() != {"role": "assistant", "content": ""}:
+            return "a prompt that does not end in '\\n\\nAssistant:'"
         replies = [text.removeprefix(prompt).strip() for text in (chosen, rejected)]
     else:
-        left, right = _transcript(chosen, where, "chosen"), _transcript(rejected, where, "rejected")
+        left, right = _transcript(chosen), _transcript(rejected)
+        if not left or not right:
+            return "a text that is not a transcript"
         head, replies = left[:-1], [left[-1]["content"], right[-1]["content"]]
         if head != right[:-1] or {left[-1]["role"], right[-1]["role"]} != {"assistant"}:
             return "transcripts that differ before their last reply"
@@ -47,12 +46,11 @@ def _parse(row: Row, where: str) -> Parsed:
     return stated_preference(head, replies[0], replies[1], group)
 
 
-def _transcript(text: str, where: str, field: str) -> list[Message]:
+def _transcript(text: str) -> list[Message]:
+    """Return the turns of a transcript; none if the text does not begin with one."""
     before, *turns = _TURN.split(text)
-    if before or not turns:
-        raise ValueError(
-            f"{where}: {field!r} is not a transcript; expected it to begin with '\\n\\nHuman:'"
-        )
+    if before:
+        return []
     return [
         {"role": _ROLES[name], "content": content.strip()}
         for name, content in zip(turns[::2], turns[1::2], strict=True)

@@ -67,21 +67,22 @@ def test_depths_of_one_conversation_are_one_group(tmp_path: Path) -> None:
         ({k: f"\n\nHuman:{v}" for k, v in WHOLE.items()}, "an empty turn"),
         ({**STRIPPED, "prompt": f"{HEAD}\n\nHuman:\n\nAssistant:"}, "an empty turn"),
         ({**STRIPPED, "chosen": ""}, "an empty reply"),
+        ({**WHOLE, "rejected": "No."}, "a text that is not a transcript"),
+        ({**STRIPPED, "prompt": HEAD}, "a prompt that does not end in '.*Assistant:'"),
+        ({**STRIPPED, "prompt": "Why?"}, "a prompt that does not end in '.*Assistant:'"),
     ],
 )
 def test_rows_without_a_preference_are_left_out(tmp_path: Path, row: Any, reason: str) -> None:
     path = write(tmp_path / "a.jsonl", WHOLE, row)
     with pytest.warns(UserWarning, match=rf"left out 1 of 2 rows .*{reason} \(first: .*:2"):
-        assert len(read_preferences(path)) == 1
+        assert len(read_preferences(path, "hh-rlhf")) == 1
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"chosen": WHOLE["chosen"]}, "missing field 'rejected'"),
-        ({**WHOLE, "rejected": "No."}, "'rejected' is not a transcript"),
         ({**WHOLE, "rejected": 3}, "'rejected' is a number"),
-        ({**STRIPPED, "prompt": HEAD}, "'prompt' does not end in '.n.nAssistant:'"),
         ({**STRIPPED, "chosen": None}, "'chosen' is null"),
     ],
 )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cvxnn.preference import PreferenceTriplet, read_preferences
+from cvxnn.preference import PreferenceTriplet, as_messages, read_preferences
 
 
 def user(text: str) -> dict[str, str]:
@@ -24,6 +29,15 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
+MESSAGES = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(["user", "assistant"]),
+        st.sampled_from("ab"),
+    ),
+    min_size=1,
+    max_size=4,
+)
 PLAIN = {"prompt": "What is 2 + 2?", "chosen": "Four.", "rejected": "Five."}
 
 
@@ -66,6 +80,47 @@ def test_implicit_prompt_is_the_common_beginning(tmp_path: Path) -> None:
     assert triplet == PreferenceTriplet(head, "2.", "3.")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ("The sky is blue.", "The sky is green.", ("The sky is", "blue.", "green.")),
+        ("The sky is great.", "The sky is green.", ("The sky is", "great.", "green.")),
+        ("Q: 2 + 2?\nA: 4", "Q: 2 + 2?\nA: 5", ("Q: 2 + 2?\nA:", "4", "5")),
+        ("天空？蓝色", "天空？蓝绿", ("天空？", "蓝色", "蓝绿")),
+    ],
+)
+def test_implicit_prompt_of_texts_is_the_common_beginning_in_whole_words(
+    tmp_path: Path, chosen: str, rejected: str, expected: tuple[str, str, str]
+) -> None:
+    row = {"chosen": chosen, "rejected": rejected}
+    [triplet] = read_preferences(write(tmp_path / "a.jsonl", row))
+    assert (triplet.prompt, triplet.chosen, triplet.rejected) == expected
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {k: st.text("ab .", max_size=6) | MESSAGES for k in ("chosen", "rejected")},
+            optional={"prompt": st.text("ab", min_size=1) | MESSAGES},
+        ),
+        max_size=4,
+    )
+)
+def test_one_row_never_stops_a_file(rows: list[dict[str, Any]], tmp_path_factory: Any) -> None:
+    """Whatever texts and messages say, other rows are read, and each row is read or counted."""
+    path = write(tmp_path_factory.mktemp("rows") / "a.jsonl", *rows, PLAIN)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_preferences(path)
+    counts = [re.search(r"left out (\d+) of (\d+) rows", str(w.message)) for w in caught]
+    left_out = sum(int(count[1]) for count in counts if count)
+    assert len(found) + left_out == len(rows) + 1
+    assert found[-1].chosen == PLAIN["chosen"]
+    for triplet in found:
+        assert triplet.chosen.strip() != "" != triplet.rejected.strip()
+        assert as_messages(triplet.prompt)[-1]["role"] != "assistant"
+
+
 def test_variants_of_trl_may_be_mixed(tmp_path: Path) -> None:
     rows = (
         PLAIN,
@@ -102,24 +157,23 @@ def test_limit_stops_before_later_rows(tmp_path: Path) -> None:
         ('{"prompt": "a", "chos', "not valid JSON"),
         ("[1, 2]", "expected a JSON object, got a list"),
         ({"prompt": "a", "chosen": "b"}, "missing field 'rejected'"),
-        ({"chosen": "b", "rejected": "c"}, "missing field 'prompt'"),
+        (
+            {"question": "a", "chosen": "b", "rejected": "c"},
+            "missing field 'prompt'; rename 'question'",
+        ),
         ({**PLAIN, "prompt": 3}, "'prompt' is a number; expected a list of messages"),
         ({**PLAIN, "prompt": []}, "'prompt' is an empty list"),
         ({**PLAIN, "prompt": " "}, "'prompt' is empty"),
         ({**PLAIN, "prompt": [user(" ")]}, r"'prompt\[0\].content' is empty"),
-        ({**PLAIN, "prompt": [assistant("x")]}, "ends in an assistant message"),
         ({**PLAIN, "chosen": 4.5}, "'chosen' is a number; expected a string"),
         ({**PLAIN, "chosen": {"text": "x"}}, "'chosen' is an object"),
         ({**PLAIN, "rejected": None}, "'rejected' is null"),
         ({**PLAIN, "rejected": [user(""), assistant("x")]}, r"'rejected\[0\].content' is empty"),
-        ({**PLAIN, "chosen": [user("x")]}, "expected exactly one assistant message"),
         ({**PLAIN, "chosen": [{"role": "bot", "content": "x"}]}, "has the role 'bot'"),
         ({**PLAIN, "chosen": [{"content": "x"}]}, "is not a message with 'role' and 'content'"),
         ({**PLAIN, "id": [1]}, "'id' is a list; expected a non-empty string or integer"),
         ({**PLAIN, "id": "\ud800"}, "'id' is not valid Unicode"),
         ({**PLAIN, "chosen": "\ud800"}, "'chosen' is not valid Unicode"),
-        ({"chosen": [assistant("x")], "rejected": [assistant("y")]}, "no common beginning"),
-        ({"chosen": [user("a"), assistant("x")], "rejected": [user("a")]}, r"the roles \[\]"),
         ({"question": "a", "answer": "b"}, r"the fields \['answer', 'question'\] belong to no"),
     ],
 )
@@ -138,6 +192,34 @@ def test_malformed_row_is_named(tmp_path: Path, line: Any, message: str) -> None
         ({k: [user("a"), assistant("x")] for k in ("chosen", "rejected")}, "equal replies"),
         ({**PLAIN, "chosen": ""}, "an empty reply"),
         ({**PLAIN, "rejected": [assistant(" \n")]}, "an empty reply"),
+        ({**PLAIN, "prompt": [assistant("x")]}, "a prompt that ends in an assistant message"),
+        ({**PLAIN, "chosen": [user("x")]}, "a reply that is not one assistant message"),
+        (
+            {**PLAIN, "rejected": [user("x"), assistant("y")]},
+            "a reply that is not one assistant message",
+        ),
+        (
+            {"chosen": [assistant("x")], "rejected": [assistant("y")]},
+            "no common beginning that could be the prompt",
+        ),
+        ({"chosen": "b", "rejected": "c"}, "no common beginning that could be the prompt"),
+        (
+            {"chosen": [user("a"), assistant("x")], "rejected": "y"},
+            "no common beginning that could be the prompt",
+        ),
+        ({"chosen": "The sky", "rejected": "The sky is blue"}, "an empty reply"),
+        *(
+            ({"chosen": one, "rejected": other}, "transcripts that differ before their last reply")
+            for one, other in itertools.permutations(
+                [
+                    [user("a"), assistant("x")],
+                    [user("a")],
+                    [user("a"), assistant("y"), user("b"), assistant("z")],
+                    [user("a"), assistant("w"), user("b"), assistant("z")],
+                ],
+                2,
+            )
+        ),
     ],
 )
 def test_rows_without_a_preference_are_left_out(

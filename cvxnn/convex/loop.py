@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -37,20 +38,47 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def finished_at_exit() -> Iterator[None]:
-    """Let the process end only after compiled code that an exception leaves running in this scope.
+# The process whose threads run compiled code; None before there was any.
+_process: int | None = None
 
-    An interrupt ends the wait for a result, not the computation, which XLA runs in threads of its
-    own. They may fail where the interpreter frees what they work on. A thread's computations run in
-    the order of their calls, so one more tells when all have ended, also those whose result was
-    lost on the way here.
+
+@contextmanager
+def compiled_work() -> Iterator[None]:
+    """Run compiled code within a scope: in the process that began with it, and to its end.
+
+    XLA runs it in threads, which a forked process does not have. And an interrupt ends the wait for
+    a result, not the computation, which could then fail where the interpreter frees what it works
+    on: the process therefore waits at its exit for what an exception left running here. A thread's
+    computations run in the order of their calls, so one more tells when all have ended, also those
+    whose result was lost on the way.
+
+    Raises
+    ------
+    RuntimeError
+        In a process that was forked from one which had run compiled code.
     """
+    global _process
+    here = os.getpid()
+    if _process is None:
+        _process = here
+    if _process != here:
+        raise RuntimeError(
+            "this process was forked from one that had already run code compiled by JAX, whose "
+            "threads it lacks: the fit would never end. Start processes by spawn "
+            "(multiprocessing.get_context('spawn')) or by joblib's default backend, loky; or use a "
+            "solver that compiles nothing (Ridge, InteriorPoint)."
+        )
     try:
         yield
     except BaseException:
-        atexit.register(jax.block_until_ready, jnp.zeros(()) + 1)
+        atexit.register(_wait, jnp.zeros(()) + 1, here)
         raise
+
+
+def _wait(last: Array, process: int) -> None:
+    """Wait for a computation of this process; one forked from it has nothing to wait for."""
+    if os.getpid() == process:
+        jax.block_until_ready(last)
 
 
 @jax.jit
@@ -113,6 +141,8 @@ def solve(
         If an option of the solver or a parameter of the program is out of range, arrays do not fit
         together or are not finite, or a loss or penalty of your own contradicts itself; see
         :meth:`ConvexProgram.check`.
+    RuntimeError
+        If the solver compiles, in a process forked from one that had run compiled code; spawn it.
     """
     began = time.perf_counter()
     _check(problem, solver, time_limit)
@@ -122,7 +152,7 @@ def solve(
     solver = solver.accept(given)
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
-    with precision(working), nullcontext() if solver.on_host else finished_at_exit():
+    with precision(working), nullcontext() if solver.on_host else compiled_work():
         beginning = _start(start, given, working)
         problem = given
         if padded:

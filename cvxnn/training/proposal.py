@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn._arrays import Array, namespace
-from cvxnn.convex.loop import finished_at_exit, precision
+from cvxnn.convex.loop import compiled_work, precision
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
@@ -103,7 +103,7 @@ def propose(
     start = (hidden.astype(X.dtype), output.astype(X.dtype))
     small = float(n) * d * n_neurons * n_steps < _HOST_SIZE
     run = _adam if small else _adam_compiled
-    with precision(X.dtype), nullcontext() if small else finished_at_exit():
+    with precision(X.dtype), nullcontext() if small else compiled_work():
         W, A = run(X, y, share, alpha, loss or SquaredLoss(), start, n_steps, learning_rate)
         return LocalNetwork(np.asarray(W), np.asarray(A))
 

@@ -179,6 +179,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             and self.patterns in ("auto", "gaussian")
             and getattr(self, "loss", None) == "squared"
             and (self.solver is None or isinstance(self.solver, convex.Ridge))
+            and self.strength != 0
+            and self.skip != 0
         )
 
     def _scale(

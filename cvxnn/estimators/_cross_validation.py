@@ -130,7 +130,9 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         self._check_base()
 
     def _takes_sparse(self) -> bool:
-        return isinstance(self._base, ConvexReLUBase) and self._base._takes_sparse()
+        if not isinstance(self._base, ConvexReLUBase):
+            return False
+        return clone(self._base).set_params(strength="auto")._takes_sparse()
 
     def _grid(self) -> Floats:
         """Return the strengths to try, falling."""

@@ -45,7 +45,8 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             raise TypeError(
                 "Sparse data was passed for X, but dense data is required: only the direct "
                 "solution (formulation='gated', penalty='l2', patterns='gaussian', "
-                "loss='squared') works on sparse rows. Use it, or X.toarray()."
+                "loss='squared', with strength and skip above 0) works on sparse rows. Use it, or "
+                "X.toarray()."
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
         checked = validate_data(self, to_host(X), to_host(y), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -104,7 +105,8 @@ class Responses(NamedTuple):
     def folds(self, n_folds: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Return folds that split no pair; without pairs, with equal parts of preferred responses.
 
-        Equal responses stay together, whatever their order.
+        Equal responses stay together, whatever their order. Of a label with fewer distinct
+        responses than folds, some folds hold out none.
 
         Parameters
         ----------
@@ -119,13 +121,21 @@ class Responses(NamedTuple):
         Raises
         ------
         ValueError
-            If there are more folds than prompts, or than responses of a label.
+            If there are more folds than prompts, or than distinct responses of either label.
         """
         content = np.column_stack([self.X, self.preferred])
         _, first, same = np.unique(content, axis=0, return_index=True, return_inverse=True)
         if self.pairs is None:
+            most = np.bincount(self.preferred[first]).max()
+            if most < n_folds:
+                raise ValueError(
+                    f"n_folds={n_folds}, but no label has more than {most} distinct responses; "
+                    "expected at most as many folds."
+                )
             splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
-            parts = splitter.split(first, self.preferred[first])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+                parts = list(splitter.split(first, self.preferred[first]))
             return [
                 (np.flatnonzero(np.isin(same, seen)), np.flatnonzero(np.isin(same, unseen)))
                 for seen, unseen in parts
@@ -137,6 +147,12 @@ class Responses(NamedTuple):
         # Responses without a partner have no pair to be scored: they are always trained on.
         alone = ~np.isin(prompts, prompts[self.pairs])
         paired, single = np.flatnonzero(~alone), np.flatnonzero(alone)
+        n_prompts = len(np.unique(prompts[paired]))
+        if n_prompts < n_folds:
+            raise ValueError(
+                f"n_folds={n_folds}, but there are only {n_prompts} prompts with a pair; expected "
+                "at most as many folds. Prompts that share a response count as one."
+            )
         folds = GroupKFold(n_folds).split(paired, groups=prompts[paired])
         return [(np.concatenate([paired[a], single]), paired[b]) for a, b in folds]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from inspect import Parameter, signature
 from numbers import Real
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, make_scorer
 
 
@@ -60,9 +62,14 @@ class HeldOutScorer(NamedTuple):
     def __call__(
         self, model: Any, X: Any, labels: NDArray[Any], weight: NDArray[np.floating] | None
     ) -> float:
-        """Return the score of a model on rows; weights are left out if it takes none."""
+        """Return the score of a model on rows; weights are left out if it takes none.
+
+        It is NaN where the rows have none, as R2 of one row; such a fold does not count.
+        """
         given = {"sample_weight": weight} if self.takes_weight and weight is not None else {}
-        score = self.scorer(model, X, labels, **given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            score = self.scorer(model, X, labels, **given)
         if not isinstance(score, Real):
             raise ValueError(f"scoring gave {score!r}; expected one number, the larger the better.")
         return float(score)

@@ -44,7 +44,7 @@ class SoftmaxPolicy(BaseEstimator):
     radius : float or None, default=None
         Radius of the ball of ``theta``; needed if ``ridge`` is 0.
     tol : float, default=1e-8
-        Duality gap of all optima.
+        Duality gap of all optima, in units of the objective or of 1, whichever is larger.
     n_steps : int, default=10_000
         Steps of a stochastic strategy.
     random_state : int, RandomState or None, default=None
@@ -59,8 +59,8 @@ class SoftmaxPolicy(BaseEstimator):
     dpo_, sft_ : float
         The two objectives, each with the ridge.
     objective_, dual_bound_, gap_ : float
-        Their mix, a lower bound on its optimum, and the difference relative to the mix: how much
-        better any policy could be, whatever the strategy was.
+        Their mix, a lower bound on its optimum, and the difference, in units of the mix or of 1,
+        whichever is larger: how much better any policy could be, whatever the strategy was.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -167,7 +167,7 @@ class SoftmaxPolicy(BaseEstimator):
         self.dpo_, self.sft_ = float(dpo), float(sft)
         self.objective_ = self.lam * self.dpo_ + (1 - self.lam) * self.sft_
         self.dual_bound_ = best.dual_bound
-        self.gap_ = (self.objective_ - self.dual_bound_) / max(self.objective_, 1e-300)
+        self.gap_ = (self.objective_ - self.dual_bound_) / max(abs(self.objective_), 1.0)
         self.n_features_in_ = len(theta)
         return self
 

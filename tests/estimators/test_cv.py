@@ -32,6 +32,7 @@ from cvxnn import (
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
+    LinearPreferenceHead,
 )
 from cvxnn.convex import Ridge
 from cvxnn.estimators._responses import Responses
@@ -603,3 +604,30 @@ def test_preference_head_without_pairs() -> None:
 def test_bad_options_of_the_preference_head(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(COALAPreferenceHeadCV, **options, **SMALL).fit_pairs(*pairs(20))
+
+
+def test_more_folds_than_responses_of_a_label() -> None:
+    won, lost = pairs(6)
+    X, y = np.concatenate([won, lost[:2]]), np.repeat([1, 0], [6, 2])
+    head = make(COALAPreferenceHeadCV, [0.1], ridges=[0.1], n_folds=3, **SMALL)
+    assert head.fit(X, y).cv_scores_.shape[0] == 3
+    with pytest.raises(ValueError, match="n_folds=3, but no label has more than 2 distinct resp"):
+        head.fit(X[4:], y[4:])
+    with pytest.raises(ValueError, match="n_folds=3, but there are only 2 prompts with a pair"):
+        head.fit_pairs(won[:2], lost[:2])
+    # The linear head makes fewer.
+    assert LinearPreferenceHead(n_folds=3).fit(X, y).cv_scores_.shape[0] == 2
+
+
+def test_sparse_rows_whatever_strength_the_estimator_has() -> None:
+    X, y = table()
+    rows = sparse.csr_array(np.where(X > 0, X, 0))
+    assert make(ConvexReLURegressorCV, [0.1], cv=2, strength=0).fit(rows, y).gap_ <= 1e-2
+
+
+def test_folds_of_one_row_have_no_coefficient_of_determination() -> None:
+    X, y = table(10)
+    folds = [(np.delete(np.arange(10), k), [k]) for k in range(2)] + [(np.arange(5), range(5, 10))]
+    model = make(ConvexReLURegressorCV, [0.1, 0.01], cv=folds, n_patterns=8).fit(X, y)
+    np.testing.assert_array_equal(np.isnan(model.cv_scores_), [[True] * 2] * 2 + [[False] * 2])
+    assert model.best_score_ == model.cv_scores_[2].max()

@@ -287,8 +287,10 @@ def test_merging_sees_through_the_order_of_indices():
         {"penalty": "neuron"},
         {"patterns": "data"},
         {"solver": Cronos(), "formulation": "relu"},
+        {"strength": 0},
+        {"skip": 0},
     ],
-    ids=["relu", "neuron", "data", "cronos"],
+    ids=["relu", "neuron", "data", "cronos", "strength", "skip"],
 )
 def test_sparse_rows_where_the_solution_is_not_direct(model, options):
     X, _, y = thin()

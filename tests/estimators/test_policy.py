@@ -36,6 +36,15 @@ def test_the_exact_policy_learns_both():
     np.testing.assert_allclose(margins, expected)
 
 
+def test_the_gap_of_a_vanishing_objective():
+    # One demonstration far from its alternative is fitted to the last digit.
+    policy = SoftmaxPolicy(0.0, reference="uniform").fit(
+        [[-5e8], [-1e8]], [False, True], [0, 0], chosen=[[0.0]], rejected=[[1.0]]
+    )
+    assert policy.objective_ < 1e-8
+    assert policy.gap_ <= policy.tol
+
+
 def test_rows_may_come_in_any_order():
     given = data()
     policy = SoftmaxPolicy().fit(**given)

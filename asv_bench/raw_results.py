@@ -25,10 +25,11 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "jax", "torch", "transformers", "c
 
 
 def append(path: Path, record: Record) -> None:
-    """Write a record and its provenance as a line; start a new line after one that was cut off."""
+    """Write a record as a line, with the provenance that it does not state itself."""
     cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if cut else "") + json.dumps({**record, **provenance()}) + "\n")
+        line = json.dumps({**record, **provenance(), **record})
+        file.write(("\n" if cut else "") + line + "\n")
 
 
 def read(path: Path, key: Callable[[Record], Hashable] = id) -> list[Record]:
@@ -69,7 +70,12 @@ def command() -> str:
 
 
 def commit() -> str | None:
-    """The last commit that changed the package, "-dirty" if its files differ; None without git."""
+    """The last commit that changed the package, "-dirty" if its files differ.
+
+    ``COMMIT`` in the environment names it where the files are a copy without their history.
+    """
+    if stated := os.environ.get("COMMIT"):
+        return stated
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     try:
         last = subprocess.run(

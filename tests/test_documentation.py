@@ -350,7 +350,7 @@ def test_tables_of_figures_name_their_raw_results(page):
     """In the section that holds the table, so that a reader finds them."""
     without = [
         head
-        for section in re.split(r"^##+ ", page.read_text("utf-8"), flags=re.MULTILINE)
+        for section in re.split(r"^## ", page.read_text("utf-8"), flags=re.MULTILINE)
         for head in tables_of_figures(section)
         if not raw_results_of(section)
     ]

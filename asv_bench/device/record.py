@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import cProfile
 import json
 import math
@@ -11,7 +10,6 @@ import os
 import pstats
 import signal
 import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from asv_bench.raw_results import append
 
 Library = Literal["jax", "torch"]
 # A function of `small` that returns the columns of its row, and its limit in seconds.
@@ -59,8 +59,7 @@ def run(part: str, measurements: Mapping[str, Measurement], library: Library) ->
         whole = time.perf_counter() - began
         row = {"part": part, "name": name, "small": options.small, **row, "seconds_whole": whole}
         row = plain({**row, "peak_gib": peak_gib(library), **where(library)})
-        with file.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append(file, row)
         print({k: v for k, v in row.items() if not isinstance(v, list | dict)}, flush=True)
 
 
@@ -69,7 +68,7 @@ def _stop(*_: Any) -> None:
 
 
 def where(library: Library) -> dict[str, Any]:
-    """Device, cores, versions and commit."""
+    """Device, machine and versions."""
     if library == "jax":
         import jax
 
@@ -84,13 +83,9 @@ def where(library: Library) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = os.environ.get("COMMIT")  # where the files are a copy without their history
-    if not commit:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     cores = len(os.sched_getaffinity(0))
-    return {"device": device, "cores": cores, "commit": commit, "versions": versions}
+    machine = f"{device}, {cores} cores"
+    return {"device": device, "cores": cores, "machine": machine, "versions": versions}
 
 
 def reset_peak(library: Library) -> None:

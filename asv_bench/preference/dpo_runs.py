@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asv_bench.raw_results import append
 from cvxnn.comparison.fine_tuned import implied_rewards
 from cvxnn.llm import FineTuningConfig, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet
@@ -70,8 +71,7 @@ def main() -> None:
         train, test = pairs(options.data, name, options.pairs)
         row = run(lm, train, test, epochs=epochs, rate=rate, seed=seed)
         row = {"set": name, "seed": seed, "epochs": epochs, "learning_rate": rate, **row}
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append(options.out, row)
 
 
 def run(
@@ -120,7 +120,6 @@ def run(
         "curve": [[round(value, 4) for value in point] for point in curve],
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "dtype": str(lm.dtype),
-        "torch": torch.__version__,
     }
 
 

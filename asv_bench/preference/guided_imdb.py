@@ -24,6 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from asv_bench.raw_results import append
 from cvxnn import COALAPreferenceHead
 from cvxnn.features import read_features
 from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_guided, load_model
@@ -118,8 +119,7 @@ def main() -> None:
                 key = f"{name} {options.tokens} {row}"
                 if key not in done:
                     done[key] = {"key": key} | write(lm, head, start, name, options.tokens, row)
-                    with options.out.open("a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(done[key]) + "\n")
+                    append(options.out, done[key])
                 positive = judge.predict_proba([done[key]["continuation"]])[0, 1]
                 shares.setdefault(name, []).append(float(positive > 0.5))
     report(shares, done, options)

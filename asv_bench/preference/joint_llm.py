@@ -12,7 +12,6 @@ there is not run again, and one that was killed goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections import defaultdict
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from asv_bench.raw_results import append, read
 from cvxnn.joint import percentage_increase
 from cvxnn.llm import FineTuningConfig, LanguageModel, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet, read_preferences
@@ -57,8 +57,7 @@ def main() -> None:
                 subprocess.run(command, check=True)
     if options.only is not None:
         record = train(options.only[0], int(options.only[1]), options)
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(options.out, record)
 
 
 def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -189,13 +188,6 @@ def relative(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], key: str)
         return mean(r["train"][key] / n for r, n in zip(records, steps, strict=True))
 
     return percentage_increase(cost(mine), cost(theirs)) if theirs else float("nan")
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def arguments() -> argparse.Namespace:

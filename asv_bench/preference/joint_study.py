@@ -208,13 +208,12 @@ def table(records: list[dict[str, Any]]) -> str:
                 for key in ("relative_gap", "excess", "ideal_distance", "max_gap")
             ]
             spent = min((each.get("cpu_time", np.nan) for each in group), default=np.nan)
-            least = min(
-                (r["cpu_time"] for r in groups.get((lam, "sequential"), [])), default=np.nan
-            )
+            rivals = [r["cpu_time"] for r in groups.get((lam, "sequential"), [])]
+            more = f"{percentage_increase(spent, min(rivals)):+.0f}" if rivals else ""
             lines.append(
                 f"| {method} | {lam} | {100 * means[0]:.2f} | {100 * means[1]:.2f} "
                 f"| {means[2]:.4f} | {means[3]:.4f} | {spent:.2f} "
-                f"| {percentage_increase(spent, least):+.0f} |"
+                f"| {more} |"
             )
     return "\n".join(lines)
 

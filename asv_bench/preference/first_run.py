@@ -27,9 +27,9 @@ def main() -> None:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             code = cvxnn([*words, "--output", features if words[0] == "extract" else head])
-        print(printed.getvalue())
-        lines = printed.getvalue().splitlines()
-        append(options.out, {"cvxnn": words[0], "exit_code": code, "lines": lines})
+        text = printed.getvalue().replace(str(options.folder), options.folder.name)
+        print(text)
+        append(options.out, {"cvxnn": words[0], "exit_code": code, "lines": text.splitlines()})
 
 
 if __name__ == "__main__":

@@ -189,6 +189,7 @@ class _Experiment:
         return {
             "model": self.lm.fingerprint,
             "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "date": self.lm.date.isoformat(),
             "train": digest_of_pairs(self.train),
             "test": digest_of_pairs(self.test),
             "seed": self.seed,

@@ -25,13 +25,15 @@ def describe_model(lm: LanguageModel) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``model``, its name; ``dtype``, the type of its weights; ``fingerprints``, those of the
-        weights as they are (``exact``) and rounded (``float16``, ``bfloat16``).
+        ``model``, its name; ``dtype``, the type of its weights; ``date``, what its chat template
+        takes for today; ``fingerprints``, those of the weights as they are (``exact``) and rounded
+        (``float16``, ``bfloat16``).
     """
     exact, half, brain = fingerprints(lm.model, lm.tokenizer, [None, torch.float16, torch.bfloat16])
     return {
         "model": lm.name,
         "dtype": dtype_name(lm.dtype),
+        "date": lm.date.isoformat(),
         "fingerprints": {"exact": exact, "float16": half, "bfloat16": brain},
     }
 
@@ -93,7 +95,7 @@ def describe_embeddings(
         layer=layer_index(lm, layer),
         pooling=pooling,
         max_length=max_length,
-        date=lm.date.isoformat(),
+        date=identity["date"],
         width=int(lm.config.hidden_size),
     )
 

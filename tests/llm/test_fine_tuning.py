@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import signal
@@ -536,13 +537,14 @@ def test_batches_pass_through_the_data() -> None:
 
 
 def test_adapters_are_saved_and_loaded(tmp_path: Path) -> None:
-    lm = make_lm()
+    lm = dataclasses.replace(make_lm(), date=datetime.date(2026, 5, 10))
     tuned = run(CONFIGS["dpo"], lm)
     for _ in range(2):  # the second replaces the first
         tuned.save(tmp_path / "adapter")
     loaded = load_adapter(make_lm(), tmp_path / "adapter")
     assert torch.equal(logits(loaded), logits(tuned.lm))
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    assert loaded.date == tuned.lm.date == lm.date  # chat templates write what they wrote
     record = json.loads((tmp_path / "adapter" / "fine_tuning.json").read_text())
     assert record["history"] == tuned.history
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [

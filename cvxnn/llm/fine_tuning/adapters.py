@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,7 +155,7 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
     Returns
     -------
     LanguageModel
-        The model with adapters, frozen, in evaluation mode.
+        The model with adapters, frozen, in evaluation mode, with the date that it was trained with.
 
     Raises
     ------
@@ -178,11 +179,12 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
             "load the one it was trained on"
         )
     try:
+        date = datetime.date.fromisoformat(record["date"])
         with quiet():
             model = peft.PeftModel.from_pretrained(_twin(lm.model), str(folder))
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(f"the adapter in {folder} is damaged ({error}); save it again") from error
-    return dataclasses.replace(lm, model=model.eval().requires_grad_(False))
+    return dataclasses.replace(lm, model=model.eval().requires_grad_(False), date=date)
 
 
 def arithmetic(lm: LanguageModel, config: FineTuningConfig) -> torch.dtype | None:

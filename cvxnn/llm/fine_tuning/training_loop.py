@@ -78,7 +78,7 @@ class FineTuned:
         Costs of the phases ``"reference"``, ``"train"`` and ``"evaluate"``, as
         `cvxnn.costs.CostMeter.to_dict` gives them.
     base : dict
-        Name, type and fingerprints of the model it was made from.
+        Name, type, date and fingerprints of the model it was made from.
     """
 
     lm: LanguageModel

@@ -21,6 +21,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MALFORMED = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""Errors of code that takes apart a value from a file, if it is not what cvxnn writes."""
+
 
 class OtherSettingsError(ValueError):
     """Error for a file that holds a result of other settings; the file was not changed."""

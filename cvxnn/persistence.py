@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
-from cvxnn._files import digest, replacing
+from cvxnn._files import MALFORMED, digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
 
@@ -163,7 +163,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         header = json.loads(metadata[_HEADER])
         version, sealed = header["format_version"], _seal(header, tensors)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise ValueError(
             f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save that "
             "was not changed or damaged."
@@ -184,7 +184,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         estimator = _unfitted(name, parameters)
         fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
         _check_fitted(estimator, fitted)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise ValueError(
             f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
             "cvxnn that wrote the file."
@@ -251,7 +251,7 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     if kind == "strings":
         return np.array(value, dtype=object if packed["dtype"] == "O" else str)
     if kind == "value":
-        return value
+        return _plain("an attribute", value)
     raise ValueError(f"unknown entry {kind!r}")
 
 
@@ -291,9 +291,13 @@ def _unpack_parameter(value: Any) -> Any:
         if name == "estimator":
             return _unfitted(content["class"], content["parameters"])
         if name in _SOLVERS:
-            return getattr(convex, name)(**content)
-        return {"list": list, "tuple": tuple, "pairs": dict}[name](content)
-    return value
+            return getattr(convex, name)(
+                **{key: _plain(name, option) for key, option in content.items()}
+            )
+        if name == "pairs":
+            return {_plain(name, k): _plain(name, v) for k, v in content}
+        return {"list": list, "tuple": tuple}[name](_plain(name, v) for v in content)
+    return _plain("a parameter", value)
 
 
 def _plain(key: str, value: Any) -> Any:

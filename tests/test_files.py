@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvxnn import _files as files
 from cvxnn._files import (
     OtherSettingsError,
+    append,
     as_json,
     check_settings,
     digest,
     digest_of_file,
     earlier_result,
     read_json,
+    read_text,
     replacing,
     replacing_folder,
     write_json,
@@ -205,3 +208,58 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
         "folder",
         os.path.join("folder", "old"),
     ]
+
+
+def test_changes_of_a_json_file_are_noticed(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": np.array([1.5, np.nan]), "b": {"c": "\u2028é"}})
+    assert read_json(path) == {"a": [1.5, None], "b": {"c": "\u2028é"}}
+    path.write_bytes(path.read_bytes().replace(b"1.5", b"1.6"))
+    with pytest.raises(ValueError, match=r"a\.json: the contents were changed after cvxnn wrote"):
+        read_json(path)
+    path.write_text('{"a": 1}')  # of another program
+    assert read_json(path) == {"a": 1}
+
+
+def test_text_is_read_in_utf_8_only(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\x0cc\n")
+    assert read_text(path) == "a\r\nb\x0cc\n"
+    path.write_bytes("a\nb\ncaf\u00e9".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.txt:3: the byte 0xe9 is not text in UTF-8"):
+        read_text(path)
+
+
+def test_what_is_appended_is_whole_or_absent(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "log"
+    append(path, b"first\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+        with pytest.raises(OSError, match=f"too large: '{path}'"):
+            append(path, b"second\n")
+        with pytest.raises(OSError, match=f"too large: '{tmp_path / 'new'}'"):
+            write_text(tmp_path / "new", "much text")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"first\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_never_lacks_its_name(tmp_path, monkeypatch):
+    """Folders are swapped in one step, where the system can."""
+    if not files._exchange(tmp_path, tmp_path):
+        pytest.skip("this system cannot swap two names")
+    folder = tmp_path / "folder"
+    with replacing_folder(folder) as temporary:
+        (temporary / "old").touch()
+
+    def refuse(*_):
+        raise AssertionError("a moment without the folder")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with replacing_folder(folder) as temporary:
+        (temporary / "new").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [folder]

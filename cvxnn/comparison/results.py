@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cvxnn._files import read_json, write_json
+from cvxnn._files import MALFORMED, read_json, write_json
 from cvxnn.comparison.measures import correct, mean_and_error
 from cvxnn.comparison.texts import (
     bytes_text,
@@ -281,7 +281,7 @@ class Comparison:
         try:
             rest = {entry.name: values[entry.name] for entry in fields(cls)}
             rest["results"] = tuple(map(MethodResult.from_dict, rest["results"]))
-        except (KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise ValueError(
                 f"this is not a comparison ({error}); expected a file that cvxnn compare wrote"
             ) from error

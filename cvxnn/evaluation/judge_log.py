@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from cvxnn._files import append
+from cvxnn._files import MALFORMED, append
 from cvxnn._locks import locked
 
 Order = Literal["ab", "ba"]
@@ -89,7 +89,7 @@ class JudgeLog:
                 if not 0.0 <= row["first"] <= 1.0:
                     raise ValueError("'first' is not a number from 0 to 1")
                 self.known[row["key"], row["shown"]] = row["first"]
-            except (ValueError, KeyError, TypeError) as error:
+            except MALFORMED as error:
                 if number == content.count(b"\n"):
                     end = content.rfind(b"\n", 0, end - 1) + 1
                     break

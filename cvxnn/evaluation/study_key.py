@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cvxnn._files import read_json
+from cvxnn._files import MALFORMED, read_json
 
 FORMAT = "cvxnn-study-key"
 
@@ -84,8 +84,11 @@ def read_key(path: str | os.PathLike[str]) -> StudyKey:
         raise ValueError(
             f"{os.fspath(path)} is not the key of a study; expected a file that write_study wrote"
         )
-    questions = tuple(
-        KeyQuestion(**{**row, "options": {k: tuple(v) for k, v in row["options"].items()}})
-        for row in value["questions"]
-    )
-    return StudyKey(value["sheet"], tuple(value["systems"]), questions)
+    try:
+        questions = tuple(
+            KeyQuestion(**{**row, "options": {k: tuple(v) for k, v in row["options"].items()}})
+            for row in value["questions"]
+        )
+        return StudyKey(value["sheet"], tuple(value["systems"]), questions)
+    except MALFORMED as error:
+        raise ValueError(f"{os.fspath(path)} is not a whole key of a study ({error})") from error

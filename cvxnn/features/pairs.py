@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._files import digest, read_json
+from cvxnn._files import MALFORMED, digest, read_json
 from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
@@ -152,7 +152,12 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
             f"{folder}: {PAIRS} and {ROWS} are not those that {NOTE} describes; they are not of "
             "one run, or were changed. Extract the features again"
         )
-    costs = CostMeter.from_dict(note.get("costs", {})).total
+    try:
+        costs = CostMeter.from_dict(note.get("costs", {})).total
+    except MALFORMED as error:
+        raise ValueError(
+            f"{folder / NOTE} does not hold costs of an extraction: {error}"
+        ) from error
     return PairFeatures(rows[0::2], rows[1::2], pairs, dict(embedding), costs)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvxnn._files import append, move_into_place, read_json, write_json, write_text
+from cvxnn._files import MALFORMED, append, move_into_place, read_json, write_json, write_text
 from cvxnn._locks import locked
 from cvxnn.features.description import Description, check_description
 
@@ -207,7 +207,7 @@ class FeatureWriter:
         try:
             description = json.loads(first)
             check_description(description)
-        except ValueError:
+        except MALFORMED:
             warnings.warn(
                 f"{self._log} is damaged, so the finished part of {self.path} is computed again",
                 stacklevel=4,
@@ -225,7 +225,7 @@ class FeatureWriter:
             for line in lines:
                 try:
                     block = _Block(*json.loads(line))
-                except (ValueError, TypeError, RecursionError):  # cut short by an interruption
+                except MALFORMED:  # cut short by an interruption
                     break
                 if not _is_size(block.n_rows) or not isinstance(block.pairs, str):
                     break
@@ -275,7 +275,7 @@ def read_features(
         sizes = [n for n, _ in blocks]
         if not all(map(_is_size, [n_rows, *sizes])) or sum(sizes) != n_rows:
             raise ValueError("its numbers of rows do not agree")
-    except (TypeError, KeyError, ValueError) as error:
+    except MALFORMED as error:
         raise ValueError(f"{_note_of(path)} does not describe features: {error}") from error
     width = description["width"]
     with path.open("rb") as file:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,4 +133,34 @@ def test_truncated_file_is_reported(
     data = path.read_bytes()
     path.write_bytes(data[: max(1, int(fraction * len(data)))])
     with pytest.raises(ValueError, match=r"c\.sqlite is not an embedding cache, or is damaged"):
+        EmbeddingCache(path)
+
+
+def test_full_disk_is_the_cause(tmp_path: Path) -> None:
+    """SQLite ends the transaction itself; "cannot rollback" hid the reason."""
+    path = tmp_path / "c.sqlite"
+    with EmbeddingCache(path) as cache:
+        cache.put({b"first": np.ones(8, np.float32)})
+        cache._connection.execute("PRAGMA max_page_count = 8")
+        with pytest.raises(OSError, match=r"disk is full.*c\.sqlite") as caught:
+            cache.put({bytes([i]): np.ones(2000, np.float32) for i in range(20)})
+        assert caught.value.errno == errno.ENOSPC
+        assert list(cache.get([b"first", bytes([1])])) == [b"first"]
+        cache._connection.execute("PRAGMA max_page_count = 1000000")
+        cache.put({b"second": np.ones(2000, np.float32)})
+        assert len(cache) == 2
+
+
+def test_read_only_cache_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.sqlite"
+    EmbeddingCache(path).close()
+    connect = sqlite3.connect
+
+    def read_only(name: str, **options: Any) -> sqlite3.Connection:
+        return connect(f"file:{name}?mode=ro", uri=True, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with pytest.raises(PermissionError, match=r"readonly database.*c\.sqlite"):
         EmbeddingCache(path)

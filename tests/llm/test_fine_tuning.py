@@ -398,7 +398,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"damaged .* delete it to start from the beginning"):
             run(CONFIGS["dpo"], folder=tmp_path)
     path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(ValueError, match="its numbers changed"):
+    with pytest.raises(ValueError, match="its contents changed"):
         run(CONFIGS["dpo"], folder=tmp_path)
     safetensors_torch.save_file({"a": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is not a checkpoint"):

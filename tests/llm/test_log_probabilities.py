@@ -227,3 +227,28 @@ def test_overflow_is_told() -> None:
     lm.model.lm_head.weight.mul_(float("inf"))
     with pytest.raises(ValueError, match="not finite"):
         response_log_probabilities(lm, ["a"], ["b"])
+
+
+@pytest.mark.parametrize("n_calls", [1, 3])
+def test_killed_run_with_a_cache_resumes_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int
+) -> None:
+    lm = make_lm("llama")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice([*"abcdefghij"], rng.integers(2, 9))) for _ in range(40)]
+    options: dict[str, Any] = {"batch_tokens": 40, "share_prefixes": False}
+    whole = response_log_probabilities(lm, texts, texts[::-1], **options)
+    put, calls = EmbeddingCache.put, []
+
+    def killed(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) > n_calls:
+            raise KeyboardInterrupt
+        put(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingCache, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            response_log_probabilities(lm, texts, texts[::-1], cache=tmp_path / "c", **options)
+    again = response_log_probabilities(lm, texts, texts[::-1], cache=tmp_path / "c", **options)
+    np.testing.assert_array_equal(again.log_probabilities, whole.log_probabilities)

@@ -3,16 +3,21 @@
 ``python jobs.py FOLDER`` imports what the jobs need, once. For each line of its standard input, a
 JSON list ``[job, folder, ends]``, it runs the job in as many processes at once as there are ends,
 forked from this one. An end is null, ``{"operation": k}`` (the process kills itself before its
-k-th operation on a file of the folder) or ``{"seconds": t}`` (it is killed after that time). The
-answer, a line of JSON, has for each process its exit code (-9 if it was killed) and the number of
-its operations.
+k-th operation on a file of the folder), ``{"seconds": t}`` (it is killed after that time),
+``{"bytes": n}`` (no file can grow beyond), ``{"rights": 0}`` (it may do only what the permissions
+of files allow, as if it were not root) or ``{"disk": 0}`` (the folder is small). The answer, a line
+of JSON, has for each process its exit code (-9 if it was killed), the number of its operations and
+the message of its error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import io
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -157,10 +162,12 @@ def saving(folder: Path) -> None:
 
 
 def command(*arguments: object) -> None:
-    code = main(
-        [*map(str, arguments), "--model", str(WORK / "model"), "--quiet", "--device", "cpu"]
-    )
-    assert code == 0, code
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        options = ["--model", str(WORK / "model"), "--quiet", "--device", "cpu"]
+        code = main([*map(str, arguments), *options])
+    if code != 0:
+        raise RuntimeError(f"exit code {code}: {errors.getvalue()}")
 
 
 def generation(folder: Path) -> None:
@@ -219,19 +226,32 @@ def counted(folder: Path, last: int | None) -> Iterator[Callable[[], int]]:
 
 def run(job: str, folder: Path, end: dict[str, float] | None, answer: int) -> None:
     """Run a job in this process, which ends with it."""
-    code = 1
+    code, n, error = 1, int, None
     try:
+        hinder(end or {})
         torch.set_num_threads(1)
         warnings.filterwarnings("ignore", message="waiting for another process")
         with counted(folder, int((end or {}).get("operation", 0)) or None) as n:
             (prepare if job == "prepare" else JOBS[job])(folder)
-            os.write(answer, str(n()).encode())
         code = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as reason:
+        error = f"{type(reason).__name__}: {reason}"
+        if not end:
+            error += "".join(traceback.format_exception(reason))
     finally:
-        sys.stderr.flush()
+        os.write(answer, json.dumps([n(), error and error[-4000:]]).encode())
         os._exit(code)
+
+
+def hinder(end: dict[str, float]) -> None:
+    """Take away what this process may do."""
+    if "bytes" in end:
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(end["bytes"]), most))
+    if "rights" in end and os.geteuid() == 0:
+        # root may write anywhere because of its capabilities; without them, it is like anybody.
+        version, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None).capset(version, none) == 0
 
 
 def serve() -> None:
@@ -257,8 +277,8 @@ def serve() -> None:
         for child, reader in children:
             _, status = os.waitpid(child, 0)
             with os.fdopen(reader, "rb") as file:
-                n = int(file.read() or b"0")
-            found.append([os.waitstatus_to_exitcode(status), n])
+                n, error = json.loads(file.read() or b"[0, null]")
+            found.append([os.waitstatus_to_exitcode(status), n, error])
         print(json.dumps([found, time.monotonic() - began]), flush=True)
     os._exit(0)  # PyTorch takes seconds to end
 

@@ -15,12 +15,13 @@ import safetensors
 import torch
 import transformers
 
-from cvxnn._files import read_json, replacing_folder, write_json
+from cvxnn._files import digest_of_file, read_json, replacing_folder, write_json
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.identity import is_same_model
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _RECORD = "fine_tuning.json"
+_FILES = ("adapter_config.json", "adapter_model.safetensors")  # of peft
 _GPT2 = ("c_attn", "c_proj")
 _OTHERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -139,7 +140,7 @@ def save_adapter(
         with quiet():
             lm.model.save_pretrained(temporary, save_embedding_layers=False)
         (temporary / "README.md").unlink(missing_ok=True)  # a template with paths of this machine
-        write_json(temporary / _RECORD, record)
+        write_json(temporary / _RECORD, {**record, "files": _digests(temporary)})
 
 
 def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageModel:
@@ -165,13 +166,18 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
         If the adapter belongs to another model (load that one), or is damaged (save it again).
     """
     folder = Path(folder)
-    for name in (_RECORD, "adapter_config.json", "adapter_model.safetensors"):
+    for name in (_RECORD, *_FILES):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} does not hold an adapter of cvxnn: it has no {name}; FineTuned.save "
                 "writes one"
             )
     record = read_json(folder / _RECORD)
+    if record.get("files") != _digests(folder):
+        raise ValueError(
+            f"the adapter in {folder} is damaged, or was changed: the digests of {_FILES} are not "
+            f"those in {_RECORD}; save it again"
+        )
     if not is_same_model(lm, str(record.get("dtype")), record.get("fingerprints", {})):
         raise ValueError(
             f"the adapter in {folder} was trained on {record.get('model')} in "
@@ -233,6 +239,10 @@ def merge_adapter(lm: LanguageModel) -> LanguageModel:
     """
     model = copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False)
     return dataclasses.replace(lm, model=model)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: digest_of_file(folder / name) for name in _FILES}
 
 
 def _twin(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cvxnn._files import check_settings, digest, replacing
+from cvxnn._files import MALFORMED, check_settings, digest, replacing
 
 _FORMAT = "cvxnn-fine-tuning-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -47,7 +47,7 @@ def write_checkpoint(
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "format": _FORMAT,
-        "digest": _digest(tensors),
+        "digest": _digest(tensors, settings, state),
         "settings": json.dumps(settings),
         "state": json.dumps(state),
     }
@@ -80,15 +80,18 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is not a checkpoint of this version of cvxnn; {remedy}")
-        found, state = json.loads(metadata["settings"]), json.loads(metadata["state"])
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        known = metadata.get("format") == _FORMAT
+        found = dict(json.loads(metadata["settings"])) if known else {}
+        state = dict(json.loads(metadata["state"])) if known else {}
+        expected = _digest(safetensors.torch.load_file(path), found, state) if known else None
+    except (safetensors.SafetensorError, OSError, *MALFORMED) as error:
         raise ValueError(f"the checkpoint {path} is damaged ({error}); {remedy}") from error
+    if not known:
+        raise ValueError(f"{path} is not a checkpoint of this version of cvxnn; {remedy}")
+    if metadata.get("digest") != expected:
+        raise ValueError(f"the checkpoint {path} is damaged (its contents changed); {remedy}")
     check_settings(path, found, settings)
-    if metadata.get("digest") != _digest(safetensors.torch.load_file(path)):
-        raise ValueError(f"the checkpoint {path} is damaged (its numbers changed); {remedy}")
-    return dict(state)
+    return state
 
 
 def restore(
@@ -106,8 +109,24 @@ def restore(
         The weights to set.
     optimizer : torch.optim.Optimizer or None
         Gets the moments; None leaves them out.
+
+    Raises
+    ------
+    ValueError
+        If the file has not these weights; delete it, or choose another folder.
     """
     tensors = safetensors.torch.load_file(path)
+    shapes = {name: tensors[name].shape for name in tensors}
+    for name, weight in weights.items():
+        kinds = [
+            "weight",
+            *([] if optimizer is None or f"step/{name}" not in tensors else _MOMENTS),
+        ]
+        if any(shapes.get(f"{kind}/{name}") != weight.shape for kind in kinds):
+            raise ValueError(
+                f"the checkpoint {path} does not have the weights of {name}; delete it to start "
+                "from the beginning, or choose another folder"
+            )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])
@@ -118,6 +137,8 @@ def restore(
                 }
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def _digest(
+    tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], state: Mapping[str, Any]
+) -> str:
     parts = (part for name in sorted(tensors) for part in (name, tensors[name].numpy()))
-    return digest(*parts, digits=64)
+    return digest(dict(settings), dict(state), *parts, digits=64)

@@ -172,11 +172,9 @@ def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
     shape = len(X), network.n_outputs, X.shape[1]
     weights = np.empty(shape, np.result_type(X, network.hidden_weights))
     intercept = np.empty(shape[:2], weights.dtype)
-    # A neuron of a convex program feeds one output: most of the products below would be zero.
-    feeding = [np.flatnonzero(column) for column in network.output_weights.T]
     for rows in _chunks(len(X), max(network.n_neurons, 1)):
-        for output, neurons in enumerate(feeding):
-            share = active[rows][:, neurons] * network.output_weights[neurons, output]
+        for output, neurons in enumerate(network.blocks):
+            share = active[rows, neurons] * network.output_weights[neurons]
             weights[rows, output] = share @ network.hidden_weights[neurons]
             intercept[rows, output] = share @ network.hidden_bias[neurons]
     if network.linear_weights is not None:
@@ -240,11 +238,11 @@ class NeuronReport:
     Attributes
     ----------
     norm : ndarray, shape (n_neurons,)
-        Norm of the first-layer weights times that of the output weights; biases left out.
+        Norm of the first-layer weights times the output weight; biases left out.
     fraction_open : ndarray, shape (n_neurons,)
         Part of the rows on which the neuron is open.
     output : ndarray of int, shape (n_neurons,)
-        The output that the neuron feeds (most).
+        The output that the neuron feeds.
     sign : ndarray of int, shape (n_neurons,)
         Sign of its weight there. A ReLU neuron pushes in this direction; a gated one in either.
     top_features : ndarray of int, shape (n_neurons, n_top)
@@ -365,14 +363,13 @@ def neuron_report(
         hidden = hidden * np.where(spread > 0, spread, 1)
     active = open_neurons(network, X)
     fraction = active.mean(axis=0)
-    norm = np.linalg.norm(hidden, axis=1) * np.linalg.norm(network.output_weights, axis=1)
-    output = np.abs(network.output_weights).argmax(axis=1)
-    weight = np.take_along_axis(network.output_weights, output[:, None], axis=1)[:, 0]
+    weight, output = network.output_weights, network.output_index
+    norm = np.linalg.norm(hidden, axis=1) * np.abs(weight)
     top = np.argsort(-np.abs(hidden), axis=1, kind="stable")[:, :_TOP_FEATURES]
     return NeuronReport(
         norm=norm,
         fraction_open=fraction,
-        output=output,
+        output=np.zeros(len(weight), np.intp) if output is None else output.astype(np.intp),
         sign=np.sign(weight).astype(np.intp),
         top_features=top,
         top_slopes=np.take_along_axis(hidden, top, axis=1) * weight[:, None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ _CHUNK_NUMBERS = 2**22
 
 @dataclass(frozen=True)
 class TwoLayerNetwork:
-    r"""A network :math:`f(x) = \Theta_2^T h(x) + \Theta_3^T x + b_2`.
+    r"""A network :math:`f_c(x) = \sum_{j \to c} \theta_j h_j(x) + (\Theta_3^T x)_c + b_c`.
 
     The hidden activations are :math:`h(x) = (\Theta_1 x + b_1)_+`, or, with gates ``g``, linear
     where the gate is open: :math:`h_j(x) = 1(g_i^T x + c_i \ge 0)\,(\Theta_1 x + b_1)_j`, with
-    :math:`i` the gate of neuron :math:`j`.
+    :math:`i` the gate of neuron :math:`j`. As convex programs leave it, a neuron feeds one output
+    :math:`c`: its weights to the others are zero, and no numbers are kept for them.
 
     Attributes
     ----------
@@ -30,10 +32,10 @@ class TwoLayerNetwork:
         First layer.
     hidden_bias : ndarray, shape (n_neurons,)
         Biases :math:`b_1` of the first layer.
-    output_weights : ndarray, shape (n_neurons, n_outputs)
-        Second layer.
+    output_weights : ndarray, shape (n_neurons,)
+        Weight :math:`\theta_j` of each neuron in the output that it feeds.
     output_bias : ndarray, shape (n_outputs,)
-        Biases :math:`b_2` of the second layer.
+        Biases of the outputs.
     gate_weights : ndarray, shape (n_gates, n_features), optional
         Gates of a gated network; None for a ReLU network.
     gate_bias : ndarray, shape (n_gates,), optional
@@ -42,6 +44,9 @@ class TwoLayerNetwork:
         The linear part, of a skip connection; None without one.
     gate_index : ndarray of int, shape (n_neurons,), optional
         Number of the gate of each neuron of a gated network.
+    output_index : ndarray of int, shape (n_neurons,), optional
+        Number of the output that each neuron feeds, never falling; None where all feed the
+        first, as with one output.
 
     Notes
     -----
@@ -57,6 +62,7 @@ class TwoLayerNetwork:
     gate_bias: NDArray[np.floating] | None = None
     linear_weights: NDArray[np.floating] | None = None
     gate_index: NDArray[np.integer] | None = None
+    output_index: NDArray[np.integer] | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -68,21 +74,33 @@ class TwoLayerNetwork:
         """Number of outputs."""
         return len(self.output_bias)
 
+    @property
+    def blocks(self) -> list[slice]:
+        """The neurons of each output, which are neighbours."""
+        index = np.zeros(self.n_neurons) if self.output_index is None else self.output_index
+        ends = np.searchsorted(index, np.arange(self.n_outputs + 1)).tolist()
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
     def hidden(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the hidden activations of rows, shape (n_samples, n_neurons)."""
-        H = X @ self.hidden_weights.T
-        H += self.hidden_bias
-        if self.gate_index is None:
+        H = np.empty((X.shape[0], self.n_neurons), np.result_type(X.dtype, self.hidden_weights))
+        gates = None if self.gate_index is None else self.open_gates(X)
+        for neurons in self.blocks:
+            H[:, neurons] = self._activations(X, neurons, gates)
+        return H
+
+    def _activations(
+        self, X: NDArray[np.floating], neurons: slice, gates: NDArray[np.bool_] | None
+    ) -> NDArray[np.floating]:
+        """Return the activations of some neurons, given the gates that are open on the rows."""
+        H = X @ self.hidden_weights[neurons].T
+        H += self.hidden_bias[neurons]
+        if gates is None or self.gate_index is None:
             return np.maximum(H, 0, out=H)
-        gates, index = self.open_gates(X), self.gate_index
-        n_gates = gates.shape[1]
-        n_blocks, rest = divmod(self.n_neurons, n_gates) if n_gates else (0, 0)
-        if rest == 0 and np.array_equal(index, np.tile(np.arange(n_gates), n_blocks)):
-            # All gates for each output in turn, as ridge leaves them: no copies of the gates.
-            blocks = H.reshape(len(H), n_blocks, n_gates)
-            blocks *= gates[:, None, :]
-            return H
-        H *= gates[:, index]
+        index = self.gate_index[neurons]
+        # All gates in turn, as ridge leaves them for each output, need no copy.
+        all_gates = np.array_equal(index, np.arange(gates.shape[1]))
+        H *= gates if all_gates else gates[:, index]
         return H
 
     def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -92,10 +110,16 @@ class TwoLayerNetwork:
 
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the outputs for rows, shape (n_samples, n_outputs), in bounded memory."""
-        n = X.shape[0]
+        n, blocks = X.shape[0], self.blocks
         out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
-        for rows in _chunks(n, max(self.n_neurons, 1)):
-            out[rows] = self.hidden(X[rows]) @ self.output_weights
+        n_gates = 0 if self.gate_bias is None else len(self.gate_bias)
+        widest = max(n_gates, *(neurons.stop - neurons.start for neurons in blocks), 1)
+        for rows in _chunks(n, widest):
+            part = X[rows]
+            gates = None if self.gate_index is None else self.open_gates(part)
+            for output, neurons in enumerate(blocks):
+                active = self._activations(part, neurons, gates)
+                out[rows, output] = active @ self.output_weights[neurons]
         if self.linear_weights is not None:
             out += X @ self.linear_weights
         out += self.output_bias
@@ -151,8 +175,7 @@ def recover(
     active = norms > tol * norms.max(initial=0)
     output_of, sign_of, pattern_of = np.nonzero(active)
     root = np.sqrt(norms[active])
-    output = np.zeros((len(root), n_outputs), blocks.dtype)
-    output[np.arange(len(root)), output_of] = np.where(sign_of == 0, root, -root)
+    output = np.where(sign_of == 0, root, -root)
 
     def split(rows: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         offset = rows[:, -1] if bias else np.zeros(len(rows), rows.dtype)
@@ -163,7 +186,11 @@ def recover(
     if linear is not None and bias:
         linear, output_bias = np.ascontiguousarray(linear[:-1]), linear[-1].copy()
     network = TwoLayerNetwork(
-        *split(blocks[active] / root[:, None]), output, output_bias, linear_weights=linear
+        *split(blocks[active] / root[:, None]),
+        output,
+        output_bias,
+        linear_weights=linear,
+        output_index=output_of if n_outputs > 1 else None,
     )
     if gates is None:
         return network
@@ -181,11 +208,12 @@ def fold_scaling(
 ) -> TwoLayerNetwork:
     """Rewrite a network of ``(x - x_mean) / x_scale`` as one of ``x``, outputs in units of y."""
     hidden = network.hidden_weights / x_scale
+    own = slice(None) if network.output_index is None else network.output_index
     folded = replace(
         network,
         hidden_weights=hidden,
         hidden_bias=network.hidden_bias - hidden @ x_mean,
-        output_weights=network.output_weights * y_scale,
+        output_weights=network.output_weights * y_scale[own],
         output_bias=network.output_bias * y_scale + y_mean,
     )
     if network.gate_weights is not None and network.gate_bias is not None:

@@ -24,7 +24,7 @@ from cvxnn._files import MALFORMED, digest, replacing
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _HEADER = "cvxnn"
 # The state of a warm start is large, and predictions do not need it. Callbacks are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
@@ -49,7 +49,7 @@ _NEEDED = {
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 _GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
-_OPTIONAL_PARTS = (*_GATE_PARTS, "linear_weights")
+_OPTIONAL_PARTS = (*_GATE_PARTS, "linear_weights", "output_index")
 _SOLVERS = ("Cronos", "InteriorPoint", "ProximalGradient", "Ridge")
 
 
@@ -341,7 +341,7 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
 
 
 def _check_network(network: TwoLayerNetwork, width: int) -> None:
-    m, c = network.output_weights.shape
+    (m,), (c,) = network.output_weights.shape, network.output_bias.shape
     given = [part for part in _GATE_PARTS if getattr(network, part) is not None]
     if given not in ([], list(_GATE_PARTS)):
         raise ValueError(f"of its gates, the network has only {given}")
@@ -349,22 +349,28 @@ def _check_network(network: TwoLayerNetwork, width: int) -> None:
     shapes = {
         "hidden_weights": (m, width),
         "hidden_bias": (m,),
-        "output_weights": (m, c),
+        "output_weights": (m,),
         "output_bias": (c,),
         "gate_weights": (n_gates, width),
         "gate_bias": (n_gates,),
         "gate_index": (m,),
+        "output_index": (m,),
         "linear_weights": (width, c),
     }
+    if (network.output_index is None) != (c == 1):
+        raise ValueError(f"the network has {c} outputs and {network.output_index} as their index")
+    if network.output_index is not None and np.any(np.diff(network.output_index) < 0):
+        raise ValueError("the neurons of the network are not in the order of their outputs")
     for part, shape in shapes.items():
         array = getattr(network, part)
         if array is None and part in _OPTIONAL_PARTS:
             continue
         if array.shape != shape:
             raise ValueError("the shapes of the network do not fit together")
-        if part == "gate_index":
-            if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < n_gates)):
-                raise ValueError("the network has neurons without a gate")
+        if part in ("gate_index", "output_index"):
+            most = n_gates if part == "gate_index" else c
+            if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < most)):
+                raise ValueError(f"the network has neurons without {part.replace('_', ' ')}")
             continue
         if array.dtype.name not in ("float32", "float64"):
             raise ValueError("the network has weights that are not floating-point numbers")

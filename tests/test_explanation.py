@@ -31,7 +31,7 @@ def make(
 ) -> TwoLayerNetwork:
     """Random network; some output weights are zero, and gated neurons share their gates."""
     rng = np.random.default_rng(seed)
-    output = rng.standard_normal((m, C)) * (rng.random((m, C)) < 0.7)
+    output = rng.standard_normal(m) * (rng.random(m) < 0.7)
     n_gates = max(m - 2, 1)
     return TwoLayerNetwork(
         rng.standard_normal((m, d)),
@@ -42,6 +42,7 @@ def make(
         gate_bias=rng.standard_normal(n_gates) if gated else None,
         linear_weights=rng.standard_normal((d, C)) if skip else None,
         gate_index=rng.integers(n_gates, size=m) if gated else None,
+        output_index=np.sort(rng.integers(C, size=m)),
     )
 
 
@@ -68,8 +69,9 @@ def naive(network: TwoLayerNetwork, x: np.ndarray):
         active.append(score >= 0 if network.gate_index is not None else score > 0)
         radius = min(radius, abs(score) / np.sqrt(sum(g**2)))
         if active[-1]:
-            W += np.outer(network.output_weights[j], w)
-            c += network.output_weights[j] * b
+            fed = network.output_index[j]
+            W[fed] += network.output_weights[j] * w
+            c[fed] += network.output_weights[j] * b
     if network.linear_weights is not None:
         W += network.linear_weights.T
     return W, c, active, radius
@@ -172,7 +174,7 @@ def test_on_a_boundary_the_side_is_that_of_forward(gated: bool) -> None:
     network = TwoLayerNetwork(
         np.array([[1.0, 0.0]]),
         np.array([3.0 if gated else 0.0]),
-        np.array([[2.0]]),
+        np.array([2.0]),
         np.array([5.0]),
         gate_weights=np.array([[1.0, 0.0]]) if gated else None,
         gate_bias=np.zeros(1) if gated else None,
@@ -202,7 +204,7 @@ def test_without_neurons_the_network_is_one_piece(skip: bool) -> None:
 
 def test_constant_neurons_have_no_boundary() -> None:
     network = TwoLayerNetwork(
-        np.zeros((2, 3)), np.array([1.0, -1.0]), np.array([[2.0], [3.0]]), np.zeros(1)
+        np.zeros((2, 3)), np.array([1.0, -1.0]), np.array([2.0, 3.0]), np.zeros(1)
     )
     piece = local_linear(network, np.ones((1, 3)))
     assert piece.radius.tolist() == [np.inf]
@@ -214,7 +216,7 @@ def test_gates_that_no_neuron_has_are_no_boundaries() -> None:
     network = TwoLayerNetwork(
         np.ones((2, 2)),
         np.ones(2),
-        np.ones((2, 1)),
+        np.ones(2),
         np.zeros(1),
         gate_weights=np.array([[1.0, 0.0], [0.0, 1.0]]),
         gate_bias=np.array([-9.0, 0.0]),
@@ -245,7 +247,8 @@ def test_precision_follows_the_data_and_the_network(dtype: type) -> None:
                 network.output_weights,
                 network.output_bias,
             )
-        )
+        ),
+        output_index=network.output_index,
     )
     X = rows().astype(dtype)
     piece = local_linear(single, X)
@@ -281,25 +284,25 @@ def test_report_of_each_neuron(standardize: bool, seed: int) -> None:
     active = 0
     for j in range(network.n_neurons):
         w, out = network.hidden_weights[j] * unit, network.output_weights[j]
-        assert report.norm[j] == pytest.approx(np.sqrt(sum(w**2)) * np.sqrt(sum(out**2)))
+        assert report.norm[j] == pytest.approx(np.sqrt(sum(w**2)) * abs(out))
         is_open = [sum(network.hidden_weights[j] * x) + network.hidden_bias[j] > 0 for x in X]
         assert report.fraction_open[j] == pytest.approx(np.mean(is_open))
-        active += any(is_open) and out.any()
-        c = max(range(2), key=lambda c: abs(out[c]))
-        assert (report.output[j], report.sign[j]) == (c, np.sign(out[c]))
+        active += any(is_open) and out != 0
+        assert (report.output[j], report.sign[j]) == (network.output_index[j], np.sign(out))
         top = sorted(range(4), key=lambda i: -abs(w[i]))[:3]
         assert report.top_features[j].tolist() == top
-        np.testing.assert_allclose(report.top_slopes[j], w[top] * out[c])
+        np.testing.assert_allclose(report.top_slopes[j], w[top] * out)
     assert report.n_active == active
     assert report.n_regions == count_regions(open_neurons(network, X))
 
 
 def test_report_reads_and_goes_into_tables() -> None:
     network = TwoLayerNetwork(
-        np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
-        np.array([0.0, -10.0, 1.0]),
-        np.array([[2.0, 0.0], [0.0, -1.0], [1.0, 0.0]]),
+        np.array([[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]),
+        np.array([0.0, 1.0, -10.0]),
+        np.array([2.0, 1.0, -1.0]),
         np.zeros(2),
+        output_index=np.array([0, 0, 1]),
     )
     X = np.array([[1.0, 0.0], [-1.0, 0.0]])
     report = neuron_report(network, X, ["age", "bmi"])
@@ -307,16 +310,16 @@ def test_report_reads_and_goes_into_tables() -> None:
         "3 neurons, 1 of them active; 2 linear regions on 2 rows",
         "neuron      norm   open  output  largest slopes",
         "     0         6    50%      +0  age +6",
-        "     1         1     0%      -1  bmi -1",
-        "     2         0   100%      +0",
+        "     2         1     0%      -1  bmi -1",
+        "     1         0   100%      +0",
     ]
     table = pd.DataFrame(report.columns)
-    assert table["largest_slopes"].tolist() == ["age +6", "bmi -1", ""]
-    assert table["norm"].tolist() == [6, 1, 0]
+    assert table["largest_slopes"].tolist() == ["age +6", "", "bmi -1"]
+    assert table["norm"].tolist() == [6, 0, 1]
     plain = report.to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["n_regions"] == 2
-    assert plain["neurons"]["fraction_open"] == [0.5, 0.0, 1.0]
+    assert plain["neurons"]["fraction_open"] == [0.5, 1.0, 0.0]
 
 
 def test_a_long_report_is_cut() -> None:

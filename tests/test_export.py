@@ -45,7 +45,7 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
     parts = {
         "hidden_weights": draw(m, WIDTH),
         "hidden_bias": draw(m),
-        "output_weights": draw(m, c),
+        "output_weights": draw(m),
         "output_bias": draw(c),
     }
     if "gated" in kind:
@@ -53,6 +53,8 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
         parts |= gates | {"gate_index": rng.integers(0, 3, m)}
     if "skip" in kind:
         parts["linear_weights"] = draw(WIDTH, c)
+    if c > 1:
+        parts["output_index"] = np.sort(np.arange(m) % c)
     net = TwoLayerNetwork(**parts)
     if m:  # each output is positive on half the inputs, so that every class is predicted
         net.output_bias[:] -= np.median(net.forward(inputs(dtype)), axis=0)
@@ -113,7 +115,8 @@ def slope(net, x):
             gate = net.gate_index[j]
             level = net.gate_weights[gate] @ x + net.gate_bias[gate]
         if level > 0:
-            out += np.outer(net.output_weights[j], net.hidden_weights[j])
+            fed = 0 if net.output_index is None else net.output_index[j]
+            out[fed] += net.output_weights[j] * net.hidden_weights[j]
     return out if net.linear_weights is None else out + net.linear_weights.T
 
 
@@ -190,7 +193,7 @@ def test_onnx_of_scores_of_every_size(dtype):
     X[:, 0] = levels
     skip = np.eye(WIDTH, 1, dtype=dtype)
     line = TwoLayerNetwork(
-        *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, (0, 1), 1)), linear_weights=skip
+        *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, 0, 1)), linear_weights=skip
     )
     out = run(head(line, beta=1.0), X)
     np.testing.assert_array_equal(out["logit"], levels)
@@ -201,7 +204,7 @@ def test_onnx_of_scores_of_every_size(dtype):
             close(out["probabilities"], one.predict_proba(X), dtype)
             np.testing.assert_array_equal(out["label"], one.predict(X))
         three = TwoLayerNetwork(
-            *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, (0, 3), 3)),
+            *(np.zeros(s, dtype) for s in ((0, WIDTH), 0, 0, 3)),
             linear_weights=np.eye(WIDTH, 3, dtype=dtype),
         )
         for loss in ("logistic", "multinomial"):
@@ -230,7 +233,14 @@ def test_onnx_model_is_for_old_runtimes_and_names_its_weights():
     assert model.producer_name == "cvxnn"
     held = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     for name, array in vars(network("gated-skip")).items():
-        np.testing.assert_array_equal(held[name], array, strict=True)
+        if array is not None:
+            np.testing.assert_array_equal(held[name], array, strict=True)
+    several = network("gated-skip", (5, 3))
+    model = to_onnx(regressor(several))
+    held = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    for number, neurons in enumerate(several.blocks):
+        array = several.hidden_weights[neurons]
+        np.testing.assert_array_equal(held[f"hidden_weights_{number}"], array, strict=True)
 
 
 # torch ------------------------------------------------------------------------------------------
@@ -272,7 +282,7 @@ def test_torch_has_the_slope_of_the_linear_piece(kind, shape):
 def test_torch_weights_are_parameters_and_gates_are_not():
     module = to_torch(regressor(network("gated-skip")))
     names = {name for name, _ in module.named_parameters()}
-    parts = set(vars(network("gated-skip")))
+    parts = set(vars(network("gated-skip"))) - {"output_index"}
     assert names == {name for name in parts if not name.startswith("gate")}
     assert set(module.state_dict()) == parts
     assert set(to_torch(regressor(network())).state_dict()) == {
@@ -398,7 +408,7 @@ def test_a_gate_is_open_on_its_boundary():
     one = np.ones((1, 1))
     gate = np.eye(1, WIDTH)
     net = TwoLayerNetwork(
-        np.zeros((1, WIDTH)), one[0], one, np.zeros(1), gate, np.zeros(1), None, np.array([0])
+        np.zeros((1, WIDTH)), one[0], one[0], np.zeros(1), gate, np.zeros(1), None, np.array([0])
     )
     model, X = regressor(net), np.zeros((3, WIDTH))
     X[:, 0] = -1, 0, 1

@@ -1,5 +1,9 @@
 """Recovery of the network: the same predictions, the same objective."""
 
+import tracemalloc
+from dataclasses import fields
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,7 +32,8 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
             if net.gate_weights is not None and net.gate_bias is not None:
                 g = j if net.gate_index is None else net.gate_index[j]
                 is_open = sum(net.gate_weights[g] * X[k]) + net.gate_bias[g] >= 0
-            out[k, c] += is_open * score * net.output_weights[j, c]
+            fed = 0 if net.output_index is None else net.output_index[j]
+            out[k, c] += is_open * score * net.output_weights[j] * (fed == c)
         if net.linear_weights is not None:
             out[k, c] += sum(net.linear_weights[:, c] * X[k])
     return out
@@ -61,8 +66,11 @@ def test_weight_decay_equals_the_sum_of_block_norms(seed: int, bias: bool) -> No
 def test_every_neuron_is_balanced_and_feeds_one_output() -> None:
     net = network.recover(Weights(weights()))
     first = np.sqrt((net.hidden_weights**2).sum(axis=1) + net.hidden_bias**2)
-    np.testing.assert_allclose(first, np.abs(net.output_weights).sum(axis=1))
-    assert ((net.output_weights != 0).sum(axis=1) == 1).all()
+    np.testing.assert_allclose(first, np.abs(net.output_weights))
+    assert net.output_index is not None
+    assert (np.diff(net.output_index) >= 0).all()
+    number = [block.stop - block.start for block in net.blocks]
+    assert number == np.bincount(net.output_index, minlength=2).tolist()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -104,19 +112,52 @@ def test_zero_weights_give_a_network_without_neurons() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X = np.random.default_rng(0).standard_normal((11, 3))
     net = network.recover(Weights(weights()))
-    direct = net.hidden(X) @ net.output_weights + net.output_bias
-    np.testing.assert_allclose(net.forward(X), direct, rtol=1e-13)
+    products = net.hidden(X) * net.output_weights
+    direct = np.stack([products[:, net.output_index == c].sum(axis=1) for c in (0, 1)], axis=1)
+    np.testing.assert_allclose(net.forward(X), direct + net.output_bias, rtol=1e-13)
     sizes = []
-    hidden = network.TwoLayerNetwork.hidden
+    activations = network.TwoLayerNetwork._activations
 
-    def spy(self: network.TwoLayerNetwork, rows: np.ndarray) -> np.ndarray:
+    def spy(self: Any, rows: np.ndarray, *rest: Any) -> np.ndarray:
         sizes.append(len(rows))
-        return hidden(self, rows)
+        return activations(self, rows, *rest)
 
-    monkeypatch.setattr(network.TwoLayerNetwork, "hidden", spy)
-    monkeypatch.setattr(network, "_CHUNK_NUMBERS", 3 * net.n_neurons)
-    np.testing.assert_allclose(net.forward(X), direct, rtol=1e-13)
-    assert sizes == [3, 3, 3, 2]
+    monkeypatch.setattr(network.TwoLayerNetwork, "_activations", spy)
+    widest = max(block.stop - block.start for block in net.blocks)
+    monkeypatch.setattr(network, "_CHUNK_NUMBERS", 3 * widest)
+    np.testing.assert_allclose(net.forward(X), direct + net.output_bias, rtol=1e-13)
+    assert sizes == [3, 3, 3, 3, 3, 3, 2, 2]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("C", [1, 3, 200])
+def test_predictions_cost_what_the_blocks_cost(gated: bool, C: int) -> None:
+    P, d, n = 16, 5, 40
+    rng = np.random.default_rng(0)
+    blocks = rng.standard_normal((C, 1 if gated else 2, P, d + 1))
+    gates = rng.standard_normal((P, d + 1)) if gated else None
+    tracemalloc.start()
+    net = network.recover(Weights(blocks), gates=gates)
+    folded = network.fold_scaling(net, np.zeros(d), np.ones(d), np.zeros(C), np.ones(C))
+    out = folded.forward(rng.standard_normal((n, d)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert out.shape == (n, C)
+    # A few copies of the weights and the predictions, and no matrix of neurons by outputs.
+    assert peak < 6 * blocks.nbytes + 8 * (n * (C + 8 * P) + 8 * P * d) + 2**16
+    numbers = sum(
+        getattr(net, part.name).size for part in fields(net) if getattr(net, part.name) is not None
+    )
+    assert numbers <= (P * (d + 1) if gated else 0) + blocks.size + 3 * len(net.hidden_bias) + C
+
+
+def test_each_output_is_a_network_of_its_own() -> None:
+    X = np.random.default_rng(0).standard_normal((9, 3))
+    blocks = weights(3, C=4)
+    blocks[1] = 0  # no neuron feeds it
+    net = network.recover(Weights(blocks))
+    alone = [network.recover(Weights(block[None])).forward(X)[:, 0] for block in blocks]
+    np.testing.assert_allclose(net.forward(X), np.stack(alone, axis=1), atol=1e-12)
 
 
 def test_forward_of_no_rows_is_empty() -> None:

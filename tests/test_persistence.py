@@ -601,8 +601,8 @@ def test_other_bytes_anywhere_are_found(saved, tmp_path_factory, data):
         lambda text: text.replace(":", ": ", 1),
         lambda text: text.replace("\\u00e9", "\\u00E9"),
         lambda text: text.replace("\\u00e9", "é"),
-        lambda text: text.replace('"format_version":3', '"format_version":3.0'),
-        lambda text: text.replace("{", '{"format_version":3,', 1),
+        lambda text: text.replace('"format_version":4', '"format_version":4.0'),
+        lambda text: text.replace("{", '{"format_version":4,', 1),
     ],
 )
 def test_another_spelling_of_the_same_header_is_a_change(respell, saved, tmp_path):
@@ -675,11 +675,11 @@ def test_other_safetensors_file(tmp_path):
         cvxnn.load(tmp_path / "c")
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, "4", None])
 def test_unknown_version(saved, tmp_path, version):
     tensors, header = parts(saved)
     header["format_version"] = version
-    with pytest.raises(ValueError, match=r"format version .*; this cvxnn reads version 3"):
+    with pytest.raises(ValueError, match=r"format version .*; this cvxnn reads version 4"):
         cvxnn.load(write(tmp_path / "a", tensors, header))
 
 
@@ -775,7 +775,7 @@ def test_deep_nesting(saved, tmp_path):
         lambda t: t | {"network_.output_bias": np.array([np.inf])},
         lambda t: t | {"network_.hidden_weights": t["network_.hidden_weights"][:, :2].copy()},
         lambda t: t | {"network_.hidden_bias": t["network_.hidden_bias"][:-1]},
-        lambda t: t | {"network_.output_weights": t["network_.output_weights"][:, 0].copy()},
+        lambda t: t | {"network_.output_weights": t["network_.output_weights"][:, None].copy()},
         lambda t: t | {"network_.output_bias": np.zeros(2)},
         lambda t: t | {"network_.output_bias": np.zeros(1, int)},
         lambda t: {k: v for k, v in t.items() if k != "network_.hidden_bias"},
@@ -828,6 +828,29 @@ def test_wrong_gates_and_skip_connection(damage, tmp_path):
     tensors, header = parts(tmp_path / "a")
     with pytest.raises(ValueError, match="the contents are not those of an estimator"):
         cvxnn.load(write(tmp_path / "b", damage(tensors), header))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda index: index + 1, "neurons without output index"),
+        (lambda index: index - 1, "neurons without output index"),
+        (lambda index: index[::-1].copy(), "not in the order of their outputs"),
+        (lambda index: index[1:], "do not fit together"),
+        (lambda index: index.astype(float), "neurons without output index"),
+        (lambda index: None, "outputs"),
+    ],
+    ids=["above", "below", "order", "neurons", "not integers", "absent"],
+)
+def test_wrong_outputs_of_neurons(damage, message, tmp_path):
+    X, _ = data()
+    cvxnn.save(ConvexReLURegressor(**SMALL).fit(X, X), tmp_path / "a")
+    tensors, header = parts(tmp_path / "a")
+    index = damage(tensors.pop("network_.output_index"))
+    if index is not None:
+        tensors["network_.output_index"] = index
+    with pytest.raises(ValueError, match=message):
+        cvxnn.load(write(tmp_path / "b", tensors, header))
 
 
 def test_wrong_dimensions_of_a_regressor(tmp_path):

@@ -197,7 +197,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         scale = np.sqrt(column_means(H**2, weight))
         scale = np.where(scale > 0, scale, 1).astype(X.dtype)
         H = H / scale
-        theta = network.output_weights[:, 0] * scale
+        theta = network.output_weights * scale
         pairwise = self.loss == "pairwise" and pairs is not None
         if pairwise:
             # Pairs leave the level of the logits free: let them average 0 over the responses.
@@ -219,7 +219,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             last, offset = (theta, -(theta @ centre)) if pairwise else (theta[:-1], theta[-1])
             return replace(
                 network,
-                output_weights=(last / scale)[:, None].astype(X.dtype),
+                output_weights=(last / scale).astype(X.dtype),
                 output_bias=np.array([offset], X.dtype),
             )
 

@@ -228,7 +228,7 @@ def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:
     return TwoLayerNetwork(
         hidden_weights=np.zeros((0, d), dtype),
         hidden_bias=np.zeros(0, dtype),
-        output_weights=np.zeros((0, 1), dtype),
+        output_weights=np.zeros(0, dtype),
         output_bias=np.array([offset], dtype),
         linear_weights=coef[:, None],
     )

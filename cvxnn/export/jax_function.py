@@ -40,19 +40,26 @@ def to_jax(estimator: Any) -> tuple[Callable[[dict[str, Any], Any], Any], dict[s
     """
     network = fitted_network(estimator)
     parameters = copies(network, TRAINED)
-    gates = copies(network, FIXED)
+    gates, blocks = copies(network, FIXED), network.blocks
 
     def function(parameters: dict[str, Any], X: Any) -> Any:
         def times(A: Any, B: Any) -> Any:
             return jnp.matmul(A, B, precision="highest")
 
-        hidden = times(X, parameters["hidden_weights"].T) + parameters["hidden_bias"]
+        first, bias, last = (
+            parameters[name] for name in ("hidden_weights", "hidden_bias", "output_weights")
+        )
         if gates:
             is_open = times(X, gates["gate_weights"].T) + gates["gate_bias"] >= 0
-            hidden = jnp.where(is_open[..., gates["gate_index"]], hidden, 0)
-        else:
-            hidden = jax.nn.relu(hidden)
-        out = times(hidden, parameters["output_weights"]) + parameters["output_bias"]
+        outputs = []
+        for neurons in blocks:
+            hidden = times(X, first[neurons].T) + bias[neurons]
+            if gates:
+                hidden = jnp.where(is_open[..., gates["gate_index"][neurons]], hidden, 0)
+            else:
+                hidden = jax.nn.relu(hidden)
+            outputs.append(times(hidden, last[neurons]))
+        out = jnp.stack(outputs, axis=-1) + parameters["output_bias"]
         if "linear_weights" in parameters:
             out += times(X, parameters["linear_weights"])
         return out

@@ -122,27 +122,43 @@ class _Graph:
 def _scores(graph: _Graph, network: TwoLayerNetwork) -> str:
     """Add the network, and return the name of its outputs, shape (batch, n_outputs)."""
 
-    def part(name: str) -> str:
+    def whole(name: str) -> str:
         return graph.constant(getattr(network, name), name)
 
-    if network.n_neurons:
-        hidden = graph("Gemm", "X", part("hidden_weights"), part("hidden_bias"), transB=1)
-        if network.gate_index is None:
-            hidden = graph("Relu", hidden)
-        else:
-            gates = graph("Gemm", "X", part("gate_weights"), part("gate_bias"), transB=1)
-            is_open = graph("GreaterOrEqual", gates, graph.number(0))
-            is_open = graph("Gather", is_open, part("gate_index"), axis=1)
-            hidden = graph("Where", is_open, hidden, graph.number(0))
-        scores = graph("Gemm", hidden, part("output_weights"), part("output_bias"))
-    else:
-        # Runtimes differ in how they treat matrices without columns.
-        n_rows = graph("Shape", "X", start=0, end=1)
-        shape = graph("Concat", n_rows, np.array([network.n_outputs]), axis=0)
-        scores = graph("Expand", part("output_bias"), shape)
+    is_open = None
+    if network.gate_index is not None and network.n_neurons:
+        gates = graph("Gemm", "X", whole("gate_weights"), whole("gate_bias"), transB=1)
+        is_open = graph("GreaterOrEqual", gates, graph.number(0))
+    outputs = [_output(graph, network, number, is_open) for number in range(network.n_outputs)]
+    # Runtimes differ in how they treat matrices without columns.
+    fed = graph("Concat", *outputs, axis=1) if len(outputs) > 1 else outputs[0]
+    scores = graph("Add", fed, whole("output_bias"))
     if network.linear_weights is not None:
-        scores = graph("Add", scores, graph("MatMul", "X", part("linear_weights")))
+        scores = graph("Add", scores, graph("MatMul", "X", whole("linear_weights")))
     return scores
+
+
+def _output(graph: _Graph, network: TwoLayerNetwork, number: int, is_open: str | None) -> str:
+    """Add the neurons of one output, and return the name of their sum, shape (batch, 1)."""
+    neurons = network.blocks[number]
+
+    def part(name: str) -> str:
+        """Name the output, too, where there are several."""
+        array = getattr(network, name)[neurons]
+        return graph.constant(array, f"{name}_{number}" if network.n_outputs > 1 else name)
+
+    if neurons.start == neurons.stop:
+        n_rows = graph("Shape", "X", start=0, end=1)
+        shape = graph("Concat", n_rows, np.array([1]), axis=0)
+        return graph("Expand", graph.number(0), shape)
+    hidden = graph("Gemm", "X", part("hidden_weights"), part("hidden_bias"), transB=1)
+    if is_open is None or network.gate_index is None:
+        hidden = graph("Relu", hidden)
+    else:
+        own = graph("Gather", is_open, part("gate_index"), axis=1)
+        hidden = graph("Where", own, hidden, graph.number(0))
+    column = graph("Unsqueeze", part("output_weights"), np.array([1]))
+    return graph("MatMul", hidden, column)
 
 
 def _classify(graph: _Graph, scores: str, classifier: Any) -> None:

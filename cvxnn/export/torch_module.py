@@ -26,6 +26,7 @@ class TorchNetwork(torch.nn.Module):
             array = getattr(network, name)
             value = None if array is None else torch.nn.Parameter(torch.tensor(array))
             self.register_parameter(name, value)
+        self.blocks = network.blocks
         for name in FIXED:
             array = getattr(network, name)
             self.register_buffer(name, None if array is None else torch.tensor(array))
@@ -43,13 +44,17 @@ class TorchNetwork(torch.nn.Module):
         torch.Tensor of shape (..., n_outputs)
             Outputs.
         """
-        hidden = X @ self.hidden_weights.T + self.hidden_bias
-        if self.gate_index is None:
-            hidden = torch.relu(hidden)
-        else:
-            is_open = X @ self.gate_weights.T + self.gate_bias >= 0
-            hidden = torch.where(is_open[..., self.gate_index], hidden, 0)
-        out = hidden @ self.output_weights + self.output_bias
+        gated = self.gate_index is not None
+        is_open = X @ self.gate_weights.T + self.gate_bias >= 0 if gated else None
+        outputs = []
+        for neurons in self.blocks:
+            hidden = X @ self.hidden_weights[neurons].T + self.hidden_bias[neurons]
+            if is_open is None:
+                hidden = torch.relu(hidden)
+            else:
+                hidden = torch.where(is_open[..., self.gate_index[neurons]], hidden, 0)
+            outputs.append(hidden @ self.output_weights[neurons])
+        out = torch.stack(outputs, dim=-1) + self.output_bias
         return out if self.linear_weights is None else out + X @ self.linear_weights
 
 

@@ -218,13 +218,13 @@ def test_objective_is_that_of_the_network(standardize):
         network.hidden_weights, network.hidden_bias, network.output_weights, strict=True
     ):
         neuron = np.append(w * scale, b + w @ mean)
-        penalty += np.linalg.norm(neuron) * abs(a[0]) / signs.std()
+        penalty += np.linalg.norm(neuron) * abs(a) / signs.std()
     for row, sign in zip(X, signs, strict=True):
         score = network.output_bias[0]
         for w, b, a in zip(
             network.hidden_weights, network.hidden_bias, network.output_weights, strict=True
         ):
-            score += a[0] * max(w @ row + b, 0)
+            score += a * max(w @ row + b, 0)
         error += ((score - sign) / signs.std()) ** 2
     assert model.objective_ == pytest.approx(
         error / (2 * len(X)) + model.alpha_ * penalty, rel=1e-5
@@ -377,7 +377,7 @@ def test_logistic_scores_are_log_odds():
             network.hidden_bias + network.hidden_weights @ X.mean(axis=0),
         ]
     )
-    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0])
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights)
     expected = log_loss(y, proba) + model.alpha_ * penalty
     assert model.objective_ == pytest.approx(expected, rel=1e-5)
 

@@ -65,7 +65,7 @@ class Oracle:
         return loss + h.ridge / 2 * theta @ theta
 
     def last_layer(self, network):
-        theta = network.output_weights[:, 0] * self.scale
+        theta = network.output_weights * self.scale
         return np.append(theta, network.output_bias) if self.bias else theta
 
     def check(self):

@@ -151,7 +151,7 @@ def test_weighted_objective_is_that_of_the_network():
     neurons = np.column_stack(
         [network.hidden_weights * scale, network.hidden_bias + network.hidden_weights @ mean]
     )
-    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0]) / spread
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights) / spread
     error = share @ ((model.predict(X) - y) / spread) ** 2
     assert model.objective_ == pytest.approx(error / 2 + model.alpha_ * penalty, rel=1e-5)
 
@@ -260,7 +260,7 @@ def test_huber_objective_is_that_of_the_network():
             network.hidden_bias + network.hidden_weights @ X.mean(axis=0),
         ]
     )
-    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights[:, 0]) / y.std()
+    penalty = np.linalg.norm(neurons, axis=1) @ np.abs(network.output_weights) / y.std()
     error = 0.0
     for e in np.abs(model.predict(X) - y) / y.std():
         error += e**2 / 2 if e <= delta else delta * (e - delta / 2)

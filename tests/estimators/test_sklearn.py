@@ -109,7 +109,7 @@ def test_hidden_activations_are_features(fitted):
     network = model.network_
     assert hidden.shape == (32, network.n_neurons)
     assert network.n_neurons > 0
-    outputs = hidden @ network.output_weights + network.output_bias
+    outputs = (hidden @ network.output_weights + network.output_bias)[:, None]
     np.testing.assert_allclose(outputs, network.forward(X), atol=1e-12)
     # A linear model on them is as good as the output layer.
     assert Ridge(1e-6).fit(hidden, outputs).score(hidden, outputs) > 0.999

@@ -38,7 +38,7 @@ def test_hidden_features_of_a_network() -> None:
     network = TwoLayerNetwork(
         hidden_weights=rng.standard_normal((6, 3)),
         hidden_bias=np.zeros(6),
-        output_weights=rng.standard_normal((6, 1)),
+        output_weights=rng.standard_normal(6),
         output_bias=np.zeros(1),
     )
     deeper = sets.through(network)

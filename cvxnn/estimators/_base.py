@@ -27,7 +27,7 @@ from cvxnn.estimators._parameters import (
     resolve,
 )
 from cvxnn.estimators._prediction import NetworkPrediction
-from cvxnn.estimators._rows import Rows, Scaled, Scaling, scale, split
+from cvxnn.estimators._rows import DistinctRows, Rows, Scaled, Scaling, scale, split
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
@@ -42,7 +42,10 @@ Floats = NDArray[np.floating]
 
 
 class HeldOut(NamedTuple):
-    """Predictions of rows by networks that have not seen them, in units of the targets."""
+    """Predictions of rows by networks that have not seen them, in units of the targets.
+
+    Weights add up to the number of units of data.
+    """
 
     predictions: Floats
     targets: Floats
@@ -85,23 +88,22 @@ class Plan(NamedTuple):
         return fit._replace(network=self.raw(fit.network), training=training)
 
     def leave_one_out(self, alpha: float) -> HeldOut | None:
-        """Return predictions of the pilot's rows, each without itself; None without closed form."""
-        pilot, spectrum = self.strength.pilot, self.strength.spectrum
+        """Return predictions of rows without themselves; None where there is no closed form."""
+        sample, spectrum = self.strength.sample, self.strength.spectrum
         if not self.direct or spectrum is None or self.arguments["skip"] is not None:
             return None
-        n, n_samples = pilot.y.shape[0], self.arguments["y"].shape[0]
-        left = training.leave_one_out(pilot, spectrum, np.array([alpha * n_samples / n]))
+        left = training.leave_one_out(sample, spectrum, np.array([alpha / sample.part]))
         scale, mean = self.scaling.y_scale, self.scaling.y_mean
-        share = np.broadcast_to(pilot.share, (n, 1))[:, 0]
-        return HeldOut(left.predictions * scale + mean, pilot.y * scale + mean, share)
+        y = sample.program.y
+        share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
+        n_units = len(y) if sample.units is None else sample.units.sum()
+        return HeldOut(left.predictions * scale + mean, y * scale + mean, share * n_units)
 
 
 class TrainingRows(NamedTuple):
     """Distinct rows to fit, and rows set apart to score networks with, if there are any."""
 
-    X: Rows
-    y: Floats
-    weight: Floats
+    rows: DistinctRows
     validation: tuple[Rows, Floats] | None
 
 
@@ -211,9 +213,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
     def _plan(
         self,
-        X: Rows,
-        y: Floats,
-        sample_weight: Floats,
+        rows: DistinctRows,
         loss: convex.Loss,
         *,
         alpha: float | None = None,
@@ -223,9 +223,9 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
         Parameters
         ----------
-        X, y, sample_weight : arrays
-            Distinct rows with positive weights, as ``merge`` gives them. Losses of the distance
-            between target and prediction have the targets centred and scaled.
+        rows : DistinctRows
+            What to fit. Losses of the distance between target and prediction have the targets
+            centred and scaled.
         loss : Loss
             Of the program.
         alpha : float, optional
@@ -236,7 +236,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             of the direct solution.
         """
         rng = check_random_state(self.random_state)
-        inputs, targets, weight, scaling = self._scale(X, y, sample_weight, loss)
+        inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
         penalty, origin, n_patterns = self._choose(*inputs.shape)
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
@@ -248,7 +248,10 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
-        measured = training.measure_strength(program, self.strength, rng, alpha=alpha)
+        units = None if np.all(rows.units == 1) else rows.units
+        measured = training.measure_strength(
+            program, self.strength, rng, units=units, groups=rows.groups, alpha=alpha
+        )
         arguments = {
             "X": inputs,
             "y": targets,
@@ -282,24 +285,21 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
     def _set_apart(
         self,
-        X: Rows,
-        y: Floats,
-        weight: Floats,
+        rows: DistinctRows,
         validation: tuple[Rows, Floats] | None,
         labels: Callable[[Floats], NDArray[Any]] | None,
     ) -> TrainingRows:
-        """Set some of the merged rows apart if asked to.
+        """Set some rows apart if asked to.
 
         ``labels`` turns targets into the classes whose proportions a split should keep.
         """
         if self.early_stopping and validation is None:
             rng = check_random_state(self.random_state)
-            kept, apart = split(
-                len(y), self.validation_fraction, None if labels is None else labels(y), rng
-            )
-            validation = X[apart], y[apart]
-            X, y, weight = X[kept], y[kept], weight[kept]
-        return TrainingRows(X, y, weight, validation)
+            classes = None if labels is None else labels(rows.y)
+            kept, apart = split(len(rows.y), self.validation_fraction, classes, rng)
+            validation = rows.X[apart], rows.y[apart]
+            rows = rows.take(kept)
+        return TrainingRows(rows, validation)
 
     @contextmanager
     def _watched(

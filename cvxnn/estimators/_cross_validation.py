@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
 from cvxnn import convex
 from cvxnn.estimators._base import ConvexReLUBase, HeldOut
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._prediction import NetworkPrediction
-from cvxnn.estimators._rows import Rows, merge
+from cvxnn.estimators._rows import DistinctRows, Rows, merge, units_of
 from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier, fit_temperature
 
@@ -156,14 +156,14 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         classifier = self._held is ConvexReLUClassifier
         grid = self._grid()
         scorer = HeldOutScorer.of(self._held(), self.scoring, getattr(self, "classes_", None))
-        splitter = check_cv(5 if self.cv is None else self.cv, task.labels, classifier=classifier)
+        splitter = self._splitter(task, classifier, groups)
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
         outputs = []
         for k, (seen, unseen) in enumerate(folds):
             self._check_fold(k, task, seen, unseen)
             rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
-            found, certified = Fold.of(base, *rows, task.loss).predictions(task.X[unseen], grid)
+            found, certified = Fold.of(base, rows, task.loss).predictions(task.X[unseen], grid)
             outputs.append(found)
             gaps += certified
         scores = np.empty((len(folds), len(grid)))
@@ -179,6 +179,13 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         self.best_strength_ = float(grid[best])
         warn_of_gaps(self, gaps, base.tol if base.solver is None else base.solver.tol)
 
+    def _splitter(self, task: Task, classifier: bool, groups: Any) -> Any:
+        """Return the splitter; a number of folds splits no group, and stratifies classes."""
+        cv = 5 if self.cv is None else self.cv
+        if groups is not None and isinstance(cv, Integral):
+            return StratifiedGroupKFold(int(cv)) if classifier else GroupKFold(int(cv))
+        return check_cv(cv, task.labels, classifier=classifier)
+
     def _check_fold(
         self, k: int, task: Task, seen: NDArray[np.intp], unseen: NDArray[np.intp]
     ) -> None:
@@ -187,7 +194,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
             if not np.any(task.weight[rows] > 0):
                 raise ValueError(f"fold {k} of cv has no {what} row of positive weight.")
 
-    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> tuple[Rows, Floats, Floats]:
+    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> DistinctRows:
         """Return distinct rows with their weights, as a single fit has them."""
         return merge(X, targets, weight)
 
@@ -203,6 +210,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         """Return the temperature of the held-out predictions of all folds; for classifiers."""
         unseen = np.concatenate([rows for _, rows in folds])
         weight = self._fold_weight(task, unseen)
+        weight = weight / weight.sum() * units_of(task.weight[unseen]).sum()
         held_out = HeldOut(np.concatenate(outputs), task.targets[unseen], weight)
         return fit_temperature(held_out)
 

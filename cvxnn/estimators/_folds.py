@@ -19,7 +19,7 @@ from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.estimators._base import ADAPTIVE_ROUNDS, ConvexReLUBase
-from cvxnn.estimators._rows import Rows, Scaling
+from cvxnn.estimators._rows import DistinctRows, Rows, Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.training import proposal, strength
 from cvxnn.training.networks import network_of
@@ -58,10 +58,10 @@ class Fold(NamedTuple):
     rng: np.random.RandomState
 
     @classmethod
-    def of(cls, estimator: ConvexReLUBase, X: Rows, y: Floats, weight: Floats, loss: Loss) -> Fold:
+    def of(cls, estimator: ConvexReLUBase, rows: DistinctRows, loss: Loss) -> Fold:
         """Scale distinct rows and draw patterns, as the single fit does."""
         rng = check_random_state(estimator.random_state)
-        inputs, targets, shared, scaling = estimator._scale(X, y, weight, loss)
+        inputs, targets, shared, scaling = estimator._scale(rows.X, rows.y, rows.weight, loss)
         found = estimator._draw(inputs, targets, rng)
         penalty = estimator._choose(*inputs.shape).penalty
         operator = GatedOperator(inputs, found.mask)
@@ -98,7 +98,7 @@ class Fold(NamedTuple):
     def networks(self, grid: Floats) -> tuple[list[TwoLayerNetwork], list[Result]]:
         """Return networks of raw features at each strength, and how they were found."""
         estimator = self.estimator
-        pilot = strength.sample_rows(self.program, self.rng)
+        pilot = strength.sample_rows(self.program, self.rng).program
         ridge = isinstance(pilot.penalty, SquaredL2)
         alphas = grid * strength.alpha_max(pilot, strength.Spectrum.of(pilot) if ridge else None)
         _, source, n_patterns = estimator._choose(*self.program.operator.X.shape)

@@ -17,6 +17,9 @@ from cvxnn.convex.patterns import add_bias
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)
 
+# Larger weights are no counts: nobody has seen so many rows.
+_MOST_COUNT = 1e9
+
 # numpy array or scipy CSR matrix, shape (n_samples, n_features)
 Rows = Any
 
@@ -134,21 +137,105 @@ def _check_class_weight(class_weight: dict[Any, float], classes: NDArray[Any]) -
             )
 
 
+class DistinctRows(NamedTuple):
+    """Rows of which no two are equal.
+
+    Attributes
+    ----------
+    X : ndarray or CSR matrix, shape (n_rows, n_features)
+        Data.
+    y : ndarray, shape (n_rows, n_outputs)
+        Targets.
+    weight : ndarray, shape (n_rows,)
+        Positive weights.
+    units : ndarray, shape (n_rows,)
+        Units of data that each row consists of, at least 1: what a choice by leaving out leaves
+        out.
+    groups : ndarray of int, shape (n_rows,), or None
+        Groups that such a choice leaves out as wholes, if there are any.
+    """
+
+    X: Rows
+    y: NDArray[np.floating]
+    weight: NDArray[np.floating]
+    units: NDArray[np.floating]
+    groups: NDArray[np.intp] | None
+
+    def take(self, rows: NDArray[np.intp]) -> DistinctRows:
+        """Return some of the rows."""
+        groups = None if self.groups is None else self.groups[rows]
+        return DistinctRows(self.X[rows], self.y[rows], self.weight[rows], self.units[rows], groups)
+
+
 def merge(
-    X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating]
-) -> tuple[Rows, NDArray[np.floating], NDArray[np.floating]]:
+    X: Rows,
+    y: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    groups: NDArray[np.intp] | None = None,
+) -> DistinctRows:
     """Return distinct rows of positive weight, in a fixed order, with their weights added up.
 
     Whatever is fitted to them depends neither on the order of the rows nor on whether a row is
     repeated or has an integer weight, to the last bit. Weights of classes come after: products,
     unlike sums of integers, are rounded.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix, shape (n_samples, n_features)
+        Data.
+    y : ndarray, shape (n_samples, n_outputs)
+        Targets.
+    weight : ndarray, shape (n_samples,)
+        Non-negative weights.
+    groups : ndarray of int, shape (n_samples,), optional
+        Group of each row; equal rows of two groups stay two.
+
+    Returns
+    -------
+    DistinctRows
+        Rows with all that belongs to them.
     """
     kept = weight > 0
+    kept = weight > 0
     X, y, weight = X[kept], y[kept], weight[kept]
-    _, first, inverse = np.unique(_keys(X, y), return_index=True, return_inverse=True)
+    key = y
+    if groups is not None:
+        groups = groups[kept]
+        key = np.column_stack([y, groups])
+    _, first, inverse = np.unique(_keys(X, key), return_index=True, return_inverse=True)
     order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms
     total = np.bincount(inverse[order], weights=weight[order].astype(np.float64))
-    return X[first], y[first], total.astype(weight.dtype)
+    units = np.bincount(inverse, weights=units_of(weight)).astype(np.float64)
+    distinct_groups = None if groups is None else groups[first]
+    return DistinctRows(X[first], y[first], total.astype(weight.dtype), units, distinct_groups)
+
+
+def units_of(sample_weight: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the units of data in each row.
+
+    Weights that are all whole numbers are counts, as scikit-learn has them: a row of weight 3 is
+    three rows. All other weights say how much a row matters, and each row is one unit.
+    """
+    counts = np.all(sample_weight == np.rint(sample_weight)) and sample_weight.max() <= _MOST_COUNT
+    return sample_weight.astype(np.float64) if counts else np.ones(len(sample_weight))
+
+
+def groups_of(groups: Any, n_samples: int) -> NDArray[np.intp] | None:
+    """Check group labels and return their numbers; None where there are none."""
+    if groups is None:
+        return None
+    labels = np.asarray(to_host(groups))
+    if labels.shape != (n_samples,):
+        raise ValueError(
+            f"groups has shape {labels.shape}; expected ({n_samples},), one label for each row."
+        )
+    distinct, numbers = np.unique(labels, return_inverse=True)
+    if len(distinct) < 2:
+        raise ValueError(
+            f"groups holds one group only, {distinct.tolist()[0]!r}: leaving it out leaves nothing "
+            "to learn from; give groups=None, or labels that differ."
+        )
+    return numbers
 
 
 def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:

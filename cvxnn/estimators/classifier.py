@@ -16,11 +16,19 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan, TrainingRows
+from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
-from cvxnn.estimators._rows import Rows, class_weights, merge, require_two_classes, weights_of
+from cvxnn.estimators._rows import (
+    DistinctRows,
+    Rows,
+    class_weights,
+    groups_of,
+    merge,
+    require_two_classes,
+    weights_of,
+)
 from cvxnn.network import TwoLayerNetwork
 
 Floats = NDArray[np.floating]
@@ -241,6 +249,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         sample_weight: ArrayLike | None = None,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> ConvexReLUClassifier:
         """Fit the network.
 
@@ -253,9 +262,16 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         y : array-like, shape (n_samples,)
             Labels of at least two classes.
         sample_weight : array-like, shape (n_samples,), optional
-            Non-negative weights; an integer weight equals repetition, to the last bit.
+            Non-negative weights; an integer weight equals repetition, to the last bit. Weights
+            that are all whole numbers are counts: the automatic choice leaves one of them out. Of
+            other weights, it leaves out the whole row.
         X_val, y_val : array-like, optional
             Validation rows and targets for ``early_stopping``, which they switch on.
+        groups : array-like, shape (n_samples,), optional
+            Labels of groups of rows that resemble each other, such as those of one patient or of
+            one conversation; at least two. An automatic strength and the temperature of
+            probabilities are then chosen by leaving out whole groups, since a network that has
+            seen the others of a group would look too good. By default rows are independent.
 
         Returns
         -------
@@ -284,13 +300,12 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
                 return {"network_": network, "classes_": classes, "temperature_": 1.0}
 
-            merged = self._merge(data, targets, weight, classes)
-            rows = self._set_apart(*merged, validation, winner)
-            plan = self._plan(
-                rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
-            )
+            numbers = groups_of(groups, len(targets))
+            distinct = self._merge(data, targets, weight, classes, numbers)
+            rows, validation = self._set_apart(distinct, validation, winner)
+            plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(X, y, sample_weight, attributes)
-            with self._watched(plan, hook, rows.validation, _accuracy) as watching:
+            with self._watched(plan, hook, validation, _accuracy) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
             fit = plan.complete(fit)
@@ -306,15 +321,20 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         return self
 
     def _merge(
-        self, X: Rows, targets: Floats, weight: Floats, classes: NDArray[Any]
-    ) -> tuple[Rows, Floats, Floats]:
+        self,
+        X: Rows,
+        targets: Floats,
+        weight: Floats,
+        classes: NDArray[Any],
+        groups: NDArray[np.intp] | None = None,
+    ) -> DistinctRows:
         """Return distinct rows, weighted by their classes as well."""
-        X, targets, weight = merge(X, targets, weight)
-        codes = winner(targets)
-        weight = class_weights(self.class_weight, classes, codes, weight)
-        kept = weight > 0
+        rows = merge(X, targets, weight, groups)
+        codes = winner(rows.y)
+        weight = class_weights(self.class_weight, classes, codes, rows.weight)
+        kept = np.flatnonzero(weight > 0)
         require_two_classes(self, classes, codes[kept])
-        return X[kept], targets[kept], weight[kept]
+        return rows._replace(weight=weight).take(kept)
 
     def _targets(
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
@@ -327,20 +347,21 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         return convex.SquaredLoss() if self.loss == "squared" else convex.LogisticLoss(), signs
 
     def _held_out(
-        self, plan: Plan, fit: training.Fit, rows: TrainingRows, loss: convex.Loss
+        self, plan: Plan, fit: training.Fit, rows: DistinctRows, loss: convex.Loss
     ) -> HeldOut:
         """Return scores of rows by networks that have not seen them."""
         left = plan.leave_one_out(fit.alpha)
         if left is not None:
             return left
-        X, y, weight, _ = rows
+        X, y = rows.X, rows.y
+        weight = rows.weight / rows.weight.sum() * rows.units.sum()
         codes = winner(y)
         n_folds = min(self.calibration_folds, np.bincount(codes)[np.unique(codes)].min())
         if n_folds < 2:
             return HeldOut(fit.network.forward(X), y, weight)
         scores = np.empty_like(y)
         for seen, unseen in StratifiedKFold(n_folds).split(codes, codes):
-            part = self._plan(X[seen], y[seen], weight[seen], loss, alpha=fit.alpha)
+            part = self._plan(rows.take(seen), loss, alpha=fit.alpha)
             found = part.fit(**part.arguments)
             self._require_finite(found.training.result)
             scores[unseen] = part.raw(found.network).forward(X[unseen])
@@ -370,8 +391,6 @@ def fit_temperature(held_out: HeldOut) -> float:
     if scores.shape[1] == 1:
         scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
     n, k = scores.shape
-    # Only ratios of weights matter elsewhere: count the rows.
-    weight = weight / weight.sum() * n
     counts = np.bincount(codes, weights=weight, minlength=k)
     # Platt's targets: (N + 1) / (N + 2) for the own class, the rest shared by the others.
     own = ((counts + 1) / (counts + 2))[codes]

@@ -169,7 +169,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
-        plan = self._plan(*merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
+        plan = self._plan(merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)

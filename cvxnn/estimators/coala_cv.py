@@ -123,7 +123,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
         gaps: list[float] = []
         for k, (seen, unseen) in enumerate(folds):
             part, held_out = rows.take(seen), rows.take(unseen)
-            fold = Fold.of(model, *merge(part.X, part.signs, part.weight), convex.SquaredLoss())
+            fold = Fold.of(model, merge(part.X, part.signs, part.weight), convex.SquaredLoss())
             for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
                 gaps.append(result.gap)
                 for j, ridge in enumerate(ridges):

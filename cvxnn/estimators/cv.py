@@ -19,7 +19,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
-from cvxnn.estimators._rows import Rows, class_weights, require_two_classes, weights_of
+from cvxnn.estimators._rows import (
+    DistinctRows,
+    Rows,
+    class_weights,
+    require_two_classes,
+    weights_of,
+)
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.regressor import ConvexReLURegressor, columns
 
@@ -56,7 +62,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         penalty ``"l2"`` and 1e-3 for the others.
     cv : int, splitter or iterable of (training rows, held-out rows), optional
         As in scikit-learn: an integer is the number of folds, with the proportions of the classes;
-        5 by default. ``fit`` passes ``groups`` on to a splitter.
+        5 by default. Where ``fit`` is given ``groups``, no fold splits one.
     scoring : str or callable, optional
         As in scikit-learn; accuracy by default. The scorer is given an estimator that knows the
         held-out rows only, and ``sample_weight`` if it takes any. Scores of probabilities know all
@@ -140,7 +146,8 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         X_val, y_val : array-like, optional
             Validation data for early stopping of the last fit, which they switch on.
         groups : array-like, shape (n_samples,), optional
-            Groups for a splitter such as ``sklearn.model_selection.GroupKFold``.
+            Groups of rows that resemble each other. No group is on both sides of a split, unless
+            ``cv`` is a splitter that does not take them; see ``fit`` of the estimator that is held.
 
         Returns
         -------
@@ -167,7 +174,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
             self._cross_validate(task, None if sample_weight is None else shared, groups)
             self._refit(
                 lambda model: model.fit(
-                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val
+                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, groups=groups
                 ),
                 strength=self.best_strength_,
             )
@@ -185,7 +192,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
                 "sklearn.model_selection.StratifiedKFold."
             )
 
-    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> tuple[Rows, Floats, Floats]:
+    def _merge(self, X: Rows, targets: Floats, weight: Floats) -> DistinctRows:
         return self._base._merge(X, targets, weight, self.classes_)
 
     def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
@@ -221,8 +228,8 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         The weakest strength of the default grid, above 0 and below 1: by default 1e-6 for the
         penalty ``"l2"`` and 1e-3 for the others.
     cv : int, splitter or iterable of (training rows, held-out rows), optional
-        As in scikit-learn: an integer is the number of consecutive folds; 5 by default. ``fit``
-        passes ``groups`` on to a splitter.
+        As in scikit-learn: an integer is the number of consecutive folds; 5 by default. Where
+        ``fit`` is given ``groups``, no fold splits one.
     scoring : str or callable, optional
         As in scikit-learn; the coefficient of determination by default. The scorer is given an
         estimator that knows the held-out rows only, and ``sample_weight`` if it takes any.
@@ -298,7 +305,8 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         X_val, y_val : array-like, optional
             Validation data for early stopping of the last fit, which they switch on.
         groups : array-like, shape (n_samples,), optional
-            Groups for a splitter such as ``sklearn.model_selection.GroupKFold``.
+            Groups of rows that resemble each other. No group is on both sides of a split, unless
+            ``cv`` is a splitter that does not take them; see ``fit`` of the estimator that is held.
 
         Returns
         -------
@@ -322,7 +330,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
             self._cross_validate(task, None if sample_weight is None else weight, groups)
             self._refit(
                 lambda model: model.fit(
-                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val
+                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, groups=groups
                 ),
                 strength=self.best_strength_,
             )

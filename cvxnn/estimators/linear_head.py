@@ -187,11 +187,11 @@ class LinearPreferenceHead(PreferenceHead):
         scale = scaling.x_scale / (np.sqrt(X.shape[1]) if self.standardize else 1)
         Z = ((X - scaling.x_mean) / scale).astype(X.dtype)
         if rows.pairs is None:
-            Z, target, omega = merge(Z, rows.signs, weight)
+            Z, target, omega, *_ = merge(Z, rows.signs, weight)
         else:
             assert rows.pair_weight is not None
             margins = Z[rows.pairs[:, 0]] - Z[rows.pairs[:, 1]]
-            margins, target, omega = merge(
+            margins, target, omega, *_ = merge(
                 margins, np.ones((len(margins), 1), X.dtype), rows.pair_weight
             )
             if len(margins) == 1:

@@ -17,7 +17,7 @@ from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import RegressorPrediction
-from cvxnn.estimators._rows import merge, weights_of
+from cvxnn.estimators._rows import groups_of, merge, weights_of
 
 
 class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
@@ -221,6 +221,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         sample_weight: ArrayLike | None = None,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> ConvexReLURegressor:
         """Fit the network.
 
@@ -233,9 +234,16 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
             Finite targets; several columns are fitted at once.
         sample_weight : array-like, shape (n_samples,), optional
-            Non-negative weights; an integer weight equals repetition, to the last bit.
+            Non-negative weights; an integer weight equals repetition, to the last bit. Weights
+            that are all whole numbers are counts: the automatic choice leaves one of them out. Of
+            other weights, it leaves out the whole row.
         X_val, y_val : array-like, optional
             Validation rows and targets for ``early_stopping``, which they switch on.
+        groups : array-like, shape (n_samples,), optional
+            Labels of groups of rows that resemble each other, such as those of one patient or of
+            one conversation; at least two. An automatic strength and the temperature of
+            probabilities are then chosen by leaving out whole groups, since a network that has
+            seen the others of a group would look too good. By default rows are independent.
 
         Returns
         -------
@@ -259,15 +267,14 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
                         f"y_val has {validation[1].shape[1]} outputs; expected "
                         f"{targets.shape[1]}, as y."
                     )
-            rows = self._set_apart(*merge(data, targets, weight), validation, None)
-            plan = self._plan(
-                rows.X, rows.y, rows.weight, loss, validated=rows.validation is not None
-            )
+            distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
+            rows, validation = self._set_apart(distinct, validation, None)
+            plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(
                 X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
             )
             score = partial(_validation_score, loss, plan.scaling.y_scale)
-            with self._watched(plan, hook, rows.validation, score) as watching:
+            with self._watched(plan, hook, validation, score) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
             fit = plan.complete(fit)

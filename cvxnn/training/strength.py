@@ -9,7 +9,11 @@ all data.
 strengths at once from one eigendecomposition (Allen, 1974). For norms, a multiple of the *noise
 level*: the size of the slope that the leave-one-out residuals would have with random signs, which
 is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sample of
-the rows.
+the rows, drawn by weight, with every class in it.
+
+**What is left out** is one *unit* of data. A row that stands for several equal ones, or that has a
+weight of 3, consists of several units; the others stay when one is left out. Where units belong to
+groups (a patient, a conversation), a whole group is left out, since its units resemble each other.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ _N_ALPHAS = 31
 # Chosen among 0.05 to 0.8 by accuracy on small tables, before raw results were kept.
 _PART_OF_NOISE = 0.2
 _N_DRAWS = 32
+# Groups that a sample has at least, if there are so many: of larger ones, it has a part.
+_LEAST_GROUPS = 16
 # Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
 _LEAST_STRENGTH = 1e-9
 
@@ -66,8 +72,29 @@ class Spectrum(NamedTuple):
         return mean * np.logspace(-6, 2, _N_ALPHAS)
 
 
+class Sample(NamedTuple):
+    """Rows that the choice looks at.
+
+    Attributes
+    ----------
+    program : ConvexProgram
+        Of these rows, with the weights that make them stand for all.
+    units : ndarray, shape (n_samples,), or None
+        Units of data that each row consists of, at least 1; None where each is one.
+    groups : ndarray of int, shape (n_samples,), or None
+        Groups that are left out as wholes; None where single units are.
+    part : float
+        Effective number of units in the sample, as a fraction of that in all rows.
+    """
+
+    program: ConvexProgram
+    units: NDArray[np.floating] | None
+    groups: NDArray[np.intp] | None
+    part: float
+
+
 class LeaveOneOut(NamedTuple):
-    """Errors of the closed form on rows it has not seen.
+    """Errors of the closed form on units of data it has not seen.
 
     Attributes
     ----------
@@ -76,7 +103,8 @@ class LeaveOneOut(NamedTuple):
     errors : ndarray, shape (n_alphas,)
         Weighted mean squared error, summed over outputs.
     predictions : ndarray, shape (n_samples, n_outputs)
-        Each row's prediction by the network trained without it, at the strength of least error.
+        Prediction of each row by the network trained without one unit of it, or without its group,
+        at the strength of least error.
     """
 
     alphas: NDArray[np.floating]
@@ -98,10 +126,10 @@ class Strength(NamedTuple):
         Penalty parameter of the program.
     alpha_max : float
         Unit: the strength is ``alpha / alpha_max``.
-    pilot : ConvexProgram
-        Program of the rows that were looked at.
+    sample : Sample
+        The rows that were looked at.
     spectrum : Spectrum or None
-        Of the pilot, where it was needed.
+        Of their program, where it was needed.
     kernel : ndarray, shape (n_samples, n_samples), or None
         Kernel of the program, where it was needed and all rows were looked at.
     flops : float
@@ -110,7 +138,7 @@ class Strength(NamedTuple):
 
     alpha: float
     alpha_max: float
-    pilot: ConvexProgram
+    sample: Sample
     spectrum: Spectrum | None
     kernel: NDArray[np.floating] | None
     flops: float
@@ -121,6 +149,8 @@ def measure_strength(
     strength: float | Literal["auto"],
     random_state: np.random.RandomState,
     *,
+    units: NDArray[np.floating] | None = None,
+    groups: NDArray[np.intp] | None = None,
     alpha: float | None = None,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
@@ -134,6 +164,10 @@ def measure_strength(
         Fraction of the unit, at least 0, or "auto" for a choice without tuning.
     random_state : RandomState
         Draws rows to look at, and signs for the noise level.
+    units : ndarray, shape (n_samples,), optional
+        Units of data that each row consists of, at least 1; by default each is one.
+    groups : ndarray of int, shape (n_samples,), optional
+        Groups of rows that are left out as wholes; by default single units are.
     alpha : float, optional
         Penalty parameter, which replaces ``strength``.
 
@@ -142,7 +176,8 @@ def measure_strength(
     Strength
         Penalty parameter and unit.
     """
-    pilot = sample_rows(program, random_state)
+    sample = sample_rows(program, random_state, units=units, groups=groups)
+    pilot = sample.program
     choosing = alpha is None and strength == "auto"
     spectrum = matrix = None
     if choosing or isinstance(program.penalty, SquaredL2):
@@ -151,32 +186,141 @@ def measure_strength(
     unit = alpha_max(pilot, spectrum)
     if alpha is None and strength == "auto":
         assert spectrum is not None
-        chosen = automatic_alpha(pilot, spectrum, program.y.shape[0], random_state)
+        chosen = automatic_alpha(sample, spectrum, random_state)
         alpha = max(chosen, _LEAST_STRENGTH * unit)
     elif alpha is None:
         alpha = float(strength) * unit
     known = matrix if pilot is program else None
-    return Strength(alpha, unit, pilot, spectrum, known, pilot_flops(pilot, spectrum))
+    return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum))
 
 
 def sample_rows(
-    program: ConvexProgram, random_state: np.random.RandomState, most: int = MOST_ROWS
-) -> ConvexProgram:
-    """Return the program of at most ``most`` random rows; the program itself where all are."""
+    program: ConvexProgram,
+    random_state: np.random.RandomState,
+    *,
+    units: NDArray[np.floating] | None = None,
+    groups: NDArray[np.intp] | None = None,
+    most: int = MOST_ROWS,
+) -> Sample:
+    """Draw rows by their weight, so that they stand for all, with every class among them.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host.
+    random_state : RandomState
+        Draws the rows.
+    units : ndarray, shape (n_samples,), optional
+        Units of data that each row consists of, at least 1; by default each is one.
+    groups : ndarray of int, shape (n_samples,), optional
+        Groups of rows. Whole groups are drawn then, and of large ones a part.
+    most : int, default=512
+        Number of rows up to which all are taken.
+
+    Returns
+    -------
+    Sample
+        All rows, or at most about ``most``.
+    """
     n = program.y.shape[0]
     if n <= most:
-        return program
-    rows = random_state.permutation(n)[:most]
-    weight = program.sample_weight
+        return Sample(program, units, groups, 1.0)
+    weight = np.ones(n) if program.sample_weight is None else program.sample_weight.astype(float)
+    count = np.ones(n) if units is None else units
+    if groups is None:
+        drawn = _draw_by_weight(weight, _strata(program.y, most // 2), most, random_state)
+    else:
+        drawn = _draw_groups(weight, groups, most, random_state)
+    rows = np.flatnonzero(drawn.copies)
+    share, number = drawn.weight[rows], np.minimum(drawn.copies, count)[rows]
     operator = replace(
         program.operator, X=program.operator.X[rows], mask=program.operator.mask[rows]
     )
-    return replace(
+    equal = bool(np.all(share == share[0]))
+    sampled = replace(
         program,
         operator=operator,
         y=program.y[rows],
-        sample_weight=None if weight is None else weight[rows],
+        sample_weight=None if equal else share.astype(program.y.dtype),
     )
+    part = _effective_units(share, number) / _effective_units(weight, count)
+    single = bool(np.all(number == 1))
+    of_rows = None if groups is None else groups[rows]
+    return Sample(sampled, None if single else number, of_rows, part)
+
+
+class _Drawn(NamedTuple):
+    """How often each row was drawn, and the weight that it has in the sample."""
+
+    copies: NDArray[np.floating]
+    weight: NDArray[np.floating]
+
+
+def _effective_units(weight: NDArray[np.floating], units: NDArray[np.floating]) -> float:
+    """Return the number of equal units that determine a mean as well as these do (Kish, 1965)."""
+    weight = weight / weight.max()
+    return float(weight.sum() ** 2 / (weight**2 / units).sum())
+
+
+def _strata(y: NDArray[np.floating], most: int) -> NDArray[np.intp]:
+    """Return the number of each row's class; zeros where targets have more than ``most`` values."""
+    codes = np.zeros(len(y), np.intp)
+    for column in y.T:
+        values, own = np.unique(column, return_inverse=True)
+        if len(values) > most:
+            return np.zeros(len(y), np.intp)
+        distinct, codes = np.unique(codes * len(values) + own, return_inverse=True)
+        if len(distinct) > most:
+            return np.zeros(len(y), np.intp)
+    return codes
+
+
+def _draw_by_weight(
+    weight: NDArray[np.floating],
+    strata: NDArray[np.intp],
+    most: int,
+    random_state: np.random.RandomState,
+) -> _Drawn:
+    """Draw ``most`` rows, systematically in random order; half of them equally from all strata."""
+    size, total = np.bincount(strata), np.bincount(strata, weights=weight)
+    floor = np.minimum(size, most // (2 * len(size)))
+    share = most * total / total.sum()
+    rare = share < floor
+    if rare.any() and not rare.all():
+        share *= (most - floor[rare].sum()) / share[~rare].sum()
+    wanted = np.minimum(np.where(rare, floor, np.maximum(np.rint(share), 1)), size)
+    order = random_state.permutation(len(weight))
+    copies, own = np.zeros(len(weight)), weight.copy()
+    for k in range(len(size)):
+        rows = order[strata[order] == k] if len(size) > 1 else order
+        if wanted[k] == size[k]:
+            copies[rows] = 1
+            continue
+        ends = np.cumsum(weight[rows]) * (wanted[k] / total[k])
+        ends = np.floor(ends + random_state.uniform())
+        copies[rows] = np.diff(ends, prepend=0)
+        own[rows] = copies[rows] * (total[k] / wanted[k])
+    return _Drawn(copies, own)
+
+
+def _draw_groups(
+    weight: NDArray[np.floating],
+    groups: NDArray[np.intp],
+    most: int,
+    random_state: np.random.RandomState,
+) -> _Drawn:
+    """Draw groups in random order until there are ``most`` rows, a part of large ones."""
+    _, codes, size = np.unique(groups, return_inverse=True, return_counts=True)
+    largest = most // min(len(size), _LEAST_GROUPS)
+    order = random_state.permutation(len(groups))
+    order = order[np.argsort(codes[order], kind="stable")]
+    place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    order = order[place < largest]
+    rank = random_state.permutation(len(size))
+    order = order[np.argsort(rank[codes[order]], kind="stable")][:most]
+    copies = np.zeros(len(groups))
+    copies[order] = 1
+    return _Drawn(copies, copies * weight * (size / np.minimum(size, largest))[codes])
 
 
 def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
@@ -185,17 +329,17 @@ def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
 
 
 def leave_one_out(
-    program: ConvexProgram,
+    sample: Sample,
     spectrum: Spectrum,
     alphas: NDArray[np.floating] | None = None,
 ) -> LeaveOneOut:
-    r"""Return the errors of the closed form, each row predicted from all the others.
+    r"""Return the errors of the closed form, each unit or group predicted from all the others.
 
     Parameters
     ----------
-    program : ConvexProgram
-        On the host; its data and patterns are used, with the squared loss and the ridge penalty
-        whatever its own are.
+    sample : Sample
+        Rows on the host; their data and patterns are used, with the squared loss and the ridge
+        penalty whatever those of the program are.
     spectrum : Spectrum
         Of the program.
     alphas : ndarray, shape (n_alphas,), optional
@@ -208,10 +352,20 @@ def leave_one_out(
 
     Notes
     -----
-    With the kernel :math:`K` and :math:`B = (K + \alpha I)^{-1}`, the error of row ``k`` left out
-    is :math:`(B \tilde y)_k / (B_{kk} \sqrt{s_k})`.
+    With the kernel :math:`K`, the shares :math:`s` of the rows and
+    :math:`B = (K + \alpha I)^{-1}`, the residual of row ``k`` is
+    :math:`\alpha (B \tilde y)_k / \sqrt{s_k}` and its leverage :math:`1 - \alpha B_{kk}`, of which
+    each of its :math:`m_k` units has an equal part. Without one unit, the error is
+
+    .. math::
+
+        \frac{(B \tilde y)_k / \sqrt{s_k}}{B_{kk} + (1 - 1/m_k) (1 / \alpha - B_{kk})},
+
+    the usual :math:`(B \tilde y)_k / (B_{kk} \sqrt{s_k})` where :math:`m_k = 1`. Without group
+    ``g``, the errors are :math:`B_{gg}^{-1} (B \tilde y)_g`, over :math:`\sqrt{s}`.
     """
     values, vectors = spectrum
+    program, units, groups, _ = sample
     share = np.broadcast_to(program.share, (len(vectors), 1))
     root = np.sqrt(share)
     alphas = spectrum.alphas() if alphas is None else np.asarray(alphas)
@@ -220,10 +374,19 @@ def leave_one_out(
     alphas = np.maximum(alphas, rounding + np.finfo(np.float64).tiny)
     turned = vectors.T @ (root * program.y)
     squares = vectors**2
+    members = [] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
 
     def errors(alpha: float) -> NDArray[np.floating]:
         u = vectors @ (turned / (values + alpha)[:, None])
-        return u / (squares @ (1 / (values + alpha)))[:, None] / root
+        if groups is not None:
+            for rows in members:
+                block = (vectors[rows] / (values + alpha)) @ vectors[rows].T
+                u[rows] = np.linalg.solve(block, u[rows])
+            return u / root
+        own = (squares @ (1 / (values + alpha)))[:, None]
+        if units is not None:
+            own = own + (1 - 1 / units)[:, None] * (1 / alpha - own)
+        return u / own / root
 
     size = np.array([float((share * errors(alpha) ** 2).sum()) for alpha in alphas])
     return LeaveOneOut(alphas, size, program.y - errors(float(alphas[size.argmin()])))
@@ -257,21 +420,16 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
 
 
 def automatic_alpha(
-    program: ConvexProgram,
-    spectrum: Spectrum,
-    n_samples: int,
-    random_state: np.random.RandomState,
+    sample: Sample, spectrum: Spectrum, random_state: np.random.RandomState
 ) -> float:
     """Choose the penalty parameter for all rows from a sample of them.
 
     Parameters
     ----------
-    program : ConvexProgram
-        Of the sampled rows, on the host, in the gated formulation.
+    sample : Sample
+        Rows on the host, in the gated formulation.
     spectrum : Spectrum
-        Of the program.
-    n_samples : int
-        Number of all rows.
+        Of their program.
     random_state : RandomState
         Draws signs for the noise level.
 
@@ -280,17 +438,20 @@ def automatic_alpha(
     float
         The penalty parameter.
     """
-    n = program.y.shape[0]
-    found = leave_one_out(program, spectrum)
+    program = sample.program
+    found = leave_one_out(sample, spectrum)
     if isinstance(program.penalty, SquaredL2):
-        # The ridge is noise over signal of one row: its share falls with their number.
-        return found.alpha * program.loss.curvature * n / n_samples
+        # The ridge is noise over signal of one unit: its share falls with their number.
+        return found.alpha * program.loss.curvature * sample.part
     residual = program.y - found.predictions
+    if sample.units is not None:  # signs of independent units cancel
+        residual = residual / np.sqrt(sample.units)[:, None]
+    n = len(residual)
     draws = [
         _slope_size(program, random_state.choice([-1.0, 1.0], (n, 1)) * residual)
         for _ in range(_N_DRAWS)
     ]
-    noise = float(np.median(draws)) * np.sqrt(n / n_samples)
+    noise = float(np.median(draws)) * np.sqrt(sample.part)
     return _PART_OF_NOISE * noise * program.loss.curvature
 
 

@@ -273,7 +273,7 @@ def test_merging_sees_through_the_order_of_indices():
     X = sparse.csr_array(
         (np.array([1.0, 2.0, 2.0, 1.0]), np.array([0, 2, 2, 0]), np.array([0, 2, 4])), shape=(2, 3)
     )
-    rows, targets, weight = merge(X, np.ones((2, 1)), np.array([1.0, 2.0]))
+    rows, targets, weight, *_ = merge(X, np.ones((2, 1)), np.array([1.0, 2.0]))
     np.testing.assert_array_equal(rows.toarray(), [[1.0, 0.0, 2.0]])
     np.testing.assert_array_equal(weight, [3.0])
     np.testing.assert_array_equal(targets, [[1.0]])

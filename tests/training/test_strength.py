@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cvxnn.convex import (
     L1,
@@ -38,6 +40,12 @@ def make(n: int = 14, weighted: bool = False, noise: float = 0.1) -> ConvexProgr
     )
 
 
+def whole(
+    program: ConvexProgram, units: np.ndarray | None = None, groups: np.ndarray | None = None
+) -> strength.Sample:
+    return strength.Sample(program, units, groups, 1.0)
+
+
 def refits(program: ConvexProgram, alpha: float) -> np.ndarray:
     """Each row's prediction by a ridge regression that has not seen it."""
     F = (program.operator.mask[:, :, None] * program.operator.X[:, None, :]).reshape(
@@ -58,7 +66,7 @@ def refits(program: ConvexProgram, alpha: float) -> np.ndarray:
 def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
     program = make(weighted=weighted)
     alphas = np.array([1.0, 0.1, 1e-2, 1e-4])
-    found = strength.leave_one_out(program, strength.Spectrum.of(program), alphas)
+    found = strength.leave_one_out(whole(program), strength.Spectrum.of(program), alphas)
     share = np.broadcast_to(program.share, (14, 1))
     naive = [refits(program, alpha) for alpha in alphas]
     errors = [float((share * (program.y - each) ** 2).sum()) for each in naive]
@@ -73,12 +81,16 @@ def test_leave_one_out_without_a_penalty_is_the_limit(n: int) -> None:
     # With 60 rows and 18 weights the kernel has no inverse, with 14 equal columns neither.
     program = make(n)
     spectrum = strength.Spectrum.of(program)
-    none = strength.leave_one_out(program, spectrum, np.zeros(1)).predictions
-    little = strength.leave_one_out(program, spectrum, 1e-9 * spectrum.values[-1:]).predictions
+    none = strength.leave_one_out(whole(program), spectrum, np.zeros(1)).predictions
+    little = strength.leave_one_out(
+        whole(program), spectrum, 1e-9 * spectrum.values[-1:]
+    ).predictions
     np.testing.assert_allclose(none, little, atol=1e-3 * np.abs(little).max() + 1e-12)
     constant = replace(program, operator=replace(program.operator, X=0 * program.operator.X))
     spectrum = strength.Spectrum.of(constant)
-    assert np.isfinite(strength.leave_one_out(constant, spectrum, np.zeros(1)).predictions).all()
+    assert np.isfinite(
+        strength.leave_one_out(whole(constant), spectrum, np.zeros(1)).predictions
+    ).all()
 
 
 def test_default_strengths_surround_the_mean_eigenvalue() -> None:
@@ -88,7 +100,7 @@ def test_default_strengths_surround_the_mean_eigenvalue() -> None:
     mean = np.trace(kernel(program)) / 14
     assert len(grid) == 31
     assert grid[[0, -1]] == pytest.approx([1e-6 * mean, 1e2 * mean])
-    found = strength.leave_one_out(program, spectrum)
+    found = strength.leave_one_out(whole(program), spectrum)
     np.testing.assert_array_equal(found.alphas, grid)
 
 
@@ -113,28 +125,131 @@ def test_units() -> None:
 
 
 def test_rows_are_sampled_with_all_that_belongs_to_them() -> None:
-    program = make(30, weighted=True)
-    assert strength.sample_rows(program, np.random.RandomState(0)) is program
-    part = strength.sample_rows(program, np.random.RandomState(0), 8)
+    program = make(30)
+    sample = strength.sample_rows(program, np.random.RandomState(0))
+    assert sample.program is program
+    assert sample.part == 1
+    sample = strength.sample_rows(program, np.random.RandomState(0), most=8)
+    assert sample.units is None
+    assert sample.part == pytest.approx(8 / 30)
+    part = sample.program
     index = [int(np.flatnonzero((x == program.operator.X).all(axis=1))[0]) for x in part.operator.X]
     assert len(set(index)) == 8
     np.testing.assert_array_equal(part.y, program.y[index])
     np.testing.assert_array_equal(part.operator.mask, program.operator.mask[index])
-    assert part.sample_weight is not None
-    assert program.sample_weight is not None
-    np.testing.assert_array_equal(part.sample_weight, program.sample_weight[index])
+    assert part.sample_weight is None
+
+
+def targets_of(program: ConvexProgram, y: np.ndarray) -> ConvexProgram:
+    return replace(program, y=y.reshape(len(y), -1))
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_a_sample_stands_for_all_rows(seed: int) -> None:
+    """Its weighted class frequencies are those of all rows, and no class is missing."""
+    rng = np.random.default_rng(seed)
+    n, n_classes = 400, int(rng.integers(1, 6))
+    frequency = rng.dirichlet(np.full(n_classes, 0.3))
+    codes = rng.choice(n_classes, n, p=frequency).astype(float)
+    weight = rng.exponential(size=n) ** 3
+    program = replace(targets_of(make(n), codes), sample_weight=weight)
+    sample = strength.sample_rows(program, np.random.RandomState(seed), most=60)
+    y, drawn = sample.program.y[:, 0], sample.program.sample_weight
+    drawn = np.ones(len(y)) if drawn is None else drawn
+    assert len(y) <= 90
+    for code in np.unique(codes):
+        expected = weight[codes == code].sum() / weight.sum()
+        assert drawn[y == code].sum() / drawn.sum() == pytest.approx(expected)
+        few = min((codes == code).sum(), 60 // (2 * len(np.unique(codes))))
+        assert (y == code).sum() >= min(few, 1)
+        if (codes == code).sum() == few:  # a rare class is in with all its members
+            assert (y == code).sum() == few
+
+
+def test_rows_without_weight_are_not_drawn() -> None:
+    program = make(400)
+    weight = np.full(400, 1e-9)
+    weight[:40] = 1
+    sample = strength.sample_rows(
+        replace(program, sample_weight=weight), np.random.RandomState(0), most=100
+    )
+    rows = {x.tobytes() for x in program.operator.X[:40]}
+    assert all(x.tobytes() in rows for x in sample.program.operator.X)
+    # Each is one unit of data, however often it was drawn.
+    assert sample.units is None
+
+
+def test_groups_are_drawn_whole_or_in_equal_parts() -> None:
+    program = make(400)
+    small = np.repeat(np.arange(80), 5)
+    sample = strength.sample_rows(program, np.random.RandomState(0), groups=small, most=100)
+    assert sample.groups is not None
+    np.testing.assert_array_equal(np.unique(sample.groups, return_counts=True)[1], 5)
+    large = np.repeat(np.arange(4), 100)
+    sample = strength.sample_rows(program, np.random.RandomState(0), groups=large, most=100)
+    assert sample.groups is not None
+    np.testing.assert_array_equal(np.bincount(sample.groups), 25)
+
+
+def repeated(times: np.ndarray) -> ConvexProgram:
+    program = make(len(times))
+    return replace(
+        program,
+        operator=GatedOperator(
+            np.repeat(program.operator.X, times, axis=0),
+            np.repeat(program.operator.mask, times, axis=0),
+        ),
+        y=np.repeat(program.y, times, axis=0),
+    )
+
+
+def test_leaving_out_a_unit_equals_leaving_out_one_of_the_copies() -> None:
+    times = np.array([1, 5, 2, 3, 1, 1, 4, 1])
+    copies, alphas = repeated(times), np.array([0.3, 1e-2])
+    program = replace(make(8), sample_weight=times.astype(float))
+    found = strength.leave_one_out(
+        whole(program, times.astype(float)), strength.Spectrum.of(program), alphas
+    )
+    naive = [refits(copies, alpha) for alpha in alphas]
+    errors = [float(((copies.y - each) ** 2).sum() / times.sum()) for each in naive]
+    np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
+    first = np.cumsum(times) - times
+    np.testing.assert_allclose(found.predictions, naive[int(np.argmin(errors))][first], atol=1e-8)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_leaving_out_groups_is_a_loop_of_refits(weighted: bool) -> None:
+    program, alphas = make(weighted=weighted), np.array([0.3, 1e-2])
+    groups = np.array([0, 1, 2, 2, 1, 1, 3, 0, 4, 4, 4, 1, 2, 0])
+    found = strength.leave_one_out(
+        whole(program, groups=groups), strength.Spectrum.of(program), alphas
+    )
+    F = (program.operator.mask[:, :, None] * program.operator.X[:, None, :]).reshape(14, -1)
+    share = np.broadcast_to(program.share, (14, 1))
+    naive = []
+    for alpha in alphas:
+        predictions = np.empty_like(program.y)
+        for g in range(5):
+            A, s, y = F[groups != g], share[groups != g], program.y[groups != g]
+            z = np.linalg.solve(A.T @ (s * A) + alpha * np.eye(F.shape[1]), A.T @ (s * y))
+            predictions[groups == g] = F[groups == g] @ z
+        naive.append(predictions)
+    errors = [float((share * (program.y - each) ** 2).sum()) for each in naive]
+    np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
+    np.testing.assert_allclose(found.predictions, naive[int(np.argmin(errors))], atol=1e-8)
 
 
 @pytest.mark.parametrize("penalty", [SquaredL2(), NeuronGroupLasso()])
 def test_more_noise_asks_for_a_stronger_penalty_and_more_rows_for_a_weaker(penalty) -> None:
-    def chosen(noise: float, n_samples: int = 60) -> float:
+    def chosen(noise: float, part: float = 1.0) -> float:
         program = replace(make(60, noise=noise), penalty=penalty)
         spectrum = strength.Spectrum.of(program)
         rng = np.random.RandomState(0)
-        return strength.automatic_alpha(program, spectrum, n_samples, rng)
+        return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)
 
     assert chosen(0.05) < chosen(1.0)
-    assert chosen(1.0, 240) < chosen(1.0)
+    assert chosen(1.0, 0.25) < chosen(1.0)
 
 
 def test_flops_of_the_unit_and_of_the_choice() -> None:

@@ -1,0 +1,115 @@
+"""The automatic choice where rows repeat, have weights, belong to groups, or are rare."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV, ConvexReLURegressor
+from cvxnn.estimators._rows import merge
+
+
+def grouped(n_groups: int = 30, size: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows close to the centre of their group, whose targets share a deviation."""
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(n_groups), size))
+    X = rng.normal(size=(n_groups, 6))[groups] + 0.3 * rng.normal(size=(len(groups), 6))
+    y = X[:, 0] + 1.5 * rng.normal(size=n_groups)[groups]
+    return X, y + 0.3 * rng.normal(size=len(groups)), groups
+
+
+def test_probabilities_of_categories_are_their_frequencies():
+    rng = np.random.default_rng(0)
+    category = rng.integers(0, 5, 1000)
+    y = rng.random(1000) < np.array([0.05, 0.2, 0.5, 0.7, 0.95])[category]
+    model = ConvexReLUClassifier(random_state=0).fit(np.eye(5)[category], y)
+    frequencies = [y[category == k].mean() for k in range(5)]
+    np.testing.assert_allclose(model.predict_proba(np.eye(5))[:, 1], frequencies, atol=0.06)
+
+
+def test_binary_features_are_used():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (1000, 3)).astype(float)
+    y = rng.random(1000) < 1 / (1 + np.exp(-(X @ [1.5, -1.0, 0.5] - 0.3)))
+    model = ConvexReLUClassifier(random_state=0).fit(X[:500], y[:500])
+    rival = LogisticRegression().fit(X[:500], y[:500])
+    assert model.score(X[500:], y[500:]) > rival.score(X[500:], y[500:]) - 0.02
+    lost, least = (log_loss(y[500:], each.predict_proba(X[500:])) for each in (model, rival))
+    assert lost < least + 0.02
+
+
+@pytest.mark.slow
+def test_the_choice_for_a_rare_class_does_not_depend_on_the_seed():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 10))
+    y = X[:, 0] + X[:, 1] + rng.normal(size=1500) > 4.0
+    assert 4 < y.sum() < 40
+    found = [ConvexReLUClassifier(random_state=seed).fit(X, y).strength_ for seed in range(3)]
+    assert max(found) < 10 * min(found)
+
+
+def test_units_are_repetitions_and_counts_but_not_class_weights():
+    X, y = np.array([[1.0], [2.0], [1.0]]), np.array([[0.0], [1.0], [0.0]])
+    rows = merge(X, y, np.array([1.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(np.sort(rows.units), [1, 3])
+    for weight in ([1.0, 0.5, 2.0], [1e12, 1.0, 1.0]):  # no counts
+        rows = merge(X, y, np.array(weight))
+        np.testing.assert_array_equal(np.sort(rows.units), [1, 2])
+    weighted = ConvexReLUClassifier(class_weight={0: 9, 1: 3})
+    rows = weighted._merge(X, 2 * y - 1, np.ones(3), np.array([0, 1]))
+    np.testing.assert_array_equal(np.sort(rows.units), [1, 2])
+    np.testing.assert_array_equal(np.sort(rows.weight), [3, 18])
+    rows = merge(X, y, np.ones(3), groups=np.array([0, 0, 1]))
+    assert len(rows.X) == 3  # equal rows of two groups
+
+
+@pytest.mark.parametrize("estimator", [ConvexReLUClassifier, ConvexReLURegressor])
+def test_groups_are_left_out_as_wholes(estimator):
+    X, y, groups = grouped()
+    y = y > 0 if estimator is ConvexReLUClassifier else y
+    rows = estimator(random_state=0).fit(X, y)
+    whole = estimator(random_state=0).fit(X, y, groups=groups)
+    assert whole.strength_ > 100 * rows.strength_  # deviations of groups are noise
+    named = estimator(random_state=0).fit(X, y, groups=[f"patient {g}" for g in groups])
+    assert named.strength_ == whole.strength_
+    alone = estimator(random_state=0).fit(X, y, groups=np.arange(len(y)))
+    assert alone.strength_ == pytest.approx(rows.strength_)
+
+
+def test_groups_that_cannot_be_left_out_are_refused():
+    X, y, groups = grouped()
+    model = ConvexReLURegressor(random_state=0)
+    with pytest.raises(ValueError, match="one group only, 7"):
+        model.fit(X, y, groups=np.full(len(y), 7))
+    with pytest.raises(ValueError, match=r"groups has shape \(3,\); expected \(360,\)"):
+        model.fit(X, y, groups=groups[:3])
+
+
+def test_groups_reach_the_estimator_through_pipelines_and_searches():
+    X, y, groups = grouped()
+    direct = ConvexReLURegressor(random_state=0).fit(
+        StandardScaler().fit_transform(X), y, groups=groups
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ConvexReLURegressor(random_state=0).set_fit_request(groups=True)
+        pipeline = make_pipeline(StandardScaler(), model).fit(X, y, groups=groups)
+        assert pipeline[-1].strength_ == direct.strength_
+        scores = cross_val_score(model, X, y, cv=GroupKFold(3), params={"groups": groups})
+    assert np.isfinite(scores).all()
+
+
+def test_a_number_of_folds_splits_no_group():
+    X, y, groups = grouped()
+    y = y > 0
+    held = ConvexReLUClassifier(n_patterns=16, random_state=0)
+    strengths = [1e-1, 1e-5]
+    rows = ConvexReLUClassifierCV(held, strengths=strengths, cv=3).fit(X, y)
+    whole = ConvexReLUClassifierCV(held, strengths=strengths, cv=3).fit(X, y, groups=groups)
+    # Rows of a group give each other away; whole groups do not.
+    assert whole.cv_scores_[:, 1].mean() < rows.cv_scores_[:, 1].mean() - 0.05

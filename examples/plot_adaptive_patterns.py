@@ -42,8 +42,9 @@ print(f"80 random patterns: {random.result.objective:.5f}")
 
 # %%
 # On the right, the gain of the best neuron that pricing found after a round, over its price: at 1
-# nothing would be left to gain. Pricing is not convex, so finding none is no proof. The gap of each
-# round is one, for the patterns of that round.
+# nothing would be left to gain. Pricing is not convex: where all patterns are too many to be tried,
+# finding none is no proof, and the gain is nan. The gap of each round is one, for the patterns of
+# that round.
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 left.axhspan(min(local), max(local), color="C2", alpha=0.25, label="20 restarts")

@@ -14,6 +14,7 @@ positive factors lies in its interior.
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import comb
 
@@ -25,6 +26,8 @@ from cvxnn.convex.patterns import ActivationPatterns
 # Rounding in a unit row, with room. A ray computed from rows of smallest singular value s is off by
 # about _ROUNDING / s; at the square root of it, a dependence can no longer be told from rounding.
 _ROUNDING = 100 * float(np.finfo(np.float64).eps)
+# Rows that are enough to refuse most data of too many patterns.
+_FIRST_ROWS = 64
 
 
 def enumerate_patterns(
@@ -71,15 +74,19 @@ def enumerate_patterns(
     """
     if X.ndim != 2 or len(X) == 0 or not np.isfinite(X).all():
         raise ValueError(f"X has shape {X.shape}; expected a finite matrix with at least one row.")
-    rows, basis = _directions(X)
-    n, rank = len(rows), len(basis)
-    bound = 2 * sum(comb(n - 1, k) for k in range(rank)) if n else 1
-    if bound > max_patterns:
-        raise ValueError(
-            f"X has rank {rank} and {n} rows of different directions, so up to {bound} patterns, "
-            f"more than max_patterns={max_patterns}. Raise max_patterns, or draw some of the "
-            "patterns with cvxnn.convex.sample_patterns."
-        )
+    for part in (X[:_FIRST_ROWS], X):  # The first may have too many, which is seen at once.
+        rows, basis = _directions(part)
+        n, rank = len(rows), len(basis)
+        bound = 2 * sum(comb(n - 1, k) for k in range(rank)) if n else 1
+        if bound > max_patterns:
+            count = f"{bound}" if bound < 1e12 else f"about 1e{math.log10(bound):.0f}"
+            raise ValueError(
+                f"X has rank {rank} and {n} rows of different directions"
+                f"{'' if len(part) == len(X) else f' in its first {len(part)} alone'}, so up to "
+                f"{count} patterns, more than max_patterns={max_patterns} (n_patterns of "
+                "estimators and train). Raise it, or use some of the patterns: those of "
+                "cvxnn.convex.sample_patterns, or patterns='adaptive'."
+            )
     if n == 0:  # Only zero rows: every gate is open on all of them.
         return ActivationPatterns.from_gates(X, np.zeros((1, X.shape[1]), X.dtype))
     signs, points = _cells(rows @ basis.T)

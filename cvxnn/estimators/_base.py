@@ -203,7 +203,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     ) -> convex.ActivationPatterns:
         """Draw the patterns, or, where they come from training, some to look at the data with."""
         penalty, source, n_patterns = self._choose(*inputs.shape)
-        if source == "gaussian" or source == "data":
+        if source != "local" and source != "adaptive":
             return training.draw_patterns(inputs, targets, n_patterns, source, rng)
         if not isinstance(
             penalty, convex.SquaredL2

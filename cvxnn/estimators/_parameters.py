@@ -14,10 +14,12 @@ import numpy as np
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 
-PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data"]
+PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "all"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
 # n_patterns="auto" of the ReLU formulation, where each pattern allows two neurons.
 _RELU_PATTERNS = 64
+# Most of patterns="all": some ten seconds of interior point.
+_ALL_PATTERNS = 4096
 
 
 class Number(NamedTuple):
@@ -87,14 +89,14 @@ class Choices(NamedTuple):
     ----------
     penalty : Penalty
         The penalty of the program.
-    patterns : {"local", "adaptive", "gaussian", "data"}
+    patterns : {"local", "adaptive", "gaussian", "data", "all"}
         Where the activation patterns come from.
     n_patterns : int
-        How many of them are asked for.
+        How many of them are asked for; the most that ``"all"`` may be.
     """
 
     penalty: convex.Penalty
-    patterns: Literal["local", "adaptive", "gaussian", "data"]
+    patterns: Literal["local", "adaptive", "gaussian", "data", "all"]
     n_patterns: int
 
 
@@ -112,7 +114,9 @@ def resolve(
         penalty = "l2" if gated else "neuron"
     if patterns == "auto":
         patterns = "gaussian" if gated else "local"
-    if n_patterns == "auto":
+    if n_patterns == "auto" and patterns == "all":
+        n_patterns = _ALL_PATTERNS
+    elif n_patterns == "auto":
         n_patterns = gated_patterns(n, d) if gated else _RELU_PATTERNS
     penalties: dict[str, type[convex.Penalty]] = {
         "neuron": convex.NeuronGroupLasso,

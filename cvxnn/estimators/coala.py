@@ -49,7 +49,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         chooses it from the noise level; see ``ConvexReLUClassifier``.
     n_patterns : int or "auto", default=64
         Phase I: number of activation patterns, at least 1; ``"auto"`` is 64 as well.
-    patterns : {"local", "adaptive", "gaussian", "data"}, default="local"
+    patterns : {"local", "adaptive", "gaussian", "data", "all"}, default="local"
         Phase I: where the activation patterns come from; see ``cvxnn.training.train``.
     fit_intercept : bool, default=True
         Phase I: give hidden neurons a bias and centre the targets.

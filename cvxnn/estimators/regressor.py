@@ -54,17 +54,19 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         nothing;
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
         ``"neuron"``, which equals weight decay, for the ReLU formulation.
-    patterns : {"auto", "local", "adaptive", "gaussian", "data"}, default="auto"
+    patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
         Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
         (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
-        lower the objective most; slow, with the lowest training objective. ``"auto"``:
+        lower the objective most; slow, with the lowest training objective. ``"all"``: every pattern
+        of small data of few features, so that the certificate holds for networks of any width and
+        any gates; data with more than ``n_patterns`` are refused with their number. ``"auto"``:
         ``"gaussian"`` for the gated formulation, ``"local"`` for the ReLU formulation.
     n_patterns : int or "auto", default="auto"
         Number of activation patterns, at least 1. In the gated formulation each is a neuron of each
         output; in the ReLU formulation each allows two, of which the penalty keeps few.
         ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
         and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
-        512.
+        512. With ``patterns="all"``, the most that the data may have, 4096 by default.
     loss : {"squared", "huber"}, default="squared"
         ``"huber"`` is less sensitive to outliers; it is solved iteratively.
     delta : float, default=1.35

@@ -1,5 +1,5 @@
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
-from .pricing import price
+from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
 from .strength import Strength, leave_one_out, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
@@ -17,6 +17,7 @@ __all__ = [
     "leave_one_out",
     "measure_strength",
     "price",
+    "price_all",
     "propose",
     "to_program",
     "train",

@@ -125,12 +125,13 @@ def fit_direct(
         Penalty parameter, above 0; of several, the one whose network has the best ``score``, the
         first among equals.
     n_patterns : int
-        Patterns to look for, at least 1; not used where ``patterns`` holds them.
+        Patterns to look for, at least 1, or the most of ``"all"``; not used where ``patterns``
+        holds them.
     sample_weight : ndarray, shape (n_samples,), optional
         Positive weights of the rows; equal by default.
     skip : float, optional
         Ridge of a skip connection, above 0; none by default.
-    patterns : {"gaussian", "data", "local"} or ActivationPatterns, default="gaussian"
+    patterns : {"gaussian", "data", "all", "local"} or ActivationPatterns, default="gaussian"
         Where the patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
         Whether the last column of ``X`` is one of ones, whose weights become biases.
@@ -251,7 +252,8 @@ def fit_iterative(
     alpha : float
         Penalty parameter, at least 0.
     n_patterns : int
-        Patterns to look for, at least 1, and to add at most in each round.
+        Patterns to look for, at least 1, or the most of ``"all"``, and to add at most in each
+        round.
     loss : Loss, optional
         Squared loss by default.
     penalty : Penalty, optional
@@ -262,7 +264,7 @@ def fit_iterative(
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
         Ridge of a skip connection, at least 0; none by default.
-    patterns : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
+    patterns : {"local", "gaussian", "data", "all"} or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
         Whether the last column of ``X`` is one of ones, whose weights become biases.

@@ -9,26 +9,33 @@ a dual optimum ``r`` of the subset, is there a neuron whose gain exceeds its pri
     \Big(\text{gated: } \big\|\tfrac1n X^T D_g r\big\|_2 > \alpha\Big) \; ?
 
 If none exists, the subset's optimum is that of the non-convex network. The pricing problem is not
-convex, so its answer is sought by local ascent from many starts: the active neurons pushed over
-the boundaries that hold them back (along minus their cone multipliers ``X^T E a``), and random
-directions. Patterns found this way strictly lower the optimum; not finding any proves nothing.
+convex, so its answer is sought by local ascent from many starts (:func:`price`): the active neurons
+pushed over the boundaries that hold them back (along minus their cone multipliers ``X^T E a``), and
+random directions. Patterns found this way strictly lower the optimum; not finding any proves
+nothing. Where all patterns can be listed, each one is priced exactly (:func:`price_all`): within a
+cone the gain is linear, so its largest value is the length of the projection of
+``X^T D r / n`` on the cone, a non-negative least squares problem.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from cvxnn._arrays import namespace
 from cvxnn.convex.operators import Weights
+from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, DualPoint
 
-_N_STEPS = 30
+N_STEPS = 30
 # How far a neuron is pushed over its boundaries, relative to its own length.
 _PUSHES = (0.01, 0.1, 0.5)
 # Numbers in one block of scores: 2**24, 128 MiB in float64.
 _CHUNK_NUMBERS = 2**24
+# Rounding must not pass for progress.
+_PAYS = 1 + 1e-4
 
 
 def price(
@@ -36,7 +43,7 @@ def price(
     dual: DualPoint,
     starts: NDArray[np.floating],
     *,
-    n_steps: int = _N_STEPS,
+    n_steps: int = N_STEPS,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     r"""Look for gates whose neurons would lower the optimum.
 
@@ -64,13 +71,7 @@ def price(
     TypeError
         For another penalty: its price is not one number for each neuron.
     """
-    if type(program.penalty) is not NeuronGroupLasso:
-        raise TypeError(
-            f"Patterns are priced for NeuronGroupLasso, not {type(program.penalty).__name__}; "
-            "use patterns from local training or random ones."
-        )
-    pulls = np.asarray(program.share * dual.residual)
-    alpha = max(float(program.alpha), np.finfo(pulls.dtype).tiny)
+    pulls, alpha = _pulls(program, dual)
     size = max(_CHUNK_NUMBERS // max(len(pulls), 1), 1)
     parts = [
         _climb(program, pulls, starts[first : first + size], n_steps)
@@ -78,10 +79,120 @@ def price(
     ]
     gates = np.concatenate([gates for gates, _ in parts])
     gains = np.concatenate([gains for _, gains in parts]) / alpha
-    # Rounding must not pass for progress.
     order = np.argsort(-gains)
-    order = order[gains[order] > 1 + 1e-4]
+    order = order[gains[order] > _PAYS]
     return gates[order], gains[order]
+
+
+def price_all(
+    program: ConvexProgram, dual: DualPoint, every: ActivationPatterns, n_patterns: int
+) -> tuple[ActivationPatterns, float]:
+    r"""Price each of some patterns exactly.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host (NumPy arrays), with the neuron group lasso.
+    dual : DualPoint
+        Its dual optimum, or near it.
+    every : ActivationPatterns
+        The patterns to price: with all there are
+        (:func:`cvxnn.convex.enumerate_patterns`), the answer is a proof.
+    n_patterns : int
+        Return at most so many of those that pay.
+
+    Returns
+    -------
+    patterns : ActivationPatterns
+        Those of the largest gains above their price, best first.
+    gain : float
+        The largest gain over :math:`\alpha` of all if one pays, else an upper bound of at most 1:
+        up to 1e-4, the dual point is feasible for the program over all these patterns too, and its
+        bound holds there.
+
+    Raises
+    ------
+    TypeError
+        For another penalty.
+    """
+    pulls, alpha = _pulls(program, dual)
+    X = np.asarray(program.operator.X, np.float64)
+    pulls = pulls.astype(np.float64)
+    # The slope within each cone; its length bounds the gain.
+    slopes = np.stack([(np.where(every.mask, pull[:, None], 0)).T @ X for pull in pulls.T])
+    bounds = np.linalg.norm(slopes, axis=-1)
+    if program.formulation == "gated":
+        gains = bounds.max(axis=0) / alpha
+        return _those_that_pay(every, gains, float(gains.max(initial=0)), n_patterns)
+    _, _, basis = np.linalg.svd(X, full_matrices=False)
+    rows, slopes = X @ basis.T, slopes @ basis.T
+    signed = np.concatenate([slopes, -slopes]).reshape(-1, slopes.shape[-1])
+    which = np.tile(np.arange(len(every)), 2 * len(slopes))
+    left, bounds = _long_projections(rows, every.mask, signed, which, _PAYS * alpha)
+    gains, least = np.zeros(len(every)), _PAYS * alpha
+    for one in left[np.argsort(-bounds[left], kind="stable")]:
+        if bounds[one] <= least:
+            break  # Those that follow have no larger gains.
+        pattern = which[one]
+        walls = np.where(every.mask[:, pattern], 1.0, -1.0)[:, None] * rows
+        _, bounds[one] = nnls(walls.T, -signed[one], maxiter=30 * len(X))
+        gains[pattern] = max(gains[pattern], bounds[one])
+        if n_patterns < len(gains):
+            least = max(least, np.partition(gains, -n_patterns)[-n_patterns])
+    return _those_that_pay(every, gains / alpha, float(bounds.max(initial=0)) / alpha, n_patterns)
+
+
+def _those_that_pay(
+    every: ActivationPatterns, gains: NDArray[np.float64], highest: float, n_patterns: int
+) -> tuple[ActivationPatterns, float]:
+    order = np.argsort(-gains, kind="stable")[:n_patterns]
+    pays = order[gains[order] > _PAYS]
+    return every.take(pays), float(gains.max()) if len(pays) else min(highest, 1.0)
+
+
+def _long_projections(
+    rows: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    slopes: NDArray[np.float64],
+    which: NDArray[np.intp],
+    least: float,
+    n_sweeps: int = 50,
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Find slopes whose projection on the cone of their pattern may be longer than ``least``.
+
+    Cyclic coordinate descent on the multipliers of the rows (Hildreth, 1957), for all slopes at
+    once: at any time what is left of a slope is at least as long as its projection. Returns the
+    positions of those that stay longer, and the lengths of all when they were given up.
+    """
+    bounds = np.linalg.norm(slopes, axis=1)
+    left = np.flatnonzero(bounds > least)
+    squares = (rows**2).sum(axis=1)
+    rest, multipliers = slopes[left], np.zeros((len(rows), len(left)))
+    signs = np.where(mask[:, which[left]], 1.0, -1.0)
+    for _ in range(n_sweeps):
+        if len(left) == 0:
+            break
+        for k in np.flatnonzero(squares):
+            needed = -signs[k] * (rest @ rows[k]) / squares[k]
+            change = np.maximum(needed, -multipliers[k])
+            multipliers[k] += change
+            rest += (change * signs[k])[:, None] * rows[k]
+        bounds[left] = np.linalg.norm(rest, axis=1)
+        kept = bounds[left] > least
+        left, rest = left[kept], rest[kept]
+        multipliers, signs = multipliers[:, kept], signs[:, kept]
+    return left, bounds
+
+
+def _pulls(program: ConvexProgram, dual: DualPoint) -> tuple[NDArray[np.floating], float]:
+    """Return each row's pull on each output, and the price of a neuron."""
+    if type(program.penalty) is not NeuronGroupLasso:
+        raise TypeError(
+            f"Patterns are priced for NeuronGroupLasso, not {type(program.penalty).__name__}; "
+            "use patterns from local training or random ones."
+        )
+    pulls = np.asarray(program.share * dual.residual)
+    return pulls, max(float(program.alpha), np.finfo(pulls.dtype).tiny)
 
 
 def directions(

@@ -21,12 +21,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
@@ -38,12 +40,16 @@ from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.training import pricing, proposal
 
-PatternChoice = Literal["local", "gaussian", "data"]
+PatternChoice = Literal["local", "gaussian", "data", "all"]
 
 # Neurons below this part of the largest are left out before patterns are added.
 _ACTIVE = 1e-3
 # Rounds end when one gains less than this part of the objective.
 _LEAST_GAIN = 1e-5
+# Data of at most this many patterns have all of them priced, in about a second for each output.
+_MOST_PRICED = 10_000
+# A search that found nothing is repeated with as many times the starts, and longer ascents.
+_HARDER, _LONG_ASCENT = 16, 100
 # Targets of at most this many values are classes, whose rows make good pairs for gates.
 _MOST_CLASSES = 100
 
@@ -69,8 +75,11 @@ class Training(NamedTuple):
         Best network objective of the locally trained proposals; ``inf`` where there was none.
     rounds : dict of ndarray
         One entry per program solved: ``n_patterns``, ``objective`` (falls), ``dual_bound``,
-        ``gap``, ``gain`` (of the best pattern found by pricing after it, over its price; at most
-        1 when none was found, nan when none was looked for) and ``time`` in seconds.
+        ``gap``, ``gain`` and ``time`` in seconds. The gain is that of the best pattern outside the
+        program over its price: above 1, this pattern was found, and lowers the objective; at most
+        1 (up to 1e-4), no pattern of the data does, which is proven, and ``dual_bound`` holds for
+        networks of any width; nan, none was found, or none was looked for (``n_rounds=0``), and
+        nothing is proven.
     flops : float
         Floating-point operations of proposals and solvers.
     """
@@ -115,7 +124,8 @@ def train(
     alpha : float
         Penalty parameter, at least 0.
     n_patterns : int
-        Patterns to look for in each run, and to add at most in each round; at least 1.
+        Patterns to look for in each run, and to add at most in each round; at least 1. With
+        ``patterns="all"``, the most that the data may have.
     loss : Loss, optional
         Squared loss by default.
     penalty : Penalty, optional
@@ -126,17 +136,19 @@ def train(
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
         Ridge of a skip connection, at least 0; none by default.
-    patterns : {"local", "gaussian", "data"} or ActivationPatterns, default="local"
+    patterns : {"local", "gaussian", "data", "all"} or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the outcome is
-        never worse than the best of these networks. The others: see
-        ``cvxnn.convex.sample_patterns``.
+        never worse than the best of these networks. ``"all"``: every pattern of the data, for small
+        data of small rank (``cvxnn.convex.enumerate_patterns``); the bound then holds for networks
+        of any width. The others: see ``cvxnn.convex.sample_patterns``.
     n_runs : int, default=1
         Local runs whose neurons are united; the program may mix neurons of all of them.
     n_rounds : int, default=0
         Rounds of refinement: drop the patterns that are not used, add those that would lower the
         objective (``cvxnn.training.pricing``), solve again. The objective falls in each round;
-        rounds end early when no pattern is found that lowers it.
+        rounds end early when no pattern is found that lowers it. Data of at most 10,000 patterns
+        have all of them priced, others are searched from many starts.
     start : Result, optional
         Result of a previous training over the same patterns, which ``patterns`` holds then.
     solver : Solver, optional
@@ -159,7 +171,7 @@ def train(
     Raises
     ------
     ValueError
-        For unknown ``patterns``.
+        For unknown ``patterns``, or ``"all"`` of data that may have more than ``n_patterns``.
     TypeError
         For refinement with a penalty other than the neuron group lasso.
     """
@@ -185,6 +197,7 @@ def train(
     local_objective = float("inf")
     if proposal is not None and formulation == "relu":
         local_objective = float(_over(base, found).evaluate(proposal).network_objective)
+    every = cache(partial(_all_patterns, X))
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
     for round_ in range(n_rounds + 1):
@@ -205,12 +218,10 @@ def train(
         }
         rows.append(row)
         little = previous - result.objective < _LEAST_GAIN * abs(previous)
-        if round_ == n_rounds or (round_ > 0 and little) or result.dual is None:
+        if n_rounds == 0 or result.dual is None or result.status is Status.STOPPED:
             break
-        if result.status is Status.STOPPED:
-            break
-        kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng)
-        if len(better) == 0:
+        kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng, every)
+        if len(better) == 0 or round_ == n_rounds or (round_ > 0 and little):
             break
         found, start = _carry(found, result, kept, better)
     assert best is not None
@@ -236,10 +247,12 @@ def draw_patterns(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
     n_patterns: int,
-    patterns: Literal["gaussian", "data"],
+    patterns: Literal["gaussian", "data", "all"],
     rng: np.random.RandomState,
 ) -> ActivationPatterns:
     """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
+    if patterns == "all":
+        return enumerate_patterns(X, max_patterns=n_patterns)
     if patterns == "gaussian":
         return sample_patterns(X, n_patterns, random_state=rng)
     classes, codes = np.unique(y, axis=0, return_inverse=True)
@@ -262,11 +275,12 @@ def first_patterns(
     X, y = base.operator.X, base.y
     if isinstance(patterns, ActivationPatterns):
         return patterns, None, 0.0
-    if patterns in ("gaussian", "data"):
+    if patterns in ("gaussian", "data", "all"):
         return draw_patterns(X, y, n_patterns, patterns, rng), None, 0.0
     if patterns != "local":
         raise ValueError(
-            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data' or ActivationPatterns."
+            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data', 'all' or "
+            "ActivationPatterns."
         )
     found: ActivationPatterns | None = None
     best: tuple[ActivationPatterns, Weights] | None = None
@@ -312,23 +326,45 @@ def _over(base: ConvexProgram, found: ActivationPatterns) -> ConvexProgram:
     return replace(base, operator=replace(base.operator, mask=found.mask))
 
 
+def _all_patterns(X: NDArray[np.floating]) -> ActivationPatterns | None:
+    """Return all patterns of data; None where they are too many, or too close to be told apart."""
+    try:
+        return enumerate_patterns(X, max_patterns=_MOST_PRICED)
+    except ValueError:
+        return None
+
+
 def _refine(
     program: ConvexProgram,
     found: ActivationPatterns,
     result: Result,
     n_patterns: int,
     rng: np.random.RandomState,
+    every: Callable[[], ActivationPatterns | None],
 ) -> tuple[ActivationPatterns, ActivationPatterns, float]:
-    """Return patterns to keep, better ones to add, and the best gain over its price."""
-    norms = np.linalg.norm(result.weights.blocks, axis=-1).max(axis=(0, 1))
+    """Return patterns to keep, better ones to add, and the best gain over its price.
+
+    Without better ones, a gain is a proof that there are none, and nan says that there is no proof.
+    """
+    weights, dual = result.weights, result.dual
+    assert dual is not None
+    norms = np.linalg.norm(weights.blocks, axis=-1).max(axis=(0, 1))
     kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
-    assert result.dual is not None
-    starts = pricing.directions(program, result.weights, result.dual, 2 * n_patterns, rng)
-    gates, gains = pricing.price(program, result.dual, starts)
-    better = ActivationPatterns.from_gates(program.operator.X, gates)
-    index = _positions(better, kept)
-    better = better.take(np.flatnonzero(index < 0)[:n_patterns])
-    return kept, better, float(gains.max(initial=0))
+    for n_starts, n_steps in (
+        (2 * n_patterns, pricing.N_STEPS),
+        (2 * n_patterns * _HARDER, _LONG_ASCENT),
+    ):
+        starts = pricing.directions(program, weights, dual, n_starts, rng)
+        gates, gains = pricing.price(program, dual, starts, n_steps=n_steps)
+        better = ActivationPatterns.from_gates(program.operator.X, gates)
+        better = better.take(np.flatnonzero(_positions(better, kept) < 0)[:n_patterns])
+        if len(better):
+            return kept, better, float(gains.max())
+        listed = every()
+        if listed is not None:
+            others = listed.take(np.flatnonzero(_positions(listed, found) < 0))
+            return kept, *pricing.price_all(program, dual, others, n_patterns)
+    return kept, better, np.nan
 
 
 def _carry(

@@ -225,6 +225,12 @@ def test_too_many_patterns_are_refused_before_any_work(monkeypatch: pytest.Monke
         enumeration.enumerate_patterns(X, max_patterns=bound)
 
 
+def test_wide_data_are_refused_at_once() -> None:
+    X = data(3000, 400)
+    with pytest.raises(ValueError, match=r"in its first 64 alone, so up to about 1e19 patterns"):
+        enumeration.enumerate_patterns(X)
+
+
 def test_nearly_dependent_rows_are_refused() -> None:
     X = data(6, 3)
     X[1] = X[0] + 1e-10 * X[2]

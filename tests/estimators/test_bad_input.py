@@ -307,6 +307,13 @@ def test_losses_of_one_estimator_are_not_those_of_the_other():
         make(ConvexReLURegressor, loss="logistic").fit(X, y)
 
 
+def test_all_patterns_need_data_that_have_few(model):
+    X, y = data()
+    # 40 rows with a bias: rank 4, 2 (1 + 39 + 741 + 9139).
+    with pytest.raises(ValueError, match=r"so up to 19840 patterns, more than .*n_patterns"):
+        make(model, patterns="all").fit(X, y)
+
+
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("penalty", ["feature", "l1", "l2"])
 def test_adaptive_patterns_need_neurons(model, penalty):

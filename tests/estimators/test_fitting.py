@@ -129,6 +129,28 @@ def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_interc
 
 
 @MODELS
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_all_patterns_bound_networks_of_any_patterns(model, formulation):
+    X, y = data(15, 2)
+    options = {"formulation": formulation, "penalty": "neuron", "random_state": 0, "tol": 1e-6}
+    if model is ConvexReLUClassifier:
+        options["calibration_folds"] = 0
+    best = model(0.05, patterns="all", **options).fit(X, y)
+    assert best.gap_ <= 1e-6
+    assert 200 < best.n_patterns_ <= 211
+    for source in ("gaussian", "local", "adaptive"):
+        other = model(0.05, patterns=source, n_patterns=8, **options).fit(X, y)
+        other.set_params(strength=best.alpha_ / other.alpha_max_).fit(X, y)
+        assert other.alpha_ == pytest.approx(best.alpha_)
+        assert other.objective_ >= best.dual_bound_
+        if source == "adaptive":
+            assert other.rounds_["gain"][-1] <= 1
+            assert other.objective_ == pytest.approx(best.objective_, rel=1e-4)
+            assert other.dual_bound_ <= best.objective_ * (1 + 1e-4)
+    assert best.n_patterns_ > 3 * other.n_patterns_
+
+
+@MODELS
 def test_a_generator_moves_on(model):
     X, y = data()
     options = {**GATED, "random_state": np.random.RandomState(0)}

@@ -166,12 +166,7 @@ def test_the_ascent_finds_nearly_the_best_gate_of_all() -> None:
     result = solve(program, TIGHT)
     assert result.dual is not None
     _, gains = look(program, result, 100)
-    # Oracle: a fine grid of the sphere of gates.
-    theta, phi = np.meshgrid(np.linspace(0, np.pi, 120), np.linspace(0, 2 * np.pi, 240))
-    grid = np.stack(
-        [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
-    ).reshape(-1, 3)
-    hidden = np.maximum(program.operator.X @ grid.T, 0)
+    hidden = np.maximum(program.operator.X @ sphere().T, 0)
     highest = np.abs(result.dual.residual[:, 0] @ hidden).max() / (N * 0.02)
     assert gains[0] == pytest.approx(highest, rel=1e-2)
 
@@ -188,6 +183,62 @@ def test_a_skip_connection_is_no_neuron() -> None:
     assert gains[0] > 1.05
     mask = np.insert(program.operator.mask, 0, program.operator.X @ gates[0] >= 0, axis=1)
     assert solve(over(program, mask), TIGHT).objective < result.dual_bound * (1 - 1e-4)
+
+
+def sphere() -> np.ndarray:
+    """A fine grid of gates of norm 1, none orthogonal to rows of integers."""
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, 120), np.linspace(0, 2 * np.pi, 240))
+    theta, phi = theta + 0.00123, phi + 0.00321
+    return np.stack(
+        [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
+    ).reshape(-1, 3)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 10**6),
+    gated=st.booleans(),
+    integers=st.booleans(),
+    n_outputs=st.integers(1, 2),
+)
+def test_pricing_all_patterns_finds_what_a_grid_of_gates_finds(
+    seed: int, gated: bool, integers: bool, n_outputs: int
+) -> None:
+    program = make(formulation="gated" if gated else "relu", outputs=n_outputs)
+    rng = np.random.default_rng(seed)
+    if integers:  # with repeated and parallel rows, and rows of zeros
+        X = rng.integers(-1, 2, size=(N, D + 1)).astype(float)
+        program = replace(program, operator=replace(program.operator, X=X))
+    X = program.operator.X
+    if not X.any():
+        return
+    dual = DualPoint(rng.standard_normal((N, n_outputs)), None)
+    every = enumeration.enumerate_patterns(X)
+    # The gain of each gate of the grid, and the largest of each pattern.
+    mask = X @ sphere().T >= 0
+    values = np.abs(dual.residual.T @ np.where(mask, X @ sphere().T, 0)).max(axis=0) / N
+    if gated:  # as large in all of a cell, which may be small
+        mask = every.mask
+        values = np.array([gain(program, dual.residual, gate) for gate in every.gates])
+        values *= float(program.alpha)
+    for part in (0.5, 0.9, 2.0):  # many, some or no patterns pay
+        alpha = part * values.max()
+        priced = replace(program, alpha=alpha)
+        found, highest = pricing.price_all(priced, dual, every, 1000)
+        if part > 1:
+            assert len(found) == 0
+            assert 0 < highest <= 1
+            continue
+        assert highest == pytest.approx(values.max() / alpha, rel=5e-3)
+        largest: dict[bytes, float] = {}
+        for column, value in zip(np.packbits(mask, axis=0).T, values, strict=True):
+            key = column.tobytes()
+            largest[key] = max(largest.get(key, 0.0), value / alpha)
+        keys = {column.tobytes() for column in np.packbits(found.mask, axis=0).T}
+        assert {key for key, value in largest.items() if value > 1 + 2e-4} <= keys
+        few, again = pricing.price_all(priced, dual, every, 3)
+        assert again == pytest.approx(highest)
+        assert len(few) == min(3, len(found))
 
 
 @settings(max_examples=25)
@@ -237,3 +288,6 @@ def test_refuses_other_penalties(penalty: Penalty) -> None:
     dual = DualPoint(program.y, None)
     with pytest.raises(TypeError, match=f"NeuronGroupLasso, not {type(penalty).__name__}"):
         pricing.price(program, dual, np.ones((1, D + 1)))
+    every = enumeration.enumerate_patterns(program.operator.X)
+    with pytest.raises(TypeError, match=f"NeuronGroupLasso, not {type(penalty).__name__}"):
+        pricing.price_all(program, dual, every, 3)

@@ -457,6 +457,43 @@ def test_rounds_reach_the_global_optimum(origin: Any, seed: int) -> None:
     assert len(found.patterns) < 133
 
 
+# Local ascents found nothing here while patterns still paid.
+@pytest.mark.parametrize(("n", "d", "seed"), [(15, 2, 1), (20, 2, 7), (12, 3, 6)])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_no_gain_is_a_proof_where_all_patterns_can_be_priced(
+    n: int, d: int, seed: int, formulation: Any
+) -> None:
+    rng = np.random.default_rng(seed)
+    X = add_bias(rng.standard_normal((n, d)))
+    y = np.abs(X[:, :1]) - X[:, 1:2] + 0.3 * rng.standard_normal((n, 1))
+    options: dict[str, Any] = {"formulation": formulation, "random_state": seed}
+    found = training.train(X, y, 1e-2, 16, n_rounds=20, **options)
+    assert 0 < found.rounds["gain"][-1] <= 1
+    assert (found.rounds["gain"][:-1] > 1).all()
+    best = training.train(X, y, 1e-2, 500, patterns="all", solver=EXACT, **options)
+    assert len(found.patterns) < len(best.patterns)
+    for bound, objective in (
+        (best.result.dual_bound, found.result.objective),
+        (found.result.dual_bound, best.result.objective),
+    ):
+        assert bound <= objective * (1 + 1e-4)
+        assert objective == pytest.approx(bound, rel=1e-3)
+
+
+def test_a_search_that_finds_nothing_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = tiny()
+    monkeypatch.setattr(training, "_MOST_PRICED", 10)
+    found = training.train(X, y, TINY_ALPHA, 20, n_rounds=30, random_state=0)
+    assert np.isnan(found.rounds["gain"][-1])
+    assert (found.rounds["gain"][:-1] > 1).all()
+
+
+def test_all_patterns_of_data_that_have_too_many() -> None:
+    X, y = tiny()
+    with pytest.raises(ValueError, match=r"so up to \d+ patterns, more than .*=9 \(n_patterns"):
+        training.train(X, y, 1e-2, 9, patterns="all")
+
+
 def test_rounds_reach_the_global_optimum_of_the_gated_form() -> None:
     program, _ = everything()
     best = solve(replace(program, formulation="gated"), EXACT)
@@ -470,7 +507,7 @@ def test_refuses_an_unknown_patterns() -> None:
     X, y = data()
     with pytest.raises(
         ValueError,
-        match=r"patterns='uniform'; expected 'local', 'gaussian', 'data' or ActivationPatterns",
+        match=r"patterns='uniform'; expected 'local', 'gaussian', 'data', 'all' or Activation",
     ):
         training.train(X, y, 1e-2, P, patterns="uniform")  # type: ignore[arg-type]
 

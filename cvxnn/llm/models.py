@@ -146,7 +146,9 @@ class LanguageModel:
         for i, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
             if name not in encoded:
                 encoded[name] = self._encode_prompt(i, prompt)
-        return [list(encoded[name]) for name in names]
+        tokens = [list(encoded[name]) for name in names]
+        self._check_known(tokens, "prompt")
+        return tokens
 
     def encode_responses(self, responses: Sequence[str]) -> list[list[int]]:
         """Return the tokens of replies, without their prompts and without special tokens.
@@ -170,10 +172,11 @@ class LanguageModel:
         tokens = []
         for i, response in enumerate(responses):
             check_is_text(response, f"response {i}")
-            ids = self._encode(response, f"response {i}", special=False)
+            ids = self._encode(response, special=False)
             if not ids:
                 raise ValueError(f"response {i} is empty ({response!r}); expected some text")
             tokens.append(ids)
+        self._check_known(tokens, "response")
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -223,7 +226,13 @@ class LanguageModel:
                 "trained with"
             )
 
-    def _encode(self, text: str, name: str, *, special: bool) -> list[int]:
+    def _check_known(self, rows: Sequence[list[int]], kind: str) -> None:
+        largest = max((max(row, default=0) for row in rows), default=0)
+        if largest >= self.n_known_tokens:
+            for i, row in enumerate(rows):
+                self.check_known(row, f"{kind} {i}")
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
         # Texts longer than the context are cut later, so advice of the tokenizer would mislead.
         encoded = self.tokenizer(
             text, add_special_tokens=special, return_special_tokens_mask=special, verbose=False
@@ -232,7 +241,6 @@ class LanguageModel:
         end = self.tokenizer.eos_token_id  # slow tokenizers do not tell what they add
         while special and len(ids) > 1 and (added[len(ids) - 1] or ids[-1] == end):
             ids.pop()  # the reply follows
-        self.check_known(ids, name)
         return ids
 
     def _encode_prompt(self, i: int, prompt: Prompt) -> list[int]:
@@ -242,7 +250,7 @@ class LanguageModel:
         if self.tokenizer.chat_template is None:
             lines = [f"{message['role']}: {message['content']}" for message in messages]
             text = prompt if isinstance(prompt, str) else "\n".join(lines)
-            return self._encode(f"{text}\n", name, special=True)
+            return self._encode(f"{text}\n", special=True)
         try:
             text = render(self.tokenizer, messages, self.date)
         except jinja2.TemplateError as error:
@@ -250,7 +258,7 @@ class LanguageModel:
                 f"the chat template of {self.name} rejects {name}: {error} "
                 f"(its roles are {[message['role'] for message in messages]})"
             ) from error
-        return self._encode(text, name, special=False)
+        return self._encode(text, special=False)
 
 
 def unwrapped(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:

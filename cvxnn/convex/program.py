@@ -426,6 +426,8 @@ class ConvexProgram:
             size = penalty.dual_norm(slope)
             limit = self.alpha / xp.maximum(size, tiny * xp.maximum(self.alpha, 1))
         scale = xp.clip(self.loss.dual_scale(residual, self.y, self.share, extra), 0, limit)
+        # A strength in float64 must not hide in which precision the residual was rounded.
+        scale = scale.astype(residual.dtype)
         if self.loss.coupled:
             scale = scale.min()
         conjugate = self.loss.conjugate(-scale * residual, self.y)
@@ -446,6 +448,7 @@ class ConvexProgram:
             return xp.where(xp.isnan(lost), -xp.inf, -lost)
 
         ones = xp.ones_like(residual[0])
+        alpha = xp.asarray(alpha, residual.dtype)
         with np.errstate(all="ignore"):  # the edge of a domain
             quadratic = 2 * self.alpha * penalty.conjugate(slope / alpha) + extra
             first = self.loss.dual_scale(residual, self.y, self.share, quadratic) * ones

@@ -26,6 +26,7 @@ from cvxnn.convex import (
     Loss,
     MultinomialLoss,
     NeuronGroupLasso,
+    ProximalGradient,
     Result,
     SquaredL2,
     SquaredLoss,
@@ -509,6 +510,15 @@ def test_alpha_max_is_the_least_at_which_zero_is_optimal(loss: str, penalty: str
     assert float(at_max.dual_bound(zero.residual)) == pytest.approx(zero.objective, rel=1e-10)
     below = solve_with_cvxpy(replace(program, alpha=0.95 * largest))
     assert below.objective < zero.objective * (1 - 1e-5)
+
+
+@over_losses
+def test_a_bound_in_single_precision_is_found_again_in_numpy(loss: str) -> None:
+    program = on_host(entry(loss, "neuron", "gated"), np.float32)
+    result = solve(program, ProximalGradient(tol=1e-3))
+    assert np.isfinite(result.dual_bound)
+    found = float(program.bound_of(result.dual))
+    assert found == pytest.approx(result.dual_bound, abs=1e-4 * abs(result.objective))
 
 
 def test_alpha_max_of_the_ridge_is_infinite() -> None:

@@ -29,7 +29,7 @@ _HEADER = "cvxnn"
 # The state of a warm start is large, and predictions do not need it. Callbacks are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
 # Parameters that may be objects of any class, and count in another fit only.
-_OF_FITS = ("cv", "scoring")
+_OF_FITS = ("cv", "scoring", "loss", "penalty", "solver")
 _CLASSES = {
     "ConvexReLUClassifier": "cvxnn.estimators.classifier",
     "ConvexReLUClassifierCV": "cvxnn.estimators.cv",
@@ -58,8 +58,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     The state of a warm start and callbacks are not saved: ``fit`` of the loaded estimator starts
     from the beginning. Of a CV class, ``cv`` and ``scoring`` are saved if they are a number or a
-    name. A warning says that a splitter, folds or a scorer was left out: the loaded estimator has
-    the default there, which matters for another ``fit`` only.
+    name. A warning says that a splitter, folds, a scorer, or a loss, penalty or solver of your own
+    was left out: the loaded estimator has the default there, which matters for another ``fit``
+    only.
 
     Parameters
     ----------
@@ -105,11 +106,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _without_objects(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters without splitters and scorers, which would need code; warn of them."""
+    """Return the parameters without objects that would need code, and warn of them."""
     left_out = [
         key
         for key, value in parameters.items()
-        if key in _OF_FITS and not isinstance(value, str | Integral | None)
+        if key in _OF_FITS and not isinstance(value, str | Integral | None) and not _known(value)
     ]
     if left_out:
         again = ", ".join(f"{key}=..." for key in left_out)
@@ -258,14 +259,14 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
 def _pack_parameter(key: str, value: Any) -> Any:
     name = type(value).__name__
     if name in _CLASSES and type(value).__module__ == _CLASSES[name]:
-        held = value.get_params(deep=False)
+        held = _without_objects(name, value.get_params(deep=False))
         return {
             "estimator": {
                 "class": name,
                 "parameters": {k: _pack_parameter(f"{key}__{k}", v) for k, v in held.items()},
             }
         }
-    if name in _SOLVERS and type(value) is getattr(convex, name):
+    if _known(value):
         options = {k: _plain(k, v) for k, v in vars(value).items()}
         return {name: options}
     if isinstance(value, dict):
@@ -275,6 +276,12 @@ def _pack_parameter(key: str, value: Any) -> Any:
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_plain(key, v) for v in value]}
     return _plain(key, value)
+
+
+def _known(value: Any) -> bool:
+    """Return whether a value is a solver whose options can be saved."""
+    name = type(value).__name__
+    return name in _SOLVERS and type(value) is getattr(convex, name)
 
 
 def _unfitted(name: Any, parameters: dict[str, Any]) -> Any:

@@ -48,25 +48,28 @@ def best_value(value: Callable[[Array], Array], first: Array) -> Array:
     return xp.stack([value(scale) for scale in scales]).max(axis=0)
 
 
-def least_alpha(penalty: Penalty, slope: Array) -> Array:
-    """Return the least strength at which a slope leaves all weights zero, perhaps infinity.
+def removes(penalty: Penalty, shape: tuple[int, ...]) -> bool:
+    """Return whether small slopes leave weights of a shape at zero, as under a norm."""
+    if not isinstance(penalty, WithConjugate):
+        return True
+    return bool((np.asarray(penalty.conjugate(np.full(shape, 2.0**-_OCTAVES))) == 0).all())
 
-    There the slope over the strength is a subgradient at zero: its conjugate is zero.
+
+def least_alpha(penalty: Penalty, slope: Array) -> Array:
+    """Return the least strength at which a slope leaves all weights zero.
+
+    There the slope over the strength is a subgradient at zero: its conjugate is zero. For
+    penalties that remove weights.
     """
     if not isinstance(penalty, WithConjugate):
         assert isinstance(penalty, WithDualNorm)
         return penalty.dual_norm(slope).max()
     xp = namespace(slope)
     size = xp.abs(slope).max()
-
-    def removes(exponent: Array) -> Array:
-        scaled = slope / xp.maximum(size * 2.0**exponent, xp.finfo(slope.dtype).tiny)
-        return (penalty.conjugate(scaled) == 0).all()
-
     low, high = xp.full_like(size, -_OCTAVES), xp.full_like(size, _OCTAVES)
-    possible = removes(high)
     for _ in range(_N_HALVES):
         middle = (low + high) / 2
-        enough = removes(middle)
+        scaled = slope / xp.maximum(size * 2.0**middle, xp.finfo(slope.dtype).tiny)
+        enough = (penalty.conjugate(scaled) == 0).all()
         low, high = xp.where(enough, low, middle), xp.where(enough, middle, high)
-    return xp.where(possible, size * 2.0**high, xp.where(size > 0, xp.inf, 0))
+    return size * 2.0**high

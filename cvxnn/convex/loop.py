@@ -243,6 +243,11 @@ def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
             f"solver={solver!r}; expected an instance of a Solver, such as Cronos(), or what "
             "automatic(program, tol=1e-3) returns."
         )
+    if not solver.on_host and any(leaf is solver for leaf in jax.tree.leaves(solver)):
+        raise TypeError(
+            f"{type(solver).__name__} is no pytree, so that nothing compiles it; write "
+            "@jax.tree_util.register_dataclass above @dataclass(frozen=True), or set on_host."
+        )
     for name in ("max_iter", "check_every"):
         if not getattr(solver, name) >= 1:
             value = getattr(solver, name)

@@ -8,11 +8,12 @@ each output separately gives values of that shape; one that couples the outputs 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from cvxnn._arrays import Array, namespace, register_pytree
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Protocol of a loss: a smooth convex function of each row's prediction.
 

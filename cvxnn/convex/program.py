@@ -43,7 +43,7 @@ import numpy as np
 
 from cvxnn._arrays import Array, is_sparse, namespace
 from cvxnn.convex._checks import check_loss, check_penalty, check_shapes, check_values, number
-from cvxnn.convex._duality import best_value, least_alpha
+from cvxnn.convex._duality import best_value, least_alpha, removes
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import Formulation
@@ -256,6 +256,11 @@ class ConvexProgram:
             cone_term = program.operator.constraints_adjoint(multipliers)
         return program.dual_bound(dual.residual, cone_term)
 
+    @property
+    def has_alpha_max(self) -> bool:
+        """Whether all blocks are zero from some strength on; else :meth:`alpha_max` is infinite."""
+        return removes(self.penalty, self.stacked_shape)
+
     def alpha_max(self) -> Array:
         """Return a strength from which on all blocks are zero at the optimum.
 
@@ -269,7 +274,7 @@ class ConvexProgram:
         """
         check_shapes(self.operator, self.y, self.sample_weight)
         xp = namespace(self.y)
-        if type(self.penalty) is SquaredL2:
+        if not self.has_alpha_max:
             return xp.asarray(xp.inf, self.y.dtype)
         prediction = xp.zeros_like(self.y)
         if self.skip is not None:

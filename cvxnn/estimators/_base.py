@@ -127,6 +127,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         "early_stopping": (True, False),
         "warm_start": (True, False),
     }
+    # Protocols of objects that may take the place of a choice.
+    _objects: ClassVar[dict[str, str]] = {}
     # Options of the validation of targets.
     _y_options: ClassVar[dict[str, Any]] = {}
 
@@ -142,7 +144,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     random_state: int | np.random.RandomState | None
     verbose: int
     formulation: Formulation = "relu"
-    penalty: PenaltyParameter = "auto"
+    penalty: PenaltyParameter | convex.Penalty = "auto"
     skip: float | None = None
     warm_start: bool = False
     early_stopping: bool = False
@@ -151,22 +153,18 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise for parameters that are out of range or do not go together."""
-        check_parameters(self, self._numbers, self._choices)
-        if self.patterns == "adaptive" and not isinstance(
-            self._choose().penalty, convex.NeuronGroupLasso
-        ):
+        check_parameters(self, self._numbers, self._choices, self._objects)
+        penalty = type(self._choose().penalty)
+        if self.patterns == "adaptive" and penalty is not convex.NeuronGroupLasso:
             raise ValueError(
                 f"patterns='adaptive' needs penalty='neuron', got {self.penalty!r}, under which a "
                 "pattern has no price; set penalty='neuron', or formulation='relu', whose penalty "
                 "it is by default, or use patterns='local'."
             )
-        if self.solver is not None and not isinstance(
-            self.solver,
-            convex.Cronos | convex.InteriorPoint | convex.ProximalGradient | convex.Ridge,
-        ):
+        if self.solver is not None and not isinstance(self.solver, Solver):
             raise TypeError(
-                f"solver={self.solver!r}; expected None or a Cronos, InteriorPoint, "
-                "ProximalGradient or Ridge of cvxnn.convex."
+                f"solver={self.solver!r}; expected None, or a Solver such as Cronos, "
+                "InteriorPoint, ProximalGradient or Ridge of cvxnn.convex, or of your own."
             )
 
     def _choose(self, n: int = 1, d: int = 1) -> Choices:
@@ -195,8 +193,12 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             weight,
             standardize=self.standardize,
             fit_intercept=self.fit_intercept,
-            keep_targets=not isinstance(loss, convex.SquaredLoss | convex.HuberLoss),
+            keep_targets=self._keeps_targets(loss),
         )
+
+    def _keeps_targets(self, loss: convex.Loss) -> bool:
+        """Return whether targets are classes, with a loss that knows no others."""
+        return type(loss) is not convex.SquaredLoss
 
     def _draw(
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
@@ -205,9 +207,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         penalty, source, n_patterns = self._choose(*inputs.shape)
         if source != "local" and source != "adaptive":
             return training.draw_patterns(inputs, targets, n_patterns, source, rng)
-        if not isinstance(
-            penalty, convex.SquaredL2
-        ):  # whose unit grows with the number of patterns
+        if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
             n_patterns = _PILOT_PATTERNS
         return training.draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
 
@@ -267,7 +267,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             "max_iter": self.max_iter,
             "random_state": rng,
         }
-        direct = isinstance(penalty, convex.SquaredL2) and isinstance(loss, convex.SquaredLoss)
+        direct = type(penalty) is convex.SquaredL2 and type(loss) is convex.SquaredLoss
         if direct and self.formulation == "gated":
             if validated and self.strength == "auto":
                 arguments["alpha"] = measured.alpha * _VALIDATED_FACTORS

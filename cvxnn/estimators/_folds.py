@@ -13,7 +13,6 @@ from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
 from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
-from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.ridge import Ridge
@@ -99,8 +98,8 @@ class Fold(NamedTuple):
         """Return networks of raw features at each strength, and how they were found."""
         estimator = self.estimator
         pilot = strength.sample_rows(self.program, self.rng).program
-        ridge = isinstance(pilot.penalty, SquaredL2)
-        alphas = grid * strength.alpha_max(pilot, strength.Spectrum.of(pilot) if ridge else None)
+        spectrum = None if pilot.has_alpha_max else strength.Spectrum.of(pilot)
+        alphas = grid * strength.alpha_max(pilot, spectrum)
         _, source, n_patterns = estimator._choose(*self.program.operator.X.shape)
         used, operator = self.patterns, self.program.operator
         if source in ("local", "adaptive"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -57,7 +58,10 @@ class Number(NamedTuple):
 
 
 def check_parameters(
-    estimator: Any, numbers: Mapping[str, Number], choices: Mapping[str, tuple[Any, ...]]
+    estimator: Any,
+    numbers: Mapping[str, Number],
+    choices: Mapping[str, tuple[Any, ...]],
+    objects: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Check the parameters of an estimator against tables of what they may be.
 
@@ -69,6 +73,8 @@ def check_parameters(
         Numeric parameters.
     choices : mapping from str to tuple
         Parameters that are one of several values.
+    objects : mapping from str to str
+        Protocols of ``cvxnn.convex`` whose objects a choice may be instead, such as "Loss".
 
     Raises
     ------
@@ -78,8 +84,15 @@ def check_parameters(
     for name, number in numbers.items():
         number.check(name, getattr(estimator, name))
     for name, words in choices.items():
-        if getattr(estimator, name) not in words:
-            raise ValueError(f"{name}={getattr(estimator, name)!r}; expected one of {words}.")
+        value = getattr(estimator, name)
+        own = objects.get(name)
+        if own is None or isinstance(value, str | None):
+            fits = value in words
+        else:
+            fits = isinstance(value, getattr(convex, own)) and not isinstance(value, type)
+        if not fits:
+            more = f", or a {own} of cvxnn.convex or of your own" if own else ""
+            raise ValueError(f"{name}={value!r}; expected one of {words}{more}.")
 
 
 class Choices(NamedTuple):
@@ -102,7 +115,7 @@ class Choices(NamedTuple):
 
 def resolve(
     formulation: Formulation,
-    penalty: PenaltyParameter,
+    penalty: PenaltyParameter | convex.Penalty,
     patterns: PatternsParameter,
     n_patterns: int | Literal["auto"],
     n: int,
@@ -124,7 +137,8 @@ def resolve(
         "l1": convex.L1,
         "l2": convex.SquaredL2,
     }
-    return Choices(penalties[penalty](), patterns, int(n_patterns))
+    chosen = penalties[penalty]() if isinstance(penalty, str) else penalty
+    return Choices(chosen, patterns, int(n_patterns))
 
 
 def gated_patterns(n: int, d: int) -> int:

@@ -62,11 +62,12 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         ``"gated"``: gates stay where they were put, the training problem is convex as it stands and
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
         ``"neuron"`` makes small.
-    penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
+    penalty : {"auto", "neuron", "feature", "l1", "l2"} or Penalty, default="auto"
         What vanishes as ``strength`` grows: whole neurons, whole features, single weights or
         nothing;
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
-        ``"neuron"``, which equals weight decay, for the ReLU formulation.
+        ``"neuron"``, which equals weight decay, for the ReLU formulation. Or an object of
+        ``cvxnn.convex`` or of your own; see the guide, "Your own loss, penalty, solver".
     patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
         Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
         (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
@@ -80,10 +81,12 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
         and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
         512. With ``patterns="all"``, the most that the data may have, 4096 by default.
-    loss : {"squared", "logistic", "multinomial"}, default="squared"
+    loss : {"squared", "logistic", "multinomial"} or Loss, default="squared"
         ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
         classes together; no interior-point method takes it, so that it converges slowly at
-        small ``strength``. For two classes they are the same. Both are solved iteratively.
+        small ``strength``. For two classes they are the same. Both are solved iteratively. An
+        object's targets are -1 and 1, a column for each of more than two classes; those of one that
+        couples outputs are one-hot.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, on top of ``sample_weight``. ``"balanced"``: each class counts the
         same. A label that a dict lacks has weight 1; it may hold labels that ``y`` lacks.
@@ -116,9 +119,10 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Relative duality gap at which to stop; the direct solution goes far below it.
     max_iter : int, default=1000
         Most solver iterations.
-    solver : Ridge, InteriorPoint, Cronos or ProximalGradient, optional
-        Solver of ``cvxnn.convex`` with all its options; it replaces ``tol`` and ``max_iter``. By
-        default one is chosen by cost (``cvxnn.convex.automatic``).
+    solver : Solver, optional
+        ``Ridge``, ``InteriorPoint``, ``Cronos`` or ``ProximalGradient`` of ``cvxnn.convex``, with
+        all its options, or one of your own; it replaces ``tol`` and ``max_iter``. By default one is
+        chosen by cost (``cvxnn.convex.automatic``).
     random_state : int, RandomState or None, default=None
         Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
         gives the same network every time, whatever the order of the rows.
@@ -197,16 +201,17 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         "formulation": get_args(Formulation),
         "penalty": get_args(PenaltyParameter),
     }
+    _objects: ClassVar[dict[str, str]] = {"loss": "Loss", "penalty": "Penalty"}
 
     def __init__(
         self,
         strength: float | Literal["auto"] = "auto",
         *,
         formulation: Formulation = "gated",
-        penalty: PenaltyParameter = "auto",
+        penalty: PenaltyParameter | convex.Penalty = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",
-        loss: Literal["squared", "logistic", "multinomial"] = "squared",
+        loss: Literal["squared", "logistic", "multinomial"] | convex.Loss = "squared",
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         skip: float | None = None,
         fit_intercept: bool = True,
@@ -316,7 +321,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             self.classes_ = classes
             # The scores of a logistic loss are log-odds already.
             self.temperature_ = 1.0
-            if self.loss == "squared":
+            if not self._gives_log_odds():
                 self.temperature_ = fit_temperature(self._held_out(plan, fit, rows, loss))
             end()
             self._warn_unless_converged(fit.training.result)
@@ -343,10 +348,26 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     ) -> tuple[convex.Loss, NDArray[np.floating]]:
         """Return the loss, and targets as it wants them."""
         own = codes[:, None] == np.arange(n_classes)
-        if self.loss == "multinomial" and n_classes > 2:
-            return convex.MultinomialLoss(), own.astype(dtype)
-        signs = np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
-        return convex.SquaredLoss() if self.loss == "squared" else convex.LogisticLoss(), signs
+        loss = self.loss
+        if isinstance(loss, str):
+            kinds = {"squared": convex.SquaredLoss, "multinomial": convex.MultinomialLoss}
+            # For two classes, the logistic loss of one output is the multinomial one.
+            several = loss != "multinomial" or n_classes > 2
+            loss = kinds.get(loss, convex.LogisticLoss)() if several else convex.LogisticLoss()
+        if loss.coupled and n_classes == 2:
+            raise ValueError(
+                f"loss={loss!r} couples outputs, and two classes have one output; use "
+                "loss='logistic', or a loss of one output."
+            )
+        if loss.coupled:
+            return loss, own.astype(dtype)
+        return loss, np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
+
+    def _gives_log_odds(self) -> bool:
+        """Return whether scores are log-odds already, which need no temperature."""
+        if isinstance(self.loss, str):
+            return self.loss != "squared"
+        return type(self.loss) in (convex.LogisticLoss, convex.MultinomialLoss)
 
     def _held_out(
         self, plan: Plan, fit: training.Fit, rows: DistinctRows, loss: convex.Loss

@@ -35,7 +35,7 @@ class _ScoredClassifier(ConvexReLUClassifier):
 
     @property
     def temperature_(self) -> float:  # type: ignore[override]
-        return self._find_temperature() if self.loss == "squared" else 1.0
+        return 1.0 if self._gives_log_odds() else self._find_temperature()
 
 
 class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):

@@ -49,11 +49,12 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         ``"gated"``: gates stay where they were put, the training problem is convex as it stands and
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty
         ``"neuron"`` makes small.
-    penalty : {"auto", "neuron", "feature", "l1", "l2"}, default="auto"
+    penalty : {"auto", "neuron", "feature", "l1", "l2"} or Penalty, default="auto"
         What vanishes as ``strength`` grows: whole neurons, whole features, single weights or
         nothing;
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
-        ``"neuron"``, which equals weight decay, for the ReLU formulation.
+        ``"neuron"``, which equals weight decay, for the ReLU formulation. Or an object of
+        ``cvxnn.convex`` or of your own; see the guide, "Your own loss, penalty, solver".
     patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
         Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
         (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
@@ -67,8 +68,9 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
         and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
         512. With ``patterns="all"``, the most that the data may have, 4096 by default.
-    loss : {"squared", "huber"}, default="squared"
-        ``"huber"`` is less sensitive to outliers; it is solved iteratively.
+    loss : {"squared", "huber"} or Loss, default="squared"
+        ``"huber"`` is less sensitive to outliers; it is solved iteratively. An object, too, sees
+        targets of mean 0 and standard deviation 1.
     delta : float, default=1.35
         Where the Huber loss turns linear, in standard deviations of the targets; above 0.
     skip : float, optional
@@ -95,9 +97,10 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Relative duality gap at which to stop; the direct solution goes far below it.
     max_iter : int, default=1000
         Most solver iterations.
-    solver : Ridge, InteriorPoint, Cronos or ProximalGradient, optional
-        Solver of ``cvxnn.convex`` with all its options; it replaces ``tol`` and ``max_iter``. By
-        default one is chosen by cost (``cvxnn.convex.automatic``).
+    solver : Solver, optional
+        ``Ridge``, ``InteriorPoint``, ``Cronos`` or ``ProximalGradient`` of ``cvxnn.convex``, with
+        all its options, or one of your own; it replaces ``tol`` and ``max_iter``. By default one is
+        chosen by cost (``cvxnn.convex.automatic``).
     random_state : int, RandomState or None, default=None
         Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
         gives the same network every time, whatever the order of the rows.
@@ -169,6 +172,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         "formulation": get_args(Formulation),
         "penalty": get_args(PenaltyParameter),
     }
+    _objects: ClassVar[dict[str, str]] = {"loss": "Loss", "penalty": "Penalty"}
 
     _y_options: ClassVar[dict[str, Any]] = {"multi_output": True, "y_numeric": True}
 
@@ -177,10 +181,10 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         strength: float | Literal["auto"] = "auto",
         *,
         formulation: Formulation = "gated",
-        penalty: PenaltyParameter = "auto",
+        penalty: PenaltyParameter | convex.Penalty = "auto",
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",
-        loss: Literal["squared", "huber"] = "squared",
+        loss: Literal["squared", "huber"] | convex.Loss = "squared",
         delta: float = 1.35,
         skip: float | None = None,
         fit_intercept: bool = True,
@@ -288,7 +292,13 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
 
     def _program_loss(self) -> convex.Loss:
         """Return the loss of the program."""
+        if not isinstance(self.loss, str):
+            return self.loss
         return convex.HuberLoss(float(self.delta)) if self.loss == "huber" else convex.SquaredLoss()
+
+    def _keeps_targets(self, loss: convex.Loss) -> bool:
+        """Return False: a loss compares targets with predictions, both in scaled units."""
+        return False
 
 
 def _validation_score(

@@ -1,9 +1,9 @@
 r"""Strength of the penalty: its unit, and a choice without tuning.
 
 **The unit.** For a penalty that is a norm, :math:`\alpha_{\max}`: from there on all weights vanish.
-For the ridge penalty, which removes nothing, the largest curvature of the mean loss: there, even
-the direction that the data determine best is halved. A *fraction* of this unit means the same for
-all data.
+For the ridge penalty, and for others that remove nothing, the largest curvature of the mean loss:
+there, even the direction that the data determine best is halved. A *fraction* of this unit means
+the same for all data.
 
 **The choice.** For the ridge penalty, the leave-one-out error of the closed form, exact and for all
 strengths at once from one eigendecomposition (Allen, 1974). For norms, a multiple of the *noise
@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData, kernel_flops
 
@@ -180,7 +179,7 @@ def measure_strength(
     pilot = sample.program
     choosing = alpha is None and strength == "auto"
     spectrum = matrix = None
-    if choosing or isinstance(program.penalty, SquaredL2):
+    if choosing or not program.has_alpha_max:
         matrix = kernel_of(pilot)
         spectrum = Spectrum.of_kernel(matrix)
     unit = alpha_max(pilot, spectrum)
@@ -407,7 +406,7 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     float
         Positive; 1 where the data have no slope at all.
     """
-    if isinstance(program.penalty, SquaredL2):
+    if not program.has_alpha_max:
         assert spectrum is not None
         largest = spectrum.values[-1] * program.loss.curvature
     else:
@@ -440,7 +439,7 @@ def automatic_alpha(
     """
     program = sample.program
     found = leave_one_out(sample, spectrum)
-    if isinstance(program.penalty, SquaredL2):
+    if not program.has_alpha_max:
         # The ridge is noise over signal of one unit: its share falls with their number.
         return found.alpha * program.loss.curvature * sample.part
     residual = program.y - found.predictions
@@ -462,7 +461,7 @@ def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     if spectrum is None:
         return slope
     decomposition = kernel_flops(n, d, P) + 4.0 * n**3
-    slopes = 0 if isinstance(program.penalty, SquaredL2) else _N_DRAWS + 1
+    slopes = _N_DRAWS + 1 if program.has_alpha_max else 0
     return decomposition + 4.0 * n * n * _N_ALPHAS + slopes * slope
 
 

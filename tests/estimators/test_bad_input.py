@@ -235,7 +235,8 @@ def test_bad_patterns_and_solver(model):
         make(model, patterns="random").fit(X, y)
     for solver in ("cronos", Cronos):
         with pytest.raises(
-            TypeError, match="expected None or a Cronos, InteriorPoint, ProximalGradient or Ridge"
+            TypeError,
+            match="expected None, or a Solver such as Cronos, InteriorPoint, ProximalGradient",
         ):
             make(model, solver=solver).fit(X, y)
 

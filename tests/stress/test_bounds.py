@@ -4,6 +4,7 @@ Losses and penalties are those of the package and some of a user's own. The opti
 program that is written here, expression by expression, and shares no code with the package.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,7 +170,8 @@ def loss_of(loss: Any, f: Any, y: np.ndarray, share: np.ndarray) -> Any:
     return cp.sum(cp.multiply(np.broadcast_to(share, y.shape), each[type(loss)]()))
 
 
-def optimum(program: ConvexProgram) -> float:
+def optimum(program: ConvexProgram) -> float | None:
+    """Return the optimum, or None where the oracle does not find it to eight digits."""
     X, mask = np.asarray(program.operator.X, float), np.asarray(program.operator.mask)
     y, (n, P), d = np.asarray(program.y, float), mask.shape, X.shape[1]
     weight = program.sample_weight
@@ -191,9 +193,13 @@ def optimum(program: ConvexProgram) -> float:
         predictions.append(f)
     objective += loss_of(program.loss, cp.vstack(predictions).T, y, np.asarray(share, float))
     problem = cp.Problem(cp.Minimize(objective), cones)
-    problem.solve("CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-    assert problem.value is not None
-    return float(problem.value)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
+        for tol in (1e-10, 1e-8):
+            problem.solve("CLARABEL", tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
+            if problem.status == "optimal":
+                return float(problem.value)
+    return None
 
 
 # Random programs ------------------------------------------------------------------------------
@@ -274,7 +280,8 @@ def draw_solver(program: ConvexProgram, rng: np.random.Generator) -> Solver:
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_no_bound_lies_above_the_optimum(cases: int) -> None:
-    for case in range(max(cases // 25, 1)):
+    n_cases, n_judged = max(cases // 25, 1), 0
+    for case in range(n_cases):
         rng = np.random.default_rng(case)
         program = draw(rng)
         solver = draw_solver(program, rng)
@@ -284,6 +291,9 @@ def test_no_bound_lies_above_the_optimum(cases: int) -> None:
         at_zero = float((program.share * program.loss.value(0 * y, y)).sum())
         room = ROUNDING[dtype] * at_zero
         best = optimum(program)
+        if best is None:
+            continue
+        n_judged += 1
         result = solve(program, solver)
         assert result.status is not Status.NON_FINITE, where
         assert result.dual_bound <= best + room, where
@@ -308,3 +318,4 @@ def test_no_bound_lies_above_the_optimum(cases: int) -> None:
             multipliers = multipliers + noise / len(y) * rng.exponential(size=multipliers.shape)
         changed = DualPoint(residual.astype(dtype), multipliers)
         assert float(program.bound_of(changed)) <= best + room, where
+    assert n_judged >= 0.9 * n_cases

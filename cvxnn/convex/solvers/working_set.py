@@ -87,12 +87,14 @@ def solve_on_working_sets(
     for _ in range(_MOST_ROUNDS):
         index = np.flatnonzero(working)
         result = _solve_subset(host, index, dual, solver, tol, start)
-        assert result.dual is not None
         multipliers = dual.multipliers
-        if multipliers is not None:
-            multipliers = multipliers.copy()
-            multipliers[..., index] = result.dual.multipliers
-        dual = DualPoint(result.dual.residual, multipliers)
+        if result.dual is None:  # a solver of the user's that proves nothing
+            dual = DualPoint(_residual(host, index, result), multipliers)
+        else:
+            if multipliers is not None:
+                multipliers = multipliers.copy()
+                multipliers[..., index] = result.dual.multipliers
+            dual = DualPoint(result.dual.residual, multipliers)
         raised = float(host.bound_of(dual))
         if raised > bound:
             bound, proof = raised, dual
@@ -154,6 +156,12 @@ def _solve_subset(
         weights = Weights(start.weights.blocks[:, :, index])
         beginning = start._replace(weights=weights, dual=DualPoint(dual.residual, multipliers))
     return solve(subset, chosen, start=beginning)
+
+
+def _residual(program: ConvexProgram, index: NDArray[np.intp], result: Result) -> Any:
+    blocks = np.zeros_like(program.zeros().blocks)
+    blocks[:, :, index] = result.weights.blocks
+    return program.evaluate(Weights(blocks)).residual
 
 
 def _copy(blocks: NDArray[np.floating]) -> Weights:

@@ -14,8 +14,8 @@ from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, co
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.ridge import Ridge, takes
 
-# Interior point runs this many flops in about the time in which a first-order solver compiles and
-# finds its way to a gap of 1 %.
+# Beyond this many flops, interior point is expected to take longer than a first-order solver needs
+# to compile and to find its way to a gap of 1 %.
 _INTERIOR_POINT_FLOPS = 3e11
 _INTERIOR_POINT_ITERATIONS = 25
 

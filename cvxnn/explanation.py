@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._threads import limit_threads
 from cvxnn.network import TwoLayerNetwork, _chunks
 
 # Features that a report names for each neuron, and neurons that it prints.
@@ -173,10 +174,11 @@ def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
     weights = np.empty(shape, np.result_type(X, network.hidden_weights))
     intercept = np.empty(shape[:2], weights.dtype)
     for rows in _chunks(len(X), max(network.n_neurons, 1)):
-        for output, neurons in enumerate(network.blocks):
-            share = active[rows, neurons] * network.output_weights[neurons]
-            weights[rows, output] = share @ network.hidden_weights[neurons]
-            intercept[rows, output] = share @ network.hidden_bias[neurons]
+        with limit_threads(2.0 * (rows.stop - rows.start) * network.hidden_weights.size):
+            for output, neurons in enumerate(network.blocks):
+                share = active[rows, neurons] * network.output_weights[neurons]
+                weights[rows, output] = share @ network.hidden_weights[neurons]
+                intercept[rows, output] = share @ network.hidden_bias[neurons]
     if network.linear_weights is not None:
         weights += network.linear_weights.T
     intercept += network.output_bias

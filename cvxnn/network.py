@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._threads import limits_threads
+
 if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
     from cvxnn.convex.operators import Weights
 
@@ -81,6 +83,7 @@ class TwoLayerNetwork:
         ends = np.searchsorted(index, np.arange(self.n_outputs + 1)).tolist()
         return [slice(*pair) for pair in itertools.pairwise(ends)]
 
+    @limits_threads(lambda self, X: 2.0 * X.shape[0] * self.hidden_weights.size)
     def hidden(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the hidden activations of rows, shape (n_samples, n_neurons)."""
         H = np.empty((X.shape[0], self.n_neurons), np.result_type(X.dtype, self.hidden_weights))
@@ -108,6 +111,7 @@ class TwoLayerNetwork:
         assert self.gate_weights is not None
         return X @ self.gate_weights.T + self.gate_bias >= 0
 
+    @limits_threads(lambda self, X: 2.0 * X.shape[0] * self.hidden_weights.size)
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the outputs for rows, shape (n_samples, n_outputs), in bounded memory."""
         n, blocks = X.shape[0], self.blocks

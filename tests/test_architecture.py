@@ -15,6 +15,7 @@ PACKAGES = [
     "_files",
     "_locks",
     "_arrays",
+    "_threads",
     "costs",
     "convex",
     "network",

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._arrays import Array
+from cvxnn._threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.operators import Weights
+from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
 
@@ -152,7 +154,8 @@ def solve(
     solver = solver.accept(given)
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
-    with precision(working), nullcontext() if solver.on_host else compiled_work():
+    context = nullcontext() if solver.on_host else compiled_work()
+    with precision(working), context, limit_threads(_shared_work(given), 1):
         beginning = _start(start, given, working)
         problem = given
         if padded:
@@ -234,6 +237,19 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _shared_work(problem: Any) -> float:
+    """Return the work that threads of BLAS may share, in units from which on it pays."""
+    if not isinstance(problem, ConvexProgram):
+        sizes = (np.size(leaf) for leaf in jax.tree.leaves(problem))
+        return 2.0 * sum(sizes) / SHARED_PRODUCT
+    X, P = problem.operator.X, problem.operator.n_patterns
+    product = 2.0 * X.size * P * problem.y.shape[1] / SHARED_PRODUCT
+    if not isinstance(problem.penalty, SquaredL2):
+        return product
+    n, d = X.shape
+    return max(product, float(n) * min(n, d * P) ** 2 / SHARED_FACTOR)
 
 
 def _check(problem: Any, solver: Any, time_limit: float | None) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn._threads import limits_threads
+
 Formulation = Literal["relu", "gated"]
 """Whether neurons keep their patterns by constraints, or by gates of their own."""
 
@@ -122,6 +124,7 @@ def add_bias(X: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
 
 
+@limits_threads(lambda X, n_patterns, **_: 2.0 * X.size * n_patterns)
 def sample_patterns(
     X: NDArray[np.floating],
     n_patterns: int,

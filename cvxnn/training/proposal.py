@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn._arrays import Array, namespace
+from cvxnn._threads import limits_threads
 from cvxnn.convex.loop import compiled_work, precision
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
@@ -44,6 +45,7 @@ class LocalNetwork(NamedTuple):
     output: NDArray[np.floating]
 
 
+@limits_threads(lambda X, y, alpha, n_neurons, **_: 2.0 * X.size * n_neurons)
 def propose(
     X: NDArray[np.floating],
     y: NDArray[np.floating],

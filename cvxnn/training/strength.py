@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._threads import SHARED_FACTOR, limit_threads, limits_threads
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData, kernel_flops
@@ -62,7 +63,8 @@ class Spectrum(NamedTuple):
     @classmethod
     def of_kernel(cls, matrix: NDArray[np.floating]) -> Spectrum:
         """Decompose a kernel; time is that of an ``n x n`` eigendecomposition."""
-        values, vectors = np.linalg.eigh(matrix)
+        with limit_threads(4.0 * len(matrix) ** 3, SHARED_FACTOR):
+            values, vectors = np.linalg.eigh(matrix)
         return cls(np.maximum(values, 0), vectors)
 
     def alphas(self) -> NDArray[np.floating]:
@@ -143,6 +145,7 @@ class Strength(NamedTuple):
     flops: float
 
 
+@limits_threads(lambda program, *_, **__: _sampled_product(program))
 def measure_strength(
     program: ConvexProgram,
     strength: float | Literal["auto"],
@@ -191,6 +194,12 @@ def measure_strength(
         alpha = float(strength) * unit
     known = matrix if pilot is program else None
     return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum))
+
+
+def _sampled_product(program: ConvexProgram) -> float:
+    """Return the operations of a product with the rows that are looked at."""
+    (n, d), P = program.operator.X.shape, program.operator.n_patterns
+    return 2.0 * min(n, MOST_ROWS) * d * P * program.y.shape[1]
 
 
 def sample_rows(
@@ -327,6 +336,9 @@ def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
     return Kernel.stored(RidgeData.of(on_host(program, np.float64))).matrix
 
 
+@limits_threads(
+    lambda program, spectrum, *_: 4.0 * spectrum.vectors.size * _N_ALPHAS, SHARED_FACTOR
+)
 def leave_one_out(
     sample: Sample,
     spectrum: Spectrum,

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn._threads import limits_threads
 from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
@@ -92,6 +93,7 @@ class Training(NamedTuple):
     flops: float
 
 
+@limits_threads(lambda X, y, alpha, n_patterns, **_: 2.0 * X.size * n_patterns * y.shape[1])
 def train(
     X: NDArray[np.floating],
     y: NDArray[np.floating],

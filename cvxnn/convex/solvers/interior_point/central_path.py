@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._threads import limit_threads
 from cvxnn.convex.losses import HuberLoss, Loss
 from cvxnn.convex.solvers.interior_point import cones
 from cvxnn.convex.solvers.interior_point.newton_system import (
@@ -27,7 +28,6 @@ from cvxnn.convex.solvers.interior_point.newton_system import (
     Data,
     Floats,
     NewtonSystem,
-    limit_threads,
 )
 
 # Fraction of the way to the boundary that is taken.

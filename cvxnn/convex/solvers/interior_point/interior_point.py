@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._threads import limit_threads
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
@@ -169,7 +170,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
         """Compute the certificate of the iterate, and keep the best network."""
-        with newton_system.limit_threads(state.outputs[0].data.flops):
+        with limit_threads(state.outputs[0].data.flops):
             return self._measure(program, state)
 
     def _measure(

@@ -17,27 +17,20 @@ them. Plain NumPy in double precision.
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
-from threadpoolctl import ThreadpoolController
+
+from cvxnn._threads import SHARED_FACTOR, limit_threads
 
 Floats = NDArray[np.floating]
 
 # Sum of the squared norms of the columns of A that may be left out: a fifth keeps the
 # preconditioned system within a condition number of 2.4.
 _LEFT_OUT = 0.2
-# Flops from which threads are worth their synchronisation, of one product and of a factorisation.
-# On busy cores, threads that wait for each other are slower many times over than one alone; two
-# threads have little to win.
-_SHARED_PRODUCT = 1e8
-_SHARED_FACTOR = 2e10 / max((os.cpu_count() or 1) - 1, 1)
 # Most iterations of conjugate gradient for one right side.
 _MAX_CG = 300
 # Doubles of the products of features that are kept between iterations: 64 MB.
@@ -135,7 +128,7 @@ class NewtonSystem:
         self.data, self.blocks = data, blocks
         S, P = blocks.identity.shape[:2]
         n, d = data.X.shape
-        with limit_threads(newton_flops(data.X.shape, P, S, P * d), _SHARED_FACTOR):
+        with limit_threads(newton_flops(data.X.shape, P, S, P * d), SHARED_FACTOR):
             B = np.zeros((S, P, d, d))
             n_cones, n_norms = blocks.cone.shape[1], blocks.vector.shape[1]
             if n_cones:
@@ -272,16 +265,6 @@ def _triangular_inverse(lower: Floats) -> Floats:
     inverse[..., :half, :half], inverse[..., half:, half:] = first, last
     inverse[..., half:, :half] = -last @ (lower[..., half:, :half] @ first)
     return inverse
-
-
-def limit_threads(flops: float, enough: float = _SHARED_PRODUCT) -> AbstractContextManager[object]:
-    """Give BLAS one thread, within a scope, if its work is too small to share."""
-    return _controller().limit(limits=1 if flops < enough else None, user_api="blas")
-
-
-@functools.cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def newton_flops(shape: tuple[int, int], n_patterns: int, n_signs: int, rank: float) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 
 from cvxnn._arrays import is_sparse
+from cvxnn._threads import SHARED_FACTOR, limit_threads
 from cvxnn.convex.program import ConvexProgram
 
 Floats = NDArray[np.floating]
@@ -300,5 +301,6 @@ def shifted_inverse(
     """
     shifted = matrix if overwrite else matrix.copy()
     shifted[np.diag_indices(len(shifted))] += shifted.dtype.type(alpha)
-    factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+    with limit_threads(len(shifted) ** 3 / 3, SHARED_FACTOR):
+        factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
     return lambda r: cho_solve(factor, r.astype(shifted.dtype, copy=False), check_finite=False)

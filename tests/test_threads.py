@@ -1,0 +1,80 @@
+"""Small work takes one thread of BLAS, wherever it is done; large work takes all it was given."""
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from cvxnn import (
+    COALAPreferenceHead,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    network,
+)
+from cvxnn._threads import SHARED_PRODUCT, limit_threads, limits_threads
+from cvxnn.convex import ActivationPatterns, ConvexProgram
+from cvxnn.convex.solvers.ridge import products
+from cvxnn.training import proposal
+
+
+def threads() -> int:
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+@pytest.fixture
+def _two_threads():
+    with threadpool_limits(2, "blas"):
+        if threads() == 1:
+            pytest.skip("this BLAS has one thread")
+        yield
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_only_small_work_is_limited_and_limits_are_never_lifted():
+    with limit_threads(SHARED_PRODUCT):
+        assert threads() == 2
+        with limit_threads(SHARED_PRODUCT / 2):
+            assert threads() == 1
+            with limit_threads(SHARED_PRODUCT):
+                assert threads() == 1
+        assert threads() == 2
+    decorated = limits_threads(lambda flops: flops)(lambda flops: threads())
+    assert [decorated(0.0), decorated(SHARED_PRODUCT)] == [1, 2]
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexReLURegressor(n_patterns=8, random_state=0),
+        ConvexReLURegressor(n_patterns=4, loss="huber", random_state=0),
+        ConvexReLUClassifier(n_patterns=4, formulation="relu", random_state=0),
+        ConvexReLUClassifierCV(ConvexReLUClassifier(n_patterns=8), strengths=[0.1], cv=2),
+        COALAPreferenceHead(n_patterns=4, random_state=0),
+    ],
+    ids=lambda model: f"{type(model).__name__}-{getattr(model, 'loss', '')}",
+)
+def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
+    seen = {}
+
+    def watch(owner, name):
+        inner = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            seen[name] = max(seen.get(name, 0), threads())
+            return inner(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(np.linalg, "eigh")
+    watch(products, "cho_factor")
+    watch(proposal, "_adam")
+    watch(ConvexProgram, "evaluate")
+    watch(network.TwoLayerNetwork, "_activations")
+    watch(ActivationPatterns, "union")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3))
+    model.fit(X, (X[:, 0] + X[:, 1] > 0).astype(int)).predict(X)
+    assert len(seen) >= 2
+    assert set(seen.values()) == {1}, seen
+    assert threads() == 2

@@ -231,7 +231,7 @@ def solve(
         weights=weights,
         objective=objective,
         dual_bound=bound,
-        gap=relative_gap(objective, bound, given.rounding() if convex else 0.0),
+        gap=relative_gap(objective, bound, problem.rounding() if convex else 0.0),
         status=status,
         n_iter=n_iter,
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},

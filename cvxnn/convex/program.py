@@ -293,14 +293,13 @@ class ConvexProgram:
     def rounding(self) -> float:
         """Return the error of objective and bound that is mere rounding.
 
-        It is a hundred units of rounding of the loss without weights, in the precision of ``X``.
+        It is a hundred units of rounding of the loss without weights, in the precision of the
+        targets. Gaps are in units of the objective, or of this where the objective is smaller.
         """
-        y = np.asarray(self.y, np.float64)
         weight = None if self.sample_weight is None else np.asarray(self.sample_weight)
-        share = np.asarray(replace(self, sample_weight=weight).share)
+        host = replace(self, y=np.asarray(self.y), sample_weight=weight)
         with np.errstate(over="ignore"):
-            size = float((share * self.loss.value(np.zeros_like(y), y)).sum())
-        return 100 * float(np.finfo(self.operator.X.dtype).eps) * abs(size)
+            return float(host.resolution)
 
     # For solvers: stacked arrays ----------------------------------------------------------
 
@@ -350,6 +349,15 @@ class ConvexProgram:
         op = self.operator
         P = op.n_patterns + (self.skip is not None and not op.linear)
         return (self.y.shape[1], self.n_signs, P, op.X.shape[1])
+
+    @property
+    def resolution(self) -> Any:
+        """Scalar of :meth:`rounding`, above 0."""
+        xp = namespace(self.y)
+        precision = xp.finfo(self.y.dtype)
+        size = abs((self.share * self.loss.value(xp.zeros_like(self.y), self.y)).sum())
+        error = 100 * float(precision.eps) * xp.where(xp.isfinite(size), size, 0)
+        return xp.maximum(error, precision.tiny)
 
     @property
     def linear_ridge(self) -> Any:

@@ -244,15 +244,16 @@ def relative_gap(objective: float, bound: float, rounding: float = 0.0) -> float
     objective, bound : float
         Objective of a point, and lower bound on the optimum.
     rounding : float, default=0.0
-        Error of both: where the bound lies above the objective by no more, the gap is 0.
+        Error of both: the unit of the gap where the objective is smaller, as that of a perfect
+        fit. Where the bound lies above the objective by no more, the gap is 0.
 
     Returns
     -------
     float
-        ``(objective - bound) / |objective|``.
+        ``(objective - bound) / max(|objective|, rounding)``.
     """
     if not np.isfinite(objective - bound):
         return float("inf")
     if 0 < bound - objective <= rounding:
         return 0.0
-    return (objective - bound) / max(abs(objective), np.finfo(np.float64).tiny)
+    return (objective - bound) / max(abs(objective), rounding, np.finfo(np.float64).tiny)

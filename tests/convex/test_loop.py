@@ -18,6 +18,7 @@ from cvxnn.convex import (
     Measurement,
     ProximalGradient,
     Solver,
+    SquaredL2,
     Start,
     Status,
     loop,
@@ -258,6 +259,21 @@ def test_overflow_leaves_an_objective_and_a_bound_that_hold() -> None:
     assert result.objective == np.inf
     assert result.dual_bound <= 0  # the loss is never negative, and nothing else is known
     assert result.gap == np.inf
+
+
+@pytest.mark.parametrize("solver", [InteriorPoint(), ProximalGradient(tol=1e-2)])
+def test_the_gap_of_a_perfect_fit_is_the_one_that_stopped(solver: Any) -> None:
+    # A linear part without a ridge fits these targets, and leaves an objective of rounding errors.
+    X = np.random.default_rng(0).standard_normal((8, 3))
+    operator = GatedOperator(X, np.ones((8, 2), bool))
+    made = ConvexProgram(
+        operator, X[:, :1] + X[:, 1:2], 1e-3, penalty=SquaredL2(), formulation="gated", skip=0.0
+    )
+    result = solve(made, solver)
+    assert result.status is Status.CONVERGED
+    assert result.objective < float(made.rounding())
+    assert result.gap == pytest.approx(result.history["stopping"][-1], rel=1e-6)
+    assert result.gap <= solver.tol
 
 
 # Start -------------------------------------------------------------------------------------

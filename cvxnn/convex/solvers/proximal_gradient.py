@@ -150,10 +150,8 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
             bound=jnp.where(raised, bound, state.bound),
             residual=jnp.where(raised, at.residual, state.residual),
         )
-        tiny = jnp.finfo(bound.dtype).tiny
-        gap = (state.best_objective - state.bound) / jnp.maximum(
-            jnp.abs(state.best_objective), tiny
-        )
+        unit = jnp.maximum(jnp.abs(state.best_objective), program.resolution)
+        gap = (state.best_objective - state.bound) / unit
         stopping = jnp.where(jnp.isfinite(at.objective), gap, jnp.nan)
         details = {"smoothness": state.smoothness, "n_restarts": state.n_restarts}
         return state, Measurement(state.best_objective, state.bound, stopping, details=details)

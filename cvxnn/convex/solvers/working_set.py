@@ -83,7 +83,7 @@ def solve_on_working_sets(
     working[steepest[: max(n_first - working.sum(), 0)]] = True
     rows: list[dict[str, float]] = []
     best, bound, status, objective = weights, -np.inf, Status.MAX_ITER, np.inf
-    proof = dual
+    proof, rounding = dual, host.rounding()
     for _ in range(_MOST_ROUNDS):
         index = np.flatnonzero(working)
         result = _solve_subset(host, index, dual, solver, tol, start)
@@ -101,7 +101,7 @@ def solve_on_working_sets(
         best = np.zeros_like(weights)
         best[:, :, index] = result.weights.blocks
         objective = result.objective
-        gap = relative_gap(objective, bound)
+        gap = relative_gap(objective, bound, rounding)
         rows.append(
             {
                 "iteration": len(rows) + 1.0,
@@ -129,7 +129,7 @@ def solve_on_working_sets(
         weights=Weights(best),
         objective=objective,
         dual_bound=bound,
-        gap=relative_gap(objective, bound, host.rounding()),
+        gap=relative_gap(objective, bound, rounding),
         status=status,
         n_iter=len(rows),
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},

@@ -321,11 +321,11 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             bound=bound,
             dual=dual,
         )
-        tiny = jnp.finfo(bound.dtype).tiny
+        resolution = program.resolution
         if self.certify == "network":
-            stopping = (best_objective - bound) / jnp.maximum(jnp.abs(best_objective), tiny)
+            stopping = (best_objective - bound) / jnp.maximum(jnp.abs(best_objective), resolution)
         else:
-            gap = jnp.abs(at_v.objective - bound) / jnp.maximum(jnp.abs(at_v.objective), tiny)
+            gap = jnp.abs(at_v.objective - bound) / jnp.maximum(jnp.abs(at_v.objective), resolution)
             stopping = jnp.maximum(gap, at_v.violation)
         # A NaN in the iterate must stop the loop even where the best network is finite; so must
         # squares beyond the range of the dtype, with which PCG would quietly do nothing.

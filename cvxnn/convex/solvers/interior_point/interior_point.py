@@ -36,8 +36,7 @@ class InteriorPointState(NamedTuple):
     best_objective: float
     bound: float
     dual: DualPoint
-    floor: float
-    """Objective that counts as zero: rounding errors of the loss without weights."""
+    rounding: float
     lowest: Floats
     n_stalled: int
 
@@ -148,7 +147,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
             ),
             bound=float(program.bound_of(dual)),
             dual=dual,
-            floor=1e-13 * sum(it.value for it in iterates) + float(np.finfo(np.float64).tiny),
+            rounding=program.rounding(),
             lowest=np.full(4, np.inf),
             n_stalled=0,
         )
@@ -189,7 +188,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         elif not at.network_objective >= state.best_objective:
             state = state._replace(best=weights, best_objective=float(at.network_objective))
         objective = state.best_objective
-        gap = (objective - state.bound) / max(abs(objective), state.floor)
+        gap = (objective - state.bound) / max(abs(objective), state.rounding)
         stopping = gap if self.certify == "network" else max(abs(gap), float(at.violation))
         details = {
             "mu": max(it.mu for it in state.iterates),

@@ -211,7 +211,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             state = state._replace(bound=bound, residual=residual)
         if not objective >= state.best_objective:
             state = state._replace(best=u, best_objective=objective)
-        gap = (state.best_objective - state.bound) / max(state.best_objective, floor(data.targets))
+        gap = (state.best_objective - state.bound) / max(state.best_objective, program.rounding())
         left = np.linalg.norm(data.targets - alpha * u - state.image)
         return state, Measurement(
             objective=np.float64(state.best_objective),
@@ -262,11 +262,6 @@ def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[fl
     square = alpha**2 * dots(u, u) + alpha * norms
     scale = linear / np.where(square > 0, square, 1)
     return objective, float((scale * linear - scale**2 * square / 2).sum()), scale
-
-
-def floor(targets: Floats) -> float:
-    """Return the objective below which there is only rounding, and a gap means nothing."""
-    return 1e-13 * float((targets**2).sum()) + float(np.finfo(np.float64).tiny)
 
 
 def takes(program: ConvexProgram) -> bool:

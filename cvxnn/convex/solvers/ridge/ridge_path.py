@@ -31,7 +31,7 @@ from cvxnn.convex.solvers.ridge.products import (
     direct_flops,
     shifted_inverse,
 )
-from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, floor, takes
+from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, takes
 
 # Steps at one strength after which another factorisation is cheaper than more of them.
 _PATIENCE = 5
@@ -131,7 +131,7 @@ class RidgePath:
         inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
         at = np.inf
         targets = self.data.targets
-        least = floor(targets)
+        least = self.program.rounding()
         # The result takes an exact product, which shows what float32 hides.
         tol = self.solver.tol * (0.9 if self.dtype is np.float32 else 1)
         for alpha in np.asarray(alphas, np.float64):
@@ -162,7 +162,7 @@ class RidgePath:
         data, alpha = self.data, point.alpha
         image = point.image if self.dtype is np.float64 else Kernel(data).product(point.u)
         objective, bound, scale = certify(data.targets, point.u, image, alpha)
-        gap = (objective - bound) / max(abs(objective), floor(data.targets))
+        gap = (objective - bound) / max(abs(objective), self.program.rounding())
         residual = scale * alpha * point.u / np.where(data.root > 0, data.root, 1)
         weights = data.weights(data.adjoint(data.root * point.u))
         row = {

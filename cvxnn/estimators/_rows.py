@@ -278,7 +278,7 @@ class Scaling(NamedTuple):
         standardize: bool,
         fit_intercept: bool,
     ) -> Scaling:
-        """Measure the data; constant columns keep scale 1.
+        """Measure the data; constant targets keep scale 1, constant features vanish.
 
         Raises
         ------
@@ -296,13 +296,15 @@ class Scaling(NamedTuple):
             else:
                 total = abs(X).max() ** 2 * dtype.type(X.shape[0] * d)
             y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
-        scaling = cls(x_mean, x_scale, y_mean, y_scale)
+        scaling = cls(x_mean, x_scale, y_mean, np.where(y_scale == 0, 1, y_scale))
         if not all(np.isfinite(part).all() for part in (*scaling, total)):
             raise ValueError(
                 f"X or y holds values too large for {dtype}; rescale them, set standardize=True or "
                 "pass X as float64."
             )
-        return scaling
+        # Weights on constant features would move gates and predictions where a row to predict has
+        # another value, and rounding errors of a large one do the same to rows that have it.
+        return scaling._replace(x_scale=np.where(x_scale == 0, dtype.type(np.inf), x_scale))
 
     def inputs(self, X: Rows, *, bias: bool) -> Rows:
         """Return data as the network sees them, with a column of ones if there are biases."""
@@ -333,7 +335,10 @@ def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float
 def _mean_and_scale(
     values: Rows, weight: NDArray[np.floating], *, centre: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return the mean (0 unless ``centre``) of each column and the root mean square of the rest."""
+    """Return the mean (0 unless ``centre``) of each column and the root mean square of the rest.
+
+    The latter is 0 for constant columns.
+    """
     dtype = values.dtype
     mean = np.zeros(values.shape[1], dtype)
     if is_sparse(values):
@@ -358,7 +363,7 @@ def _mean_and_scale(
     scale = peak * np.sqrt(squares)
     # Rounding alone leaves a spread of about eps times the mean on constant columns.
     constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
-    return mean, np.where(constant, 1, scale).astype(dtype)
+    return mean, np.where(constant, 0, scale).astype(dtype)
 
 
 class Scaled(NamedTuple):

@@ -1,0 +1,563 @@
+"""Random fits of every estimator on ugly data.
+
+A case is a number that decides the estimator, its options and the data. It is fitted several times,
+and what the documentation promises is checked: no warning and no exception but documented ones,
+finite predictions, a gap within the tolerance or a warning, data that stay as they were, and equal
+results for equal seeds, whatever the order of the rows, for integer weights as for repeated rows,
+in other units of the features, and after saving and loading.
+
+``python tests/stress/test_fits.py FIRST LAST`` runs the cases from FIRST to LAST - 1, shows those
+that fail, and writes a summary as JSON lines.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import PredefinedSplit
+
+import cvxnn
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    LinearPreferenceHead,
+    SoftmaxPolicy,
+)
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
+
+PARTS = 25  # tests
+ROWS, COLUMNS = (2, 3, 5, 8, 24), (1, 3)
+# A shape costs a compilation, but that rows are rounded up to a multiple of 8.
+COMPILED_ROWS, COMPILED_COLUMNS = (2, 3, 5, 8), (3,)
+KINDS = [
+    *["regressor", "classifier"] * 7,
+    *["linear"] * 3,
+    "regressor_cv",
+    "classifier_cv",
+    "policy",
+]
+LOSSES = {
+    "regressor": ("squared", "huber"),
+    "classifier": ("squared", "logistic", "multinomial"),
+}
+# What a fit may raise: a part of the message, which names the remedy.
+DOCUMENTED_ERRORS = {
+    "at least 2 classes": ValueError,
+    "not zero everywhere": ValueError,
+    "values too large for float": ValueError,
+    "early_stopping cannot set": ValueError,
+    "no pair_id has both": ValueError,
+    "met a value that is not finite before any usable": FloatingPointError,
+    "was certified to a gap of": RuntimeError,
+    "training rows of fold": ValueError,
+    "row of positive weight": ValueError,
+    "gave no finite score": ValueError,
+    "no label has more than": ValueError,
+    "prompts with a pair; expected": ValueError,
+    "Cannot have number of splits": ValueError,
+    "cannot be greater than the number": ValueError,
+}
+# What a fit may warn of.
+DOCUMENTED_WARNINGS = ("relative duality gap", "failed to converge")
+
+
+class BrokenPromiseError(AssertionError):
+    """A promise that a case breaks."""
+
+
+class Data(NamedTuple):
+    """Rows with all that belongs to them.
+
+    Attributes
+    ----------
+    X, other : ndarray, shape (n_samples, n_features)
+        Rows, and rows that they are preferred to.
+    y : ndarray, shape (n_samples,) or (n_samples, n_outputs)
+        Targets, labels or marks.
+    weight : ndarray, shape (n_samples,), or None
+        Sample weights.
+    group : ndarray, shape (n_samples,)
+        Prompts or folds.
+    """
+
+    X: np.ndarray
+    other: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    group: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Data:
+        return Data(*(None if part is None else part[rows] for part in self))
+
+
+# Ugly data -------------------------------------------------------------------------------------
+
+
+def pick(rng: np.random.Generator, *options: Any) -> Any:
+    return options[rng.integers(len(options))]
+
+
+def scales(rng: np.random.Generator, size: int | None = None) -> Any:
+    """Return powers of ten from 1e-12 to 1e12."""
+    return 10.0 ** rng.uniform(-12, 12, size)
+
+
+def draw_rows(rng: np.random.Generator, compiled: bool) -> np.ndarray:
+    n = pick(rng, *(COMPILED_ROWS if compiled else ROWS))
+    d = pick(rng, *(COMPILED_COLUMNS if compiled else COLUMNS))
+    kind = rng.integers(12)
+    X = rng.standard_normal((n, d))
+    if kind == 0:
+        X = rng.standard_cauchy((n, d))
+    elif kind == 1:
+        X = rng.integers(-2, 3, (n, d))
+    elif kind == 2:
+        X = rng.integers(0, 2, (n, d)).astype(bool)
+    elif kind == 3:
+        X *= scales(rng)
+    elif kind == 4:
+        X = X * scales(rng, d)
+    elif kind == 5:
+        X = X * scales(rng, n)[:, None]
+    elif kind == 6:
+        X = X + scales(rng)
+    elif kind == 7:
+        X[:, -1] = pick(rng, 0.0, 1.0, 0.1, scales(rng))
+    elif kind == 8:
+        X[:, -1] = X[:, 0]
+    elif kind == 9:
+        X = X[rng.integers(0, max(n // 3, 1), n)]
+    elif kind == 10:
+        X[rng.random(X.shape) < 0.7] = 0
+    if rng.random() < (0.1 if compiled else 0.3):
+        X = X.astype(np.float32)
+    return X
+
+
+def draw_values(rng: np.random.Generator, X: np.ndarray) -> np.ndarray:
+    """Return targets of a regression."""
+    n = len(X)
+    outputs = pick(rng, 1, 1, 1, 3)
+    size = np.abs(X).max() or 1
+    y = np.maximum(X / size @ rng.standard_normal((X.shape[1], outputs)), 0)
+    y = y + pick(rng, 0, 0.1, 1) * rng.standard_normal(y.shape)
+    kind = rng.integers(9)
+    if kind == 0:
+        y = rng.standard_cauchy(y.shape)
+    elif kind == 1:
+        y = np.full(y.shape, pick(rng, 0.0, 0.1, scales(rng)))
+    elif kind == 2:
+        y = y * scales(rng)
+    elif kind == 3:
+        y = y * scales(rng, outputs)
+    elif kind == 4:
+        y = y + scales(rng)
+    elif kind == 5:
+        y = rng.integers(-3, 4, y.shape)
+    elif kind == 6:
+        y[rng.integers(n)] = 1e6
+    elif kind == 7:
+        y[:, 0] = y[0, 0]
+    if rng.random() < 0.2:
+        y = y.astype(np.float32)
+    return y[:, 0] if outputs == 1 and rng.random() < 0.8 else y
+
+
+def draw_labels(rng: np.random.Generator, X: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return labels of at least two classes, rare ones among them."""
+    n = len(X)
+    codes = rng.integers(0, n_classes, n)
+    if rng.random() < 0.4:
+        codes = np.argsort(np.argsort(X[:, 0], kind="stable")) * n_classes // n
+    if rng.random() < 0.2:  # a class of one row
+        codes = np.where(np.arange(n) == rng.integers(n), n_classes - 1, 0)
+    codes[rng.permutation(n)[:2]] = [0, n_classes - 1]
+    names = pick(rng, np.arange(5), np.arange(5.0) * 3 - 1, np.array([*"vwxyz"]), np.arange(5) > 0)
+    return names[codes] if n_classes == 2 or len(np.unique(names)) > 2 else codes
+
+
+def draw_weight(rng: np.random.Generator, n: int) -> np.ndarray | None:
+    kind = rng.integers(8)
+    if kind == 0:
+        return rng.integers(0, 4, n)
+    if kind == 1:
+        return rng.random(n)
+    if kind == 2:
+        return scales(rng, n)
+    if kind == 3:
+        return np.full(n, scales(rng))
+    if kind == 4:
+        return np.where(rng.random(n) < 0.5, 0.0, scales(rng))
+    return None
+
+
+def draw_type(rng: np.random.Generator, X: np.ndarray, takes_sparse: bool) -> Callable[[Any], Any]:
+    """Return what turns rows into the type in which an estimator gets them."""
+    kind = rng.integers(6)
+    if kind == 0:
+        return pd.DataFrame
+    if kind == 1:
+        return lambda rows: pd.DataFrame(rows).astype({0: "category"})
+    if kind == 2:
+        return np.asfortranarray
+    if takes_sparse and kind in (3, 4):
+        return pick(rng, sparse.csr_array, sparse.csc_matrix, _with_zeros)
+    return np.asarray
+
+
+def _with_zeros(rows: np.ndarray) -> sparse.csr_matrix:
+    """Return a sparse matrix that stores all zeros, with large indices in falling order."""
+    n, d = rows.shape
+    indices = np.tile(np.arange(d)[::-1], n).astype(np.int64)
+    return sparse.csr_matrix(
+        (np.asarray(rows)[:, ::-1].ravel(), indices, np.arange(n + 1) * d), shape=(n, d)
+    )
+
+
+# Estimators ------------------------------------------------------------------------------------
+
+
+def draw_options(rng: np.random.Generator, losses: tuple[str, ...]) -> dict[str, Any]:
+    """Return options of a classifier or a regressor that go together."""
+    relu = bool(rng.random() < 0.35)
+    options: dict[str, Any] = {
+        "formulation": "relu" if relu else "gated",
+        "n_patterns": pick(rng, 1, 8, 8, 8),
+        "strength": pick(rng, *["auto"] * 4, 1e-9, 1e-9, 1e-3, 0.1, 1, 3, 0),
+        "standardize": bool(rng.random() < 0.85),
+        "fit_intercept": bool(rng.random() < 0.8),
+        "loss": pick(rng, losses[0], *losses),
+        "tol": pick(rng, 1e-2, 1e-2, 1e-4),
+        "random_state": int(rng.integers(1000)),
+    }
+    if rng.random() < 0.4:
+        options["penalty"] = pick(rng, "neuron", "neuron", "feature", "l1", "l2", "l2")
+    if rng.random() < 0.5:
+        neurons = options.get("penalty", "neuron" if relu else "l2") == "neuron"
+        options["patterns"] = pick(
+            rng, "local", "gaussian", "data", *(["adaptive"] if neurons else [])
+        )
+    if rng.random() < 0.2:
+        options["skip"] = pick(rng, 0 if options["loss"] in ("squared", "huber") else 1, 1e-3, 10)
+    if rng.random() < 0.2:
+        options |= {"early_stopping": True, "validation_fraction": pick(rng, 0.1, 0.5)}
+    if rng.random() < 0.1:
+        options["warm_start"] = True
+    if rng.random() < 0.1:
+        options["max_iter"] = 3
+    penalty = options.get("penalty", "neuron" if relu else "l2")
+    if rng.random() < 0.3:
+        fit = [Cronos(max_iter=200) if relu else ProximalGradient(max_iter=200)]
+        if penalty in ("neuron", "l2") and options["loss"] != "multinomial":
+            fit += [InteriorPoint()] if options["strength"] != 0 else []
+        if not relu and penalty == "l2" and options["loss"] == "squared":
+            fit += [Ridge()] if options["strength"] != 0 else []
+        options["solver"] = pick(rng, *fit)
+    if is_compiled(options):
+        options |= {"fit_intercept": True, "n_patterns": 8, "max_iter": 200}
+    return options
+
+
+def is_compiled(options: dict[str, Any]) -> bool:
+    """Return whether the solver is one that JAX compiles."""
+    solver = options.get("solver")
+    if solver is not None:
+        return isinstance(solver, Cronos | ProximalGradient)
+    coupled = options["loss"] == "multinomial"
+    return coupled or options.get("penalty") in ("feature", "l1") or options["strength"] == 0
+
+
+def draw_head(rng: np.random.Generator, *, linear: bool) -> Any:
+    if linear:
+        return LinearPreferenceHead(
+            pick(rng, "auto", 1e-3, 1.0, 1e3), standardize=bool(rng.random() < 0.85)
+        )
+    return COALAPreferenceHead(
+        loss=pick(rng, "pairwise", "pointwise"),
+        n_patterns=8,
+        patterns=pick(rng, "local", "gaussian", "data"),
+        strength=pick(rng, "auto", 0.01, 0.1),
+        ridge=pick(rng, 1e-2, 1.0),
+        standardize=bool(rng.random() < 0.85),
+        random_state=0,
+    )
+
+
+class Case:
+    """One random fit, and the checks of what it promises; a number decides everything."""
+
+    def __init__(self, number: int) -> None:
+        rng = self.rng = np.random.default_rng(number)
+        self.n_fits = 0
+        kind = pick(rng, *KINDS) if rng.random() < 0.97 else pick(rng, "coala", "coala_cv")
+        network = kind in ("regressor", "classifier", "regressor_cv", "classifier_cv")
+        losses = LOSSES[kind.removesuffix("_cv")] if network else ()
+        options = draw_options(rng, losses) if network else {}
+        while network and is_compiled(options) and rng.random() < 0.85:  # they take a second
+            options = draw_options(rng, losses)
+        X = draw_rows(rng, is_compiled(options) if network else kind.startswith("coala"))
+        group = rng.permutation(np.arange(len(X)) % max(len(X) // 3, 1))
+        if kind.startswith("regressor"):
+            self.model = ConvexReLURegressor(**options)
+            y = draw_values(rng, X)
+        elif kind.startswith("classifier"):
+            options["class_weight"] = pick(rng, None, None, "balanced")
+            self.model = ConvexReLUClassifier(**options, calibration_folds=pick(rng, 0, 3))
+            y = draw_labels(rng, X, pick(rng, 2, 2, 3))
+        elif kind == "policy":
+            self.model = SoftmaxPolicy(
+                pick(rng, 0.0, 0.5, 1.0), reference=pick(rng, "chosen", "uniform"), random_state=0
+            )
+            y = np.zeros(len(X), bool)
+            y[np.unique(group, return_index=True)[1]] = True
+        else:
+            self.model = draw_head(rng, linear=kind == "linear")
+            y = draw_labels(rng, X, 2)
+        if kind in ("regressor_cv", "classifier_cv"):
+            group = np.argsort(np.argsort(y if y.ndim == 1 else y[:, 0], kind="stable")) % 2
+            own = (
+                ConvexReLUClassifierCV
+                if hasattr(self.model, "class_weight")
+                else ConvexReLURegressorCV
+            )
+            self.model = own(self.model.set_params(warm_start=False), n_strengths=4)
+        elif kind == "coala_cv":
+            self.model = COALAPreferenceHeadCV(
+                self.model, strengths=(0.1,), ridges=(0.1,), n_folds=2
+            )
+        other = pick(rng, X[::-1], X[rng.permutation(len(X))], np.zeros_like(X))
+        self.name = type(self.model).__name__
+        self.data = Data(X, other, y, draw_weight(rng, len(X)), group)
+        self.wrap = draw_type(rng, X, getattr(self.model, "_takes_sparse", lambda: False)())
+        # Heads are fitted to single responses, to those of a prompt, or to pairs.
+        self.way = pick(rng, "single", "prompts", "pairs") if "Head" in self.name else "rows"
+
+    def fit(self, data: Data) -> Any:
+        """Fit a clone, and raise a BrokenPromiseError for what is not documented."""
+        model, self.warned = clone(self.model), False
+        before = [None if part is None else part.copy() for part in data]
+        X = self.wrap(data.X)
+        self.n_fits += 1
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if self.name == "SoftmaxPolicy":
+                model.fit(X, data.y, data.group, chosen=data.X, rejected=data.other)
+            elif self.way == "pairs":
+                model.fit_pairs(X, self.wrap(data.other), data.weight)
+            elif self.way == "prompts":
+                model.fit(X, data.y, data.group, data.weight)
+            elif self.name.endswith("CV") and self.way == "rows":
+                model.set_params(cv=PredefinedSplit(data.group))
+                model.fit(X, data.y, sample_weight=data.weight).set_params(cv=None)
+            else:
+                model.fit(X, data.y, sample_weight=data.weight)
+                if getattr(model, "warm_start", False):
+                    self.n_fits += 1
+                    model.fit(X, data.y, sample_weight=data.weight)
+        for item in caught:
+            if not any(part in str(item.message) for part in DOCUMENTED_WARNINGS):
+                raise BrokenPromiseError(f"warning: {item.category.__name__}: {item.message}")
+            self.warned |= issubclass(item.category, ConvergenceWarning)
+        for part, old in zip(data, before, strict=True):
+            if part is not None and not np.array_equal(part, old):
+                raise BrokenPromiseError("data: changed by the fit")
+        return model
+
+    def outputs(self, model: Any) -> np.ndarray:
+        """Return the outputs of a fitted model for the rows of the case, which are finite."""
+        X = self.wrap(self.data.X)
+        found = {}
+        if self.name == "SoftmaxPolicy":
+            found["log_proba"] = model.predict_log_proba(X, self.data.group)
+        elif "Regressor" in self.name:
+            found["predict"] = model.predict(X)
+        else:
+            found["decision_function"] = model.decision_function(X)
+            found["predict_proba"] = model.predict_proba(X)
+            assert np.isin(model.predict(X), model.classes_).all()
+            sums = found["predict_proba"].sum(axis=1)
+            if not np.allclose(sums, 1, atol=1e-5):
+                raise BrokenPromiseError(f"predict_proba: sums to {sums}")
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise BrokenPromiseError(f"{name}: not finite")
+        return next(iter(found.values()))
+
+    def attempt(self, data: Data) -> tuple[str, Any]:
+        """Return a fitted model, or the documented error that the fit raises."""
+        try:
+            return "", self.fit(data)
+        except BrokenPromiseError:
+            raise
+        except Exception as error:
+            for part, kind in DOCUMENTED_ERRORS.items():
+                if part in str(error) and isinstance(error, kind):
+                    return part, None
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(where.filename).name}:{where.name}"
+            raise BrokenPromiseError(
+                f"error: {type(error).__name__} in {place}: {error}"
+            ) from error
+
+    def check(self) -> str:
+        """Check all promises; return the documented error of the fit, if there is one."""
+        error, model = self.attempt(self.data)
+        same, again = self.attempt(self.data)
+        if (error, same) != ("", ""):
+            if error != same:
+                raise BrokenPromiseError(f"repetition: {error!r} and then {same!r}")
+            return error
+        values = self.outputs(model)
+        self._check_gap(model)
+        self._equal("repetition", values, again, exact=True)
+        self._equal("save and load", values, self._saved(model), exact=True)
+        n = len(self.data.X)
+        for _ in range(2):
+            mixed = self.data.take(self.rng.permutation(n))
+            self._equal("permutation", values, self._fitted("permutation", mixed))
+        if self.name == "SoftmaxPolicy" or (self.name.endswith("CV") and self.way == "rows"):
+            return ""
+        if getattr(model, "standardize", False):
+            self._check_units(model)
+        for _ in range(2):
+            self._check_repetition(self.rng.integers(0, 3, n))
+        return ""
+
+    def _check_repetition(self, counts: np.ndarray) -> None:
+        """Check that integer weights are repetition."""
+        error, model = self.attempt(self.data._replace(weight=counts))
+        rows = np.arange(len(counts)).repeat(counts)
+        repeated = self.data._replace(weight=None).take(rows)
+        if error:
+            return
+        classes = getattr(model, "classes_", None)
+        # A class of weight zero is one still, unless its rows are missing.
+        if classes is None or len(np.unique(repeated.y)) == len(classes):
+            fitted = self._fitted("repeated rows", repeated)
+            self._equal("repeated rows", self.outputs(model), fitted)
+
+    def _fitted(self, name: str, data: Data) -> Any:
+        error, model = self.attempt(data)
+        if error:
+            raise BrokenPromiseError(f"{name}: raises {error!r}")
+        return model
+
+    def _equal(self, name: str, values: np.ndarray, model: Any, *, exact: bool = False) -> None:
+        """Check that a model has the same outputs, to the last bit where that is promised."""
+        found = self.outputs(model)
+        exact = exact or self.name in ("ConvexReLUClassifier", "ConvexReLURegressor")
+        if np.array_equal(found, values):
+            return
+        distance = np.abs(found - values).max() / max(np.abs(values).max(), 1e-300)
+        if exact or distance > (2e-2 if self.data.X.dtype == np.float32 else 1e-2):
+            raise BrokenPromiseError(f"{name}: relative distance {distance:.1e}")
+
+    def _check_gap(self, model: Any) -> None:
+        """Check that the gap is within the tolerance, or that a warning says that it is not."""
+        if self.name == "LinearPreferenceHead":
+            return
+        single = getattr(model, "estimator", model)
+        solver = getattr(single, "solver", None)
+        tol = single.tol if solver is None else solver.tol
+        if self.name == "SoftmaxPolicy":
+            tol = 100 * single.tol
+        status = getattr(model, "status_", "")
+        if not (model.gap_ <= tol or self.warned or status == "stopped"):
+            raise BrokenPromiseError(f"gap: {model.gap_:.1e} above {tol:g} ({status})")
+        if getattr(single, "formulation", "relu") == "gated" and not model.gap_ >= -1e-5:
+            raise BrokenPromiseError(f"gap: {model.gap_:.1e}, a bound above the optimum")
+
+    def _check_units(self, model: Any) -> None:
+        """Check that a power of two, which rounds nothing, changes nothing."""
+        if self.data.X.dtype.kind != "f":
+            return
+        data = self.data._replace(X=1024 * self.data.X, other=1024 * self.data.other)
+        values, scaled = self.outputs(model), self._fitted("units", data)
+        self.data, own = data, self.data
+        self._equal("units", values, scaled)
+        self.data = own
+
+    def _saved(self, model: Any) -> Any:
+        """Return the model after saving and loading."""
+        if self.name == "SoftmaxPolicy":
+            return pickle.loads(pickle.dumps(model))
+        with tempfile.TemporaryDirectory() as folder:
+            cvxnn.save(model, Path(folder) / "model.safetensors")
+            return cvxnn.load(Path(folder) / "model.safetensors")
+
+
+class Outcome(NamedTuple):
+    """What came of a case: a documented error, a broken promise, or neither."""
+
+    number: int
+    name: str
+    n_fits: int
+    error: str = ""
+    broken: str = ""
+
+
+def run(number: int) -> Outcome:
+    """Check one case."""
+    case = Case(number)
+    try:
+        error = case.check()
+    except BrokenPromiseError as broken:
+        return Outcome(number, case.name, case.n_fits, broken=str(broken))
+    return Outcome(number, case.name, case.n_fits, error)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_fits_keep_their_promises(part: int, cases: int) -> None:
+    # Memory is released between tests, so that a part is one of few programs.
+    outcomes = map(run, range(part, max(cases // 4, PARTS), PARTS))
+    assert [outcome for outcome in outcomes if outcome.broken] == []
+
+
+def main(first: int, last: int) -> None:
+    """Run cases, and print one line for each class and outcome."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    n_cases: Counter[tuple[str, str]] = Counter()
+    n_fits: Counter[tuple[str, str]] = Counter()
+    for number in range(first, last):
+        outcome = run(number)
+        if outcome.broken:
+            print(*outcome, file=sys.stderr, flush=True)
+        kind = "broken promise" if outcome.broken else outcome.error or "fitted"
+        n_cases[outcome.name, kind] += 1
+        n_fits[outcome.name, kind] += outcome.n_fits
+        if number % 100 == 99:
+            jax.clear_caches()
+            gc.collect()
+    print(
+        json.dumps({"first": first, "last": last, "cases": n_cases.total(), "fits": n_fits.total()})
+    )
+    for name, kind in sorted(n_cases):
+        at = name, kind
+        line = {"class": name, "outcome": kind, "cases": n_cases[at], "fits": n_fits[at]}
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
 import transformers
 
+from cvxnn.llm.adapted_layers import adapted_layers
 from cvxnn.llm.models import LanguageModel
-
-_ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_ADAPTED_GPT2 = ("c_attn", "c_proj")
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,11 @@ def shape_of(
             model = transformers.AutoModelForCausalLM.from_config(lm_or_config)
     config = model.config.get_text_config()
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    targets = set(target_modules or _ADAPTED)
-    if target_modules is None and not targets & names:
-        targets = set(_ADAPTED_GPT2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fine-tuning says what it leaves out
+        layers = adapted_layers(model, target_modules)
     # The layers of GPT-2 hold their weights transposed, which makes no difference to LoRA.
-    adapted = [
-        tuple(module.weight.shape)
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in targets and hasattr(module, "weight")
-    ]
+    adapted = [(layer.weight.shape[0], layer.weight.shape[1]) for layer in layers.values()]
     width, heads = config.hidden_size, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads
     hidden = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,16 @@ import peft
 import safetensors
 import torch
 import transformers
+from peft.tuners.lora import LoraLayer
 
 from cvxnn._files import digest_of_file, read_json, replacing_folder, write_json
+from cvxnn.llm.adapted_layers import adapted_layers
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.identity import is_same_model
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _RECORD = "fine_tuning.json"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")  # of peft
-_GPT2 = ("c_attn", "c_proj")
-_OTHERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
@@ -55,19 +57,18 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
             "LanguageModel(lm.model.merge_and_unload(), lm.tokenizer)"
         )
     model = _twin(lm.model)
-    modules = dict(model.named_modules())
-    targets = _targets(modules, config)
+    layers = adapted_layers(model, config.target_modules)
     lora = peft.LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         bias="none",
         task_type="CAUSAL_LM",
-        target_modules=targets,
-        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in modules.values()),
+        target_modules=list(layers),
+        fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in layers.values()),
     )
     devices = [lm.device] if lm.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), quiet():
+    with torch.random.fork_rng(devices=devices), quiet(), _without_type(model):
         torch.manual_seed(config.seed)
         adapted = peft.get_peft_model(model, lora)
     if config.gradient_checkpointing:
@@ -186,8 +187,9 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
         )
     try:
         date = datetime.date.fromisoformat(record["date"])
-        with quiet():
-            model = peft.PeftModel.from_pretrained(_twin(lm.model), str(folder))
+        twin = _twin(lm.model)
+        with quiet(), _without_type(twin):
+            model = peft.PeftModel.from_pretrained(twin, str(folder))
     except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
         raise ValueError(f"the adapter in {folder} is damaged ({error}); save it again") from error
     return dataclasses.replace(lm, model=model.eval().requires_grad_(False), date=date)
@@ -235,10 +237,39 @@ def merge_adapter(lm: LanguageModel) -> LanguageModel:
     Returns
     -------
     LanguageModel
-        A model without adapters that gives the same, frozen, in evaluation mode.
+        A model without adapters that gives the same, frozen, in evaluation mode. If an adapted
+        layer shared its weight with another one, as an output layer does with the table of tokens,
+        the two are apart from then on.
     """
-    model = copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False)
+    model = copy.deepcopy(lm.model)
+    _untie(model)
+    model = model.merge_and_unload().eval().requires_grad_(False)
     return dataclasses.replace(lm, model=model)
+
+
+@contextlib.contextmanager
+def _without_type(model: transformers.PreTrainedModel) -> Iterator[None]:
+    """Hide the type of a model from peft, which takes layers of some types for their experts."""
+    config = model.config
+    config.model_type = ""  # hides the attribute of the class
+    try:
+        yield
+    finally:
+        del config.model_type
+
+
+def _untie(model: peft.PeftModel) -> None:
+    """Give adapted layers that share their weight with other layers a weight of their own."""
+    owners = Counter(
+        id(weight) for module in model.modules() for weight in module.parameters(recurse=False)
+    )
+    for module in model.modules():
+        layer = module.get_base_layer() if isinstance(module, LoraLayer) else None
+        if layer is not None and owners[id(layer.weight)] > 1:
+            layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            base = model.get_base_model()
+            for config in (base.config, base.config.get_text_config()):
+                config.tie_word_embeddings = False
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -252,21 +283,3 @@ def _twin(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
         plain = type(weight) is torch.nn.Parameter
         memo[id(weight)] = torch.nn.Parameter(weight.data, requires_grad=False) if plain else weight
     return copy.deepcopy(model, memo)
-
-
-def _targets(modules: dict[str, Any], config: FineTuningConfig) -> list[str] | str:
-    last = {name.rpartition(".")[2] for name in modules}
-    if config.target_modules is not None:
-        missing = [name for name in config.target_modules if name not in last]
-        if missing or not config.target_modules:
-            kinds = {"Linear", "Conv1D"}
-            linear = {n.rpartition(".")[2] for n, m in modules.items() if type(m).__name__ in kinds}
-            raise ValueError(
-                f"target_modules is {config.target_modules}, of which the model lacks {missing}; "
-                f"choose among {sorted(linear)}"
-            )
-        return list(config.target_modules)
-    for names in (_GPT2, _OTHERS):
-        if found := [name for name in names if name in last]:
-            return found
-    return "all-linear"

@@ -70,9 +70,10 @@ class FineTuningConfig:
         Dropout of the adapters, in [0, 1]. Dropout of the model itself stays off.
     target_modules : tuple of str, optional
         Names of the layers that get adapters. By default those of table 10: ``c_attn`` and
-        ``c_proj`` in GPT-2, elsewhere ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``,
-        ``gate_proj``, ``up_proj`` and ``down_proj`` as far as they exist, and all linear layers of
-        models that have none of these.
+        ``c_proj`` in GPT-2; elsewhere all linear layers of the blocks, which in LLaMA are
+        ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``, ``gate_proj``, ``up_proj`` and
+        ``down_proj``. Routers of experts get none, and neither do experts that are kept as one
+        tensor, of which a warning tells.
     learning_rate : float, default=2e-4
         Largest learning rate of AdamW.
     adam_betas : tuple of (float, float), default=(0.9, 0.999)

@@ -259,7 +259,7 @@ class EmbeddingCache:
             raise OSError(
                 number, f"the embedding cache cannot be used ({error})", self.path
             ) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{self.path} is not an embedding cache, or is damaged ({error}); delete the file "
                 "(it is rebuilt) or choose another name"

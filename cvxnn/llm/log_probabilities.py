@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -166,9 +166,7 @@ def encode_pairs(
     n_prompts = n_responses = 0
     for tokens, response in zip(*encoded, strict=True):
         if end is not None:
-            while response and response[-1] in ends:
-                response.pop()
-            response.append(end)
+            response = [*_without_end(lm, response, ends), end]
         reply = response[: limit - 1]
         prompt = tokens or ([] if begin is None else [begin])
         if not prompt:
@@ -189,6 +187,15 @@ def encode_pairs(
             stacklevel=3,
         )
     return rows
+
+
+def _without_end(lm: LanguageModel, reply: list[int], ends: Collection[int]) -> list[int]:
+    """Return a reply without tokens that end it, and without white space after them."""
+    while True:
+        last = max((i for i, token in enumerate(reply) if token in ends), default=-1)
+        if last < 0 or lm.decode(reply[last + 1 :]).strip():
+            return reply
+        reply = reply[:last]
 
 
 def score_items(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_greedy, stream_guided
 from cvxnn.llm.guidance.reply_text import ReplyText
+from cvxnn.llm.log_probabilities import encode_pairs
 
 tokenizers = pytest.importorskip("tokenizers")
 torch = pytest.importorskip("torch")
@@ -230,3 +231,13 @@ def test_stop_strings_with_a_special_token_and_other_text() -> None:
         generate_greedy(lm, "x", 8, stop=["<|end|>\nUser:"])
     with pytest.raises(ValueError, match=message):
         write(lm, [], stop=["<|end|>\nUser:"])
+
+
+@pytest.mark.parametrize("ending", ["", "</s>", "</s>\n", "</s></s>", "\n<|end|>\n </s>\n"])
+def test_white_space_after_the_end_is_no_part_of_a_reply(ending: str) -> None:
+    lm = language_model(byte_level)
+    [item] = encode_pairs(lm, ["x"], [f"a</s> b{ending}"])
+    reply = item.tokens[item.start :].tolist()
+    assert reply[-1] == lm.end_of_turn
+    words = lm.tokenizer.decode(reply[:-1])
+    assert words == "a</s> b" + "\n<|end|>\n " * ("<|end|>" in ending)

@@ -175,7 +175,9 @@ def recover(
             "and none for the ReLU formulation (two)."
         )
     linear = None if weights.linear is None else weights.linear.T
-    norms = np.linalg.norm(blocks, axis=-1)
+    # Squares of large weights overflow in float32; a power of two rounds nothing.
+    unit = 2.0 ** max(int(np.frexp(np.abs(blocks).max(initial=0))[1]) - 1, 0)
+    norms = np.linalg.norm(blocks / unit, axis=-1) * unit
     active = norms > tol * norms.max(initial=0)
     output_of, sign_of, pattern_of = np.nonzero(active)
     root = np.sqrt(norms[active])

@@ -228,3 +228,11 @@ def test_folding_the_scaling_keeps_predictions(gated: bool, skip: bool, seed: in
     folded = network.fold_scaling(net, x_mean, x_scale, y_mean, y_scale)
     expected = net.forward((X - x_mean) / x_scale) * y_scale + y_mean
     np.testing.assert_allclose(folded.forward(X), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_weights_whose_squares_overflow() -> None:
+    blocks = np.full((1, 2, 1, 3), 1e25, np.float32)
+    net = network.recover(Weights(blocks), bias=False)
+    np.testing.assert_allclose(
+        net.hidden_weights * net.output_weights[:, None], [[1e25] * 3, [-1e25] * 3], rtol=1e-6
+    )

@@ -251,15 +251,12 @@ class EmbeddingCache:
             return action()
         except sqlite3.ProgrammingError:
             raise  # closed
-        except sqlite3.OperationalError as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code == sqlite3.SQLITE_ERROR:
-                raise
-            number = _ERRORS.get(code, errno.EIO)
-            raise OSError(
-                number, f"the embedding cache cannot be used ({error})", self.path
-            ) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                number = _ERRORS.get(code, errno.EIO)
+                reason = f"the embedding cache cannot be used ({error})"
+                raise OSError(number, reason, self.path) from error
             raise ValueError(
                 f"{self.path} is not an embedding cache, or is damaged ({error}); delete the file "
                 "(it is rebuilt) or choose another name"

@@ -265,7 +265,8 @@ def serve() -> None:
             reader, writer = os.pipe()
             child = os.fork()
             if child == 0:
-                os.dup2(2, 1)
+                for stream in (1, 2):  # else they would count among the files that cannot grow
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
                 run(job, Path(folder), end, writer)
             os.close(writer)
             children.append((child, reader))

@@ -29,9 +29,7 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X, y, train_size=600, stratify=y, random_state=0
 )
-network = ConvexReLUClassifier(
-    0.03, formulation="relu", n_patterns=32, calibration_folds=0, random_state=0
-)
+network = ConvexReLUClassifier(0.03, formulation="relu", n_patterns=32, random_state=0)
 network.fit(X_train, y_train)
 n_neurons = len(network.get_feature_names_out())
 print(f"{n_neurons} hidden units; the network itself: {network.score(X_test, y_test):.1%}")

@@ -48,9 +48,7 @@ class Classifier:
             X, y, test_size=0.25, random_state=0
         )
         # Probabilities are not measured: no further fits for their calibration.
-        self.model = ConvexReLUClassifier(
-            calibration_folds=0, random_state=0, **CONFIGURATIONS[configuration]
-        )
+        self.model = ConvexReLUClassifier(random_state=0, **CONFIGURATIONS[configuration])
         warnings.simplefilter("ignore", ConvergenceWarning)
         self.model.fit(self.X, self.y)
 

@@ -154,8 +154,7 @@ def _ours(
     from cvxnn import ConvexReLUClassifier
     from cvxnn.convex import Cronos
 
-    # calibration_folds=0: probabilities are of no use here, and AdamW's are not calibrated.
-    options: dict[str, Any] = {"formulation": "relu", "calibration_folds": 0}
+    options: dict[str, Any] = {"formulation": "relu"}
     options["solver"] = Cronos(tol=1e-2)
     if method == "cronos":
         options |= {"patterns": "gaussian", "n_patterns": neurons // 2}

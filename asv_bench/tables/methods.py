@@ -20,10 +20,10 @@ OURS: dict[str, dict[str, Any]] = {
     "gated_data": {"patterns": "data"},
     "gated_fixed_strength": {"strength": 1e-4},
     "gated_logistic": {"loss": "logistic", "n_patterns": 256},
-    "gated_neuron": {"penalty": "neuron", "n_patterns": 64, "calibration_folds": 0},
-    "relu": {"formulation": "relu", "calibration_folds": 0},
-    "relu_gaussian": {"formulation": "relu", "patterns": "gaussian", "calibration_folds": 0},
-    "relu_fixed_strength": {"formulation": "relu", "strength": 1e-3, "calibration_folds": 0},
+    "gated_neuron": {"penalty": "neuron", "n_patterns": 64},
+    "relu": {"formulation": "relu"},
+    "relu_gaussian": {"formulation": "relu", "patterns": "gaussian"},
+    "relu_fixed_strength": {"formulation": "relu", "strength": 1e-3},
 }
 MLPS = ("mlp", "mlp_tuned")
 BASELINES = ("logistic", "svc", *MLPS)

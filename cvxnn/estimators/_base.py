@@ -87,17 +87,28 @@ class Plan(NamedTuple):
         training = training._replace(flops=training.flops + self.strength.flops)
         return fit._replace(network=self.raw(fit.network), training=training)
 
-    def leave_one_out(self, alpha: float) -> HeldOut | None:
-        """Return predictions of rows without themselves; None where there is no closed form."""
+    def leave_one_out(self, fit: training.Fit) -> tuple[HeldOut, HeldOut]:
+        """Return predictions of a sample of rows without themselves, and by the network as it is.
+
+        Without themselves by the closed form, where there is one, else by one step from the
+        solution. The network of the fit is the one of the program's units.
+        """
         sample, spectrum = self.strength.sample, self.strength.spectrum
-        if not self.direct or spectrum is None or self.arguments["skip"] is not None:
-            return None
-        left = training.leave_one_out(sample, spectrum, np.array([alpha / sample.part]))
+        bias, skip = self.arguments["bias"], self.arguments["skip"]
+        X, y = sample.program.operator.X, sample.program.y
+        seen = fit.network.forward(X[:, :-1] if bias else X)
+        if self.direct and spectrum is not None and skip is None:
+            alphas = np.array([fit.alpha / sample.part])
+            unseen = training.leave_one_out(sample, spectrum, alphas).predictions
+        else:
+            unseen = training.approximate_leave_one_out(
+                fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip
+            )
         scale, mean = self.scaling.y_scale, self.scaling.y_mean
-        y = sample.program.y
         share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
-        n_units = len(y) if sample.units is None else sample.units.sum()
-        return HeldOut(left.predictions * scale + mean, y * scale + mean, share * n_units)
+        weight = share * (len(y) if sample.units is None else sample.units.sum())
+        held_out = HeldOut(unseen * scale + mean, y * scale + mean, weight)
+        return held_out, held_out._replace(predictions=seen * scale + mean)
 
 
 class TrainingRows(NamedTuple):
@@ -216,7 +227,6 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         rows: DistinctRows,
         loss: convex.Loss,
         *,
-        alpha: float | None = None,
         validated: bool = False,
     ) -> Plan:
         """Scale the data, find patterns that need no training, and decide the strength.
@@ -228,9 +238,6 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             centred and scaled.
         loss : Loss
             Of the program.
-        alpha : float, optional
-            Penalty parameter in the program's own units; it replaces the parameter ``strength``
-            and asks for a fit from scratch.
         validated : bool, default=False
             Whether networks are scored on validation data, which then choose an automatic strength
             of the direct solution.
@@ -241,7 +248,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
-        if self.warm_start and alpha is None and hasattr(self, "_warm"):
+        if self.warm_start and hasattr(self, "_warm"):
             patterns, start = self._warm_patterns(inputs, targets) or (patterns, None)
         known = self._draw(inputs, targets, rng) if isinstance(patterns, str) else patterns
         if patterns != "local":
@@ -250,7 +257,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
         units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
-            program, self.strength, rng, units=units, groups=rows.groups, alpha=alpha
+            program, self.strength, rng, units=units, groups=rows.groups
         )
         arguments = {
             "X": inputs,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from shutil import get_terminal_size
 from typing import Any, NamedTuple
 
 from sklearn.base import BaseEstimator
@@ -116,7 +117,10 @@ def _describe(row: dict[str, float]) -> str:
 @contextmanager
 def _plain(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
     def show(row: dict[str, float]) -> None:
-        print(f"\r{name}: {_describe(row)}", end="", file=sys.stderr, flush=True)
+        # A longer line would go on below, where no return reaches it.
+        room = get_terminal_size().columns - 1
+        line = f"{name}: {_describe(row)}"[:room].ljust(room)
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
     try:
         yield show
@@ -128,6 +132,7 @@ def _plain(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
 def _rich(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
     console = Console(stderr=True)
     last: list[str] = []
@@ -135,7 +140,7 @@ def _rich(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
 
         def show(row: dict[str, float]) -> None:
             last[:] = [_describe(row)]
-            status.update(f"{name}: {last[0]}")
+            status.update(Text(f"{name}: {last[0]}", no_wrap=True, overflow="ellipsis"))
 
         yield show
     if last:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -10,15 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.callback import with_callbacks
-from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 
-from cvxnn import convex, training
+from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Plan
+from cvxnn.estimators._base import ConvexReLUBase, HeldOut
 from cvxnn.estimators._monitor import all_or_nothing
-from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
+from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
 from cvxnn.estimators._rows import (
     DistinctRows,
@@ -97,10 +95,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
         Scale the features inside; the fitted network takes raw ones.
-    calibration_folds : int, default=3
-        Folds that give scores to calibrate ``predict_proba`` with, where the loss is squared and
-        there are no leave-one-out scores; each fold is one more fit. Below 2, scores of the
-        training rows are used, which are overconfident.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
@@ -170,7 +164,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     feature_names_in_ : ndarray, shape (n_features,)
         Names of the features; only where ``X`` had names.
     temperature_ : float
-        Factor of the scores in ``predict_proba``; 1 with the logistic losses.
+        Factor of the scores in ``predict_proba``, found without a further fit; 1 with the logistic
+        losses.
 
     See Also
     --------
@@ -191,10 +186,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     True
     """
 
-    _numbers: ClassVar[dict[str, Number]] = {
-        **ConvexReLUBase._numbers,
-        "calibration_folds": Number(Integral),
-    }
     _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": ("squared", "logistic", "multinomial"),
@@ -216,7 +207,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
-        calibration_folds: int = 3,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -237,7 +227,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
-        self.calibration_folds = calibration_folds
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -315,14 +304,16 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             with self._watched(plan, hook, validation, _accuracy) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
+            # The scores of a logistic loss are log-odds already.
+            self.temperature_ = 1.0
+            if not self._gives_log_odds():
+                # A few rows may be too far apart to tell of each other, so that any factor suits
+                # their scores without themselves. None needs more than those with themselves.
+                self.temperature_ = min(map(fit_temperature, plan.leave_one_out(fit)))
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
             self.validation_scores_ = fit.scores
             self.classes_ = classes
-            # The scores of a logistic loss are log-odds already.
-            self.temperature_ = 1.0
-            if not self._gives_log_odds():
-                self.temperature_ = fit_temperature(self._held_out(plan, fit, rows, loss))
             end()
             self._warn_unless_converged(fit.training.result)
         return self
@@ -368,27 +359,6 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         if isinstance(self.loss, str):
             return self.loss != "squared"
         return type(self.loss) in (convex.LogisticLoss, convex.MultinomialLoss)
-
-    def _held_out(
-        self, plan: Plan, fit: training.Fit, rows: DistinctRows, loss: convex.Loss
-    ) -> HeldOut:
-        """Return scores of rows by networks that have not seen them."""
-        left = plan.leave_one_out(fit.alpha)
-        if left is not None:
-            return left
-        X, y = rows.X, rows.y
-        weight = rows.weight / rows.weight.sum() * rows.units.sum()
-        codes = winner(y)
-        n_folds = min(self.calibration_folds, np.bincount(codes)[np.unique(codes)].min())
-        if n_folds < 2:
-            return HeldOut(fit.network.forward(X), y, weight)
-        scores = np.empty_like(y)
-        for seen, unseen in StratifiedKFold(n_folds).split(codes, codes):
-            part = self._plan(rows.take(seen), loss, alpha=fit.alpha)
-            found = part.fit(**part.arguments)
-            self._require_finite(found.training.result)
-            scores[unseen] = part.raw(found.network).forward(X[unseen])
-        return HeldOut(scores, y, weight)
 
 
 def _accuracy(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> float:

@@ -1,4 +1,5 @@
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
+from .one_step import approximate_leave_one_out
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
 from .strength import Strength, leave_one_out, measure_strength
@@ -11,6 +12,7 @@ __all__ = [
     "PatternChoice",
     "Strength",
     "Training",
+    "approximate_leave_one_out",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",

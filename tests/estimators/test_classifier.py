@@ -37,7 +37,7 @@ ALL_PATTERNS = {
 def make(**options):
     """A small ReLU network; the default network is looked at in test_fitting.py."""
     options = {"formulation": "relu", "n_patterns": 8, "strength": 2e-3, **options}
-    return ConvexReLUClassifier(**{"calibration_folds": 0, "random_state": 0, **options})
+    return ConvexReLUClassifier(**{"random_state": 0, **options})
 
 
 def xor(n=40, seed=0):

@@ -11,10 +11,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.convex import Cronos, ProximalGradient
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor, training
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
+from cvxnn.estimators._base import HeldOut
 from cvxnn.estimators._parameters import gated_patterns
 from cvxnn.estimators._rows import split
+from cvxnn.estimators.classifier import fit_temperature
 
 # Both forms without compilation, since rows come in all numbers.
 GATED = {"n_patterns": 32, "random_state": 0}
@@ -114,8 +116,6 @@ def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_interc
     X, other = rng.integers(5, size=(2, 100, 3)).astype(float)
     if "penalty" in options:
         options = {**options, "n_patterns": 8, "solver": ProximalGradient(tol=1e-2)}
-        if model is ConvexReLUClassifier:  # each number of rows compiles
-            options["calibration_folds"] = 0
     fitted = model(
         **{"n_patterns": 64, "strength": 0.01, "random_state": 0, **options},
         fit_intercept=fit_intercept,
@@ -133,8 +133,6 @@ def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_interc
 def test_all_patterns_bound_networks_of_any_patterns(model, formulation):
     X, y = data(15, 2)
     options = {"formulation": formulation, "penalty": "neuron", "random_state": 0, "tol": 1e-6}
-    if model is ConvexReLUClassifier:
-        options["calibration_folds"] = 0
     best = model(0.05, patterns="all", **options).fit(X, y)
     assert best.gap_ <= 1e-6
     assert 200 < best.n_patterns_ <= 211
@@ -606,8 +604,12 @@ def calibration_error(y, proba, n_bins=10):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"formulation": "relu", "patterns": "gaussian", "n_patterns": 32, "strength": 1e-3}],
-    ids=["default", "relu"],
+    [
+        {},
+        {"formulation": "relu", "patterns": "gaussian", "n_patterns": 32},
+        {"penalty": "neuron", "n_patterns": 32, "strength": 1e-2, "solver": InteriorPoint()},
+    ],
+    ids=["default", "relu", "gated"],
 )
 def test_probabilities_are_frequencies(options):
     X, y, _ = overlapping(200, 0)
@@ -619,10 +621,53 @@ def test_probabilities_are_frequencies(options):
     if not options:
         assert np.abs(proba - posterior).mean() < 0.1
     else:
-        rash = clone(model).set_params(calibration_folds=0).fit(X, y)
-        np.testing.assert_array_equal(rash.decision_function(X_new), model.decision_function(X_new))
-        assert rash.temperature_ > 1.5 * model.temperature_
-        assert calibration_error(y_new, rash.predict_proba(X_new)[:, 1]) > error + 0.05
+        scores = model.decision_function(X)[:, None]
+        rash = fit_temperature(HeldOut(scores, 2.0 * y[:, None] - 1, np.ones(len(y))))
+        assert rash > 1.2 * model.temperature_
+        if "strength" in options:  # weaker than the automatic one
+            model.temperature_ = rash
+            assert calibration_error(y_new, model.predict_proba(X_new)[:, 1]) > error + 0.02
+
+
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=2, max_size=4),
+    d=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    options=st.sampled_from(
+        [{}, {"patterns": "data"}, {"skip": 0.1}, RELU, {"penalty": "neuron", "max_iter": 50}]
+    ),
+)
+def test_few_rows_leave_doubt(sizes, d, seed, options):
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    X = np.random.default_rng(seed).standard_normal((len(codes), d))
+    options = {"n_patterns": 16, "solver": None, "random_state": 0, **options}
+    if options.get("penalty") == "neuron":
+        options["solver"] = InteriorPoint(tol=1e-2)
+    model = ConvexReLUClassifier(**options).fit(X, codes)
+    proba = model.predict_proba(X)
+    # Of n rows of a class, n + 1 of n + 2 were right in Platt's count.
+    most = ((np.array(sizes) + 1) / (np.array(sizes) + 2))[codes].mean()
+    assert proba[np.arange(len(codes)), codes].mean() < most + 0.02
+    assert proba.min() > 1e-3
+
+
+@pytest.mark.parametrize("far", [1.0, 1e6])
+def test_two_rows_give_two_thirds(far):
+    X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
+    proba = ConvexReLUClassifier(random_state=0).fit(X, [0, 1]).predict_proba(X)
+    np.testing.assert_allclose(proba, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]], atol=0.01)
+
+
+def test_probabilities_take_no_further_fit(monkeypatch):
+    X, y, _ = overlapping(60, 0)
+    fits = []
+    fit_iterative = training.fit_iterative
+    monkeypatch.setattr(
+        training, "fit_iterative", lambda *a, **k: fits.append(1) or fit_iterative(*a, **k)
+    )
+    ConvexReLUClassifier(**RELU).fit(X, y)
+    assert len(fits) == 1
 
 
 def test_the_head_shares_the_weights_of_rows():
@@ -639,8 +684,6 @@ def test_the_head_shares_the_weights_of_rows():
 def test_the_ridge_penalty_of_the_relu_form_is_no_direct_solution():
     X, y, _ = overlapping(60, 0)
     options = {**RELU, "penalty": "l2", "strength": 1e-4}
-    folds, rash = (ConvexReLUClassifier(calibration_folds=k, **options).fit(X, y) for k in (3, 0))
-    np.testing.assert_array_equal(folds.decision_function(X), rash.decision_function(X))
-    assert folds.temperature_ < rash.temperature_
+    ConvexReLUClassifier(**options).fit(X, y)
     early = ConvexReLUClassifier(**options).fit(X, y, X_val=X, y_val=y)
     assert len(early.validation_scores_) == len(early.history_["time"])

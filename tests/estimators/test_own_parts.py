@@ -105,14 +105,14 @@ def test_objects_of_the_package_equal_their_names(word: dict, part: dict) -> Non
 def test_a_classifier_gives_a_loss_of_ones_own_targets_of_one(n_classes: int) -> None:
     Z, labels = make_blobs(60, 3, centers=n_classes, random_state=0)
     own = {"loss": OwnSquaredLoss(), "penalty": OwnRidge()}
-    model = ConvexReLUClassifier(0.01, calibration_folds=0, **own, **OPTIONS).fit(Z, labels)
+    model = ConvexReLUClassifier(0.01, **own, **OPTIONS).fit(Z, labels)
     assert model.score(Z, labels) > 0.9
     assert model.gap_ <= 1e-4
     probabilities = model.predict_proba(Z)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
     if n_classes == 2:
-        held = ConvexReLUClassifier(calibration_folds=0, **own, **OPTIONS)
+        held = ConvexReLUClassifier(**own, **OPTIONS)
         search = ConvexReLUClassifierCV(held, strengths=[0.1, 0.01], cv=2).fit(Z, labels)
         assert search.score(Z, labels) > 0.9
 

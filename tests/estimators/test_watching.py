@@ -235,7 +235,7 @@ def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
     seen = capsys.readouterr()
     assert seen.out == ""
     assert seen.err.count("\n") == 1
-    last = seen.err.rstrip("\n").rsplit("\r", 1)[-1]
+    last = seen.err.rstrip("\n").rsplit("\r", 1)[-1].rstrip()
     row = {name: column[-1] for name, column in model.history_.items()}
     start = f"{type(model).__name__}: iteration {row['iteration']:.0f}, objective "
     assert last.startswith(start + f"{row['objective']:.6g}")
@@ -243,6 +243,19 @@ def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
     assert drawn == (len(model.history_["time"]) if drawn_by == "plain" else 1)
     model.set_params(verbose=0).fit(X, y)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("columns", [20, 60, 200])
+def test_progress_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {"iteration": 9, "objective": 1, "dual_bound": 1, "stopping": 1, "time": 1}
+    with _monitor._plain("ConvexReLUClassifier") as show:
+        show(row)
+        show({**row, "objective": 0.123456})
+        show(row)
+    lines = capsys.readouterr().err.rstrip("\n").split("\r")[1:]
+    assert [len(line) for line in lines] == [columns - 1] * 3
+    assert lines[0] == lines[2]  # nothing of the longer one is left
 
 
 def test_progress_ends_its_line_when_a_fit_fails(drawn_by, capsys):

@@ -323,7 +323,7 @@ class Case:
             y = draw_values(rng, X)
         elif kind.startswith("classifier"):
             options["class_weight"] = pick(rng, None, None, "balanced")
-            self.model = ConvexReLUClassifier(**options, calibration_folds=pick(rng, 0, 3))
+            self.model = ConvexReLUClassifier(**options)
             y = draw_labels(rng, X, pick(rng, 2, 2, 3))
         elif kind == "policy":
             self.model = SoftmaxPolicy(

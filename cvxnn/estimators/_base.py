@@ -211,6 +211,12 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         """Return whether targets are classes, with a loss that knows no others."""
         return type(loss) is not convex.SquaredLoss
 
+    def _complete(
+        self, program: convex.ConvexProgram, rows: DistinctRows, rng: np.random.RandomState
+    ) -> convex.ConvexProgram:
+        """Return the program with what is chosen from the data."""
+        return program
+
     def _draw(
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
     ) -> convex.ActivationPatterns:
@@ -255,6 +261,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+        program = self._complete(program, rows, rng)
+        loss = program.loss
         units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
             program, self.strength, rng, units=units, groups=rows.groups

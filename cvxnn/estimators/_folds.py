@@ -65,6 +65,7 @@ class Fold(NamedTuple):
         penalty = estimator._choose(*inputs.shape).penalty
         operator = GatedOperator(inputs, found.mask)
         program = ConvexProgram(operator, targets, 0.0, loss, penalty, shared, "gated")
+        program = estimator._complete(program, rows, rng)
         return cls(estimator, program, found, scaling, rng)
 
     @property

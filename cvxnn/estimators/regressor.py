@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
@@ -10,14 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 
-from cvxnn import convex
+from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._base import ConvexReLUBase, Floats
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import RegressorPrediction
-from cvxnn.estimators._rows import groups_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, Rows, Scaled, groups_of, merge, weights_of
+
+# Robust standard deviations from the median beyond which targets are outliers to the Huber loss.
+_FARTHEST = 6.0
 
 
 class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
@@ -71,8 +75,11 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     loss : {"squared", "huber"} or Loss, default="squared"
         ``"huber"`` is less sensitive to outliers; it is solved iteratively. An object, too, sees
         targets of mean 0 and standard deviation 1.
-    delta : float, default=1.35
+    delta : float or "auto", default="auto"
         Where the Huber loss turns linear, in standard deviations of the targets; above 0.
+        ``"auto"``: 1.345 standard deviations of the noise, from leave-one-out residuals without
+        regard to outliers. Targets are then centred by their median and scaled by 1.4826 times the
+        median distance from it, and those beyond 6 such units count as at 6.
     skip : float, optional
         Ridge penalty, at least 0, of a linear term that is added to the network. None adds no
         linear term.
@@ -164,7 +171,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
 
     _numbers: ClassVar[dict[str, Number]] = {
         **ConvexReLUBase._numbers,
-        "delta": Number(Real, closed=False),
+        "delta": Number(Real, closed=False, words=("auto",)),
     }
     _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
@@ -185,7 +192,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         patterns: PatternsParameter = "auto",
         n_patterns: int | Literal["auto"] = "auto",
         loss: Literal["squared", "huber"] | convex.Loss = "squared",
-        delta: float = 1.35,
+        delta: float | Literal["auto"] = "auto",
         skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
@@ -294,7 +301,37 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         """Return the loss of the program."""
         if not isinstance(self.loss, str):
             return self.loss
-        return convex.HuberLoss(float(self.delta)) if self.loss == "huber" else convex.SquaredLoss()
+        if self.loss == "squared":
+            return convex.SquaredLoss()
+        return convex.HuberLoss() if self.delta == "auto" else convex.HuberLoss(float(self.delta))
+
+    def _chooses_delta(self) -> bool:
+        """Return whether the Huber loss turns linear where the data say."""
+        return isinstance(self.loss, str) and (self.loss, self.delta) == ("huber", "auto")
+
+    def _scale(self, X: Rows, y: Floats, weight: Floats, loss: convex.Loss) -> Scaled:
+        """Scale rows to the units of the program, by medians where outliers are expected."""
+        scaled = super()._scale(X, y, weight, loss)
+        if not self._chooses_delta():
+            return scaled
+        mean = scaled.scaling.y_mean
+        if self.fit_intercept:
+            mean = np.array([training.weighted_median(column, weight) for column in y.T], y.dtype)
+        spread = [training.spread_of(column, weight) for column in (y - mean).T]
+        scaling = scaled.scaling._replace(y_mean=mean, y_scale=np.array(spread, y.dtype))
+        # Beyond all predictions the loss has one slope, and its value would hide the other rows'.
+        targets = np.clip((y - mean) / scaling.y_scale, -_FARTHEST, _FARTHEST).astype(X.dtype)
+        return scaled._replace(targets=targets, scaling=scaling)
+
+    def _complete(
+        self, program: convex.ConvexProgram, rows: DistinctRows, rng: np.random.RandomState
+    ) -> convex.ConvexProgram:
+        """Return the program with the Huber loss that suits its noise."""
+        if not self._chooses_delta():
+            return program
+        units = None if np.all(rows.units == 1) else rows.units
+        delta = training.choose_delta(program, rng, units=units, groups=rows.groups)
+        return replace(program, loss=convex.HuberLoss(delta))
 
     def _keeps_targets(self, loss: convex.Loss) -> bool:
         """Return False: a loss compares targets with predictions, both in scaled units."""

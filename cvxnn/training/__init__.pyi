@@ -2,7 +2,14 @@ from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
-from .strength import Strength, leave_one_out, measure_strength
+from .strength import (
+    Strength,
+    choose_delta,
+    leave_one_out,
+    measure_strength,
+    spread_of,
+    weighted_median,
+)
 from .training import PatternChoice, Training, draw_patterns, train
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "Strength",
     "Training",
     "approximate_leave_one_out",
+    "choose_delta",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",
@@ -21,6 +29,8 @@ __all__ = [
     "price",
     "price_all",
     "propose",
+    "spread_of",
     "to_program",
     "train",
+    "weighted_median",
 ]

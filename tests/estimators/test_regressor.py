@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_friedman1
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_diabetes, make_friedman1
+from sklearn.linear_model import HuberRegressor
 from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from cvxnn import ConvexReLURegressor
 from cvxnn.convex import InteriorPoint
+from cvxnn.training import spread_of, weighted_median
 
 # All patterns of points on a line: two routes to the optimum must agree.
 ALL_PATTERNS = {
@@ -286,3 +292,41 @@ def test_adaptive_patterns_are_no_worse_than_local_ones():
         )
         assert adaptive.objective_ <= local.objective_
         assert len(adaptive.rounds_["objective"]) > 1
+
+
+@pytest.mark.parametrize("outlier", [2e3, 2e6])
+@pytest.mark.parametrize("source", ["diabetes", "friedman"])
+def test_huber_withstands_outliers_as_the_linear_one_of_scikit_learn(source, outlier):
+    if source == "diabetes":
+        X, y = load_diabetes(return_X_y=True)
+    else:
+        X, y = make_friedman1(400, noise=1, random_state=0)
+    seen = np.random.default_rng(0).permutation(len(y))[:300]
+    unseen = np.setdiff1d(np.arange(len(y)), seen)
+    wild = y.copy()
+    wild[seen[:15]] += outlier * y.std() / 77  # 77 on diabetes
+    linear = make_pipeline(StandardScaler(), HuberRegressor(max_iter=1000))
+    model = ConvexReLURegressor(loss="huber", n_patterns=64, random_state=0)
+    scores = [m.fit(X[seen], wild[seen]).score(X[unseen], y[unseen]) for m in (model, linear)]
+    assert scores[0] > scores[1] - 0.02
+    assert scores[0] > 0.3
+
+
+def test_automatic_delta_moves_with_the_units_of_the_targets():
+    X, y = bumps()
+    model = make(loss="huber", tol=1e-6)
+    first = model.fit(X, y).predict(X)
+    np.testing.assert_allclose((model.fit(X, 1e4 * y + 7).predict(X) - 7) / 1e4, first, atol=1e-4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 4)), min_size=1, max_size=12),
+    st.floats(1e-3, 1e3),
+)
+def test_weighted_median_is_that_of_repeated_values(pairs, unit):
+    values, times = np.array(pairs, float).T
+    repeated = np.repeat(values, times.astype(int))
+    assert weighted_median(values, unit * times) == np.median(repeated)
+    spread = np.median(np.abs(repeated))
+    if spread > 0:
+        assert spread_of(values, unit * times) == pytest.approx(1.4826 * spread)

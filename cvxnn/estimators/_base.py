@@ -27,7 +27,16 @@ from cvxnn.estimators._parameters import (
     resolve,
 )
 from cvxnn.estimators._prediction import NetworkPrediction
-from cvxnn.estimators._rows import DistinctRows, Rows, Scaled, Scaling, scale, split
+from cvxnn.estimators._rows import (
+    DistinctRows,
+    Rows,
+    Scaled,
+    Scaling,
+    scale,
+    split,
+    split_groups,
+    weights_of,
+)
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
@@ -111,11 +120,19 @@ class Plan(NamedTuple):
         return held_out, held_out._replace(predictions=seen * scale + mean)
 
 
+class Validation(NamedTuple):
+    """Rows to score networks with, their targets as the loss wants them, and their weights."""
+
+    X: Rows
+    y: Floats
+    weight: Floats
+
+
 class TrainingRows(NamedTuple):
     """Distinct rows to fit, and rows set apart to score networks with, if there are any."""
 
     rows: DistinctRows
-    validation: tuple[Rows, Floats] | None
+    validation: Validation | None
 
 
 class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
@@ -301,7 +318,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
     def _set_apart(
         self,
         rows: DistinctRows,
-        validation: tuple[Rows, Floats] | None,
+        validation: Validation | None,
         labels: Callable[[Floats], NDArray[Any]] | None,
     ) -> TrainingRows:
         """Set some rows apart if asked to.
@@ -311,8 +328,12 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         if self.early_stopping and validation is None:
             rng = check_random_state(self.random_state)
             classes = None if labels is None else labels(rows.y)
-            kept, apart = split(len(rows.y), self.validation_fraction, classes, rng)
-            validation = rows.X[apart], rows.y[apart]
+            if rows.groups is None:
+                kept, apart = split(len(rows.y), self.validation_fraction, classes, rng)
+            else:
+                kept, apart = split_groups(rows.groups, self.validation_fraction, classes, rng)
+            seen = rows.take(apart)
+            validation = Validation(seen.X, seen.y, seen.weight)
             rows = rows.take(kept)
         return TrainingRows(rows, validation)
 
@@ -321,32 +342,36 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self,
         plan: Plan,
         hook: Hook | None,
-        validation: tuple[Rows, Floats] | None = None,
-        score: Callable[[Floats, Floats], float] | None = None,
+        validation: Validation | None = None,
+        score: Callable[[Floats, Floats], Floats] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Give the arguments by which a fit is watched: scores, progress line and callbacks.
 
-        ``score`` compares predictions with targets.
+        ``score`` compares predictions with targets, row by row.
         """
         scored = None
         if validation is not None and score is not None:
-            (seen, truth), compare = validation, score
+            (seen, truth, weight), compare = validation, score
 
             def scored(network: TwoLayerNetwork) -> float:
-                return compare(plan.raw(network).forward(seen), truth)
+                own = compare(plan.raw(network).forward(seen), truth)
+                return float(np.average(own, weights=weight))
 
         with progress(self.verbose, type(self).__name__) as show:
             monitor = Monitor(show, hook, plan.raw)
             yield {"score": scored, "callback": monitor if monitor else None}
 
-    def _validation_rows(self, X_val: Any, y_val: Any) -> tuple[Rows, Any] | None:
-        """Check validation data and return them, or None."""
+    def _validation_rows(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+        """Check validation data and return rows, targets of the user and weights, or None."""
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val belong together: give both or neither.")
         if X_val is None:
+            if sample_weight_val is not None:
+                raise ValueError("sample_weight_val weights rows of X_val: give X_val and y_val.")
             return None
         rows, targets = self._validate(X_val, y_val, reset=False, **self._y_options)
-        return rows, targets
+        weight = weights_of(sample_weight_val, rows.shape[0], rows.dtype, "sample_weight_val")
+        return rows, targets, weight
 
     def _warm_patterns(
         self, inputs: Rows, targets: NDArray[np.floating]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
 from cvxnn._arrays import is_sparse
@@ -57,20 +57,22 @@ def canonical(X: Rows) -> Rows:
     return X
 
 
-def weights_of(sample_weight: Any, n_samples: int, dtype: np.dtype) -> NDArray[np.floating]:
+def weights_of(
+    sample_weight: Any, n_samples: int, dtype: np.dtype, name: str = "sample_weight"
+) -> NDArray[np.floating]:
     """Check sample weights and return them; ones where there are none."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
     given = np.asarray(to_host(sample_weight), np.float64)
     if given.shape != (n_samples,):
         raise ValueError(
-            f"sample_weight has shape {given.shape}; expected ({n_samples},), one for each row."
+            f"{name} has shape {given.shape}; expected ({n_samples},), one for each row."
         )
     if not np.all(np.isfinite(given)) or np.any(given < 0) or not np.any(given > 0):
-        raise ValueError("sample_weight must be finite and non-negative, and not zero everywhere.")
+        raise ValueError(f"{name} must be finite and non-negative, and not zero everywhere.")
     with np.errstate(over="ignore"):
         weight = given.astype(dtype)
-    require_range(weight, "sample_weight")
+    require_range(weight, name)
     return weight
 
 
@@ -428,3 +430,23 @@ def split(
             f"{len(classes)} or more to fit; pass X_val and y_val, or set early_stopping=False."
         )
     return np.setdiff1d(np.arange(n), apart), np.sort(apart)
+
+
+def split_groups(
+    groups: NDArray[np.intp],
+    fraction: float,
+    labels: NDArray[Any] | None,
+    rng: np.random.RandomState,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows to fit, and rows of whole groups to set apart.
+
+    Of 20 random choices of groups, the first is taken that leaves a row of each class to fit.
+    """
+    splitter = GroupShuffleSplit(20, test_size=fraction, random_state=rng)
+    for kept, apart in splitter.split(groups, groups=groups):
+        if labels is None or len(np.unique(labels[kept])) == len(np.unique(labels)):
+            return kept, apart
+    raise ValueError(
+        f"early_stopping found no groups to set apart, {fraction:g} of them, without which each "
+        "class has a row to fit; pass X_val and y_val, or set early_stopping=False."
+    )

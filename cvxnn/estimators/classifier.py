@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase, HeldOut
+from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
@@ -246,6 +246,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
     ) -> ConvexReLUClassifier:
         """Fit the network.
 
@@ -265,9 +266,12 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             Validation rows and targets for ``early_stopping``, which they switch on.
         groups : array-like, shape (n_samples,), optional
             Labels of groups of rows that resemble each other, such as those of one patient or of
-            one conversation; at least two. An automatic strength and the temperature of
-            probabilities are then chosen by leaving out whole groups, since a network that has
-            seen the others of a group would look too good. By default rows are independent.
+            one conversation; at least two. An automatic strength, the temperature of
+            probabilities and early stopping then look at groups that were left out as wholes,
+            since a network that has seen the others of a group would look too good. By default
+            rows are independent.
+        sample_weight_val : array-like, shape (n_validation_rows,), optional
+            Non-negative weights of the validation rows; equal by default.
 
         Returns
         -------
@@ -288,10 +292,11 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             require_two_classes(self, classes, codes[weight > 0])
             loss, targets = self._targets(codes, len(classes), data.dtype)
-            validation = self._validation_rows(X_val, y_val)
+            validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
-                seen, truth = validation
-                validation = seen, self._targets(_codes(truth, classes), len(classes))[1]
+                seen, truth, own = validation
+                truth = self._targets(_codes(truth, classes), len(classes))[1]
+                validation = Validation(seen, truth, own)
 
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
                 return {"network_": network, "classes_": classes, "temperature_": 1.0}
@@ -301,7 +306,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             rows, validation = self._set_apart(distinct, validation, winner)
             plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(X, y, sample_weight, attributes)
-            with self._watched(plan, hook, validation, _accuracy) as watching:
+            with self._watched(plan, hook, validation, _correct) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
             # The scores of a logistic loss are log-odds already.
@@ -361,9 +366,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         return type(self.loss) in (convex.LogisticLoss, convex.MultinomialLoss)
 
 
-def _accuracy(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Return the part of the rows whose class the scores have right."""
-    return float((winner(scores) == winner(truth)).mean())
+def _correct(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return 1 for each row whose class the scores have right, else 0."""
+    return (winner(scores) == winner(truth)).astype(float)
 
 
 def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:

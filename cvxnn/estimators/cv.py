@@ -132,6 +132,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
     ) -> ConvexReLUClassifierCV:
         """Choose the strength, then fit the network to all rows.
 
@@ -148,6 +149,8 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         groups : array-like, shape (n_samples,), optional
             Groups of rows that resemble each other. No group is on both sides of a split, unless
             ``cv`` is a splitter that does not take them; see ``fit`` of the estimator that is held.
+        sample_weight_val : array-like, shape (n_validation_rows,), optional
+            Non-negative weights of the validation rows; equal by default.
 
         Returns
         -------
@@ -174,7 +177,13 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
             self._cross_validate(task, None if sample_weight is None else shared, groups)
             self._refit(
                 lambda model: model.fit(
-                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, groups=groups
+                    X,
+                    y,
+                    sample_weight=sample_weight,
+                    X_val=X_val,
+                    y_val=y_val,
+                    groups=groups,
+                    sample_weight_val=sample_weight_val,
                 ),
                 strength=self.best_strength_,
             )
@@ -291,6 +300,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
     ) -> ConvexReLURegressorCV:
         """Choose the strength, then fit the network to all rows.
 
@@ -307,6 +317,8 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         groups : array-like, shape (n_samples,), optional
             Groups of rows that resemble each other. No group is on both sides of a split, unless
             ``cv`` is a splitter that does not take them; see ``fit`` of the estimator that is held.
+        sample_weight_val : array-like, shape (n_validation_rows,), optional
+            Non-negative weights of the validation rows; equal by default.
 
         Returns
         -------
@@ -330,7 +342,13 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
             self._cross_validate(task, None if sample_weight is None else weight, groups)
             self._refit(
                 lambda model: model.fit(
-                    X, y, sample_weight=sample_weight, X_val=X_val, y_val=y_val, groups=groups
+                    X,
+                    y,
+                    sample_weight=sample_weight,
+                    X_val=X_val,
+                    y_val=y_val,
+                    groups=groups,
+                    sample_weight_val=sample_weight_val,
                 ),
                 strength=self.best_strength_,
             )

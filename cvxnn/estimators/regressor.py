@@ -14,7 +14,7 @@ from sklearn.callback import with_callbacks
 from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase, Floats
+from cvxnn.estimators._base import ConvexReLUBase, Floats, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._prediction import RegressorPrediction
@@ -235,6 +235,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
     ) -> ConvexReLURegressor:
         """Fit the network.
 
@@ -254,9 +255,12 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             Validation rows and targets for ``early_stopping``, which they switch on.
         groups : array-like, shape (n_samples,), optional
             Labels of groups of rows that resemble each other, such as those of one patient or of
-            one conversation; at least two. An automatic strength and the temperature of
-            probabilities are then chosen by leaving out whole groups, since a network that has
-            seen the others of a group would look too good. By default rows are independent.
+            one conversation; at least two. An automatic strength, the temperature of
+            probabilities and early stopping then look at groups that were left out as wholes,
+            since a network that has seen the others of a group would look too good. By default
+            rows are independent.
+        sample_weight_val : array-like, shape (n_validation_rows,), optional
+            Non-negative weights of the validation rows; equal by default.
 
         Returns
         -------
@@ -272,12 +276,13 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             loss = self._program_loss()
             self._y_ndim = np.ndim(values)
             ndim = self._y_ndim
-            validation = self._validation_rows(X_val, y_val)
+            validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
-                validation = validation[0], columns(validation[1], data.dtype)
-                if validation[1].shape[1] != targets.shape[1]:
+                seen, truth, own = validation
+                validation = Validation(seen, columns(truth, data.dtype), own)
+                if validation.y.shape[1] != targets.shape[1]:
                     raise ValueError(
-                        f"y_val has {validation[1].shape[1]} outputs; expected "
+                        f"y_val has {validation.y.shape[1]} outputs; expected "
                         f"{targets.shape[1]}, as y."
                     )
             distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
@@ -343,13 +348,14 @@ def _validation_score(
     y_scale: NDArray[np.floating],
     predicted: NDArray[np.floating],
     truth: NDArray[np.floating],
-) -> float:
-    """Return 1 minus twice the mean loss, in standard deviations ``y_scale`` of the targets.
+) -> NDArray[np.floating]:
+    """Return 1 minus twice the loss of each row, in standard deviations ``y_scale`` of targets.
 
-    With the squared loss it is the coefficient of determination but for the variance, which is
-    that of the training rows: one row has none, nor have rows of one value.
+    With the squared loss its mean is the coefficient of determination but for the variance, which
+    is that of the training rows: one row has none, nor have rows of one value.
     """
-    return 1 - 2 * float(np.mean(loss.value(predicted / y_scale, truth / y_scale)))
+    losses = np.asarray(loss.value(predicted / y_scale, truth / y_scale))
+    return 1 - 2 * losses.reshape(len(losses), -1).mean(axis=1)
 
 
 def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:

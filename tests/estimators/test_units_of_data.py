@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV, ConvexReLURegressor
-from cvxnn.estimators._rows import merge
+from cvxnn.estimators._rows import merge, split_groups
 
 
 def grouped(n_groups: int = 30, size: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,3 +113,57 @@ def test_a_number_of_folds_splits_no_group():
     whole = ConvexReLUClassifierCV(held, strengths=strengths, cv=3).fit(X, y, groups=groups)
     # Rows of a group give each other away; whole groups do not.
     assert whole.cv_scores_[:, 1].mean() < rows.cv_scores_[:, 1].mean() - 0.05
+
+
+# Validation ------------------------------------------------------------------------------------
+
+
+def noisy(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of which nine in ten have targets of pure noise, and next to no weight."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(n, 4))
+    good = np.arange(n) % 10 == 0
+    y = np.where(good, np.abs(X[:, 0]), 5 * rng.normal(size=n))
+    return X, y, np.where(good, 1.0, 1e-6)
+
+
+def test_early_stopping_looks_at_rows_by_their_weight():
+    X, y, weight = noisy(1200)
+    unseen = np.random.default_rng(2).normal(size=(500, 4))
+    model = ConvexReLURegressor(early_stopping=True, validation_fraction=0.3, random_state=0)
+    model.fit(X, y, sample_weight=weight)
+    assert model.score(unseen, np.abs(unseen[:, 0])) > 0.8
+
+
+@pytest.mark.parametrize("estimator", [ConvexReLUClassifier, ConvexReLURegressor])
+def test_weights_of_validation_rows_equal_their_repetition(estimator):
+    X, y, _ = noisy(200)
+    y = y > 0 if estimator is ConvexReLUClassifier else y
+    times = np.random.default_rng(0).integers(0, 4, 80)
+    model = estimator(n_patterns=32, random_state=0)
+    given = model.fit(X[:120], y[:120], None, X[120:], y[120:], sample_weight_val=times)
+    scores = given.validation_scores_
+    repeated = np.repeat(X[120:], times, axis=0), np.repeat(y[120:], times)
+    again = model.fit(X[:120], y[:120], None, *repeated)
+    np.testing.assert_allclose(again.validation_scores_, scores, atol=1e-12)
+    alike = model.fit(X[:120], y[:120], None, X[120:], y[120:])
+    assert not np.allclose(alike.validation_scores_, scores)
+    with pytest.raises(ValueError, match="sample_weight_val weights rows of X_val"):
+        model.fit(X, y, sample_weight_val=times)
+    with pytest.raises(ValueError, match=r"sample_weight_val has shape \(3,\)"):
+        model.fit(X, y, None, X[120:], y[120:], sample_weight_val=times[:3])
+
+
+def test_early_stopping_sets_whole_groups_apart():
+    groups = np.random.default_rng(0).integers(0, 20, 300)
+    labels = groups % 3
+    rng = np.random.RandomState(0)
+    kept, apart = split_groups(groups, 0.2, labels, rng)
+    assert sorted([*kept, *apart]) == list(range(300))
+    assert not set(groups[kept]) & set(groups[apart])
+    assert set(labels[kept]) == {0, 1, 2}
+    with pytest.raises(ValueError, match="no groups to set apart"):
+        split_groups(np.array([0, 0, 1, 1]), 0.5, np.array([0, 0, 1, 1]), rng)
+    X, y, groups = grouped()
+    model = ConvexReLURegressor(early_stopping=True, random_state=0)
+    assert np.isfinite(model.fit(X, y, groups=groups).validation_scores_).all()

@@ -74,12 +74,15 @@ class Plan(NamedTuple):
         Units of the program.
     strength : Strength
         Penalty parameter, and what it was measured on.
+    request : dict
+        The patterns that were asked for.
     """
 
     fit: Callable[..., training.Fit]
     arguments: dict[str, Any]
     scaling: Scaling
     strength: training.Strength
+    request: dict[str, Any]
 
     @property
     def direct(self) -> bool:
@@ -271,11 +274,15 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
-        if self.warm_start and hasattr(self, "_warm"):
-            patterns, start = self._warm_patterns(inputs, targets) or (patterns, None)
-        known = self._draw(inputs, targets, rng) if isinstance(patterns, str) else patterns
+        # The unit of the strength is measured on patterns that no fit before has chosen.
+        known = self._draw(inputs, targets, rng)
         if patterns != "local":
             patterns = known
+        request = self._request(*inputs.shape)
+        if self.warm_start and hasattr(self, "_warm"):
+            patterns, start = self._warm_patterns(inputs, targets, request) or (patterns, None)
+            if not isinstance(patterns, str) and np.array_equal(patterns.gates, known.gates):
+                patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
         program = self._complete(program, rows, rng)
@@ -305,7 +312,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
                 arguments["alpha"] = measured.alpha * _VALIDATED_FACTORS
             if patterns is known and self.skip is None:
                 arguments["kernel"] = measured.kernel
-            return Plan(training.fit_direct, arguments, scaling, measured)
+            return Plan(training.fit_direct, arguments, scaling, measured, request)
         arguments |= {
             "loss": loss,
             "penalty": penalty,
@@ -313,7 +320,18 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
             "n_rounds": ADAPTIVE_ROUNDS if origin == "adaptive" else 0,
             "patience": self.n_iter_no_change,
         }
-        return Plan(training.fit_iterative, arguments, scaling, measured)
+        return Plan(training.fit_iterative, arguments, scaling, measured, request)
+
+    def _request(self, n: int, d: int) -> dict[str, Any]:
+        """Return what patterns were asked for; those found for another request are of no use."""
+        _, origin, n_patterns = self._choose(n, d)
+        return {
+            "patterns": origin,
+            "n_patterns": n_patterns,
+            "fit_intercept": bool(self.fit_intercept),
+            "standardize": bool(self.standardize),
+            "n_rows": n,
+        }
 
     def _set_apart(
         self,
@@ -374,10 +392,15 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         return rows, targets, weight
 
     def _warm_patterns(
-        self, inputs: Rows, targets: NDArray[np.floating]
+        self, inputs: Rows, targets: NDArray[np.floating], request: dict[str, Any]
     ) -> tuple[convex.ActivationPatterns, Result] | None:
         """Return patterns and result of the last fit for these rows; None where they do not fit."""
-        gates, result = self._warm
+        gates, result, before = self._warm
+        # Few rows know few patterns; the list of all is one of these very rows.
+        if request["n_rows"] > 2 * before["n_rows"] or request["patterns"] == "all":
+            return None
+        if {**request, "n_rows": 0} != {**before, "n_rows": 0}:
+            return None
         shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
         weights = result.weights
         if gates.shape[1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
@@ -409,7 +432,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self._n_features_out = network.n_neurons
         if self.warm_start:
             # Without the status: pickles that run no code know no enumerations of ours.
-            self._warm = (training.patterns.gates, result._replace(status=None))  # type: ignore
+            bare = result._replace(status=None)  # type: ignore[arg-type]
+            self._warm = (training.patterns.gates, bare, plan.request)
 
     def _require_finite(self, result: Result, *, phase: str = "") -> None:
         if not np.isfinite(result.objective):

@@ -107,8 +107,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     n_iter_no_change : int, default=5
         Measurements without a better score after which ``early_stopping`` stops.
     warm_start : bool, default=False
-        Begin at the last fit: its patterns and its solution, where the number of features,
-        outputs and patterns is the same. Patterns are then not drawn again.
+        Begin at the last fit, with its patterns and its solution, if features and outputs are as
+        many as before, the parameters ask for the same patterns, and the rows are at most twice as
+        many. The unit of the strength does not depend on the last fit.
     tol : float, default=1e-2
         Relative duality gap at which to stop; the direct solution goes far below it.
     max_iter : int, default=1000

@@ -575,6 +575,56 @@ def test_a_warm_start_on_data_of_another_shape_is_cold(options):
         warm.fit(X, y)
 
 
+@pytest.mark.parametrize("penalty", ["l2", "neuron"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_patterns": 24},
+        {"n_patterns": "auto"},
+        {"patterns": "data"},
+        {"standardize": False},
+        {"fit_intercept": False},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_warm_start_keeps_no_patterns_that_are_not_asked_for(change, penalty):
+    X, y = noisy()
+    options = {"penalty": penalty, "n_patterns": 2, "random_state": 0, "solver": None}
+    options["solver"] = InteriorPoint(tol=1e-2) if penalty == "neuron" else None
+    warm = ConvexReLURegressor(warm_start=True, strength=0.1, **options).fit(X, y)
+    if change == {"n_patterns": "auto"} and penalty == "neuron":
+        change = {"n_patterns": 40}
+    warm.set_params(**change).fit(X, y)
+    cold = clone(warm).fit(X, y)
+    assert warm.n_patterns_ == cold.n_patterns_
+    np.testing.assert_array_equal(warm.predict(X), cold.predict(X))
+
+
+def test_a_warm_start_from_few_rows_does_not_bind_many():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((600, 2))
+    y = np.sin(3 * X[:, 0]) + np.abs(X[:, 1])
+    warm = ConvexReLURegressor(warm_start=True, random_state=0).fit(X[:6], y[:6])
+    few = warm.n_patterns_
+    cold = ConvexReLURegressor(random_state=0).fit(X, y)
+    assert warm.fit(X, y).n_patterns_ == cold.n_patterns_ > few
+    np.testing.assert_array_equal(warm.predict(X), cold.predict(X))
+
+
+@pytest.mark.parametrize("penalty", ["l2", "neuron"])
+@pytest.mark.parametrize("patterns", ["gaussian", "data", "local"])
+def test_a_warm_start_leaves_the_unit_of_the_strength(penalty, patterns):
+    X, y = noisy()
+    options = {"penalty": penalty, "patterns": patterns, "n_patterns": 16, "random_state": 0}
+    warm = ConvexReLURegressor(warm_start=True, tol=1e-3, **options).fit(X, y)
+    alpha, unit = warm.alpha_, warm.alpha_max_
+    gates = warm._warm[0]
+    for _ in range(2):
+        warm.fit(X, y)
+        assert (warm.alpha_, warm.alpha_max_) == (alpha, unit)
+        np.testing.assert_array_equal(warm._warm[0], gates)
+
+
 @MODELS
 def test_a_warm_start_of_the_direct_solution_changes_nothing(model):
     X, y = data()

@@ -64,6 +64,24 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Create the folder of results, and refuse one that cannot be written to, before long work.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder; those above it are created too.
+
+    Raises
+    ------
+    OSError
+        If it cannot be created, or is read-only; choose another one. The message has its name.
+    """
+    Path(path).mkdir(parents=True, exist_ok=True)
+    with locked(Path(path) / "results"):
+        pass
+
+
 def _acquire(path: Path, lock: Path) -> int:
     """Return the descriptor of a file that this process alone has locked."""
     while True:

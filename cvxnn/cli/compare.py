@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._files import as_json
+from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, required
@@ -128,6 +129,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []
     uses += ["guide"] if heads and options.replies and options.guided else []
     show_plan(options, console, uses)
+    check_folder(folder)
     lm = model_of(options, console)
     lines: list[str] = []
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import model_of, pairs_of, required
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
@@ -53,9 +54,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, data="DATA")
+    folder = Path(options.output)
     pairs = pairs_of(options, options.data)
     console.progress(f"data      {len(pairs)} pairs")
     show_plan(options, console, ["embed"])
+    check_folder(folder)
     lm = model_of(options, console)
 
     from cvxnn.features.pairs import discard_features, is_extracted
@@ -63,7 +66,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from cvxnn.llm.extraction import extract_pairs
 
     embedder = Embedder(lm, **EMBEDDING.values(options), progress=console.bars)
-    folder = Path(options.output)
     if options.overwrite:
         discard_features(folder)
     before = is_extracted(folder)

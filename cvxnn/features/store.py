@@ -1,7 +1,7 @@
 """Embeddings in a ``.npy`` file that is written block by block, beside their description.
 
 Each block has a checksum, CRC-32, which changes with every change of up to 32 neighbouring bits and
-misses one in 2**32 of the others. It is computed at some 1.3 GB/s on one core (SHA-256: 0.6).
+misses one in 2**32 of the others.
 """
 
 from __future__ import annotations
@@ -248,8 +248,7 @@ def read_features(
     path : path-like
         The file; its description is in ``PATH.json``.
     check : bool, default=True
-        Whether to compare the checksums of all rows. This reads the file once, block by block, at
-        the speed of the disk and at most some 1.3 GB/s.
+        Whether to compare the checksums of all rows. This reads the file once, block by block.
 
     Returns
     -------

@@ -99,3 +99,18 @@ def test_settings_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_bytes("[fit]\n# caf\u00e9\n".encode("latin-1"))
     assert main(["fit", "--config", str(path)]) == 1
     assert "s.toml:2: the byte 0xe9 is not text in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["extract", "compare"])
+def test_a_place_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    from cvxnn.cli.main import main
+
+    file = tmp_path / "file"
+    file.touch()
+    output, model = str(file / "folder"), str(tmp_path / "no-model")
+    assert main([command, "tutoring", "--output", output, "--model", model]) == 1
+    error = capsys.readouterr().err
+    assert output in error
+    assert model not in error

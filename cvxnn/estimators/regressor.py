@@ -292,7 +292,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             hook = self._hook(
                 X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
             )
-            score = partial(_validation_score, loss, plan.scaling.y_scale)
+            used = plan.arguments.get("loss", loss)  # its delta may come from the data
+            score = partial(_validation_score, used, plan.scaling.y_scale)
             with self._watched(plan, hook, validation, score) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)

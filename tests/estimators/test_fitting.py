@@ -433,7 +433,7 @@ def test_any_validation_data_choose_by_their_error(kind, loss):
         X_val, y_val = X_val[:1], y_val[:1]
     elif kind == "constant":
         y_val[:] = y_val[0]
-    options = {**GATED, "loss": loss, "patterns": "gaussian"}
+    options = {**GATED, "loss": loss, "delta": 1.35, "patterns": "gaussian"}
     fitted = ConvexReLURegressor(**options).fit(X, y, X_val=X_val, y_val=y_val)
     error = np.abs((fitted.predict(X_val) - y_val) / y.std(axis=0))
     if loss == "huber":

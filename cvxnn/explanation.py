@@ -45,7 +45,7 @@ class LocalLinear(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """The outputs as sums over features.
+    """The outputs as sums over features; ``pandas.DataFrame(parts.columns)`` is a table of them.
 
     Attributes
     ----------
@@ -53,10 +53,35 @@ class Contributions(NamedTuple):
         Contribution of each feature, by its distance from the baseline.
     rest : ndarray, shape (n_samples, n_outputs)
         The row's piece at the baseline.
+    feature_names : sequence of str, optional
+        Names of the features; ``x0``, ``x1``, and so on in the table where it is None.
+    output_names : sequence, optional
+        Names of the outputs, such as classes; their numbers in the table where it is None.
     """
 
     features: NDArray[np.floating]
     rest: NDArray[np.floating]
+    feature_names: Sequence[str] | None = None
+    output_names: Sequence[Any] | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Columns of a table with one line for each row and output.
+
+        ``"row"`` and ``"output"`` name the line. Then each feature has a column, and these and
+        ``"rest"`` add up to ``"sum"``, the output of the network.
+        """
+        n, C, d = self.features.shape
+        names = [f"x{i}" for i in range(d)] if self.feature_names is None else self.feature_names
+        outputs = range(C) if self.output_names is None else self.output_names
+        lines = self.features.reshape(-1, d)
+        return {
+            "row": np.repeat(np.arange(n), C),
+            "output": np.tile(np.asarray(outputs), n),
+            **{str(name): column for name, column in zip(names, lines.T, strict=True)},
+            "rest": self.rest.ravel(),
+            "sum": lines.sum(axis=1) + self.rest.ravel(),
+        }
 
 
 class Boundaries(NamedTuple):
@@ -231,6 +256,39 @@ def contributions(
     piece = local_linear(network, X)
     features = piece.weights * (X - base.astype(X.dtype))[:, None]
     return Contributions(features, piece.intercept + piece.weights @ base.astype(X.dtype))
+
+
+def feature_importances(
+    network: TwoLayerNetwork, scale: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    r"""Return the share of each feature in the slopes of all neurons.
+
+    .. math::
+
+        I_j \propto s_j \sqrt{\textstyle\sum_i \|\Theta_{2,i}\|^2 \, \Theta_{1,ij}^2
+            + \|\Theta_{3,j}\|^2}, \qquad \sum_j I_j = 1 ,
+
+    with the layers of ``TwoLayerNetwork`` and the scale :math:`s_j` of feature :math:`j`. Before
+    they are brought to sum 1, these are the group norms of ``FeatureGroupLasso``, over all outputs.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        ReLU or gated network.
+    scale : ndarray, shape (n_features,), optional
+        Units in which to count the features, such as their standard deviations; by default 1.
+
+    Returns
+    -------
+    ndarray, shape (n_features,)
+        At least 0, with sum 1; zeros where no weight differs from zero.
+    """
+    size = np.square(network.output_weights, dtype=np.float64)
+    total = size @ np.square(network.hidden_weights, dtype=np.float64)
+    if network.linear_weights is not None:
+        total = total + np.square(network.linear_weights, dtype=np.float64).sum(axis=1)
+    norms = np.sqrt(total) * (1 if scale is None else scale)
+    return norms / (norms.sum() or 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
+from sklearn.feature_selection import SelectFromModel
 
+from cvxnn import ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn import network as network_module
 from cvxnn.explanation import (
     NeuronReport,
@@ -352,3 +354,39 @@ def test_other_bad_input_is_refused() -> None:
         neuron_report(make(), np.zeros((0, 4)))
     with pytest.raises(ValueError, match="feature_names has 2 names; expected 4"):
         neuron_report(make(), rows(), ["a", "b"])
+
+
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_importances_are_the_norms_of_the_feature_penalty_and_select_features(formulation):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 4)) * [1, 10, 1, 1]
+    y = np.abs(X[:, 0]) + X[:, 1] / 10
+    model = ConvexReLURegressor(
+        0.05, penalty="feature", formulation=formulation, n_patterns=8, skip=1.0, random_state=0
+    ).fit(X, y)
+    network, spread = model.network_, X.std(axis=0)
+    norms = np.zeros(4)
+    for j in range(4):
+        for i in range(network.n_neurons):
+            norms[j] += (network.hidden_weights[i, j] * network.output_weights[i] * spread[j]) ** 2
+        norms[j] += (network.linear_weights[j, 0] * spread[j]) ** 2
+    norms = np.sqrt(norms)
+    np.testing.assert_allclose(model.feature_importances_, norms / norms.sum(), rtol=1e-6)
+    assert set(np.argsort(norms)[2:]) == {0, 1}
+    selector = SelectFromModel(model, threshold=norms[1] / norms.sum() * 0.999, prefit=True)
+    assert selector.get_support().tolist() == (norms > 0.999 * norms[1]).tolist()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_table_of_contributions_adds_up_to_the_scores(n_classes):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(60, 2)), columns=["a", "b"])
+    y = np.array(["x", "y", "z"])[np.digitize(X["a"] + X["b"], [0, 1][: n_classes - 1])]
+    model = ConvexReLUClassifier(n_patterns=8, random_state=0).fit(X, y)
+    table = pd.DataFrame(model.contributions(X, X.mean()).columns)
+    scores = model.decision_function(X).reshape(60, -1)
+    assert list(table) == ["row", "output", "a", "b", "rest", "sum"]
+    assert table["output"].tolist() == list(model.classes_[-scores.shape[1] :]) * 60
+    np.testing.assert_allclose(table["a"] + table["b"] + table["rest"], scores.ravel(), atol=1e-9)
+    np.testing.assert_allclose(table["sum"], scores.ravel(), atol=1e-9)
+    assert model.feature_importances_.sum() == pytest.approx(1)

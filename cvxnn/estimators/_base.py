@@ -430,6 +430,8 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
         self._n_features_out = network.n_neurons
+        scale = plan.scaling.x_scale
+        self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         if self.warm_start:
             # Without the status: pickles that run no code know no enumerations of ours.
             bare = result._replace(status=None)  # type: ignore[arg-type]

@@ -23,7 +23,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn._arrays import is_sparse
 from cvxnn.estimators._rows import FLOATS, Rows, canonical, to_host
-from cvxnn.explanation import LocalLinear, NeuronReport, local_linear, neuron_report
+from cvxnn.explanation import (
+    Contributions,
+    LocalLinear,
+    NeuronReport,
+    contributions,
+    feature_importances,
+    local_linear,
+    neuron_report,
+)
 from cvxnn.network import TwoLayerNetwork
 
 
@@ -33,6 +41,18 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     _doc_link_module: ClassVar[str] = "cvxnn"
 
     network_: TwoLayerNetwork
+    _feature_scale: NDArray[np.floating]
+
+    @property
+    def feature_importances_(self) -> NDArray[np.floating]:
+        """Share of each feature in the slopes of all neurons, shape (n_features,), with sum 1.
+
+        Features count in their standard deviations, or in raw units with ``standardize=False``; see
+        `cvxnn.explanation.feature_importances`. With ``penalty="feature"`` those that were removed
+        have 0: ``SelectFromModel(model, threshold=1e-9)`` keeps the others.
+        """
+        check_is_fitted(self)
+        return feature_importances(self.network_, self._feature_scale)
 
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
@@ -90,6 +110,33 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             this holds.
         """
         return local_linear(self.network_, self._network_input(X))
+
+    def contributions(self, X: Any, baseline: ArrayLike | None = None) -> Contributions:
+        """Split the outputs at each row into a sum over features, exactly.
+
+        ``pandas.DataFrame(model.contributions(X).columns)`` is a table with a line for each row and
+        class, and a column for each feature.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows to explain.
+        baseline : array-like, shape (n_features,), optional
+            Values that features are compared with, such as the mean of the training rows;
+            zeros by default.
+
+        Returns
+        -------
+        cvxnn.explanation.Contributions
+            ``features.sum(axis=-1) + rest`` is the decision function, or the prediction of a
+            regressor, always with an axis of outputs; see `cvxnn.explanation.contributions`.
+        """
+        parts = contributions(self.network_, self._network_input(X), baseline)
+        classes = getattr(self, "classes_", None)
+        if classes is not None:  # one output scores the second of two classes
+            classes = classes[-self.network_.n_outputs :].tolist()
+        names = getattr(self, "feature_names_in_", None)
+        return parts._replace(feature_names=names, output_names=classes)
 
     def neuron_report(self, X: Any) -> NeuronReport:
         """Return what each neuron adds on these rows, the largest first; ``print`` it.

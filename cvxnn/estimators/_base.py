@@ -198,9 +198,10 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
                 "InteriorPoint, ProximalGradient or Ridge of cvxnn.convex, or of your own."
             )
 
-    def _choose(self, n: int = 1, d: int = 1) -> Choices:
+    def _choose(self, n: int = 1, d: int = 1, *, n_outputs: int = 1) -> Choices:
         """Resolve values of "auto" for ``n`` rows of ``d`` inputs."""
-        return resolve(self.formulation, self.penalty, self.patterns, self.n_patterns, n, d)
+        parameters = self.formulation, self.penalty, self.patterns, self.n_patterns
+        return resolve(*parameters, n, d, n_outputs)
 
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
@@ -241,7 +242,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
     ) -> convex.ActivationPatterns:
         """Draw the patterns, or, where they come from training, some to look at the data with."""
-        penalty, source, n_patterns = self._choose(*inputs.shape)
+        penalty, source, n_patterns = self._choose(*inputs.shape, n_outputs=targets.shape[1])
         if source != "local" and source != "adaptive":
             return training.draw_patterns(inputs, targets, n_patterns, source, rng)
         if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
@@ -270,7 +271,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         """
         rng = check_random_state(self.random_state)
         inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
-        penalty, origin, n_patterns = self._choose(*inputs.shape)
+        penalty, origin, n_patterns = self._choose(*inputs.shape, n_outputs=targets.shape[1])
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
@@ -278,7 +279,7 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         known = self._draw(inputs, targets, rng)
         if patterns != "local":
             patterns = known
-        request = self._request(*inputs.shape)
+        request = self._request(*inputs.shape, n_outputs=targets.shape[1])
         if self.warm_start and hasattr(self, "_warm"):
             patterns, start = self._warm_patterns(inputs, targets, request) or (patterns, None)
             if not isinstance(patterns, str) and np.array_equal(patterns.gates, known.gates):
@@ -322,9 +323,9 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         }
         return Plan(training.fit_iterative, arguments, scaling, measured, request)
 
-    def _request(self, n: int, d: int) -> dict[str, Any]:
+    def _request(self, n: int, d: int, *, n_outputs: int) -> dict[str, Any]:
         """Return what patterns were asked for; those found for another request are of no use."""
-        _, origin, n_patterns = self._choose(n, d)
+        _, origin, n_patterns = self._choose(n, d, n_outputs=n_outputs)
         return {
             "patterns": origin,
             "n_patterns": n_patterns,

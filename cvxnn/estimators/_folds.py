@@ -101,7 +101,9 @@ class Fold(NamedTuple):
         pilot = strength.sample_rows(self.program, self.rng).program
         spectrum = None if pilot.has_alpha_max else strength.Spectrum.of(pilot)
         alphas = grid * strength.alpha_max(pilot, spectrum)
-        _, source, n_patterns = estimator._choose(*self.program.operator.X.shape)
+        _, source, n_patterns = estimator._choose(
+            *self.program.operator.X.shape, n_outputs=self.program.y.shape[1]
+        )
         used, operator = self.patterns, self.program.operator
         if source in ("local", "adaptive"):
             middle = float(np.sqrt(alphas[0] * alphas[-1]))

@@ -17,6 +17,8 @@ from cvxnn.convex.patterns import Formulation
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "all"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
+# Numbers that gates and weights of an automatic gated network have at most.
+MOST_NUMBERS = 2**25
 # n_patterns="auto" of the ReLU formulation, where each pattern allows two neurons.
 _RELU_PATTERNS = 64
 # Most of patterns="all": some ten seconds of interior point.
@@ -120,8 +122,9 @@ def resolve(
     n_patterns: int | Literal["auto"],
     n: int,
     d: int,
+    n_outputs: int = 1,
 ) -> Choices:
-    """Resolve what is "auto" for ``n`` rows of ``d`` inputs."""
+    """Resolve what is "auto" for ``n`` rows of ``d`` inputs and some outputs."""
     gated = formulation == "gated"
     if penalty == "auto":
         penalty = "l2" if gated else "neuron"
@@ -130,7 +133,7 @@ def resolve(
     if n_patterns == "auto" and patterns == "all":
         n_patterns = _ALL_PATTERNS
     elif n_patterns == "auto":
-        n_patterns = gated_patterns(n, d) if gated else _RELU_PATTERNS
+        n_patterns = gated_patterns(n, d, n_outputs) if gated else _RELU_PATTERNS
     penalties: dict[str, type[convex.Penalty]] = {
         "neuron": convex.NeuronGroupLasso,
         "feature": convex.FeatureGroupLasso,
@@ -141,13 +144,16 @@ def resolve(
     return Choices(chosen, patterns, int(n_patterns))
 
 
-def gated_patterns(n: int, d: int) -> int:
+def gated_patterns(n: int, d: int, n_outputs: int = 1) -> int:
     """Return the automatic number of gated patterns for ``n`` rows of ``d`` inputs.
 
     Patterns are many, since only accuracy limits them where rows are few. A kernel of ``n`` rows
     takes ``n**2 P`` flops. Few features have few patterns worth having. Beyond the rows of which
-    ``Ridge`` keeps a kernel, an output has about 4,096 weights.
+    ``Ridge`` keeps a kernel, an output has about 4,096 weights. Where inputs or outputs are very
+    many, memory limits gates and weights together to 2**25 numbers, 256 MiB in float64; a fit
+    holds about three times as much.
     """
+    most = max(MOST_NUMBERS // (d * (1 + n_outputs)), 1)
     if n > convex.Ridge.max_kernel:
-        return int(np.clip(4096 // d, 32, 512))
-    return int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512))
+        return min(int(np.clip(4096 // d, 32, 512)), most)
+    return min(int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512)), most)

@@ -71,7 +71,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         output; in the ReLU formulation each allows two, of which the penalty keeps few.
         ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
         and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
-        512. With ``patterns="all"``, the most that the data may have, 4096 by default.
+        512; with very many features or outputs fewer, so that gates and weights have at most
+        ``2**25`` numbers. With ``patterns="all"``, the most that the data may have: 4096.
     loss : {"squared", "huber"} or Loss, default="squared"
         ``"huber"`` is less sensitive to outliers; it is solved iteratively. An object, too, sees
         targets of mean 0 and standard deviation 1.

@@ -1,10 +1,13 @@
 """What all fits have in common: rows and their weights, strengths, validation, warm starts."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -13,6 +16,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor, training
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
+from cvxnn.estimators import _parameters
 from cvxnn.estimators._base import HeldOut
 from cvxnn.estimators._parameters import gated_patterns
 from cvxnn.estimators._rows import split
@@ -351,6 +355,33 @@ def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
 )
 def test_number_of_patterns_by_the_size_of_the_data(n, d, expected):
     assert gated_patterns(n, d) == expected
+
+
+@given(n=st.integers(1, 10**6), d=st.integers(1, 10**6), n_outputs=st.integers(1, 1000))
+def test_automatic_patterns_fit_into_memory(n, d, n_outputs):
+    found = gated_patterns(n, d, n_outputs)
+    assert 1 <= found <= 1024
+    assert found * d * (1 + n_outputs) <= 2**25 or found == 1
+    # Ordinary tables are not concerned.
+    if d * (1 + n_outputs) <= 2**15:
+        assert found == gated_patterns(n, d)
+
+
+@pytest.mark.parametrize(("n", "d", "n_classes"), [(50, 3000, 2), (120, 2000, 12)])
+def test_a_fit_holds_three_times_its_network(n, d, n_classes, monkeypatch):
+    monkeypatch.setattr(_parameters, "MOST_NUMBERS", 2**19)
+    X = sparse.random(n, d, density=0.01, format="csr", random_state=0)
+    y = np.arange(n) % n_classes
+    ConvexReLUClassifier(random_state=0).fit(X, y)  # what is imported and compiled once
+    tracemalloc.start()
+    model = ConvexReLUClassifier(random_state=0).fit(X, y)
+    model.predict(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    n_outputs = model.network_.n_outputs
+    assert model.n_patterns_ <= 2**19 / ((d + 1) * (1 + n_outputs))
+    few = 8 * (4 * n * (n + model.n_patterns_ + n_outputs)) + 2**20
+    assert peak < 3.6 * 8 * 2**19 + few
 
 
 def test_automatic_number_of_patterns():

@@ -340,11 +340,34 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         raise ValueError(f"targets of {fitted['_y_ndim']} dimensions for {n_outputs} outputs")
     if len(fitted.get("feature_names_in_", range(width))) != width:
         raise ValueError(f"feature_names_in_ does not name {width} features")
+    if "_proof" in fitted:
+        _check_proof(fitted["_proof"], width, n_outputs)
     for value in fitted.values():
         if isinstance(value, TwoLayerNetwork):
             _check_network(value, width)
         if isinstance(value, ActivationPatterns):
             _check_patterns(value, width)
+
+
+def _check_proof(proof: Any, width: int, n_outputs: int) -> None:
+    """Check the arrays of a certificate; what they prove is computed with the data."""
+    if not isinstance(proof, dict) or not all(isinstance(v, np.ndarray) for v in proof.values()):
+        raise ValueError("the certificate is not a table of arrays")
+    P, columns = np.shape(proof["gates"])
+    n = len(proof.get("residual", ()))
+    signs = np.shape(proof.get("blocks", np.empty((1, 1))))[1]
+    shapes = {
+        "gates": (P, columns),
+        "blocks": (n_outputs, signs, P, columns),
+        "linear": (n_outputs, columns),
+        "residual": (n, n_outputs),
+        "multipliers": (n, n_outputs, 2, P),
+    }
+    if columns not in (width, width + 1) or not {"blocks", "residual"} & proof.keys():
+        raise ValueError("the certificate does not fit the network")
+    for name, part in proof.items():
+        if part.shape != shapes[name] or part.dtype.kind != "f" or not np.isfinite(part).all():
+            raise ValueError(f"{name} of the certificate is damaged")
 
 
 def _check_network(network: TwoLayerNetwork, width: int) -> None:

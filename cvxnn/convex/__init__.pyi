@@ -29,6 +29,7 @@ from .penalties import (
     WithDualNorm,
 )
 from .program import (
+    Certificate,
     ConvexProgram,
     DualPoint,
     on_host,
@@ -50,6 +51,7 @@ __all__ = [
     "ActivationPatterns",
     "BallObjective",
     "Callback",
+    "Certificate",
     "ConvexProgram",
     "Cronos",
     "Decomposition",

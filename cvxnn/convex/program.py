@@ -487,6 +487,24 @@ class ConvexProgram:
         return xp.where(kept, residual, 0)
 
 
+class Certificate(NamedTuple):
+    """A program, a point of it, and the proof of a bound: all that a check needs.
+
+    Attributes
+    ----------
+    program : ConvexProgram
+        The program, as NumPy arrays.
+    weights : Weights
+        The point: ``program.evaluate(weights)`` computes its objectives.
+    dual : DualPoint or None
+        The proof: ``program.bound_of(dual)`` computes the bound. None where it was not kept.
+    """
+
+    program: ConvexProgram
+    weights: Weights
+    dual: DualPoint | None
+
+
 def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
     """Give the same program as NumPy arrays, floats in ``dtype`` if given."""
 

@@ -47,6 +47,13 @@ _VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 # Patterns on which the unit of the strength is measured where the program's come from training.
 _PILOT_PATTERNS = 256
 
+# Most multipliers of cones that are kept for the certificate: 32 MiB.
+_MOST_MULTIPLIERS = 2**22
+_OTHER_DATA = (
+    "X, y, sample_weight and groups are not those of the fit, or parameters were changed since: "
+    "give the same data, and with early_stopping an integer random_state."
+)
+
 Floats = NDArray[np.floating]
 
 
@@ -433,10 +440,71 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self._n_features_out = network.n_neurons
         scale = plan.scaling.x_scale
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
+        self._proof = self._proof_of(plan, result, training.patterns.gates)
         if self.warm_start:
             # Without the status: pickles that run no code know no enumerations of ours.
             bare = result._replace(status=None)  # type: ignore[arg-type]
             self._warm = (training.patterns.gates, bare, plan.request)
+
+    def _proof_of(self, plan: Plan, result: Result, gates: Floats) -> dict[str, Any]:
+        """Return what :meth:`certificate` needs beside the data."""
+        weights, dual = result.weights, result.dual
+        proof: dict[str, Any] = {"gates": gates}
+        # Of the closed form, the weights follow from the residual.
+        if not (plan.direct and (self.solver is None or isinstance(self.solver, convex.Ridge))):
+            proof |= {"blocks": weights.blocks, "linear": weights.linear}
+        if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:
+            proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
+        return {name: np.asarray(part) for name, part in proof.items() if part is not None}
+
+    def _certificate(self, rows: DistinctRows, loss: convex.Loss) -> convex.Certificate:
+        """Return the certificate of the fit to these rows."""
+        proof = self._proof
+        inputs, targets, weight, _ = self._scale(rows.X, rows.y, rows.weight, loss)
+        penalty = self._choose(*inputs.shape).penalty
+        mask = np.asarray(inputs @ proof["gates"].T.astype(inputs.dtype)) >= 0
+        program = convex.ConvexProgram(
+            convex.GatedOperator(inputs, mask),
+            targets,
+            self.alpha_,
+            loss,
+            penalty,
+            weight,
+            self.formulation,
+            self.skip,
+        )
+        dual = None
+        if "residual" in proof:
+            if len(proof["residual"]) != len(targets):
+                raise ValueError(_OTHER_DATA)
+            dual = convex.DualPoint(proof["residual"], proof.get("multipliers"))
+        if "blocks" in proof:
+            weights = convex.Weights(proof["blocks"], proof.get("linear"))
+        else:
+            assert dual is not None, "Ridge proves its bounds"
+            stacked = program.stacked()
+            blocks, linear = stacked.operator.split(stacked.slope(dual.residual), axis=2)
+            if linear is not None:
+                linear = linear[:, 0, 0] / self.skip
+            weights = convex.Weights(blocks / self.alpha_, linear)
+        if dual is None:
+            found, known = float(program.evaluate(weights).network_objective), self.objective_
+        else:
+            found, known = float(program.bound_of(dual)), self.dual_bound_
+        # Far above rounding, far below what other data change.
+        room = 1e-4 * max(abs(self.objective_), program.rounding())
+        if not abs(found - known) <= room:
+            raise ValueError(f"{_OTHER_DATA} They give {found:.6g} instead of {known:.6g}.")
+        return convex.Certificate(program, weights, dual)
+
+    def _fitted_rows(
+        self, distinct: DistinctRows, labels: Callable[[Floats], NDArray[Any]] | None
+    ) -> DistinctRows:
+        """Return the rows that were fitted: without those that early stopping set apart."""
+        residual = self._proof.get("residual")
+        if residual is None or len(residual) == len(distinct.y):
+            return distinct
+        return self._set_apart(distinct, None, labels).rows
 
     def _require_finite(self, result: Result, *, phase: str = "") -> None:
         if not np.isfinite(result.objective):

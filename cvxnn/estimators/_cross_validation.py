@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
 from cvxnn.estimators._base import ConvexReLUBase, HeldOut
@@ -28,7 +29,7 @@ from cvxnn.estimators.classifier import ConvexReLUClassifier, fit_temperature
 # norm has long ceased to.
 _WEAKEST_RIDGE, _WEAKEST_NORM = 1e-6, 1e-3
 # Fitted attributes whose names do not end in an underscore.
-_PRIVATE = ("_feature_scale", "_n_features_out", "_y_ndim", "_warm")
+_PRIVATE = ("_feature_scale", "_n_features_out", "_proof", "_y_ndim", "_warm")
 # What belongs to the fit to all rows: its warm start, and who watches it.
 _PASSED_ON = ("_warm", "_skl_callbacks", "_parent_callback_ctx")
 Floats = NDArray[np.floating]
@@ -96,6 +97,26 @@ class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
             )
         self._base._check_parameters()
 
+    def certificate(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> Any:
+        """Return the certificate of the last fit, to all rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array-like
+            Data of the fit.
+        **more
+            ``groups`` of classifiers and regressors.
+
+        Returns
+        -------
+        cvxnn.convex.Certificate
+            See the method of the estimator that is held.
+        """
+        check_is_fitted(self)
+        model = clone(self._base)
+        vars(model).update({key: v for key, v in vars(self).items() if _is_fitted(key)})
+        return model.certificate(X, y, sample_weight, **more)
+
     def _refit(self, fit: Callable[[Any], Any], **parameters: Any) -> None:
         """Call ``fit`` with a clone of other parameters, and take its fitted attributes over."""
         model = clone(self._base).set_params(**parameters)
@@ -106,8 +127,13 @@ class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
                 setattr(model, name, getattr(self, name))
         fit(model)
         for name, value in vars(model).items():
-            if name in _PRIVATE or (name.endswith("_") and not name.startswith("_")):
+            if _is_fitted(name):
                 setattr(self, name, value)
+
+
+def _is_fitted(name: str) -> bool:
+    """Return whether an attribute is one that a fit sets."""
+    return name in _PRIVATE or (name.endswith("_") and not name.startswith("_"))
 
 
 class CrossValidated(NetworkPrediction, HoldsEstimator):

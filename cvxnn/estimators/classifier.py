@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
@@ -324,6 +325,52 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             end()
             self._warn_unless_converged(fit.training.result)
         return self
+
+    def certificate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> convex.Certificate:
+        """Return the convex program of the fit, its solution, and the proof of ``dual_bound_``.
+
+        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
+        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
+        they are given again.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Data of the fit.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit.
+
+        Returns
+        -------
+        cvxnn.convex.Certificate
+            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
+            network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are more
+            than 2**22; ``solve(program, solver, start=weights)`` finds others.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        """
+        check_is_fitted(self)
+        data, labels = self._validate(X, y, reset=False)
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y has labels {unknown.tolist()}, which the fit did not have.")
+        weight = weights_of(sample_weight, data.shape[0], data.dtype)
+        codes, n_classes = np.searchsorted(self.classes_, labels), len(self.classes_)
+        loss, targets = self._targets(codes, n_classes, data.dtype)
+        numbers = groups_of(groups, len(targets))
+        distinct = self._merge(data, targets, weight, self.classes_, numbers)
+        return self._certificate(self._fitted_rows(distinct, winner), loss)
 
     def _merge(
         self,

@@ -8,7 +8,8 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, preference
 from cvxnn.convex.patterns import add_bias
@@ -18,7 +19,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import column_means, merge
+from cvxnn.estimators._rows import column_means, merge, weights_of
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
@@ -186,6 +187,46 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         self._warn_unless_converged(
             second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
         )
+
+    def certificate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> convex.Certificate:
+        """Return the convex program of phase I, its solution, and the proof of ``dual_bound_``.
+
+        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
+        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
+        they are given again.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Embeddings and labels of the fit; after ``fit_pairs``, the chosen embeddings followed
+            by the rejected ones, labelled 1 and 0.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
+
+        Returns
+        -------
+        cvxnn.convex.Certificate
+            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
+            network whose multipliers, ``2 n_samples n_patterns_`` numbers, are more
+            than 2**22; ``solve(program, solver, start=weights)`` finds others.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        """
+        check_is_fitted(self)
+        data, labels = self._validate(X, y, reset=False)
+        preferred = labels == self.classes_[1]
+        weight = weights_of(sample_weight, len(data), data.dtype)
+        keep = weight > 0
+        rows = Responses(data[keep], preferred[keep], weight[keep])
+        return self._certificate(merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
 
     def _fit_last_layer(
         self, network: TwoLayerNetwork, rows: Responses, hook: Hook | None = None

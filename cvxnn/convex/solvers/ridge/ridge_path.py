@@ -138,7 +138,7 @@ class RidgePath:
             best: RidgePoint | None = None
             for n_iter in range(self.solver.max_iter + 1):
                 u, image = space.solve(targets, alpha)
-                objective, bound, _ = certify(targets, u, image, alpha)
+                objective, bound = certify(targets, u, image, alpha)
                 gap = (objective - bound) / max(abs(objective), least)
                 if best is None or gap < best.gap:
                     elapsed = time.perf_counter() - began
@@ -161,9 +161,9 @@ class RidgePath:
         """Return weights and certificate of a point, as ``solve`` does."""
         data, alpha = self.data, point.alpha
         image = point.image if self.dtype is np.float64 else Kernel(data).product(point.u)
-        objective, bound, scale = certify(data.targets, point.u, image, alpha)
+        objective, bound = certify(data.targets, point.u, image, alpha)
         gap = (objective - bound) / max(abs(objective), self.program.rounding())
-        residual = scale * alpha * point.u / np.where(data.root > 0, data.root, 1)
+        residual = alpha * point.u / np.where(data.root > 0, data.root, 1)
         weights = data.weights(data.adjoint(data.root * point.u))
         row = {
             "iteration": float(point.n_iter),

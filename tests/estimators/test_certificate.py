@@ -1,0 +1,157 @@
+"""The certificate of a fit, computed again from the data and the program alone."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import make_blobs
+from sklearn.exceptions import NotFittedError
+
+import cvxnn
+from cvxnn import (
+    COALAPreferenceHead,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+)
+from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
+from cvxnn.estimators import _base
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+rng = np.random.default_rng(0)
+X = rng.standard_normal((60, 3)) * [1, 10, 0.1] + [0, 5, 0]
+y = np.abs(X[:, 0]) + 0.3 * rng.standard_normal(60)
+Z, labels = make_blobs(60, 3, centers=3, cluster_std=3, random_state=0)
+SMALL: dict[str, Any] = {"n_patterns": 8, "random_state": 0}
+
+
+def check(model: Any, *data: Any, rel: float = 1e-11, **more: Any) -> Any:
+    """The numbers of the estimator are those of the program."""
+    program, weights, dual = found = model.certificate(*data, **more)
+    assert program.alpha == model.alpha_
+    size = max(abs(model.objective_), 1e-3 * program.rounding() / np.finfo(float).eps)
+    assert float(program.bound_of(dual)) == pytest.approx(model.dual_bound_, abs=rel * size)
+    at = program.evaluate(weights)
+    assert float(at.network_objective) == pytest.approx(model.objective_, abs=rel * size)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"skip": 0.1, "fit_intercept": False},
+        {"patterns": "data", "standardize": False},
+        {"strength": 1e-6},
+        {"tol": 0.05, "strength": 1e-4, "solver": cvxnn.convex.Ridge(max_dense=1, tol=0.05)},
+        {"solver": InteriorPoint()},
+        {"penalty": "neuron", "solver": ProximalGradient(tol=1e-3)},
+        {"formulation": "relu"},
+        {"formulation": "relu", "patterns": "adaptive", "skip": 0.1},
+        {"formulation": "relu", "solver": Cronos(), "strength": 0.05},
+    ],
+    ids=str,
+)
+def test_the_bound_of_a_fit_is_found_again(options: dict[str, Any]) -> None:
+    weight = rng.integers(0, 3, 60)
+    model = ConvexReLURegressor(**SMALL, **options).fit(X, y, weight)
+    program, _, _ = check(model, X, y, weight)
+    # In any order of the rows, and for repeated ones.
+    order = rng.permutation(np.repeat(np.arange(60), weight))
+    again = model.certificate(X[order], y[order])
+    np.testing.assert_array_equal(again.program.operator.X, program.operator.X)
+    check(model, X[order], y[order])
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+def test_of_classifiers_with_weights_of_classes(loss: str) -> None:
+    options = {"loss": loss, "class_weight": {0: 3.0}, "strength": 0.05, "penalty": "neuron"}
+    model = ConvexReLUClassifier(**SMALL, **options, calibration_folds=0).fit(Z, labels)
+    check(model, Z, labels)
+    names = np.array(["a", "b", "c"])[labels]
+    own = ConvexReLUClassifier(**SMALL).fit(Z, names)
+    check(own, Z, names)
+    with pytest.raises(ValueError, match=r"labels \['d'\], which the fit did not have"):
+        own.certificate(Z, np.full(60, "d"))
+
+
+def test_of_early_stopping_groups_sparse_rows_and_single_precision() -> None:
+    check(ConvexReLURegressor(**SMALL, early_stopping=True).fit(X, y), X, y)
+    given = ConvexReLURegressor(**SMALL, early_stopping=True).fit(X, y, X_val=X[:9], y_val=y[:9])
+    check(given, X, y)
+    groups = np.arange(60) // 6
+    check(ConvexReLURegressor(**SMALL).fit(X, y, groups=groups), X, y, groups=groups)
+    rows = sparse.csr_array(np.where(X > 0.5, X, 0))
+    check(ConvexReLURegressor(**SMALL).fit(rows, y), rows, y)
+    single = X.astype(np.float32)
+    check(ConvexReLURegressor(**SMALL).fit(single, y), single, y, rel=1e-5)
+
+
+def test_of_cross_validation_and_preference_heads() -> None:
+    search = ConvexReLUClassifierCV(ConvexReLUClassifier(**SMALL), n_strengths=3, cv=2)
+    check(search.fit(Z, labels), Z, labels)
+    chosen, rejected = X[:30] + 1, X[30:]
+    head = COALAPreferenceHead(**SMALL).fit_pairs(chosen, rejected)
+    both, answers = np.concatenate([chosen, rejected]), np.repeat([1, 0], 30)
+    check(head, both, answers)
+    head = COALAPreferenceHead(**SMALL).fit(both, answers == 1, np.arange(60) % 30)
+    check(head, both, answers == 1)
+
+
+def test_it_survives_files_and_pickles(tmp_path: Any) -> None:
+    for options in ({}, {"formulation": "relu"}):
+        model = ConvexReLURegressor(**SMALL, **options).fit(X, y)
+        cvxnn.save(model, tmp_path / "model.safetensors")
+        for copy in (cvxnn.load(tmp_path / "model.safetensors"), pickle.loads(pickle.dumps(model))):
+            before, after = model.certificate(X, y), copy.certificate(X, y)
+            bounds = [float(c.program.bound_of(c.dual)) for c in (before, after)]
+            assert bounds[0] == bounds[1]
+            np.testing.assert_array_equal(before.weights.blocks, after.weights.blocks)
+
+
+def test_other_data_are_refused() -> None:
+    model = ConvexReLURegressor(**SMALL).fit(X, y)
+    for data in ((X[:50], y[:50]), (X, 2 * y + X[:, 0]), (X + rng.standard_normal(X.shape), y)):
+        with pytest.raises(ValueError, match="not those of the fit"):
+            model.certificate(*data)
+    with pytest.raises(NotFittedError):
+        ConvexReLURegressor().certificate(X, y)
+
+
+def test_large_multipliers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_base, "_MOST_MULTIPLIERS", 100)
+    model = ConvexReLURegressor(**SMALL, formulation="relu").fit(X, y)
+    program, weights, dual = model.certificate(X, y)
+    assert dual is None
+    found = cvxnn.convex.solve(program, InteriorPoint(), start=weights)
+    assert found.dual_bound >= model.dual_bound_ * (1 - 1e-9)
+
+
+def test_the_data_are_not_kept() -> None:
+    model = ConvexReLURegressor(**SMALL).fit(X, y)
+    # Of the rows nothing but a residual each.
+    sizes = {name: part.shape for name, part in model._proof.items()}
+    assert sizes == {"gates": (model.n_patterns_, 4), "residual": (60, 1)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"residual": np.zeros((60, 2))},
+        {"residual": np.full((60, 1), np.nan)},
+        {"residual": np.zeros((60, 1), int)},
+        {"gates": np.zeros((8, 9))},
+        {"blocks": np.zeros((1, 1, 2, 4))},
+        {"unknown": np.zeros(3)},
+        {"gates": 1.0},
+    ],
+    ids=str,
+)
+def test_a_file_with_a_broken_certificate_is_refused(change: dict, tmp_path: Any) -> None:
+    model = ConvexReLURegressor(**SMALL).fit(X, y)
+    model._proof = model._proof | change
+    cvxnn.save(model, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="contents are not those of an estimator"):
+        cvxnn.load(tmp_path / "model.safetensors")

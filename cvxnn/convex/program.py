@@ -297,7 +297,8 @@ class ConvexProgram:
         targets. Gaps are in units of the objective, or of this where the objective is smaller.
         """
         weight = None if self.sample_weight is None else np.asarray(self.sample_weight)
-        host = replace(self, y=np.asarray(self.y), sample_weight=weight)
+        loss = jax.tree.map(np.asarray, self.loss)
+        host = replace(self, y=np.asarray(self.y), sample_weight=weight, loss=loss)
         with np.errstate(over="ignore"):
             return float(host.resolution)
 

@@ -93,7 +93,7 @@ class Training(NamedTuple):
     flops: float
 
 
-@limits_threads(lambda X, y, alpha, n_patterns, **_: 2.0 * X.size * n_patterns * y.shape[1])
+@limits_threads(lambda X, y, alpha, n_patterns, **_: 2.0 * np.size(y) * X.shape[-1] * n_patterns)
 def train(
     X: NDArray[np.floating],
     y: NDArray[np.floating],

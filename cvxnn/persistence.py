@@ -85,7 +85,10 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     name = type(estimator).__name__
     if name not in _CLASSES or type(estimator).__module__ != _CLASSES[name]:
-        raise TypeError(f"cannot save a {name}; expected one of {sorted(_CLASSES)}.")
+        raise TypeError(
+            f"cannot save a {name}; expected one of {sorted(_CLASSES)}. Of a pipeline, save its "
+            "last step, pipeline[-1], or write the whole with skops.io.dump."
+        )
     check_is_fitted(estimator)
     tensors: dict[str, NDArray[Any]] = {}
     parameters = estimator.get_params(deep=False)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import make_scorer, mean_absolute_error
 from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
 
 import cvxnn
 from cvxnn import (
@@ -474,6 +475,8 @@ def test_other_objects(tmp_path):
     for thing in ({"a": 1}, Mine()):
         with pytest.raises(TypeError, match=r"cannot save a .*; expected one of \['COALA"):
             cvxnn.save(thing, tmp_path / "a")
+    with pytest.raises(TypeError, match=r"pipeline\[-1\], or write the whole with skops"):
+        cvxnn.save(make_pipeline(ConvexReLUClassifier()), tmp_path / "a")
     assert os.listdir(tmp_path) == []
 
 

@@ -23,7 +23,8 @@ def fitted_network(estimator: Any) -> TwoLayerNetwork:
         raise TypeError(
             f"cannot export a {type(estimator).__name__}; expected a fitted ConvexReLUClassifier, "
             "ConvexReLURegressor or COALAPreferenceHead, or the CV class of one (of a pipeline, "
-            "its last step)."
+            "its last step, pipeline[-1], which takes what pipeline[:-1] returns; a scaler before "
+            "it is not needed, since the exported network holds the scaling of standardize=True)."
         )
     check_is_fitted(estimator)
     return estimator.network_

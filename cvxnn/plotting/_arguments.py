@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.network import TwoLayerNetwork
+
+
+class NamesConstructors(type):
+    """Class of displays: where a constructor does not exist, the error names those that do."""
+
+    def __getattr__(cls, name: str) -> Any:
+        """Raise the AttributeError."""
+        message = f"{cls.__name__} has no {name!r}"
+        if name.startswith("from_"):
+            made = [
+                f"{cls.__name__}.{each}({next(iter(signature(getattr(cls, each)).parameters))})"
+                for each in dir(cls)
+                if each.startswith("from_")
+            ]
+            own = ", ".join(list(signature(cls).parameters)[:1])
+            message += f"; use {' or '.join([*made, f'{cls.__name__}({own}).plot()'])}"
+        raise AttributeError(message, name=name, obj=cls)
 
 
 def axes_or_new(ax: Axes | None) -> Axes:

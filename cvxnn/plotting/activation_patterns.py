@@ -10,13 +10,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.explanation import boundaries, count_regions, neuron_report, open_neurons
-from cvxnn.plotting._arguments import axes_or_new, check_labels, network_and_input
+from cvxnn.plotting._arguments import (
+    NamesConstructors,
+    axes_or_new,
+    check_labels,
+    network_and_input,
+)
 
 # Targets of at most this many values are groups, with names beside the rows and lines between.
 _MOST_GROUPS = 20
 
 
-class ActivationPatternDisplay:
+class ActivationPatternDisplay(metaclass=NamesConstructors):
     """Display of the neurons (or gates) that are open on each row, as an image.
 
     Rows are sorted by target, then by similarity, and neurons by falling norm, from left to right.

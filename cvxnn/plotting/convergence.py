@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.plotting._arguments import axes_or_new, check_choice
+from cvxnn.plotting._arguments import NamesConstructors, axes_or_new, check_choice
 
 
-class ConvergenceDisplay:
+class ConvergenceDisplay(metaclass=NamesConstructors):
     """Display of the objective and the certified lower bound, or of the gap between them.
 
     Parameters

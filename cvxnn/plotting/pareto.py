@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from cvxnn.plotting._arguments import axes_or_new, check_choice
+from cvxnn.plotting._arguments import NamesConstructors, axes_or_new, check_choice
 
 if TYPE_CHECKING:  # they import JAX, and a display needs none
     from cvxnn.joint.post_training import Trajectory
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # they import JAX, and a display needs none
     from cvxnn.joint.trade_offs import ParetoFront
 
 
-class ParetoFrontDisplay:
+class ParetoFrontDisplay(metaclass=NamesConstructors):
     """Display of the certified front of two objectives, and of other policies beside it.
 
     Parameters
@@ -93,7 +93,7 @@ class ParetoFrontDisplay:
         return self
 
 
-class ObjectiveTrajectoryDisplay:
+class ObjectiveTrajectoryDisplay(metaclass=NamesConstructors):
     """Display of the path of a run through the space of its objectives or of its parameters.
 
     Parameters

@@ -14,12 +14,17 @@ from sklearn.base import is_classifier
 from sklearn.inspection import DecisionBoundaryDisplay
 
 from cvxnn.explanation import boundaries
-from cvxnn.plotting._arguments import axes_or_new, check_labels, network_and_input
+from cvxnn.plotting._arguments import (
+    NamesConstructors,
+    axes_or_new,
+    check_labels,
+    network_and_input,
+)
 
 _FILL_ALPHA = 0.6
 
 
-class DecisionRegionDisplay:
+class DecisionRegionDisplay(metaclass=NamesConstructors):
     """Display of the predictions of a network of two features, with its boundaries and points.
 
     Parameters

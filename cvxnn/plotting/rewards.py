@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.plotting._arguments import axes_or_new
+from cvxnn.plotting._arguments import NamesConstructors, axes_or_new
 
 
-class RewardMarginDisplay:
+class RewardMarginDisplay(metaclass=NamesConstructors):
     """Display of reward margins: their progress in training, or their distribution over pairs.
 
     Parameters

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.plotting._arguments import axes_or_new, check_choice
+from cvxnn.plotting._arguments import NamesConstructors, axes_or_new, check_choice
 
 if TYPE_CHECKING:
     from cvxnn.convex.path import RegularizationPath
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _ACTIVE = 1e-3
 
 
-class RegularizationPathDisplay:
+class RegularizationPathDisplay(metaclass=NamesConstructors):
     """Display of neurons and objective along a path of strengths, or of validation scores.
 
     The strength falls from left to right on a logarithmic axis, so that the network grows to the

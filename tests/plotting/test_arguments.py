@@ -62,3 +62,14 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "cvxnn\[plot\]"'):
         importlib.reload(cvxnn.plotting)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in cvxnn.plotting.__all__ if name.endswith("Display")]
+)
+def test_a_guessed_constructor_is_answered_with_those_that_exist(name):
+    display = getattr(cvxnn.plotting, name)
+    with pytest.raises(AttributeError, match=rf"use {name}.from_\w+\(\w+\) or .*plot\(\)"):
+        _ = display.from_result
+    with pytest.raises(AttributeError, match=f"{name} has no 'something'$"):
+        _ = display.something

@@ -446,6 +446,7 @@ def test_all_agree(kind, shape, seed):
     ],
     ids=["relu", "gated", "no neurons"],
 )
+@pytest.mark.filterwarnings("ignore:.* predicts the same for all rows:UserWarning")
 def test_fitted_estimators(options, dtype):
     torch = pytest.importorskip("torch")
     X = inputs(dtype)

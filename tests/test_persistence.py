@@ -263,7 +263,9 @@ def test_round_trip_of_three_classes_and_several_outputs(tmp_path):
 
 def test_round_trip_without_neurons(tmp_path):
     X, y = data()
-    model = ConvexReLUClassifier(**RELU | {"strength": 10}).fit(X, y)
+    model = ConvexReLUClassifier(**RELU | {"strength": 10})
+    with pytest.warns(UserWarning, match="predicts the same for all rows"):
+        model.fit(X, y)
     assert model.network_.n_neurons == 0
     cvxnn.save(model, tmp_path / "a")
     assert_same(cvxnn.load(tmp_path / "a"), model, X)

@@ -46,6 +46,9 @@ ADAPTIVE_ROUNDS = 10
 _VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 # Patterns on which the unit of the strength is measured where the program's come from training.
 _PILOT_PATTERNS = 256
+# Predictions that differ by less than this part of the targets' range are the same; and rows that
+# are looked at first.
+_FLAT, _GLANCED_ROWS = 1e-6, 256
 
 # Most multipliers of cones that are kept for the certificate: 32 MiB.
 _MOST_MULTIPLIERS = 2**22
@@ -512,6 +515,24 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
                 f"{type(self).__name__}{phase} met a value that is not finite before any usable "
                 f"network was found. {Status.NON_FINITE.remedy}"
             )
+
+    def _warn_if_constant(self, X: Rows, targets: Floats, *, stacklevel: int = 4) -> None:
+        """Warn of a network that tells no rows apart, unless stopped or for equal targets."""
+        spread = np.ptp(targets, axis=0)
+        if self.status_ == Status.STOPPED.value or not spread.any():
+            return
+        # A few rows nearly always show that it does.
+        for step in (max(len(targets) // _GLANCED_ROWS, 1), 1):
+            outputs = self.network_.forward(X[::step])
+            if (np.ptp(outputs, axis=0) > _FLAT * spread).any():
+                return
+        warnings.warn(
+            f"{type(self).__name__} predicts the same for all rows, at a strength of "
+            f"{self.strength_:.2g} (strength={self.strength!r}). Decrease strength: from 1 on, no "
+            "neuron is worth the penalty of a norm. If that does not help, the features do not "
+            "tell the targets apart.",
+            stacklevel=stacklevel,
+        )
 
     def _warn_unless_converged(
         self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 4

@@ -324,6 +324,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             self.classes_ = classes
             end()
             self._warn_unless_converged(fit.training.result)
+            self._warn_if_constant(rows.X, rows.y)
         return self
 
     def certificate(

@@ -183,6 +183,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         self.phase2_gap_ = second.gap
         self.phase2_history_ = second.history
         self.phase2_flops_ = flops
+        self._warn_if_constant(rows.X, rows.signs, stacklevel=5)
         self._warn_unless_converged(first.training.result, phase=" (phase I)", stacklevel=5)
         self._warn_unless_converged(
             second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -158,6 +159,12 @@ class LinearPreferenceHead(PreferenceHead):
         else:
             self.C_ = float(self.C)
         (self.network_,) = self._path(rows, np.array([self.C_]))
+        if not self.coef_.any():
+            warnings.warn(
+                "LinearPreferenceHead gives all responses the same reward: no feature tells "
+                "preferred responses from others. See that their embeddings differ.",
+                stacklevel=4,
+            )
 
     def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Return at most ``n_folds`` folds, or none where there is only one prompt."""

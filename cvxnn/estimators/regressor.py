@@ -304,6 +304,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             self.validation_scores_ = fit.scores
             end()
             self._warn_unless_converged(fit.training.result)
+            self._warn_if_constant(rows.X, rows.y)
         return self
 
     def certificate(

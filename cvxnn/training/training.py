@@ -235,6 +235,15 @@ def train(
             objective=local_objective,
             gap=relative_gap(local_objective, result.dual_bound, program.rounding()),
         )
+    if skip is None:
+        # Where all neurons should be off, an interior point leaves tiny ones of random directions.
+        without = float((base.share * base.loss.value(np.zeros_like(y), y)).sum())
+        if result.objective >= without - program.rounding():
+            result = result._replace(
+                weights=program.zeros(),
+                objective=without,
+                gap=relative_gap(without, result.dual_bound, program.rounding()),
+            )
     rounds = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Training(result, found, program, local_objective, rounds, flops)
 

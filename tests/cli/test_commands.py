@@ -162,6 +162,11 @@ class TestFit:
         assert output.exists()
         assert run(*arguments, code=3)["status"] == "nothing to do"
 
+    def test_a_head_that_is_constant_is_named(self, features, tmp_path, capsys):
+        arguments = ["fit", features, "--output", str(tmp_path / "h"), "--strength", "2"]
+        assert main([*arguments, "--n-patterns", "8"]) == 0
+        assert "warning: COALAPreferenceHead predicts the same" in capsys.readouterr().err
+
     @pytest.mark.slow
     def test_neither_torch_nor_transformers_is_needed(self, features, tmp_path, environment):
         # Extracted features are numbers and texts: a machine without the extra "llm" can fit.

@@ -460,7 +460,9 @@ def test_a_column_that_is_constant_has_no_say(model, value):
 
 def test_all_columns_constant(model):
     y = np.arange(40) % 4 == 0
-    fitted = make(model).fit(np.full((40, 3), 5.0), y.astype(int))
+    with pytest.warns(UserWarning, match="predicts the same for all rows") as seen:
+        fitted = make(model).fit(np.full((40, 3), 5.0), y.astype(int))
+    assert [warning.filename for warning in seen] == [__file__]
     out = values(fitted, np.full((40, 3), 5.0))
     assert np.isfinite(out).all()
     assert len(np.unique(out)) == 1

@@ -200,7 +200,8 @@ def test_predictions_ignore_units_and_origin_of_the_features(fitted):
 
 def test_without_standardize_units_matter():
     X, y = xor()
-    small = make(standardize=False, strength=0.01).fit(1e-3 * X, y)
+    with pytest.warns(UserWarning, match="predicts the same for all rows"):
+        small = make(standardize=False, strength=0.01).fit(1e-3 * X, y)
     assert small.network_.n_neurons == 0  # such inputs ask for weights that strength forbids
     assert make(standardize=False, strength=0.01).fit(X, y).score(X, y) >= 0.95
 
@@ -333,7 +334,8 @@ def test_local_patterns_beat_random_ones():
 def test_large_strength_gives_the_majority():
     X, _ = xor()
     y = np.r_[np.zeros(15, int), np.ones(25, int)]
-    model = make(strength=10).fit(X, y)
+    with pytest.warns(UserWarning, match="predicts the same for all rows"):
+        model = make(strength=10).fit(X, y)
     assert model.network_.n_neurons == 0
     assert np.all(model.predict(X) == 1)
     np.testing.assert_allclose(model.decision_function(X), (25 - 15) / 40, rtol=1e-12)

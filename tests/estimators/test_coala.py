@@ -291,14 +291,16 @@ def test_names_of_data_frames(fitted):
 
 def test_identical_responses_have_margin_zero():
     same, _ = pairs()
-    head = make(strength=0.01).fit_pairs(same, same)
+    with pytest.warns(UserWarning, match="the features do not tell the targets apart"):
+        head = make(strength=0.01).fit_pairs(same, same)
     np.testing.assert_array_equal(head.reward_margin(same, same), 0)
     assert np.isfinite(head.phase2_objective_)
 
 
 def test_large_strength_gives_one_reward_for_all():
     chosen, rejected = pairs()
-    head = make(strength=10).fit_pairs(chosen, rejected)
+    with pytest.warns(UserWarning, match="predicts the same for all rows, at a strength of 10 "):
+        head = make(strength=10).fit_pairs(chosen, rejected)
     assert head.network_.n_neurons == 0
     assert len(np.unique(head.reward(chosen))) == 1
 

@@ -1,6 +1,7 @@
 """What all fits have in common: rows and their weights, strengths, validation, warm starts."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -130,6 +131,38 @@ def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_interc
         np.testing.assert_allclose(outputs(fitted, rows + noise), scores, atol=1e-9)
         alone = np.concatenate([outputs(fitted, row[None]) for row in rows])
         np.testing.assert_allclose(alone, scores, atol=1e-12)
+
+
+@pytest.mark.slow
+@settings(max_examples=15)
+@given(
+    model=st.sampled_from([*NETWORKS, COALAPreferenceHead]),
+    patterns=st.sampled_from(["gaussian", "local", "adaptive", "all"]),
+    formulation=st.sampled_from(["relu", "gated"]),
+    strength=st.sampled_from([0.01, 1.0, 1.5, 1e6]),
+    kind=st.sampled_from(["plain", "equal rows", "equal targets"]),
+)
+def test_constant_predictions_are_not_silent(model, patterns, formulation, strength, kind):
+    X, y = data(12, 2)
+    if kind == "equal rows":
+        X = np.ones_like(X)
+    elif kind == "equal targets" and model is ConvexReLURegressor:
+        y = np.ones(12)
+    options = {"patterns": patterns, "n_patterns": 200 if patterns == "all" else 8}
+    if model is not COALAPreferenceHead:
+        options |= {"formulation": formulation, "penalty": "neuron"}
+    if model is ConvexReLUClassifier:
+        options["calibration_folds"] = 0
+    estimator = model(strength=strength, random_state=0, **options)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        estimator.fit(X, y)
+    constant = np.ptp(estimator.network_.forward(X)) <= 1e-6 * np.ptp(y)
+    if kind == "equal rows" or strength >= 1:
+        assert constant
+    messages = [str(w.message) for w in seen if "the same for all rows" in str(w.message)]
+    assert len(messages) == (constant and np.ptp(y) > 0)
+    assert all("Decrease strength" in message for message in messages)
 
 
 @MODELS
@@ -332,7 +365,8 @@ def test_without_signal_the_strength_is_large(model, penalty):
 def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
     X, y = data(100)
     options = {"formulation": formulation, "penalty": "neuron", "n_patterns": 64, "tol": 1e-4}
-    full = model(strength=1.0, random_state=0, **options).fit(X, y)
+    with pytest.warns(UserWarning, match="the same for all rows, at a strength of 1 "):
+        full = model(strength=1.0, random_state=0, **options).fit(X, y)
     assert full.alpha_ == full.alpha_max_
     assert outputs(full, X)[:, 0].std() < 0.05 * y.std()
     half = model(strength=0.3, random_state=0, **options).fit(X, y)

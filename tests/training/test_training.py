@@ -480,6 +480,21 @@ def test_no_gain_is_a_proof_where_all_patterns_can_be_priced(
         assert objective == pytest.approx(bound, rel=1e-3)
 
 
+@pytest.mark.parametrize("part", [1.01, 2.0, 100.0])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_beyond_alpha_max_there_are_no_neurons(part: float, formulation: Any, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    X = add_bias(rng.standard_normal((60, 16))).astype(dtype)
+    y = np.where(X[:, :1] > 0, 1, -1).astype(dtype)
+    patterns = sample_patterns(X, 8, random_state=0)
+    program = ConvexProgram(GatedOperator(X, patterns.mask), y, 0.0, formulation=formulation)
+    alpha = part * float(replace(program, formulation="gated").alpha_max())
+    found = training.train(X, y, alpha, 8, patterns=patterns, formulation=formulation)
+    assert not found.result.weights.blocks.any()
+    assert found.result.objective == pytest.approx(0.5)
+    assert abs(found.result.gap) <= 1e-2
+
+
 def test_a_search_that_finds_nothing_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = tiny()
     monkeypatch.setattr(training, "_MOST_PRICED", 10)

@@ -68,7 +68,7 @@ def test_the_bound_of_a_fit_is_found_again(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
 def test_of_classifiers_with_weights_of_classes(loss: str) -> None:
     options = {"loss": loss, "class_weight": {0: 3.0}, "strength": 0.05, "penalty": "neuron"}
-    model = ConvexReLUClassifier(**SMALL, **options, calibration_folds=0).fit(Z, labels)
+    model = ConvexReLUClassifier(**SMALL, **options).fit(Z, labels)
     check(model, Z, labels)
     names = np.array(["a", "b", "c"])[labels]
     own = ConvexReLUClassifier(**SMALL).fit(Z, names)

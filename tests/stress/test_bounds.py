@@ -4,6 +4,7 @@ Losses and penalties are those of the package and some of a user's own. The opti
 program that is written here, expression by expression, and shares no code with the package.
 """
 
+import contextlib
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -196,7 +197,8 @@ def optimum(program: ConvexProgram) -> float | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Solution may be inaccurate", UserWarning)
         for tol in (1e-10, 1e-8):
-            problem.solve("CLARABEL", tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
+            with contextlib.suppress(cp.SolverError):
+                problem.solve("CLARABEL", tol_gap_abs=tol, tol_gap_rel=tol, tol_feas=tol)
             if problem.status == "optimal":
                 return float(problem.value)
     return None

@@ -162,3 +162,11 @@ def test_refuses_what_does_not_share_one_matrix() -> None:
     for program in (replace(make(), skip=0.1), replace(make(), loss=HuberLoss(1.0))):
         with pytest.raises(TypeError, match=r"RidgePath needs .* no skip connection"):
             RidgePath(program)
+
+
+def test_the_largest_eigenvalue_of_closed_patterns_is_zero() -> None:
+    operator = GatedOperator(np.ones((4, 2)), np.zeros((4, 1), bool))
+    program = ConvexProgram(
+        operator, np.ones((4, 1)), 0.1, penalty=SquaredL2(), formulation="gated"
+    )
+    assert RidgePath(program, Ridge()).largest() == 0

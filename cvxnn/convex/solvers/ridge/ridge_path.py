@@ -115,9 +115,9 @@ class RidgePath:
         operator = LinearOperator(
             (n, n), matvec=lambda v: self.kernel.product(v.reshape(-1, 1))[:, 0], dtype=np.float64
         )
-        if not self.data.X.any() if isinstance(self.data.X, np.ndarray) else not self.data.X.nnz:
-            return 0.0
         start = np.random.RandomState(0).standard_normal(n)
+        if not operator.matvec(start).any():  # no data, or no pattern that is open on any
+            return 0.0
         values = eigsh(operator, k=1, v0=start, tol=1e-6, return_eigenvectors=False)
         return float(values[0])
 

@@ -151,8 +151,6 @@ def test_constant_predictions_are_not_silent(model, patterns, formulation, stren
     options = {"patterns": patterns, "n_patterns": 200 if patterns == "all" else 8}
     if model is not COALAPreferenceHead:
         options |= {"formulation": formulation, "penalty": "neuron"}
-    if model is ConvexReLUClassifier:
-        options["calibration_folds"] = 0
     estimator = model(strength=strength, random_state=0, **options)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

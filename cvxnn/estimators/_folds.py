@@ -22,6 +22,8 @@ from cvxnn.estimators._rows import DistinctRows, Rows, Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.training import proposal, strength
 from cvxnn.training.networks import network_of
+from cvxnn.training.row_sample import sample_rows
+from cvxnn.training.spectrum import Spectrum
 from cvxnn.training.training import train
 
 Floats = NDArray[np.floating]
@@ -98,8 +100,8 @@ class Fold(NamedTuple):
     def networks(self, grid: Floats) -> tuple[list[TwoLayerNetwork], list[Result]]:
         """Return networks of raw features at each strength, and how they were found."""
         estimator = self.estimator
-        pilot = strength.sample_rows(self.program, self.rng).program
-        spectrum = None if pilot.has_alpha_max else strength.Spectrum.of(pilot)
+        pilot = sample_rows(self.program, self.rng).program
+        spectrum = None if pilot.has_alpha_max else Spectrum.of(pilot)
         alphas = grid * strength.alpha_max(pilot, spectrum)
         _, source, n_patterns = estimator._choose(
             *self.program.operator.X.shape, n_outputs=self.program.y.shape[1]

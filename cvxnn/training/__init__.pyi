@@ -1,15 +1,10 @@
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
+from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
-from .strength import (
-    Strength,
-    choose_delta,
-    leave_one_out,
-    measure_strength,
-    spread_of,
-    weighted_median,
-)
+from .spectrum import leave_one_out
+from .strength import Strength, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
 
 __all__ = [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cvxnn._arrays import is_sparse
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, WithDualNorm
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.training.strength import Sample
+from cvxnn.training.row_sample import Sample
 
 # Cones hold ReLU neurons back, which their leverages ignore: where these are large, as in networks
 # that fit nearly every row by itself, they are too large. Chosen by the log-loss on ten splits of

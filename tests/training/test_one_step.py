@@ -21,7 +21,7 @@ from cvxnn.convex import (
 )
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training import approximate_leave_one_out
-from cvxnn.training.strength import Sample
+from cvxnn.training.row_sample import Sample
 
 
 def problem(penalty, n=30, *, alpha=0.02, weighted=False, skip=None):

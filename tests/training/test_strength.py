@@ -18,6 +18,8 @@ from cvxnn.convex import (
 )
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 from cvxnn.training import strength
+from cvxnn.training.row_sample import Sample, sample_rows
+from cvxnn.training.spectrum import Spectrum, leave_one_out
 
 
 def kernel(program: ConvexProgram) -> np.ndarray:
@@ -42,8 +44,8 @@ def make(n: int = 14, weighted: bool = False, noise: float = 0.1) -> ConvexProgr
 
 def whole(
     program: ConvexProgram, units: np.ndarray | None = None, groups: np.ndarray | None = None
-) -> strength.Sample:
-    return strength.Sample(program, units, groups, 1.0)
+) -> Sample:
+    return Sample(program, units, groups, 1.0)
 
 
 def refits(program: ConvexProgram, alpha: float) -> np.ndarray:
@@ -66,7 +68,7 @@ def refits(program: ConvexProgram, alpha: float) -> np.ndarray:
 def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
     program = make(weighted=weighted)
     alphas = np.array([1.0, 0.1, 1e-2, 1e-4])
-    found = strength.leave_one_out(whole(program), strength.Spectrum.of(program), alphas)
+    found = leave_one_out(whole(program), Spectrum.of(program), alphas)
     share = np.broadcast_to(program.share, (14, 1))
     naive = [refits(program, alpha) for alpha in alphas]
     errors = [float((share * (program.y - each) ** 2).sum()) for each in naive]
@@ -80,40 +82,36 @@ def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
 def test_leave_one_out_without_a_penalty_is_the_limit(n: int) -> None:
     # With 60 rows and 18 weights the kernel has no inverse, with 14 equal columns neither.
     program = make(n)
-    spectrum = strength.Spectrum.of(program)
-    none = strength.leave_one_out(whole(program), spectrum, np.zeros(1)).predictions
-    little = strength.leave_one_out(
-        whole(program), spectrum, 1e-9 * spectrum.values[-1:]
-    ).predictions
+    spectrum = Spectrum.of(program)
+    none = leave_one_out(whole(program), spectrum, np.zeros(1)).predictions
+    little = leave_one_out(whole(program), spectrum, 1e-9 * spectrum.values[-1:]).predictions
     np.testing.assert_allclose(none, little, atol=1e-3 * np.abs(little).max() + 1e-12)
     constant = replace(program, operator=replace(program.operator, X=0 * program.operator.X))
-    spectrum = strength.Spectrum.of(constant)
-    assert np.isfinite(
-        strength.leave_one_out(whole(constant), spectrum, np.zeros(1)).predictions
-    ).all()
+    spectrum = Spectrum.of(constant)
+    assert np.isfinite(leave_one_out(whole(constant), spectrum, np.zeros(1)).predictions).all()
 
 
 def test_default_strengths_surround_the_mean_eigenvalue() -> None:
     program = make()
-    spectrum = strength.Spectrum.of(program)
+    spectrum = Spectrum.of(program)
     grid = spectrum.alphas()
     mean = np.trace(kernel(program)) / 14
     assert len(grid) == 31
     assert grid[[0, -1]] == pytest.approx([1e-6 * mean, 1e2 * mean])
-    found = strength.leave_one_out(whole(program), spectrum)
+    found = leave_one_out(whole(program), spectrum)
     np.testing.assert_array_equal(found.alphas, grid)
 
 
 def test_the_spectrum_is_that_of_the_kernel() -> None:
     program = make(weighted=True)
-    values, vectors = strength.Spectrum.of(program)
+    values, vectors = Spectrum.of(program)
     np.testing.assert_allclose((vectors * values) @ vectors.T, kernel(program), atol=1e-12)
     assert (values >= 0).all()
 
 
 def test_units() -> None:
     program = make()
-    spectrum = strength.Spectrum.of(program)
+    spectrum = Spectrum.of(program)
     assert strength.alpha_max(program, spectrum) == spectrum.values[-1]
     logistic = replace(program, loss=LogisticLoss())
     assert strength.alpha_max(logistic, spectrum) == spectrum.values[-1] / 4
@@ -126,10 +124,10 @@ def test_units() -> None:
 
 def test_rows_are_sampled_with_all_that_belongs_to_them() -> None:
     program = make(30)
-    sample = strength.sample_rows(program, np.random.RandomState(0))
+    sample = sample_rows(program, np.random.RandomState(0))
     assert sample.program is program
     assert sample.part == 1
-    sample = strength.sample_rows(program, np.random.RandomState(0), most=8)
+    sample = sample_rows(program, np.random.RandomState(0), most=8)
     assert sample.units is None
     assert sample.part == pytest.approx(8 / 30)
     part = sample.program
@@ -154,7 +152,7 @@ def test_a_sample_stands_for_all_rows(seed: int) -> None:
     codes = rng.choice(n_classes, n, p=frequency).astype(float)
     weight = rng.exponential(size=n) ** 3
     program = replace(targets_of(make(n), codes), sample_weight=weight)
-    sample = strength.sample_rows(program, np.random.RandomState(seed), most=60)
+    sample = sample_rows(program, np.random.RandomState(seed), most=60)
     y, drawn = sample.program.y[:, 0], sample.program.sample_weight
     drawn = np.ones(len(y)) if drawn is None else drawn
     assert len(y) <= 90
@@ -171,9 +169,7 @@ def test_rows_without_weight_are_not_drawn() -> None:
     program = make(400)
     weight = np.full(400, 1e-9)
     weight[:40] = 1
-    sample = strength.sample_rows(
-        replace(program, sample_weight=weight), np.random.RandomState(0), most=100
-    )
+    sample = sample_rows(replace(program, sample_weight=weight), np.random.RandomState(0), most=100)
     rows = {x.tobytes() for x in program.operator.X[:40]}
     assert all(x.tobytes() in rows for x in sample.program.operator.X)
     # Each is one unit of data, however often it was drawn.
@@ -183,11 +179,11 @@ def test_rows_without_weight_are_not_drawn() -> None:
 def test_groups_are_drawn_whole_or_in_equal_parts() -> None:
     program = make(400)
     small = np.repeat(np.arange(80), 5)
-    sample = strength.sample_rows(program, np.random.RandomState(0), groups=small, most=100)
+    sample = sample_rows(program, np.random.RandomState(0), groups=small, most=100)
     assert sample.groups is not None
     np.testing.assert_array_equal(np.unique(sample.groups, return_counts=True)[1], 5)
     large = np.repeat(np.arange(4), 100)
-    sample = strength.sample_rows(program, np.random.RandomState(0), groups=large, most=100)
+    sample = sample_rows(program, np.random.RandomState(0), groups=large, most=100)
     assert sample.groups is not None
     np.testing.assert_array_equal(np.bincount(sample.groups), 25)
 
@@ -208,9 +204,7 @@ def test_leaving_out_a_unit_equals_leaving_out_one_of_the_copies() -> None:
     times = np.array([1, 5, 2, 3, 1, 1, 4, 1])
     copies, alphas = repeated(times), np.array([0.3, 1e-2])
     program = replace(make(8), sample_weight=times.astype(float))
-    found = strength.leave_one_out(
-        whole(program, times.astype(float)), strength.Spectrum.of(program), alphas
-    )
+    found = leave_one_out(whole(program, times.astype(float)), Spectrum.of(program), alphas)
     naive = [refits(copies, alpha) for alpha in alphas]
     errors = [float(((copies.y - each) ** 2).sum() / times.sum()) for each in naive]
     np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
@@ -222,9 +216,7 @@ def test_leaving_out_a_unit_equals_leaving_out_one_of_the_copies() -> None:
 def test_leaving_out_groups_is_a_loop_of_refits(weighted: bool) -> None:
     program, alphas = make(weighted=weighted), np.array([0.3, 1e-2])
     groups = np.array([0, 1, 2, 2, 1, 1, 3, 0, 4, 4, 4, 1, 2, 0])
-    found = strength.leave_one_out(
-        whole(program, groups=groups), strength.Spectrum.of(program), alphas
-    )
+    found = leave_one_out(whole(program, groups=groups), Spectrum.of(program), alphas)
     F = (program.operator.mask[:, :, None] * program.operator.X[:, None, :]).reshape(14, -1)
     share = np.broadcast_to(program.share, (14, 1))
     naive = []
@@ -244,7 +236,7 @@ def test_leaving_out_groups_is_a_loop_of_refits(weighted: bool) -> None:
 def test_more_noise_asks_for_a_stronger_penalty_and_more_rows_for_a_weaker(penalty) -> None:
     def chosen(noise: float, part: float = 1.0) -> float:
         program = replace(make(60, noise=noise), penalty=penalty)
-        spectrum = strength.Spectrum.of(program)
+        spectrum = Spectrum.of(program)
         rng = np.random.RandomState(0)
         return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)
 
@@ -257,7 +249,7 @@ def test_flops_of_the_unit_and_of_the_choice() -> None:
     n, d = program.operator.X.shape
     slope = 2 * n * d * program.operator.n_patterns * program.y.shape[1]
     assert strength.pilot_flops(program, None) == slope
-    spectrum = strength.Spectrum.of(program)
+    spectrum = Spectrum.of(program)
     kernel_flops = 2 * n * n * (d + program.operator.n_patterns)
     assert strength.pilot_flops(replace(program, penalty=SquaredL2()), spectrum) > kernel_flops
     # The noise level takes many slopes.

@@ -1,0 +1,118 @@
+"""Noise of targets among which some are outliers, and the Huber loss that suits it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn.convex.program import ConvexProgram
+from cvxnn.training.row_sample import Sample, sample_rows
+from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out
+
+# Where the Huber loss turns linear, in standard deviations of the noise: 95 % efficient.
+EFFICIENT_DELTA = 1.345
+# Reach of targets around their median before anything is known, and rounds of pulling them in.
+_FIRST_REACH = EFFICIENT_DELTA
+_N_PULLS = 8
+# Of errors within this ratio the strongest penalty is taken: targets that follow the predictions
+# flatter weak ones.
+_TIE_OF_PULLED = 1.05
+
+
+def without_outliers(
+    sample: Sample, spectrum: Spectrum, delta: float | None = None
+) -> tuple[Sample, LeaveOneOut]:
+    """Pull targets that stray from their predictions to a distance of ``delta`` from them.
+
+    To these pseudo-targets the squared loss has the gradient of the Huber loss to the given ones
+    (Cox, 1983), so the closed form serves for both.
+
+    Parameters
+    ----------
+    sample : Sample
+        Rows on the host, in the gated formulation.
+    spectrum : Spectrum
+        Of their program.
+    delta : float, optional
+        Largest distance, positive. By default 1.345 standard deviations of the noise, as the median
+        of absolute leave-one-out residuals tells them: 95 % efficient for Gaussian noise (Huber,
+        1981), and the same whatever the size of a minority of outliers.
+
+    Returns
+    -------
+    sample : Sample
+        The rows with pseudo-targets.
+    found : LeaveOneOut
+        Error and predictions for them at the strength to choose.
+    """
+    program = sample.program
+    share = np.broadcast_to(program.share, program.y.shape).ravel()
+    centre = np.array([weighted_median(column, program.share) for column in program.y.T])
+    around = np.broadcast_to(centre, program.y.shape)
+    reach = _FIRST_REACH * spread_of(program.y - around, share)
+    for _ in range(_N_PULLS):
+        y = around + np.clip(program.y - around, -reach, reach)
+        sample = sample._replace(program=replace(program, y=y))
+        errors = leave_one_out(sample, spectrum).errors
+        chosen = spectrum.alphas()[errors <= _TIE_OF_PULLED * errors.min()].max()
+        found = leave_one_out(sample, spectrum, np.array([chosen]))
+        around = found.predictions
+        reach = delta or EFFICIENT_DELTA * spread_of(program.y - around, share)
+    return sample, found
+
+
+def choose_delta(
+    program: ConvexProgram,
+    random_state: np.random.RandomState,
+    *,
+    units: NDArray[np.floating] | None = None,
+    groups: NDArray[np.intp] | None = None,
+) -> float:
+    """Choose from the data where the Huber loss turns linear.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host, in the gated formulation; its own loss is not used.
+    random_state : RandomState
+        Draws rows to look at.
+    units, groups : ndarray, optional
+        As for :func:`measure_strength`.
+
+    Returns
+    -------
+    float
+        1.345 standard deviations of the noise, see :func:`without_outliers`; in units of the
+        program's targets.
+    """
+    sample = sample_rows(program, random_state, units=units, groups=groups)
+    _, found = without_outliers(sample, Spectrum.of(sample.program))
+    share = np.broadcast_to(sample.program.share, found.predictions.shape).ravel()
+    return EFFICIENT_DELTA * spread_of(sample.program.y - found.predictions, share)
+
+
+def spread_of(residual: NDArray[np.floating], weight: NDArray[np.floating]) -> float:
+    """Return a robust standard deviation: 1.4826 times the weighted median of absolute values.
+
+    Where more than half are zero, the root mean square; 1 where all are.
+    """
+    size = np.abs(residual).ravel()
+    middle = 1.4826 * weighted_median(size, weight)
+    if middle > 0:
+        return middle
+    rest = float(np.sqrt(np.average(size**2, weights=weight)))
+    return rest if rest > 0 else 1.0
+
+
+def weighted_median(values: NDArray[np.floating], weight: Any) -> float:
+    """Return the median of repeated values, where weights are numbers of repetitions."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(np.broadcast_to(np.asarray(weight, np.float64).ravel(), values.shape)[order])
+    # Sums of equal weights may miss the half by rounding: the median is then between two values.
+    half, room = total[-1] / 2, 1e-12 * total[-1]
+    low, high = np.searchsorted(total, [half - room, half + room])
+    middle = values[order[[low, min(high, len(values) - 1)]]]
+    return float(middle.mean(dtype=np.float64))

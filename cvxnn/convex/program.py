@@ -471,21 +471,28 @@ class ConvexProgram:
 
     def _orthogonal_to_linear(self, residual: Array) -> Array:
         """Project a dual point on what an unpenalised linear part allows: ``X^T r = 0``."""
-        xp, X = namespace(residual), self.operator.X
-        weighted = self.share * X
-        gram = X.T @ weighted
-        # Weighted least squares on X; the tolerance drops directions that X does not have.
-        values, vectors = xp.linalg.eigh(gram)
-        cut = values[-1] * len(gram) * xp.finfo(gram.dtype).eps
+        xp = namespace(residual)
+        root, eps = xp.sqrt(self.share), xp.finfo(residual.dtype).eps
+        A, given = root * self.operator.X, root * residual
+        # Directions of data in rows of little weight have squares that vanish beside others in
+        # A^T A. Along its eigenvectors they stand alone, and have a size that is accurate.
+        _, directions = xp.linalg.eigh(A.T @ A)
+        B = A @ directions
+        size = xp.linalg.norm(B, axis=0)
+        B = B / xp.where(size > len(size) * eps * size.max(), size, xp.inf)
+        values, vectors = xp.linalg.eigh(B.T @ B)
+        cut = values[-1] * len(values) * eps
         inverse = xp.where(values > cut, 1 / xp.where(values > cut, values, 1), 0)
-        given = xp.linalg.norm(residual, axis=0)
+        rest = given
         for _ in range(2):  # the second time takes off what rounding left
-            fit = X @ ((vectors * inverse) @ (vectors.T @ (weighted.T @ residual)))
-            residual = residual - xp.where(self.linear_ridge > 0, 0, fit)
-        # What is nothing but rounding must not be scaled up to pass for a dual point.
-        noise = 100 * len(residual) ** 0.5 * xp.finfo(residual.dtype).eps * given
-        kept = (xp.linalg.norm(residual, axis=0) > noise) | (self.linear_ridge > 0)
-        return xp.where(kept, residual, 0)
+            rest = rest - B @ ((vectors * inverse) @ (vectors.T @ (B.T @ rest)))
+        # What is nothing but rounding must not be scaled up to pass for a dual point, and a slope
+        # that is more than rounding proves nothing.
+        rounding, left = 100 * len(residual) ** 0.5 * eps, xp.linalg.norm(rest, axis=0)
+        slope = xp.abs(A.T @ rest) <= rounding * xp.linalg.norm(A, axis=0)[:, None] * left
+        proves = (left > rounding * xp.linalg.norm(given, axis=0)) & slope.all(axis=0)
+        projected = xp.where(proves & (root > 0), rest / xp.where(root > 0, root, 1), 0)
+        return xp.where(self.linear_ridge > 0, residual, projected)
 
 
 class Certificate(NamedTuple):

@@ -637,3 +637,49 @@ def test_stacking_is_undone_and_done_once() -> None:
             again = stacked.operator.unstack(stacked.operator.stack(weights, program.n_signs))
             for left, right in zip(jax.tree.leaves(weights), jax.tree.leaves(again), strict=True):
                 np.testing.assert_array_equal(left, right)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    spread=st.floats(0, 40),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    compiled=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_weights_of_any_ratio_prove_nothing_wrong(seed, spread, dtype, compiled):
+    """An unpenalised linear part that fits all targets makes the optimum zero."""
+    rng = np.random.default_rng(seed)
+    X = np.linalg.qr(rng.standard_normal((4, 4)))[0].astype(dtype)
+    y = rng.standard_normal((4, 2)).astype(dtype)
+    weight = (10 ** rng.uniform(-spread / 2, spread / 2, 4)).astype(dtype)
+    mask = X @ rng.standard_normal((4, 3)).astype(dtype) >= 0
+    program = ConvexProgram(
+        GatedOperator(X, mask), y, 0.1, sample_weight=weight, formulation="gated", skip=0.0
+    )
+    with precision(dtype):
+        residual = rng.standard_normal((4, 2)).astype(dtype)
+        given_ = jax.tree.map(jnp.asarray, program) if compiled else program
+        found = float((bound if compiled else ConvexProgram.dual_bound)(given_, residual))
+    assert found <= 1e3 * np.finfo(dtype).eps * (y**2).max()
+
+
+def test_a_bound_beside_an_unpenalised_linear_part_sees_rows_of_little_weight():
+    """Without a linear part for them, two rows of little weight have all of the objective."""
+    rng = np.random.default_rng(0)
+    X = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0], [1.0, 3.0]])
+    weight = np.array([1.0, 1e-12, 1e-12, 1.0])
+    y = np.array([[0.0], [1.0], [-1.0], [0.0]])
+    program = ConvexProgram(
+        GatedOperator(X, np.ones((4, 1), bool)),
+        y,
+        1e3,  # leaves nothing but the linear part
+        sample_weight=weight,
+        formulation="gated",
+        skip=0.0,
+    )
+    root = np.sqrt(program.share)
+    fit = X @ np.linalg.lstsq(root * X, root * y, rcond=None)[0]
+    optimum = float((program.share * (y - fit) ** 2).sum() / 2)
+    assert float(program.dual_bound(y - fit)) == pytest.approx(optimum, rel=1e-9)
+    noisy = y - fit + 1e-3 * rng.standard_normal((4, 1))
+    assert float(program.dual_bound(noisy)) <= optimum * (1 + 1e-9)

@@ -70,7 +70,6 @@ def measure_strength(
     *,
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
-    alpha: float | None = None,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
 
@@ -87,8 +86,6 @@ def measure_strength(
         Units of data that each row consists of, at least 1; by default each is one.
     groups : ndarray of int, shape (n_samples,), optional
         Groups of rows that are left out as wholes; by default single units are.
-    alpha : float, optional
-        Penalty parameter, which replaces ``strength``.
 
     Returns
     -------
@@ -97,17 +94,16 @@ def measure_strength(
     """
     sample = sample_rows(program, random_state, units=units, groups=groups)
     pilot = sample.program
-    choosing = alpha is None and strength == "auto"
     spectrum = matrix = None
-    if choosing or not program.has_alpha_max:
+    if strength == "auto" or not program.has_alpha_max:
         matrix = kernel_of(pilot)
         spectrum = Spectrum.of_kernel(matrix)
     unit = alpha_max(pilot, spectrum)
-    if alpha is None and strength == "auto":
+    if strength == "auto":
         assert spectrum is not None
         chosen = automatic_alpha(sample, spectrum, random_state)
         alpha = max(chosen, _LEAST_STRENGTH * unit)
-    elif alpha is None:
+    else:
         alpha = float(strength) * unit
     known = matrix if pilot is program else None
     return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum))

@@ -67,7 +67,8 @@ def fit_head(
     settings = {"random_state": seed, **(parameters or {}), "embedding": dict(train.embedding)}
     head, meter = HEADS[method](**settings), CostMeter()
     with meter.phase("fit"):
-        head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected))
+        groups = train.groups if len(set(train.groups)) > 1 else None
+        head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected), groups=groups)
     return head, evaluate_head(method, head, train, test, meter["fit"])
 
 

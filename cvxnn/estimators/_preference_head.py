@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._prediction import binary
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import FLOATS, require_two_classes, to_host, weights_of
+from cvxnn.estimators._rows import FLOATS, groups_of, require_two_classes, to_host, weights_of
 from cvxnn.network import TwoLayerNetwork
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         y: ArrayLike,
         pair_id: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Fit on labelled responses.
 
@@ -65,6 +66,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             so that the head works in pipelines and cross-validation.
         sample_weight : array-like, shape (n_responses,), optional
             Non-negative; a pair weighs the product of its two responses' weights.
+        groups : array-like, shape (n_responses,), optional
+            Labels of groups of responses that resemble each other, such as conversations; at least
+            two. An automatic strength is then chosen by leaving out whole groups.
 
         Returns
         -------
@@ -90,7 +94,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             weight = weights_of(sample_weight, len(data), data.dtype)
             keep = weight > 0
             require_two_classes(self, classes, codes[keep])
-            rows = Responses(data[keep], codes[keep] == 1, weight[keep])
+            numbers = groups_of(groups, len(data))
+            numbers = None if numbers is None else numbers[keep]
+            rows = Responses(data[keep], codes[keep] == 1, weight[keep], groups=numbers)
             if pair_id is not None:
                 ids = column_or_1d(pair_id)
                 if len(ids) != len(data):
@@ -107,6 +113,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         chosen: ArrayLike,
         rejected: ArrayLike,
         sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Fit on pairs of embeddings.
 
@@ -116,6 +123,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             Row ``k`` of both belongs to one prompt.
         sample_weight : array-like, shape (n_pairs,), optional
             Non-negative weights; an integer weight equals repetition of the pair.
+        groups : array-like, shape (n_pairs,), optional
+            Labels of groups of pairs that resemble each other, such as conversations; at least two.
+            An automatic strength is then chosen by leaving out whole groups.
 
         Returns
         -------
@@ -139,7 +149,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             lost = self._validate(rejected, reset=False)
             weight = weights_of(sample_weight, len(won), won.dtype)
             keep = weight > 0
-            rows = Responses.of_pairs(won[keep], lost[keep], weight[keep])
+            numbers = groups_of(groups, len(won))
+            numbers = None if numbers is None else numbers[keep]
+            rows = Responses.of_pairs(won[keep], lost[keep], weight[keep], numbers)
             classes = np.array([0, 1])
             self._fit(rows, self._head_hook(rows.X, rows.preferred.astype(int), None, classes))
             self.classes_ = classes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from cvxnn.estimators._rows import require_range
 from cvxnn.network import TwoLayerNetwork
@@ -31,6 +31,8 @@ class Responses(NamedTuple):
         responses are labelled one by one.
     pair_weight : ndarray, shape (n_pairs,), or None
         Weights of the pairs.
+    groups : ndarray of int, shape (n_responses,), or None
+        Groups, such as conversations, that a choice leaves out as wholes, if there are any.
     """
 
     X: NDArray[np.floating]
@@ -38,10 +40,15 @@ class Responses(NamedTuple):
     weight: NDArray[np.floating]
     pairs: NDArray[np.intp] | None = None
     pair_weight: NDArray[np.floating] | None = None
+    groups: NDArray[np.intp] | None = None
 
     @classmethod
     def of_pairs(
-        cls, chosen: NDArray[np.floating], rejected: NDArray[np.floating], weight: NDArray
+        cls,
+        chosen: NDArray[np.floating],
+        rejected: NDArray[np.floating],
+        weight: NDArray,
+        groups: NDArray[np.intp] | None = None,
     ) -> Responses:
         """Stack chosen and rejected responses; row ``k`` of both is a pair of ``weight[k]``."""
         n = len(chosen)
@@ -49,7 +56,8 @@ class Responses(NamedTuple):
         X = np.concatenate([chosen, rejected])
         twice = np.tile(weight, 2)
         require_range(twice, "sample_weight")
-        return cls(X, np.arange(2 * n) < n, twice, pairs, weight)
+        both = None if groups is None else np.tile(groups, 2)
+        return cls(X, np.arange(2 * n) < n, twice, pairs, weight, both)
 
     def paired_by(self, pair_id: NDArray) -> Responses:
         """Pair each preferred response with each other one of its id.
@@ -100,10 +108,13 @@ class Responses(NamedTuple):
             position[rows] = np.arange(len(rows))
             inside = (position[pairs] >= 0).all(axis=1)
             pairs, pair_weight = position[pairs[inside]], pair_weight[inside]
-        return Responses(self.X[rows], self.preferred[rows], self.weight[rows], pairs, pair_weight)
+        groups = None if self.groups is None else self.groups[rows]
+        return Responses(
+            self.X[rows], self.preferred[rows], self.weight[rows], pairs, pair_weight, groups
+        )
 
     def folds(self, n_folds: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Return folds that split no pair; without pairs, with equal parts of preferred responses.
+        """Return folds that split no pair and no group, or with equal parts of preferred responses.
 
         Equal responses stay together, whatever their order. Of a label with fewer distinct
         responses than folds, some folds hold out none.
@@ -121,11 +132,12 @@ class Responses(NamedTuple):
         Raises
         ------
         ValueError
-            If there are more folds than prompts, or than distinct responses of either label.
+            If there are more folds than prompts, than groups, or than distinct responses of either
+            label.
         """
         content = np.column_stack([self.X, self.preferred])
         _, first, same = np.unique(content, axis=0, return_index=True, return_inverse=True)
-        if self.pairs is None:
+        if self.pairs is None and self.groups is None:
             most = np.bincount(self.preferred[first]).max()
             if most < n_folds:
                 raise ValueError(
@@ -141,9 +153,22 @@ class Responses(NamedTuple):
                 for seen, unseen in parts
             ]
         alike = np.column_stack([np.arange(len(self.X)), first[same]])
-        links = np.concatenate([self.pairs, alike])
-        graph = coo_array((np.ones(len(links)), links.T), shape=(len(self.X),) * 2)
-        _, prompts = connected_components(graph, directed=False)
+        links = [alike]
+        if self.groups is not None:
+            _, beginning, number = np.unique(self.groups, return_index=True, return_inverse=True)
+            links.append(np.column_stack([np.arange(len(self.X)), beginning[number]]))
+        if self.pairs is not None:
+            links.append(self.pairs)
+        edges = np.concatenate(links)
+        graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(self.X),) * 2)
+        n_parts, prompts = connected_components(graph, directed=False)
+        if self.pairs is None:
+            if n_parts < n_folds:
+                raise ValueError(
+                    f"n_folds={n_folds}, but there are only {n_parts} groups without a response in "
+                    "common; expected at most as many folds."
+                )
+            return list(StratifiedGroupKFold(n_folds).split(self.X, self.preferred, prompts))
         # Responses without a partner have no pair to be scored: they are always trained on.
         alone = ~np.isin(prompts, prompts[self.pairs])
         paired, single = np.flatnonzero(~alone), np.flatnonzero(alone)

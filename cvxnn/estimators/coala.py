@@ -19,7 +19,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import column_means, merge, weights_of
+from cvxnn.estimators._rows import column_means, groups_of, merge, weights_of
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
@@ -170,7 +170,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
-        plan = self._plan(merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
+        plan = self._plan(merge(rows.X, rows.signs, rows.weight, rows.groups), convex.SquaredLoss())
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)
@@ -194,6 +194,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         X: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> convex.Certificate:
         """Return the convex program of phase I, its solution, and the proof of ``dual_bound_``.
 
@@ -208,6 +209,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             by the rejected ones, labelled 1 and 0.
         sample_weight : array-like, shape (n_samples,), optional
             Weights of the fit; after ``fit_pairs``, those of the pairs twice.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
 
         Returns
         -------
@@ -226,8 +229,11 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         preferred = labels == self.classes_[1]
         weight = weights_of(sample_weight, len(data), data.dtype)
         keep = weight > 0
+        numbers = groups_of(groups, len(data))
+        numbers = None if numbers is None else numbers[keep]
         rows = Responses(data[keep], preferred[keep], weight[keep])
-        return self._certificate(merge(rows.X, rows.signs, rows.weight), convex.SquaredLoss())
+        distinct = merge(rows.X, rows.signs, rows.weight, numbers)
+        return self._certificate(distinct, convex.SquaredLoss())
 
     def _fit_last_layer(
         self, network: TwoLayerNetwork, rows: Responses, hook: Hook | None = None

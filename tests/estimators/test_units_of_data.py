@@ -11,7 +11,14 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV, ConvexReLURegressor
+from cvxnn import (
+    COALAPreferenceHead,
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    LinearPreferenceHead,
+)
+from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge, split_groups
 
 
@@ -167,3 +174,52 @@ def test_early_stopping_sets_whole_groups_apart():
     X, y, groups = grouped()
     model = ConvexReLURegressor(early_stopping=True, random_state=0)
     assert np.isfinite(model.fit(X, y, groups=groups).validation_scores_).all()
+
+
+# Preference heads ------------------------------------------------------------------------------
+
+
+def conversations(n: int = 24, size: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of which one direction tells preferences, and many others tell conversations."""
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(n), size))
+    topic = rng.normal(size=(n, 20))
+    won = topic[groups] + 0.3 * rng.normal(size=(len(groups), 20))
+    lost = -topic[groups] + 0.3 * rng.normal(size=(len(groups), 20))
+    won[:, 0] += 0.5
+    return won, lost, groups
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_folds_of_responses_split_no_group(paired):
+    won, lost, groups = conversations()
+    rows = Responses.of_pairs(won, lost, np.ones(len(won)), groups)
+    rows = rows if paired else rows._replace(pairs=None, pair_weight=None)
+    for seen, unseen in rows.folds(4):
+        assert rows.groups is not None
+        assert not set(rows.groups[seen]) & set(rows.groups[unseen])
+        assert len(seen) + len(unseen) == len(rows.X)
+    with pytest.raises(ValueError, match="n_folds=25"):
+        rows.folds(25)
+
+
+@pytest.mark.parametrize("head", [COALAPreferenceHead, LinearPreferenceHead])
+def test_heads_choose_by_groups(head):
+    won, lost, groups = conversations()
+    alone = head(random_state=0).fit_pairs(won, lost)
+    whole = head(random_state=0).fit_pairs(won, lost, groups=groups)
+    if head is COALAPreferenceHead:
+        assert whole.strength_ > alone.strength_  # what tells conversations is noise
+        X, y = np.concatenate([won, lost]), np.repeat([1, 0], len(won))
+        found = whole.certificate(X, y, groups=np.tile(groups, 2))
+        bound = float(found.program.bound_of(found.dual))
+        assert bound == pytest.approx(whole.dual_bound_, rel=1e-9)
+    else:
+        assert whole.cv_scores_.mean(axis=0).max() < alone.cv_scores_.mean(axis=0).max()
+    X, y = np.concatenate([won, lost]), np.repeat([1, 0], len(won))
+    same = head(random_state=0).fit(
+        X, y, np.tile(np.arange(len(won)), 2), groups=np.tile(groups, 2)
+    )
+    np.testing.assert_allclose(same.decision_function(X), whole.decision_function(X), atol=1e-6)
+    with pytest.raises(ValueError, match="one group only"):
+        whole.fit_pairs(won, lost, groups=np.zeros(len(won)))

@@ -299,7 +299,7 @@ class ConvexProgram:
         weight = None if self.sample_weight is None else np.asarray(self.sample_weight)
         loss = jax.tree.map(np.asarray, self.loss)
         host = replace(self, y=np.asarray(self.y), sample_weight=weight, loss=loss)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):  # squares of targets may overflow
             return float(host.resolution)
 
     # For solvers: stacked arrays ----------------------------------------------------------

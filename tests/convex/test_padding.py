@@ -149,7 +149,9 @@ def test_padding_changes_no_optimum(
         linear = result.weights.linear
         assert (None if linear is None else linear.shape) == ((C, d) if "skip" in options else None)
     assert rounded.objective == pytest.approx(plain.objective, rel=3e-6)
-    assert max(plain.dual_bound, rounded.dual_bound) <= plain.objective * (1 + 1e-9)
+    # The objective of the program may be that of weights slightly outside its cones.
+    last = plain.history.get("network_objective", [plain.objective])[-1]
+    assert max(plain.dual_bound, rounded.dual_bound) <= last * (1 + 1e-9)
     assert plain.dual is not None
     assert rounded.dual is not None
     assert rounded.dual.residual.shape == plain.dual.residual.shape == (13, C)

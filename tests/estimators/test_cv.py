@@ -94,6 +94,7 @@ def test_checks_of_scikit_learn(estimator, check):
 
 # One check has a single row of one class; with two folds scikit-learn's own splitter warns.
 @pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 @parametrize_with_checks(

@@ -80,7 +80,12 @@ DOCUMENTED_ERRORS = {
     "cannot be greater than the number": ValueError,
 }
 # What a fit may warn of.
-DOCUMENTED_WARNINGS = ("relative duality gap", "failed to converge")
+DOCUMENTED_WARNINGS = (
+    "relative duality gap",
+    "failed to converge",
+    "predicts the same for all rows",
+    "gives all responses the same reward",
+)
 
 
 class BrokenPromiseError(AssertionError):

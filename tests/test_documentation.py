@@ -80,7 +80,7 @@ def share_model(monkeypatch: pytest.MonkeyPatch, lm: Any) -> None:
     import cvxnn.datasets
     import cvxnn.llm
 
-    conversations = cvxnn.datasets.load_tutoring()[:20]
+    conversations = cvxnn.datasets.load_tutoring()[:8]
     monkeypatch.setattr(cvxnn.datasets, "load_tutoring", lambda: conversations)
     monkeypatch.setattr(cvxnn.llm, "load_model", lambda: lm)
 

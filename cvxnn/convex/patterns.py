@@ -224,6 +224,8 @@ def sample_patterns(
         if source == "data":
             left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
             gates, through = left - right, (left + right) / 2
+            same = ~gates.any(axis=1)  # equal rows have nothing between them: any direction will do
+            gates[same] = rng.standard_normal((same.sum(), d))
             if not len(constants):
                 gates = _turned(gates, rng)
         else:

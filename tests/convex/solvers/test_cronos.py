@@ -32,6 +32,9 @@ from cvxnn.convex import (
 from cvxnn.convex.loop import precision
 from cvxnn.convex.solvers.cronos.cronos import CronosState
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LINEAR_SOLVERS = ["dual", "mean_field", "block", "block_nystrom", "nystrom"]
 
 # Few shapes and options: each pair of them compiles for seconds.

@@ -129,6 +129,9 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
         ``"l2"`` the largest curvature of the mean loss. It is measured on at most 512 rows and,
         where the patterns come from training, on 256 Gaussian ones.
+    delta_ : float
+        Where the Huber loss turns linear, in robust standard deviations of the targets; only with
+        ``delta="auto"``.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the
         given patterns, and their difference relative to the objective. In the ReLU formulation
@@ -301,6 +304,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             self._require_finite(fit.training.result)
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
+            if self._chooses_delta():
+                self.delta_ = float(used.delta)
             self.validation_scores_ = fit.scores
             end()
             self._warn_unless_converged(fit.training.result)
@@ -346,7 +351,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         weight = weights_of(sample_weight, data.shape[0], data.dtype)
         targets = columns(values, data.dtype)
         distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
-        return self._certificate(self._fitted_rows(distinct, None), self._program_loss())
+        loss = convex.HuberLoss(self.delta_) if self._chooses_delta() else self._program_loss()
+        return self._certificate(self._fitted_rows(distinct, None), loss)
 
     def _program_loss(self) -> convex.Loss:
         """Return the loss of the program."""

@@ -155,3 +155,19 @@ def test_a_file_with_a_broken_certificate_is_refused(change: dict, tmp_path: Any
     cvxnn.save(model, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="contents are not those of an estimator"):
         cvxnn.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_of_a_huber_loss_that_the_data_chose(formulation: Any, tmp_path: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3))
+    y = np.abs(X[:, 0]) + 0.1 * rng.standard_normal(80)
+    y[:4] += 50
+    model = ConvexReLURegressor(
+        loss="huber", formulation=formulation, n_patterns=16, random_state=0
+    ).fit(X, y)
+    cvxnn.save(model, tmp_path / "model.safetensors")
+    for fitted in (model, cvxnn.load(tmp_path / "model.safetensors")):
+        program, _, dual = fitted.certificate(X, y)
+        assert float(program.loss.delta) == fitted.delta_ != 1.35
+        assert float(program.bound_of(dual)) == pytest.approx(fitted.dual_bound_, rel=1e-9)

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
+from cvxnn.estimators._certificate import Certified
 from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress
 from cvxnn.estimators._parameters import (
     Choices,
@@ -26,18 +27,18 @@ from cvxnn.estimators._parameters import (
     check_parameters,
     resolve,
 )
+from cvxnn.estimators._plan import Plan
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
     Scaled,
-    Scaling,
     scale,
     split,
     split_groups,
     weights_of,
 )
-from cvxnn.network import TwoLayerNetwork, fold_scaling
+from cvxnn.network import TwoLayerNetwork
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10
@@ -50,87 +51,7 @@ _PILOT_PATTERNS = 256
 # are looked at first.
 _FLAT, _GLANCED_ROWS = 1e-6, 256
 
-# Most multipliers of cones that are kept for the certificate: 32 MiB.
-_MOST_MULTIPLIERS = 2**22
-_OTHER_DATA = (
-    "X, y, sample_weight and groups are not those of the fit, or parameters were changed since: "
-    "give the same data, and with early_stopping an integer random_state."
-)
-
 Floats = NDArray[np.floating]
-
-
-class HeldOut(NamedTuple):
-    """Predictions of rows by networks that have not seen them, in units of the targets.
-
-    Weights add up to the number of units of data.
-    """
-
-    predictions: Floats
-    targets: Floats
-    weight: Floats
-
-
-class Plan(NamedTuple):
-    """A fit that is ready to run, in the units of the program.
-
-    Attributes
-    ----------
-    fit : callable
-        ``fit_direct`` or ``fit_iterative``.
-    arguments : dict
-        Its arguments, but for those by which it is watched.
-    scaling : Scaling
-        Units of the program.
-    strength : Strength
-        Penalty parameter, and what it was measured on.
-    request : dict
-        The patterns that were asked for.
-    """
-
-    fit: Callable[..., training.Fit]
-    arguments: dict[str, Any]
-    scaling: Scaling
-    strength: training.Strength
-    request: dict[str, Any]
-
-    @property
-    def direct(self) -> bool:
-        """Whether the program has a closed form."""
-        return self.fit is training.fit_direct
-
-    def raw(self, network: TwoLayerNetwork) -> TwoLayerNetwork:
-        """Return the network of raw features and targets."""
-        return fold_scaling(network, *self.scaling)
-
-    def complete(self, fit: training.Fit) -> training.Fit:
-        """Return the fit with the network of raw features, and all operations counted."""
-        training = fit.training
-        training = training._replace(flops=training.flops + self.strength.flops)
-        return fit._replace(network=self.raw(fit.network), training=training)
-
-    def leave_one_out(self, fit: training.Fit) -> tuple[HeldOut, HeldOut]:
-        """Return predictions of a sample of rows without themselves, and by the network as it is.
-
-        Without themselves by the closed form, where there is one, else by one step from the
-        solution. The network of the fit is the one of the program's units.
-        """
-        sample, spectrum = self.strength.sample, self.strength.spectrum
-        bias, skip = self.arguments["bias"], self.arguments["skip"]
-        X, y = sample.program.operator.X, sample.program.y
-        seen = fit.network.forward(X[:, :-1] if bias else X)
-        if self.direct and spectrum is not None and skip is None:
-            alphas = np.array([fit.alpha / sample.part])
-            unseen = training.leave_one_out(sample, spectrum, alphas).predictions
-        else:
-            unseen = training.approximate_leave_one_out(
-                fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip
-            )
-        scale, mean = self.scaling.y_scale, self.scaling.y_mean
-        share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
-        weight = share * (len(y) if sample.units is None else sample.units.sum())
-        held_out = HeldOut(unseen * scale + mean, y * scale + mean, weight)
-        return held_out, held_out._replace(predictions=seen * scale + mean)
 
 
 class Validation(NamedTuple):
@@ -148,7 +69,7 @@ class TrainingRows(NamedTuple):
     validation: Validation | None
 
 
-class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
+class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
     _numbers: ClassVar[dict[str, Number]] = {
@@ -443,62 +364,11 @@ class ConvexReLUBase(Watched, NetworkPrediction, BaseEstimator):
         self._n_features_out = network.n_neurons
         scale = plan.scaling.x_scale
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
-        self._proof = self._proof_of(plan, result, training.patterns.gates)
+        self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:
             # Without the status: pickles that run no code know no enumerations of ours.
             bare = result._replace(status=None)  # type: ignore[arg-type]
             self._warm = (training.patterns.gates, bare, plan.request)
-
-    def _proof_of(self, plan: Plan, result: Result, gates: Floats) -> dict[str, Any]:
-        """Return what :meth:`certificate` needs beside the data."""
-        weights, dual = result.weights, result.dual
-        proof: dict[str, Any] = {"gates": gates}
-        # Of the closed form, the weights follow from the residual.
-        if not (plan.direct and (self.solver is None or isinstance(self.solver, convex.Ridge))):
-            proof |= {"blocks": weights.blocks, "linear": weights.linear}
-        if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:
-            proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
-        return {name: np.asarray(part) for name, part in proof.items() if part is not None}
-
-    def _certificate(self, rows: DistinctRows, loss: convex.Loss) -> convex.Certificate:
-        """Return the certificate of the fit to these rows."""
-        proof = self._proof
-        inputs, targets, weight, _ = self._scale(rows.X, rows.y, rows.weight, loss)
-        penalty = self._choose(*inputs.shape).penalty
-        mask = np.asarray(inputs @ proof["gates"].T.astype(inputs.dtype)) >= 0
-        program = convex.ConvexProgram(
-            convex.GatedOperator(inputs, mask),
-            targets,
-            self.alpha_,
-            loss,
-            penalty,
-            weight,
-            self.formulation,
-            self.skip,
-        )
-        dual = None
-        if "residual" in proof:
-            if len(proof["residual"]) != len(targets):
-                raise ValueError(_OTHER_DATA)
-            dual = convex.DualPoint(proof["residual"], proof.get("multipliers"))
-        if "blocks" in proof:
-            weights = convex.Weights(proof["blocks"], proof.get("linear"))
-        else:
-            assert dual is not None, "Ridge proves its bounds"
-            stacked = program.stacked()
-            blocks, linear = stacked.operator.split(stacked.slope(dual.residual), axis=2)
-            if linear is not None:
-                linear = linear[:, 0, 0] / self.skip
-            weights = convex.Weights(blocks / self.alpha_, linear)
-        if dual is None:
-            found, known = float(program.evaluate(weights).network_objective), self.objective_
-        else:
-            found, known = float(program.bound_of(dual)), self.dual_bound_
-        # Far above rounding, far below what other data change.
-        room = 1e-4 * max(abs(self.objective_), program.rounding())
-        if not abs(found - known) <= room:
-            raise ValueError(f"{_OTHER_DATA} They give {found:.6g} instead of {known:.6g}.")
-        return convex.Certificate(program, weights, dual)
 
     def _fitted_rows(
         self, distinct: DistinctRows, labels: Callable[[Floats], NDArray[Any]] | None

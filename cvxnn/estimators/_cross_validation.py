@@ -18,8 +18,9 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
-from cvxnn.estimators._base import ConvexReLUBase, HeldOut
+from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._parameters import Number, check_parameters
+from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, merge, units_of
 from cvxnn.estimators._scoring import HeldOutScorer

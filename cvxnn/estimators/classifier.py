@@ -10,14 +10,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._base import ConvexReLUBase, HeldOut, Validation
+from cvxnn.estimators._base import ConvexReLUBase, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
+from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._prediction import ClassifierPrediction, winner
 from cvxnn.estimators._rows import (
     DistinctRows,
@@ -327,41 +327,10 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             self._warn_if_constant(rows.X, rows.y)
         return self
 
-    def certificate(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> convex.Certificate:
-        """Return the convex program of the fit, its solution, and the proof of ``dual_bound_``.
-
-        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
-        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
-        they are given again.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Data of the fit.
-        sample_weight : array-like, shape (n_samples,), optional
-            Weights of the fit.
-        groups : array-like, shape (n_samples,), optional
-            Groups of the fit.
-
-        Returns
-        -------
-        cvxnn.convex.Certificate
-            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
-            network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are more
-            than 2**22; ``solve(program, solver, start=weights)`` finds others.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        """
-        check_is_fitted(self)
+    def _fitted_data(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any
+    ) -> tuple[DistinctRows, convex.Loss]:
+        """Return the rows of the program, and its loss, from the data of the fit."""
         data, labels = self._validate(X, y, reset=False)
         unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
@@ -371,7 +340,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         loss, targets = self._targets(codes, n_classes, data.dtype)
         numbers = groups_of(groups, len(targets))
         distinct = self._merge(data, targets, weight, self.classes_, numbers)
-        return self._certificate(self._fitted_rows(distinct, winner), loss)
+        return self._fitted_rows(distinct, winner), loss
 
     def _merge(
         self,

@@ -8,8 +8,7 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import NDArray
 
 from cvxnn import convex, preference
 from cvxnn.convex.patterns import add_bias
@@ -19,7 +18,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import column_means, groups_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, column_means, groups_of, merge, weights_of
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pointwise", "pairwise"]
@@ -189,42 +188,10 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
         )
 
-    def certificate(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> convex.Certificate:
-        """Return the convex program of phase I, its solution, and the proof of ``dual_bound_``.
-
-        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
-        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
-        they are given again.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Embeddings and labels of the fit; after ``fit_pairs``, the chosen embeddings followed
-            by the rejected ones, labelled 1 and 0.
-        sample_weight : array-like, shape (n_samples,), optional
-            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
-        groups : array-like, shape (n_samples,), optional
-            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
-
-        Returns
-        -------
-        cvxnn.convex.Certificate
-            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
-            network whose multipliers, ``2 n_samples n_patterns_`` numbers, are more
-            than 2**22; ``solve(program, solver, start=weights)`` finds others.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        """
-        check_is_fitted(self)
+    def _fitted_data(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any
+    ) -> tuple[DistinctRows, convex.Loss]:
+        """Return the rows of the program, and its loss, from the data of the fit."""
         data, labels = self._validate(X, y, reset=False)
         preferred = labels == self.classes_[1]
         weight = weights_of(sample_weight, len(data), data.dtype)
@@ -233,7 +200,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         numbers = None if numbers is None else numbers[keep]
         rows = Responses(data[keep], preferred[keep], weight[keep])
         distinct = merge(rows.X, rows.signs, rows.weight, numbers)
-        return self._certificate(distinct, convex.SquaredLoss())
+        return distinct, convex.SquaredLoss()
 
     def _fit_last_layer(
         self, network: TwoLayerNetwork, rows: Responses, hook: Hook | None = None

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
-from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
@@ -312,47 +311,16 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             self._warn_if_constant(rows.X, rows.y)
         return self
 
-    def certificate(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> convex.Certificate:
-        """Return the convex program of the fit, its solution, and the proof of ``dual_bound_``.
-
-        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
-        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
-        they are given again.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Data of the fit.
-        sample_weight : array-like, shape (n_samples,), optional
-            Weights of the fit.
-        groups : array-like, shape (n_samples,), optional
-            Groups of the fit.
-
-        Returns
-        -------
-        cvxnn.convex.Certificate
-            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
-            network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are more
-            than 2**22; ``solve(program, solver, start=weights)`` finds others.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        """
-        check_is_fitted(self)
+    def _fitted_data(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any
+    ) -> tuple[DistinctRows, convex.Loss]:
+        """Return the rows of the program, and its loss, from the data of the fit."""
         data, values = self._validate(X, y, reset=False, **self._y_options)
         weight = weights_of(sample_weight, data.shape[0], data.dtype)
         targets = columns(values, data.dtype)
         distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
         loss = convex.HuberLoss(self.delta_) if self._chooses_delta() else self._program_loss()
-        return self._certificate(self._fitted_rows(distinct, None), loss)
+        return self._fitted_rows(distinct, None), loss
 
     def _program_loss(self) -> convex.Loss:
         """Return the loss of the program."""

@@ -18,8 +18,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor, training
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 from cvxnn.estimators import _parameters
-from cvxnn.estimators._base import HeldOut
 from cvxnn.estimators._parameters import gated_patterns
+from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._rows import split
 from cvxnn.estimators.classifier import fit_temperature
 

@@ -1,0 +1,134 @@
+"""The certificate of a fit: its program, solution and proof, found again from the data."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn.convex.patterns import Formulation
+from cvxnn.convex.solver import Result, Solver
+from cvxnn.estimators._rows import DistinctRows, Rows, Scaled
+
+# Most multipliers of cones that are kept for the certificate: 32 MiB.
+_MOST_MULTIPLIERS = 2**22
+_OTHER_DATA = (
+    "X, y, sample_weight and groups are not those of the fit, or parameters were changed since: "
+    "give the same data, and with early_stopping an integer random_state."
+)
+
+Floats = NDArray[np.floating]
+
+
+class Certified:
+    """Estimator whose fit is the solution of a convex program, with a proof that is kept."""
+
+    formulation: Formulation
+    skip: float | None
+    solver: Solver | None
+    alpha_: float
+    objective_: float
+    dual_bound_: float
+    _proof: dict[str, Any]
+    _scale: Callable[[Rows, Floats, Floats, convex.Loss], Scaled]
+    _choose: Callable[..., Any]
+
+    def certificate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> convex.Certificate:
+        """Return the convex program of the fit, its solution, and the proof of ``dual_bound_``.
+
+        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
+        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
+        they are given again. Of a COALA head, the program is that of phase I.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Data of the fit. After ``fit_pairs`` of a COALA head, the chosen embeddings followed by
+            the rejected ones, labelled 1 and 0.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
+
+        Returns
+        -------
+        cvxnn.convex.Certificate
+            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
+            network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are more
+            than 2**22; ``solve(program, solver, start=weights)`` finds others.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        """
+        check_is_fitted(self)
+        return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
+
+    @abstractmethod
+    def _fitted_data(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any
+    ) -> tuple[DistinctRows, convex.Loss]:
+        """Return the rows of the program, and its loss, from the data of the fit."""
+
+    def _proof_of(self, result: Result, gates: Floats, *, direct: bool) -> dict[str, Any]:
+        """Return what :meth:`certificate` needs beside the data."""
+        weights, dual = result.weights, result.dual
+        proof: dict[str, Any] = {"gates": gates}
+        # Of the closed form, the weights follow from the residual.
+        if not (direct and (self.solver is None or isinstance(self.solver, convex.Ridge))):
+            proof |= {"blocks": weights.blocks, "linear": weights.linear}
+        if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:
+            proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
+        return {name: np.asarray(part) for name, part in proof.items() if part is not None}
+
+    def _certificate(self, rows: DistinctRows, loss: convex.Loss) -> convex.Certificate:
+        """Return the certificate of the fit to these rows."""
+        proof = self._proof
+        inputs, targets, weight, _ = self._scale(rows.X, rows.y, rows.weight, loss)
+        penalty = self._choose(*inputs.shape).penalty
+        mask = np.asarray(inputs @ proof["gates"].T.astype(inputs.dtype)) >= 0
+        program = convex.ConvexProgram(
+            convex.GatedOperator(inputs, mask),
+            targets,
+            self.alpha_,
+            loss,
+            penalty,
+            weight,
+            self.formulation,
+            self.skip,
+        )
+        dual = None
+        if "residual" in proof:
+            if len(proof["residual"]) != len(targets):
+                raise ValueError(_OTHER_DATA)
+            dual = convex.DualPoint(proof["residual"], proof.get("multipliers"))
+        if "blocks" in proof:
+            weights = convex.Weights(proof["blocks"], proof.get("linear"))
+        else:
+            assert dual is not None, "Ridge proves its bounds"
+            stacked = program.stacked()
+            blocks, linear = stacked.operator.split(stacked.slope(dual.residual), axis=2)
+            if linear is not None:
+                linear = linear[:, 0, 0] / self.skip
+            weights = convex.Weights(blocks / self.alpha_, linear)
+        if dual is None:
+            found, known = float(program.evaluate(weights).network_objective), self.objective_
+        else:
+            found, known = float(program.bound_of(dual)), self.dual_bound_
+        # Far above rounding, far below what other data change.
+        room = 1e-4 * max(abs(self.objective_), program.rounding())
+        if not abs(found - known) <= room:
+            raise ValueError(f"{_OTHER_DATA} They give {found:.6g} instead of {known:.6g}.")
+        return convex.Certificate(program, weights, dual)

@@ -1,0 +1,88 @@
+"""A fit that is ready to run, in the units of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._rows import Scaling
+from cvxnn.network import TwoLayerNetwork, fold_scaling
+
+Floats = NDArray[np.floating]
+
+
+class HeldOut(NamedTuple):
+    """Predictions of rows by networks that have not seen them, in units of the targets.
+
+    Weights add up to the number of units of data.
+    """
+
+    predictions: Floats
+    targets: Floats
+    weight: Floats
+
+
+class Plan(NamedTuple):
+    """A fit that is ready to run, in the units of the program.
+
+    Attributes
+    ----------
+    fit : callable
+        ``fit_direct`` or ``fit_iterative``.
+    arguments : dict
+        Its arguments, but for those by which it is watched.
+    scaling : Scaling
+        Units of the program.
+    strength : Strength
+        Penalty parameter, and what it was measured on.
+    request : dict
+        The patterns that were asked for.
+    """
+
+    fit: Callable[..., training.Fit]
+    arguments: dict[str, Any]
+    scaling: Scaling
+    strength: training.Strength
+    request: dict[str, Any]
+
+    @property
+    def direct(self) -> bool:
+        """Whether the program has a closed form."""
+        return self.fit is training.fit_direct
+
+    def raw(self, network: TwoLayerNetwork) -> TwoLayerNetwork:
+        """Return the network of raw features and targets."""
+        return fold_scaling(network, *self.scaling)
+
+    def complete(self, fit: training.Fit) -> training.Fit:
+        """Return the fit with the network of raw features, and all operations counted."""
+        training = fit.training
+        training = training._replace(flops=training.flops + self.strength.flops)
+        return fit._replace(network=self.raw(fit.network), training=training)
+
+    def leave_one_out(self, fit: training.Fit) -> tuple[HeldOut, HeldOut]:
+        """Return predictions of a sample of rows without themselves, and by the network as it is.
+
+        Without themselves by the closed form, where there is one, else by one step from the
+        solution. The network of the fit is the one of the program's units.
+        """
+        sample, spectrum = self.strength.sample, self.strength.spectrum
+        bias, skip = self.arguments["bias"], self.arguments["skip"]
+        X, y = sample.program.operator.X, sample.program.y
+        seen = fit.network.forward(X[:, :-1] if bias else X)
+        if self.direct and spectrum is not None and skip is None:
+            alphas = np.array([fit.alpha / sample.part])
+            unseen = training.leave_one_out(sample, spectrum, alphas).predictions
+        else:
+            unseen = training.approximate_leave_one_out(
+                fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip
+            )
+        scale, mean = self.scaling.y_scale, self.scaling.y_mean
+        share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
+        weight = share * (len(y) if sample.units is None else sample.units.sum())
+        held_out = HeldOut(unseen * scale + mean, y * scale + mean, weight)
+        return held_out, held_out._replace(predictions=seen * scale + mean)

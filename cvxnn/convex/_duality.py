@@ -1,4 +1,4 @@
-"""Numbers that conjugates without a formula ask for: the best scale, the least strength."""
+"""Bounds that dual points prove, and the least strength at which all weights vanish."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from cvxnn._arrays import Array, namespace
-from cvxnn.convex.penalties import Penalty, WithConjugate, WithDualNorm
+from cvxnn.convex.losses import Loss
+from cvxnn.convex.penalties import Penalty, SquaredL2, WithConjugate, WithDualNorm
 
 # Thirds taken off the interval of the scale: (2/3)**40 is 1e-7, and the bound is flat at the top.
 _N_THIRDS = 40
@@ -18,7 +19,89 @@ _OCTAVES = 30.0
 _N_HALVES = 60
 
 
-def best_value(value: Callable[[Array], Array], first: Array) -> Array:
+def best_bound(
+    loss: Loss,
+    penalty: Penalty,
+    alpha: Array | float,
+    y: Array,
+    share: Array | float,
+    residual: Array,
+    slope: Array,
+    extra: Array | float,
+) -> Array:
+    """Return the best lower bound that the multiples of a dual point prove.
+
+    Parameters
+    ----------
+    loss, penalty, alpha, y
+        Parts of the program.
+    share : Array
+        Weight of each row, a scalar or shape (n_samples, 1).
+    residual : Array, shape (n_samples, n_outputs)
+        The dual point, zero in rows without weight.
+    slope : Array, shape (n_outputs, n_signs, n_patterns, n_features)
+        What the penalty has to balance: the adjoint of the residual, and the multipliers'.
+    extra : Array, shape (n_outputs,), or 0
+        Twice what the conjugate of the linear part's ridge takes off.
+
+    Returns
+    -------
+    Array, a scalar
+        The bound; minus infinity for a residual outside the domain of the conjugate.
+    """
+    xp = namespace(residual)
+    tiny = xp.finfo(slope.dtype).tiny
+    limit: Array | float = xp.inf
+    if type(penalty) is SquaredL2:
+        extra = extra + 2 * penalty.conjugate(slope) / xp.maximum(alpha, tiny)
+    elif isinstance(penalty, WithConjugate):
+        return _searched_bound(loss, penalty, alpha, y, share, residual, slope, extra)
+    else:
+        assert isinstance(penalty, WithDualNorm), "check_penalty refuses it"
+        # Without a slope any scale will do; the division must not overflow.
+        size = penalty.dual_norm(slope)
+        limit = alpha / xp.maximum(size, tiny * xp.maximum(alpha, 1))
+    scale = xp.clip(loss.dual_scale(residual, y, share, extra), 0, limit)
+    # A strength in float64 must not hide in which precision the residual was rounded.
+    scale = scale.astype(residual.dtype)
+    if loss.coupled:
+        scale = scale.min()
+    conjugate = loss.conjugate(-scale * residual, y)
+    return -(share * conjugate).sum() - (scale**2 * extra / 2).sum()
+
+
+def _searched_bound(
+    loss: Loss,
+    penalty: WithConjugate,
+    alpha: Array | float,
+    y: Array,
+    share: Array | float,
+    residual: Array,
+    slope: Array,
+    extra: Array | float,
+) -> Array:
+    """Return the bound for a conjugate that is not quadratic: no formula has its best scale."""
+    xp = namespace(residual)
+    positive = xp.maximum(alpha, xp.finfo(slope.dtype).tiny)
+
+    def value(scale: Array) -> Array:
+        fit = (share * loss.conjugate(-scale * residual, y)).sum(axis=0)
+        scaled = scale[:, None, None, None] * slope / positive
+        lost = alpha * penalty.conjugate(scaled) + scale**2 * extra / 2
+        # Outputs that the loss couples have one scale, the best of all together.
+        lost = xp.zeros_like(lost) + fit.sum() + lost.sum() if loss.coupled else fit + lost
+        return xp.where(xp.isnan(lost), -xp.inf, -lost)
+
+    ones = xp.ones_like(residual[0])
+    positive = xp.asarray(positive, residual.dtype)
+    with np.errstate(all="ignore"):  # the edge of a domain
+        quadratic = 2 * alpha * penalty.conjugate(slope / positive) + extra
+        first = loss.dual_scale(residual, y, share, quadratic) * ones
+        best = _best_value(value, first.min() * ones if loss.coupled else first)
+    return best[0] if loss.coupled else best.sum()
+
+
+def _best_value(value: Callable[[Array], Array], first: Array) -> Array:
     """Return the maximum over scales ``t >= 0`` of concave functions, one for each output.
 
     Parameters
@@ -46,6 +129,46 @@ def best_value(value: Callable[[Array], Array], first: Array) -> Array:
         ends = jax.lax.fori_loop(0, _N_THIRDS, narrow, ends)
     scales = (xp.zeros_like(first), xp.ones_like(first), first, (ends[0] + ends[1]) / 2)
     return xp.stack([value(scale) for scale in scales]).max(axis=0)
+
+
+def orthogonal_to_columns(residual: Array, X: Array, share: Array | float) -> Array:
+    """Project a dual point on what an unpenalised linear part allows.
+
+    Parameters
+    ----------
+    residual : Array, shape (n_samples, n_outputs)
+        The dual point, zero in rows without weight.
+    X : Array, shape (n_samples, n_features)
+        Data.
+    share : Array
+        Weight of each row, a scalar or shape (n_samples, 1).
+
+    Returns
+    -------
+    Array, shape (n_samples, n_outputs)
+        ``r`` with ``X^T (share * r) = 0``; zero for outputs of which rounding leaves no such point.
+    """
+    xp = namespace(residual)
+    root, eps = xp.sqrt(share), xp.finfo(residual.dtype).eps
+    A, given = root * X, root * residual
+    # Directions of data in rows of little weight have squares that vanish beside others in
+    # A^T A. Along its eigenvectors they stand alone, and have a size that is accurate.
+    _, directions = xp.linalg.eigh(A.T @ A)
+    B = A @ directions
+    size = xp.linalg.norm(B, axis=0)
+    B = B / xp.where(size > len(size) * eps * size.max(), size, xp.inf)
+    values, vectors = xp.linalg.eigh(B.T @ B)
+    cut = values[-1] * len(values) * eps
+    inverse = xp.where(values > cut, 1 / xp.where(values > cut, values, 1), 0)
+    rest = given
+    for _ in range(2):  # the second time takes off what rounding left
+        rest = rest - B @ ((vectors * inverse) @ (vectors.T @ (B.T @ rest)))
+    # What is nothing but rounding must not be scaled up to pass for a dual point, and a slope
+    # that is more than rounding proves nothing.
+    rounding, left = 100 * len(residual) ** 0.5 * eps, xp.linalg.norm(rest, axis=0)
+    slope = xp.abs(A.T @ rest) <= rounding * xp.linalg.norm(A, axis=0)[:, None] * left
+    proves = (left > rounding * xp.linalg.norm(given, axis=0)) & slope.all(axis=0)
+    return xp.where(proves & (root > 0), rest / xp.where(root > 0, root, 1), 0)
 
 
 def removes(penalty: Penalty, shape: tuple[int, ...]) -> bool:

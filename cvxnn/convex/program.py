@@ -43,15 +43,13 @@ import numpy as np
 
 from cvxnn._arrays import Array, is_sparse, namespace
 from cvxnn.convex._checks import check_loss, check_penalty, check_shapes, check_values, number
-from cvxnn.convex._duality import best_value, least_alpha, removes
+from cvxnn.convex._duality import best_bound, least_alpha, orthogonal_to_columns, removes
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import (
     NeuronGroupLasso,
     Penalty,
-    SquaredL2,
-    WithConjugate,
     WithDualNorm,
 )
 
@@ -418,81 +416,19 @@ class ConvexProgram:
         # Rows without weight, such as padding, have no say.
         residual = xp.where(self.share > 0, residual, 0)
         if self.skip is not None:
-            residual = self._orthogonal_to_linear(residual)
+            projected = orthogonal_to_columns(residual, self.operator.X, self.share)
+            residual = xp.where(self.linear_ridge > 0, residual, projected)
         slope = program.slope(residual)
         _, linear = program.operator.split(slope, axis=2)
         slope, _ = program.operator.split(slope + cone_term, axis=2)
-        tiny = xp.finfo(slope.dtype).tiny
         extra: Array | float = 0.0
-        limit: Array | float = xp.inf
         if linear is not None:
-            safe = xp.maximum(self.linear_ridge, tiny)
+            safe = xp.maximum(self.linear_ridge, xp.finfo(slope.dtype).tiny)
             # Without a ridge the projection has made it zero.
             extra = xp.where(self.linear_ridge > 0, (linear**2).sum(axis=(1, 2, 3)) / safe, 0)
-        penalty = self.penalty
-        if type(penalty) is SquaredL2:
-            extra = extra + 2 * penalty.conjugate(slope) / xp.maximum(self.alpha, tiny)
-        elif isinstance(penalty, WithConjugate):
-            return self._searched_bound(residual, slope, extra)
-        else:
-            assert isinstance(penalty, WithDualNorm), "check_penalty refuses it"
-            # Without a slope any scale will do; the division must not overflow.
-            size = penalty.dual_norm(slope)
-            limit = self.alpha / xp.maximum(size, tiny * xp.maximum(self.alpha, 1))
-        scale = xp.clip(self.loss.dual_scale(residual, self.y, self.share, extra), 0, limit)
-        # A strength in float64 must not hide in which precision the residual was rounded.
-        scale = scale.astype(residual.dtype)
-        if self.loss.coupled:
-            scale = scale.min()
-        conjugate = self.loss.conjugate(-scale * residual, self.y)
-        return -(self.share * conjugate).sum() - (scale**2 * extra / 2).sum()
-
-    def _searched_bound(self, residual: Array, slope: Array, extra: Array | float) -> Array:
-        """Return the bound for a conjugate that is not quadratic: no formula has its best scale."""
-        penalty, xp = self.penalty, namespace(residual)
-        assert isinstance(penalty, WithConjugate)
-        alpha = xp.maximum(self.alpha, xp.finfo(slope.dtype).tiny)
-
-        def value(scale: Array) -> Array:
-            fit = (self.share * self.loss.conjugate(-scale * residual, self.y)).sum(axis=0)
-            scaled = scale[:, None, None, None] * slope / alpha
-            lost = self.alpha * penalty.conjugate(scaled) + scale**2 * extra / 2
-            # Outputs that the loss couples have one scale, the best of all together.
-            lost = xp.zeros_like(lost) + fit.sum() + lost.sum() if self.loss.coupled else fit + lost
-            return xp.where(xp.isnan(lost), -xp.inf, -lost)
-
-        ones = xp.ones_like(residual[0])
-        alpha = xp.asarray(alpha, residual.dtype)
-        with np.errstate(all="ignore"):  # the edge of a domain
-            quadratic = 2 * self.alpha * penalty.conjugate(slope / alpha) + extra
-            first = self.loss.dual_scale(residual, self.y, self.share, quadratic) * ones
-            best = best_value(value, first.min() * ones if self.loss.coupled else first)
-        return best[0] if self.loss.coupled else best.sum()
-
-    def _orthogonal_to_linear(self, residual: Array) -> Array:
-        """Project a dual point on what an unpenalised linear part allows: ``X^T r = 0``."""
-        xp = namespace(residual)
-        root, eps = xp.sqrt(self.share), xp.finfo(residual.dtype).eps
-        A, given = root * self.operator.X, root * residual
-        # Directions of data in rows of little weight have squares that vanish beside others in
-        # A^T A. Along its eigenvectors they stand alone, and have a size that is accurate.
-        _, directions = xp.linalg.eigh(A.T @ A)
-        B = A @ directions
-        size = xp.linalg.norm(B, axis=0)
-        B = B / xp.where(size > len(size) * eps * size.max(), size, xp.inf)
-        values, vectors = xp.linalg.eigh(B.T @ B)
-        cut = values[-1] * len(values) * eps
-        inverse = xp.where(values > cut, 1 / xp.where(values > cut, values, 1), 0)
-        rest = given
-        for _ in range(2):  # the second time takes off what rounding left
-            rest = rest - B @ ((vectors * inverse) @ (vectors.T @ (B.T @ rest)))
-        # What is nothing but rounding must not be scaled up to pass for a dual point, and a slope
-        # that is more than rounding proves nothing.
-        rounding, left = 100 * len(residual) ** 0.5 * eps, xp.linalg.norm(rest, axis=0)
-        slope = xp.abs(A.T @ rest) <= rounding * xp.linalg.norm(A, axis=0)[:, None] * left
-        proves = (left > rounding * xp.linalg.norm(given, axis=0)) & slope.all(axis=0)
-        projected = xp.where(proves & (root > 0), rest / xp.where(root > 0, root, 1), 0)
-        return xp.where(self.linear_ridge > 0, residual, projected)
+        return best_bound(
+            self.loss, self.penalty, self.alpha, self.y, self.share, residual, slope, extra
+        )
 
 
 class Certificate(NamedTuple):

@@ -29,15 +29,8 @@ from cvxnn.estimators._parameters import (
 )
 from cvxnn.estimators._plan import Plan
 from cvxnn.estimators._prediction import NetworkPrediction
-from cvxnn.estimators._rows import (
-    DistinctRows,
-    Rows,
-    Scaled,
-    scale,
-    split,
-    split_groups,
-    weights_of,
-)
+from cvxnn.estimators._rows import DistinctRows, Rows, split, split_groups, weights_of
+from cvxnn.estimators._scaling import Scaled, scale
 from cvxnn.network import TwoLayerNetwork
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.

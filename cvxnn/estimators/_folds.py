@@ -18,7 +18,8 @@ from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.estimators._base import ADAPTIVE_ROUNDS, ConvexReLUBase
-from cvxnn.estimators._rows import DistinctRows, Rows, Scaling
+from cvxnn.estimators._rows import DistinctRows, Rows
+from cvxnn.estimators._scaling import Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.training import proposal, strength
 from cvxnn.training.networks import network_of

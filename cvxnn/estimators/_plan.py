@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn import training  # names load when first used: JAX is for fits only
-from cvxnn.estimators._rows import Scaling
+from cvxnn.estimators._scaling import Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 
 Floats = NDArray[np.floating]

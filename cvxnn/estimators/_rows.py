@@ -1,4 +1,4 @@
-"""Rows of an estimator: brought to the host, checked, weighted, merged, scaled and split."""
+"""Rows of an estimator: brought to the host, checked, weighted, merged and split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
 from cvxnn._arrays import is_sparse
-from cvxnn.convex.patterns import add_bias
 
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)
@@ -254,148 +253,6 @@ def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
     bytes_ = [np.ascontiguousarray(part + 0.0).view(np.uint8) for part in (X, y)]
     joined = np.concatenate([part.reshape(len(y), -1) for part in bytes_], axis=1)
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
-
-
-class Scaling(NamedTuple):
-    """Units in which the program is solved.
-
-    Features have mean 0 and standard deviation ``1 / sqrt(n_features)``, so that rows have norm
-    about 1 whatever the width; targets have mean 0 and standard deviation 1. A
-    strength then has one meaning for every data set. Sparse features keep their zeros: they are
-    scaled to that root mean square, not centred.
-    """
-
-    x_mean: NDArray[np.floating]
-    x_scale: NDArray[np.floating]
-    y_mean: NDArray[np.floating]
-    y_scale: NDArray[np.floating]
-
-    @classmethod
-    def of(
-        cls,
-        X: Rows,
-        y: NDArray[np.floating],
-        weight: NDArray[np.floating],
-        *,
-        standardize: bool,
-        fit_intercept: bool,
-    ) -> Scaling:
-        """Measure the data; constant targets keep scale 1, constant features vanish.
-
-        Raises
-        ------
-        ValueError
-            If a mean, a standard deviation or, of features that stay as they are, a sum of squares
-            is beyond the range of the dtype.
-        """
-        d, dtype = X.shape[1], X.dtype
-        x_mean, x_scale = np.zeros(d, dtype), np.ones(d, dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = dtype.type(0)
-            if standardize:
-                x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
-                x_scale = x_scale * dtype.type(np.sqrt(d))
-            else:
-                total = abs(X).max() ** 2 * dtype.type(X.shape[0] * d)
-            y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
-        scaling = cls(x_mean, x_scale, y_mean, np.where(y_scale == 0, 1, y_scale))
-        if not all(np.isfinite(part).all() for part in (*scaling, total)):
-            raise ValueError(
-                f"X or y holds values too large for {dtype}; rescale them, set standardize=True or "
-                "pass X as float64."
-            )
-        # Weights on constant features would move gates and predictions where a row to predict has
-        # another value, and rounding errors of a large one do the same to rows that have it.
-        return scaling._replace(x_scale=np.where(x_scale == 0, dtype.type(np.inf), x_scale))
-
-    def inputs(self, X: Rows, *, bias: bool) -> Rows:
-        """Return data as the network sees them, with a column of ones if there are biases."""
-        if not is_sparse(X):
-            scaled = (X - self.x_mean) / self.x_scale
-            return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
-        scaled = X @ sparse.diags_array((1 / self.x_scale).astype(X.dtype))
-        ones = np.ones((X.shape[0], 1), X.dtype)
-        return sparse.csr_array(sparse.hstack([scaled, sparse.csr_array(ones)]) if bias else scaled)
-
-
-def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the weighted mean of each column, summed in float64 whatever the dtype.
-
-    Along the rows NumPy adds one number after the other, so that float32 would lose all digits
-    that a running sum of many rows has outgrown.
-    """
-    # A power of two, which rounds nothing, keeps products with large weights in range.
-    factors = np.ldexp(weight.astype(np.float64), -int(np.frexp(weight.max())[1]))
-    if is_sparse(values):
-        totals = np.asarray(values.T @ factors)
-    else:
-        totals = np.einsum("i,ij->j", factors, values)
-    means: NDArray[np.float64] = totals / factors.sum()
-    return means
-
-
-def _mean_and_scale(
-    values: Rows, weight: NDArray[np.floating], *, centre: bool
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return the mean (0 unless ``centre``) of each column and the root mean square of the rest.
-
-    The latter is 0 for constant columns.
-    """
-    dtype = values.dtype
-    mean = np.zeros(values.shape[1], dtype)
-    if is_sparse(values):
-        rest: Any = values
-        peak: Any = np.asarray(abs(values).max(axis=0).todense()).ravel()
-    else:
-        if centre:
-            mean = column_means(values, weight).astype(dtype)
-        rest = values - mean
-        if centre:
-            # Once more, for what rounding left: of a constant column, nothing.
-            better = (mean + column_means(rest, weight)).astype(dtype)
-            rest -= better - mean
-            mean = better
-        peak = np.abs(rest).max(axis=0)
-    # Squares of the bare values could overflow or vanish.
-    peak = np.where(peak == 0, 1, peak)
-    if is_sparse(rest):
-        squares = column_means((rest @ sparse.diags_array(1 / peak)).power(2), weight)
-    else:
-        squares = column_means((rest / peak) ** 2, weight)
-    scale = peak * np.sqrt(squares)
-    # Rounding alone leaves a spread of about eps times the mean on constant columns.
-    constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
-    return mean, np.where(constant, 0, scale).astype(dtype)
-
-
-class Scaled(NamedTuple):
-    """Rows in the units of the program; ``weight`` is None where all are equal."""
-
-    inputs: Rows
-    targets: NDArray[np.floating]
-    weight: NDArray[np.floating] | None
-    scaling: Scaling
-
-
-def scale(
-    X: Rows,
-    y: NDArray[np.floating],
-    weight: NDArray[np.floating],
-    *,
-    standardize: bool,
-    fit_intercept: bool,
-    keep_targets: bool,
-) -> Scaled:
-    """Scale distinct rows; targets too, unless they are classes (``keep_targets``)."""
-    scaling = Scaling.of(X, y, weight, standardize=standardize, fit_intercept=fit_intercept)
-    inputs = scaling.inputs(X, bias=fit_intercept)
-    if keep_targets:
-        scaling = scaling._replace(
-            y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
-        )
-    targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
-    equal = bool(np.all(weight == weight[0]))
-    return Scaled(inputs, targets, None if equal else weight, scaling)
 
 
 def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:

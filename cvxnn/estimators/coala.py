@@ -18,7 +18,8 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import DistinctRows, column_means, groups_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
+from cvxnn.estimators._scaling import column_means
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pointwise", "pairwise"]

@@ -17,7 +17,8 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import Scaling, column_means, merge
+from cvxnn.estimators._rows import merge
+from cvxnn.estimators._scaling import Scaling, column_means
 from cvxnn.network import TwoLayerNetwork
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.

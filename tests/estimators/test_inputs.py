@@ -18,7 +18,8 @@ from cvxnn import (
     LinearPreferenceHead,
 )
 from cvxnn.convex import Cronos, Ridge
-from cvxnn.estimators._rows import Scaling, canonical, column_means, merge, to_host
+from cvxnn.estimators._rows import canonical, merge, to_host
+from cvxnn.estimators._scaling import Scaling, column_means
 
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)

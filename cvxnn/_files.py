@@ -1,25 +1,23 @@
-"""Results on disk: written completely or not at all, identified by digests, resumed with care.
+"""Files that are written completely or not at all, and texts that are read from them.
 
 Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`, or grows by
-:func:`append`. Everything that it identifies by content goes through :func:`digest` or
-:func:`digest_of_file`. Texts are read by :func:`read_text`; lines end at a line feed and nowhere
-else. A writer that continues from what lies on the disk holds :func:`cvxnn._locks.locked`.
+:func:`append`. Texts are read by :func:`read_text`; lines end at a line feed and nowhere else. A
+writer that continues from what lies on the disk holds :func:`cvxnn._locks.locked`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
-import json
-import math
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 MALFORMED = (
     AttributeError,
@@ -33,11 +31,35 @@ MALFORMED = (
 """Errors of code that takes apart a value from a file, if it is not what cvxnn writes."""
 
 
-class OtherSettingsError(ValueError):
-    """Error for a file that holds a result of other settings; the file was not changed."""
+class Closing(ABC):
+    """Holder of a file that is closed at the end of a ``with`` block, or by :meth:`close`."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file; the object cannot be used afterwards."""
 
-# Writing ----------------------------------------------------------------------------------------
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file.
+
+        Parameters
+        ----------
+        kind : type or None
+            Type of an exception; None without one.
+        error : BaseException or None
+            The exception.
+        traceback : types.TracebackType or None
+            Its traceback.
+        """
+        self.close()
 
 
 @contextlib.contextmanager
@@ -252,193 +274,6 @@ def decode(content: bytes, source: str, line: int = 1) -> str:
         ) from error
 
 
-# JSON -------------------------------------------------------------------------------------------
-
-
-def as_json(value: Any, indent: int | None = None) -> str:
-    """Return the JSON text of numbers, texts, lists and mappings.
-
-    Parameters
-    ----------
-    value : object
-        Numbers and arrays of NumPy are written as those of Python; infinities and NaN become null.
-    indent : int, default=None
-        Spaces per level; None writes everything on one line.
-
-    Returns
-    -------
-    str
-        JSON that any parser accepts, without a final line break.
-    """
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write one JSON object as a whole, with its digest.
-
-    Parameters
-    ----------
-    path : path-like
-        File to write. The folders above it are created; an existing file is replaced.
-    value : mapping
-        Contents, as :func:`as_json` takes them, without an entry ``digest``.
-    """
-    plain = json.loads(as_json(value))
-    write_text(path, as_json({**plain, "digest": digest(plain)}, indent=1) + "\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Parameters
-    ----------
-    path : path-like
-        File that :func:`write_json` wrote, or another one, without an entry ``digest``.
-
-    Returns
-    -------
-    dict
-        The object, without its digest.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If the file does not hold a JSON object, or one that was changed after it was written.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); was it changed by hand?") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, as cvxnn writes it")
-    expected = value.pop("digest", None)
-    if expected is not None and expected != digest(value):
-        raise ValueError(
-            f"{path}: the contents were changed after cvxnn wrote them, or the file is damaged; "
-            "take another copy, or delete the file and make it again"
-        )
-    return value
-
-
-# Digests ----------------------------------------------------------------------------------------
-
-
-def digest(*parts: Any, digits: int = 16) -> str:
-    """Return the SHA-256 digest of bytes, arrays and JSON values.
-
-    The digest is the same on every machine. It depends on the order of the parts and on where one
-    part ends and the next begins; for a long sequence, pass a generator with ``*``.
-
-    Parameters
-    ----------
-    *parts : bytes, numpy.ndarray, or what JSON can hold
-        For an array of numbers, its type, shape and values count; for a dict, not the order of
-        its keys. A path is a text like any other; :func:`digest_of_file` reads a file.
-    digits : int, default=16
-        Number of hexadecimal digits, at most 64. With 16 digits, a coincidence among a million
-        objects has a probability of about 3e-8.
-
-    Returns
-    -------
-    str
-        Hexadecimal digits.
-    """
-    total = hashlib.sha256()
-    for part in parts:
-        for piece in _pieces(part):
-            total.update(len(piece).to_bytes(8, "little"))
-            total.update(piece)
-    return total.hexdigest()[:digits]
-
-
-def digest_of_file(path: str | os.PathLike[str], digits: int = 16) -> str:
-    """Return the SHA-256 digest of the contents of a file.
-
-    Parameters
-    ----------
-    path : path-like
-        File to read.
-    digits : int, default=16
-        Number of hexadecimal digits, at most 64.
-
-    Returns
-    -------
-    str
-        Hexadecimal digits.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:digits]
-
-
-# Resuming ---------------------------------------------------------------------------------------
-
-
-def earlier_result(
-    path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool
-) -> dict[str, Any] | None:
-    """Return the result in a JSON file, if it has the requested settings.
-
-    Parameters
-    ----------
-    path : path-like
-        File that :func:`write_json` wrote, with an entry ``settings``; it need not exist.
-    settings : mapping
-        Everything that the result depends on, as :func:`as_json` takes it.
-    overwrite : bool
-        If True, ignore what the file holds.
-
-    Returns
-    -------
-    dict or None
-        Contents of the file; None if there is no file, or if it is to be overwritten.
-
-    Raises
-    ------
-    OtherSettingsError
-        If the file holds a result of other settings; the message names each difference.
-    """
-    if overwrite or not Path(path).exists():
-        return None
-    result = read_json(path)
-    check_settings(path, result.get("settings", {}), settings)
-    return result
-
-
-def check_settings(
-    path: str | os.PathLike[str], found: Mapping[str, Any], requested: Mapping[str, Any]
-) -> None:
-    """Refuse to continue from a result of other settings.
-
-    Parameters
-    ----------
-    path : path-like
-        Where the result is, for the message.
-    found : mapping
-        Settings of that result.
-    requested : mapping
-        Settings of the caller. Both are compared as JSON: a tuple equals a list.
-
-    Raises
-    ------
-    OtherSettingsError
-        If they differ; the message names each difference.
-    """
-    differences = list(_differences(json.loads(as_json(found)), json.loads(as_json(requested))))
-    if differences:
-        raise OtherSettingsError(
-            f"{path} holds a result of other settings ({'; '.join(differences)}). Request the "
-            "settings in the file, write to another place, or overwrite the file"
-        )
-
-
-# Private parts ----------------------------------------------------------------------------------
-
-
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
@@ -467,42 +302,3 @@ def _exchange(one: Path, other: Path) -> bool:
     here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
     names = os.fsencode(one), os.fsencode(other)
     return exchange is not None and exchange(here, names[0], here, names[1], swap) == 0
-
-
-def _pieces(part: Any) -> Iterable[bytes | memoryview]:
-    """Kind and contents of a part of a digest; no two different parts have the same."""
-    if isinstance(part, bytes):
-        return b"bytes", part
-    if hasattr(part, "__array_interface__"):
-        import numpy as np  # is loaded already; the command line's --help does without it
-
-        array = np.asarray(part)
-        if array.dtype.kind not in "biufc":
-            raise TypeError(f"cannot digest an array of {array.dtype}; expected numbers")
-        array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        about = f"array {array.dtype.str} {array.shape}".encode()
-        return about, array.reshape(-1).view(np.uint8).data
-    text = json.dumps(part, sort_keys=True, separators=(",", ":"))
-    return b"json", text.encode()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # arrays and numbers of NumPy
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _differences(found: Any, requested: Any, name: str = "") -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(requested, dict):
-        for key in dict.fromkeys([*found, *requested]):
-            yield from _differences(
-                found.get(key), requested.get(key), f"{name}.{key}" if name else str(key)
-            )
-    elif found != requested:
-        yield f"{name}: {json.dumps(found)} in the file, {json.dumps(requested)} requested"

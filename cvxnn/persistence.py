@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
-from cvxnn._files import MALFORMED, digest, replacing
+from cvxnn._digests import digest
+from cvxnn._files import MALFORMED, replacing
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
 

@@ -12,7 +12,9 @@ import cvxnn
 # From the foundation to the roof. A package imports only itself and packages above it.
 PACKAGES = [
     "_extras",
+    "_digests",
     "_files",
+    "_json",
     "_locks",
     "_arrays",
     "_threads",

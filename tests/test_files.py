@@ -11,20 +11,15 @@ import numpy as np
 import pytest
 
 from cvxnn import _files as files
-from cvxnn._files import (
+from cvxnn._digests import digest, digest_of_file
+from cvxnn._files import append, read_text, replacing, replacing_folder, write_text
+from cvxnn._json import (
     OtherSettingsError,
-    append,
     as_json,
     check_settings,
-    digest,
-    digest_of_file,
     earlier_result,
     read_json,
-    read_text,
-    replacing,
-    replacing_folder,
     write_json,
-    write_text,
 )
 
 

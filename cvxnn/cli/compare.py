@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import as_json
+from cvxnn._json import as_json
 from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import add_replies, write_replies

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from cvxnn._files import as_json
+from cvxnn._json import as_json
 
 
 class Console:

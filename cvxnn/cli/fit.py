@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import earlier_result, read_json, write_json
+from cvxnn._json import earlier_result, read_json, write_json
 from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required

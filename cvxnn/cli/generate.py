@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import as_json, decode, digest_of_file, earlier_result, write_json, write_text
+from cvxnn._digests import digest_of_file
+from cvxnn._files import decode, write_text
+from cvxnn._json import as_json, earlier_result, write_json
 from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from cvxnn import __version__
-from cvxnn._files import OtherSettingsError
+from cvxnn._json import OtherSettingsError
 from cvxnn.cli import compare, extract, fit, generate, report, score
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console

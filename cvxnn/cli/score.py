@@ -12,7 +12,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._files import as_json, digest_of_file, earlier_result, write_json, write_text
+from cvxnn._digests import digest_of_file
+from cvxnn._files import write_text
+from cvxnn._json import as_json, earlier_result, write_json
 from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from cvxnn._files import earlier_result, read_json, write_json
+from cvxnn._json import earlier_result, read_json, write_json
 from cvxnn._locks import locked
 from cvxnn.comparison.fine_tuned import (
     CHECKPOINT,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cvxnn._files import MALFORMED, read_json, write_json
+from cvxnn._files import MALFORMED
+from cvxnn._json import read_json, write_json
 from cvxnn.comparison.measures import correct, mean_and_error
 from cvxnn.comparison.texts import (
     bytes_text,

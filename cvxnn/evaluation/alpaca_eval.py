@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cvxnn._files import as_json, write_text
+from cvxnn._files import write_text
+from cvxnn._json import as_json
 from cvxnn.evaluation.win_rates import Judgement
 from cvxnn.preference.formats.alpaca_eval_annotations import parse_annotation
 from cvxnn.preference.row_checks import (

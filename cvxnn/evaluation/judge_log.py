@@ -7,16 +7,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
-from cvxnn._files import MALFORMED, append
+from cvxnn._files import MALFORMED, Closing, append
 from cvxnn._locks import locked
 
 Order = Literal["ab", "ba"]
 
 
-class JudgeLog:
+class JudgeLog(Closing):
     """Answers by question and order, and the file to which they are appended; a context manager.
 
     A second log of the same file, in another process, waits until the block of the first ends.
@@ -49,27 +48,8 @@ class JudgeLog:
                 self._read(path)
                 self._lock = self._lock.pop_all()
 
-    def __enter__(self) -> JudgeLog:
-        """Return the log itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Let other processes write.
-
-        Parameters
-        ----------
-        kind : type or None
-            Type of an exception; None without one.
-        error : BaseException or None
-            The exception.
-        traceback : types.TracebackType or None
-            Its traceback.
-        """
+    def close(self) -> None:
+        """Let other processes write; the log cannot be used afterwards."""
         self._lock.close()
 
     def _read(self, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._files import digest
+from cvxnn._digests import digest
 from cvxnn.evaluation.judge_log import JudgeLog, Order
 from cvxnn.evaluation.win_rates import Judgement, WinRate, win_rate
 from cvxnn.preference.triplets import Prompt, as_text

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import read_json, read_text
+from cvxnn._files import read_text
+from cvxnn._json import read_json
 
 _YES = {"yes", "y", "true", "1", "x"}
 

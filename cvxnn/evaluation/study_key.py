@@ -6,7 +6,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cvxnn._files import MALFORMED, read_json
+from cvxnn._files import MALFORMED
+from cvxnn._json import read_json
 
 FORMAT = "cvxnn-study-key"
 

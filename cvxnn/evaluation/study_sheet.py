@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxnn._files import digest, write_json, write_text
+from cvxnn._digests import digest
+from cvxnn._files import write_text
+from cvxnn._json import write_json
 from cvxnn.evaluation.study_key import KeyQuestion, StudyKey, read_key
 from cvxnn.preference.row_checks import check_text
 from cvxnn.preference.triplets import Prompt, as_text

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._files import MALFORMED, digest, read_json
+from cvxnn._digests import digest
+from cvxnn._files import MALFORMED
+from cvxnn._json import read_json
 from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost

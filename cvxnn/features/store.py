@@ -13,12 +13,12 @@ import os
 import warnings
 import zlib
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 
-from cvxnn._files import MALFORMED, append, move_into_place, read_json, write_json, write_text
+from cvxnn._files import MALFORMED, Closing, append, move_into_place, write_text
+from cvxnn._json import read_json, write_json
 from cvxnn._locks import locked
 from cvxnn.features.description import Description, check_description
 
@@ -43,7 +43,7 @@ class _Block(NamedTuple):
     checksum: int
 
 
-class FeatureWriter:
+class FeatureWriter(Closing):
     """Writer of a ``.npy`` file that gets its name once it is complete.
 
     Until then the rows are in ``PATH.part``, and ``PATH.part.log`` records which blocks are
@@ -159,27 +159,8 @@ class FeatureWriter:
         move_into_place(self._part, self.path)
         self._log.unlink()
 
-    def __enter__(self) -> FeatureWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file; blocks that are finished stay for the next writer.
-
-        Parameters
-        ----------
-        kind : type or None
-            Type of an exception; None without one.
-        error : BaseException or None
-            The exception.
-        traceback : types.TracebackType or None
-            Its traceback.
-        """
+    def close(self) -> None:
+        """Close the file; blocks that are finished stay for the next writer."""
         with self._opened:
             if not self._blocks:  # the next writer could not continue from it
                 self._part.unlink(missing_ok=True)

@@ -9,12 +9,12 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from cvxnn._files import digest
+from cvxnn._digests import digest
+from cvxnn._files import Closing
 
 _APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
 _FORMAT = 2
@@ -33,7 +33,7 @@ _ERRORS = {
 _T = TypeVar("_T")
 
 
-class EmbeddingCache:
+class EmbeddingCache(Closing):
     """Persistent map from keys to float32 vectors, each with a checksum.
 
     Every `put` is one transaction: an interrupted program leaves all earlier batches intact, and
@@ -171,29 +171,6 @@ class EmbeddingCache:
             return int(n)
 
         return self._guard(count)
-
-    def __enter__(self) -> EmbeddingCache:
-        """Return the cache itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the file.
-
-        Parameters
-        ----------
-        kind : type or None
-            Type of an exception; None without one.
-        error : BaseException or None
-            The exception.
-        traceback : types.TracebackType or None
-            Its traceback.
-        """
-        self.close()
 
     def _open(self) -> None:
         if self._pragma("application_id") == 0 and self._n_tables() == 0:

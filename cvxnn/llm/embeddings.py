@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cvxnn._files import digest
+from cvxnn._digests import digest
 from cvxnn.features.description import POOLINGS, Description, Pooling
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm.cache import EmbeddingCache

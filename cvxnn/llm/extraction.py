@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from cvxnn._files import check_settings, read_json, write_json
+from cvxnn._json import check_settings, read_json, write_json
 from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features.pairs import (

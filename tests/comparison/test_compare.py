@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cvxnn
-from cvxnn._files import OtherSettingsError
+from cvxnn._json import OtherSettingsError
 from cvxnn.comparison import HEADS, METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head

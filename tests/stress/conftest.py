@@ -45,7 +45,7 @@ def estimator(folder: Path) -> Kept:
 
 
 def features(folder: Path) -> Kept:
-    from cvxnn._files import write_json
+    from cvxnn._json import write_json
     from cvxnn.costs import CostMeter
     from cvxnn.features import Description, FeatureWriter, read_pair_features
     from cvxnn.features.pairs import extraction_settings

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import persistence
-from cvxnn._files import write_json
+from cvxnn._json import write_json
 
 KINDS = ("estimator", "features", "comparison", "key", "log", "cache", "checkpoint")
 SECONDS = 30  # far above what any small file takes, on a busy machine too

@@ -61,7 +61,7 @@ def test_killed_jobs_continue(
 def whole(job: str, folder: Path, result: dict[str, Any]) -> None:
     """Check what a killed process has left under final names."""
     import cvxnn
-    from cvxnn._files import read_json
+    from cvxnn._json import read_json
     from cvxnn.features import read_features
 
     for path in folder.rglob("*.json"):

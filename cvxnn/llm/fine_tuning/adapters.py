@@ -18,7 +18,9 @@ import torch
 import transformers
 from peft.tuners.lora import LoraLayer
 
-from cvxnn._files import digest_of_file, read_json, replacing_folder, write_json
+from cvxnn._digests import digest_of_file
+from cvxnn._files import replacing_folder
+from cvxnn._json import read_json, write_json
 from cvxnn.llm.adapted_layers import adapted_layers
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.identity import is_same_model

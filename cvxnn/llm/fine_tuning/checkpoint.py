@@ -11,7 +11,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cvxnn._files import MALFORMED, check_settings, digest, replacing
+from cvxnn._digests import digest
+from cvxnn._files import MALFORMED, replacing
+from cvxnn._json import check_settings
 
 _FORMAT = "cvxnn-fine-tuning-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

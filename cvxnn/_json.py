@@ -1,0 +1,167 @@
+"""Results in JSON files: written with a digest, and continued only with the settings they have."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cvxnn._digests import digest
+from cvxnn._files import read_text, write_text
+
+
+class OtherSettingsError(ValueError):
+    """Error for a file that holds a result of other settings; the file was not changed."""
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Return the JSON text of numbers, texts, lists and mappings.
+
+    Parameters
+    ----------
+    value : object
+        Numbers and arrays of NumPy are written as those of Python; infinities and NaN become null.
+    indent : int, default=None
+        Spaces per level; None writes everything on one line.
+
+    Returns
+    -------
+    str
+        JSON that any parser accepts, without a final line break.
+    """
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
+    """Write one JSON object as a whole, with its digest.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write. The folders above it are created; an existing file is replaced.
+    value : mapping
+        Contents, as :func:`as_json` takes them, without an entry ``digest``.
+    """
+    plain = json.loads(as_json(value))
+    write_text(path, as_json({**plain, "digest": digest(plain)}, indent=1) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Parameters
+    ----------
+    path : path-like
+        File that :func:`write_json` wrote, or another one, without an entry ``digest``.
+
+    Returns
+    -------
+    dict
+        The object, without its digest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file does not hold a JSON object, or one that was changed after it was written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); was it changed by hand?") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, as cvxnn writes it")
+    expected = value.pop("digest", None)
+    if expected is not None and expected != digest(value):
+        raise ValueError(
+            f"{path}: the contents were changed after cvxnn wrote them, or the file is damaged; "
+            "take another copy, or delete the file and make it again"
+        )
+    return value
+
+
+def earlier_result(
+    path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool
+) -> dict[str, Any] | None:
+    """Return the result in a JSON file, if it has the requested settings.
+
+    Parameters
+    ----------
+    path : path-like
+        File that :func:`write_json` wrote, with an entry ``settings``; it need not exist.
+    settings : mapping
+        Everything that the result depends on, as :func:`as_json` takes it.
+    overwrite : bool
+        If True, ignore what the file holds.
+
+    Returns
+    -------
+    dict or None
+        Contents of the file; None if there is no file, or if it is to be overwritten.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the file holds a result of other settings; the message names each difference.
+    """
+    if overwrite or not Path(path).exists():
+        return None
+    result = read_json(path)
+    check_settings(path, result.get("settings", {}), settings)
+    return result
+
+
+def check_settings(
+    path: str | os.PathLike[str], found: Mapping[str, Any], requested: Mapping[str, Any]
+) -> None:
+    """Refuse to continue from a result of other settings.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the result is, for the message.
+    found : mapping
+        Settings of that result.
+    requested : mapping
+        Settings of the caller. Both are compared as JSON: a tuple equals a list.
+
+    Raises
+    ------
+    OtherSettingsError
+        If they differ; the message names each difference.
+    """
+    differences = list(_differences(json.loads(as_json(found)), json.loads(as_json(requested))))
+    if differences:
+        raise OtherSettingsError(
+            f"{path} holds a result of other settings ({'; '.join(differences)}). Request the "
+            "settings in the file, write to another place, or overwrite the file"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # arrays and numbers of NumPy
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _differences(found: Any, requested: Any, name: str = "") -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(requested, dict):
+        for key in dict.fromkeys([*found, *requested]):
+            yield from _differences(
+                found.get(key), requested.get(key), f"{name}.{key}" if name else str(key)
+            )
+    elif found != requested:
+        yield f"{name}: {json.dumps(found)} in the file, {json.dumps(requested)} requested"

@@ -18,8 +18,8 @@ _T = TypeVar("_T")
 
 
 def namespace(array: Array) -> Any:
-    """Return NumPy for NumPy arrays, ``jax.numpy`` for everything else, tracers included."""
-    if isinstance(array, np.ndarray | np.generic):
+    """Return NumPy for arrays of NumPy and SciPy, ``jax.numpy`` for all else, tracers included."""
+    if isinstance(array, np.ndarray | np.generic) or issparse(array):
         return np
     import jax.numpy as jnp
 
@@ -48,3 +48,28 @@ def register_pytree(cls: type[_T]) -> type[_T]:
 def is_sparse(array: Any) -> bool:
     """Return True for an array that is one of SciPy's sparse ones."""
     return bool(issparse(array))
+
+
+def refuse_sparse(array: Any, what: str, instead: str = "") -> None:
+    """Raise if an array is sparse.
+
+    Parameters
+    ----------
+    array : object
+        Data.
+    what : str
+        What needs them dense, for the message.
+    instead : str, default=""
+        What would take them as they are: "Ridge, which ...".
+
+    Raises
+    ------
+    TypeError
+        The message names the remedies.
+    """
+    if issparse(array):
+        others = f", or use {instead}" if instead else ""
+        raise TypeError(
+            f"X is sparse ({type(array).__name__}), and {what} needs a dense array; pass "
+            f"X.toarray(){others}."
+        )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._arrays import refuse_sparse
 from cvxnn._threads import limit_threads
 from cvxnn.network import TwoLayerNetwork, _chunks
 
@@ -442,8 +443,7 @@ def neuron_report(
 
 def _rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]:
     """Check rows: finite, of the network's width; their precision stays."""
-    if hasattr(X, "toarray"):
-        raise TypeError("X is sparse; pass the rows to explain as X.toarray().")
+    refuse_sparse(X, "an explanation")
     rows = np.asarray(X)
     if not np.issubdtype(rows.dtype, np.floating):
         rows = rows.astype(np.float64)

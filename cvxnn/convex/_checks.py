@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import is_sparse
+from cvxnn._arrays import is_sparse, refuse_sparse
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import (
@@ -28,6 +28,21 @@ _PENALTIES = (NeuronGroupLasso, FeatureGroupLasso, L1, SquaredL2)
 # Sizes of random predictions and weights, and the relative error that passes for rounding.
 _SIZES = (0.1, 1.0, 10.0)
 _ROUNDING = 1e-4
+
+
+def refuse_sparse_program(program: Any, what: str) -> None:
+    """Refuse a program of sparse rows, with the name of the one solver that takes them.
+
+    Raises
+    ------
+    TypeError
+        If the rows are sparse.
+    """
+    ridge = (
+        "Ridge, which takes sparse rows in the gated formulation with SquaredLoss, SquaredL2 and "
+        "alpha above 0"
+    )
+    refuse_sparse(program.operator.X, what, ridge)
 
 
 def check_shapes(operator: Any, y: Any, sample_weight: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cvxnn._arrays import Array, namespace
+from cvxnn._arrays import Array, namespace, refuse_sparse
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.penalties import Penalty, SquaredL2, WithConjugate, WithDualNorm
 
@@ -148,6 +148,7 @@ def orthogonal_to_columns(residual: Array, X: Array, share: Array | float) -> Ar
     Array, shape (n_samples, n_outputs)
         ``r`` with ``X^T (share * r) = 0``; zero for outputs of which rounding leaves no such point.
     """
+    refuse_sparse(X, "a skip connection without a ridge")
     xp = namespace(residual)
     root, eps = xp.sqrt(share), xp.finfo(residual.dtype).eps
     A, given = root * X, root * residual

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._arrays import refuse_sparse
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, DualPoint
 
@@ -77,11 +78,13 @@ def cone_decomposition(
     Raises
     ------
     TypeError
-        For the ReLU formulation, whose weights need no decomposition, or a skip connection.
+        For the ReLU formulation, whose weights need no decomposition, a skip connection, or sparse
+        rows.
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
     """
     program.check()
+    refuse_sparse(program.operator.X, "cone_decomposition")
     if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
             "A cone decomposition needs a program of the gated formulation without a skip "

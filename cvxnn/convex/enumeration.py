@@ -21,6 +21,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._arrays import refuse_sparse
 from cvxnn.convex.patterns import ActivationPatterns
 
 # Rounding in a unit row, with room. A ray computed from rows of smallest singular value s is off by
@@ -58,6 +59,8 @@ def enumerate_patterns(
 
     Raises
     ------
+    TypeError
+        If ``X`` is sparse.
     ValueError
         If ``X`` has no rows or is not finite; if there may be more than ``max_patterns`` patterns
         (draw some with ``cvxnn.convex.sample_patterns``); or if rows are so nearly dependent that
@@ -72,6 +75,7 @@ def enumerate_patterns(
     >>> enumeration.enumerate_patterns(X).mask.shape
     (3, 5)
     """
+    refuse_sparse(X, "enumerate_patterns", "sample_patterns(X, n_patterns), which takes it")
     if X.ndim != 2 or len(X) == 0 or not np.isfinite(X).all():
         raise ValueError(f"X has shape {X.shape}; expected a finite matrix with at least one row.")
     for part in (X[:_FIRST_ROWS], X):  # The first may have too many, which is seen at once.

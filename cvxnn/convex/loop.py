@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cvxnn._arrays import Array
 from cvxnn._threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
+from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import SquaredL2
@@ -137,8 +138,8 @@ def solve(
     Raises
     ------
     TypeError
-        If the solver does not accept the problem, where the message names those that do; or if a
-        part of the program is of another type, such as a penalty's name.
+        If the solver does not accept the problem, where the message names those that do, or not
+        its sparse rows; or if a part of the program is of another type, such as a penalty's name.
     ValueError
         If an option of the solver or a parameter of the program is out of range, arrays do not fit
         together or are not finite, or a loss or penalty of your own contradicts itself; see
@@ -274,6 +275,8 @@ def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
         raise ValueError(f"time_limit={time_limit!r}; expected None or seconds, at least 0.")
     if isinstance(problem, ConvexProgram):
         problem.check()
+        if not solver.takes_sparse:
+            refuse_sparse_program(problem, type(solver).__name__)
     elif not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(problem)):
         raise TypeError(
             f"problem={problem!r}; expected a ConvexProgram, or an objective that is registered "

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.utils import check_random_state
 
+from cvxnn._arrays import is_sparse, refuse_sparse
 from cvxnn._threads import limits_threads
 
 Formulation = Literal["relu", "gated"]
@@ -108,20 +110,23 @@ class ActivationPatterns:
         return both.take(_first_of_each(mask))
 
 
-def add_bias(X: NDArray[np.floating]) -> NDArray[np.floating]:
+def add_bias(X: Any) -> Any:
     """Append a column of ones to ``X``, whose dtype is kept.
 
     Parameters
     ----------
-    X : ndarray, shape (n_samples, n_features)
+    X : ndarray or sparse array, shape (n_samples, n_features)
         Data.
 
     Returns
     -------
-    ndarray, shape (n_samples, n_features + 1)
+    ndarray or csr_array, shape (n_samples, n_features + 1)
         A copy, with ones in the last column.
     """
-    return np.concatenate([X, np.ones((len(X), 1), X.dtype)], axis=1)
+    ones = np.ones((X.shape[0], 1), X.dtype)
+    if is_sparse(X):
+        return sparse.csr_array(sparse.hstack([X, sparse.csr_array(ones)]))
+    return np.concatenate([X, ones], axis=1)
 
 
 @limits_threads(lambda X, n_patterns, **_: 2.0 * X.size * n_patterns)
@@ -143,7 +148,9 @@ def sample_patterns(
     Parameters
     ----------
     X : ndarray, shape (n_samples, n_features)
-        Finite data, as the network sees it.
+        Finite data, as the network sees it. It may be sparse where gates pass through the origin
+        and have nothing to do with rows: for ``"gaussian"``, ``"sparse"`` and ``"patch"``, without
+        ``bias`` and ``n_constant``.
     n_patterns : int
         How many patterns to look for, at least 1. Fewer come back when the data has fewer: with
         rank :math:`r` there are :math:`O(r (n/r)^r)` (Pilanci & Ergen, 2020). After ten draws for
@@ -179,6 +186,8 @@ def sample_patterns(
 
     Raises
     ------
+    TypeError
+        If ``X`` is sparse and gates depend on its rows.
     ValueError
         If ``n_patterns < 1``, the source is unknown or was given an option of another one, ``X``
         has no rows, the last ``n_constant`` columns are not constant or are zero, ``y`` has
@@ -212,6 +221,9 @@ def sample_patterns(
     _check_source(source, {name for name, value in options.items() if value is not None})
     if X.shape[0] == 0:
         raise ValueError("X has no rows; expected at least one.")
+    if source == "data" or bias or n_constant:
+        what = "'data' as source" if source == "data" else "gates beside or between rows"
+        refuse_sparse(X, what, "source='gaussian' with bias=False and n_constant=0")
     constants = _constants(X, n_constant, bias)
     features = X[:, : X.shape[1] - n_constant]
     n, d = features.shape

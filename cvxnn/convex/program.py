@@ -282,8 +282,11 @@ class ConvexProgram:
                     f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
                 )
             # With all blocks zero the linear part is a ridge regression.
-            X, weighted = self.operator.X, self.share * self.operator.X
-            gram = X.T @ weighted + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
+            X = self.operator.X
+            weighted = X.multiply(self.share) if is_sparse(X) else self.share * X
+            gram = X.T @ weighted
+            gram = gram.toarray() if is_sparse(gram) else gram
+            gram = gram + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
             prediction = X @ (xp.linalg.pinv(gram) @ (weighted.T @ self.y))
         slope = self.slope(-self.loss.gradient(prediction, self.y))
         return least_alpha(self.penalty, self.operator.split(slope, axis=2)[0])
@@ -415,7 +418,8 @@ class ConvexProgram:
         program, xp = self.stacked(), namespace(residual)
         # Rows without weight, such as padding, have no say.
         residual = xp.where(self.share > 0, residual, 0)
-        if self.skip is not None:
+        # A ridge is known on the host, and then the projection is not needed.
+        if self.skip is not None and not (xp is np and self.skip > 0):
             projected = orthogonal_to_columns(residual, self.operator.X, self.share)
             residual = xp.where(self.linear_ridge > 0, residual, projected)
         slope = program.slope(residual)

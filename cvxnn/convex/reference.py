@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cvxnn._arrays import refuse_sparse
 from cvxnn._extras import require
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import Weights
@@ -46,13 +47,14 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
     ImportError
         If CVXPY is missing: ``pip install "cvxnn[test]"``.
     TypeError
-        For a loss or penalty that is not of this package.
+        For a loss or penalty that is not of this package, or sparse rows.
     RuntimeError
         If the solver finds no solution; try another one or standardise ``X``.
     """
     cp = require("cvxpy", extra="test")
     began = time.perf_counter()
     program.check()
+    refuse_sparse(program.operator.X, "solve_with_cvxpy")
     program = on_host(program, np.float64)
     X, mask = program.operator.X, program.operator.mask
     (C, n_signs, _, d), P = program.stacked_shape, program.operator.n_patterns

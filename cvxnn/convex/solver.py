@@ -120,9 +120,13 @@ class Solver(ABC, Generic[Problem, State]):
         Iterations between two measurements, at least 1.
     on_host : bool, default=False
         Whether it works on NumPy arrays in float64 instead of compiled JAX; set on the class.
+    takes_sparse : bool, default=False
+        Whether the ``X`` of a ``ConvexProgram`` may be sparse, for solvers ``on_host``; set on the
+        class. ``solve`` refuses it otherwise.
     """
 
     on_host: ClassVar[bool] = False
+    takes_sparse: ClassVar[bool] = False
 
     tol: float
     max_iter: int

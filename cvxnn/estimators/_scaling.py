@@ -71,8 +71,7 @@ class Scaling(NamedTuple):
             scaled = (X - self.x_mean) / self.x_scale
             return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
         scaled = X @ sparse.diags_array((1 / self.x_scale).astype(X.dtype))
-        ones = np.ones((X.shape[0], 1), X.dtype)
-        return sparse.csr_array(sparse.hstack([scaled, sparse.csr_array(ones)]) if bias else scaled)
+        return add_bias(scaled) if bias else sparse.csr_array(scaled)
 
 
 def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float64]:

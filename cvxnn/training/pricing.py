@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from cvxnn._arrays import namespace
+from cvxnn._arrays import namespace, refuse_sparse
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso
@@ -191,6 +191,7 @@ def _pulls(program: ConvexProgram, dual: DualPoint) -> tuple[NDArray[np.floating
             f"Patterns are priced for NeuronGroupLasso, not {type(program.penalty).__name__}; "
             "use patterns from local training or random ones."
         )
+    refuse_sparse(program.operator.X, "pricing")
     pulls = np.asarray(program.share * dual.residual)
     return pulls, max(float(program.alpha), np.finfo(pulls.dtype).tiny)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn._arrays import Array, namespace
+from cvxnn._arrays import Array, namespace, refuse_sparse
 from cvxnn._threads import limits_threads
 from cvxnn.convex.loop import compiled_work, precision
 from cvxnn.convex.losses import Loss, SquaredLoss
@@ -94,6 +94,7 @@ def propose(
     -----
     Small runs stay on the host, where nothing has to be compiled; large ones are compiled.
     """
+    refuse_sparse(X, "patterns='local'", "patterns='gaussian'")
     rng = check_random_state(random_state)
     n, d, C = *X.shape, y.shape[1]
     hidden = rng.standard_normal((n_neurons, d)) / n_neurons**0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cvxnn.convex._checks import number
+from cvxnn.convex._checks import number, refuse_sparse_program
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Solver
@@ -44,7 +44,8 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     Raises
     ------
     TypeError, ValueError
-        If the program is none (:meth:`ConvexProgram.check`), or an option is out of range.
+        If the program is none (:meth:`ConvexProgram.check`), has sparse rows but no closed form,
+        or an option is out of range.
     """
     if not isinstance(program, ConvexProgram):
         raise TypeError(f"automatic takes a ConvexProgram, not a {type(program).__name__}.")
@@ -54,6 +55,7 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
         raise ValueError(f"max_iter={max_iter!r}; expected None or at least 1.")
     if takes(program) and float(program.alpha) > 0:
         return _limited(Ridge(tol=tol), max_iter)
+    refuse_sparse_program(program, "any other solver than Ridge")
     taken = type(program.penalty) in (NeuronGroupLasso, SquaredL2) and not program.loss.coupled
     small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
     if taken and small and float(program.alpha) > 0:

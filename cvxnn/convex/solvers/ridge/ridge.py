@@ -111,6 +111,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     """
 
     on_host: ClassVar[bool] = True
+    takes_sparse: ClassVar[bool] = True
 
     tol: float = 1e-6
     max_iter: int = 200

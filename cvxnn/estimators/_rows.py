@@ -197,7 +197,6 @@ def merge(
         Rows with all that belongs to them.
     """
     kept = weight > 0
-    kept = weight > 0
     X, y, weight = X[kept], y[kept], weight[kept]
     key = y
     if groups is not None:
@@ -237,6 +236,14 @@ def groups_of(groups: Any, n_samples: int) -> NDArray[np.intp] | None:
             "to learn from; give groups=None, or labels that differ."
         )
     return numbers
+
+
+def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
+    """Return a number for each row of data and targets, the same for equal rows only.
+
+    Their order follows from the rows, not from that in which they come.
+    """
+    return np.unique(_keys(X, y), return_inverse=True)[1]
 
 
 def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -14,10 +15,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
-from cvxnn.joint.candidates import CandidateSets, as_vector
+from cvxnn.estimators._rows import row_codes
+from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.post_training import Strategy, post_train
 from cvxnn.joint.problem import JointProblem
+
+# Scores that differ by less are the same.
+_ALIKE = 1e-6
 
 
 class SoftmaxPolicy(BaseEstimator):
@@ -144,6 +149,13 @@ class SoftmaxPolicy(BaseEstimator):
         ------
         ValueError
             For bad parameters or data.
+
+        Warns
+        -----
+        UserWarning
+            If the policy tells no responses apart: decrease ``ridge``, or see that features differ.
+            If features are so large that the ridge is lost in rounding: divide them by their
+            standard deviations.
         """
         names = ("exact", *get_args(Strategy))
         if self.strategy not in names:
@@ -169,6 +181,7 @@ class SoftmaxPolicy(BaseEstimator):
         self.dual_bound_ = best.dual_bound
         self.gap_ = (self.objective_ - self.dual_bound_) / max(abs(self.objective_), 1.0)
         self.n_features_in_ = len(theta)
+        self._warn_of(problem, theta)
         return self
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
@@ -215,6 +228,26 @@ class SoftmaxPolicy(BaseEstimator):
         margin: NDArray[np.float64] = self.beta * ((won - lost) @ (self.coef_ - self.reference_))
         return margin
 
+    def _warn_of(self, problem: JointProblem, theta: NDArray[np.floating]) -> None:
+        """Warn of a policy that tells nothing apart, or that rounding has decided."""
+        mix = problem.mix(self.lam)
+        lost = float(np.finfo(float).eps * mix.curvature(theta))
+        if 0 < self.ridge < lost:
+            warnings.warn(
+                f"SoftmaxPolicy: some features are so large that ridge={self.ridge!r} is lost in "
+                "rounding, and nothing decides between policies that fit the data alike. Divide "
+                "the features by their standard deviations, as StandardScaler does, or set ridge "
+                f"above {lost:.2g}.",
+                stacklevel=3,
+            )
+        elif np.abs(mix.rows @ theta).max() <= _ALIKE:
+            warnings.warn(
+                "SoftmaxPolicy gives all candidates of each prompt the same probability, and both "
+                f"responses of each pair the same reward. Decrease ridge (ridge={self.ridge!r}) or "
+                "raise radius; if that does not help, the features do not tell responses apart.",
+                stacklevel=3,
+            )
+
     def _problem(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike, chosen: ArrayLike, rejected: ArrayLike
     ) -> tuple[JointProblem, NDArray[np.floating]]:
@@ -223,7 +256,8 @@ class SoftmaxPolicy(BaseEstimator):
             raise ValueError(f"tol={self.tol!r}; expected a number above 0.")
         rows = validate_data(self, X, dtype=np.float64)
         order, offsets = _sets(groups, len(rows))
-        wanted = _marks(y, len(rows))[order]
+        marks = _marks(y, len(rows))
+        wanted = marks[order]
         counts = np.add.reduceat(wanted.astype(int), offsets[:-1])
         if (counts != 1).any():
             k = int(np.argmax(counts != 1))
@@ -232,6 +266,13 @@ class SoftmaxPolicy(BaseEstimator):
                 f"prompt {name} has {counts[k]} wanted responses among its candidates; expected "
                 "exactly one. Add the target to the candidates, or leave the prompt out."
             )
+        # Sums are rounded by the order of their terms: a fixed one, whatever that of the rows.
+        order, offsets = _in_fixed_order(row_codes(rows, marks[:, None]), order, offsets)
+        wanted = marks[order]
+        chosen, rejected = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
+        if chosen.shape == rejected.shape:  # else refused below
+            pairs = np.argsort(row_codes(chosen, rejected), kind="stable")
+            chosen, rejected = chosen[pairs], rejected[pairs]
         sft = sft_objective(
             CandidateSets(rows[order], offsets),
             np.flatnonzero(wanted) - offsets[:-1],
@@ -264,6 +305,17 @@ def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.
     codes: Any = np.unique(names, return_inverse=True)[1]
     order = np.argsort(codes, kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(codes))])
+
+
+def _in_fixed_order(
+    codes: NDArray[np.intp], order: NDArray[np.intp], offsets: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Sort the candidates of each prompt, and the prompts, by the codes of their rows."""
+    prompt = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = order[np.lexsort((codes[order], prompt))]
+    sets = [order[low:high] for low, high in itertools.pairwise(offsets)]
+    sets.sort(key=lambda rows: codes[rows].tolist())
+    return np.concatenate(sets), np.concatenate([[0], np.cumsum([len(rows) for rows in sets])])
 
 
 def _marks(y: ArrayLike, n_rows: int) -> NDArray[np.bool_]:

@@ -147,6 +147,13 @@ class ChoiceObjective:
         gram = gram - ((self.weights / size)[:, None] * total).T @ total
         return xp.linalg.eigvalsh(gram)[-1] / 2 + self.ridge
 
+    def curvature(self, theta: Array) -> Array:
+        """Return the trace of the loss's Hessian at ``theta``, without the ridge."""
+        _, p = self._loss(theta)
+        squares = self._sum(p * (self.rows**2).sum(axis=1))
+        means = self._sum(p[:, None] * self.rows)
+        return self.weights @ (squares - (means**2).sum(axis=1))
+
     def strong_convexity(self) -> Array:
         """Return the modulus of strong convexity, which is the ridge."""
         return namespace(self.rows).asarray(self.ridge, self.rows.dtype)

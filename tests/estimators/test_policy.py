@@ -1,5 +1,7 @@
 """SoftmaxPolicy: what it fits, in any order of rows, and what it refuses."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -54,13 +56,66 @@ def test_rows_may_come_in_any_order():
     again = SoftmaxPolicy().fit(
         mixed["X"], mixed["y"], names, chosen=given["chosen"], rejected=given["rejected"]
     )
-    np.testing.assert_allclose(again.coef_, policy.coef_, atol=1e-5)
+    np.testing.assert_array_equal(again.coef_, policy.coef_)
     found = policy.predict_proba(given["X"], given["groups"])
     np.testing.assert_allclose(found.reshape(N, K).sum(axis=1), 1)
     np.testing.assert_allclose(policy.predict_proba(mixed["X"], names), found[order], atol=1e-12)
     marks = policy.predict(given["X"], given["groups"]).reshape(N, K)
     np.testing.assert_array_equal(marks.sum(axis=1), 1)
     np.testing.assert_array_equal(marks.argmax(axis=1), found.reshape(N, K).argmax(axis=1))
+
+
+@pytest.mark.parametrize("strategy", ["exact", "mix"])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_no_order_changes_a_bit(strategy, scale):
+    """Neither of the candidates, nor of prompts of several sizes, nor of pairs."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2, 3, 4], [2, 3, 3, 4, 2])
+    X = scale * rng.integers(-1, 2, (14, 3))  # equal rows and prompts among them
+    y = np.zeros(14, bool)
+    y[np.unique(groups, return_index=True)[1]] = True
+    chosen, rejected = scale * rng.standard_normal((2, 9, 3))
+    rejected[:4], chosen[4:8] = chosen[4:8], rejected[:4]
+    options = {"strategy": strategy, "n_steps": 50, "random_state": 0}
+    policy = SoftmaxPolicy(**options).fit(X, y, groups, chosen=chosen, rejected=rejected)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows, pairs, names = rng.permutation(14), rng.permutation(9), rng.permutation(5)
+        again = SoftmaxPolicy(**options).fit(
+            X[rows], y[rows], names[groups][rows], chosen=chosen[pairs], rejected=rejected[pairs]
+        )
+        np.testing.assert_array_equal(again.coef_, policy.coef_)
+
+
+def test_a_policy_that_says_nothing_warns():
+    X, y = np.ones((4, 2)), [True, False, True, False]
+    with pytest.warns(UserWarning, match="same probability.*Decrease ridge") as caught:
+        SoftmaxPolicy().fit(X, y, [0, 0, 1, 1], chosen=X, rejected=X)
+    assert caught[0].filename == __file__
+    given = data()
+    with pytest.warns(UserWarning, match="same probability"):
+        SoftmaxPolicy(ridge=1e9).fit(**given)
+
+
+def test_a_ridge_that_rounding_hides_warns():
+    rng = np.random.default_rng(0)
+    X = 1e11 * rng.standard_normal((6, 2))
+    pairs = {"chosen": X, "rejected": X[::-1]}  # of which none can win
+    given = ([True, False] * 3, [0, 0, 1, 1, 2, 2])
+    with pytest.warns(UserWarning, match=r"ridge=0\.001 is lost in rounding.*StandardScaler"):
+        SoftmaxPolicy(1.0, reference="uniform").fit(X, *given, **pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "SoftmaxPolicy gives all")
+        small = {name: part / 1e11 for name, part in pairs.items()}
+        SoftmaxPolicy(1.0, reference="uniform").fit(X / 1e11, *given, **small)
+
+
+def test_the_curvature_is_the_trace_of_the_hessian():
+    part = SoftmaxPolicy(ridge=0.3).problem(**data()).mix(0.5)
+    theta = np.random.default_rng(0).standard_normal(part.n_features)
+    trace = np.trace(part.hessian(theta)) - 0.3 * part.n_features
+    assert part.curvature(theta) == pytest.approx(trace, rel=1e-9)
 
 
 @pytest.mark.parametrize("strategy", ["mix", "alright", "maxright", "sequential"])

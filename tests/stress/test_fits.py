@@ -85,6 +85,8 @@ DOCUMENTED_WARNINGS = (
     "failed to converge",
     "predicts the same for all rows",
     "gives all responses the same reward",
+    "gives all candidates of each prompt the same probability",
+    "is lost in rounding",
 )
 
 

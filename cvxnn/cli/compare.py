@@ -118,11 +118,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from cvxnn.preference.triplets import split_by_group
 
     folder = Path(options.output)
-    pairs = pairs_of(options, options.data)
+    pairs = pairs_of(options, console, options.data)
     if options.test is None:
         train, test = split_by_group(pairs, options.test_size, options.seed)
     else:
-        train, test = pairs, pairs_of(options, options.test)
+        train, test = pairs, pairs_of(options, console, options.test)
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
     heads = [method for method in HEADS if method in options.methods]
     uses = ["embed"] if heads else []

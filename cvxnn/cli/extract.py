@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     required(options, data="DATA")
     folder = Path(options.output)
-    pairs = pairs_of(options, options.data)
+    pairs = pairs_of(options, console, options.data)
     console.progress(f"data      {len(pairs)} pairs")
     show_plan(options, console, ["embed"])
     check_folder(folder)

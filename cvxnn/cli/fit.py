@@ -119,10 +119,8 @@ def _fit(
     if options.head != "linear":
         console.progress("fit       linear head, to compare with")
         probe = fit_head("linear", train, test, seed=options.seed)[1]
-        baselines["linear head"] = {
-            "accuracy": probe.accuracy,
-            "standard_error": probe.standard_error,
-        }
+        names = ("accuracy", "standard_error", "interval")
+        baselines["linear head"] = {name: getattr(probe, name) for name in names}
     output = Path(options.output)
     save(head, output)
     return {
@@ -132,6 +130,7 @@ def _fit(
         "converged": getattr(head, "status_", "converged") in ("converged", "stopped"),
         "training_pairs": len(train),
         "held_out_pairs": len(test),
+        "held_out_groups": len(set(test.groups)),
         "measured": asdict(measured),
         "baselines": baselines,
         "length_bias": asdict(
@@ -147,13 +146,14 @@ def _fit(
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn.comparison.measures import few_groups_text
     from cvxnn.comparison.results import MethodResult
     from cvxnn.comparison.texts import (
         certificate_text,
         count_text,
-        estimate_text,
         name_of,
         seconds_text,
+        share_text,
     )
 
     row = MethodResult.from_dict(result["measured"])
@@ -164,13 +164,15 @@ def _show(result: dict[str, Any], console: Console) -> None:
         f"cost      {seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
     )
     console.show(f"held out  pair accuracy over {result['held_out_pairs']} pairs")
-    lines = {name_of(row.method): {"accuracy": row.accuracy, "standard_error": row.standard_error}}
+    lines = {name_of(row.method): {"accuracy": row.accuracy, "interval": row.interval}}
     for name, value in {**lines, **result["baselines"]}.items():
-        share = estimate_text(value["accuracy"], value["standard_error"])
+        share = share_text(value["accuracy"], value["interval"])
         console.show(f"          {share}  {name}")
     console.show("          " + ", ".join(f"{k} {v:.3f}" for k, v in row.metrics.items()))
     bias = result["length_bias"]
     if bias["correlation"] is not None:
         console.show(f"          margin and length: correlation {bias['correlation']:.2f}")
+    if caution := few_groups_text(result["held_out_groups"]):
+        console.complain("warning", caution)
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")

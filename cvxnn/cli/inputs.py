@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     Head: TypeAlias = COALAPreferenceHead | LinearPreferenceHead
 
 
-def pairs_of(options: Namespace, source: str) -> list[PreferenceTriplet]:
+def pairs_of(options: Namespace, console: Console, source: str) -> list[PreferenceTriplet]:
     """Read the pairs that the options of a command describe.
 
     Parameters
     ----------
     options : argparse.Namespace
         Parsed arguments.
+    console : Console
+        Where to write how the pairs were made, if they come from conversations.
     source : str
         As for `cvxnn.datasets.read_pairs`.
 
@@ -38,7 +40,10 @@ def pairs_of(options: Namespace, source: str) -> list[PreferenceTriplet]:
     """
     from cvxnn.datasets.sources import read_pairs
 
-    return read_pairs(source, **DATA.values(options))
+    def say(text: str) -> None:
+        console.progress(f"data      {text}")
+
+    return read_pairs(source, **DATA.values(options), say=say)
 
 
 def model_of(options: Namespace, console: Console, name: str | None = None) -> LanguageModel:
@@ -146,7 +151,9 @@ def lines_of(text: str) -> list[Prompt]:
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
-def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, str]] | None:
+def read_replies(
+    source: str, limit: int | None = None
+) -> list[tuple[Prompt, str, dict[str, Any]]] | None:
     """Read prompts and replies from JSON lines with ``prompt`` and ``response``.
 
     Parameters
@@ -158,8 +165,8 @@ def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, st
 
     Returns
     -------
-    list of (prompt, response) or None
-        None if `source` is not a file of that kind.
+    list of (prompt, response, row) or None
+        The texts, and all fields of the row. None if `source` is not a file of that kind.
 
     Raises
     ------
@@ -171,13 +178,13 @@ def read_replies(source: str, limit: int | None = None) -> list[tuple[Prompt, st
 
     if not Path(source).is_file():
         return None
-    replies: list[tuple[Prompt, str]] = []
+    replies: list[tuple[Prompt, str, dict[str, Any]]] = []
     for where, row in read_rows(source, limit):
         if not replies and "response" not in row:
             return None
         response = row.get("response")
         check_text(response, where, "response")
-        replies.append((_prompt_of(row, where), str(response)))
+        replies.append((_prompt_of(row, where), str(response), row))
     return replies
 
 

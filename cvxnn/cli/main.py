@@ -14,7 +14,7 @@ from cvxnn._json import OtherSettingsError
 from cvxnn.cli import compare, extract, fit, generate, report, score
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
-from cvxnn.cli.option_building import Parser, UsageError
+from cvxnn.cli.option_building import Parser, UsageError, nearest
 from cvxnn.cli.option_groups import add_common
 from cvxnn.preference.text_checks import check_is_text
 
@@ -119,13 +119,24 @@ def build(commands: Collection[str] = tuple(COMMANDS)) -> tuple[Parser, dict[str
 def _run(arguments: list[str], console: Console) -> int:
     command = next((argument for argument in arguments if argument in COMMANDS), None)
     parser, parsers = build([command] if command else [])
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise UsageError(
+            f"unknown command {arguments[0]!r}; expected one of {', '.join(COMMANDS)}"
+            f"{nearest(arguments[0], COMMANDS)} (see cvxnn --help)"
+        )
     if command and arguments[0] == command:
         given = arguments[1:]
         known, _ = _config_only().parse_known_args(given)
         if known.config is not None:
             insert_settings(known.config, command, parsers, given)
             arguments = [command, *given]
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [flag for flag in parsers[options.command]._option_string_actions if flag != "-h"]
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(unknown)}{nearest(unknown[0], flags)} "
+            f"(see cvxnn {options.command} --help)"
+        )
     _check_texts(options)
     console.json, console.quiet = options.json, options.quiet
     with console.guard():

@@ -1,7 +1,10 @@
 """Score replies with a head: rewards as JSON lines, or as CSV where --output ends in .csv.
 
 DATA is a folder of "cvxnn extract", preference pairs (then the accuracy is reported too), or JSON
-lines with "prompt" and "response". The model has to be the one that the head was fitted with.
+lines with "prompt" and "response". The rewards are written beside the texts. Pairs that the head
+was trained on, or that share a conversation or a prompt with those, are counted apart: what it
+reaches there says little about other pairs. The model has to be the one that the head was fitted
+with.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         result = _score(options, console, head)
         lines = result["rewards"]
         console.show(_text(lines, ".jsonl"), end="")
-        for line in _summary(result):
+        for line in _summary(result, console):
             console.progress(line)
         return result
     output = Path(options.output)
@@ -104,7 +107,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             found = {**result, "output": str(output), "settings": settings}
             write_json(note, found)
             cache.unlink(missing_ok=True)
-    for line in _summary(found):
+    for line in _summary(found, console):
         console.show(line)
     console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
     return found
@@ -115,29 +118,59 @@ def _score(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from cvxnn.comparison.heads import LONGER, length_baseline
-    from cvxnn.comparison.measures import accuracy_and_error
     from cvxnn.preference.metrics import reward_metrics
 
     replies = read_replies(options.data, options.limit)
     if replies is not None:
         console.progress(f"data      {len(replies)} replies")
         embedder = embedder_of(options, console, head, cache)
-        X = embedder.embed([prompt for prompt, _ in replies], [text for _, text in replies])
+        X = embedder.embed([prompt for prompt, _, _ in replies], [text for _, text, _ in replies])
         rewards = np.asarray(head.reward(X), float)
-        return {"status": "done", "rewards": [{"reward": float(r)} for r in rewards]}
+        rows = [{**row, "reward": float(r)} for (*_, row), r in zip(replies, rewards, strict=True)]
+        return {"status": "done", "rewards": rows}
     won, lost, pairs = _pairs(options, console, head, cache)
-    accuracy, error = accuracy_and_error(won - lost, [pair.group for pair in pairs])
+    seen = np.zeros(len(pairs), bool)
+    if hasattr(head, "training_record_"):
+        from cvxnn.features.training_record import is_recorded
+
+        seen = is_recorded(pairs, head.training_record_)
+    parts = {"held_out": ~seen, "training": seen}
     return {
         "status": "done",
         "rewards": [
-            {"chosen": float(w), "rejected": float(r), "margin": float(w - r)}
-            for w, r in zip(won, lost, strict=True)
+            {
+                "prompt": pair.prompt,
+                "chosen": pair.chosen,
+                "rejected": pair.rejected,
+                "group": pair.group,
+                "chosen_reward": float(w),
+                "rejected_reward": float(r),
+                "margin": float(w - r),
+                "trained_on": bool(known),
+            }
+            for pair, w, r, known in zip(pairs, won, lost, seen, strict=True)
         ],
         "pairs": len(pairs),
-        "accuracy": accuracy,
-        "standard_error": error,
+        **{
+            name: _part([pairs[int(i)] for i in np.flatnonzero(part)], won[part] - lost[part])
+            for name, part in parts.items()
+        },
         "metrics": reward_metrics(won, lost),
+    }
+
+
+def _part(pairs: Sequence[PreferenceTriplet], margins: NDArray[np.floating]) -> dict[str, Any]:
+    """Return the accuracy on some pairs, and that of the rule without a head."""
+    from cvxnn.comparison.heads import LONGER, length_baseline
+    from cvxnn.comparison.measures import accuracy_of
+
+    groups = [pair.group for pair in pairs]
+    if not pairs:
+        return {"pairs": 0, "groups": 0}
+    return {
+        "pairs": len(pairs),
+        "groups": len(set(groups)),
+        **accuracy_of(margins, groups),
         "baselines": {LONGER: length_baseline(pairs)},
     }
 
@@ -159,7 +192,7 @@ def _pairs(
             )
         chosen, rejected, pairs = features.chosen, features.rejected, features.pairs
     else:
-        pairs = pairs_of(options, options.data)
+        pairs = pairs_of(options, console, options.data)
         console.progress(f"data      {len(pairs)} pairs")
         rows = embedder_of(options, console, head, cache).embed(
             [pair.prompt for pair in pairs for _ in range(2)],
@@ -178,25 +211,39 @@ def _identity(options: argparse.Namespace) -> str:
     return digest_of_file(options.data) if Path(options.data).is_file() else options.data
 
 
-def _text(rewards: list[dict[str, float]], suffix: str) -> str:
+def _text(rewards: list[dict[str, Any]], suffix: str) -> str:
     if suffix.lower() == ".jsonl":
         return "".join(as_json(row) + "\n" for row in rewards)
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rewards[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rewards for name in row))
+    writer = csv.DictWriter(buffer, fieldnames=names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rewards)
+    for row in rewards:  # a cell holds a text or a number; messages of a prompt become JSON
+        nested = {k: as_json(v) for k, v in row.items() if isinstance(v, list | dict)}
+        writer.writerow({**row, **nested})
     return buffer.getvalue()
 
 
-def _summary(result: dict[str, Any]) -> list[str]:
-    if "accuracy" not in result:
+def _summary(result: dict[str, Any], console: Console) -> list[str]:
+    if "held_out" not in result:
         return []
-    from cvxnn.comparison.texts import estimate_text
+    from cvxnn.comparison.measures import few_groups_text
+    from cvxnn.comparison.texts import share_text
 
-    shares = {"pair accuracy": result, **result["baselines"]}
-    lines = [
-        f"{name}: {estimate_text(share['accuracy'], share['standard_error'])}"
-        for name, share in shares.items()
-    ]
+    lines = []
+    for name, part in (("held-out", result["held_out"]), ("training", result["training"])):
+        if part["pairs"]:
+            lines.append(f"{part['pairs']} {name} pairs")
+            for rule, share in {"this head": part, **part["baselines"]}.items():
+                lines.append(f"  {share_text(share['accuracy'], share['interval'])}  {rule}")
     lines.append(", ".join(f"{k} {v:.3f}" for k, v in result["metrics"].items()))
+    if result["training"]["pairs"]:
+        console.complain(
+            "warning",
+            f"{result['training']['pairs']} of {result['pairs']} pairs share a conversation or a "
+            "prompt with those that the head was trained on; what it reaches there says little "
+            "about other pairs",
+        )
+    if result["held_out"]["pairs"] and (text := few_groups_text(result["held_out"]["groups"])):
+        console.complain("warning", text)
     return lines

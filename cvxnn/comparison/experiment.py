@@ -26,7 +26,7 @@ from cvxnn.comparison.fine_tuned import (
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
-from cvxnn.comparison.texts import estimate_text
+from cvxnn.comparison.texts import share_text
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
 from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
@@ -144,7 +144,7 @@ def _compare(
             result = dataclasses.asdict(experiment.run(method))
             write_json(files[method], {"settings": settings[method], "result": result})
         results.append(MethodResult.from_dict(read_json(files[method])["result"]))
-        held_out = estimate_text(results[-1].accuracy, results[-1].standard_error)
+        held_out = share_text(results[-1].accuracy, results[-1].interval)
         say(f"{method:<9} " + ("kept from before" if is_done[method] else f"{held_out} held out"))
     identity = experiment.identity
     return Comparison(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.comparison.measures import accuracy_and_error, peak_memory
+from cvxnn.comparison.measures import accuracy_of, peak_memory
 from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.training_loop import FineTuned, fine_tune
 from cvxnn.llm.log_probabilities import response_log_probabilities
-from cvxnn.preference.metrics import reward_metrics
+from cvxnn.preference.metrics import pair_accuracy, reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
@@ -106,14 +106,12 @@ def fine_tune_and_evaluate(
     spaced = np.linspace(0, len(train) - 1, min(len(train), _TRAINING_PAIRS)).round().astype(int)
     seen = [train[i] for i in np.unique(spaced)]
     seen_won, seen_lost = implied_rewards(lm, tuned, seen, cache=folder / _CACHE)
-    accuracy, error = accuracy_and_error(won - lost, [pair.group for pair in test])
     # Evaluations on held-out pairs are not part of the training.
     meter = CostMeter.from_dict({k: v for k, v in tuned.costs.items() if k != "evaluate"})
     return MethodResult(
         method=config.objective,
-        accuracy=accuracy,
-        standard_error=error,
-        train_accuracy=accuracy_and_error(seen_won - seen_lost, [p.group for p in seen])[0],
+        **accuracy_of(won - lost, [pair.group for pair in test]),
+        train_accuracy=pair_accuracy(seen_won - seen_lost),
         metrics=reward_metrics(won, lost),
         margins=[float(margin) for margin in won - lost],
         history=_columns(tuned.history),

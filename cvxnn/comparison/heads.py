@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn.comparison.measures import accuracy_and_error, peak_memory
+from cvxnn.comparison.measures import accuracy_of, peak_memory
 from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.features.pairs import PairFeatures
-from cvxnn.preference.metrics import reward_metrics
+from cvxnn.features.training_record import training_record
+from cvxnn.preference.metrics import pair_accuracy, reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
 HEADS: dict[str, type[Any]] = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}
@@ -48,7 +49,8 @@ def fit_head(
     Returns
     -------
     head : COALAPreferenceHead or LinearPreferenceHead
-        Fitted head, with a description of its embeddings.
+        Fitted head, with a description of its embeddings, and with ``training_record_``, the record
+        of its training pairs; see `cvxnn.features.training_record`.
     result : MethodResult
         Accuracy, margins and cost of the head.
 
@@ -69,6 +71,7 @@ def fit_head(
     with meter.phase("fit"):
         groups = train.groups if len(set(train.groups)) > 1 else None
         head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected), groups=groups)
+    head.training_record_ = training_record(train.pairs)
     return head, evaluate_head(method, head, train, test, meter["fit"])
 
 
@@ -97,7 +100,6 @@ def evaluate_head(
     """
     won, lost = (head.reward(np.asarray(rows)) for rows in (test.chosen, test.rejected))
     margins = np.asarray(won) - np.asarray(lost)
-    accuracy, error = accuracy_and_error(margins, test.groups)
     training = head.reward_margin(np.asarray(train.chosen), np.asarray(train.rejected))
     flops, durations = {"fit": float(getattr(head, "flops_", 0.0))}, {"fit": cost.seconds}
     certificate = {"fit": _certificate(head, "")}
@@ -116,9 +118,8 @@ def evaluate_head(
     }
     return MethodResult(
         method=method,
-        accuracy=accuracy,
-        standard_error=error,
-        train_accuracy=accuracy_and_error(training, train.groups)[0],
+        **accuracy_of(margins, test.groups),
+        train_accuracy=pair_accuracy(training),
         metrics=reward_metrics(won, lost),
         margins=[float(margin) for margin in margins],
         history=_history(getattr(head, "phase2_history_", {})),
@@ -142,11 +143,10 @@ def length_baseline(pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``accuracy`` and ``standard_error``.
+        As of `cvxnn.comparison.measures.accuracy_of`.
     """
     margins = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
-    accuracy, error = accuracy_and_error(margins, [pair.group for pair in pairs])
-    return {"accuracy": accuracy, "standard_error": error}
+    return accuracy_of(margins, [pair.group for pair in pairs])
 
 
 def _certificate(head: Any, prefix: str) -> dict[str, float]:

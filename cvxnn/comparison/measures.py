@@ -1,37 +1,77 @@
-"""Accuracy of rewards on pairs, its standard error over groups, and memory."""
+"""Accuracy of rewards on pairs, its uncertainty over groups, and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn.evaluation.win_rates import wilson_interval
 from cvxnn.preference.metrics import pair_accuracy
 
 if TYPE_CHECKING:
     from cvxnn.costs.resources import Cost
 
 
-def accuracy_and_error(margins: ArrayLike, groups: Sequence[str]) -> tuple[float, float]:
-    """Return the pair accuracy and its standard error over groups of pairs.
+FEW_GROUPS = 30
+"""Number of groups below which an accuracy says little."""
+
+
+def accuracy_of(margins: ArrayLike, groups: Sequence[str]) -> dict[str, Any]:
+    """Return the pair accuracy with its uncertainty.
 
     Parameters
     ----------
     margins : array-like of shape (n_pairs,)
         Reward of the chosen reply minus that of the rejected one; a tie counts half.
     groups : sequence of str
-        Group of each pair.
+        Group of each pair; pairs of one group resemble each other.
 
     Returns
     -------
-    accuracy : float
-        Share of pairs with a positive margin.
-    standard_error : float
-        See :func:`mean_and_error`.
+    dict
+        ``accuracy``: share of pairs with a positive margin. ``standard_error``: see
+        :func:`mean_and_error`. ``interval``: lower and upper end of Wilson's 95 % confidence
+        interval for the number of independent pairs that would have this standard error. Where all
+        pairs are right, or all wrong, this number is that of the groups.
+
+    Examples
+    --------
+    >>> found = accuracy_of([1.0, 2.0, 0.5, 3.0], ["a", "b", "c", "d"])
+    >>> found["accuracy"], [round(end, 2) for end in found["interval"]]
+    (1.0, [0.51, 1.0])
     """
-    return pair_accuracy(margins), mean_and_error(correct(margins), groups)[1]
+    accuracy = pair_accuracy(margins)
+    error = mean_and_error(correct(margins), groups)[1]
+    independent = float(len(set(groups)))
+    if error > 0:
+        independent = min(accuracy * (1 - accuracy) / error**2, len(groups))
+    interval = list(wilson_interval(accuracy, independent))
+    return {"accuracy": accuracy, "standard_error": error, "interval": interval}
+
+
+def few_groups_text(n_groups: int) -> str:
+    """Return a warning if so few groups are held out that an accuracy says little.
+
+    Parameters
+    ----------
+    n_groups : int
+        Number of groups of held-out pairs.
+
+    Returns
+    -------
+    str
+        The warning; empty from `FEW_GROUPS` groups on.
+    """
+    if n_groups >= FEW_GROUPS:
+        return ""
+    return (
+        f"the accuracy is measured on {n_groups} conversation{'s' if n_groups != 1 else ''} or "
+        f"prompt{'s' if n_groups != 1 else ''} only, so it may be far off, as its interval shows; "
+        f"hold out at least {FEW_GROUPS}"
+    )
 
 
 def mean_and_error(values: NDArray[np.floating], groups: Sequence[str]) -> tuple[float, float]:

@@ -9,15 +9,16 @@ from typing import Any
 
 from cvxnn._files import MALFORMED
 from cvxnn._json import read_json, write_json
-from cvxnn.comparison.measures import correct, mean_and_error
+from cvxnn.comparison.measures import correct, few_groups_text, mean_and_error
 from cvxnn.comparison.texts import (
     bytes_text,
     certificate_text,
     count_text,
-    estimate_text,
+    difference_text,
     name_of,
     ratio_text,
     seconds_text,
+    share_text,
 )
 
 RESULT_FILE = "comparison.json"
@@ -39,6 +40,8 @@ class MethodResult:
         fine-tuned model this is the reward that its objective implies.
     standard_error : float or None
         Standard error of the accuracy over groups of pairs; None if it is not known.
+    interval : list of float
+        Lower and upper end of the 95 % confidence interval of the accuracy.
     train_accuracy : float
         Accuracy on the training pairs.
     metrics : dict of str to float
@@ -67,6 +70,7 @@ class MethodResult:
     method: str
     accuracy: float
     standard_error: float | None
+    interval: list[float]
     train_accuracy: float
     metrics: dict[str, float]
     margins: list[float]
@@ -133,7 +137,7 @@ class Comparison:
     settings : dict
         Settings that all methods share, and those of each method.
     baselines : dict of str to dict
-        ``accuracy`` and ``standard_error`` of rules that need no training.
+        ``accuracy``, ``standard_error`` and ``interval`` of rules that need no training.
     results : sequence of MethodResult
         One result for each method, in the requested order.
     groups : sequence of str
@@ -228,7 +232,8 @@ class Comparison:
         list of str
             One sentence for each finding.
         """
-        sentences = []
+        caution = few_groups_text(len(set(self.groups)))
+        sentences = [f"{caution[0].upper()}{caution[1:]}."] if caution else []
         for result in self.results:
             for name, baseline in self.baselines.items():
                 if result.accuracy <= baseline["accuracy"]:
@@ -252,7 +257,7 @@ class Comparison:
             cost = "" if ratio is None else f", at {ratio_text(ratio)} times its FLOPs"
             sentences.append(
                 f"COALA {verdict.format(name_of(reference))}: "
-                f"{estimate_text(value, error, sign='+')} in pair accuracy{cost}."
+                f"{difference_text(value, error)} in pair accuracy{cost}."
             )
         return sentences
 
@@ -333,7 +338,7 @@ class Comparison:
         for result in self.results:
             row = [
                 name_of(result.method),
-                estimate_text(result.accuracy, result.standard_error),
+                share_text(result.accuracy, result.interval),
                 f"{result.train_accuracy:.3f}",
                 f"{result.metrics['rewards/margins']:.3g}",
                 count_text(result.total_flops),
@@ -342,7 +347,7 @@ class Comparison:
             time = seconds_text(sum(result.seconds.values()))
             rows.append([*row, bytes_text(result.peak_memory), time])
         for name, baseline in self.baselines.items():
-            rows.append([name, estimate_text(baseline["accuracy"], baseline["standard_error"])])
+            rows.append([name, share_text(baseline["accuracy"], baseline["interval"])])
         widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
         return "\n".join(
             "  ".join(

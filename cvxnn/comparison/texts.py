@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,17 +25,33 @@ def name_of(method: str) -> str:
     return _NAMES.get(method, method.upper())
 
 
-def estimate_text(value: float, error: float | None, sign: str = "") -> str:
-    """Return the text of a share with its standard error, such as "0.712 ± 0.031".
+def share_text(value: float, interval: Sequence[float]) -> str:
+    """Return the text of a share with its confidence interval, such as "0.712 [0.651, 0.767]".
 
     Parameters
     ----------
     value : float
-        Share between -1 and 1.
+        Share between 0 and 1.
+    interval : sequence of float, length 2
+        Ends of the interval.
+
+    Returns
+    -------
+    str
+        Three decimals of each number.
+    """
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def difference_text(value: float, error: float | None) -> str:
+    """Return the text of a difference with its standard error, such as "+0.012 ± 0.031".
+
+    Parameters
+    ----------
+    value : float
+        Difference of two shares.
     error : float or None
         Standard error; left out of the text if it is None or not finite.
-    sign : str, default=""
-        ``"+"`` to write a plus sign before positive values.
 
     Returns
     -------
@@ -43,7 +59,7 @@ def estimate_text(value: float, error: float | None, sign: str = "") -> str:
         Three decimals of each number.
     """
     known = error is not None and np.isfinite(error)
-    return f"{value:{sign}.3f} ± {error:.3f}" if known else f"{value:{sign}.3f}"
+    return f"{value:+.3f} ± {error:.3f}" if known else f"{value:+.3f}"
 
 
 def certificate_text(certificate: Mapping[str, float]) -> str:

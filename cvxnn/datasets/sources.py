@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from cvxnn.datasets.tutoring import load_tutoring
 from cvxnn.preference.files import ReadFormat, read_conversations, read_hub, read_preferences
 from cvxnn.preference.population import alternating_population
-from cvxnn.preference.triplets import PreferenceTriplet
+from cvxnn.preference.triplets import Conversation, PreferenceTriplet
 
 SHIPPED = "tutoring"
 
@@ -19,6 +20,7 @@ def read_pairs(
     format: ReadFormat | Literal["conversations"] = "auto",
     split: str = "train",
     limit: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[PreferenceTriplet]:
     """Read preference pairs from a file, from a data set on the Hub, or from those shipped.
 
@@ -35,6 +37,8 @@ def read_pairs(
         Name of the split of a data set on the Hub.
     limit : int, optional
         Largest number of rows to read or, for conversations, of pairs to return; by default all.
+    say : callable, optional
+        Function that gets a sentence on how the pairs were made, if they come from conversations.
 
     Returns
     -------
@@ -57,7 +61,7 @@ def read_pairs(
     """
     path = Path(source)
     if source == SHIPPED and not path.exists():
-        return alternating_population(load_tutoring())[:limit]
+        return _alternating(load_tutoring(), source, limit, say)
     if not path.exists():
         if path.suffix or source.count("/") != 1:
             raise FileNotFoundError(
@@ -71,7 +75,7 @@ def read_pairs(
             )
         return read_hub(source, split, limit, format)
     if format == "conversations":
-        return _not_empty(alternating_population(read_conversations(path)), source, limit)
+        return _alternating(read_conversations(path), source, limit, say)
     try:
         return read_preferences(path, format, limit)
     except ValueError as error:
@@ -82,15 +86,26 @@ def read_pairs(
             conversations = read_conversations(path)
         except ValueError:
             raise error from None
-        return _not_empty(alternating_population(conversations), source, limit)
+        return _alternating(conversations, source, limit, say)
 
 
-def _not_empty(
-    pairs: list[PreferenceTriplet], source: str, limit: int | None
+def _alternating(
+    conversations: Sequence[Conversation],
+    source: str,
+    limit: int | None,
+    say: Callable[[str], None] | None,
 ) -> list[PreferenceTriplet]:
+    pairs = alternating_population(conversations)
     if not pairs:
         raise ValueError(
             f"{source}: no conversation has two replies of the assistant, so there are no pairs; "
             "expected at least one such conversation"
         )
-    return pairs[:limit]
+    kept = pairs[:limit]
+    if say is not None:
+        part = f"; the first {len(kept)} pairs are used" if len(kept) < len(pairs) else ""
+        say(
+            f"{len(conversations)} conversations give {len(pairs)} pairs: each reply of the "
+            f"assistant is preferred to its next reply{part}"
+        )
+    return kept

@@ -83,6 +83,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         self._check_parameters()
         end = self._begin_fit(X, y, sample_weight)
         with all_or_nothing(self):
+            self.__dict__.pop("training_record_", None)  # of other data
             data, labels = self._validate(X, y)
             check_classification_targets(labels)
             classes, codes = np.unique(labels, return_inverse=True)
@@ -145,6 +146,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             )
         end = self._begin_fit(None, None, None)
         with all_or_nothing(self):
+            self.__dict__.pop("training_record_", None)  # of other data
             won = self._validate(chosen)
             lost = self._validate(rejected, reset=False)
             weight = weights_of(sample_weight, len(won), won.dtype)

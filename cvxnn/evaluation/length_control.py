@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from cvxnn.evaluation.win_rates import (
     rows_of,
     win_rate,
 )
+
+# Share of judgements, below which the rate at equal length is an extrapolation.
+_LEAST_OVERLAP = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class LengthControlledWinRate:
         Log odds that one unit of difficulty adds; 0 without difficulties.
     overlap : float
         Share of the judgements in which the side that is usually shorter was the longer one, in
-        [0, 0.5]. Near 0, the rate at equal length is an extrapolation.
+        [0, 0.5]. Below 0.05, the rate at equal length is an extrapolation, and ``print`` says so.
     """
 
     rate: float
@@ -57,11 +61,15 @@ class LengthControlledWinRate:
     difficulty_weight: float
     overlap: float
 
+    @property
+    def _caution(self) -> str:
+        return ": an extrapolation" if self.overlap < _LEAST_OVERLAP else ""
+
     def __str__(self) -> str:
         low, high = self.interval
         return (
             f"{self.rate:.1%} [{low:.1%}, {high:.1%}] at equal length, {self.raw.rate:.1%} "
-            f"without length control (overlap {self.overlap:.0%})"
+            f"without length control (overlap {self.overlap:.0%}{self._caution})"
         )
 
 
@@ -109,6 +117,13 @@ def length_controlled_win_rate(
         If a preference, a shape, `penalty` or `confidence` is out of range, or if all length
         differences are equal but not 0, because then length and quality cannot be distinguished.
 
+    Warns
+    -----
+    UserWarning
+        If the overlap is below 0.05: one side is nearly always the longer one, so nothing was
+        observed near equal length. Judge more replies of similar length, or several systems jointly
+        (`length_controlled_win_rates`).
+
     Notes
     -----
     The method differs from the published ``length_controlled_v1`` of AlpacaEval: it has a fixed
@@ -127,11 +142,19 @@ def length_controlled_win_rate(
     penalties = _positive(penalty) * np.array([0.1, 1.0, 1.0])[: len(columns)]
     fit = _fit_logistic(X, values, penalties)
     X[:, 1] = 0
+    overlap = _overlap(differences)
+    if overlap < _LEAST_OVERLAP:
+        warnings.warn(
+            f"one side wrote the longer reply in {1 - overlap:.1%} of the judgements, so the win "
+            "rate at equal length is an extrapolation; judge replies of similar length, or several "
+            "systems jointly by length_controlled_win_rates",
+            stacklevel=2,
+        )
     return _controlled(
         fit,
         X,
         win_rate(values, confidence=confidence),
-        _overlap(differences),
+        overlap,
         (*fit.coef, 0.0)[:3],
         confidence,
     )

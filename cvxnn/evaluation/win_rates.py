@@ -142,12 +142,36 @@ def win_rate(preferences: ArrayLike, *, ties: Ties = "half", confidence: float =
         raise ValueError(f"ties is {ties!r}; expected 'half' or 'exclude'")
     n, rate = len(values), float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return WinRate(rate, error, wilson_interval(rate, n, confidence), *counts)
+
+
+def wilson_interval(rate: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's confidence interval for the probability of a success.
+
+    Parameters
+    ----------
+    rate : float
+        Share of successes, in [0, 1].
+    n : float
+        Number of independent trials, above 0; it need not be whole.
+    confidence : float, default=0.95
+        Confidence level, in (0, 1).
+
+    Returns
+    -------
+    lower, upper : float
+        Ends of the interval, in [0, 1].
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(1.0, 4)]
+    [0.51, 1.0]
+    """
     z = quantile(confidence)
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     # At a rate of 0 or 1 the interval ends there, whatever the rounding errors.
-    interval = (min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate))
-    return WinRate(rate, error, interval, *counts)
+    return min(max(middle - half, 0.0), rate), max(min(middle + half, 1.0), rate)
 
 
 def win_rates_by_group(

@@ -179,7 +179,7 @@ def deduplicate(
         if chosen == rejected:
             indistinct += 1
         else:
-            first.setdefault((_prompt_key(triplet.prompt), chosen, rejected), i)
+            first.setdefault((prompt_key(triplet.prompt), chosen, rejected), i)
     in_both_orders = {
         (i, first[prompt, rejected, chosen])
         for (prompt, chosen, rejected), i in first.items()
@@ -309,11 +309,28 @@ def as_text(prompt: Prompt) -> str:
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in prompt)
 
 
+def prompt_key(prompt: Prompt) -> str:
+    """Return a digest that two prompts share if `deduplicate` takes them for the same.
+
+    Parameters
+    ----------
+    prompt : str or list of Message
+        The prompt; a text equals a single user message.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    turns = [(turn["role"], _normal(turn["content"])) for turn in as_messages(prompt)]
+    return digest(turns)
+
+
 def _units(triplets: Sequence[PreferenceTriplet], by: str) -> list[str]:
     """Return the name of the unit of each triplet; a split never divides a unit."""
     if by == "group":
         return [triplet.group for triplet in triplets]
-    prompts = [_prompt_key(triplet.prompt) for triplet in triplets]
+    prompts = [prompt_key(triplet.prompt) for triplet in triplets]
     if by == "prompt":
         return prompts
     # Union-find over groups, joined wherever they share a prompt. The smallest name is the root,
@@ -330,11 +347,6 @@ def _units(triplets: Sequence[PreferenceTriplet], by: str) -> list[str]:
         low, high = sorted((root(triplet.group), root(owner.setdefault(prompt, triplet.group))))
         parent[high] = low
     return [root(triplet.group) for triplet in triplets]
-
-
-def _prompt_key(prompt: Prompt) -> str:
-    turns = [(turn["role"], _normal(turn["content"])) for turn in as_messages(prompt)]
-    return digest(turns)
 
 
 def _normal(text: str) -> str:

@@ -206,7 +206,9 @@ class TestScore:
     def test_pairs_features_and_replies_agree(self, run, head, features, model, data, tmp_path):
         stored = run("score", head, features)
         fresh = run("score", head, data, "--model", model)
-        assert stored["accuracy"] == fresh["accuracy"]
+        for part in ("held_out", "training"):
+            assert stored[part]["pairs"] in range(1, 40)
+            assert stored[part]["accuracy"] == fresh[part]["accuracy"]
         margins = [[row["margin"] for row in found["rewards"]] for found in (stored, fresh)]
         np.testing.assert_allclose(*margins, rtol=1e-3, atol=1e-3)
         rows = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
@@ -214,19 +216,39 @@ class TestScore:
         found = run("score", head, write(tmp_path / "replies.jsonl", *replies), "--model", model)
         np.testing.assert_allclose(
             [row["reward"] for row in found["rewards"]],
-            [row["chosen"] for row in fresh["rewards"]],
+            [row["chosen_reward"] for row in fresh["rewards"]],
             rtol=1e-3,
             atol=1e-3,
         )
-        assert "accuracy" not in found
+        assert "held_out" not in found
+        assert [row["response"] for row in found["rewards"]] == [row["chosen"] for row in rows]
 
     def test_lines_on_stdout(self, head, features, capsys):
         assert main(["score", head, features]) == 0
         captured = capsys.readouterr()
         rows = [json.loads(line) for line in captured.out.splitlines()]
         assert len(rows) == 40
-        assert all(row["margin"] == row["chosen"] - row["rejected"] for row in rows)
-        assert "pair accuracy" in captured.err
+        assert all(row["margin"] == row["chosen_reward"] - row["rejected_reward"] for row in rows)
+        assert "training pairs" in captured.err
+        assert "held-out pairs" in captured.err
+        assert "share a conversation or a prompt" in captured.err
+        assert "conversations or prompts only" in captured.err
+
+    def test_training_pairs_are_not_taken_for_held_out_ones(
+        self, run, head, features, model, tmp_path
+    ):
+        fitted = json.loads(Path(head).with_suffix(".json").read_text("utf-8"))
+        found = run("score", head, features)
+        assert found["held_out"]["pairs"] == fitted["held_out_pairs"]
+        assert found["training"]["pairs"] == fitted["training_pairs"]
+        assert found["held_out"]["accuracy"] == fitted["measured"]["accuracy"]
+        assert found["held_out"]["interval"] == fitted["measured"]["interval"]
+        # Another conversation with a prompt of the training is not held out, a new prompt is.
+        known = next(row for row in found["rewards"] if row["trained_on"])
+        row = {name: known[name] for name in ("prompt", "chosen", "rejected")}
+        others = [{**row, "conversation_id": "new"}, {**row, "prompt": "a b c d e f"}]
+        fresh = run("score", head, write(tmp_path / "new.jsonl", *others), "--model", model)
+        assert [row["trained_on"] for row in fresh["rewards"]] == [True, False]
 
     def test_csv_once(self, run, head, features, tmp_path):
         output = tmp_path / "rewards.csv"

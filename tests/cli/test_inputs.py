@@ -49,7 +49,7 @@ def test_files_of_replies_come_back_whole(
     assert _finished(path, texts) == given
     assert read_examples(str(path)) == given
     assert read_prompts(str(path)) == texts
-    assert read_replies(str(path)) == [(text, f"x{text}") for text in texts]
+    assert read_replies(str(path)) == [(row["prompt"], row["response"], row) for row in given]
     assert _finished(path, ["other", *texts]) == []
     log = path.with_name("log")
     asked = []
@@ -69,7 +69,7 @@ def test_kinds_of_rows(tmp_path: Path, name: str) -> None:
         pytest.importorskip("pyarrow")
     write_rows(tmp_path / name, [{"prompt": "a", "response": "b"}])
     assert read_prompts(str(tmp_path / name)) == ["a"]
-    assert read_replies(str(tmp_path / name)) == [("a", "b")]
+    assert read_replies(str(tmp_path / name)) == [("a", "b", {"prompt": "a", "response": "b"})]
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.txt.gz", "p.docx"])

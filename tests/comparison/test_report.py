@@ -55,6 +55,7 @@ def read(html: str) -> Reader:
 def method(name: str, accuracy: float, **values: Any) -> MethodResult:
     values = {
         "standard_error": 0.03,
+        "interval": [accuracy - 0.06, accuracy + 0.06],
         "train_accuracy": 0.9,
         "metrics": {"rewards/margins": 0.4},
         "margins": [1.0, -1.0, 1.0, 1.0],
@@ -71,7 +72,7 @@ def sample(*results: MethodResult, name: str = "tiny") -> Comparison:
         model={"name": name, "parameters": 135e6, "dtype": "float32", "fingerprint": "f"},
         data={"training_pairs": 30, "held_out_pairs": 4, "held_out_groups": 4},
         settings={"seed": 0},
-        baselines={"longer reply wins": {"accuracy": 0.55, "standard_error": 0.04}},
+        baselines={"longer reply wins": {"accuracy": 0.55, "interval": [0.47, 0.63]}},
         results=results
         or (
             method(
@@ -126,7 +127,7 @@ def test_texts_are_escaped():
 
 def test_numbers_are_those_of_the_comparison():
     text = " ".join(read(render_report(sample())).text)
-    assert "0.640 ± 0.030" in text
+    assert "0.640 [0.580, 0.700]" in text
     assert "1 T" in text
     assert "0.0334" in text  # of DPO's operations: 1.001e12 of 3e13
     assert "1 min 42 s" in text
@@ -190,9 +191,9 @@ def test_all_marks_are_inside_the_picture():
     picture = svg(
         cost_chart(
             sample(
-                method("a", 0.5, standard_error=0.2, flops={"fit": 3.0}),
-                method("b", 0.9, standard_error=math.nan, flops={"fit": 2e9}),
-                method("<c> $x$", 0.1, standard_error=0.05, flops={"fit": 1e5}),
+                method("a", 0.5, interval=[0.2, 0.8], flops={"fit": 3.0}),
+                method("b", 0.9, interval=[0.0, 1.0], flops={"fit": 2e9}),
+                method("<c> $x$", 0.1, interval=[0.0, 0.2], flops={"fit": 1e5}),
                 method("d", 0.1, flops={}),
             )
         )

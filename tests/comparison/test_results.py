@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.comparison.measures import accuracy_and_error, mean_and_error
+from cvxnn.comparison.measures import FEW_GROUPS, accuracy_of, mean_and_error
 from cvxnn.comparison.results import Comparison, MethodResult
 from cvxnn.comparison.texts import bytes_text, count_text, name_of, seconds_text
 
 
 def result(method: str, margins: list[float], **values: Any) -> MethodResult:
-    accuracy, error = accuracy_and_error(margins, [str(i) for i in range(len(margins))])
     values = {
+        **accuracy_of(margins, [str(i) for i in range(len(margins))]),
         "train_accuracy": 0.9,
         "metrics": {"rewards/margins": float(np.mean(margins))},
         "flops": {"fit": 1e9},
         "seconds": {"fit": 1.5},
         **values,
     }
-    return MethodResult(method, accuracy, error, margins=margins, **values)
+    return MethodResult(method, margins=margins, **values)
 
 
 def comparison(*results: MethodResult, longer: float = 0.5) -> Comparison:
@@ -34,10 +34,35 @@ def comparison(*results: MethodResult, longer: float = 0.5) -> Comparison:
         model={"name": "tiny", "parameters": 1000, "dtype": "float32", "fingerprint": "f"},
         data={"training_pairs": 30, "held_out_pairs": n, "held_out_groups": n},
         settings={"seed": 0},
-        baselines={"longer reply wins": {"accuracy": longer, "standard_error": 0.1}},
+        baselines={"longer reply wins": {"accuracy": longer, "interval": [0.0, 1.0]}},
         results=results,
         groups=[str(i) for i in range(n)],
     )
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.integers(1, 5))
+def test_interval_is_wilsons_over_independent_pairs(n, share, copies):
+    right = round(share * n)
+    margins = np.repeat(np.where(np.arange(n) < right, 1.0, -1.0), copies)
+    found = accuracy_of(margins, [str(i) for i in range(n) for _ in range(copies)])
+    # The error has n - 1 in its denominator, so 0 < accuracy < 1 has n - 1 independent pairs.
+    rate, trials = right / n, n - 1 if 0 < right < n else n
+    ends = proportion_confint(rate, trials)
+    assert found["interval"] == pytest.approx(ends, abs=1e-9)
+    assert 0 <= found["interval"][0] <= found["accuracy"] <= found["interval"][1] <= 1
+
+
+def proportion_confint(rate: float, n: int) -> tuple[float, float]:
+    """Ends between which |rate - p| is at most 1.96 standard errors of p."""
+    p = np.roots([1 + 1.959963984540054**2 / n, -(2 * rate + 1.959963984540054**2 / n), rate**2])
+    return float(p.real.min()), float(p.real.max())
+
+
+def test_few_groups_are_named():
+    few = comparison(result("coala", [1.0, 1.0, -1.0])).conclusions()[0]
+    assert few.startswith("The accuracy is measured on 3 conversations or prompts only")
+    many = comparison(result("coala", [1.0, -1.0] * (FEW_GROUPS // 2))).conclusions()
+    assert not any("only" in sentence for sentence in many)
 
 
 def test_error_is_the_usual_one_where_each_pair_is_its_own_group():
@@ -98,7 +123,7 @@ def test_conclusions_say_where_coala_falls_short():
 
 def test_conclusions_do_not_claim_small_differences():
     one, two = [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]
-    [line] = comparison(result("coala", one), result("dpo", two)).conclusions()
+    *_, line = comparison(result("coala", one), result("dpo", two)).conclusions()
     assert "differ by less than these held-out pairs can resolve" in line
 
 
@@ -138,7 +163,7 @@ def test_table_has_a_line_for_each_method_and_baseline():
         "longer reply wins",
     ]
     assert "DPO" not in lines[0]
-    assert "0.500 ± 0.500" in lines[1]
+    assert "0.500 [0.055, 0.945]" in lines[1]
 
 
 @pytest.mark.parametrize(

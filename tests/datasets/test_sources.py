@@ -25,13 +25,20 @@ def conversation(*turns: str) -> dict[str, object]:
 def test_the_shipped_conversations() -> None:
     expected = alternating_population(load_tutoring())
     assert read_pairs("tutoring") == expected
-    assert read_pairs("tutoring", limit=3) == expected[:3]
+    said: list[str] = []
+    assert read_pairs("tutoring", limit=3, say=said.append) == expected[:3]
+    assert said == [
+        f"171 conversations give {len(expected)} pairs: each reply of the assistant is preferred "
+        "to its next reply; the first 3 pairs are used"
+    ]
 
 
 def test_a_file_of_pairs(tmp_path: Path) -> None:
     row = {"prompt": "a", "chosen": "b", "rejected": "c"}
     file = write(tmp_path / "pairs.jsonl", row, {**row, "chosen": "d"})
-    assert read_pairs(file) == read_preferences(file)
+    said: list[str] = []
+    assert read_pairs(file, say=said.append) == read_preferences(file)
+    assert not said
     assert read_pairs(file, format="standard", limit=1) == read_preferences(file)[:1]
 
 

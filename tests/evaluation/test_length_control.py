@@ -103,7 +103,9 @@ def test_standard_error_is_that_of_repeated_samples() -> None:
 def test_error_grows_where_length_and_quality_go_together() -> None:
     preferences, difference = simulated(200, 0.5, 1.0, 0.0)
     apart = length_controlled_win_rate(preferences, difference)
-    together = length_controlled_win_rate(preferences, difference + 1500)
+    with pytest.warns(UserWarning, match="in 100.0% of the judgements, .* an extrapolation"):
+        together = length_controlled_win_rate(preferences, difference + 1500)
+    assert "(overlap 0%: an extrapolation)" in str(together)
     assert together.overlap == 0.0
     assert apart.overlap > 0.4
     assert together.standard_error > 2 * apart.standard_error
@@ -184,7 +186,8 @@ def test_joint_fit_borrows_the_taste_for_length() -> None:
     difference = np.concatenate([rng.normal(0, 400, n), rng.normal(900, 150, n)])
     chance = special.expit(2.5 * np.tanh(difference / difference.std(ddof=1)))
     preferences = (rng.random(2 * n) < chance).astype(float)
-    alone = length_controlled_win_rate(preferences[n:], difference[n:])
+    with pytest.warns(UserWarning, match="an extrapolation; judge .* several systems jointly"):
+        alone = length_controlled_win_rate(preferences[n:], difference[n:])
     joint = length_controlled_win_rates(preferences, difference, systems)["verbose"]
     assert alone.rate > 0.75
     assert abs(joint.rate - 0.5) < 0.5 * abs(alone.rate - 0.5)

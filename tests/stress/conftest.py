@@ -84,7 +84,7 @@ def comparison(folder: Path) -> Kept:
         "model": {"name": "m", "parameters": 3},
         "data": {"training_pairs": 4, "held_out_pairs": 2},
         "settings": {"seed": 0},
-        "baselines": {"longer": {"accuracy": 0.5, "standard_error": 0.1}},
+        "baselines": {"longer": {"accuracy": 0.5, "interval": [0.1, 0.9]}},
         "results": (),
         "groups": ["a", "b"],
     }

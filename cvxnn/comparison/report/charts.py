@@ -48,7 +48,7 @@ _STYLE = {
 
 
 def cost_chart(comparison: Comparison) -> str | None:
-    """Draw held-out accuracy over the FLOPs of training, with bars of one standard error.
+    """Draw held-out accuracy over the FLOPs of training, with 95 % confidence intervals.
 
     Parameters
     ----------
@@ -69,9 +69,8 @@ def cost_chart(comparison: Comparison) -> str | None:
         titles = {}
         for i, result in enumerate(results):
             name, color = name_of(result.method), f"C{i}"
-            error = np.nan_to_num(result.standard_error or 0.0)
             at = (result.total_flops, result.accuracy)
-            ax.vlines(at[0], at[1] - error, at[1] + error, color=color)
+            ax.vlines(at[0], *result.interval, color=color)
             points = ax.scatter(*at, s=45, color=color, label=name, zorder=3, gid=f"series-{i}")
             points.set_clip_on(False)
             titles[f"series-{i}"] = f"{name}: {result.accuracy:.3f}, {count_text(at[0])} FLOPs"

@@ -17,10 +17,10 @@ from cvxnn.comparison.results import Comparison
 from cvxnn.comparison.texts import (
     bytes_text,
     count_text,
-    estimate_text,
     name_of,
     ratio_text,
     seconds_text,
+    share_text,
 )
 
 _FILTERS = {
@@ -85,7 +85,7 @@ def render_report(
     page: str = environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
-        estimate=estimate_text,
+        share=share_text,
         cost_chart=cost_chart(comparison),
         margin_charts={
             result.method: chart

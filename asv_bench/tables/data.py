@@ -23,23 +23,27 @@ class Split(NamedTuple):
     y: NDArray
     X_test: NDArray[np.float32]
     y_test: NDArray
+    weight: NDArray | None = None
+    """Of the training rows."""
+    groups: NDArray | None = None
+    """Of the training rows; none of them has test rows."""
 
 
-def tables(folder: Path, embeddings: Iterable[Path] = ()) -> dict[str, Path]:
+def tables(folder: Path, more: Iterable[Path] = ()) -> dict[str, Path]:
     """Name and file of each table, by number of rows, so that the quick ones come first.
 
     Raises
     ------
     FileNotFoundError
-        If there is no table, or a file of embeddings is missing.
+        If there is no table, or one of ``more`` is missing.
     ValueError
         If a file lacks an array, or two have one name.
     """
     paths = [*(folder / "uci").glob("*.npz"), *(p for p in [folder / FASHION] if p.exists())]
-    for path in embeddings:
+    for path in more:
         paths.append(path if path.exists() else folder / path)
         if not paths[-1].exists():
-            raise FileNotFoundError(f"--embeddings: no file {path}, neither here nor in {folder}.")
+            raise FileNotFoundError(f"--more: no file {path}, neither here nor in {folder}.")
     if not paths:
         raise FileNotFoundError(f"{folder} holds neither uci/*.npz nor {FASHION}.")
     names = [path.stem for path in paths]
@@ -65,16 +69,22 @@ def load(path: Path, split: int = 0) -> Split:
     with np.load(path) as file:
         if "test" not in file:
             X, X_test = (_features(file[name]) for name in ("X_train", "X_test"))
-            return Split(X, file["y_train"], X_test, file["y_test"])
+            own = (file.get(name) for name in ("weight_train", "groups_train"))
+            return Split(X, file["y_train"], X_test, file["y_test"], *own)
         X, y, test = _features(file["X"]), file["y"], file["test"]
-    if split:
-        from sklearn.model_selection import train_test_split
+        groups = file.get("groups")
+    a, b = _random_parts(y, groups, split) if split else (~test, test)
+    return Split(X[a], y[a], X[b], y[b], groups=None if groups is None else groups[a])
 
-        X, X_test, y, y_test = train_test_split(
-            X, y, test_size=0.25, stratify=y, random_state=split
-        )
-        return Split(X, y, X_test, y_test)
-    return Split(X[~test], y[~test], X[test], y[test])
+
+def _random_parts(y: NDArray, groups: NDArray | None, seed: int) -> list[NDArray[np.intp]]:
+    """Training and test rows: a stratified quarter of all, or the rows of a quarter of groups."""
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+    if groups is None:
+        return train_test_split(np.arange(len(y)), test_size=0.25, stratify=y, random_state=seed)
+    parts = GroupShuffleSplit(1, test_size=0.25, random_state=seed)
+    return list(next(parts.split(y, groups=groups)))
 
 
 def _rows(path: Path) -> int:

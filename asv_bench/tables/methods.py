@@ -6,7 +6,10 @@ study seeds NumPy's global generator before each fit.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data import Split
 
 # Settings of ``ConvexReLUClassifier``. A list is a grid, searched by 3-fold cross-validation.
 # "cvxnn" is what a user gets who sets nothing; the others are what that is weighed against.
@@ -26,7 +29,9 @@ OURS: dict[str, dict[str, Any]] = {
     "relu_fixed_strength": {"formulation": "relu", "strength": 1e-3},
 }
 MLPS = ("mlp", "mlp_tuned")
-BASELINES = ("logistic", "svc", *MLPS)
+# Behind a ``StandardScaler``.
+SCALED = ("logistic", "svc", *MLPS)
+BASELINES = ("prior", *SCALED, "hgb")
 METHODS = (*BASELINES, *OURS)
 # What is run unless --methods says otherwise.
 DEFAULT = (*BASELINES, "cvxnn")
@@ -44,6 +49,15 @@ def estimator(method: str, n_samples: int) -> Any:
         model = ConvexReLUClassifier(**{k: v for k, v in settings.items() if k not in grid})
         return _searched(model, grid) if grid else model
 
+    if method == "prior":
+        from sklearn.dummy import DummyClassifier
+
+        return DummyClassifier(strategy="prior")
+    if method == "hgb":
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        return HistGradientBoostingClassifier()
+
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -54,6 +68,17 @@ def estimator(method: str, n_samples: int) -> Any:
     if n_samples <= WIDTHS_UP_TO:
         grid["model__hidden_layer_sizes"] = [(50,), (100,)]
     return _searched(model, grid)
+
+
+def fit_options(method: str, split: Split) -> dict[str, Any]:
+    """What ``fit`` gets beside rows and labels: weights, and groups where the method takes them."""
+    found = {}
+    if split.weight is not None:
+        steps = ("scale__", "model__") if method in SCALED else ("",)
+        found = {f"{step}sample_weight": split.weight for step in steps}
+    if split.groups is not None and method in OURS:
+        found["groups"] = split.groups
+    return found
 
 
 def _baseline(method: str) -> Any:

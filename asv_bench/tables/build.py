@@ -158,7 +158,7 @@ def conversations(sources: Sources) -> Table:
 
 
 def spambase_survey(sources: Sources) -> Table:
-    """Short mails are seldom drawn, and weigh as many as they stand for; test rows are all alike."""
+    """Short mails are seldom drawn, and weigh as many as they stand for; test rows weigh 1."""
     whole = sources.uci("spambase")
     X, y, test = whole["X"], whole["y"], whole["test"]
     length = np.argsort(np.argsort(X[:, -1], kind="stable")) / len(X)

@@ -16,6 +16,9 @@ from study import key, words
 from asv_bench.raw_results import Record, read
 
 CLOSE = 0.02
+# What the default has to keep to: largest loss of accuracy against each of these methods.
+ALLOWED = {"logistic": 0.01, "hgb": 0.02}
+DEFAULT = "cvxnn"
 # Differences of accuracy below this are rounding.
 EQUAL = 1e-9
 
@@ -33,6 +36,9 @@ class Cell(NamedTuple):
     """Seconds of the first fit of a process. A fit that was cut counts as the limit, in both."""
     predict: float = math.nan
     peak_mb: float = math.nan
+    cpu: float = math.nan
+    log_loss: float = math.nan
+    """Not a number where there is none."""
 
 
 class Row(NamedTuple):
@@ -105,6 +111,8 @@ def _cell(runs: list[Record], splits: set[int]) -> Cell:
         median(first),
         median(r["predict_s"] for r in done),
         max(r["peak_mb"] for r in done),
+        median(r["cpu_s"] for r in done),
+        mean(math.nan if r.get("log_loss") is None else r["log_loss"] for r in done),
     )
 
 
@@ -115,6 +123,7 @@ def markdown(records: list[Record], methods: list[str]) -> Iterator[str]:
     yield "\n### Seconds to fit: warm / first in a process\n"
     yield from _per_table(found, methods, _seconds)
 
+    yield from _conditions(found, methods)
     compared = [r for r in found if all(cell.status != "not run" for cell in r.cells.values())]
     left_out = [row.table for row in found if row not in compared]
     yield f"\n### Methods, over {len(compared)} tables\n"
@@ -148,6 +157,36 @@ def _seconds(cell: Cell, row: Row) -> str:
     if cell.status == "cut":
         return f"> {cell.warm:g}"
     return f"{cell.warm:.3g} / {cell.first:.3g}" if cell.status == "done" else cell.status
+
+
+def _conditions(found: list[Row], methods: list[str]) -> Iterator[str]:
+    """Log-losses, processor times, and what breaks a condition on the default."""
+    rivals = [method for method in ("prior", *ALLOWED) if method in methods]
+    if DEFAULT not in methods or not rivals:
+        return
+    shown = [*rivals, DEFAULT]
+    yield "\n### Conditions on the default\n"
+    heads = [*(f"log-loss, {m}" for m in shown), *(f"CPU s, {m}" for m in shown if m != "prior")]
+    yield f"| table | {' | '.join(heads)} | exceptions |"
+    yield "|" + " --- |" * (2 + len(heads))
+    for row in found:
+        cells = [row.cells[method] for method in shown]
+        losses = " | ".join(f"{cell.log_loss:.3f}" for cell in cells)
+        seconds = " | ".join(
+            f"{cell.cpu:.2g}" for m, cell in zip(shown, cells, strict=True) if m != "prior"
+        )
+        yield f"| {row.table} | {losses} | {seconds} | {', '.join(_broken(row, rivals))} |"
+
+
+def _broken(row: Row, rivals: list[str]) -> Iterator[str]:
+    """Conditions that the default breaks on a table."""
+    ours = row.cells[DEFAULT]
+    for rival in rivals:
+        other = row.cells[rival]
+        if rival == "prior" and ours.log_loss >= other.log_loss:
+            yield f"log-loss above class frequencies by {ours.log_loss - other.log_loss:.3f}"
+        if ours.accuracy < other.accuracy - ALLOWED.get(rival, math.inf) - EQUAL:
+            yield f"accuracy below {rival} by {other.accuracy - ours.accuracy:.3f}"
 
 
 def _per_method(found: list[Row], methods: list[str]) -> Iterator[str]:

@@ -138,7 +138,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Penalty parameter of the objective above, ``strength_ * alpha_max_``.
     alpha_max_ : float
         Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
-        ``"l2"`` the largest curvature of the mean loss. It is measured on at most 512 rows and,
+        ``"l2"`` the largest curvature of the mean loss. It is measured on a sample of rows and,
         where the patterns come from training, on 256 Gaussian ones.
     objective_, dual_bound_, gap_ : float
         Certificate, in scaled units: the network's training objective, a lower bound over the

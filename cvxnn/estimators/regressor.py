@@ -127,7 +127,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Penalty parameter of the objective above, ``strength_ * alpha_max_``.
     alpha_max_ : float
         Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
-        ``"l2"`` the largest curvature of the mean loss. It is measured on at most 512 rows and,
+        ``"l2"`` the largest curvature of the mean loss. It is measured on a sample of rows and,
         where the patterns come from training, on 256 Gaussian ones.
     delta_ : float
         Where the Huber loss turns linear, in robust standard deviations of the targets; only with

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.program import ConvexProgram
 
-# Rows that are looked at.
+# Rows that are looked at, unless outputs are many: then as many of each, up to a limit.
 MOST_ROWS = 512
+_ROWS_OF_OUTPUT, _LIMIT = 8, 2048
 # Groups that a sample has at least, if there are so many: of larger ones, it has a part.
 _LEAST_GROUPS = 16
 
@@ -43,7 +44,7 @@ def sample_rows(
     *,
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
-    most: int = MOST_ROWS,
+    most: int | None = None,
 ) -> Sample:
     """Draw rows by their weight, so that they stand for all, with every class among them.
 
@@ -57,15 +58,18 @@ def sample_rows(
         Units of data that each row consists of, at least 1; by default each is one.
     groups : ndarray of int, shape (n_samples,), optional
         Groups of rows. Whole groups are drawn then, and of large ones a part.
-    most : int, default=512
-        Number of rows up to which all are taken.
+    most : int, optional
+        Number of rows up to which all are taken. By default 512, or 8 for each output where that
+        is more, up to 2048: two or three rows say little of a class.
 
     Returns
     -------
     Sample
         All rows, or at most about ``most``.
     """
-    n = program.y.shape[0]
+    n, n_outputs = program.y.shape
+    if most is None:
+        most = max(MOST_ROWS, min(_ROWS_OF_OUTPUT * n_outputs, _LIMIT))
     if n <= most:
         return Sample(program, units, groups, 1.0)
     weight = np.ones(n) if program.sample_weight is None else program.sample_weight.astype(float)

@@ -138,6 +138,15 @@ def test_rows_are_sampled_with_all_that_belongs_to_them() -> None:
     assert part.sample_weight is None
 
 
+def test_more_rows_are_sampled_of_many_classes() -> None:
+    program = make(3000)
+    for n_classes, n_rows in ((3, 512), (100, 800), (300, 2048)):
+        y = np.eye(n_classes)[np.arange(3000) % n_classes]
+        part = sample_rows(targets_of(program, y), np.random.RandomState(0)).program
+        assert abs(len(part.y) - n_rows) < n_classes
+        assert part.y.sum(axis=0).min() >= n_rows // n_classes - 1
+
+
 def targets_of(program: ConvexProgram, y: np.ndarray) -> ConvexProgram:
     return replace(program, y=y.reshape(len(y), -1))
 

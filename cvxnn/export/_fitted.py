@@ -22,9 +22,9 @@ def fitted_network(estimator: Any) -> TwoLayerNetwork:
     if not isinstance(estimator, _CLASSES):
         raise TypeError(
             f"cannot export a {type(estimator).__name__}; expected a fitted ConvexReLUClassifier, "
-            "ConvexReLURegressor or COALAPreferenceHead, or the CV class of one (of a pipeline, "
-            "its last step, pipeline[-1], which takes what pipeline[:-1] returns; a scaler before "
-            "it is not needed, since the exported network holds the scaling of standardize=True)."
+            "ConvexReLURegressor or COALAPreferenceHead, or the CV class of one. Of a pipeline "
+            "that ends with one, to_onnx takes the whole, to_torch and to_jax the last step, "
+            "pipeline[-1], which is fed with what pipeline[:-1] returns."
         )
     check_is_fitted(estimator)
     return estimator.network_

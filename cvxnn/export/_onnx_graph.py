@@ -1,4 +1,4 @@
-"""Export to ONNX; needs the extra ``export``."""
+"""ONNX graph of one estimator; needs the extra ``export``."""
 
 from __future__ import annotations
 
@@ -16,42 +16,11 @@ from cvxnn.network import TwoLayerNetwork
 onnx: Any = require("onnx", extra="export")
 
 # The oldest version with all operators in use: every runtime since 2022 reads it.
-_OPSET = 17
+OPSET = 17
 
 
-def to_onnx(estimator: Any) -> Any:
-    """Return the ONNX graph of a fitted estimator, from raw features to its predictions.
-
-    The graph is an ``onnx.ModelProto`` rather than bytes, so that it can be inspected, checked, put
-    into a larger graph, or written with external data. ``onnx.save(model, "model.onnx")`` writes
-    it, and ``model.SerializeToString()`` gives the bytes that a runtime takes.
-
-    Parameters
-    ----------
-    estimator : ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
-        Fitted estimator, or the CV class of one. Of a pipeline, take the last step.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Input ``X``, shape (batch, n_features), of the dtype of the network: float32 if it was
-        fitted to float32, otherwise float64. The outputs have the names that sklearn-onnx uses:
-
-        - classifier: ``label``, shape (batch,), string or int64 (False becomes 0, and 2.0 becomes
-          2), and ``probabilities``, shape (batch, n_classes), in the order of ``classes_``;
-        - regressor: ``variable``, shape (batch, n_outputs), also where ``y`` had one dimension;
-        - preference head: ``logit`` and ``reward``, shape (batch,). Far above 0 the logit still
-          ranks responses where the reward is rounded to 0.
-
-    Raises
-    ------
-    TypeError
-        If the estimator is of another class; of a pipeline, export the last step.
-    ValueError
-        If labels are neither strings nor whole numbers; encode them before ``fit``.
-    sklearn.exceptions.NotFittedError
-        If the estimator is not fitted; call ``fit`` first.
-    """
+def graph_of(estimator: Any) -> Any:
+    """Return the ONNX graph of a fitted estimator of cvxnn; see :func:`cvxnn.export.to_onnx`."""
     network = fitted_network(estimator)
     graph = _Graph(network.hidden_weights.dtype)
     scores = _scores(graph, network)
@@ -104,7 +73,7 @@ class _Graph:
     def model(self, name: str, n_features: int) -> Any:
         inputs = [self._value("X", self.dtype, n_features)]
         graph = onnx.helper.make_graph(self.nodes, name, inputs, self.outputs, self.constants)
-        opset = onnx.helper.make_opsetid("", _OPSET)
+        opset = onnx.helper.make_opsetid("", OPSET)
         return onnx.helper.make_model(
             graph,
             opset_imports=[opset],

@@ -117,6 +117,34 @@ def number(name: str, value: Any) -> float:
     return found
 
 
+def check_alpha(alpha: Any, n_outputs: int, penalty: Any) -> None:
+    """Refuse strengths that are negative or not finite, or several where there is one.
+
+    Raises
+    ------
+    TypeError
+        For a strength of each output with a penalty other than ``SquaredL2``.
+    ValueError
+        For numbers out of range, or another number of them.
+    """
+    if np.ndim(alpha) == 0:
+        number("alpha", alpha)
+        return
+    if np.shape(alpha) != (n_outputs,):
+        raise ValueError(
+            f"alpha has shape {np.shape(alpha)}; expected a number, or one for each of the "
+            f"{n_outputs} outputs."
+        )
+    if type(penalty) is not SquaredL2:
+        raise TypeError(
+            f"alpha has a value for each output, which SquaredL2 takes, not "
+            f"{type(penalty).__name__}; divide the targets of an output by r instead, which "
+            "multiplies the strength of a norm by r."
+        )
+    for c, value in enumerate(np.asarray(alpha)):
+        number(f"alpha[{c}]", value)
+
+
 def check_loss(loss: Any, y: NDArray[np.floating]) -> None:
     """Refuse a loss of the user's whose methods contradict each other, at random predictions.
 

@@ -42,7 +42,14 @@ import jax
 import numpy as np
 
 from cvxnn._arrays import Array, is_sparse, namespace
-from cvxnn.convex._checks import check_loss, check_penalty, check_shapes, check_values, number
+from cvxnn.convex._checks import (
+    check_alpha,
+    check_loss,
+    check_penalty,
+    check_shapes,
+    check_values,
+    number,
+)
 from cvxnn.convex._duality import best_bound, least_alpha, orthogonal_to_columns, removes
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
@@ -104,8 +111,10 @@ class ConvexProgram:
     y : Array, shape (n_samples, n_outputs)
         Targets; unless the loss couples them, the outputs are separate problems that share every
         factorisation.
-    alpha : float
-        Strength of the penalty, at least 0. A leaf: another value compiles nothing.
+    alpha : float, or Array of shape (n_outputs,)
+        Strength of the penalty, at least 0. A leaf: another value compiles nothing. With
+        ``SquaredL2`` each output may have its own. With a norm, that is a matter of units: output
+        ``c`` in units ``1 / r`` times as large has the strength ``r`` times as large.
     loss : Loss, default=SquaredLoss()
         Loss of one row's predictions.
     penalty : Penalty, default=NeuronGroupLasso()
@@ -167,7 +176,7 @@ class ConvexProgram:
         known = get_args(Formulation)
         if self.formulation not in known:
             raise ValueError(f"formulation={self.formulation!r}; expected one of {known}.")
-        number("alpha", self.alpha)
+        check_alpha(self.alpha, self.y.shape[1], self.penalty)
         check_values(self.operator, self.y, self.sample_weight, self.loss)
         (C, S, P, d), y = self.stacked_shape, np.asarray(self.y, np.float64)
         check_loss(self.loss, y)
@@ -368,16 +377,25 @@ class ConvexProgram:
         ridge: Any = self.skip
         return ridge * self.n_signs
 
+    @property
+    def _alpha_of_blocks(self) -> Any:
+        """Strength, in a shape that multiplies blocks."""
+        alpha: Any = self.alpha
+        return alpha[:, None, None, None] if np.ndim(alpha) else alpha
+
     def regularizer(self, U: Array) -> Array:
         """Return the penalty of the weights times ``alpha``, and the ridge of the linear part."""
         blocks, linear = self.operator.split(U, axis=2)
-        value = self.alpha * self.penalty.value(blocks)
+        if np.ndim(self.alpha):  # of a square
+            value = self.penalty.value(namespace(U).sqrt(self._alpha_of_blocks) * blocks)
+        else:
+            value = self.alpha * self.penalty.value(blocks)
         return value if linear is None else value + self.linear_ridge * (linear**2).sum() / 2
 
     def prox(self, U: Array, step: Array | float) -> Array:
         """Return the proximal map of ``step`` times :meth:`regularizer`."""
         blocks, linear = self.operator.split(U, axis=2)
-        blocks = self.penalty.prox(blocks, step * self.alpha)
+        blocks = self.penalty.prox(blocks, step * self._alpha_of_blocks)
         if linear is None:
             return blocks
         return self.operator.join(blocks, linear / (1 + step * self.linear_ridge), axis=2)

@@ -66,8 +66,9 @@ def solve_with_cvxpy(program: ConvexProgram, *, solver: str = "CLARABEL", **opti
     if linear is not None:
         prediction += X @ linear.T
     objective = _mean_loss(cp, program.loss, prediction, program.y, program.share)
-    for signs in outputs:
-        objective += float(program.alpha) * _penalty(cp, program.penalty, cp.vstack(signs))
+    alphas = np.broadcast_to(program.alpha, C).tolist()
+    for alpha, signs in zip(alphas, outputs, strict=True):
+        objective += alpha * _penalty(cp, program.penalty, cp.vstack(signs))
     if linear is not None:
         objective += float(program.linear_ridge) / n_signs / 2 * cp.sum_squares(linear)
     cones = []

@@ -84,6 +84,8 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     }
     # Protocols of objects that may take the place of a choice.
     _objects: ClassVar[dict[str, str]] = {}
+    # Whether an automatic strength is one for all outputs: those of classes are compared.
+    _shares_strength: ClassVar[bool] = True
     # Options of the validation of targets.
     _y_options: ClassVar[dict[str, Any]] = {}
 
@@ -214,7 +216,13 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         loss = program.loss
         units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
-            program, self.strength, rng, units=units, groups=rows.groups
+            program,
+            self.strength,
+            rng,
+            units=units,
+            groups=rows.groups,
+            # The kernel of a linear part depends on the strength.
+            shared=self._shares_strength or self.skip is not None,
         )
         arguments = {
             "X": inputs,
@@ -234,7 +242,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         direct = type(penalty) is convex.SquaredL2 and type(loss) is convex.SquaredLoss
         if direct and self.formulation == "gated":
             if validated and self.strength == "auto":
-                arguments["alpha"] = measured.alpha * _VALIDATED_FACTORS
+                arguments["factors"] = _VALIDATED_FACTORS
             if patterns is known and self.skip is None:
                 arguments["kernel"] = measured.kernel
             return Plan(training.fit_direct, arguments, scaling, measured, request)

@@ -123,7 +123,7 @@ class Certified:
             blocks, linear = stacked.operator.split(stacked.slope(dual.residual), axis=2)
             if linear is not None:
                 linear = linear[:, 0, 0] / self.skip
-            weights = convex.Weights(blocks / self.alpha_, linear)
+            weights = convex.Weights(blocks / np.reshape(self.alpha_, (-1, 1, 1, 1)), linear)
         if dual is None:
             found, known = float(program.evaluate(weights).network_objective), self.objective_
         else:

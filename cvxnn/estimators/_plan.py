@@ -75,8 +75,7 @@ class Plan(NamedTuple):
         X, y = sample.program.operator.X, sample.program.y
         seen = fit.network.forward(X[:, :-1] if bias else X)
         if self.direct and spectrum is not None and skip is None:
-            alphas = np.array([fit.alpha / sample.part])
-            unseen = training.leave_one_out(sample, spectrum, alphas).predictions
+            unseen = training.predictions_without(sample, spectrum, fit.alpha / sample.part)
         else:
             unseen = training.approximate_leave_one_out(
                 fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip

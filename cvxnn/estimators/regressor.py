@@ -121,9 +121,10 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     ----------
     network_ : cvxnn.network.TwoLayerNetwork
         The fitted network, for raw features and targets.
-    strength_ : float
-        Fraction of ``alpha_max_`` that was used.
-    alpha_ : float
+    strength_ : float or ndarray, shape (n_outputs,)
+        Fraction of ``alpha_max_`` that was used. Several targets have one each if it was chosen
+        automatically, with ``penalty="l2"`` and without ``skip``.
+    alpha_ : float or ndarray, shape (n_outputs,)
         Penalty parameter of the objective above, ``strength_ * alpha_max_``.
     alpha_max_ : float
         Unit of the strength. For norms the penalty parameter from which on all weights vanish, for
@@ -187,6 +188,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     }
     _objects: ClassVar[dict[str, str]] = {"loss": "Loss", "penalty": "Penalty"}
 
+    _shares_strength: ClassVar[bool] = False
     _y_options: ClassVar[dict[str, Any]] = {"multi_output": True, "y_numeric": True}
 
     def __init__(

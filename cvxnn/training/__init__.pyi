@@ -3,7 +3,7 @@ from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
-from .spectrum import leave_one_out
+from .spectrum import predictions_without
 from .strength import Strength, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
 
@@ -19,8 +19,8 @@ __all__ = [
     "draw_patterns",
     "fit_direct",
     "fit_iterative",
-    "leave_one_out",
     "measure_strength",
+    "predictions_without",
     "price",
     "price_all",
     "propose",

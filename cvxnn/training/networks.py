@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
         the one that solves the program.
     training : Training
         Program, solution and certificate.
-    alpha : float
+    alpha : float or ndarray, shape (n_outputs,)
         Penalty parameter of the program.
     scores : ndarray or None
         Scores of all networks looked at, one for each measurement or for each ``alpha``; None
@@ -54,7 +54,7 @@ class Fit(NamedTuple):
 
     network: TwoLayerNetwork
     training: Training
-    alpha: float
+    alpha: Any
     scores: NDArray[np.floating] | None
 
 
@@ -92,7 +92,7 @@ class EarlyStopping:
 def fit_direct(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
-    alpha: float | ArrayLike,
+    alpha: float | NDArray[np.floating],
     n_patterns: int,
     *,
     sample_weight: NDArray[np.floating] | None = None,
@@ -106,6 +106,7 @@ def fit_direct(
     max_iter: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     score: Callable[[TwoLayerNetwork], float] | None = None,
+    factors: ArrayLike = (1.0,),
     callback: NetworkCallback | None = None,
 ) -> Fit:
     r"""Fit a gated network with squared loss and ridge penalty, which one linear system solves.
@@ -121,9 +122,8 @@ def fit_direct(
         Data as the network sees it, with its column of ones if there is one.
     y : ndarray, shape (n_samples, n_outputs)
         Targets.
-    alpha : float or array-like of float
-        Penalty parameter, above 0; of several, the one whose network has the best ``score``, the
-        first among equals.
+    alpha : float or ndarray, shape (n_outputs,)
+        Penalty parameter, above 0.
     n_patterns : int
         Patterns to look for, at least 1, or the most of ``"all"``; not used where ``patterns``
         holds them.
@@ -151,6 +151,9 @@ def fit_direct(
     score : callable, optional
         Function from a network to a number, the larger the better, such as its accuracy on
         validation data.
+    factors : array-like, shape (n_factors,), default=(1.0,)
+        Factors of ``alpha``, of which the one is used whose network has the best score, the first
+        among equals.
     callback : callable, optional
         Called with the newest row of the history and a function that returns the network.
 
@@ -168,12 +171,13 @@ def fit_direct(
     early = None if score is None else EarlyStopping(score, 1)
     best: Fit | None = None
     flops = 0.0
-    for value in np.atleast_1d(np.asarray(alpha, float)):
+    for factor in np.asarray(factors, float):
+        value = np.asarray(alpha, float)[()] * factor
         began = time.perf_counter()
         base = ConvexProgram(
             GatedOperator(X, np.zeros((X.shape[0], 0), bool)),
             y,
-            float(value),
+            value,
             SquaredLoss(),
             SquaredL2(),
             sample_weight,
@@ -208,7 +212,7 @@ def fit_direct(
         rounds = {name: np.array([number]) for name, number in row.items()}
         training = Training(result, found, program, float("inf"), rounds, flops)
         network = network_of(result.weights, found, "gated", bias=bias)
-        fit = Fit(network, training, float(value), None)
+        fit = Fit(network, training, value, None)
         if not np.isfinite(result.objective):
             return fit
         if early is None or early.is_best(network):
@@ -221,7 +225,7 @@ def fit_direct(
 def fit_iterative(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
-    alpha: float,
+    alpha: float | NDArray[np.floating],
     n_patterns: int,
     *,
     loss: Loss | None = None,
@@ -249,8 +253,8 @@ def fit_iterative(
         Data as the network sees it, with its column of ones if there is one.
     y : ndarray, shape (n_samples, n_outputs)
         Targets as the loss wants them.
-    alpha : float
-        Penalty parameter, at least 0.
+    alpha : float or ndarray, shape (n_outputs,)
+        Penalty parameter, at least 0; one for each output with ``SquaredL2`` only.
     n_patterns : int
         Patterns to look for, at least 1, or the most of ``"all"``, and to add at most in each
         round.

@@ -33,7 +33,7 @@ def approximate_leave_one_out(
     network: TwoLayerNetwork,
     sample: Sample,
     *,
-    alpha: float,
+    alpha: float | Floats,
     bias: bool,
     skip: float | None = None,
 ) -> Floats:
@@ -46,7 +46,7 @@ def approximate_leave_one_out(
     sample : Sample
         The rows, with the loss and the penalty of their program, whose patterns are not used. One
         unit of a row is left out, or its group.
-    alpha : float
+    alpha : float or ndarray, shape (n_outputs,)
         Penalty parameter of the network, at least 0.
     bias : bool
         Whether the last column of the rows is one of ones.
@@ -82,6 +82,7 @@ def approximate_leave_one_out(
     curvature = np.maximum(loss.hessian(predictions, target), _FLOOR * loss.curvature)
     slope = np.asarray(loss.gradient(predictions, target)) / curvature
     roots = np.sqrt(np.broadcast_to(program.share, (len(predictions), 1)) * curvature)
+    alphas = np.broadcast_to(alpha, predictions.shape[1])
     most = _LARGEST_OF_RELU if network.gate_index is None else _LARGEST_OF_GATED
 
     def growth(leverage: Floats, units: Floats | float = 1.0) -> Floats:
@@ -91,7 +92,7 @@ def approximate_leave_one_out(
 
     for output, neurons in enumerate(network.blocks):
         kernel = _kernel(X, products, mask[:, neurons], weights[neurons], program.penalty)
-        kernel = kernel / max(alpha, 1e-12 * np.trace(kernel) + tiny)
+        kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + tiny)
         if skip is not None:
             kernel += products / max(skip, 1e-12 * np.trace(products) + tiny)
         root, one = roots[:, output], np.eye(len(kernel))

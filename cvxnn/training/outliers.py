@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.training.row_sample import Sample, sample_rows
-from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out
+from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out, predictions_without
 
 # Where the Huber loss turns linear, in standard deviations of the noise: 95 % efficient.
 EFFICIENT_DELTA = 1.345
@@ -23,7 +23,7 @@ _TIE_OF_PULLED = 1.05
 
 
 def without_outliers(
-    sample: Sample, spectrum: Spectrum, delta: float | None = None
+    sample: Sample, spectrum: Spectrum, delta: float | None = None, *, shared: bool = False
 ) -> tuple[Sample, LeaveOneOut]:
     """Pull targets that stray from their predictions to a distance of ``delta`` from them.
 
@@ -40,6 +40,8 @@ def without_outliers(
         Largest distance, positive. By default 1.345 standard deviations of the noise, as the median
         of absolute leave-one-out residuals tells them: 95 % efficient for Gaussian noise (Huber,
         1981), and the same whatever the size of a minority of outliers.
+    shared : bool, default=False
+        Whether all outputs have the same strength.
 
     Returns
     -------
@@ -56,9 +58,13 @@ def without_outliers(
     for _ in range(_N_PULLS):
         y = around + np.clip(program.y - around, -reach, reach)
         sample = sample._replace(program=replace(program, y=y))
-        errors = leave_one_out(sample, spectrum).errors
-        chosen = spectrum.alphas()[errors <= _TIE_OF_PULLED * errors.min()].max()
-        found = leave_one_out(sample, spectrum, np.array([chosen]))
+        found = leave_one_out(sample, spectrum)
+        errors = found.errors.sum(axis=1, keepdims=True) if shared else found.errors
+        good = errors <= _TIE_OF_PULLED * errors.min(axis=0)
+        chosen = np.where(good, found.alphas[:, None], 0).max(axis=0)
+        chosen = np.broadcast_to(chosen, program.y.shape[1])
+        predictions = predictions_without(sample, spectrum, chosen)
+        found = found._replace(alpha=chosen, predictions=predictions)
         around = found.predictions
         reach = delta or EFFICIENT_DELTA * spread_of(program.y - around, share)
     return sample, found

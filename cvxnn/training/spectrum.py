@@ -7,7 +7,7 @@ groups (a patient, a conversation), a whole group is left out, since its units r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,21 +60,19 @@ class LeaveOneOut(NamedTuple):
     ----------
     alphas : ndarray, shape (n_alphas,)
         Penalty parameters.
-    errors : ndarray, shape (n_alphas,)
-        Weighted mean squared error, summed over outputs.
+    errors : ndarray, shape (n_alphas, n_outputs)
+        Weighted mean squared error of each output.
+    alpha : ndarray, shape (n_outputs,)
+        Penalty parameter of least error, of each output or, where they share one, of their sum.
     predictions : ndarray, shape (n_samples, n_outputs)
         Prediction of each row by the network trained without one unit of it, or without its group,
-        at the strength of least error.
+        at ``alpha``.
     """
 
     alphas: NDArray[np.floating]
     errors: NDArray[np.floating]
+    alpha: NDArray[np.floating]
     predictions: NDArray[np.floating]
-
-    @property
-    def alpha(self) -> float:
-        """Penalty parameter of least error."""
-        return float(self.alphas[self.errors.argmin()])
 
 
 def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
@@ -82,12 +80,10 @@ def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
     return Kernel.stored(RidgeData.of(on_host(program, np.float64))).matrix
 
 
-@limits_threads(lambda program, spectrum, *_: 4.0 * spectrum.vectors.size * N_ALPHAS, SHARED_FACTOR)
-def leave_one_out(
-    sample: Sample,
-    spectrum: Spectrum,
-    alphas: NDArray[np.floating] | None = None,
-) -> LeaveOneOut:
+@limits_threads(
+    lambda sample, spectrum, *_, **__: 4.0 * spectrum.vectors.size * N_ALPHAS, SHARED_FACTOR
+)
+def leave_one_out(sample: Sample, spectrum: Spectrum, *, shared: bool = False) -> LeaveOneOut:
     r"""Return the errors of the closed form, each unit or group predicted from all the others.
 
     Parameters
@@ -97,13 +93,38 @@ def leave_one_out(
         penalty whatever those of the program are.
     spectrum : Spectrum
         Of the program.
-    alphas : ndarray, shape (n_alphas,), optional
-        Penalty parameters, at least 0; by default those of the spectrum.
+    shared : bool, default=False
+        Whether all outputs have the same strength.
 
     Returns
     -------
     LeaveOneOut
-        Errors of all of them, and predictions at the best.
+        Errors at all strengths of the spectrum, and predictions at the best.
+    """
+    residuals = _Residuals(sample, spectrum)
+    alphas = spectrum.alphas()
+    errors = np.array([residuals.errors(residuals.at(float(alpha))) for alpha in alphas])
+    summed = np.repeat(errors.sum(axis=1, keepdims=True), errors.shape[1], axis=1)
+    best = alphas[(summed if shared else errors).argmin(axis=0)]
+    return LeaveOneOut(alphas, errors, best, predictions_without(sample, spectrum, best))
+
+
+def predictions_without(
+    sample: Sample, spectrum: Spectrum, alpha: float | NDArray[np.floating]
+) -> NDArray[np.floating]:
+    r"""Return the prediction of each row by the closed form without a unit of it, or its group.
+
+    Parameters
+    ----------
+    sample, spectrum
+        As for :func:`leave_one_out`.
+    alpha : float or ndarray, shape (n_outputs,)
+        Penalty parameter, at least 0.
+
+    Returns
+    -------
+    ndarray, shape (n_samples, n_outputs)
+        Predictions.
 
     Notes
     -----
@@ -119,29 +140,46 @@ def leave_one_out(
     the usual :math:`(B \tilde y)_k / (B_{kk} \sqrt{s_k})` where :math:`m_k = 1`. Without group
     ``g``, the errors are :math:`B_{gg}^{-1} (B \tilde y)_g`, over :math:`\sqrt{s}`.
     """
-    values, vectors = spectrum
-    program, units, groups, _ = sample
-    share = np.broadcast_to(program.share, (len(vectors), 1))
-    root = np.sqrt(share)
-    alphas = spectrum.alphas() if alphas is None else np.asarray(alphas)
-    # Below the rounding of the kernel the errors are those of the limit at 0.
-    rounding = 100 * len(values) * np.finfo(np.float64).eps * values[-1]
-    alphas = np.maximum(alphas, rounding + np.finfo(np.float64).tiny)
-    turned = vectors.T @ (root * program.y)
-    squares = vectors**2
-    members = [] if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    residuals, y = _Residuals(sample, spectrum), sample.program.y
+    alphas = np.broadcast_to(alpha, y.shape[1])
+    predictions = np.empty(y.shape)
+    for value in np.unique(alphas):
+        outputs = np.flatnonzero(alphas == value)
+        predictions[:, outputs] = y[:, outputs] - residuals.at(float(value), outputs)
+    return predictions
 
-    def errors(alpha: float) -> NDArray[np.floating]:
-        u = vectors @ (turned / (values + alpha)[:, None])
-        if groups is not None:
-            for rows in members:
-                block = (vectors[rows] / (values + alpha)) @ vectors[rows].T
-                u[rows] = np.linalg.solve(block, u[rows])
-            return u / root
-        own = (squares @ (1 / (values + alpha)))[:, None]
-        if units is not None:
-            own = own + (1 - 1 / units)[:, None] * (1 / alpha - own)
-        return u / own / root
 
-    size = np.array([float((share * errors(alpha) ** 2).sum()) for alpha in alphas])
-    return LeaveOneOut(alphas, size, program.y - errors(float(alphas[size.argmin()])))
+class _Residuals:
+    """Residuals of rows by the closed form without a unit of them, or their group."""
+
+    def __init__(self, sample: Sample, spectrum: Spectrum) -> None:
+        self.values, self.vectors = values, vectors = spectrum
+        self.units, groups = sample.units, sample.groups
+        self.share = np.broadcast_to(sample.program.share, (len(vectors), 1))
+        self.root = np.sqrt(self.share)
+        self.turned = vectors.T @ (self.root * sample.program.y)
+        self.squares = vectors**2
+        self.members = (
+            None if groups is None else [np.flatnonzero(groups == g) for g in np.unique(groups)]
+        )
+        # Below the rounding of the kernel the errors are those of the limit at 0.
+        rounding = 100 * len(values) * np.finfo(np.float64).eps * values[-1]
+        self.least = rounding + np.finfo(np.float64).tiny
+
+    def at(self, alpha: float, outputs: Any = slice(None)) -> NDArray[np.floating]:
+        """Return the residuals of some outputs; see the notes of :func:`predictions_without`."""
+        vectors, shifted = self.vectors, self.values + max(alpha, self.least)
+        u = vectors @ (self.turned[:, outputs] / shifted[:, None])
+        if self.members is not None:
+            for rows in self.members:
+                u[rows] = np.linalg.solve((vectors[rows] / shifted) @ vectors[rows].T, u[rows])
+            return np.asarray(u / self.root)
+        own = (self.squares @ (1 / shifted))[:, None]
+        if self.units is not None:
+            rest = 1 / max(alpha, self.least) - own
+            own = own + (1 - 1 / self.units)[:, None] * rest
+        return np.asarray(u / own / self.root)
+
+    def errors(self, residuals: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the weighted mean square of each output's residuals."""
+        return np.asarray((self.share * residuals**2).sum(axis=0))

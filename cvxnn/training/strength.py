@@ -15,13 +15,14 @@ the rows, drawn by weight, with every class in it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._threads import limits_threads
 from cvxnn.convex.losses import HuberLoss, SquaredLoss
+from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.products import kernel_flops
 from cvxnn.training.outliers import without_outliers
@@ -40,7 +41,7 @@ class Strength(NamedTuple):
 
     Attributes
     ----------
-    alpha : float
+    alpha : float or ndarray, shape (n_outputs,)
         Penalty parameter of the program.
     alpha_max : float
         Unit: the strength is ``alpha / alpha_max``.
@@ -54,7 +55,7 @@ class Strength(NamedTuple):
         Floating-point operations of the measurement.
     """
 
-    alpha: float
+    alpha: Any
     alpha_max: float
     sample: Sample
     spectrum: Spectrum | None
@@ -70,6 +71,7 @@ def measure_strength(
     *,
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
+    shared: bool = False,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
 
@@ -86,6 +88,9 @@ def measure_strength(
         Units of data that each row consists of, at least 1; by default each is one.
     groups : ndarray of int, shape (n_samples,), optional
         Groups of rows that are left out as wholes; by default single units are.
+    shared : bool, default=False
+        Whether an automatic strength is one for all outputs in any case. By default those of
+        several outputs that are separate problems with a ridge penalty have one each.
 
     Returns
     -------
@@ -101,8 +106,11 @@ def measure_strength(
     unit = alpha_max(pilot, spectrum)
     if strength == "auto":
         assert spectrum is not None
-        chosen = automatic_alpha(sample, spectrum, random_state)
-        alpha = max(chosen, _LEAST_STRENGTH * unit)
+        shared |= program.loss.coupled or type(program.penalty) is not SquaredL2
+        chosen = automatic_alpha(sample, spectrum, random_state, shared=shared)
+        alpha = np.maximum(chosen, _LEAST_STRENGTH * unit)
+        if shared or len(chosen) == 1:
+            alpha = float(alpha[0])
     else:
         alpha = float(strength) * unit
     known = matrix if pilot is program else None
@@ -143,8 +151,12 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
 
 
 def automatic_alpha(
-    sample: Sample, spectrum: Spectrum, random_state: np.random.RandomState
-) -> float:
+    sample: Sample,
+    spectrum: Spectrum,
+    random_state: np.random.RandomState,
+    *,
+    shared: bool = False,
+) -> NDArray[np.floating]:
     """Choose the penalty parameter for all rows from a sample of them.
 
     Parameters
@@ -155,17 +167,21 @@ def automatic_alpha(
         Of their program.
     random_state : RandomState
         Draws signs for the noise level.
+    shared : bool, default=False
+        Whether all outputs have the same, as they do under a norm.
 
     Returns
     -------
-    float
-        The penalty parameter.
+    ndarray, shape (n_outputs,)
+        The penalty parameter of each output.
     """
     found: LeaveOneOut | None = None
+    shared &= not sample.program.has_alpha_max  # the noise of each output is its own
     if isinstance(sample.program.loss, HuberLoss):
-        sample, found = without_outliers(sample, spectrum, sample.program.loss.delta)
+        delta = sample.program.loss.delta
+        sample, found = without_outliers(sample, spectrum, delta, shared=shared)
     program = sample.program
-    found = found or leave_one_out(sample, spectrum)
+    found = found or leave_one_out(sample, spectrum, shared=shared)
     if not program.has_alpha_max:
         # The ridge is noise over signal of one unit: its share falls with their number.
         return found.alpha * program.loss.curvature * sample.part
@@ -178,7 +194,7 @@ def automatic_alpha(
         for _ in range(_N_DRAWS)
     ]
     noise = float(np.median(draws)) * np.sqrt(sample.part)
-    return _PART_OF_NOISE * noise * program.loss.curvature
+    return np.full(program.y.shape[1], _PART_OF_NOISE * noise * program.loss.curvature)
 
 
 def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:

@@ -97,7 +97,7 @@ class Training(NamedTuple):
 def train(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
-    alpha: float,
+    alpha: float | NDArray[np.floating],
     n_patterns: int,
     *,
     loss: Loss | None = None,
@@ -123,8 +123,8 @@ def train(
         Data as the network sees it, with its column of ones if there is one.
     y : ndarray, shape (n_samples, n_outputs)
         Targets as the loss wants them.
-    alpha : float
-        Penalty parameter, at least 0.
+    alpha : float or ndarray, shape (n_outputs,)
+        Penalty parameter, at least 0; one for each output with ``SquaredL2`` only.
     n_patterns : int
         Patterns to look for in each run, and to add at most in each round; at least 1. With
         ``patterns="all"``, the most that the data may have.
@@ -300,7 +300,7 @@ def first_patterns(
         network = proposal.propose(
             X,
             y,
-            base.alpha,
+            float(np.mean(base.alpha)),
             n_patterns,
             loss=base.loss,
             sample_weight=base.sample_weight,

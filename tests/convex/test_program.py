@@ -22,12 +22,14 @@ from cvxnn.convex import (
     Formulation,
     GatedOperator,
     HuberLoss,
+    InteriorPoint,
     LogisticLoss,
     Loss,
     MultinomialLoss,
     NeuronGroupLasso,
     ProximalGradient,
     Result,
+    Ridge,
     SquaredL2,
     SquaredLoss,
     Weights,
@@ -683,3 +685,50 @@ def test_a_bound_beside_an_unpenalised_linear_part_sees_rows_of_little_weight():
     assert float(program.dual_bound(y - fit)) == pytest.approx(optimum, rel=1e-9)
     noisy = y - fit + 1e-3 * rng.standard_normal((4, 1))
     assert float(program.dual_bound(noisy)) <= optimum * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("skip", [None, 0.1])
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_each_output_may_have_a_strength_of_its_own(formulation, skip) -> None:
+    alphas = np.array([0.3, 1e-2])
+    program = replace(make(), alpha=alphas, penalty=SquaredL2(), formulation=formulation, skip=skip)
+    together = solve_with_cvxpy(program)
+    alone = [
+        solve_with_cvxpy(replace(program, y=program.y[:, [c]], alpha=alphas[c])) for c in range(C)
+    ]
+    assert together.objective == pytest.approx(sum(r.objective for r in alone), rel=1e-6)
+    assert float(program.bound_of(together.dual)) == pytest.approx(together.objective, rel=1e-6)
+    solvers: list[Any] = [InteriorPoint(tol=1e-8)]
+    if formulation == "gated":
+        solvers.append(ProximalGradient(tol=1e-7, max_iter=20_000))
+        solvers += [Ridge()] if skip is None else []
+    for solver in solvers:
+        found = solve(program, solver)
+        assert found.gap < 1e-6
+        assert found.objective == pytest.approx(together.objective, rel=1e-6)
+        assert found.dual_bound <= together.objective * (1 + 1e-9)
+        np.testing.assert_allclose(found.weights.blocks, together.weights.blocks, atol=1e-3)
+    if formulation == "gated" and skip is not None:
+        with pytest.raises(TypeError, match="one alpha for all outputs"):
+            solve(program, Ridge())
+
+
+def test_strengths_of_outputs_are_checked() -> None:
+    program = replace(make(), penalty=SquaredL2())
+    for alpha, message in (
+        (np.ones(3), r"shape \(3,\); expected a number, or one for each of the 2"),
+        (np.array([1.0, -2.0]), r"alpha\[1\]=-2.0"),
+        (np.array([1.0, np.nan]), r"alpha\[1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(program, alpha=alpha).check()
+    with pytest.raises(TypeError, match="divide the targets of an output by r"):
+        replace(program, alpha=np.ones(2), penalty=L1()).check()
+
+
+def test_units_of_an_output_are_its_strength_under_a_norm() -> None:
+    # What the message above advises: half the targets, half the weights, at twice the strength.
+    program, r = replace(make(), y=make().y[:, :1], formulation="gated"), 2.0
+    strong = solve_with_cvxpy(replace(program, alpha=r * ALPHA))
+    scaled = solve_with_cvxpy(replace(program, y=program.y / r))
+    assert strong.objective == pytest.approx(r**2 * scaled.objective, rel=1e-6)

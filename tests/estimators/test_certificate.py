@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {"n_patterns": 8, "random_state": 0}
 def check(model: Any, *data: Any, rel: float = 1e-11, **more: Any) -> Any:
     """The numbers of the estimator are those of the program."""
     program, weights, dual = found = model.certificate(*data, **more)
-    assert program.alpha == model.alpha_
+    np.testing.assert_array_equal(program.alpha, model.alpha_)
     size = max(abs(model.objective_), 1e-3 * program.rounding() / np.finfo(float).eps)
     assert float(program.bound_of(dual)) == pytest.approx(model.dual_bound_, abs=rel * size)
     at = program.evaluate(weights)

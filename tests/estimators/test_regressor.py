@@ -10,7 +10,8 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import ConvexReLURegressor
+import cvxnn
+from cvxnn import ConvexReLURegressor, ConvexReLURegressorCV
 from cvxnn.convex import InteriorPoint
 from cvxnn.training import spread_of, weighted_median
 
@@ -332,3 +333,45 @@ def test_weighted_median_is_that_of_repeated_values(pairs, unit):
     spread = np.median(np.abs(repeated))
     if spread > 0:
         assert spread_of(values, unit * times) == pytest.approx(1.4826 * spread)
+
+
+def test_each_target_is_fitted_as_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (150, 3))
+    clean = np.sin(3 * X[:, 0]) + np.abs(X[:, 1])
+    Y = np.column_stack([clean, rng.standard_normal((150, 4))])
+    model = ConvexReLURegressor(n_patterns=64, random_state=0).fit(X, Y)
+    for c in range(5):
+        alone = ConvexReLURegressor(n_patterns=64, random_state=0).fit(X, Y[:, c])
+        assert model.strength_[c] == alone.strength_
+        np.testing.assert_allclose(model.predict(X)[:, c], alone.predict(X), atol=1e-6)
+    np.testing.assert_allclose(model.alpha_, model.strength_ * model.alpha_max_)
+    program, weights, dual = model.certificate(X, Y)
+    assert float(program.bound_of(dual)) == pytest.approx(model.dual_bound_, rel=1e-9)
+    assert float(program.evaluate(weights).objective) == pytest.approx(model.objective_, rel=1e-9)
+    cvxnn.save(model, tmp_path / "model.safetensors")
+    loaded = cvxnn.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.strength_, model.strength_)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    # Validation data choose a factor that all have in common.
+    early = model.set_params(early_stopping=True).fit(X, Y)
+    assert early.strength_.shape == (5,)
+    # One number is the strength of all, and so is the choice of cross-validation.
+    given = ConvexReLURegressor(0.01, n_patterns=64, random_state=0).fit(X, Y)
+    assert given.strength_ == pytest.approx(0.01)
+    chosen = ConvexReLURegressorCV(given, n_strengths=3, cv=2).fit(X, Y)
+    assert np.shape(chosen.strength_) == ()
+
+
+@pytest.mark.parametrize(
+    "options", [{"skip": 0.1}, {"loss": "huber"}, {"penalty": "neuron"}, {"patterns": "local"}]
+)
+def test_several_targets_of_other_programs(options):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (60, 3))
+    Y = np.column_stack([np.abs(X[:, 0]), rng.standard_normal(60)])
+    model = ConvexReLURegressor(n_patterns=8, random_state=0, **options).fit(X, Y)
+    own = "loss" in options or "patterns" in options
+    assert np.shape(model.strength_) == ((2,) if own else ())
+    program, _, dual = model.certificate(X, Y)
+    assert float(program.bound_of(dual)) == pytest.approx(model.dual_bound_, rel=1e-6)

@@ -44,8 +44,10 @@ def test_the_direct_fit_is_the_solution_of_its_program() -> None:
 def test_of_several_strengths_the_best_score_wins() -> None:
     X, y = data()
     scores = iter([1.0, 3.0, 3.0, 2.0])
-    alphas = [1.0, 0.1, 1e-2, 1e-3]
-    fit = fit_direct(X, y, alphas, 16, random_state=0, score=lambda network: next(scores))
+    factors = [1.0, 0.1, 1e-2, 1e-3]
+    fit = fit_direct(
+        X, y, 1.0, 16, random_state=0, score=lambda network: next(scores), factors=factors
+    )
     assert fit.alpha == 0.1
     assert fit.scores is not None
     assert fit.scores.tolist() == [1.0, 3.0, 3.0, 2.0]
@@ -137,7 +139,7 @@ def test_callbacks_are_given_networks(fit: Callable[..., Any]) -> None:
 def test_a_value_that_is_not_finite_ends_the_choice() -> None:
     X, y = data()
     y = 1e200 * y  # whose square overflows
-    fit = fit_direct(X, y, [1.0, 0.1], 8, random_state=0, score=lambda network: 1.0)
+    fit = fit_direct(X, y, 1.0, 8, random_state=0, score=lambda network: 1.0, factors=[1.0, 0.1])
     assert not np.isfinite(fit.training.result.objective)
     assert fit.alpha == 1.0
 

@@ -12,14 +12,15 @@ from cvxnn.convex import (
     ConvexProgram,
     GatedOperator,
     LogisticLoss,
+    MultinomialLoss,
     NeuronGroupLasso,
     SquaredL2,
     sample_patterns,
 )
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
-from cvxnn.training import strength
+from cvxnn.training import measure_strength, strength
 from cvxnn.training.row_sample import Sample, sample_rows
-from cvxnn.training.spectrum import Spectrum, leave_one_out
+from cvxnn.training.spectrum import Spectrum, leave_one_out, predictions_without
 
 
 def kernel(program: ConvexProgram) -> np.ndarray:
@@ -64,18 +65,24 @@ def refits(program: ConvexProgram, alpha: float) -> np.ndarray:
     return predictions
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_leave_one_out_is_a_loop_of_refits(weighted: bool) -> None:
+def test_leave_one_out_is_a_loop_of_refits(weighted: bool, shared: bool) -> None:
     program = make(weighted=weighted)
-    alphas = np.array([1.0, 0.1, 1e-2, 1e-4])
-    found = leave_one_out(whole(program), Spectrum.of(program), alphas)
+    noise = np.random.default_rng(1).standard_normal(14)
+    y = np.column_stack([program.operator.X[:, 0], noise])
+    program = replace(program, y=y)
+    spectrum = Spectrum.of(program)
+    found = leave_one_out(whole(program), spectrum, shared=shared)
     share = np.broadcast_to(program.share, (14, 1))
-    naive = [refits(program, alpha) for alpha in alphas]
-    errors = [float((share * (program.y - each) ** 2).sum()) for each in naive]
+    naive = [refits(program, alpha) for alpha in found.alphas]
+    errors = np.array([(share * (program.y - each) ** 2).sum(axis=0) for each in naive])
     np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
-    best = int(np.argmin(errors))
-    assert found.alpha == alphas[best]
-    np.testing.assert_allclose(found.predictions, naive[best], atol=1e-8)
+    best = (errors.sum(axis=1).argmin().repeat(2) if shared else errors.argmin(axis=0)).tolist()
+    assert shared or best[0] != best[1]
+    np.testing.assert_array_equal(found.alpha, found.alphas[best])
+    wanted = np.column_stack([naive[k][:, c] for c, k in enumerate(best)])
+    np.testing.assert_allclose(found.predictions, wanted, atol=1e-8)
 
 
 @pytest.mark.parametrize("n", [1, 14, 60])
@@ -83,12 +90,12 @@ def test_leave_one_out_without_a_penalty_is_the_limit(n: int) -> None:
     # With 60 rows and 18 weights the kernel has no inverse, with 14 equal columns neither.
     program = make(n)
     spectrum = Spectrum.of(program)
-    none = leave_one_out(whole(program), spectrum, np.zeros(1)).predictions
-    little = leave_one_out(whole(program), spectrum, 1e-9 * spectrum.values[-1:]).predictions
+    none = predictions_without(whole(program), spectrum, 0.0)
+    little = predictions_without(whole(program), spectrum, 1e-9 * spectrum.values[-1])
     np.testing.assert_allclose(none, little, atol=1e-3 * np.abs(little).max() + 1e-12)
     constant = replace(program, operator=replace(program.operator, X=0 * program.operator.X))
     spectrum = Spectrum.of(constant)
-    assert np.isfinite(leave_one_out(whole(constant), spectrum, np.zeros(1)).predictions).all()
+    assert np.isfinite(predictions_without(whole(constant), spectrum, 0.0)).all()
 
 
 def test_default_strengths_surround_the_mean_eigenvalue() -> None:
@@ -211,46 +218,69 @@ def repeated(times: np.ndarray) -> ConvexProgram:
 
 def test_leaving_out_a_unit_equals_leaving_out_one_of_the_copies() -> None:
     times = np.array([1, 5, 2, 3, 1, 1, 4, 1])
-    copies, alphas = repeated(times), np.array([0.3, 1e-2])
+    copies = repeated(times)
     program = replace(make(8), sample_weight=times.astype(float))
-    found = leave_one_out(whole(program, times.astype(float)), Spectrum.of(program), alphas)
-    naive = [refits(copies, alpha) for alpha in alphas]
-    errors = [float(((copies.y - each) ** 2).sum() / times.sum()) for each in naive]
+    sample, spectrum = whole(program, times.astype(float)), Spectrum.of(program)
+    found = leave_one_out(sample, spectrum)
+    naive = [refits(copies, alpha) for alpha in found.alphas]
+    errors = [((copies.y - each) ** 2).sum(axis=0) / times.sum() for each in naive]
     np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
     first = np.cumsum(times) - times
-    np.testing.assert_allclose(found.predictions, naive[int(np.argmin(errors))][first], atol=1e-8)
+    for alpha, each in zip(found.alphas, naive, strict=True):
+        np.testing.assert_allclose(
+            predictions_without(sample, spectrum, alpha), each[first], atol=1e-8
+        )
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_leaving_out_groups_is_a_loop_of_refits(weighted: bool) -> None:
-    program, alphas = make(weighted=weighted), np.array([0.3, 1e-2])
+    program = make(weighted=weighted)
     groups = np.array([0, 1, 2, 2, 1, 1, 3, 0, 4, 4, 4, 1, 2, 0])
-    found = leave_one_out(whole(program, groups=groups), Spectrum.of(program), alphas)
+    sample, spectrum = whole(program, groups=groups), Spectrum.of(program)
+    found = leave_one_out(sample, spectrum)
     F = (program.operator.mask[:, :, None] * program.operator.X[:, None, :]).reshape(14, -1)
     share = np.broadcast_to(program.share, (14, 1))
     naive = []
-    for alpha in alphas:
+    for alpha in found.alphas:
         predictions = np.empty_like(program.y)
         for g in range(5):
             A, s, y = F[groups != g], share[groups != g], program.y[groups != g]
             z = np.linalg.solve(A.T @ (s * A) + alpha * np.eye(F.shape[1]), A.T @ (s * y))
             predictions[groups == g] = F[groups == g] @ z
         naive.append(predictions)
-    errors = [float((share * (program.y - each) ** 2).sum()) for each in naive]
+    errors = [(share * (program.y - each) ** 2).sum(axis=0) for each in naive]
     np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
-    np.testing.assert_allclose(found.predictions, naive[int(np.argmin(errors))], atol=1e-8)
+    for alpha, each in zip(found.alphas, naive, strict=True):
+        np.testing.assert_allclose(predictions_without(sample, spectrum, alpha), each, atol=1e-8)
 
 
 @pytest.mark.parametrize("penalty", [SquaredL2(), NeuronGroupLasso()])
 def test_more_noise_asks_for_a_stronger_penalty_and_more_rows_for_a_weaker(penalty) -> None:
-    def chosen(noise: float, part: float = 1.0) -> float:
+    def chosen(noise: float, part: float = 1.0) -> np.ndarray:
         program = replace(make(60, noise=noise), penalty=penalty)
         spectrum = Spectrum.of(program)
         rng = np.random.RandomState(0)
         return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)
 
-    assert chosen(0.05) < chosen(1.0)
-    assert chosen(1.0, 0.25) < chosen(1.0)
+    assert (chosen(0.05) < chosen(1.0)).all()
+    assert (chosen(1.0, 0.25) < chosen(1.0)).all()
+
+
+def test_outputs_that_are_separate_problems_have_a_strength_each() -> None:
+    program = make(60)
+    noise = np.random.default_rng(1).standard_normal((60, 1))
+    program = replace(program, y=np.column_stack([program.y, noise]))
+
+    def measured(program: ConvexProgram, **options: bool) -> np.ndarray:
+        return measure_strength(program, "auto", np.random.RandomState(0), **options).alpha
+
+    alone = [measured(replace(program, y=program.y[:, [c]])) for c in range(3)]
+    np.testing.assert_array_equal(measured(program), alone)
+    assert alone[2] > 100 * alone[0]
+    assert np.shape(measured(program, shared=True)) == ()
+    assert np.shape(measured(replace(program, penalty=NeuronGroupLasso()))) == ()
+    coupled = replace(program, y=np.eye(3)[np.arange(60) % 3], loss=MultinomialLoss())
+    assert np.shape(measured(coupled)) == ()
 
 
 def test_flops_of_the_unit_and_of_the_choice() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from cvxnn.convex._checks import number, refuse_sparse_program
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
@@ -53,12 +55,13 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     number("tol", tol)
     if max_iter is not None and not max_iter >= 1:
         raise ValueError(f"max_iter={max_iter!r}; expected None or at least 1.")
-    if takes(program) and float(program.alpha) > 0:
+    positive = bool(np.all(np.asarray(program.alpha) > 0))
+    if positive and takes(program):
         return _limited(Ridge(tol=tol), max_iter)
     refuse_sparse_program(program, "any other solver than Ridge")
     taken = type(program.penalty) in (NeuronGroupLasso, SquaredL2) and not program.loss.coupled
     small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
-    if taken and small and float(program.alpha) > 0:
+    if taken and small and positive:
         return _limited(InteriorPoint(tol=tol), max_iter)
     if program.formulation == "gated":
         return _limited(ProximalGradient(tol=tol), max_iter)

@@ -18,6 +18,7 @@ from cvxnn.convex import (
     Ridge,
     SquaredL2,
     Status,
+    sample_patterns,
     solve,
     solve_with_cvxpy,
 )
@@ -301,3 +302,25 @@ def test_flops_of_iterations_count_the_rows_that_were_sampled() -> None:
     assert gained == pytest.approx(per_iteration)
     # At most one row in eight is sampled, however many are asked for.
     assert dear.flops(program, result) == Ridge(max_dense=1, rank=8).flops(program, result)
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-3])
+@pytest.mark.parametrize("max_dense", [6000, 1])
+def test_outputs_with_their_own_strengths_are_solved_as_alone(max_dense: int, tol: float) -> None:
+    # By the matrix of the rows, of the weights or conjugate gradient, in either precision.
+    rng = np.random.default_rng(0)
+    for n in (30, 90):
+        X, y = rng.standard_normal((n, 4)), rng.standard_normal((n, 3))
+        operator = GatedOperator(X, sample_patterns(X, 12, random_state=0).mask)
+        alphas = np.array([0.1, 1.0, 0.1])
+        program = ConvexProgram(operator, y, alphas, penalty=SquaredL2(), formulation="gated")
+        solver = Ridge(tol=tol, max_dense=max_dense)
+        found = solve(program, solver)
+        assert found.gap <= tol
+        assert found.status is Status.CONVERGED
+        for c, alpha in enumerate(alphas):
+            alone = solve(replace(program, y=y[:, [c]], alpha=alpha), Ridge())
+            np.testing.assert_allclose(
+                found.weights.blocks[c], alone.weights.blocks[0], atol=10 * tol**0.5
+            )
+        assert float(program.bound_of(found.dual)) == pytest.approx(found.dual_bound, rel=1e-9)

@@ -113,10 +113,11 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
                 "InteriorPoint takes NeuronGroupLasso and SquaredL2, got "
                 f"{type(program.penalty).__name__}; use {other}."
             )
-        if not program.alpha > 0:
+        if not np.all(np.asarray(program.alpha) > 0):
             raise ValueError(
-                f"alpha={float(program.alpha)!r}; InteriorPoint needs a positive one, which may be "
-                f"tiny: without a penalty the minimiser is not unique. Or use {other}."
+                f"alpha={np.asarray(program.alpha).tolist()!r}; InteriorPoint needs a positive "
+                "one, which may be tiny: without a penalty the minimiser is not unique. Or use "
+                f"{other}."
             )
         if self.max_dense < 1:
             raise ValueError(f"max_dense={self.max_dense!r}; expected at least 1.")
@@ -262,20 +263,21 @@ def _outputs(
     rows = np.flatnonzero(X.any(axis=1))
     patterns = np.flatnonzero(mask[rows].any(axis=0))
     data = Data(X[rows], mask[np.ix_(rows, patterns)], program.n_signs)
-    alpha, has_norms = float(program.alpha), type(program.penalty) is NeuronGroupLasso
+    has_norms = type(program.penalty) is NeuronGroupLasso
     n_penalised = len(patterns)
-    ridge = np.full(len(patterns), 0.0 if has_norms else alpha)
+    alphas = np.broadcast_to(program.alpha, program.y.shape[1]).astype(float)
+    ridges = np.zeros((len(alphas), n_penalised)) + (0.0 if has_norms else alphas[:, None])
     if program.operator.linear and len(patterns):
         n_penalised -= 1
-        ridge[-1] = program.linear_ridge
+        ridges[:, -1] = program.linear_ridge
     share = np.broadcast_to(program.share, (len(X), 1))[rows, 0]
     outputs = tuple(
         Output(
             data=data,
             y=program.y[rows, c],
             share=share,
-            alpha=alpha,
-            ridge=ridge,
+            alpha=float(alphas[c]),
+            ridge=ridges[c],
             n_cones=n_penalised if program.formulation == "relu" else 0,
             n_norms=n_penalised if has_norms else 0,
             loss=program.loss,

@@ -139,9 +139,17 @@ class RidgeData:
         return K
 
     def solve(
-        self, alpha: float, *, coarse: bool, max_dense: int, kernel: Floats | None = None
+        self,
+        alpha: float | Floats,
+        *,
+        coarse: bool,
+        max_dense: int,
+        kernel: Floats | None = None,
     ) -> tuple[Floats, Floats]:
-        """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices."""
+        """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices.
+
+        Each output may have its ``alpha``; those of one value share a factorisation.
+        """
         if kernel is not None:
             return self._solve_dual(alpha, Kernel(self, kernel))
         shape = self.n_rows, self.X.shape[1], self.columns.shape[1]
@@ -149,7 +157,11 @@ class RidgeData:
             dtype = np.float32 if coarse else np.float64
             return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
-        blocks = self.blocks(shifted_inverse(gram, alpha, overwrite=True)(right))
+        single = np.size(np.unique(alpha)) == 1
+        flat = _by_strength(
+            alpha, right, lambda a, part: shifted_inverse(gram, a, overwrite=single)(part)
+        )
+        blocks = self.blocks(flat)
         # alpha u is what the predictions leave of the targets.
         u = self.root * (self.y - self.forward(blocks)) / alpha
         return u, Kernel(self).product(u)
@@ -169,21 +181,25 @@ class RidgeData:
         """Return columns of weights (n_weights, n_outputs) as blocks."""
         return flat.T.reshape(-1, self.columns.shape[1], self.X.shape[1])
 
-    def _solve_dual(self, alpha: float, kernel: Kernel) -> tuple[Floats, Floats]:
-        dtype, targets = kernel.matrix.dtype, self.targets
+    def _solve_dual(self, alpha: float | Floats, kernel: Kernel) -> tuple[Floats, Floats]:
+        dtype = kernel.matrix.dtype
+
+        def solve(value: float, targets: Floats) -> Floats:
+            inverse = shifted_inverse(kernel.matrix, value)
+            u = inverse(targets).astype(targets.dtype)
+            # The second time takes off what a factor in float32 left.
+            if dtype == np.float32:
+                u += inverse(targets - value * u - kernel.product(u))
+            return u
+
         try:
-            inverse = shifted_inverse(kernel.matrix, alpha)
+            u = _by_strength(alpha, self.targets, solve)
         except LinAlgError:
             if dtype == np.float64:
                 raise
             # The penalty is below the rounding of float32.
             return self._solve_dual(alpha, Kernel.stored(self))
-        u = image = np.zeros_like(targets)
-        # The second time takes off what a factor in float32 left.
-        for _ in range(2 if dtype == np.float32 else 1):
-            u = u + inverse(targets - alpha * u - image)
-            image = kernel.product(u)
-        return u, image
+        return u, kernel.product(u)
 
     def _row_blocks(self, width: int) -> Iterator[slice]:
         size = _rows_at_once(width)
@@ -223,10 +239,13 @@ def dots(a: Floats, b: Floats) -> Floats:
     return np.einsum("nc,nc->c", a, b)
 
 
-def direct_flops(n: int, d: int, P: int) -> tuple[float, float]:
-    """Return the cost of the direct solution, by the matrix of the rows and of the weights."""
+def direct_flops(n: int, d: int, P: int, n_factors: int = 1) -> tuple[float, float]:
+    """Return the cost of the direct solution, by the matrix of the rows and of the weights.
+
+    ``n_factors`` is the number of strengths, each with a factorisation.
+    """
     m = float(d * P)
-    return kernel_flops(n, d, P) + n**3 / 3.0, n * m**2 + m**3 / 3.0
+    return kernel_flops(n, d, P) + n_factors * n**3 / 3.0, n * m**2 + n_factors * m**3 / 3.0
 
 
 def kernel_flops(n: int, d: int, P: int) -> float:
@@ -275,15 +294,20 @@ class NystromKernel(NamedTuple):
         ).T.astype(dtype)
         return cls(basis, (basis.T @ basis).astype(np.float64))
 
-    def shifted(self, alpha: float) -> Callable[[Floats], Floats]:
-        """Return the inverse of the approximation plus ``alpha``, as a function."""
+    def shifted(self, alpha: float | Floats) -> Callable[[Floats], Floats]:
+        """Return the inverse of the approximation plus ``alpha``, as a function.
+
+        ``alpha`` may have a value for each column.
+        """
         basis = self.basis
         # A Gram matrix in float32 may be indefinite by its rounding.
         rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
-        solve = shifted_inverse(self.inner, max(alpha, rounding))
+        least = np.maximum(alpha, rounding)
+        inverses = {value: shifted_inverse(self.inner, value) for value in np.unique(least)}
 
         def apply(r: Floats) -> Floats:
-            inner = solve((basis.T @ r.astype(basis.dtype)).astype(np.float64))
+            projected = (basis.T @ r.astype(basis.dtype)).astype(np.float64)
+            inner = _by_strength(least, projected, lambda value, part: inverses[value](part))
             return (r - basis @ inner.astype(basis.dtype)) / alpha
 
         return apply
@@ -304,3 +328,14 @@ def shifted_inverse(
     with limit_threads(len(shifted) ** 3 / 3, SHARED_FACTOR):
         factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
     return lambda r: cho_solve(factor, r.astype(shifted.dtype, copy=False), check_finite=False)
+
+
+def _by_strength(
+    alpha: float | Floats, columns: Floats, solve: Callable[[float, Floats], Floats]
+) -> Floats:
+    """Return what ``solve`` makes of the columns of each strength, one strength after another."""
+    alphas = np.broadcast_to(alpha, columns.shape[1])
+    out = np.empty_like(columns)
+    for value in np.unique(alphas):
+        out[:, alphas == value] = solve(float(value), columns[:, alphas == value])
+    return out

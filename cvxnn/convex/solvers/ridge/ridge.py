@@ -105,7 +105,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
 
     With ``m`` weights of an output the direct solution costs about ``n m**2 + m**3 / 3`` or
-    ``n**2 (d + P) + n**3 / 3`` flops, whichever is less, and an iteration of conjugate gradient
+    ``n**2 (d + P) + n**3 / 3`` flops, whichever is less, the cube for each distinct ``alpha`` of
+    the outputs, and an iteration of conjugate gradient
     ``2 n**2 n_outputs`` with a kernel, ``4 n d P n_outputs`` without. Memory beyond the data: the
     matrix, or the kernel and ``2 n rank`` numbers, and a few blocks of 32 MiB.
     """
@@ -134,9 +135,15 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
                 "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
                 "the gated formulation and Cronos for the ReLU formulation."
             )
-        if not program.alpha > 0:
+        if not np.all(np.asarray(program.alpha) > 0):
             raise ValueError(
-                f"alpha={float(program.alpha)!r}; Ridge needs a positive one, which may be tiny."
+                f"alpha={np.asarray(program.alpha).tolist()!r}; Ridge needs a positive one, which "
+                "may be tiny."
+            )
+        if np.ndim(program.alpha) and program.skip is not None:
+            raise TypeError(
+                "Ridge takes one alpha for all outputs where there is a skip connection, since its "
+                "kernel depends on both; solve the outputs one by one, or use InteriorPoint."
             )
         for name in ("max_dense", "max_kernel", "rank"):
             if getattr(self, name) < 1:
@@ -149,13 +156,14 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         if min(n, m) > self.max_dense:
             return False
         # A coarse tolerance takes a few iterations, each far cheaper than a factorisation.
-        return self.tol < _COARSE_GAP or min(direct_flops(n, d, m // d)) <= _WORTH_ITERATING
+        cost = min(direct_flops(n, d, m // d, np.size(np.unique(program.alpha))))
+        return self.tol < _COARSE_GAP or cost <= _WORTH_ITERATING
 
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> RidgeState:
         """Start at zero, or at the dual point of a similar program."""
-        data, alpha = RidgeData.of(program), float(program.alpha)
+        data, alpha = RidgeData.of(program), _alpha_of(program)
         u = np.zeros_like(data.targets)
         if start is not None and start.dual is not None:
             u = data.root * np.asarray(start.dual.residual) / alpha
@@ -181,7 +189,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def step(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
-        data, alpha = state.data, float(program.alpha)
+        data, alpha = state.data, _alpha_of(program)
         if state.precondition is None:
             u, image = data.solve(
                 alpha,
@@ -208,7 +216,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def measure(self, program: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
         """Compute objective and bound, from the kernel times ``u`` alone."""
-        data, alpha, u = state.data, float(program.alpha), state.u
+        data, alpha, u = state.data, _alpha_of(program), state.u
         direct = state.precondition is None
         least = program.rounding()
         objective, bound = certify(data.targets, u, state.image, alpha)
@@ -256,10 +264,11 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         C = program.y.shape[1]
         product = 4.0 * n * d * P * C
         if self._is_direct(program):
+            n_factors = np.size(np.unique(program.alpha))
             if self.kernel is not None:
-                return n**3 / 3.0 + product
+                return n_factors * n**3 / 3.0 + product
             coarse = self.tol >= COARSE
-            dual, primal = direct_flops(n, d, P)
+            dual, primal = direct_flops(n, d, P, n_factors)
             by_rows = takes_kernel(n, d, P, coarse=coarse, max_dense=self.max_dense)
             return (dual if by_rows else primal) + product
         rank = self._sampled(n)
@@ -273,11 +282,18 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         return min(self.rank, n // _SAMPLED + 1)
 
 
-def certify(targets: Floats, u: Floats, image: Floats, alpha: float) -> tuple[float, float]:
+def _alpha_of(program: ConvexProgram) -> Any:
+    """Return the strength: a number, or one for each output, as columns are."""
+    return np.asarray(program.alpha, np.float64)[()]
+
+
+def certify(
+    targets: Floats, u: Floats, image: Floats, alpha: float | Floats
+) -> tuple[float, float]:
     """Return objective and bound of dual unknowns."""
     # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
     norms = dots(u, image)
-    objective = float(((targets - image) ** 2).sum() / 2 + alpha * norms.sum() / 2)
+    objective = float(((targets - image) ** 2).sum() / 2 + (alpha * norms).sum() / 2)
     # The dual residual is alpha u / root, whose slope is alpha times the weights.
     linear = alpha * dots(u, targets)
     square = alpha**2 * dots(u, u) + alpha * norms

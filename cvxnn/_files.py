@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cvxnn._locks import workspace
+
 MALFORMED = (
     AttributeError,
     IndexError,
@@ -66,10 +68,10 @@ class Closing(ABC):
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file to write, which takes the place of `path` at the end.
 
-    The temporary file is in the folder of `path` and has a name that no other process uses. When
-    the block ends, its contents are flushed to the disk and it is renamed: readers see the old
-    file or the new one, never a part. If the block fails, the temporary file is deleted and `path`
-    stays as it was.
+    The temporary file is in a hidden folder of this process alone, beside `path`. When the block
+    ends, its contents are flushed to the disk and it is renamed: readers see the old file or the
+    new one, never a part. If the block fails, the temporary file is deleted and `path` stays as it
+    was. What a killed process leaves is deleted by the next one that writes in the folder.
 
     Parameters
     ----------
@@ -90,22 +92,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         read-only. The message has its reason and `path`.
     """
     path = Path(path)
-    temporary = _temporary(path)
-    try:
-        with _naming(path, temporary):
-            try:
-                temporary.touch()
-            except FileNotFoundError as error:
-                raise FileNotFoundError(
-                    f"cannot write {path}: its folder does not exist; create the folder first"
-                ) from error
-            permissions = temporary.stat().st_mode
-            yield temporary
-            temporary.chmod(permissions)  # some writers create files only their owner can read
-            move_into_place(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot write {path}: its folder does not exist; create the folder first"
+        )
+    with _naming(path), workspace(path.parent) as place:
+        temporary = place / path.name
+        temporary.touch()
+        permissions = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(permissions)  # some writers create files only their owner can read
+        move_into_place(temporary, path)
 
 
 @contextlib.contextmanager
@@ -126,7 +123,7 @@ def replacing_folder(
     Yields
     ------
     pathlib.Path
-        The temporary folder, empty, beside `path`.
+        The temporary folder, empty, in the file system of `path`.
 
     Raises
     ------
@@ -135,9 +132,11 @@ def replacing_folder(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _temporary(path), _temporary(path)
+    # Not in the workspace, which is deleted if the process is killed.
+    old = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with _naming(path, temporary):
+        with _naming(path), workspace(path.parent) as place:
+            temporary = place / path.name
             temporary.mkdir()
             yield temporary
             if path.exists():
@@ -153,7 +152,6 @@ def replacing_folder(
                 if not path.exists() or not (keep_existing or _exchange(temporary, path)):
                     raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -163,7 +161,7 @@ def move_into_place(temporary: Path, path: Path) -> None:
     Parameters
     ----------
     temporary : pathlib.Path
-        Finished file, in the folder of `path`.
+        Finished file, in the file system of `path`.
     path : pathlib.Path
         Its name from then on; an existing file is replaced.
     """
@@ -274,20 +272,15 @@ def decode(content: bytes, source: str, line: int = 1) -> str:
         ) from error
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-
-
 @contextlib.contextmanager
-def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Let errors of the system in a block name the file that a user knows."""
+    own = str(path.with_name(".cvxnn-"))
     try:
         yield
     except OSError as error:
         about = error.filename
-        if error.errno is not None and (
-            about is None or (temporary and str(about).startswith(str(temporary)))
-        ):
+        if error.errno is not None and (about is None or str(about).startswith(own)):
             error.filename, error.filename2 = str(path), None
         raise
     except Exception as error:

@@ -1,9 +1,12 @@
-"""Locks between processes that would write to the same place."""
+"""Locks between processes that would write to the same place, and folders of one process alone."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,8 @@ try:
     import fcntl
 except ImportError:  # Windows: processes are not kept apart
     fcntl = None  # type: ignore[assignment]
+
+_WORKSPACE = re.compile(r"\.cvxnn-[0-9a-f]{16}")
 
 
 @contextlib.contextmanager
@@ -64,6 +69,38 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def workspace(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder of this process alone, inside a folder, and delete it at the end.
+
+    While the block runs, the process holds a lock on it, which the system ends with the process. So
+    those that killed processes left are known, and are deleted first.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where it lies; the folder has to exist.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary folder, ``.cvxnn-`` and 16 hexadecimal digits, empty.
+
+    Raises
+    ------
+    OSError
+        If it cannot be created.
+    """
+    _delete_abandoned(Path(folder))
+    place, descriptor = _new_workspace(Path(folder))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Create the folder of results, and refuse one that cannot be written to, before long work.
 
@@ -80,6 +117,47 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     Path(path).mkdir(parents=True, exist_ok=True)
     with locked(Path(path) / "results"):
         pass
+
+
+def _new_workspace(folder: Path) -> tuple[Path, int | None]:
+    """Return a new folder, and the descriptor that holds the lock on it."""
+    while True:
+        place = folder / f".cvxnn-{secrets.token_hex(8)}"
+        place.mkdir()
+        try:
+            descriptor = _lock_workspace(place)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # before it was locked, another process took it for abandoned
+        if descriptor is None or place.exists():
+            return place, descriptor
+        os.close(descriptor)
+
+
+def _lock_workspace(place: Path) -> int | None:
+    """Lock a folder unless another process has; return None where the system has no locks."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
+def _delete_abandoned(folder: Path) -> None:
+    """Delete the workspaces in a folder whose processes have ended."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if _WORKSPACE.fullmatch(entry.name)]
+        for path in found:
+            with contextlib.suppress(OSError):
+                descriptor = _lock_workspace(Path(path))
+                if descriptor is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(descriptor)
 
 
 def _acquire(path: Path, lock: Path) -> int:

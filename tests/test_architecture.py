@@ -13,9 +13,9 @@ import cvxnn
 PACKAGES = [
     "_extras",
     "_digests",
+    "_locks",
     "_files",
     "_json",
-    "_locks",
     "_arrays",
     "_threads",
     "costs",

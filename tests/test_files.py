@@ -176,7 +176,7 @@ def test_a_folder_is_replaced_or_kept(tmp_path, keep):
     for text in ("first", "second"):
         with replacing_folder(folder, keep_existing=keep) as temporary:
             (temporary / text).write_text(text)
-            assert temporary.parent == folder.parent
+            assert temporary.parent.parent == folder.parent
     assert [entry.name for entry in folder.iterdir()] == ["first" if keep else "second"]
     assert [entry.name for entry in folder.parent.iterdir()] == ["folder"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cvxnn._files import write_text
 from cvxnn._locks import fcntl, locked
 
 HOLD = """
@@ -92,3 +93,84 @@ def test_places_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(fcntl, "flock", without)
         with pytest.warns(UserWarning, match="has no locks .* only one process"):
             locked(tmp_path / "a").__enter__()
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from cvxnn._files import replacing, replacing_folder
+with replacing(sys.argv[1]) as file, replacing_folder(sys.argv[1] + ".d") as folder:
+    Path(file).write_text("new")
+    (folder / "part").write_text("new")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def write(path: Path) -> subprocess.Popen:
+    """Start a process that has begun to write a file and a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(path)], stdin=pipe, stdout=pipe, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    return process
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no locks")
+def test_what_a_killed_process_leaves_is_deleted_and_no_living_ones(tmp_path: Path) -> None:
+    others = [tmp_path / ".cvxnn-notes", tmp_path / ".other.0123456789abcdef"]
+    for other in others:
+        other.mkdir()
+    with write(tmp_path / "one") as first, write(tmp_path / "two") as second:
+        first.kill()
+        first.wait()
+        begun = set(tmp_path.iterdir()) - set(others)
+        assert len(begun) == 4  # two of each process
+        write_text(tmp_path / "three", "new")
+        left = set(tmp_path.iterdir()) - set(others) - {tmp_path / "three"}
+        assert left < begun
+        assert len(left) == 2
+        second.communicate(b"\n")
+        assert second.returncode == 0
+    names = {path.name for path in tmp_path.iterdir()} - {path.name for path in others}
+    assert names == {"two", "two.d", "three"}
+    assert (tmp_path / "two").read_text() == (tmp_path / "two.d" / "part").read_text() == "new"
+
+
+def test_many_threads_and_processes_take_no_workspace_of_others(tmp_path: Path) -> None:
+    failed = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(30):
+                write_text(tmp_path / f"{number}", str(turn))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        str(number): "29" for number in range(8)
+    }
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no locks")
+def test_without_locks_nothing_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    other = tmp_path / ".cvxnn-0123456789abcdef"
+    other.mkdir()
+    write_text(tmp_path / "a", "new")
+    assert set(tmp_path.iterdir()) == {other, tmp_path / "a"}
+    monkeypatch.undo()
+    write_text(tmp_path / "a", "newer")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a"}

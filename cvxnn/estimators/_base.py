@@ -27,10 +27,10 @@ from cvxnn.estimators._parameters import (
     check_parameters,
     resolve,
 )
-from cvxnn.estimators._plan import Plan
+from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, split, split_groups, weights_of
-from cvxnn.estimators._scaling import Scaled, scale
+from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.network import TwoLayerNetwork
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
@@ -223,6 +223,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             groups=rows.groups,
             # The kernel of a linear part depends on the strength.
             shared=self._shares_strength or self.skip is not None,
+            error=self._error_in_units_of(scaling, loss),
         )
         arguments = {
             "X": inputs,
@@ -254,6 +255,17 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             "patience": self.n_iter_no_change,
         }
         return Plan(training.fit_iterative, arguments, scaling, measured, request)
+
+    def _held_out_error(self) -> Callable[[HeldOut], float] | None:
+        """Return what judges an automatic strength in place of the squared error, if anything."""
+        return None
+
+    def _error_in_units_of(self, scaling: Scaling, loss: convex.Loss) -> Any:
+        """Return what judges an automatic strength by predictions in the program's units."""
+        error = self._held_out_error()
+        if error is None or type(loss) is not convex.SquaredLoss:
+            return None
+        return lambda sample, predictions: error(HeldOut.of(sample, predictions, scaling))
 
     def _request(self, n: int, d: int, *, n_outputs: int) -> dict[str, Any]:
         """Return what patterns were asked for; those found for another request are of no use."""

@@ -25,6 +25,14 @@ class HeldOut(NamedTuple):
     targets: Floats
     weight: Floats
 
+    @classmethod
+    def of(cls, sample: training.Sample, predictions: Floats, scaling: Scaling) -> HeldOut:
+        """Leave the units of the program."""
+        y, (scale, mean) = sample.program.y, (scaling.y_scale, scaling.y_mean)
+        share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
+        weight = share * (len(y) if sample.units is None else sample.units.sum())
+        return cls(predictions * scale + mean, y * scale + mean, weight)
+
 
 class Plan(NamedTuple):
     """A fit that is ready to run, in the units of the program.
@@ -72,7 +80,7 @@ class Plan(NamedTuple):
         """
         sample, spectrum = self.strength.sample, self.strength.spectrum
         bias, skip = self.arguments["bias"], self.arguments["skip"]
-        X, y = sample.program.operator.X, sample.program.y
+        X = sample.program.operator.X
         seen = fit.network.forward(X[:, :-1] if bias else X)
         if self.direct and spectrum is not None and skip is None:
             unseen = training.predictions_without(sample, spectrum, fit.alpha / sample.part)
@@ -80,8 +88,4 @@ class Plan(NamedTuple):
             unseen = training.approximate_leave_one_out(
                 fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip
             )
-        scale, mean = self.scaling.y_scale, self.scaling.y_mean
-        share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
-        weight = share * (len(y) if sample.units is None else sample.units.sum())
-        held_out = HeldOut(unseen * scale + mean, y * scale + mean, weight)
-        return held_out, held_out._replace(predictions=seen * scale + mean)
+        return HeldOut.of(sample, unseen, self.scaling), HeldOut.of(sample, seen, self.scaling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -378,6 +379,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             return loss, own.astype(dtype)
         return loss, np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
 
+    def _held_out_error(self) -> Callable[[HeldOut], float]:
+        return calibrated_log_loss
+
     def _gives_log_odds(self) -> bool:
         """Return whether scores are log-odds already, which need no temperature."""
         if isinstance(self.loss, str):
@@ -419,3 +423,12 @@ def fit_temperature(held_out: HeldOut) -> float:
 
     best = minimize_scalar(loss, bounds=(-3, 6), method="bounded", options={"xatol": 1e-9})
     return float(np.exp(best.x))
+
+
+def calibrated_log_loss(held_out: HeldOut) -> float:
+    """Return the log-loss of the scores at the temperature that suits them best."""
+    scores = held_out.predictions * fit_temperature(held_out)
+    if scores.shape[1] == 1:
+        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
+    own = log_softmax(scores, axis=1)[np.arange(len(scores)), winner(held_out.targets)]
+    return -float(np.average(own, weights=held_out.weight))

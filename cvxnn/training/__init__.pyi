@@ -3,6 +3,7 @@ from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
+from .row_sample import Sample
 from .spectrum import predictions_without
 from .strength import Strength, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
@@ -12,6 +13,7 @@ __all__ = [
     "Fit",
     "LocalNetwork",
     "PatternChoice",
+    "Sample",
     "Strength",
     "Training",
     "approximate_leave_one_out",

@@ -14,7 +14,9 @@ the rows, drawn by weight, with every class in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,13 +29,24 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.products import kernel_flops
 from cvxnn.training.outliers import without_outliers
 from cvxnn.training.row_sample import MOST_ROWS, Sample, sample_rows
-from cvxnn.training.spectrum import N_ALPHAS, LeaveOneOut, Spectrum, kernel_of, leave_one_out
+from cvxnn.training.spectrum import (
+    N_ALPHAS,
+    LeaveOneOut,
+    Spectrum,
+    kernel_of,
+    leave_one_out,
+    predictions_without,
+)
 
 # Chosen among 0.05 to 0.8 by accuracy on small tables, before raw results were kept.
 _PART_OF_NOISE = 0.2
 _N_DRAWS = 32
 # Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
 _LEAST_STRENGTH = 1e-9
+
+
+# Error of predictions of the rows of a sample, in units of the program.
+HeldOutError = Callable[[Sample, NDArray[np.floating]], float]
 
 
 class Strength(NamedTuple):
@@ -72,6 +85,7 @@ def measure_strength(
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
     shared: bool = False,
+    error: HeldOutError | None = None,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
 
@@ -91,6 +105,11 @@ def measure_strength(
     shared : bool, default=False
         Whether an automatic strength is one for all outputs in any case. By default those of
         several outputs that are separate problems with a ridge penalty have one each.
+    error : callable, optional
+        Function from a sample and predictions of its rows by networks that have not seen them to
+        a number, which judges an automatic strength in place of the squared error if that is
+        shared, the penalty a ridge, and the sample all rows. How the strength of least squared
+        error grows with the rows is known; that of another error may not transfer from a part.
 
     Returns
     -------
@@ -107,7 +126,7 @@ def measure_strength(
     if strength == "auto":
         assert spectrum is not None
         shared |= program.loss.coupled or type(program.penalty) is not SquaredL2
-        chosen = automatic_alpha(sample, spectrum, random_state, shared=shared)
+        chosen = automatic_alpha(sample, spectrum, random_state, shared=shared, error=error)
         alpha = np.maximum(chosen, _LEAST_STRENGTH * unit)
         if shared or len(chosen) == 1:
             alpha = float(alpha[0])
@@ -156,6 +175,7 @@ def automatic_alpha(
     random_state: np.random.RandomState,
     *,
     shared: bool = False,
+    error: HeldOutError | None = None,
 ) -> NDArray[np.floating]:
     """Choose the penalty parameter for all rows from a sample of them.
 
@@ -169,6 +189,8 @@ def automatic_alpha(
         Draws signs for the noise level.
     shared : bool, default=False
         Whether all outputs have the same, as they do under a norm.
+    error : callable, optional
+        What judges a shared ridge in place of the squared error; see :func:`measure_strength`.
 
     Returns
     -------
@@ -184,7 +206,11 @@ def automatic_alpha(
     found = found or leave_one_out(sample, spectrum, shared=shared)
     if not program.has_alpha_max:
         # The ridge is noise over signal of one unit: its share falls with their number.
-        return found.alpha * program.loss.curvature * sample.part
+        chosen = found.alpha
+        if error is not None and shared and sample.part == 1:
+            errors = partial(_error_at, sample, spectrum, error)
+            chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
+        return chosen * program.loss.curvature * sample.part
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
         residual = residual / np.sqrt(sample.units)[:, None]
@@ -195,6 +221,39 @@ def automatic_alpha(
     ]
     noise = float(np.median(draws)) * np.sqrt(sample.part)
     return np.full(program.y.shape[1], _PART_OF_NOISE * noise * program.loss.curvature)
+
+
+def nearest_minimum(
+    error: Callable[[float], float], grid: NDArray[np.floating], start: float
+) -> float:
+    """Return the point of a grid to which single steps lead down from ``start``, one of its points.
+
+    Parameters
+    ----------
+    error : callable
+        Function of a point.
+    grid : ndarray, shape (n_points,)
+        Points, in order.
+    start : float
+        Where to begin; it is kept among equals.
+
+    Returns
+    -------
+    float
+        A point neither of whose neighbours is better.
+    """
+    begin = k = int(np.flatnonzero(grid == start)[0])
+    least = error(start)
+    for step in (1, -1):
+        while 0 <= k + step < len(grid) and (found := error(float(grid[k + step]))) < least:
+            k, least = k + step, found
+        if k != begin:
+            break
+    return float(grid[k])
+
+
+def _error_at(sample: Sample, spectrum: Spectrum, error: HeldOutError, alpha: float) -> float:
+    return error(sample, predictions_without(sample, spectrum, alpha))
 
 
 def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:

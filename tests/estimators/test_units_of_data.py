@@ -51,6 +51,18 @@ def test_binary_features_are_used():
     assert lost < least + 0.02
 
 
+def test_noisy_digits_of_seven_lamps():
+    """Logistic regression is the right model; the strength of least squared error is too small."""
+    rng = np.random.default_rng(0)
+    codes = "1110111 0010010 1011101 1011011 0111010 1101011 1101111 1010010 1111111 1111011"
+    lamps = np.array([list(map(int, code)) for code in codes.split()])
+    y = rng.integers(0, 10, 3375)
+    X = (lamps[y] ^ (rng.random((3375, 7)) < 0.1)).astype(float)
+    model = ConvexReLUClassifier(random_state=0).fit(X[:375], y[:375])
+    rival = LogisticRegression().fit(X[:375], y[:375])
+    assert model.score(X[375:], y[375:]) > rival.score(X[375:], y[375:]) - 0.01
+
+
 @pytest.mark.slow
 def test_the_choice_for_a_rare_class_does_not_depend_on_the_seed():
     rng = np.random.default_rng(0)

@@ -129,6 +129,42 @@ def test_units() -> None:
     assert strength.alpha_max(silent, None) == 1
 
 
+def test_another_error_may_choose_a_shared_ridge() -> None:
+    def linear(n: int) -> ConvexProgram:
+        program, rng = make(n), np.random.default_rng(3)
+        y = program.operator.X[:, :2] + 0.5 * rng.standard_normal((n, 2))
+        return targets_of(program, y - y.mean(axis=0))
+
+    program = linear(40)
+
+    def absolute(sample: Sample, predictions: np.ndarray) -> float:
+        return float(np.abs(sample.program.y - predictions).mean())
+
+    def choose(of: ConvexProgram, **options: object) -> float:
+        return measure_strength(of, "auto", np.random.RandomState(0), **options).alpha
+
+    found, grid = choose(program, shared=True, error=absolute), Spectrum.of(program).alphas()
+    k = int(np.flatnonzero(np.isclose(grid, found))[0])
+    assert found != choose(program, shared=True)
+    errors = [np.abs(program.y - refits(program, grid[i])).mean() for i in (k - 1, k, k + 1)]
+    assert errors[1] <= min(errors) + 1e-9
+    # Of a part of the rows, only the strength of the squared error is known to transfer.
+    large = linear(600)
+    assert choose(large, shared=True, error=absolute) == choose(large, shared=True)
+    # Strengths of several outputs keep to the squared error of each.
+    np.testing.assert_array_equal(choose(program, error=absolute), choose(program))
+
+
+@given(values=st.lists(st.integers(0, 5), min_size=1, max_size=9), position=st.floats(0, 1))
+def test_steps_lead_down_to_the_nearest_minimum(values: list[int], position: float) -> None:
+    grid = np.arange(len(values)) + 0.5
+    start = round(position * (len(values) - 1))
+    k = int(strength.nearest_minimum(lambda x: values[int(x)], grid, grid[start]) - 0.5)
+    assert values[k] <= min(values[max(k - 1, 0) : k + 2])
+    between = values[start : k + 1] if k >= start else values[k : start + 1][::-1]
+    assert between == sorted(set(between), reverse=True)
+
+
 def test_rows_are_sampled_with_all_that_belongs_to_them() -> None:
     program = make(30)
     sample = sample_rows(program, np.random.RandomState(0))

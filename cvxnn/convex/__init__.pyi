@@ -16,7 +16,7 @@ from .objectives import (
     WithLowerBound,
     WithProjection,
 )
-from .operators import GatedOperator, Weights
+from .operators import GatedOperator, PairedOperator, Weights, paired
 from .path import RegularizationPath, alpha_grid, regularization_path
 from .patterns import ActivationPatterns, Formulation, add_bias, sample_patterns
 from .penalties import (
@@ -66,6 +66,7 @@ __all__ = [
     "Measurement",
     "MultinomialLoss",
     "NeuronGroupLasso",
+    "PairedOperator",
     "Penalty",
     "ProximalGradient",
     "RegularizationPath",
@@ -90,6 +91,7 @@ __all__ = [
     "cone_decomposition",
     "enumerate_patterns",
     "on_host",
+    "paired",
     "precision",
     "register_pytree",
     "regularization_path",

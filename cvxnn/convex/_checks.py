@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cvxnn._arrays import is_sparse, refuse_sparse
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.operators import GatedOperator, PairedOperator
 from cvxnn.convex.penalties import (
     L1,
     FeatureGroupLasso,
@@ -60,7 +60,11 @@ def check_shapes(operator: Any, y: Any, sample_weight: Any) -> None:
     n = _check_array("X", operator.X, "(n_samples, n_features)", (None, None), "f")[0]
     mask = "(n_samples, n_patterns), a row for each row of X"
     _check_array("mask", operator.mask, mask, (n, None), "b")
-    _check_array("y", y, "(n_samples, n_outputs), a row for each row of X", (n, None), "f")
+    rows = "row of X"
+    if isinstance(operator, PairedOperator):
+        n = _check_array("pairs", operator.pairs, "(n_pairs, 2)", (None, 2), "i")[0]
+        rows = "pair"
+    _check_array("y", y, f"(n_samples, n_outputs), a row for each {rows}", (n, None), "f")
     if sample_weight is not None:
         _check_array("sample_weight", sample_weight, "(n_samples,)", (n,), "f")
 
@@ -73,6 +77,10 @@ def check_values(operator: GatedOperator, y: Any, sample_weight: Any, loss: Any)
     ValueError
         The message says what to change.
     """
+    if isinstance(operator, PairedOperator):
+        pairs, n = np.asarray(operator.pairs), operator.X.shape[0]
+        if not ((pairs >= 0) & (pairs < n)).all():
+            raise ValueError(f"pairs must be row numbers of X, from 0 to {n - 1}.")
     X = operator.X.data if is_sparse(operator.X) else operator.X
     for name, array in (("X", X), ("y", y), ("sample_weight", sample_weight)):
         if array is not None and not np.isfinite(array).all():
@@ -278,6 +286,6 @@ def _check_array(
         column = " A single output is a column, y[:, None]." if name == "y" and not fits else ""
         raise ValueError(f"{name} has shape {found}; expected {expected}.{column}")
     if np.dtype(array.dtype).kind != kind:
-        what = "bool, such as X @ gates.T >= 0" if kind == "b" else "float32 or float64"
-        raise TypeError(f"{name} has dtype {array.dtype}; expected {what}.")
+        kinds = {"b": "bool, such as X @ gates.T >= 0", "i": "int64", "f": "float32 or float64"}
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {kinds[kind]}.")
     return tuple(found)

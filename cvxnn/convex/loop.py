@@ -19,7 +19,7 @@ from cvxnn._arrays import Array
 from cvxnn._threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
-from cvxnn.convex.operators import Weights
+from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
@@ -277,6 +277,11 @@ def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
         problem.check()
         if not solver.takes_sparse:
             refuse_sparse_program(problem, type(solver).__name__)
+        if isinstance(problem.operator, PairedOperator) and not solver.takes_pairs:
+            raise TypeError(
+                f"{type(solver).__name__} takes no PairedOperator; use Ridge, with SquaredLoss, "
+                "SquaredL2 and alpha above 0."
+            )
     elif not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(problem)):
         raise TypeError(
             f"problem={problem!r}; expected a ConvexProgram, or an objective that is registered "

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from cvxnn._arrays import Array, namespace
 
@@ -76,9 +78,26 @@ class GatedOperator:
     linear: bool = field(default=False, metadata={"static": True})
 
     @property
+    def n_rows(self) -> int:
+        """Number of predictions, each with a target and a weight."""
+        return self.X.shape[0]
+
+    @property
     def n_patterns(self) -> int:
         """Number of columns of the mask, P; with ``linear`` one more than there are patterns."""
         return self.mask.shape[1]
+
+    def take(self, rows: NDArray[np.intp]) -> GatedOperator:
+        """Return the operator of some of the predictions, on the host."""
+        return replace(self, X=self.X[rows], mask=self.mask[rows])
+
+    def compare(self, F: Array) -> Array:
+        """Turn outputs of the network for the rows of ``X`` into predictions: here, themselves."""
+        return F
+
+    def compare_adjoint(self, R: Array) -> Array:
+        """Apply the adjoint of :meth:`compare`."""
+        return R
 
     # The layout of stacked arrays ---------------------------------------------------------
 
@@ -156,10 +175,11 @@ class GatedOperator:
 
     def forward_difference(self, Q: Array) -> Array:
         """Return ``F_0 q``: differences v - w, (n_outputs, P, d), to predictions (n, n_outputs)."""
-        return self.gate(self.scores(Q)).sum(axis=-1)
+        return self.compare(self.gate(self.scores(Q)).sum(axis=-1))
 
     def adjoint_difference(self, R: Array) -> Array:
         """Return ``F_0^T r``: (n, n_outputs) to (n_outputs, P, d)."""
+        R = self.compare_adjoint(R)
         spread = namespace(R).broadcast_to(R[:, :, None], (*R.shape, self.n_patterns))
         return self.back(self.gate(spread))
 
@@ -186,4 +206,53 @@ class GatedOperator:
         Equal to ``F u`` exactly where the cone constraints hold.
         """
         hidden = namespace(U).maximum(self.scores(U), 0).sum(axis=-1)
-        return hidden[..., 0] - hidden[..., 1]
+        return self.compare(hidden[..., 0] - hidden[..., 1])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PairedOperator(GatedOperator):
+    r"""Operator whose predictions are differences between the outputs of two rows of ``X``.
+
+    With the pairs :math:`(i_k, j_k)`, prediction ``k`` is :math:`f(x_{i_k}) - f(x_{j_k})`. With
+    targets of 1 a program fits preferences: row :math:`i_k` is the chosen response and row
+    :math:`j_k` the rejected one. What many pairs have in common is stored once.
+
+    Attributes
+    ----------
+    pairs : Array of int, shape (n_pairs, 2)
+        Row numbers of ``X``. Targets, weights and dual points have one row for each pair.
+
+    Notes
+    -----
+    Only the gated formulation without a skip connection takes pairs, and of the solvers ``Ridge``.
+    """
+
+    pairs: Array = field(default_factory=lambda: np.zeros((0, 2), np.intp))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of pairs."""
+        return self.pairs.shape[0]
+
+    def take(self, rows: NDArray[np.intp]) -> PairedOperator:
+        """Return the operator of some of the pairs, with the rows of ``X`` that these need."""
+        used, index = np.unique(self.pairs[rows], return_inverse=True)
+        pairs = index.reshape(len(rows), 2)
+        return replace(self, X=self.X[used], mask=self.mask[used], pairs=pairs)
+
+    def compare(self, F: Array) -> Array:
+        """Subtract the output of the second row of each pair from that of the first."""
+        return F[self.pairs[:, 0]] - F[self.pairs[:, 1]]
+
+    def compare_adjoint(self, R: Array) -> Array:
+        """Add what each row of ``X`` gets from its pairs, on the host."""
+        out = np.zeros((self.X.shape[0], *R.shape[1:]), R.dtype)
+        np.add.at(out, self.pairs[:, 0], R)
+        np.subtract.at(out, self.pairs[:, 1], R)
+        return out
+
+
+def paired(X: Array, mask: Array, pairs: Array | None) -> GatedOperator:
+    """Return the operator of pairs, or of the rows themselves where there are no pairs."""
+    return GatedOperator(X, mask) if pairs is None else PairedOperator(X, mask, pairs=pairs)

@@ -52,7 +52,7 @@ from cvxnn.convex._checks import (
 )
 from cvxnn.convex._duality import best_bound, least_alpha, orthogonal_to_columns, removes
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator, Weights
+from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import (
     NeuronGroupLasso,
@@ -181,6 +181,11 @@ class ConvexProgram:
         (C, S, P, d), y = self.stacked_shape, np.asarray(self.y, np.float64)
         check_loss(self.loss, y)
         check_penalty(self.penalty, (C, S, max(P - (self.skip is not None), 1), d))
+        if isinstance(self.operator, PairedOperator) and (self.n_signs, self.skip) != (1, None):
+            raise ValueError(
+                "a PairedOperator takes the gated formulation without a skip connection; set "
+                "formulation='gated' and skip=None, or use GatedOperator."
+            )
         if self.skip is None:
             return
         ridge = number("skip", self.skip)
@@ -217,7 +222,7 @@ class ConvexProgram:
         U = program.stack(weights) if isinstance(weights, Weights) else weights
         xp = namespace(U)
         scores = op.scores(U)
-        prediction = _difference(op.gate(scores).sum(axis=-1))
+        prediction = op.compare(_difference(op.gate(scores).sum(axis=-1)))
         regularizer = program.regularizer(U)
 
         def objective(f: Array) -> Array:
@@ -227,7 +232,7 @@ class ConvexProgram:
         if self.formulation == "relu":
             of_patterns, linear = op.split(scores, axis=-1)
             hidden = op.join(xp.maximum(of_patterns, 0), linear, axis=-1)
-            network_value = objective(_difference(hidden.sum(axis=-1)))
+            network_value = objective(op.compare(_difference(hidden.sum(axis=-1))))
             oriented = op.orient(scores)
             against = program.project_cones(oriented) - oriented
             tiny = xp.finfo(U.dtype).tiny

@@ -123,10 +123,13 @@ class Solver(ABC, Generic[Problem, State]):
     takes_sparse : bool, default=False
         Whether the ``X`` of a ``ConvexProgram`` may be sparse, for solvers ``on_host``; set on the
         class. ``solve`` refuses it otherwise.
+    takes_pairs : bool, default=False
+        Whether the operator may be a ``PairedOperator``, likewise.
     """
 
     on_host: ClassVar[bool] = False
     takes_sparse: ClassVar[bool] = False
+    takes_pairs: ClassVar[bool] = False
 
     tol: float
     max_iter: int

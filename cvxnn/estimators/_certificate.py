@@ -96,16 +96,26 @@ class Certified:
 
     def _certificate(self, rows: DistinctRows, loss: convex.Loss) -> convex.Certificate:
         """Return the certificate of the fit to these rows."""
-        proof = self._proof
         inputs, targets, weight, _ = self._scale(rows.X, rows.y, rows.weight, loss)
-        penalty = self._choose(*inputs.shape).penalty
+        return self._proven(inputs, targets, weight, loss)
+
+    def _proven(
+        self,
+        inputs: Rows,
+        targets: Floats,
+        weight: Floats | None,
+        loss: convex.Loss,
+        pairs: NDArray[np.intp] | None = None,
+    ) -> convex.Certificate:
+        """Return the certificate of the program of these data, in its units."""
+        proof = self._proof
         mask = np.asarray(inputs @ proof["gates"].T.astype(inputs.dtype)) >= 0
         program = convex.ConvexProgram(
-            convex.GatedOperator(inputs, mask),
+            convex.paired(inputs, mask, pairs),
             targets,
             self.alpha_,
             loss,
-            penalty,
+            self._choose(*inputs.shape).penalty,
             weight,
             self.formulation,
             self.skip,

@@ -80,8 +80,9 @@ class Plan(NamedTuple):
         """
         sample, spectrum = self.strength.sample, self.strength.spectrum
         bias, skip = self.arguments["bias"], self.arguments["skip"]
-        X = sample.program.operator.X
-        seen = fit.network.forward(X[:, :-1] if bias else X)
+        operator = sample.program.operator
+        X = operator.X
+        seen = operator.compare(fit.network.forward(X[:, :-1] if bias else X))
         if self.direct and spectrum is not None and skip is None:
             unseen = training.predictions_without(sample, spectrum, fit.alpha / sample.part)
         else:

@@ -2,56 +2,82 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from cvxnn import convex, preference
-from cvxnn.convex.patterns import add_bias
-from cvxnn.convex.solver import Result, Solver
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn.convex.patterns import Formulation
+from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook
+from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._parameters import Number, PatternsParameter
+from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
-from cvxnn.estimators._scaling import column_means
+from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.network import TwoLayerNetwork
 
-PreferenceLoss = Literal["pointwise", "pairwise"]
+PreferenceLoss = Literal["pairwise", "pointwise"]
+# Pairs that the choice of a strength looks at.
+_MOST_PAIRS = 1024
 
 
 class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
-    r"""Reward head of a language model: Algorithm 1 of the COALA paper.
+    r"""Reward head of a language model, in two convex phases: COALA.
 
-    Phase I trains a convex ReLU network on embeddings of preferred (+1) and other (-1) responses,
-    by interior point or, for large data, by CRONOS. Phase II freezes its first layer and minimises
-    the COALA loss over the last layer by preconditioned accelerated gradient descent. The reward is
-    :math:`r(x) = \beta \log \pi(x)` with :math:`\pi(x) = \sigma(g(x))`, equation (7).
+    **Many gates** (``formulation="gated"``). Phase I fits a network of many random gates by one
+    linear system, so that rewards of chosen and rejected responses differ by 1,
+
+    .. math::
+
+        \min_z \; \tfrac12 \sum_k \omega_k \big(1 - g(x_{w,k}) + g(x_{l,k})\big)^2
+            + \tfrac\alpha2 \sum_i \|z_i\|^2, \qquad
+        g(x) = \sum_i 1(c_i^T x \ge 0)\, x^T z_i ,
+
+    and without pairs so that they are 1 and -1. The strength is the one of least error on groups
+    that are left out. Phase II minimises the COALA loss over the scale of the logit, on pairs that
+    are left out; it sets the margins, and never changes which response is ranked first.
+
+    **Algorithm 1 of the COALA paper** (``formulation="relu"``). Phase I trains a convex ReLU
+    network on embeddings of preferred (+1) and other (-1) responses, by interior point or, for
+    large data, by CRONOS. Phase II freezes its first layer and minimises the COALA loss over the
+    last layer by preconditioned accelerated gradient descent.
+
+    The reward is :math:`r(x) = \beta \log \pi(x)` with :math:`\pi(x) = \sigma(g(x))`, equation
+    (7).
 
     Parameters
     ----------
     loss : {"pairwise", "pointwise"}, default="pairwise"
         Phase II: Bradley-Terry on pairs (equations 6-7), or equation (9) on single responses. See
         ``cvxnn.preference.loss_functions`` for how the two relate. ``fit`` without ``pair_id`` uses
-        ``"pointwise"``.
+        ``"pointwise"``. With ``formulation="gated"`` it decides on phase I as well.
+    formulation : {"gated", "relu"}, default="relu"
+        Many gates, or Algorithm 1 of the paper; see above.
     beta : float, default=1.0
         Inverse temperature of the reward, above 0.
     gamma : float, default=0.5
         Offset, at least 0: the margin asked for.
     ridge : float, default=1e-2
-        Phase II: strength of the pull of the last layer towards zero, at least 0.
+        Phase II: strength of the pull of the last layer, or of the scale, towards zero, at least 0.
     strength : float or "auto", default="auto"
         Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0. ``"auto"``
         chooses it from the noise level; see ``ConvexReLUClassifier``.
-    n_patterns : int or "auto", default=64
-        Phase I: number of activation patterns, at least 1; ``"auto"`` is 64 as well.
-    patterns : {"local", "adaptive", "gaussian", "data", "all"}, default="local"
-        Phase I: where the activation patterns come from; see ``cvxnn.training.train``.
+    n_patterns : int or "auto", default="auto"
+        Phase I: number of activation patterns, at least 1. ``"auto"`` is 64 of the ReLU
+        formulation, and up to 1,024 gates.
+    patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
+        Phase I: where the activation patterns come from; see ``cvxnn.training.train``. ``"auto"``
+        is ``"local"`` of the ReLU formulation, ``"gaussian"`` of gates.
     fit_intercept : bool, default=True
         Phase I: give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
@@ -60,9 +86,10 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Phase I: relative duality gap to reach. Phase II goes to a gap of 1e-4.
     max_iter : int, default=1000
         Phase I: most iterations. Phase II may take ten times as many, each far cheaper.
-    solver : Cronos or InteriorPoint, optional
+    solver : Cronos, InteriorPoint or Ridge, optional
         Phase I: solver of ``cvxnn.convex`` with all its options; it replaces ``tol`` and
-        ``max_iter``. By default one is chosen by cost.
+        ``max_iter``. Pairs of the gated formulation take ``Ridge``. By default one is chosen by
+        cost.
     embedding : dict, optional
         Description of the features, ``cvxnn.llm.Embedder.description``. It is saved with the head,
         and needed to generate with it; a language model that gives other features is refused.
@@ -98,6 +125,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         features are in the second.
     n_patterns_ : int
         Distinct patterns of phase I.
+    n_pairs_ : int
+        Distinct pairs of the program of phase I; 0 where it is one of single responses.
     rounds_ : dict of ndarray
         Phase I: one entry per program solved.
     n_iter_ : int
@@ -127,18 +156,20 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     _choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         **ConvexReLUBase._choices,
         "loss": get_args(PreferenceLoss),
+        "formulation": get_args(Formulation),
     }
 
     def __init__(
         self,
         loss: PreferenceLoss = "pairwise",
         *,
+        formulation: Formulation = "relu",
         beta: float = 1.0,
         gamma: float = 0.5,
         ridge: float = 1e-2,
         strength: float | Literal["auto"] = "auto",
-        n_patterns: int = 64,
-        patterns: PatternsParameter = "local",
+        n_patterns: int | Literal["auto"] = "auto",
+        patterns: PatternsParameter = "auto",
         fit_intercept: bool = True,
         standardize: bool = True,
         tol: float = 1e-2,
@@ -149,6 +180,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         verbose: int = 0,
     ) -> None:
         self.loss = loss
+        self.formulation = formulation
         self.beta = beta
         self.gamma = gamma
         self.ridge = ridge
@@ -168,104 +200,181 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         ConvexReLUBase._check_parameters(self)
         self._check_embedding()
 
+    def _pairwise(self, rows: Responses) -> bool:
+        """Return whether the second phase is fitted to pairs."""
+        return self.loss == "pairwise" and rows.pairs is not None
+
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
-        plan = self._plan(merge(rows.X, rows.signs, rows.weight, rows.groups), convex.SquaredLoss())
+        gated, pairwise = self.formulation == "gated", self._pairwise(rows)
+        if gated and pairwise:
+            plan = self._plan_pairs(DistinctPairs.of(rows))
+        else:
+            distinct = merge(rows.X, rows.signs, rows.weight, rows.groups)
+            plan = self._plan(distinct, convex.SquaredLoss())
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)
+        # What a gated network says of responses that it has been fitted to is no measure of it.
+        held_out = plan.leave_one_out(first)[0] if gated else None
         first = plan.complete(first)
-        network, second, flops = self._fit_last_layer(first.network, rows, hook)
-        self._set_fitted(plan, first._replace(network=network))
+        second = self._fit_second_phase(first.network, rows, held_out, hook)
+        self._set_fitted(plan, first._replace(network=second.network))
+        self.n_pairs_ = len(plan.arguments["pairs"]) if gated and pairwise else 0
         self.phase1_network_ = first.network
-        self.phase2_objective_ = second.objective
-        self.phase2_dual_bound_ = second.dual_bound
-        self.phase2_gap_ = second.gap
-        self.phase2_history_ = second.history
-        self.phase2_flops_ = flops
+        self.phase2_objective_ = second.result.objective
+        self.phase2_dual_bound_ = second.result.dual_bound
+        self.phase2_gap_ = second.result.gap
+        self.phase2_history_ = second.result.history
+        self.phase2_flops_ = second.flops
         self._warn_if_constant(rows.X, rows.signs, stacklevel=5)
         self._warn_unless_converged(first.training.result, phase=" (phase I)", stacklevel=5)
         self._warn_unless_converged(
-            second, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
+            second.result, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
+        )
+        if pairwise and not second.informative:
+            warnings.warn(
+                f"{type(self).__name__} ranks pairs that it has not seen no better than chance; "
+                "its rewards are close to equal. Give more pairs, or embeddings of another layer "
+                "or model.",
+                stacklevel=4,
+            )
+
+    def _plan_pairs(self, rows: DistinctPairs) -> Plan:
+        """Plan the fit of a gated network whose rewards differ by 1 between chosen and rejected."""
+        rng = check_random_state(self.random_state)
+        scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
+        inputs = scaling.inputs(rows.X, bias=self.fit_intercept)
+        shape, (penalty, origin, n_patterns) = inputs.shape, self._choose(*inputs.shape)
+        if origin == "local" or origin == "adaptive":
+            raise ValueError(
+                f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
+                "patterns='gaussian' or 'data', or formulation='relu'."
+            )
+        found = training.draw_patterns(inputs, np.zeros((len(inputs), 1)), n_patterns, origin, rng)
+        operator = convex.PairedOperator(inputs, found.mask, pairs=rows.pairs)
+        loss, weight = convex.SquaredLoss(), rows.sample_weight
+        program = convex.ConvexProgram(operator, rows.targets, 0.0, loss, penalty, weight, "gated")
+        units = None if np.all(rows.units == 1) else rows.units
+        measured = training.measure_strength(
+            program, self.strength, rng, units=units, groups=rows.groups, most=_MOST_PAIRS
+        )
+        arguments = {
+            "X": inputs,
+            "y": rows.targets,
+            "alpha": measured.alpha,
+            "n_patterns": n_patterns,
+            "sample_weight": weight,
+            "skip": None,
+            "patterns": found,
+            "bias": self.fit_intercept,
+            "pairs": rows.pairs,
+            "kernel": measured.kernel,
+            "solver": self.solver,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+        }
+        request = self._request(*shape, n_outputs=1)
+        return Plan(training.fit_direct, arguments, scaling, measured, request)
+
+    def _fit_second_phase(
+        self,
+        network: TwoLayerNetwork,
+        rows: Responses,
+        held_out: HeldOut | None = None,
+        hook: Hook | None = None,
+    ) -> SecondPhase:
+        """Run phase II from a network."""
+        second = fit_second_phase(
+            network,
+            rows,
+            held_out,
+            pairwise=self._pairwise(rows),
+            beta=self.beta,
+            gamma=self.gamma,
+            ridge=self.ridge,
+            max_iter=10 * self.max_iter,
+            hook=hook,
+        )
+        self._require_finite(second.result, phase=" (phase II)")
+        return second
+
+    def certificate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        pair_id: ArrayLike | None = None,
+    ) -> convex.Certificate:
+        """Return the convex program of phase I, its solution, and the proof of ``dual_bound_``.
+
+        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
+        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
+        they are given again.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Embeddings and labels of the fit; after ``fit_pairs``, the chosen embeddings followed
+            by the rejected ones, labelled 1 and 0.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+
+        Returns
+        -------
+        cvxnn.convex.Certificate
+            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
+            network whose multipliers, ``2 n_samples n_patterns_`` numbers, are more than 2**22;
+            ``solve(program, solver, start=weights)`` finds others.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        """
+        check_is_fitted(self)
+        if self.n_pairs_ == 0:
+            return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
+        pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
+        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
+        inputs = scaling.inputs(pairs.X, bias=self.fit_intercept)
+        return self._proven(
+            inputs, pairs.targets, pairs.sample_weight, convex.SquaredLoss(), pairs.pairs
         )
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any
     ) -> tuple[DistinctRows, convex.Loss]:
         """Return the rows of the program, and its loss, from the data of the fit."""
+        rows = self._responses(X, y, sample_weight, groups, None)
+        return merge(rows.X, rows.signs, rows.weight, rows.groups), convex.SquaredLoss()
+
+    def _responses(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, pair_id: Any
+    ) -> Responses:
+        """Return the rows of the fit, with pairs if the program is one of pairs."""
         data, labels = self._validate(X, y, reset=False)
         preferred = labels == self.classes_[1]
         weight = weights_of(sample_weight, len(data), data.dtype)
         keep = weight > 0
         numbers = groups_of(groups, len(data))
         numbers = None if numbers is None else numbers[keep]
-        rows = Responses(data[keep], preferred[keep], weight[keep])
-        distinct = merge(rows.X, rows.signs, rows.weight, numbers)
-        return distinct, convex.SquaredLoss()
-
-    def _fit_last_layer(
-        self, network: TwoLayerNetwork, rows: Responses, hook: Hook | None = None
-    ) -> tuple[TwoLayerNetwork, Result, float]:
-        """Run phase II from a network: return the head, how it was found, and the flops."""
-        X, weight, pairs = rows.X, rows.weight, rows.pairs
-        H = network.hidden(X)
-        # Hidden features at unit scale: the ridge then means the same for every embedding.
-        scale = np.sqrt(column_means(H**2, weight))
-        scale = np.where(scale > 0, scale, 1).astype(X.dtype)
-        H = H / scale
-        theta = network.output_weights * scale
-        pairwise = self.loss == "pairwise" and pairs is not None
-        if pairwise:
-            # Pairs leave the level of the logits free: let them average 0 over the responses.
-            centre = column_means(H, weight).astype(X.dtype)
-            H = H - centre
-        else:
-            # The output bias is one more feature, the constant.
-            H, theta = add_bias(H), np.append(theta, network.output_bias)
-        if pairs is None:
-            chosen, rejected = H[rows.preferred], H[~rows.preferred]
-        else:
-            chosen, rejected = H[pairs[:, 0]], H[pairs[:, 1]]
-        if pairwise:
-            margins, omega = chosen - rejected, np.asarray(rows.pair_weight)
-        else:
-            margins, omega = rows.signs * H, weight
-
-        def head(theta: NDArray[np.floating]) -> TwoLayerNetwork:
-            last, offset = (theta, -(theta @ centre)) if pairwise else (theta[:-1], theta[-1])
-            return replace(
-                network,
-                output_weights=(last / scale).astype(X.dtype),
-                output_bias=np.array([offset], X.dtype),
+        rows = Responses(data[keep], preferred[keep], weight[keep], groups=numbers)
+        if self.n_pairs_ == 0:
+            return rows
+        if pair_id is not None:
+            return rows.paired_by(column_or_1d(pair_id)[keep])
+        n = len(rows.X) // 2
+        if not (rows.preferred[:n].all() and not rows.preferred[n:].any() and len(rows.X) == 2 * n):
+            raise ValueError(
+                "the head was fitted to pairs: give pair_id, or all chosen embeddings followed by "
+                "the rejected ones in the same order."
             )
-
-        objective = preference.CoalaObjective(
-            margins=margins,
-            weights=(omega / omega.sum()).astype(X.dtype),
-            beta=float(self.beta),
-            gamma=float(self.gamma),
-            ridge=float(self.ridge),
-            chosen=chosen,
-            rejected=rejected,
+        return Responses.of_pairs(
+            rows.X[:n], rows.X[n:], rows.weight[:n], None if numbers is None else numbers[:n]
         )
-        found = convex.solve(
-            objective,
-            # Iterations are cheap: measure each, so that the history has its reward margins. With
-            # this friction they rose at every iteration of all 27 problems we looked at; with that
-            # of Nesterov's method they overshot by up to 1 %, without the preconditioner by 5 %.
-            convex.AcceleratedGradient(
-                tol=1e-4, max_iter=10 * self.max_iter, friction=9, check_every=1
-            ),
-            start=theta.astype(X.dtype),
-            callback=None if hook is None else lambda _, theta: hook(lambda: head(theta())),
-        )
-        self._require_finite(found, phase=" (phase II)")
-        n_checks = len(found.history["time"])
-        width = margins.shape[1]
-        flops = 2.0 * (
-            X.size * network.n_neurons
-            + margins.size * (2 * found.n_iter + 2 * n_checks + width)
-            + width**2 * (found.n_iter + width / 6)
-            + (chosen.size + rejected.size) * n_checks
-        )
-        return head(found.weights), found, flops

@@ -129,7 +129,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
                 for j, ridge in enumerate(ridges):
                     # Each ridge starts from the head of the one before.
                     model.set_params(ridge=float(ridge))
-                    network, _, _ = model._fit_last_layer(network, part)
+                    network = model._fit_second_phase(network, part).network
                     scores[k, i, j] = held_out.accuracy(network)
         best, self.best_score_ = best_of(scores.reshape(len(folds), -1))
         self.strengths_, self.ridges_, self.cv_scores_ = strengths, ridges, scores

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator, Weights
+from cvxnn.convex.operators import GatedOperator, Weights, paired
 from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram
@@ -99,6 +99,7 @@ def fit_direct(
     skip: float | None = None,
     patterns: PatternChoice | ActivationPatterns = "gaussian",
     bias: bool = False,
+    pairs: NDArray[np.intp] | None = None,
     kernel: NDArray[np.floating] | None = None,
     start: Result | None = None,
     solver: Solver | None = None,
@@ -135,6 +136,10 @@ def fit_direct(
         Where the patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
         Whether the last column of ``X`` is one of ones, whose weights become biases.
+    pairs : ndarray of int, shape (n_pairs, 2), optional
+        Rows of ``X`` whose difference of outputs each target belongs to
+        (``cvxnn.convex.PairedOperator``); targets and weights then have one row for each pair, and
+        ``patterns`` must be ActivationPatterns.
     kernel : ndarray, shape (n_samples, n_samples), optional
         Kernel of the data and patterns without a skip connection, where it is known
         (``cvxnn.training.strength.Strength``); it is not computed again then.
@@ -185,7 +190,8 @@ def fit_direct(
             skip,
         )
         found, _, spent = first_patterns(base, n_patterns, patterns, 1, rng)
-        program = replace(base, operator=replace(base.operator, mask=found.mask))
+        operator = paired(X, found.mask, pairs)
+        program = replace(base, operator=operator)
         chosen = solver or automatic(program, tol=tol, max_iter=max_iter)
         if kernel is not None and isinstance(chosen, Ridge):
             chosen = replace(chosen, kernel=kernel)

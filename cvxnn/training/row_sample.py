@@ -80,13 +80,10 @@ def sample_rows(
         drawn = _draw_groups(weight, groups, most, random_state)
     rows = np.flatnonzero(drawn.copies)
     share, number = drawn.weight[rows], np.minimum(drawn.copies, count)[rows]
-    operator = replace(
-        program.operator, X=program.operator.X[rows], mask=program.operator.mask[rows]
-    )
     equal = bool(np.all(share == share[0]))
     sampled = replace(
         program,
-        operator=operator,
+        operator=program.operator.take(rows),
         y=program.y[rows],
         sample_weight=None if equal else share.astype(program.y.dtype),
     )

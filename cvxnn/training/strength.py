@@ -86,6 +86,7 @@ def measure_strength(
     groups: NDArray[np.intp] | None = None,
     shared: bool = False,
     error: HeldOutError | None = None,
+    most: int | None = None,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
 
@@ -110,13 +111,15 @@ def measure_strength(
         a number, which judges an automatic strength in place of the squared error if that is
         shared, the penalty a ridge, and the sample all rows. How the strength of least squared
         error grows with the rows is known; that of another error may not transfer from a part.
+    most : int, optional
+        Rows up to which all are looked at; by default as ``sample_rows`` has it.
 
     Returns
     -------
     Strength
         Penalty parameter and unit.
     """
-    sample = sample_rows(program, random_state, units=units, groups=groups)
+    sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
     pilot = sample.program
     spectrum = matrix = None
     if strength == "auto" or not program.has_alpha_max:
@@ -258,11 +261,12 @@ def _error_at(sample: Sample, spectrum: Spectrum, error: HeldOutError, alpha: fl
 
 def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     """Return the operations of the unit and, with a spectrum, of the choice."""
-    (n, d), P, C = program.operator.X.shape, program.operator.n_patterns, program.y.shape[1]
-    slope = 2.0 * n * d * P * C
+    (n_inputs, d), P = program.operator.X.shape, program.operator.n_patterns
+    n, C = program.y.shape
+    slope = 2.0 * n_inputs * d * P * C
     if spectrum is None:
         return slope
-    decomposition = kernel_flops(n, d, P) + 4.0 * n**3
+    decomposition = kernel_flops(n_inputs, d, P) + 4.0 * n**3
     slopes = _N_DRAWS + 1 if program.has_alpha_max else 0
     return decomposition + 4.0 * n * n * N_ALPHAS + slopes * slope
 

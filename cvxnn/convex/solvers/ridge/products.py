@@ -12,6 +12,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_tri
 
 from cvxnn._arrays import is_sparse
 from cvxnn._threads import SHARED_FACTOR, limit_threads
+from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.program import ConvexProgram
 
 Floats = NDArray[np.floating]
@@ -37,6 +38,9 @@ class RidgeData:
         Targets.
     stretch : float
         Scale of the linear part, with which its ridge becomes that of the blocks.
+    pairs : ndarray of int, shape (n_pairs, 2), optional
+        Rows of ``X`` whose difference each row of ``A`` is (``PairedOperator``); ``root`` and ``y``
+        then belong to pairs.
     """
 
     X: Any
@@ -44,6 +48,7 @@ class RidgeData:
     root: Floats
     y: Floats
     stretch: float
+    pairs: NDArray[np.intp] | None = None
 
     @classmethod
     def of(cls, program: ConvexProgram) -> RidgeData:
@@ -57,12 +62,18 @@ class RidgeData:
             # z' = z / stretch has the ridge alpha, as all the others.
             stretch = float(np.sqrt(program.alpha / program.linear_ridge))
             columns[:, -1] *= stretch
-        return cls(program.operator.X, columns, np.sqrt(share), program.y, stretch)
+        pairs = getattr(program.operator, "pairs", None)
+        return cls(program.operator.X, columns, np.sqrt(share), program.y, stretch, pairs)
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of the data."""
-        return self.X.shape[0]
+        """Number of rows of ``A``."""
+        return len(self.root)
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns, the linear part among them."""
+        return self.columns.shape[1]
 
     @property
     def n_weights(self) -> int:
@@ -84,17 +95,21 @@ class RidgeData:
         """Return predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
         C, P, d = blocks.shape
         flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
-        out = np.empty((self.n_rows, C), blocks.dtype)
-        for rows in self._row_blocks(C * P):
+        out = np.empty((self.X.shape[0], C), blocks.dtype)
+        for rows in _row_blocks(len(out), C * P):
             scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
             out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
-        return out
+        return out if self.pairs is None else out[self.pairs[:, 0]] - out[self.pairs[:, 1]]
 
     def adjoint(self, R: Floats) -> Floats:
         """Apply the adjoint of :meth:`forward`."""
         C, P, d = R.shape[1], self.columns.shape[1], self.X.shape[1]
         out = np.zeros((d, C * P), R.dtype)
-        for rows in self._row_blocks(C * P):
+        if self.pairs is not None:
+            of_pairs, R = R, np.zeros((self.X.shape[0], C), R.dtype)
+            np.add.at(R, self.pairs[:, 0], of_pairs)
+            np.subtract.at(R, self.pairs[:, 1], of_pairs)
+        for rows in _row_blocks(len(R), C * P):
             spread = R[rows][:, :, None] * self.columns[rows][:, None, :]
             out += self.X[rows].T @ spread.reshape(-1, C * P)
         return out.T.reshape(C, P, d)
@@ -104,18 +119,19 @@ class RidgeData:
     ) -> Floats:
         """Return predictions of new rows for columns ``U`` of dual unknowns."""
         columns = mask.astype(dtype)
-        other = replace(self, X=X, columns=columns, root=np.ones((len(mask), 1)))
+        other = replace(self, X=X, columns=columns, root=np.ones((len(mask), 1)), pairs=None)
         out = np.empty((len(mask), U.shape[1]), U.dtype)
-        for rows in other._row_blocks(self.n_rows):
+        for rows in _row_blocks(len(mask), self.n_rows):
             part = replace(other, X=X[rows], columns=columns[rows], root=other.root[rows])
             out[rows] = part.kernel_with(self, dtype) @ U.astype(dtype)
         return out
 
     def take(self, rows: NDArray[np.intp]) -> RidgeData:
         """Return the data of some of the rows."""
-        return replace(
-            self, X=self.X[rows], columns=self.columns[rows], root=self.root[rows], y=self.y[rows]
-        )
+        some = replace(self, root=self.root[rows], y=self.y[rows])
+        if self.pairs is None:
+            return replace(some, X=self.X[rows], columns=self.columns[rows])
+        return replace(some, pairs=self.pairs[rows])
 
     def kernel_with(self, other: RidgeData, dtype: Any = np.float64) -> Floats:
         """Return the kernel of these rows and those of ``other``, computed block by block.
@@ -127,11 +143,17 @@ class RidgeData:
         D_other = other.columns.astype(dtype, copy=False).T
         root, root_other = self.root[:, 0].astype(dtype), other.root[:, 0].astype(dtype)
         K = np.empty((self.n_rows, other.n_rows), dtype)
-        for rows in self._row_blocks(other.n_rows):
+        for rows in _row_blocks(len(K), other.X.shape[0]):
             end = rows.stop if other is self else other.n_rows
-            block = X[rows] @ X_other[:, :end]
-            K[rows, :end] = block.toarray() if is_sparse(block) else block
-            K[rows, :end] *= D[rows] @ D_other[:, :end]
+            if self.pairs is None and other.pairs is None:
+                block = X[rows] @ X_other[:, :end]
+                K[rows, :end] = block.toarray() if is_sparse(block) else block
+                K[rows, :end] *= D[rows] @ D_other[:, :end]
+            else:
+                own, used = self._members(rows), other._members(slice(0, end))
+                block = X[own.rows] @ X_other[:, used.rows]
+                block *= D[own.rows] @ D_other[:, used.rows]
+                K[rows, :end] = used.compare(own.compare(block).T).T
             K[rows, :end] *= root[rows, None]
             K[rows, :end] *= root_other[:end]
             if other is self:
@@ -152,8 +174,7 @@ class RidgeData:
         """
         if kernel is not None:
             return self._solve_dual(alpha, Kernel(self, kernel))
-        shape = self.n_rows, self.X.shape[1], self.columns.shape[1]
-        if takes_kernel(*shape, coarse=coarse, max_dense=max_dense):
+        if takes_kernel(self, coarse=coarse, max_dense=max_dense):
             dtype = np.float32 if coarse else np.float64
             return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
@@ -169,10 +190,11 @@ class RidgeData:
     def gram(self) -> tuple[Floats, Floats]:
         """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""
         gram, right = np.zeros((self.n_weights,) * 2), np.zeros((self.n_weights, self.y.shape[1]))
-        for rows in self._row_blocks(self.n_weights):
-            X = self.X[rows].toarray() if is_sparse(self.X) else self.X[rows]
-            D = self.root[rows] * self.columns[rows]
-            A = (D[:, :, None] * X[:, None, :]).reshape(len(D), -1)
+        for rows in _row_blocks(self.n_rows, self.n_weights):
+            own = self._members(rows)
+            X = self.X[own.rows].toarray() if is_sparse(self.X) else self.X[own.rows]
+            A = (self.columns[own.rows][:, :, None] * X[:, None, :]).reshape(len(X), -1)
+            A = self.root[rows] * own.compare(A)
             gram += A.T @ A
             right += A.T @ self.targets[rows]
         return gram, right
@@ -201,10 +223,23 @@ class RidgeData:
             return self._solve_dual(alpha, Kernel.stored(self))
         return u, kernel.product(u)
 
-    def _row_blocks(self, width: int) -> Iterator[slice]:
-        size = _rows_at_once(width)
-        for first in range(0, self.n_rows, size):
-            yield slice(first, min(first + size, self.n_rows))
+    def _members(self, rows: slice) -> _Members:
+        """Return the rows of ``X`` that some rows of ``A`` need."""
+        if self.pairs is None:
+            return _Members(rows, None)
+        used, index = np.unique(self.pairs[rows], return_inverse=True)
+        return _Members(used, index.reshape(-1, 2))
+
+
+class _Members(NamedTuple):
+    """Rows of ``X``, and the pairs among them."""
+
+    rows: Any
+    pairs: NDArray[np.intp] | None
+
+    def compare(self, values: Floats) -> Floats:
+        """Return values of pairs from those of rows, or those of rows where there are no pairs."""
+        return values if self.pairs is None else values[self.pairs[:, 0]] - values[self.pairs[:, 1]]
 
 
 class Kernel(NamedTuple):
@@ -239,13 +274,15 @@ def dots(a: Floats, b: Floats) -> Floats:
     return np.einsum("nc,nc->c", a, b)
 
 
-def direct_flops(n: int, d: int, P: int, n_factors: int = 1) -> tuple[float, float]:
+def direct_flops(data: RidgeData | GatedOperator, n_factors: int = 1) -> tuple[float, float]:
     """Return the cost of the direct solution, by the matrix of the rows and of the weights.
 
     ``n_factors`` is the number of strengths, each with a factorisation.
     """
+    n, (n_inputs, d), P = data.n_rows, data.X.shape, data.n_patterns
     m = float(d * P)
-    return kernel_flops(n, d, P) + n_factors * n**3 / 3.0, n * m**2 + n_factors * m**3 / 3.0
+    dual = kernel_flops(n_inputs, d, P) + n_factors * n**3 / 3.0
+    return dual, n * m**2 + n_factors * m**3 / 3.0
 
 
 def kernel_flops(n: int, d: int, P: int) -> float:
@@ -255,11 +292,18 @@ def kernel_flops(n: int, d: int, P: int) -> float:
     return float(n) * (n + (0 if n <= size else size)) * (d + P)
 
 
-def takes_kernel(n: int, d: int, P: int, *, coarse: bool, max_dense: int) -> bool:
+def takes_kernel(data: RidgeData | GatedOperator, *, coarse: bool, max_dense: int) -> bool:
     """Return whether the direct solution factors the matrix of the rows."""
-    dual, primal = direct_flops(n, d, P)
+    dual, primal = direct_flops(data)
     cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
-    return d * P > max_dense or (cheaper and n <= max_dense)
+    few = data.X.shape[1] * data.n_patterns <= max_dense
+    return not few or (cheaper and data.n_rows <= max_dense)
+
+
+def _row_blocks(n_rows: int, width: int) -> Iterator[slice]:
+    size = _rows_at_once(width)
+    for first in range(0, n_rows, size):
+        yield slice(first, min(first + size, n_rows))
 
 
 def _rows_at_once(width: int) -> int:

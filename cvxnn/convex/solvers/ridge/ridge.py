@@ -113,6 +113,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     on_host: ClassVar[bool] = True
     takes_sparse: ClassVar[bool] = True
+    takes_pairs: ClassVar[bool] = True
 
     tol: float = 1e-6
     max_iter: int = 200
@@ -151,12 +152,11 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         return replace(self, max_iter=1, check_every=1) if self._is_direct(program) else self
 
     def _is_direct(self, program: ConvexProgram) -> bool:
-        n, d = program.operator.X.shape
-        m = d * program.operator.n_patterns
+        n, m = program.operator.n_rows, program.operator.n_patterns * program.operator.X.shape[1]
         if min(n, m) > self.max_dense:
             return False
         # A coarse tolerance takes a few iterations, each far cheaper than a factorisation.
-        cost = min(direct_flops(n, d, m // d, np.size(np.unique(program.alpha))))
+        cost = min(direct_flops(program.operator, np.size(np.unique(program.alpha))))
         return self.tol < _COARSE_GAP or cost <= _WORTH_ITERATING
 
     # What the loop calls ------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         if not self._is_direct(program):
             dtype = np.float32 if self.tol >= COARSE else np.float64
             precondition = NystromKernel.of(data, self._sampled(len(u)), dtype).shifted(alpha)
-            if data.n_rows <= self.max_kernel:
+            if data.X.shape[0] <= self.max_kernel:
                 kernel = Kernel.stored(data, dtype)
         state = RidgeState(
             kernel=kernel,
@@ -260,21 +260,21 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
         """Return the flops of a solve, counting dense products and factorisations."""
-        (n, d), P = program.operator.X.shape, program.operator.n_patterns
-        C = program.y.shape[1]
-        product = 4.0 * n * d * P * C
+        operator, (n, C) = program.operator, program.y.shape
+        (n_inputs, d), P = operator.X.shape, operator.n_patterns
+        product = 4.0 * n_inputs * d * P * C
         if self._is_direct(program):
             n_factors = np.size(np.unique(program.alpha))
             if self.kernel is not None:
                 return n_factors * n**3 / 3.0 + product
             coarse = self.tol >= COARSE
-            dual, primal = direct_flops(n, d, P, n_factors)
-            by_rows = takes_kernel(n, d, P, coarse=coarse, max_dense=self.max_dense)
+            dual, primal = direct_flops(operator, n_factors)
+            by_rows = takes_kernel(operator, coarse=coarse, max_dense=self.max_dense)
             return (dual if by_rows else primal) + product
         rank = self._sampled(n)
         setup = 2.0 * n * rank * (d + P + rank) + product
-        if n <= self.max_kernel:
-            setup, product = setup + kernel_flops(n, d, P), 2.0 * n * n * C
+        if n_inputs <= self.max_kernel:
+            setup, product = setup + kernel_flops(n_inputs, d, P), 2.0 * n * n * C
         return setup + (product + 4.0 * n * rank * C) * result.n_iter
 
     def _sampled(self, n: int) -> int:

@@ -98,9 +98,9 @@ class RidgePath:
         self.program = on_host(self.program, np.float64)
         self.data = RidgeData.of(self.program)
         self.dtype: Any = np.float32 if self.solver.tol >= COARSE else np.float64
-        (n, d), P = self.program.operator.X.shape, self.program.operator.n_patterns
-        dual, primal = direct_flops(n, d, P)
-        small = min(n, d * P) <= self.solver.max_dense
+        n = self.data.n_rows
+        dual, primal = direct_flops(self.data)
+        small = min(n, self.data.n_weights) <= self.solver.max_dense
         self._primal = small and primal < dual
         self._direct = small and not self._primal
         stored = self._direct or (not self._primal and n <= self.solver.max_kernel)

@@ -79,7 +79,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Phase I: where the activation patterns come from; see ``cvxnn.training.train``. ``"auto"``
         is ``"local"`` of the ReLU formulation, ``"gaussian"`` of gates.
     fit_intercept : bool, default=True
-        Phase I: give hidden neurons a bias and centre the targets.
+        Phase I: centre embeddings and targets, and give hidden neurons a bias. To pairs, the gated
+        formulation fits neurons without a bias.
     standardize : bool, default=True
         Phase I: scale the features inside; the fitted head takes raw embeddings.
     tol : float, default=1e-2
@@ -244,7 +245,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         """Plan the fit of a gated network whose rewards differ by 1 between chosen and rejected."""
         rng = check_random_state(self.random_state)
         scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        inputs = scaling.inputs(rows.X, bias=self.fit_intercept)
+        # An offset of the gates costs accuracy, and no margin knows an intercept.
+        inputs = scaling.inputs(rows.X, bias=False)
         shape, (penalty, origin, n_patterns) = inputs.shape, self._choose(*inputs.shape)
         if origin == "local" or origin == "adaptive":
             raise ValueError(
@@ -267,7 +269,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             "sample_weight": weight,
             "skip": None,
             "patterns": found,
-            "bias": self.fit_intercept,
+            "bias": False,
             "pairs": rows.pairs,
             "kernel": measured.kernel,
             "solver": self.solver,
@@ -342,7 +344,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
         pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
         scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        inputs = scaling.inputs(pairs.X, bias=self.fit_intercept)
+        inputs = scaling.inputs(pairs.X, bias=False)
         return self._proven(
             inputs, pairs.targets, pairs.sample_weight, convex.SquaredLoss(), pairs.pairs
         )

@@ -1,6 +1,7 @@
 """F, G and their adjoints against naive loops in float64."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvxnn.convex import GatedOperator
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    PairedOperator,
+    ProximalGradient,
+    SquaredL2,
+    SquaredLoss,
+    solve,
+)
 from cvxnn.convex.loop import precision
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
@@ -207,3 +216,33 @@ def test_orient_twice_changes_nothing(case: Case) -> None:
     S = jnp.asarray(case.S)
     np.testing.assert_array_equal(case.operator.orient(case.operator.orient(S)), S)
     np.testing.assert_array_equal(2 * case.operator.gate(S) - S, case.operator.orient(S))
+
+
+def test_predictions_of_pairs_are_differences() -> None:
+    rng = np.random.default_rng(0)
+    X, mask = rng.standard_normal((7, 3)), rng.random((7, 4)) < 0.5
+    pairs = np.array([[0, 1], [2, 1], [6, 0], [2, 1]])
+    plain, op = GatedOperator(X, mask), PairedOperator(X, mask, pairs=pairs)
+    U, R = rng.standard_normal((2, 1, 4, 3)), rng.standard_normal((4, 2))
+    out = plain.forward(U)
+    np.testing.assert_allclose(op.forward(U), [out[i] - out[j] for i, j in pairs])
+    assert np.vdot(op.forward(U), R) == pytest.approx(np.vdot(U, op.adjoint(R, 1)))
+    some = op.take(np.array([3, 2]))
+    assert some.X.shape == (4, 3)
+    np.testing.assert_allclose(some.forward(U), op.forward(U)[[3, 2]])
+
+
+def test_programs_of_pairs_say_what_they_take() -> None:
+    op = PairedOperator(np.eye(3), np.ones((3, 2), bool), pairs=np.array([[0, 1], [2, 1]]))
+    y = np.ones((2, 1))
+    program = ConvexProgram(op, y, 0.1, SquaredLoss(), SquaredL2(), None, "gated")
+    program.check()
+    with pytest.raises(TypeError, match="ProximalGradient takes no PairedOperator; use Ridge"):
+        solve(program, ProximalGradient())
+    for changed in (replace(program, skip=0.1), replace(program, formulation="relu")):
+        with pytest.raises(ValueError, match="gated formulation without a skip"):
+            changed.check()
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        replace(program, operator=replace(op, pairs=np.array([[0, 3], [2, 1]]))).check()
+    with pytest.raises(TypeError, match="int64"):
+        replace(program, operator=replace(op, pairs=np.ones((2, 2)))).check()

@@ -1,0 +1,209 @@
+"""The preference head with many gates: against explicit features and refits in float64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import Ridge as PlainRidge
+
+from cvxnn import COALAPreferenceHead, load, save
+from cvxnn.convex import Cronos, Ridge
+from cvxnn.estimators._pairs import DistinctPairs
+from cvxnn.estimators._responses import Responses
+
+
+def make(**options: Any) -> COALAPreferenceHead:
+    given = {"formulation": "gated", "n_patterns": 24, "tol": 1e-9, "random_state": 0, **options}
+    return COALAPreferenceHead(**given)
+
+
+def pairs(n: int = 40, d: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Chosen responses lie further out along the first axis, on either side."""
+    rng = np.random.default_rng(seed)
+    chosen, rejected = rng.standard_normal((2, n, d))
+    chosen[:, 0] += 1.5 * np.sign(chosen[:, 0])
+    return chosen, rejected
+
+
+def stacked(chosen: np.ndarray, rejected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([chosen, rejected]), np.repeat([1, 0], len(chosen))
+
+
+def features(operator: Any) -> np.ndarray:
+    """Differences of gated features, one row a pair."""
+    F = (operator.mask[:, :, None] * operator.X[:, None, :]).reshape(len(operator.X), -1)
+    return np.array([F[i] - F[j] for i, j in operator.pairs])
+
+
+def test_phase_one_is_ridge_regression_on_differences_of_gated_features() -> None:
+    chosen, rejected = pairs()
+    weight = np.linspace(0.5, 2, len(chosen))
+    head = make(strength=0.01).fit_pairs(chosen, rejected, weight)
+    program, weights, dual = head.certificate(*stacked(chosen, rejected), np.tile(weight, 2))
+    A, omega = features(program.operator), program.sample_weight / program.sample_weight.sum()
+    plain = PlainRidge(alpha=head.alpha_, fit_intercept=False, solver="svd")
+    plain.fit(A, np.ones(len(A)), sample_weight=omega)
+    np.testing.assert_allclose(weights.blocks.ravel(), plain.coef_, atol=1e-10)
+    value = omega @ (1 - A @ plain.coef_) ** 2 / 2 + head.alpha_ / 2 * plain.coef_ @ plain.coef_
+    assert head.objective_ == pytest.approx(value, rel=1e-9)
+    assert dual is not None
+    assert float(program.bound_of(dual)) == pytest.approx(head.dual_bound_, rel=1e-9)
+    assert head.dual_bound_ <= head.objective_ + 1e-12
+    won, lost = (head.phase1_network_.forward(X)[:, 0] for X in (chosen, rejected))
+    order = np.argsort(won - lost)
+    np.testing.assert_allclose((won - lost)[order], np.sort(A @ plain.coef_), atol=1e-9)
+
+
+def refits(A: np.ndarray, alpha: float, groups: np.ndarray) -> np.ndarray:
+    """Return margins of each group by a ridge regression on all others."""
+    margins = np.empty(len(A))
+    for group in np.unique(groups):
+        out = groups == group
+        K = A[~out] @ A[~out].T / len(A)
+        u = np.linalg.solve(K + alpha * np.eye(len(K)), np.ones(len(K)) / len(A))
+        margins[out] = A[out] @ (A[~out].T @ u)
+    return margins
+
+
+@pytest.mark.parametrize("given_groups", [True, False])
+def test_strength_and_scale_are_chosen_on_groups_that_are_left_out(given_groups: bool) -> None:
+    chosen, rejected = pairs(n=36)
+    if given_groups:
+        groups = np.arange(36) % 9
+        head = make().fit_pairs(chosen, rejected, groups=groups)
+    else:  # of each four pairs, all share their rejected response
+        rejected, groups = np.repeat(rejected[:9], 4, axis=0), None
+        head = make().fit_pairs(chosen, rejected)
+    rows = DistinctPairs.of(Responses.of_pairs(chosen, rejected, np.ones(36), groups))
+    assert rows.groups is not None
+    assert len(np.unique(rows.groups)) == 9
+    twice = None if groups is None else np.tile(groups, 2)
+    program = head.certificate(*stacked(chosen, rejected), groups=twice).program
+    A = features(program.operator)
+
+    def error(alpha: float) -> float:
+        return float(((1 - refits(A, alpha, rows.groups)) ** 2).mean())
+
+    step = 10 ** (8 / 30)  # of the strengths that are tried
+    assert error(head.alpha_) <= min(error(head.alpha_ * step), error(head.alpha_ / step))
+    outputs = head.phase1_network_.forward(np.concatenate([chosen, rejected]))[:, 0]
+    unit = np.sqrt((outputs**2).mean())
+    margins = refits(A, head.alpha_, rows.groups)
+
+    def loss(factor: float) -> float:
+        fit = np.logaddexp(0, head.gamma - head.beta * factor * margins).mean()
+        return fit + head.ridge / 2 * (factor * unit) ** 2
+
+    best = minimize_scalar(loss, bounds=(0, 1e3), method="bounded", options={"xatol": 1e-9})
+    assert head.phase2_objective_ == pytest.approx(best.fun, rel=1e-4)
+    factor = head.decision_function(chosen) - head.decision_function(rejected)
+    factor /= outputs[:36] - outputs[36:]
+    np.testing.assert_allclose(factor, best.x, rtol=2e-2)
+    np.testing.assert_allclose(np.ptp(factor), 0, atol=1e-6)  # one factor for all
+
+
+@pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**16))
+def test_swapping_turns_margins_round_and_weights_are_repetitions(seed: int) -> None:
+    n = 10
+    chosen, rejected = pairs(n, 3, seed)
+    head = make(n_patterns=8, strength=0.01).fit_pairs(chosen, rejected)
+    swapped = make(n_patterns=8, strength=0.01).fit_pairs(rejected, chosen)
+    margins = head.decision_function(chosen) - head.decision_function(rejected)
+    turned = swapped.decision_function(chosen) - swapped.decision_function(rejected)
+    np.testing.assert_allclose(turned, -margins, rtol=1e-5, atol=1e-7)
+    count = 1 + np.arange(n) % 3
+    options = {"n_patterns": 8}
+    repeated = make(**options).fit_pairs(chosen.repeat(count, 0), rejected.repeat(count, 0))
+    weighted = make(**options).fit_pairs(chosen, rejected, count)
+    assert weighted.strength_ == repeated.strength_
+    np.testing.assert_allclose(
+        weighted.decision_function(chosen), repeated.decision_function(chosen), rtol=1e-9
+    )
+
+
+def test_order_and_pair_id_do_not_matter() -> None:
+    chosen, rejected = pairs()
+    head = make().fit_pairs(chosen, rejected)
+    assert head.n_pairs_ == 40
+    back = make().fit_pairs(chosen[::-1], rejected[::-1])
+    np.testing.assert_allclose(back.reward(chosen), head.reward(chosen), rtol=1e-12)
+    X, y = stacked(chosen, rejected)
+    ids = np.tile(np.arange(40), 2)
+    same = make().fit(X, y, pair_id=ids)
+    np.testing.assert_allclose(same.reward(chosen), head.reward(chosen), rtol=1e-12)
+    proof = same.certificate(X, y, pair_id=ids)
+    assert float(proof.program.evaluate(proof.weights).objective) == pytest.approx(head.objective_)
+    with pytest.raises(ValueError, match="give pair_id"):
+        same.certificate(X[::-1], y[::-1])
+    with pytest.raises(ValueError, match="not those of the fit"):
+        same.certificate(X, y, pair_id=np.roll(ids, 1) // 2 * 2)
+
+
+def test_single_responses_have_targets_of_both_signs() -> None:
+    X, y = stacked(*pairs())
+    head = make().fit(X, y)
+    assert head.n_pairs_ == 0
+    assert head.score(X, y) > 0.8
+    program, weights, _ = head.certificate(X, y)
+    A = (program.operator.mask[:, :, None] * program.operator.X[:, None, :]).reshape(len(X), -1)
+    plain = PlainRidge(alpha=len(A) * head.alpha_, fit_intercept=False, solver="svd")
+    plain.fit(A, program.y[:, 0])
+    np.testing.assert_allclose(weights.blocks.ravel(), plain.coef_, atol=1e-9)
+
+
+def test_a_sample_of_many_pairs_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, rejected = pairs(120)
+    groups = np.arange(120) // 3
+    whole = make().fit_pairs(chosen, rejected, groups=groups)
+    monkeypatch.setattr("cvxnn.estimators.coala._MOST_PAIRS", 60)
+    part = make().fit_pairs(chosen, rejected, groups=groups)
+    assert 0.05 < part.strength_ / whole.strength_ < 20
+    assert (part.reward_margin(chosen, rejected) > 0).mean() > 0.85
+    found = part.certificate(*stacked(chosen, rejected), groups=np.tile(groups, 2))
+    assert float(found.program.bound_of(found.dual)) == pytest.approx(part.dual_bound_, rel=1e-9)
+
+
+def test_conjugate_gradient_and_the_matrix_of_weights_find_the_same() -> None:
+    chosen, rejected = pairs()
+    direct = make(strength=0.01).fit_pairs(chosen, rejected)
+    for solver in (Ridge(tol=1e-9, max_dense=10), Ridge(tol=1e-9, max_dense=10, max_kernel=10)):
+        other = make(strength=0.01, solver=solver).fit_pairs(chosen, rejected)
+        assert other.n_iter_ > 1
+        assert other.objective_ == pytest.approx(direct.objective_, rel=1e-6)
+    narrow = make(strength=0.01, n_patterns=2).fit_pairs(*pairs(400, 2))
+    assert narrow.gap_ <= 1e-9
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    chosen, rejected = pairs(10)
+    with pytest.raises(ValueError, match="patterns='local'"):
+        make(patterns="local").fit_pairs(chosen, rejected)
+    with pytest.raises(TypeError, match="Ridge"):
+        make(solver=Cronos()).fit_pairs(chosen, rejected)
+    with pytest.raises(TypeError, match="Ridge"):
+        make(strength=0.0).fit_pairs(chosen, rejected)
+
+
+def test_pairs_without_a_preference_are_said_to_be_no_better_than_chance() -> None:
+    chosen, rejected = np.random.default_rng(4).standard_normal((2, 30, 3))
+    both = np.concatenate([chosen, rejected]), np.concatenate([rejected, chosen])
+    with pytest.warns(UserWarning, match="no better than chance"):
+        head = make(strength=1e-3).fit_pairs(*both, groups=np.tile(np.arange(30), 2))
+    assert np.isfinite(head.reward(chosen)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saved_heads_give_the_same_rewards_and_certificates(dtype: type, tmp_path: Any) -> None:
+    chosen, rejected = (X.astype(dtype) for X in pairs())
+    head = make(tol=1e-3).fit_pairs(chosen, rejected)
+    save(head, tmp_path / "head.safetensors")
+    again = load(tmp_path / "head.safetensors")
+    assert again.network_.gate_weights.dtype == dtype
+    np.testing.assert_array_equal(again.reward(chosen), head.reward(chosen))
+    proof = again.certificate(*stacked(chosen, rejected))
+    assert float(proof.program.bound_of(proof.dual)) == pytest.approx(head.dual_bound_, rel=1e-4)

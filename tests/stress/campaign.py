@@ -1,0 +1,57 @@
+"""Run many cases of a campaign, again from where it stopped, and keep what came of them.
+
+``python tests/stress/campaign.py {bounds,fits} FIRST LAST`` runs the cases from FIRST to LAST - 1 in
+blocks, shows those that break a promise, and appends a line for each block to ``bounds.jsonl`` or
+``fits.jsonl``. Blocks that are there already, from the present commit, are left out.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import jax
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from asv_bench.raw_results import commit  # noqa: E402
+
+BLOCK = 200
+
+
+def main(name: str, first: int, last: int) -> None:
+    """Run the blocks that are missing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    campaign = importlib.import_module(f"test_{name}")
+    path = HERE / f"{name}.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for start in range(first, last, BLOCK):
+        stop, here = min(start + BLOCK, last), commit()
+        place = {"commit": here, "first": start, "last": stop}
+        if any(place.items() <= record.items() for record in records):
+            continue
+        began, found = time.process_time(), Counter[str]()
+        broken = []
+        for number in range(start, stop):
+            outcome = campaign.run(number)
+            found[outcome.name] += 1
+            if outcome.broken:
+                print(*outcome, flush=True)
+                broken.append(number)
+        seconds = round(time.process_time() - began, 1)
+        outcomes = dict(sorted(found.items()))
+        record = {**place, "cpu_seconds": seconds, "outcomes": outcomes, "broken": broken}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        jax.clear_caches()
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

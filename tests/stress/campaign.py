@@ -1,6 +1,6 @@
 """Run many cases of a campaign, again from where it stopped, and keep what came of them.
 
-``python tests/stress/campaign.py {bounds,fits} FIRST LAST`` runs the cases from FIRST to LAST - 1 in
+``python tests/stress/campaign.py {bounds,fits} FIRST LAST`` runs the cases FIRST to LAST - 1 in
 blocks, shows those that break a promise, and appends a line for each block to ``bounds.jsonl`` or
 ``fits.jsonl``. Blocks that are there already, from the present commit, are left out.
 """
@@ -40,7 +40,8 @@ def main(name: str, first: int, last: int) -> None:
         broken = []
         for number in range(start, stop):
             outcome = campaign.run(number)
-            found[outcome.name] += 1
+            result = "broken promise" if outcome.broken else outcome.error or "right"
+            found[f"{outcome.name}: {result}"] += 1
             if outcome.broken:
                 print(*outcome, flush=True)
                 broken.append(number)

@@ -6,25 +6,19 @@ finite predictions, a gap within the tolerance or a warning, data that stay as t
 results for equal seeds, whatever the order of the rows, for integer weights as for repeated rows,
 in other units of the features, and after saving and loading.
 
-``python tests/stress/test_fits.py FIRST LAST`` runs the cases from FIRST to LAST - 1, shows those
-that fail, and writes a summary as JSON lines.
+``campaign.py fits`` runs many of them.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import pickle
-import sys
 import tempfile
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -443,15 +437,13 @@ class Case:
         self._equal("repetition", values, again, exact=True)
         self._equal("save and load", values, self._saved(model), exact=True)
         n = len(self.data.X)
-        for _ in range(2):
-            mixed = self.data.take(self.rng.permutation(n))
-            self._equal("permutation", values, self._fitted("permutation", mixed))
+        mixed = self.data.take(self.rng.permutation(n))
+        self._equal("permutation", values, self._fitted("permutation", mixed))
         if self.name == "SoftmaxPolicy" or (self.name.endswith("CV") and self.way == "rows"):
             return ""
         if getattr(model, "standardize", False) and self._is_direct():
             self._check_units(model)
-        for _ in range(2):
-            self._check_repetition(self.rng.integers(0, 3, n))
+        self._check_repetition(self.rng.integers(0, 3, n))
         return ""
 
     def _check_repetition(self, counts: np.ndarray) -> None:
@@ -533,7 +525,6 @@ class Outcome(NamedTuple):
 
     number: int
     name: str
-    n_fits: int
     error: str = ""
     broken: str = ""
 
@@ -542,10 +533,9 @@ def run(number: int) -> Outcome:
     """Check one case."""
     case = Case(number)
     try:
-        error = case.check()
+        return Outcome(number, case.name, case.check())
     except BrokenPromiseError as broken:
-        return Outcome(number, case.name, case.n_fits, broken=str(broken))
-    return Outcome(number, case.name, case.n_fits, error)
+        return Outcome(number, case.name, broken=str(broken))
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -554,31 +544,3 @@ def test_fits_keep_their_promises(part: int, cases: int) -> None:
     # Memory is released between tests, so that a part is one of few programs.
     outcomes = map(run, range(part, max(cases // 4, PARTS), PARTS))
     assert [outcome for outcome in outcomes if outcome.broken] == []
-
-
-def main(first: int, last: int) -> None:
-    """Run cases, and print one line for each class and outcome."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    n_cases: Counter[tuple[str, str]] = Counter()
-    n_fits: Counter[tuple[str, str]] = Counter()
-    for number in range(first, last):
-        outcome = run(number)
-        if outcome.broken:
-            print(*outcome, file=sys.stderr, flush=True)
-        kind = "broken promise" if outcome.broken else outcome.error or "fitted"
-        n_cases[outcome.name, kind] += 1
-        n_fits[outcome.name, kind] += outcome.n_fits
-        if number % 100 == 99:
-            jax.clear_caches()
-            gc.collect()
-    print(
-        json.dumps({"first": first, "last": last, "cases": n_cases.total(), "fits": n_fits.total()})
-    )
-    for name, kind in sorted(n_cases):
-        at = name, kind
-        line = {"class": name, "outcome": kind, "cases": n_cases[at], "fits": n_fits[at]}
-        print(json.dumps(line))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

@@ -10,6 +10,7 @@ program and the rounded shape) and differ in all else. ``campaign.py bounds`` ru
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -229,7 +230,8 @@ PENALTIES = (
 )
 # Differences that pass for rounding, as parts of the loss without weights.
 ROUNDING = {np.float64: 1e-6, np.float32: 1e-4}
-SHARED = 20  # cases in a row that share what is compiled
+COMBINATIONS = list(itertools.product(LOSSES, PENALTIES, ("relu", "gated")))
+SHARED = 40  # cases in a row that share what is compiled
 
 
 class Parts(NamedTuple):
@@ -246,24 +248,25 @@ class Parts(NamedTuple):
     has_skip: bool
 
 
-def draw_parts(rng: np.random.Generator) -> Parts:
-    """Draw loss, penalty, form and shape."""
-    loss = LOSSES[rng.integers(len(LOSSES))]
+def draw_parts(number: int) -> Parts:
+    """Return the next combination of loss, penalty and form, of a random shape."""
+    rng = np.random.default_rng([number, SHARED])
+    loss, penalty, formulation = COMBINATIONS[37 * number % len(COMBINATIONS)]  # no common factor
     return Parts(
         np.float64 if rng.random() < 0.8 else np.float32,
         int(rng.choice([8, 16, 24], p=[0.4, 0.5, 0.1])),
         int(rng.choice([1, 2, 3, 3, 3, 5])),
         3 if isinstance(loss, MultinomialLoss) else int(rng.integers(1, 3)),
         loss,
-        PENALTIES[rng.integers(len(PENALTIES))],
-        "relu" if rng.random() < 0.5 else "gated",
+        penalty,
+        formulation,
         bool(rng.random() < 0.3),
     )
 
 
 def draw(case: int) -> tuple[ConvexProgram, np.random.Generator]:
     """Draw data, targets, patterns, strength and weights; give the generator for what follows."""
-    parts = draw_parts(np.random.default_rng([case // SHARED, SHARED]))
+    parts = draw_parts(case // SHARED)
     rng = np.random.default_rng(case)
     (dtype, n_most, d, C), loss = parts[:4], parts.loss
     n, P = int(rng.integers(max(2, n_most - 7), n_most + 1)), int(rng.integers(1, 8))

@@ -86,7 +86,6 @@ class Plan(NamedTuple):
         if self.direct and spectrum is not None and skip is None:
             unseen = training.predictions_without(sample, spectrum, fit.alpha / sample.part)
         else:
-            unseen = training.approximate_leave_one_out(
-                fit.network, sample, alpha=fit.alpha, bias=bias, skip=skip
-            )
+            own = {"alpha": fit.alpha, "bias": bias, "skip": skip, "fitted": self.arguments["X"]}
+            unseen = training.approximate_leave_one_out(fit.network, sample, **own)
         return HeldOut.of(sample, unseen, self.scaling), HeldOut.of(sample, seen, self.scaling)

@@ -5,7 +5,8 @@ A penalty that is a norm bends like a ridge around the solution: of a neuron wit
 :math:`u = v`. With the patterns as they are, this ridge and the parabola that touches the loss have
 a closed form, whose leverages give the prediction of each row left out. It costs one inverse of a
 matrix of about 512 rows for each output, and no further fit. Rad and Maleki (2020) study such
-approximations.
+approximations. Cones that hold a ReLU neuron back, those of rows at the edge of its pattern, hold
+it at the step too: only directions that leave the scores of these rows at zero bend like the ridge.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, WithDualNorm
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.training.row_sample import Sample
 
-# Cones hold ReLU neurons back, which their leverages ignore: where these are large, as in networks
-# that fit nearly every row by itself, they are too large. Chosen by the log-loss on ten splits of
-# tables at a weak strength beside refitted folds.
-_LARGEST_OF_RELU = 0.7
-_LARGEST_OF_GATED = 1 - 1e-6
+_LARGEST_LEVERAGE = 1 - 1e-6
+# A row is at the edge of a neuron's pattern from this cosine on.
+_EDGE = 1e-3
+# Rows at the edge span a direction that is larger than this part of the largest.
+_SPANNED = 1e-9
 # Least second derivative of a loss, as a part of the largest.
 _FLOOR = 1e-6
 
@@ -36,6 +37,7 @@ def approximate_leave_one_out(
     alpha: float | Floats,
     bias: bool,
     skip: float | None = None,
+    fitted: Floats | None = None,
 ) -> Floats:
     r"""Return predictions of rows by the network without them, to first order.
 
@@ -52,6 +54,8 @@ def approximate_leave_one_out(
         Whether the last column of the rows is one of ones.
     skip : float, optional
         Ridge of the linear part of the network, at least 0; None where it has none.
+    fitted : ndarray, shape (n_fitted, n_features), optional
+        All rows of the fit, whose cones hold ReLU neurons back; by default those of the sample.
 
     Returns
     -------
@@ -83,15 +87,18 @@ def approximate_leave_one_out(
     slope = np.asarray(loss.gradient(predictions, target)) / curvature
     roots = np.sqrt(np.broadcast_to(program.share, (len(predictions), 1)) * curvature)
     alphas = np.broadcast_to(alpha, predictions.shape[1])
-    most = _LARGEST_OF_RELU if network.gate_index is None else _LARGEST_OF_GATED
 
     def growth(leverage: Floats, units: Floats | float = 1.0) -> Floats:
         leverage = part * leverage / (1 - (1 - part) * leverage)
-        leverage = np.clip(leverage / units, 0, most)
+        leverage = np.clip(leverage / units, 0, _LARGEST_LEVERAGE)
         return leverage / (1 - leverage)
 
     for output, neurons in enumerate(network.blocks):
-        kernel = _kernel(X, products, mask[:, neurons], weights[neurons], program.penalty)
+        opened, blocks = mask[:, neurons], weights[neurons]
+        kernel = _kernel(X, products, opened, blocks, program.penalty)
+        if network.gate_index is None:
+            held = _held(X, X if fitted is None else fitted, opened, blocks, program.penalty)
+            kernel -= held @ held.T
         kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + tiny)
         if skip is not None:
             kernel += products / max(skip, 1e-12 * np.trace(products) + tiny)
@@ -118,19 +125,42 @@ def _open(network: TwoLayerNetwork, X: Floats) -> NDArray[np.bool_]:
 
 def _kernel(X: Floats, products: Floats, mask: Floats, weights: Floats, penalty: Penalty) -> Floats:
     """Return the kernel of one output's neurons, each weight divided by its curvature."""
+    stretched = _stretch(weights, penalty)
     if isinstance(penalty, FeatureGroupLasso):
-        norms = np.linalg.norm(weights, axis=0)
-        return np.asarray((X * norms) @ X.T) * (mask @ mask.T)
+        return np.asarray((X * stretched[0] ** 2) @ X.T) * (mask @ mask.T)
     if isinstance(penalty, L1):
         kernel = np.zeros_like(products)
-        for column, own in zip(mask.T, np.sqrt(np.abs(weights)), strict=True):
+        for column, own in zip(mask.T, stretched, strict=True):
             used = own > 0
             features = column[:, None] * X[:, used] * own[used]
             kernel += features @ features.T
         return kernel
+    return products * ((mask * stretched[:, 0] ** 2) @ mask.T)
+
+
+def _stretch(weights: Floats, penalty: Penalty) -> Floats:
+    """Return the roots of inverse curvatures: features times these have weights that bend alike."""
+    if isinstance(penalty, FeatureGroupLasso):
+        return np.broadcast_to(np.sqrt(np.linalg.norm(weights, axis=0)), weights.shape)
+    if isinstance(penalty, L1):
+        return np.sqrt(np.abs(weights))
     # Of a norm, v' C v is its value at v; of a ridge, twice that.
     degree = 1 if isinstance(penalty, WithDualNorm) else 2
     curved = np.array([degree * float(penalty.value(v[None, None, None])) for v in weights])
     squares = (weights**2).sum(axis=1)
     inverse = squares / np.maximum(curved, np.finfo(np.float64).tiny)
-    return products * ((mask * inverse) @ mask.T)
+    return np.broadcast_to(np.sqrt(inverse)[:, None], weights.shape)
+
+
+def _held(X: Floats, fitted: Floats, mask: Floats, weights: Floats, penalty: Penalty) -> Floats:
+    """Return features of the rows in the directions in which rows at the edge hold neurons."""
+    parts = [np.zeros((len(X), 0))]
+    most = _EDGE * np.linalg.norm(fitted, axis=1)
+    for column, own, stretch in zip(mask.T, weights, _stretch(weights, penalty), strict=True):
+        scores = fitted @ own.astype(fitted.dtype)
+        edge = fitted[np.abs(scores) <= most * np.linalg.norm(own)].astype(np.float64)
+        if len(edge):
+            _, sizes, directions = np.linalg.svd(edge * stretch, full_matrices=False)
+            directions = directions[sizes > _SPANNED * sizes[0]]
+            parts.append(column[:, None] * ((X * stretch) @ directions.T))
+    return np.column_stack(parts)

@@ -11,6 +11,7 @@ from cvxnn.convex import (
     ConvexProgram,
     FeatureGroupLasso,
     GatedOperator,
+    InteriorPoint,
     LogisticLoss,
     NeuronGroupLasso,
     ProximalGradient,
@@ -94,6 +95,31 @@ def test_a_norm_is_left_nearly(penalty):
     assert error == pytest.approx(true, rel=0.3)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+@pytest.mark.parametrize("tol", [1e-7, 1e-3])
+def test_cones_hold_neurons_that_a_row_leaves(alpha, tol):
+    program, _ = problem(NeuronGroupLasso(), alpha=alpha)
+    program = replace(program, y=program.y[:, :1], formulation="relu")
+    X, mask, y, n = program.operator.X, program.operator.mask, program.y[:, 0], 30
+
+    def predict(program, rows, tol):
+        network = recover(solve(program, InteriorPoint(tol=tol)).weights)
+        return network, network.forward(rows[:, :-1])[:, 0]
+
+    network, seen = predict(program, X, tol)
+    left = left_out(network, program, alpha=alpha, bias=True)[:, 0]
+    exact = np.empty(n)
+    for k in range(n):
+        kept = np.arange(n) != k  # with the row, its cones go
+        operator = GatedOperator(X[kept], mask[kept])
+        rest = replace(program, operator=operator, y=y[kept, None], alpha=alpha * n / (n - 1))
+        exact[k] = predict(rest, X[[k]], 1e-7)[1][0]
+    assert np.abs(left - exact).mean() < 0.6 * np.abs(seen - exact).mean()
+    error, true = ((left - y) ** 2).mean(), ((exact - y) ** 2).mean()
+    assert error == pytest.approx(true, rel=0.4)
+    assert ((seen - y) ** 2).mean() < 0.8 * true
+
+
 def test_a_group_is_left_out_as_a_whole():
     program, gates = problem(SquaredL2(), n=24, alpha=0.05)
     network = network_of(program, gates)
@@ -169,4 +195,3 @@ def test_rows_fitted_by_themselves_stay_finite(alpha):
     left = left_out(relu, program, alpha=alpha, bias=True, skip=0.0)
     growth = (program.y - left) / (program.y - relu.forward(rows))
     assert (growth >= 1 - 1e-9).all()
-    assert growth.max() == pytest.approx(1 / 0.3)

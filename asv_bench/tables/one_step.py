@@ -1,6 +1,6 @@
 """Probabilities of ReLU networks: one step from the solution beside refits without each row.
 
-For each table a ReLU network is fitted to 60 rows, at the automatic strength and at weaker ones. Its
+For each table a ReLU network is fitted to 60 rows, at the automatic and at weaker strengths. Its
 temperature is found from the outputs of rows that it has not seen: by one step
 (`cvxnn.training.approximate_leave_one_out`), and by 60 fits of the same patterns, each without one
 row. Both are compared on the test rows. Patterns, data and splits are equal.

@@ -97,7 +97,8 @@ def approximate_leave_one_out(
         opened, blocks = mask[:, neurons], weights[neurons]
         kernel = _kernel(X, products, opened, blocks, program.penalty)
         if network.gate_index is None:
-            held = _held(X, X if fitted is None else fitted, opened, blocks, program.penalty)
+            rows = X if fitted is None else fitted
+            held = _held(X, rows, opened, blocks, program.penalty)
             kernel -= held @ held.T
         kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + tiny)
         if skip is not None:

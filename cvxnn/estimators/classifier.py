@@ -57,7 +57,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
         ``"auto"``: for ``"l2"`` the strength of least squared leave-one-out error or, with the
-        squared loss and up to 512 distinct rows, of least leave-one-out log-loss; for norms 0.2
+        squared loss and up to 512 distinct rows, of least leave-one-out log-loss; for norms 0.1
         times the slope that noise alone would have, measured by leave-one-out residuals.
     formulation : {"gated", "relu"}, default="gated"
         ``"gated"``: gates stay where they were put, the training problem is convex as it stands and

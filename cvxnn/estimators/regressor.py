@@ -48,7 +48,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     ----------
     strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
-        ``"auto"``: for ``"l2"`` the strength of least leave-one-out error; for norms 0.2 times
+        ``"auto"``: for ``"l2"`` the strength of least leave-one-out error; for norms 0.1 times
         the slope that noise alone would have, measured by leave-one-out residuals.
     formulation : {"gated", "relu"}, default="gated"
         ``"gated"``: gates stay where they were put, the training problem is convex as it stands and

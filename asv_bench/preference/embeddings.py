@@ -112,9 +112,20 @@ def of_pairs(
 
 def all_rows(data: Path, name: str, model: Path | None, layers: list[int]) -> Arrays:
     """Embeddings of distinct prompts and responses, and the rows of both parts by their numbers."""
+    prompts, responses, arrays = numbered(data, name)
+    return {
+        **arrays,
+        "layers": np.array(layers),
+        "prompts": layer_means(prompts, model, layers, slice(-N_TOKENS, None)),
+        "responses": layer_means(responses, model, layers, slice(N_TOKENS)),
+    }
+
+
+def numbered(data: Path, name: str) -> tuple[list[str], list[str], Arrays]:
+    """Distinct prompts and responses, and the rows of both parts by their numbers."""
     prompts: dict[str, int] = {}
     responses: dict[tuple[int, str], int] = {}
-    arrays: Arrays = {"layers": np.array(layers)}
+    arrays: Arrays = {}
     for part in ("train", "test"):
         columns: dict[str, list[Any]] = {}
         for row in rows_of(data, name, part):
@@ -128,11 +139,8 @@ def all_rows(data: Path, name: str, model: Path | None, layers: list[int]) -> Ar
                 if field in row:
                     columns.setdefault(field, []).append(row[field])
         arrays |= {f"{part}_{field}": np.array(column) for field, column in columns.items()}
-    arrays["prompts"] = layer_means(list(prompts), model, layers, slice(-N_TOKENS, None))
-    texts = [text for _, text in responses]
-    arrays["responses"] = layer_means(texts, model, layers, slice(N_TOKENS))
     arrays["response_prompt"] = np.array([prompt for prompt, _ in responses])
-    return arrays
+    return list(prompts), [text for _, text in responses], arrays
 
 
 def rows_of(data: Path, name: str, part: str) -> Iterator[dict[str, Any]]:
@@ -158,6 +166,16 @@ def as_text(value: str | list[dict[str, str]]) -> str:
 
 def layer_means(texts: list[str], model: Path | None, layers: list[int], kept: slice) -> np.ndarray:
     """Mean hidden states, shape ``(n_texts, n_layers, d)``, over the kept tokens of each text."""
+    found: list[Any] = [None] * len(texts)
+    for k, states in hidden_states(texts, model, layers, kept):
+        found[k] = states.mean(axis=0, dtype=np.float32).astype(np.float16)
+    return np.array(found)
+
+
+def hidden_states(
+    texts: list[str], model: Path | None, layers: list[int], kept: slice
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and states, shape ``(n_tokens, n_layers, d)``, of each text, the shortest first."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -169,17 +187,14 @@ def layer_means(texts: list[str], model: Path | None, layers: list[int], kept: s
     encoder = AutoModel.from_pretrained(model).eval()
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"][kept] for text in texts]
     ids = [[tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id] for tokens in ids]
-    found = np.zeros((len(texts), len(layers), encoder.config.hidden_size), np.float16)
     order = np.argsort([len(tokens) for tokens in ids])
     with torch.inference_mode():
         for batch in np.array_split(order, max(len(texts) // 32, 1)):
             inputs = tokenizer.pad({"input_ids": [ids[k] for k in batch]}, return_tensors="pt")
             states = encoder(**inputs, output_hidden_states=True).hidden_states
-            mask = inputs["attention_mask"][..., None].float()
-            for place, layer in enumerate(layers):
-                means = (states[layer] * mask).sum(1) / mask.sum(1)
-                found[batch, place] = means.numpy().astype(np.float16)
-    return found
+            stacked = torch.stack([states[layer] for layer in layers], dim=2).numpy()
+            for k, of_text in zip(batch, stacked, strict=True):
+                yield k, of_text[: len(ids[k])]
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -83,15 +83,18 @@ def scale_of(margins: NDArray[np.floating]) -> float:
 
 
 def head(make: Callable[[], Any], train: Pairs, test: Pairs) -> Found:
-    """A head that chooses its settings itself; one fold of the sample says its scale."""
-    (seen, unseen), *_ = folds(sample(train))
-    first = make().fit_pairs(seen.chosen, seen.rejected, groups=seen.groups)
-    scale = scale_of(first.reward_margin(unseen.chosen, unseen.rejected))
+    """A head that chooses its settings itself; folds of the sample say its scale."""
+
+    def fit(seen: Pairs, unseen: Pairs) -> tuple[Any, NDArray[np.floating]]:
+        fitted = make().fit_pairs(seen.chosen, seen.rejected, groups=seen.groups)
+        return fitted, fitted.reward_margin(unseen.chosen, unseen.rejected)
+
+    held_out = np.concatenate([fit(*parts)[1] for parts in folds(sample(train))])
     start = time.process_time()
-    fitted = make().fit_pairs(train.chosen, train.rejected, groups=train.groups)
+    fitted, margins = fit(train, test)
     spent = time.process_time() - start
     chosen = {name: getattr(fitted, name) for name in ("C_", "strength_") if hasattr(fitted, name)}
-    return Found(fitted.reward_margin(test.chosen, test.rejected), scale, chosen, spent)
+    return Found(margins, scale_of(held_out), chosen, spent)
 
 
 def linear(train: Pairs, test: Pairs) -> Found:

@@ -120,7 +120,7 @@ def load(path: Path, n_folds: int = 0) -> Data:
     names = [f"layer {layer}, {pool}" for layer in arrays["layers"] for pool in pools]
     d = shape[-1]
     layers = {name: slice(k * d, (k + 1) * d) for k, name in enumerate(names)}
-    columns = [_rows(arrays, part) for part in ("train", "test")]
+    columns = [rows_of_part(arrays, part) for part in ("train", "test")]
     chosen, rejected, prompt, groups = map(np.concatenate, zip(*columns, strict=True))
     group = np.unique(groups, return_inverse=True)[1]
     pairs = Pairs(responses[chosen], responses[rejected], prompts[prompt], group, d)
@@ -131,7 +131,7 @@ def load(path: Path, n_folds: int = 0) -> Data:
     return Data(pairs, {**layers, "all": slice(None)}, parts)
 
 
-def _rows(arrays: dict[str, NDArray[Any]], part: str) -> list[NDArray[Any]]:
+def rows_of_part(arrays: dict[str, NDArray[Any]], part: str) -> list[NDArray[Any]]:
     """Chosen, rejected, prompt and group of each pair; labelled responses are paired at random."""
     if f"{part}_label" not in arrays:
         return [arrays[f"{part}_{name}"] for name in ("chosen", "rejected", "prompt", "group")]

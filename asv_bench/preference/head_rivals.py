@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from kernel_head import PairEmbeddings, choose, pair_kernel, solve
+from kernel_head import GATES, Gates, PairEmbeddings, choose, pair_kernel, solve
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -122,12 +122,13 @@ def input_of(train: Pairs, layers: dict[str, slice]) -> dict[str, float]:
     return scores
 
 
-def kernel_head(train: Pairs, test: Pairs) -> Found:
-    """Gates on response and prompt, a strength for each layer; see ``kernel_head.py``."""
+def kernel_head(gates: Gates, each_layer: bool, train: Pairs, test: Pairs) -> Found:
+    """Infinitely many gates, with a strength for each layer or one; see ``kernel_head.py``."""
     start = time.process_time()
-    some = sample(train)
-    layers = [slice(k, k + train.d) for k in range(0, train.chosen.shape[1], train.d)]
-    kernels = [pair_kernel(*2 * [_layer(some, train, columns)]) for columns in layers]
+    some, width = sample(train), train.chosen.shape[1]
+    layers = [slice(k, k + train.d) for k in range(0, width, train.d)]
+    layers = layers if each_layer else [slice(None)]
+    kernels = [pair_kernel(*2 * [_layer(some, train, columns)], gates) for columns in layers]
     units = np.array([np.diag(K).mean() for K in kernels])
     weights, held_out = choose(
         [K / unit for K, unit in zip(kernels, units, strict=True)], some.groups
@@ -135,7 +136,8 @@ def kernel_head(train: Pairs, test: Pairs) -> Found:
     del kernels
     K, K_test = (
         sum(
-            weight * pair_kernel(_layer(pairs, train, columns), _layer(train, train, columns))
+            weight
+            * pair_kernel(_layer(pairs, train, columns), _layer(train, train, columns), gates)
             for columns, weight in zip(layers, weights / units, strict=True)
         )
         for pairs in (train, test)
@@ -273,13 +275,19 @@ def tuned(
 
 Method = Callable[[Pairs, Pairs], Found]
 
-ALL_LAYERS = ("kernel",)  # they weigh the layers themselves
 METHODS: dict[str, Method] = {
     "linear": linear,
-    "kernel": kernel_head,
+    "kernel": partial(kernel_head, GATES, True),
     "svm": svm,
-    "bradley_terry_adamw": partial(network, 0),
     "mlp": partial(network, 128),
+    "bradley_terry_adamw": partial(network, 0),
     "boosting": boosting,
     "algorithm_1": algorithm_1,
 }
+VARIANTS: dict[str, Method] = {
+    "kernel_no_gates": partial(kernel_head, (), True),
+    "kernel_response_gates": partial(kernel_head, ("response",), True),
+    "kernel_prompt_gates": partial(kernel_head, ("prompt",), True),
+    "kernel_one_strength": partial(kernel_head, GATES, False),
+}
+ALL_LAYERS = ("kernel", *VARIANTS)  # they weigh the layers themselves

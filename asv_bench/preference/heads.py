@@ -45,11 +45,12 @@ def main() -> None:
     arguments = _arguments()
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
-    from head_rivals import ALL_LAYERS, METHODS, input_of
+    from head_rivals import ALL_LAYERS, METHODS, VARIANTS, input_of
 
     methods = arguments.methods or list(METHODS)
-    if unknown := set(methods) - set(METHODS):
-        sys.exit(f"error: no methods {sorted(unknown)}; choose from {', '.join(METHODS)}.")
+    known = METHODS | VARIANTS
+    if unknown := set(methods) - set(known):
+        sys.exit(f"error: no methods {sorted(unknown)}; choose from {', '.join(known)}.")
     for path in arguments.files:
         done = {key(record): record for record in read(arguments.out, key)}
         todo = [name for name in methods if (path.stem, name) not in done]
@@ -68,7 +69,7 @@ def main() -> None:
         for name in todo:
             print(f"{path.stem}: {name}", file=sys.stderr, flush=True)
             columns = slice(None) if name in ALL_LAYERS else data.layers[seen]
-            found = measure(METHODS[name], data.pairs.columns(columns), data.parts)
+            found = measure(known[name], data.pairs.columns(columns), data.parts)
             append(arguments.out, {**common, "method": name, **found})
 
 
@@ -147,7 +148,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", help=".npz files of pairs")
     parser.add_argument("--out", type=Path, default=Path("heads.jsonl"))
-    parser.add_argument("--methods", type=lambda text: text.split(","), help="by default all")
+    parser.add_argument(
+        "--methods", type=lambda text: text.split(","), help="by default all but variants"
+    )
     parser.add_argument(
         "--folds", type=int, default=0, help="test all rows in so many folds of whole groups"
     )

@@ -23,6 +23,8 @@ from scipy.linalg.lapack import spotrf, spotri
 from scipy.optimize import minimize
 
 Array = NDArray[np.float32]
+Gates = tuple[str, ...]
+GATES = "response", "prompt"
 N_STEPS = 15
 
 
@@ -34,13 +36,16 @@ class PairEmbeddings(NamedTuple):
     prompt: Array
 
 
-def pair_kernel(a: PairEmbeddings, b: PairEmbeddings) -> Array:
-    """The kernel between the pairs of two sets."""
-    value = np.zeros((len(a.chosen), len(b.chosen)), np.float32)
-    for left, sign in ((a.chosen, 1), (a.rejected, -1)):
-        for right, other in ((b.chosen, 1), (b.rejected, -1)):
-            value += np.float32(sign * other) * (left @ right.T) * both_on(left, right)
-    return value * both_on(a.prompt, b.prompt)
+def pair_kernel(a: PairEmbeddings, b: PairEmbeddings, gates: Gates = GATES) -> Array:
+    """The kernel between the pairs of two sets; without gates it is linear."""
+    if "response" in gates:
+        value = np.zeros((len(a.chosen), len(b.chosen)), np.float32)
+        for left, sign in ((a.chosen, 1), (a.rejected, -1)):
+            for right, other in ((b.chosen, 1), (b.rejected, -1)):
+                value += np.float32(sign * other) * (left @ right.T) * both_on(left, right)
+    else:
+        value = (a.chosen - a.rejected) @ (b.chosen - b.rejected).T
+    return value * both_on(a.prompt, b.prompt) if "prompt" in gates else value
 
 
 def both_on(A: Array, B: Array) -> Array:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cvxnn._arrays import Array, namespace, refuse_sparse
-from cvxnn.convex.losses import Loss
+from cvxnn.convex.losses import Loss, MultinomialLoss
 from cvxnn.convex.penalties import Penalty, SquaredL2, WithConjugate, WithDualNorm
 
 # Thirds taken off the interval of the scale: (2/3)**40 is 1e-7, and the bound is flat at the top.
@@ -17,6 +17,39 @@ _N_THIRDS = 40
 # Range of strengths around the largest slope, as powers of two, and its bisections.
 _OCTAVES = 30.0
 _N_HALVES = 60
+# How far rounding in float32 may take probabilities off the simplex.
+_OFF_SIMPLEX = 1e-4
+
+
+def within_domain(loss: Loss, residual: Array, y: Array) -> Array:
+    """Return a dual point near another one, in the domain of the conjugate of a coupled loss.
+
+    Rounding, above all in another precision, moves probabilities off the simplex, outside of which
+    nothing is proven. Any dual point proves a bound, so that they may be moved back.
+
+    Parameters
+    ----------
+    loss : Loss
+        Of the program; only ``MultinomialLoss`` is known here.
+    residual : Array, shape (n_samples, n_outputs)
+        The dual point: targets minus probabilities.
+    y : Array, shape (n_samples, n_outputs)
+        Targets, one-hot.
+
+    Returns
+    -------
+    Array, shape (n_samples, n_outputs)
+        The residual of probabilities that are not negative and add up to 1, if the given ones do
+        up to the rounding of float32; else the given residual.
+    """
+    if type(loss) is not MultinomialLoss:
+        return residual
+    xp = namespace(residual)
+    p = y - residual
+    clipped = xp.maximum(p, 0)
+    total = clipped.sum(axis=1, keepdims=True)
+    near = (p >= -_OFF_SIMPLEX).all(axis=1, keepdims=True) & (xp.abs(total - 1) <= _OFF_SIMPLEX)
+    return xp.where(near, y - clipped / xp.where(near, total, 1), residual)
 
 
 def best_bound(

@@ -218,6 +218,15 @@ def solve(
                 break
             if m.refresh:
                 state = solver.refresh(problem, state)
+        again = None
+        if status not in (Status.CONVERGED, Status.NON_FINITE):
+            again = solver.conclude(problem, state)
+        if again is not None:
+            state, m = again
+            exact = {"objective": m.objective, "dual_bound": m.dual_bound, "stopping": m.stopping}
+            rows[-1] |= {name: float(value) for name, value in exact.items()}
+            if m.stopping <= solver.tol:
+                status = Status.CONVERGED
         weights = reported(state)
         dual = jax.tree.map(np.asarray, solver.dual_point(state))
         if padded:

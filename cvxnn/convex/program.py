@@ -50,7 +50,13 @@ from cvxnn.convex._checks import (
     check_values,
     number,
 )
-from cvxnn.convex._duality import best_bound, least_alpha, orthogonal_to_columns, removes
+from cvxnn.convex._duality import (
+    best_bound,
+    least_alpha,
+    orthogonal_to_columns,
+    removes,
+    within_domain,
+)
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
@@ -440,7 +446,7 @@ class ConvexProgram:
         """
         program, xp = self.stacked(), namespace(residual)
         # Rows without weight, such as padding, have no say.
-        residual = xp.where(self.share > 0, residual, 0)
+        residual = within_domain(self.loss, xp.where(self.share > 0, residual, 0), self.y)
         # A ridge is known on the host, and then the projection is not needed.
         if self.skip is not None and not (xp is np and self.skip > 0):
             projected = orthogonal_to_columns(residual, self.operator.X, self.share)

@@ -190,6 +190,19 @@ class Solver(ABC, Generic[Problem, State]):
     def measure(self, problem: Problem, state: State, /) -> tuple[State, Measurement]:
         """Return the state, perhaps with the best point or new parameters, and its measurement."""
 
+    def conclude(self, problem: Problem, state: State, /) -> tuple[State, Measurement] | None:
+        """Measure the last state again, where :meth:`measure` is coarse before convergence.
+
+        ``solve`` calls it, not compiled, where it stops short of the tolerance with finite values,
+        and reports what it returns.
+
+        Returns
+        -------
+        tuple or None
+            As of :meth:`measure`; None, the default, if the last measurement stands.
+        """
+        return None
+
     @abstractmethod
     def weights(self, state: State, /) -> Array:
         """Return the point to report: stacked weights, or the vector of an objective."""

@@ -181,6 +181,33 @@ def test_loose_tolerances_take_products_in_float32(limits: Any) -> None:
     assert coarse.objective != fine.objective
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": {"max_iter": 2}},
+        {"solver": {"max_iter": 3, "max_kernel": 1}},
+        {"time_limit": 0.0},
+        {"callback": lambda row, weights: True},
+    ],
+    ids=str,
+)
+def test_what_is_reported_is_in_float64_wherever_it_stops(
+    tol: float, options: dict[str, Any]
+) -> None:
+    program = make(200, patterns=20, alpha=1e-7)
+    limits = {"max_dense": 1, "rank": 1, **options.get("solver", {})}
+    more = {name: value for name, value in options.items() if name != "solver"}
+    result = solve(program, Ridge(tol=tol, **limits), **more)
+    assert result.status is not Status.CONVERGED
+    at = program.evaluate(result.weights)
+    assert result.objective == pytest.approx(float(at.objective), rel=1e-11)
+    assert result.dual is not None
+    assert result.dual_bound == pytest.approx(float(program.bound_of(result.dual)), rel=1e-9)
+    assert result.history["objective"][-1] == result.objective
+    assert result.history["stopping"][-1] == pytest.approx(result.gap)
+
+
 def test_data_in_float32_are_solved_in_float64() -> None:
     program = make(12, patterns=9, dtype=np.float32)
     result = solve(program, Ridge(tol=1e-9))

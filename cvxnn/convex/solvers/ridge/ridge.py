@@ -223,13 +223,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         single = self.tol >= COARSE and not (direct and self.kernel is not None)
         if single and (direct or objective - bound <= self.tol * max(objective, least)):
             # What is reported is computed in float64, whatever found it.
-            blocks = data.adjoint(data.root * u)
-            state = state._replace(
-                image=data.root * data.forward(blocks),
-                blocks=blocks,
-                bound=-np.inf,
-                best_objective=np.inf,
-            )
+            state = self._exactly(state)._replace(bound=-np.inf, best_objective=np.inf)
             objective, bound = certify(data.targets, u, state.image, alpha)
         if bound > state.bound:
             # Its slope is alpha times the weights; bound_of finds the scale again.
@@ -246,6 +240,27 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             details={"remainder": left},
             stalled=direct,
         )
+
+    def conclude(
+        self, program: ConvexProgram, state: RidgeState
+    ) -> tuple[RidgeState, Measurement] | None:
+        """Measure the best point in float64, if products were in float32."""
+        if self.tol < COARSE or state.precondition is None:
+            return None
+        data, alpha, u = state.data, float(program.alpha), state.best
+        state = self._exactly(state._replace(u=u))
+        objective, bound = certify(data.targets, u, state.image, alpha)
+        residual = alpha * u / np.where(data.root > 0, data.root, 1)
+        state = state._replace(best_objective=objective, bound=bound, residual=residual)
+        gap = (objective - bound) / max(objective, program.rounding())
+        return state, Measurement(np.float64(objective), np.float64(bound), np.float64(gap))
+
+    @staticmethod
+    def _exactly(state: RidgeState) -> RidgeState:
+        """Return the state with the weights of its point, and its predictions in float64."""
+        data = state.data
+        blocks = data.adjoint(data.root * state.u)
+        return state._replace(image=data.root * data.forward(blocks), blocks=blocks)
 
     def weights(self, state: RidgeState) -> Floats:
         """Return the best point seen."""

@@ -258,6 +258,28 @@ def names_among(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def named_fields(text: str) -> dict[str, str]:
+    """Return the type of an option that says which field of a file has which name.
+
+    Parameters
+    ----------
+    text : str
+        As typed: ``NAME=FIELD``, several with commas between them.
+
+    Returns
+    -------
+    dict of str to str
+        Fields by name.
+    """
+    names = {}
+    for part in text.split(","):
+        name, equals, field = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and field):
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form NAME=FIELD")
+        names[name] = field
+    return names
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a hint at the choice that was perhaps meant.
 

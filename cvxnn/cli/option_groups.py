@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import argparse
 
-from cvxnn.cli.option_building import OptionGroup, natural, option_from
+from cvxnn.cli.option_building import OptionGroup, named_fields, natural, option_from
 
-DATA_HELP = "File, name of a data set on the Hub, or 'tutoring' for the shipped conversations"
+DATA_HELP = (
+    "File or folder of files, name of a data set on the Hub, or 'tutoring' for the shipped "
+    "conversations"
+)
 DATA = OptionGroup(
-    "cvxnn.datasets.read_pairs", {"format": {}, "split": {}, "limit": {}}, title="data"
+    "cvxnn.datasets.read_pairs",
+    {
+        "format": {},
+        "fields": {
+            "type": named_fields,
+            "metavar": "NAME=FIELD,...",
+            "help": "Names of fields in the file, such as prompt=question,chosen=winner",
+        },
+        "split": {},
+        "limit": {},
+    },
+    title="data",
 )
 MODEL = OptionGroup(
     "cvxnn.llm.load_model",

@@ -89,6 +89,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "head": digest_of_file(options.head),
         "data": _identity(options),
         "format": options.format,
+        "fields": options.fields,
         "split": options.split,
         "limit": options.limit,
     }

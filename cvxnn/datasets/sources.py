@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ def read_pairs(
     format: ReadFormat | Literal["conversations"] = "auto",
     split: str = "train",
     limit: int | None = None,
+    fields: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[PreferenceTriplet]:
     """Read preference pairs from a file, from a data set on the Hub, or from those shipped.
@@ -27,8 +28,8 @@ def read_pairs(
     Parameters
     ----------
     source : str
-        Name of a file; ``"tutoring"`` for the conversations that come with the package; otherwise
-        the name ``OWNER/NAME`` of a data set on the Hub.
+        Name of a file or of a folder of files; ``"tutoring"`` for the conversations that come with
+        the package; otherwise the name ``OWNER/NAME`` of a data set on the Hub.
     format : str, default="auto"
         Format of the data: a format of `cvxnn.preference.read_preferences`, or
         ``"conversations"``, of which the Alternating Population Strategy makes pairs. ``"auto"``
@@ -37,6 +38,9 @@ def read_pairs(
         Name of the split of a data set on the Hub.
     limit : int, optional
         Largest number of rows to read or, for conversations, of pairs to return; by default all.
+    fields : mapping of str to str, optional
+        Names of fields in the file, by the names that the format has for them; see
+        `cvxnn.preference.read_preferences`.
     say : callable, optional
         Function that gets a sentence on how the pairs were made, if they come from conversations.
 
@@ -73,11 +77,11 @@ def read_pairs(
                 f"format is 'conversations', but {source} is a data set on the Hub; expected a "
                 "format of preference pairs, or a file of conversations"
             )
-        return read_hub(source, split, limit, format)
+        return read_hub(source, split, limit, format, fields)
     if format == "conversations":
         return _alternating(read_conversations(path), source, limit, say)
     try:
-        return read_preferences(path, format, limit)
+        return read_preferences(path, format, limit, fields)
     except ValueError as error:
         if format != "auto":
             raise

@@ -6,13 +6,14 @@ import itertools
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from cvxnn._extras import require
 from cvxnn.preference.formats.alpaca_eval_annotations import ALPACA_EVAL
 from cvxnn.preference.formats.hh_rlhf import HH_RLHF
+from cvxnn.preference.formats.llama_factory import LLAMA_FACTORY, turns_of
 from cvxnn.preference.formats.trl import CONVERSATIONAL, STANDARD
 from cvxnn.preference.formats.ultrafeedback import ULTRAFEEDBACK
 from cvxnn.preference.row_checks import (
@@ -26,14 +27,21 @@ from cvxnn.preference.row_files import read_rows, write_rows
 from cvxnn.preference.triplets import Conversation, PreferenceTriplet, as_messages
 
 ReadFormat = Literal[
-    "auto", "standard", "conversational", "hh-rlhf", "ultrafeedback", "alpaca-eval"
+    "auto",
+    "standard",
+    "conversational",
+    "hh-rlhf",
+    "ultrafeedback",
+    "alpaca-eval",
+    "llama-factory",
 ]
 WriteFormat = Literal["standard", "conversational", "hh-rlhf"]
 
-# "auto" uses the first format that recognises a row. The fields of hh-rlhf are also those of TRL,
-# so hh-rlhf comes first.
+# "auto" uses the first format that recognises a row. The fields of hh-rlhf and of llama-factory are
+# also those of TRL, so they come first.
 FORMATS = {
     "ultrafeedback": ULTRAFEEDBACK,
+    "llama-factory": LLAMA_FACTORY,
     "alpaca-eval": ALPACA_EVAL,
     "hh-rlhf": HH_RLHF,
     "standard": STANDARD,
@@ -42,7 +50,10 @@ FORMATS = {
 
 
 def read_preferences(
-    path: str | os.PathLike[str], format: ReadFormat = "auto", limit: int | None = None
+    path: str | os.PathLike[str],
+    format: ReadFormat = "auto",
+    limit: int | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> list[PreferenceTriplet]:
     r"""Read preference triplets from a file.
 
@@ -66,6 +77,10 @@ def read_preferences(
     ``"alpaca-eval"``
         Annotations with ``instruction``, ``output_1``, ``output_2`` and a ``preference`` from 1
         (the first output) to 2 (the second); 1.5, 0 and null are ties.
+    ``"llama-factory"``
+        Preference data of LLaMA-Factory: ``chosen`` and ``rejected`` with ``instruction`` and,
+        optionally, ``input``, ``system`` and ``history`` (Alpaca), or with ``conversations`` of
+        turns ``from`` and ``value`` (ShareGPT).
 
     The first of the fields ``conversation_id``, ``group`` and ``id`` that is present becomes the
     group; other fields are ignored.
@@ -73,13 +88,18 @@ def read_preferences(
     Parameters
     ----------
     path : path-like
-        JSON lines or one JSON array, compressed if the name ends in ``.gz``; or Parquet if the name
-        ends in ``.parquet``, which needs pyarrow (the extra "data").
+        JSON lines or one JSON array, compressed if the name ends in ``.gz``; a table whose first
+        line has the names of the fields if it ends in ``.csv`` or ``.tsv``; or Parquet if it ends
+        in ``.parquet``, which needs pyarrow (the extra "data"). Of a folder, all such files are
+        read, by their names.
     format : str, default="auto"
         One of the formats above; ``"auto"`` decides by the fields of each row and rejects a file
         with rows of two formats.
     limit : int, optional
         Number of rows to read, at least 1; by default all.
+    fields : mapping of str to str, optional
+        Names of fields in the file, by the names that the format has for them, such as
+        ``{"prompt": "question", "chosen": "winner", "rejected": "loser"}``.
 
     Returns
     -------
@@ -104,7 +124,7 @@ def read_preferences(
         transcripts that differ before their last reply, no common beginning. Such rows are common
         in real data sets; they are left out and counted.
     """
-    return _triplets(read_rows(path, limit), os.fspath(path), format)
+    return _triplets(_renamed(read_rows(path, limit), fields), os.fspath(path), format)
 
 
 def read_hub(
@@ -112,6 +132,7 @@ def read_hub(
     split: str = "train",
     limit: int | None = None,
     format: ReadFormat = "auto",
+    fields: Mapping[str, str] | None = None,
     **options: Any,
 ) -> list[PreferenceTriplet]:
     """Read preference triplets from a data set of the Hugging Face Hub.
@@ -126,6 +147,8 @@ def read_hub(
         Number of rows to read, at least 1; only these are downloaded. By default all rows are read.
     format : str, default="auto"
         Format of the rows, as for `read_preferences`.
+    fields : mapping of str to str, optional
+        Names of fields, as for `read_preferences`.
     **options
         Further arguments of ``datasets.load_dataset``, such as ``revision``, or ``data_dir`` to
         choose a part of the data set.
@@ -152,7 +175,8 @@ def read_hub(
     rows = datasets.load_dataset(name, split=split, streaming=limit is not None, **options)
     source = f"{name}[{split}]"
     numbered = enumerate(itertools.islice(rows, limit), start=1)
-    return _triplets(((f"{source}: row {n}", row) for n, row in numbered), source, format)
+    named = ((f"{source}: row {n}", row) for n, row in numbered)
+    return _triplets(_renamed(named, fields), source, format)
 
 
 def write_preferences(
@@ -215,6 +239,9 @@ def read_conversations(
 ) -> list[Conversation]:
     """Read conversations from rows with ``messages`` and, optionally, ``id`` and ``subject``.
 
+    Instead of ``messages``, a row may have ``conversations`` of turns ``from`` and ``value``, as in
+    ShareGPT.
+
     Parameters
     ----------
     path : path-like
@@ -239,11 +266,25 @@ def read_conversations(
     """
     conversations = []
     for where, row in read_rows(path, limit):
-        [value] = required_fields(row, ["messages"], where)
-        messages = tuple(parse_messages(value, where, "messages"))
+        if "conversations" in row and "messages" not in row:
+            messages = tuple(turns_of(row["conversations"], where, "conversations"))
+        else:
+            [value] = required_fields(row, ["messages"], where)
+            messages = tuple(parse_messages(value, where, "messages"))
         name, subject = (optional_name(row, [field], where) for field in ("id", "subject"))
         conversations.append(Conversation(messages, name or "", subject))
     return conversations
+
+
+def _renamed(
+    rows: Iterator[tuple[str, Row]], fields: Mapping[str, str] | None
+) -> Iterator[tuple[str, Row]]:
+    """Yield rows whose fields have the names of the format."""
+    names = fields or {}
+    for where, row in rows:
+        values = required_fields(row, names.values(), where)
+        rest = {name: value for name, value in row.items() if name not in names.values()}
+        yield where, rest | dict(zip(names, values, strict=True))
 
 
 def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list[PreferenceTriplet]:
@@ -293,5 +334,6 @@ def _recognise(row: Row, where: str) -> str:
     raise ValueError(
         f"{where}: the fields {sorted(row)} belong to no known format; missing fields 'chosen' "
         "and 'rejected' (TRL, hh-rlhf), 'instruction' and 'completions' (UltraFeedback), or "
-        "'output_1', 'output_2' and 'preference' (AlpacaEval)"
+        "'output_1', 'output_2' and 'preference' (AlpacaEval). If they have other names, pass "
+        "fields={'prompt': ..., 'chosen': ..., 'rejected': ...} (--fields prompt=...,chosen=...)"
     )

@@ -1,14 +1,16 @@
-"""Files of rows: JSON lines, JSON arrays, both gzipped or not, and Parquet.
+"""Files of rows: JSON lines, JSON arrays and tables, gzipped or not, and Parquet.
 
 All rows that cvxnn reads come through `read_rows`.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from cvxnn.preference.row_checks import Row, check_limit
 from cvxnn.preference.text_checks import kind
 
 _JSON = (".jsonl", ".ndjson", ".json", "")
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_ENDINGS = (*_JSON[:3], *_TABLES, ".parquet")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -32,7 +36,10 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
         A name that ends in ``.parquet`` is read as Parquet (needs pyarrow, the extra "data"). One
         that ends in ``.jsonl``, ``.ndjson`` or ``.json``, in any of these with ``.gz``, or that has
         no ending is read as JSON in UTF-8: if it begins with ``[``, it is one array of objects;
-        otherwise each line is an object. Capital letters make no difference.
+        otherwise each line is an object. One that ends in ``.csv`` (commas) or ``.tsv`` (tabs), or
+        in these with ``.gz``, is a table in UTF-8 with the names of the fields in its first line;
+        an empty cell is a field that the row lacks. Capital letters make no difference. Of a
+        folder, all files with these endings are read, in the order of their names.
     limit : int, optional
         Number of rows to read, at least 1; by default all.
 
@@ -56,8 +63,7 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
     check_limit(limit)
     path = Path(path)
     number = 0
-    rows = _json_rows if _is_json(path) else _parquet_rows
-    for where, row in rows(path):
+    for where, row in _rows(path):
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object, got {kind(row)}")
         yield where, row
@@ -88,6 +94,8 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     """
     path = Path(path)
     is_json = _is_json(path)
+    if _ending(path) in _TABLES:
+        raise ValueError(f"{path}: tables are read only; expected .jsonl, .json or .parquet")
     with replacing(path) as temporary:
         if not is_json:
             table = require("pyarrow", extra="data").Table.from_pylist(rows)
@@ -97,13 +105,37 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
             temporary.write_bytes(gzip.compress(data, mtime=0) if _is_gzip(path) else data)
 
 
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if _ending(file) in _ENDINGS]
+        if not files:
+            raise ValueError(f"{path}: the folder has no file that ends in {_named()}")
+        for file in files:
+            yield from _rows(file)
+    elif _ending(path) == ".parquet":
+        yield from _parquet_rows(path)
+    elif _ending(path) in _TABLES:
+        yield from _table_rows(path)
+    elif _is_json(path):
+        yield from _json_rows(path)
+
+
+def _ending(path: Path) -> str:
+    """Return the end of a name that tells what the file holds, without that of compression."""
+    return Path(path.stem if _is_gzip(path) else path.name).suffix.lower()
+
+
+def _named() -> str:
+    return ".jsonl, .ndjson, .json, .csv, .tsv (each also with .gz) or .parquet"
+
+
 def _is_json(path: Path) -> bool:
-    """Return whether a file holds JSON; the other kind is Parquet. Refuse any other."""
-    ending = Path(path.stem if _is_gzip(path) else path.name).suffix.lower()
-    if ending not in _JSON and (ending != ".parquet" or _is_gzip(path)):
+    """Return whether a file holds JSON, and not Parquet or a table. Refuse any other."""
+    ending = _ending(path)
+    if ending not in (*_JSON, *_ENDINGS) or (ending == ".parquet" and _is_gzip(path)):
         raise ValueError(
-            f"{path}: cannot tell what the file holds from the end of its name; expected .jsonl, "
-            ".ndjson or .json (each also with .gz), or .parquet. Convert or rename it"
+            f"{path}: cannot tell what the file holds from the end of its name; expected "
+            f"{_named()}. Convert or rename it"
         )
     return ending in _JSON
 
@@ -160,6 +192,36 @@ def _array_items(path: Path, data: bytes, line: int) -> Iterator[tuple[str, Any]
         item, start = item + 1, start + 1
     if text[start:].strip(" \t\n\r"):
         raise ValueError(f"{path}: not valid JSON (text after the end of the array)")
+
+
+def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    def lines() -> Iterator[str]:
+        for number, line in _lines(path):
+            yield decode(line, str(path), number)
+
+    longest = csv.field_size_limit(sys.maxsize)  # replies may be longer than the default allows
+    try:
+        reader = csv.reader(lines(), delimiter=_TABLES[_ending(path)], strict=True)
+        names, line = next(reader, []), 2
+        if len(set(names)) < len(names) or "" in names:
+            raise ValueError(
+                f"{path}:1: the names of the fields are {names}; expected a different one for each "
+                "column"
+            )
+        for cells in reader:
+            where = f"{path}:{line}"
+            line = reader.line_num + 1
+            if cells and len(cells) != len(names):
+                raise ValueError(
+                    f"{where}: {len(cells)} cells, but the first line has {len(names)} names; "
+                    "quote cells that contain the separator"
+                )
+            if cells:
+                yield where, {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+    except csv.Error as error:
+        raise ValueError(f"{path}:{line}: not a valid table ({error})") from error
+    finally:
+        csv.field_size_limit(longest)
 
 
 def _blank_end(text: str, start: int) -> int:

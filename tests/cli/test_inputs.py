@@ -72,7 +72,7 @@ def test_kinds_of_rows(tmp_path: Path, name: str) -> None:
     assert read_replies(str(tmp_path / name)) == [("a", "b", {"prompt": "a", "response": "b"})]
 
 
-@pytest.mark.parametrize("name", ["p.csv", "p.txt.gz", "p.docx"])
+@pytest.mark.parametrize("name", ["p.xls", "p.txt.gz", "p.docx"])
 def test_other_kinds_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("prompt\na\n")
     with pytest.raises(ValueError, match=rf"{name}: cannot tell what the file holds"):

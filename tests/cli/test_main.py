@@ -115,6 +115,7 @@ def test_methods_of_compare_are_those_of_the_library():
         (["fit", "x", "--n-patterns", "0"], "expected at least 1"),
         (["extract", "x", "--pooling", "max"], "invalid choice: 'max'"),
         (["extract", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["extract", "x", "--fields", "prompt"], "'prompt' is not of the form NAME=FIELD"),
         (["extract", "x", "--format", "csv"], "invalid choice: 'csv'"),
         (["compare", "x", "--methods", "coala,dop"], "did you mean 'dpo'?"),
         (["compare", "x", "--methods", ","], "expected one or more of"),

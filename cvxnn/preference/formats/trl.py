@@ -45,7 +45,8 @@ def _parse(row: Row, where: str) -> Parsed:
         named = [name for name in _PROMPT_NAMES if row.get(name) is not None]
         if named:
             raise ValueError(
-                f"{where}: missing field 'prompt'; rename {named[0]!r} if it is the prompt"
+                f"{where}: missing field 'prompt'; if {named[0]!r} is the prompt, pass "
+                f"fields={{'prompt': {named[0]!r}}} (--fields prompt={named[0]})"
             )
         if isinstance(pair[0], str) and isinstance(pair[1], str):
             start = _common_text(*pair)

@@ -159,7 +159,7 @@ def test_limit_stops_before_later_rows(tmp_path: Path) -> None:
         ({"prompt": "a", "chosen": "b"}, "missing field 'rejected'"),
         (
             {"question": "a", "chosen": "b", "rejected": "c"},
-            "missing field 'prompt'; rename 'question'",
+            "missing field 'prompt'; if 'question' is the prompt, pass fields=",
         ),
         ({**PLAIN, "prompt": 3}, "'prompt' is a number; expected a list of messages"),
         ({**PLAIN, "prompt": []}, "'prompt' is an empty list"),

@@ -1,0 +1,93 @@
+"""Preference data of LLaMA-Factory, in its two layouts: Alpaca and ShareGPT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
+from cvxnn.preference.row_checks import Row, check_text, optional_name, required_fields
+from cvxnn.preference.text_checks import kind
+from cvxnn.preference.triplets import Message
+
+_SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+def turns_of(value: Any, where: str, field: str) -> list[Message]:
+    """Return the messages of a ShareGPT conversation: a list of turns ``from`` and ``value``."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{where}: {field!r} is {kind(value)}; expected one or more turns")
+    return [_turn(turn, where, f"{field}[{i}]") for i, turn in enumerate(value)]
+
+
+def _turn(value: Any, where: str, field: str, *, blank: bool = False) -> Message:
+    if not isinstance(value, dict) or not {"from", "value"} <= value.keys():
+        raise ValueError(f"{where}: {field!r} is not a turn with 'from' and 'value'")
+    if value["from"] not in _SPEAKERS:
+        raise ValueError(
+            f"{where}: {field!r} is from {value['from']!r}; expected one of {list(_SPEAKERS)}"
+        )
+    check_text(value["value"], where, f"{field}.value", blank=blank)
+    return {"role": _SPEAKERS[value["from"]], "content": value["value"]}
+
+
+def _recognises(row: Row) -> bool:
+    return "chosen" in row and ("conversations" in row or "instruction" in row)
+
+
+def _parse(row: Row, where: str) -> Parsed:
+    pair = required_fields(row, ("chosen", "rejected"), where)
+    messages: list[Message] = []
+    if row.get("system"):
+        check_text(row["system"], where, "system")
+        messages.append({"role": "system", "content": row["system"]})
+    if "conversations" in row:
+        messages += turns_of(row["conversations"], where, "conversations")
+        replies = [
+            _turn(value, where, field, blank=True)["content"]
+            for value, field in zip(pair, ("chosen", "rejected"), strict=True)
+        ]
+        if messages[-1]["role"] != "user":
+            return "a prompt that does not end in a message of the user"
+    else:
+        for value, field in zip(pair, ("chosen", "rejected"), strict=True):
+            check_text(value, where, field, blank=True)
+        replies = pair
+        messages += _history(row.get("history"), where)
+        messages.append({"role": "user", "content": _instruction(row, where)})
+    prompt = messages[0]["content"] if len(messages) == 1 else messages
+    group = optional_name(row, GROUP_FIELDS, where)
+    return stated_preference(prompt, replies[0], replies[1], group)
+
+
+def _instruction(row: Row, where: str) -> str:
+    parts = [row["instruction"]]
+    check_text(parts[0], where, "instruction")
+    if row.get("input"):
+        check_text(row["input"], where, "input", blank=True)
+        parts.append(row["input"])
+    return "\n".join(part for part in parts if part.strip())
+
+
+def _history(value: Any, where: str) -> list[Message]:
+    """Return the messages of earlier rounds: a list of pairs, instruction and reply."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: 'history' is {kind(value)}; expected a list of pairs")
+    messages: list[Message] = []
+    for i, pair in enumerate(value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"{where}: 'history[{i}]' is not a pair of instruction and reply")
+        for j, role in enumerate(("user", "assistant")):
+            check_text(pair[j], where, f"history[{i}][{j}]")
+            messages.append({"role": role, "content": pair[j]})
+    return messages
+
+
+LLAMA_FACTORY = Format(_recognises, _parse)

@@ -282,16 +282,18 @@ class Comparison:
         Raises
         ------
         ValueError
-            If entries are missing; write the file with ``cvxnn compare``.
+            If entries are missing or of another type; write the file with ``cvxnn compare``.
         """
         try:
             rest = {entry.name: values[entry.name] for entry in fields(cls)}
             rest["results"] = tuple(map(MethodResult.from_dict, rest["results"]))
+            found = cls(**rest)
+            found.conclusions()  # they look at entries of every type
         except MALFORMED as error:
             raise ValueError(
                 f"this is not a comparison ({error}); expected a file that cvxnn compare wrote"
             ) from error
-        return cls(**rest)
+        return found
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to a JSON file, which `read` reads.

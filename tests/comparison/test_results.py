@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn._json import write_json
 from cvxnn.comparison.measures import FEW_GROUPS, accuracy_of, mean_and_error
 from cvxnn.comparison.results import Comparison, MethodResult
 from cvxnn.comparison.texts import bytes_text, count_text, name_of, seconds_text
@@ -152,6 +153,23 @@ def test_other_files_are_refused(tmp_path, text):
         Comparison.read(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError):
         Comparison.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"groups": 5},
+        {"results": [3]},
+        {"results": [{"method": "coala"}]},
+        {"baselines": {"longer": 0.5}},
+        {"baselines": {"longer": {"accuracy": "high"}}},
+    ],
+)
+def test_entries_of_another_type_are_refused(tmp_path, changed):
+    values = comparison(result("coala", [1.0, -1.0]), result("dpo", [1.0, 1.0])).to_dict()
+    write_json(tmp_path / "other.json", {**values, **changed})
+    with pytest.raises(ValueError, match=r"other\.json: this is not a comparison"):
+        Comparison.read(tmp_path / "other.json")
 
 
 def test_table_has_a_line_for_each_method_and_baseline():

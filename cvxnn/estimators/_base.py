@@ -24,6 +24,7 @@ from cvxnn.estimators._parameters import (
     Number,
     PatternsParameter,
     PenaltyParameter,
+    check_memory,
     check_parameters,
     resolve,
 )
@@ -168,7 +169,10 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
     ) -> convex.ActivationPatterns:
         """Draw the patterns, or, where they come from training, some to look at the data with."""
-        penalty, source, n_patterns = self._choose(*inputs.shape, n_outputs=targets.shape[1])
+        (n, d), n_outputs = inputs.shape, targets.shape[1]
+        choices = self._choose(n, d, n_outputs=n_outputs)
+        check_memory(choices, n, d, n_outputs, inputs.dtype.itemsize, formulation=self.formulation)
+        penalty, source, n_patterns = choices
         if source != "local" and source != "adaptive":
             return training.draw_patterns(inputs, targets, n_patterns, source, rng)
         if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number

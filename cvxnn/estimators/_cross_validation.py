@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._prediction import NetworkPrediction
@@ -187,12 +188,15 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
         outputs = []
-        for k, (seen, unseen) in enumerate(folds):
-            self._check_fold(k, task, seen, unseen)
-            rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
-            found, certified = Fold.of(base, rows, task.loss).predictions(task.X[unseen], grid)
-            outputs.append(found)
-            gaps += certified
+        with progress_line(self.verbose, type(self).__name__) as write:
+            for k, (seen, unseen) in enumerate(folds):
+                if write is not None:
+                    write(f"fold {k + 1} of {len(folds)}")
+                self._check_fold(k, task, seen, unseen)
+                rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
+                found, certified = Fold.of(base, rows, task.loss).predictions(task.X[unseen], grid)
+                outputs.append(found)
+                gaps += certified
         scores = np.empty((len(folds), len(grid)))
         for j in range(len(grid)):
             pooled = cache(partial(self._temperature_of, task, folds, [out[j] for out in outputs]))

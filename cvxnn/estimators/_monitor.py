@@ -96,15 +96,22 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 @contextmanager
 def progress(verbose: int, name: str) -> Iterator[Callable[[dict[str, float]], None] | None]:
-    """Draw one line on standard error that follows a fit, by rich where it is installed."""
+    """Draw one line on standard error that follows a fit."""
+    with progress_line(verbose, name) as write:
+        yield None if write is None else lambda row: write(_describe(row))
+
+
+@contextmanager
+def progress_line(verbose: int, name: str) -> Iterator[Callable[[str], None] | None]:
+    """Keep one line on standard error that shows the newest text, by rich where it is installed."""
     if not verbose:
         yield None
     elif find_spec("rich") is None:
-        with _plain(name) as show:
-            yield show
+        with _plain(name) as write:
+            yield write
     else:
-        with _rich(name) as show:
-            yield show
+        with _rich(name) as write:
+            yield write
 
 
 def _describe(row: dict[str, float]) -> str:
@@ -115,21 +122,21 @@ def _describe(row: dict[str, float]) -> str:
 
 
 @contextmanager
-def _plain(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
-    def show(row: dict[str, float]) -> None:
+def _plain(name: str) -> Iterator[Callable[[str], None]]:
+    def write(text: str) -> None:
         # A longer line would go on below, where no return reaches it.
         room = get_terminal_size().columns - 1
-        line = f"{name}: {_describe(row)}"[:room].ljust(room)
+        line = f"{name}: {text}"[:room].ljust(room)
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
     try:
-        yield show
+        yield write
     finally:
         print(file=sys.stderr)
 
 
 @contextmanager
-def _rich(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
+def _rich(name: str) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.status import Status
     from rich.text import Text
@@ -138,10 +145,10 @@ def _rich(name: str) -> Iterator[Callable[[dict[str, float]], None]]:
     last: list[str] = []
     with Status(f"{name}: starting", console=console) as status:
 
-        def show(row: dict[str, float]) -> None:
-            last[:] = [_describe(row)]
+        def write(text: str) -> None:
+            last[:] = [text]
             status.update(Text(f"{name}: {last[0]}", no_wrap=True, overflow="ellipsis"))
 
-        yield show
+        yield write
     if last:
         console.print(f"{name}: {last[0]}", highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ The user guide says how the automatic values were chosen ("Choosing strength and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from numbers import Integral
 from types import MappingProxyType
@@ -142,6 +143,41 @@ def resolve(
     }
     chosen = penalties[penalty]() if isinstance(penalty, str) else penalty
     return Choices(chosen, patterns, int(n_patterns))
+
+
+def check_memory(
+    choices: Choices, n: int, d: int, n_outputs: int, itemsize: int, *, formulation: Formulation
+) -> None:
+    """Refuse patterns that this machine's memory cannot hold, before any is drawn.
+
+    Raises
+    ------
+    ValueError
+        The message says how many patterns it could hold.
+    """
+    if choices.patterns == "all":  # which counts them first
+        return
+    blocks = n_outputs * (2 if formulation == "relu" else 1)
+    numbers = d * (1 + blocks)  # a gate and its weights
+    if formulation == "relu":
+        numbers += 2 * n * blocks  # scores and multipliers of the cones
+    size = itemsize * numbers + n  # and a byte of the mask for each row
+    memory = _memory()
+    if choices.n_patterns * size > memory:
+        raise ValueError(
+            f"n_patterns={choices.n_patterns}: so many gates, weights and masks of {n} rows and "
+            f"{d} inputs take {choices.n_patterns * size / 2**30:.3g} GiB, and this machine has "
+            f"{memory / 2**30:.3g} GiB; set n_patterns to at most {max(memory // size, 1)}, or to "
+            "'auto'."
+        )
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine; 64 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**36
 
 
 def gated_patterns(n: int, d: int, n_outputs: int = 1) -> int:

@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from cvxnn import convex
 from cvxnn.estimators._cross_validation import HoldsEstimator, warn_of_gaps
-from cvxnn.estimators._monitor import Hook
+from cvxnn.estimators._monitor import Hook, progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._preference_head import PreferenceHead
@@ -46,7 +46,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
         Number of folds, at least 2. Equal responses are in one fold, so that an integer weight
         equals repetition.
     verbose : int, default=0
-        1 writes a progress line of the fit to all rows to standard error.
+        1 writes progress lines to standard error: which fold is at work, then the fit to all rows.
 
     Attributes
     ----------
@@ -121,16 +121,19 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
         model = clone(self._base)
         scores = np.empty((len(folds), len(strengths), len(ridges)))
         gaps: list[float] = []
-        for k, (seen, unseen) in enumerate(folds):
-            part, held_out = rows.take(seen), rows.take(unseen)
-            fold = Fold.of(model, merge(part.X, part.signs, part.weight), convex.SquaredLoss())
-            for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
-                gaps.append(result.gap)
-                for j, ridge in enumerate(ridges):
-                    # Each ridge starts from the head of the one before.
-                    model.set_params(ridge=float(ridge))
-                    network = model._fit_second_phase(network, part).network
-                    scores[k, i, j] = held_out.accuracy(network)
+        with progress_line(self.verbose, type(self).__name__) as write:
+            for k, (seen, unseen) in enumerate(folds):
+                if write is not None:
+                    write(f"fold {k + 1} of {len(folds)}")
+                part, held_out = rows.take(seen), rows.take(unseen)
+                fold = Fold.of(model, merge(part.X, part.signs, part.weight), convex.SquaredLoss())
+                for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
+                    gaps.append(result.gap)
+                    for j, ridge in enumerate(ridges):
+                        # Each ridge starts from the head of the one before.
+                        model.set_params(ridge=float(ridge))
+                        network = model._fit_second_phase(network, part).network
+                        scores[k, i, j] = held_out.accuracy(network)
         best, self.best_score_ = best_of(scores.reshape(len(folds), -1))
         self.strengths_, self.ridges_, self.cv_scores_ = strengths, ridges, scores
         self.best_strength_ = float(strengths[best // len(ridges)])

@@ -69,7 +69,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         classes, whichever the held-out rows hold. For probabilities, a strength has one
         temperature, found from the held-out rows of all folds.
     verbose : int, default=0
-        1 writes a progress line of the fit to all rows to standard error.
+        1 writes progress lines to standard error: which fold is at work, then the fit to all rows.
 
     Attributes
     ----------
@@ -243,7 +243,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         As in scikit-learn; the coefficient of determination by default. The scorer is given an
         estimator that knows the held-out rows only, and ``sample_weight`` if it takes any.
     verbose : int, default=0
-        1 writes a progress line of the fit to all rows to standard error.
+        1 writes progress lines to standard error: which fold is at work, then the fit to all rows.
 
     Attributes
     ----------

@@ -1,5 +1,6 @@
 """Bad or odd input: a clear error or a documented behaviour, and the estimator stays whole."""
 
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +15,7 @@ from cvxnn import (
     ConvexReLURegressor,
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
-from cvxnn.estimators import _base
+from cvxnn.estimators import _base, _parameters
 
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
@@ -534,3 +535,27 @@ def test_huge_features_without_standardize_say_so(model):
     huge = (1e30 * X).astype(np.float32)
     with pytest.raises(ValueError, match=r"too large for float32.* standardize=True"):
         make(model, standardize=False).fit(huge, y)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ConvexReLURegressor(formulation="relu"),
+        ConvexReLURegressor(),
+        ConvexReLUClassifier(penalty="neuron", patterns="local"),
+        ConvexReLUClassifierCV(ConvexReLUClassifier(formulation="relu"), cv=2),
+        COALAPreferenceHead(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_patterns_beyond_memory_are_refused(model, monkeypatch):
+    monkeypatch.setattr(_parameters, "_memory", lambda: 2**30)
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    y = X[:, 0] > 0
+    single = getattr(model, "estimator", model)
+    single.set_params(n_patterns=2**25)
+    with pytest.raises(ValueError, match=r"33554432: .* GiB, and this machine has 1 GiB") as caught:
+        model.fit(X, y)
+    assert not hasattr(model, "network_")
+    most = int(re.search(r"at most (\d+)", str(caught.value)).group(1))
+    assert 2**18 < most < 2**25

@@ -9,7 +9,13 @@ from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn import (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+)
 from cvxnn.estimators import _monitor
 from cvxnn.estimators._monitor import Monitor
 from cvxnn.training.networks import EarlyStopping
@@ -248,14 +254,31 @@ def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
 @pytest.mark.parametrize("columns", [20, 60, 200])
 def test_progress_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
-    row = {"iteration": 9, "objective": 1, "dual_bound": 1, "stopping": 1, "time": 1}
-    with _monitor._plain("ConvexReLUClassifier") as show:
-        show(row)
-        show({**row, "objective": 0.123456})
-        show(row)
+    with _monitor._plain("ConvexReLUClassifier") as write:
+        write("objective 1")
+        write("objective 0.123456, and more")
+        write("objective 1")
     lines = capsys.readouterr().err.rstrip("\n").split("\r")[1:]
     assert [len(line) for line in lines] == [columns - 1] * 3
     assert lines[0] == lines[2]  # nothing of the longer one is left
+
+
+def test_progress_counts_folds(drawn_by, capsys):
+    X, y = data()
+    single = ConvexReLURegressor(n_patterns=8, random_state=0)
+    ConvexReLURegressorCV(single, n_strengths=2, cv=3, verbose=1).fit(X, y)
+    folds, whole = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert folds.rstrip().endswith("ConvexReLURegressorCV: fold 3 of 3")
+    assert folds.count("fold ") == (3 if drawn_by == "plain" else 1)
+    assert "ConvexReLURegressor: iteration" in whole
+    pairs = np.add(np.random.default_rng(0).standard_normal((2, 12, 3)), [[[1]], [[0]]])
+    head = COALAPreferenceHead(n_patterns=8, random_state=0)
+    search = COALAPreferenceHeadCV(head, strengths=[0.1], ridges=[0.1], n_folds=2, verbose=1)
+    search.fit_pairs(*pairs)
+    folds, whole = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert folds.rstrip().endswith("COALAPreferenceHeadCV: fold 2 of 2")
+    ConvexReLURegressorCV(single, n_strengths=2, cv=3).fit(X, y)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_ends_its_line_when_a_fit_fails(drawn_by, capsys):

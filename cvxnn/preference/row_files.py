@@ -112,12 +112,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{path}: the folder has no file that ends in {_named()}")
         for file in files:
             yield from _rows(file)
-    elif _ending(path) == ".parquet":
-        yield from _parquet_rows(path)
-    elif _ending(path) in _TABLES:
-        yield from _table_rows(path)
     elif _is_json(path):
         yield from _json_rows(path)
+    elif _ending(path) in _TABLES:
+        yield from _table_rows(path)
+    else:
+        yield from _parquet_rows(path)
 
 
 def _ending(path: Path) -> str:

@@ -84,7 +84,9 @@ class Plan(NamedTuple):
         X = operator.X
         seen = operator.compare(fit.network.forward(X[:, :-1] if bias else X))
         if self.direct and spectrum is not None and skip is None:
-            unseen = training.predictions_without(sample, spectrum, fit.alpha / sample.part)
+            unseen = training.predictions_without(
+                sample, spectrum, fit.alpha / self.strength.factor
+            )
         else:
             own = {"alpha": fit.alpha, "bias": bias, "skip": skip, "fitted": self.arguments["X"]}
             unseen = training.approximate_leave_one_out(fit.network, sample, **own)

@@ -66,6 +66,8 @@ class Strength(NamedTuple):
         Kernel of the program, where it was needed and all rows were looked at.
     flops : float
         Floating-point operations of the measurement.
+    factor : float or ndarray, shape (n_outputs,)
+        The penalty parameter as a multiple of the one that suits the sample.
     """
 
     alpha: Any
@@ -74,6 +76,7 @@ class Strength(NamedTuple):
     spectrum: Spectrum | None
     kernel: NDArray[np.floating] | None
     flops: float
+    factor: Any
 
 
 @limits_threads(lambda program, *_, **__: _sampled_product(program))
@@ -126,17 +129,19 @@ def measure_strength(
         matrix = kernel_of(pilot)
         spectrum = Spectrum.of_kernel(matrix)
     unit = alpha_max(pilot, spectrum)
-    if strength == "auto":
+    alpha: Any
+    factor: Any = sample.part
+    if strength != "auto":
+        alpha = float(strength) * unit
+    else:
         assert spectrum is not None
         shared |= program.loss.coupled or type(program.penalty) is not SquaredL2
-        chosen = automatic_alpha(sample, spectrum, random_state, shared=shared, error=error)
-        alpha = np.maximum(chosen, _LEAST_STRENGTH * unit)
-        if shared or len(chosen) == 1:
-            alpha = float(alpha[0])
-    else:
-        alpha = float(strength) * unit
+        alpha, factor = automatic_alpha(sample, spectrum, random_state, shared=shared, error=error)
+        alpha = np.maximum(alpha, _LEAST_STRENGTH * unit)
+        if shared or len(alpha) == 1:
+            alpha, factor = float(alpha[0]), float(factor[0])
     known = matrix if pilot is program else None
-    return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum))
+    return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum), factor)
 
 
 def _sampled_product(program: ConvexProgram) -> float:
@@ -179,7 +184,7 @@ def automatic_alpha(
     *,
     shared: bool = False,
     error: HeldOutError | None = None,
-) -> NDArray[np.floating]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Choose the penalty parameter for all rows from a sample of them.
 
     Parameters
@@ -197,8 +202,8 @@ def automatic_alpha(
 
     Returns
     -------
-    ndarray, shape (n_outputs,)
-        The penalty parameter of each output.
+    alpha, factor : ndarray, shape (n_outputs,)
+        The penalty parameter of each output, and what it is multiplied by to suit all rows.
     """
     found: LeaveOneOut | None = None
     shared &= not sample.program.has_alpha_max  # the noise of each output is its own
@@ -208,12 +213,14 @@ def automatic_alpha(
     program = sample.program
     found = found or leave_one_out(sample, spectrum, shared=shared)
     if not program.has_alpha_max:
-        # The ridge is noise over signal of one unit: its share falls with their number.
+        # The ridge is noise over signal of one unit: its share falls with their number. What looks
+        # like noise in a few rows is in part a signal that more of them resolve.
         chosen = found.alpha
         if error is not None and shared and sample.part == 1:
             errors = partial(_error_at, sample, spectrum, error)
             chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
-        return chosen * program.loss.curvature * sample.part
+        factor = sample.part ** (1 + learning_exponent(sample, found, shared=shared))
+        return chosen * program.loss.curvature * factor, factor
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
         residual = residual / np.sqrt(sample.units)[:, None]
@@ -222,8 +229,42 @@ def automatic_alpha(
         _slope_size(program, random_state.choice([-1.0, 1.0], (n, 1)) * residual)
         for _ in range(_N_DRAWS)
     ]
-    noise = float(np.median(draws)) * np.sqrt(sample.part)
-    return np.full(program.y.shape[1], _PART_OF_NOISE * noise * program.loss.curvature)
+    factor = np.full(program.y.shape[1], np.sqrt(sample.part))
+    return _PART_OF_NOISE * float(np.median(draws)) * program.loss.curvature * factor, factor
+
+
+def learning_exponent(sample: Sample, found: LeaveOneOut, *, shared: bool) -> NDArray[np.floating]:
+    """Return the power of the number of rows with which the least squared error falls, 0 to 1.
+
+    It falls by rows as it does from half of the sample to the sample; 0 where that is all rows.
+
+    Parameters
+    ----------
+    sample : Sample
+        Rows that the errors are of.
+    found : LeaveOneOut
+        Errors of the whole sample.
+    shared : bool
+        Whether all outputs have the same strength.
+
+    Returns
+    -------
+    ndarray, shape (n_outputs,)
+        The power, without its sign.
+    """
+    n_outputs = sample.program.y.shape[1]
+    if sample.part == 1:
+        return np.zeros(n_outputs)
+    half = sample.half()
+    n, n_half = len(sample.program.y), len(half.program.y)
+    ours = (found, leave_one_out(half, Spectrum.of(half.program)))
+    if shared:
+        whole, part = (each.errors.sum(axis=1).min() for each in ours)
+    else:
+        whole, part = (each.errors.min(axis=0) for each in ours)
+    tiny = np.finfo(np.float64).tiny
+    power = np.log(np.maximum(part, tiny) / np.maximum(whole, tiny)) / np.log(n / n_half)
+    return np.broadcast_to(np.clip(power, 0.0, 1.0), n_outputs)
 
 
 def nearest_minimum(

@@ -155,6 +155,47 @@ def test_another_error_may_choose_a_shared_ridge() -> None:
     np.testing.assert_array_equal(choose(program, error=absolute), choose(program))
 
 
+def rows_of(program: ConvexProgram, rows: np.ndarray) -> ConvexProgram:
+    return replace(program, operator=program.operator.take(rows), y=program.y[rows])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_learning_exponent_compares_half_of_a_sample_with_all_of_it(shared: bool) -> None:
+    program = make(24)
+
+    def least(part: ConvexProgram) -> np.ndarray:
+        grid = Spectrum.of(part).alphas()
+        errors = np.array([((part.y - refits(part, alpha)) ** 2).mean(axis=0) for alpha in grid])
+        return errors.sum(axis=1).min() if shared else errors.min(axis=0)
+
+    half = rows_of(program, np.arange(0, 24, 2))
+    expected = np.clip(np.log2(least(half) / least(program)), 0, 1)
+    sample = whole(program)._replace(part=0.1)
+    found = leave_one_out(sample, Spectrum.of(program), shared=shared)
+    exponent = strength.learning_exponent(sample, found, shared=shared)
+    np.testing.assert_allclose(exponent, np.broadcast_to(expected, 2), rtol=1e-6)
+    assert (exponent > 0).all()
+    assert not strength.learning_exponent(whole(program), found, shared=shared).any()
+
+
+def test_what_more_rows_resolve_is_no_noise() -> None:
+    """Without noise the ridge falls faster than the number of rows grows."""
+    program = make(480)
+    X, rng = program.operator.X, np.random.default_rng(0)
+    operator = GatedOperator(X, sample_patterns(X, 100, random_state=0).mask)
+    y = np.abs(X @ rng.standard_normal((3, 2)))
+
+    def exponent(noise: float) -> float:
+        targets = y + noise * rng.standard_normal(y.shape)
+        sampled = replace(program, operator=operator, y=targets)
+        random = np.random.RandomState(0)
+        found = measure_strength(sampled, "auto", random, shared=True, most=120)
+        return float(np.log(found.factor) / np.log(found.sample.part) - 1)
+
+    assert exponent(0.0) > 0.3
+    assert exponent(3.0) < 0.2
+
+
 @given(values=st.lists(st.integers(0, 5), min_size=1, max_size=9), position=st.floats(0, 1))
 def test_steps_lead_down_to_the_nearest_minimum(values: list[int], position: float) -> None:
     grid = np.arange(len(values)) + 0.5
@@ -296,7 +337,7 @@ def test_more_noise_asks_for_a_stronger_penalty_and_more_rows_for_a_weaker(penal
         program = replace(make(60, noise=noise), penalty=penalty)
         spectrum = Spectrum.of(program)
         rng = np.random.RandomState(0)
-        return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)
+        return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)[0]
 
     assert (chosen(0.05) < chosen(1.0)).all()
     assert (chosen(1.0, 0.25) < chosen(1.0)).all()

@@ -34,7 +34,7 @@ local = [train(X, y, alpha, n, patterns="local", solver=solver, random_state=0) 
 
 for n, run in zip(counts, local, strict=True):
     print(
-        f"{n} neurons: Adam {run.local_objective:.5f}, then convex {run.result.objective:.5f}, "
+        f"{n} neurons: Adam {run.proposal_objective:.5f}, then convex {run.result.objective:.5f}, "
         f"certified bound {run.result.dual_bound:.5f}"
     )
 
@@ -44,7 +44,7 @@ for n, run in zip(counts, local, strict=True):
 floor = min(run.result.dual_bound for run in local)
 curves = {
     "lower bound over random patterns": [run.result.dual_bound for run in random],
-    "local training alone (Adam)": [run.local_objective for run in local],
+    "local training alone (Adam)": [run.proposal_objective for run in local],
     "convex program over the local patterns": [run.result.objective for run in local],
 }
 fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")

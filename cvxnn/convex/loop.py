@@ -41,6 +41,9 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
+# An incumbent that is within this part of the tolerance of the optimum may stay.
+_INCUMBENT_TOL = 0.01
+
 # The process whose threads run compiled code; None before there was any.
 _process: int | None = None
 
@@ -107,6 +110,7 @@ def solve(
     solver: Solver[Any, Any],
     *,
     start: Any = None,
+    incumbent: float = np.inf,
     time_limit: float | None = None,
     callback: Callback | None = None,
 ) -> Result:
@@ -123,6 +127,10 @@ def solve(
         Weights of a ``ConvexProgram``, or the vector of a smooth objective, to start from; or the
         result of a similar problem, of which solvers that can use them take the multipliers too.
         By default a program starts at zero.
+    incumbent : float, default=inf
+        Objective of a point that is known already. The solver goes on until its own point is lower
+        by more than rounding, or within a hundredth of its tolerance of the optimum, so that it
+        does not stop with a point that is merely as good.
     time_limit : float, optional
         Seconds after which to stop at the next measurement; compilation counts.
     callback : callable, optional
@@ -149,10 +157,13 @@ def solve(
     """
     began = time.perf_counter()
     _check(problem, solver, time_limit)
+    if np.isnan(incumbent):
+        raise ValueError("incumbent is nan; expected the objective of a known point.")
     dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem
     solver = solver.accept(given)
+    rounding = given.rounding() if convex else 0.0
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
     context = nullcontext() if solver.on_host else compiled_work()
@@ -202,7 +213,10 @@ def solve(
             if not np.isfinite(m.stopping):
                 status = Status.NON_FINITE
                 break
-            if m.stopping <= solver.tol:
+            # Either the incumbent is beaten, or there is next to nothing to win.
+            better = m.objective < incumbent - rounding
+            settled = incumbent - m.dual_bound <= 2 * rounding
+            if m.stopping <= (solver.tol if better or settled else _INCUMBENT_TOL * solver.tol):
                 status = Status.CONVERGED
                 break
             if stop:
@@ -227,6 +241,8 @@ def solve(
             rows[-1] |= {name: float(value) for name, value in exact.items()}
             if m.stopping <= solver.tol:
                 status = Status.CONVERGED
+        if m.stopping <= solver.tol and status is not Status.STOPPED:
+            status = Status.CONVERGED  # no better than the incumbent, which is good enough
         weights = reported(state)
         dual = jax.tree.map(np.asarray, solver.dual_point(state))
         if padded:

@@ -18,7 +18,7 @@ from cvxnn import convex, training  # names load when first used: JAX is for fit
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
 from cvxnn.estimators._certificate import Certified
-from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress
+from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress, report_gain
 from cvxnn.estimators._parameters import (
     Choices,
     Number,
@@ -369,8 +369,11 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         self.n_iter_ = result.n_iter
         self.status_ = result.status.value
         self.objective_ = result.objective
+        self.proposal_objective_ = training.proposal_objective
         self.dual_bound_ = result.dual_bound
         self.gap_ = result.gap
+        if self.verbose:
+            report_gain(type(self).__name__, training.proposal_objective, result.objective)
         self.history_ = result.history
         self.rounds_ = training.rounds
         self.strength_ = fit.alpha / plan.strength.alpha_max

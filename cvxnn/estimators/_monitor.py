@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from shutil import get_terminal_size
 from typing import Any, NamedTuple
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
@@ -112,6 +113,17 @@ def progress_line(verbose: int, name: str) -> Iterator[Callable[[str], None] | N
     else:
         with _rich(name) as write:
             yield write
+
+
+def report_gain(name: str, proposed: float, found: float) -> None:
+    """Write on standard error what the convex program gained over the proposal, if any."""
+    if np.isfinite(proposed):
+        gain = (proposed - found) / max(abs(proposed), np.finfo(np.float64).tiny)
+        print(
+            f"{name}: local training proposed an objective of {proposed:.6g}, "
+            f"the convex program found {found:.6g} ({gain:.2%} lower)",
+            file=sys.stderr,
+        )
 
 
 def _describe(row: dict[str, float]) -> str:

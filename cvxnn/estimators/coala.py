@@ -83,7 +83,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         formulation fits neurons without a bias.
     standardize : bool, default=True
         Phase I: scale the features inside; the fitted head takes raw embeddings.
-    tol : float, default=1e-2
+    tol : float, default=1e-3
         Phase I: relative duality gap to reach. Phase II goes to a gap of 1e-4.
     max_iter : int, default=1000
         Phase I: most iterations. Phase II may take ten times as many, each far cheaper.
@@ -97,7 +97,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     random_state : int, RandomState or None, default=None
         Phase I: seed of the patterns. An integer gives the same head every time.
     verbose : int, default=0
-        1 writes a progress line of phase I to standard error, 0 nothing.
+        1 writes a progress line of phase I to standard error, and one of what the convex program
+        gained over local training; 0 nothing.
 
     Attributes
     ----------
@@ -113,6 +114,9 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Phase I: penalty parameter of its program, and the unit of the strength.
     objective_, dual_bound_, gap_ : float
         Certificate of phase I; see ``ConvexReLUClassifier``.
+    proposal_objective_ : float
+        Phase I: objective of the network that local training proposed; see
+        ``ConvexReLUClassifier``.
     phase2_objective_, phase2_dual_bound_, phase2_gap_ : float
         Certificate of phase II (``ridge > 0``).
     history_ : dict of ndarray
@@ -173,7 +177,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         patterns: PatternsParameter = "auto",
         fit_intercept: bool = True,
         standardize: bool = True,
-        tol: float = 1e-2,
+        tol: float = 1e-3,
         max_iter: int = 1000,
         solver: Solver | None = None,
         embedding: Mapping[str, Any] | None = None,

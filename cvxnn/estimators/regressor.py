@@ -104,7 +104,9 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         many as before, the parameters ask for the same patterns, and the rows are at most twice as
         many. The unit of the strength does not depend on the last fit.
     tol : float, default=1e-2
-        Relative duality gap at which to stop; the direct solution goes far below it.
+        Relative duality gap at which to stop. The direct solution goes far below it, interior point
+        to 1e-3 at least, and a solver that starts from the network of a local training on until its
+        own is better.
     max_iter : int, default=1000
         Most solver iterations.
     solver : Solver, optional
@@ -115,7 +117,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
         gives the same network every time, whatever the order of the rows.
     verbose : int, default=0
-        1 writes a progress line to standard error, 0 nothing.
+        1 writes a progress line to standard error, and one of what the convex program gained over
+        local training; 0 nothing.
 
     Attributes
     ----------
@@ -137,6 +140,9 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Certificate, in scaled units: the network's training objective, a lower bound over the
         given patterns, and their difference relative to the objective. In the ReLU formulation
         the difference may be negative: then the network beats every one with these patterns.
+    proposal_objective_ : float
+        Objective of the network that local training proposed, in the units of ``objective_``, which
+        is lower by what the convex program gained; infinite for patterns from elsewhere.
     status_ : str
         Why the solver stopped; see ``cvxnn.convex.Status``.
     n_iter_ : int

@@ -102,7 +102,8 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         of ``rho``, and below ``1.618 rho`` for convergence. It needs ``balance=False``, because a
         new ``rho`` would change the step. None, the default, is the step 1 of ADMM.
     scale_rows : bool, default=True
-        Bring the rows of ``G`` to equal norm; a cone does not change when its rows are scaled.
+        Bring the rows of ``G`` to equal norm, such that the eigenvalues of each block of ``G^T G``
+        are 1 on average; a cone does not change when its rows are scaled.
     linear_solver : str, default="auto"
         How ``u`` is found. ``"dual"``: exactly, by one n x n inverse. ``"mean_field"``,
         ``"block"``, ``"block_nystrom"``: PCG on the differences v - w with a structured
@@ -417,9 +418,10 @@ def _factor(program: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> 
 
 
 def _row_scale(X: Array) -> Array:
-    """Return factors that bring rows to equal norm, and the spectral norm to at most one."""
+    """Return factors that bring rows to equal norm, and the mean eigenvalue of the Gram to one."""
     norms = jnp.linalg.norm(X, axis=1)
-    # The trace of the Gram matrix, the number of non-zero rows, bounds its largest eigenvalue;
-    # the balancing of rho2 makes up for the rest.
-    size = jnp.sqrt(jnp.maximum((norms > 0).sum(), 1))
+    # The trace of the Gram matrix is the number of non-zero rows. With it divided among the
+    # directions, rho2 weighs on each of them as rho1 does, whatever their number.
+    n_rows = jnp.maximum((norms > 0).sum(), 1)
+    size = jnp.sqrt(n_rows / jnp.minimum(n_rows, X.shape[1]))
     return jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0) / size

@@ -18,7 +18,13 @@ from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram, DualPoint
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.interior_point import newton_system
-from cvxnn.convex.solvers.interior_point.central_path import Iterate, Output, advance, begin
+from cvxnn.convex.solvers.interior_point.central_path import (
+    Iterate,
+    Output,
+    advance,
+    begin,
+    begin_near,
+)
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
 
 # Measurements without progress in anything after which the method stops.
@@ -128,12 +134,16 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> InteriorPointState:
-        """Start in the middle of the cones; given weights serve only as the best point so far."""
+        """Start in the middle of the cones, or between them and given weights."""
         rows, patterns, outputs = _outputs(program)
         best = np.zeros(program.stacked_shape) if start is None else np.asarray(start.weights)
         at = program.evaluate(best)
         with np.errstate(all="ignore"):
-            iterates = tuple(begin(output) for output in outputs)
+            if start is None:
+                iterates = tuple(begin(output) for output in outputs)
+            else:
+                near = best[:, :, patterns]
+                iterates = tuple(begin_near(*pair) for pair in zip(outputs, near, strict=True))
         dual = _dual_point(program, rows, patterns, outputs, iterates)
         if dual.multipliers is not None:
             dual = dual._replace(multipliers=np.zeros_like(dual.multipliers))

@@ -1,6 +1,6 @@
 """What the convex program gains over the local training that proposes its patterns, on 30 fits.
 
-    python asv_bench/peers/proposal.py --data DIR --features DIR --out asv_bench/peers/proposal.jsonl
+    python asv_bench/peers/proposal.py --data DIR --features DIR --out proposal.jsonl
 
 ReLU networks with nothing set but the loss: on tables of ``DIR/uci`` (at most 1,500 training rows),
 and on embeddings, ``minilm_NAME.npz``, of at most 750 pairs or 1,500 reviews. Even numbers of fits
@@ -28,9 +28,12 @@ from cvxnn.training import propose, to_program, train
 
 N_PATTERNS, MOST_ROWS, MOST_PAIRS = 64, 1500, 750
 TOLERANCES = (1e-2, 1e-3)
-SQUARED = "australian banana crx ionosphere mammographic pima ring tic-tac-toe wdbc".split()
-LOGISTIC = "australian banana ionosphere pima spambase ring wdbc".split()
-SEVERAL_CLASSES = "contraceptive vowel segment".split()
+SQUARED = (
+    *("australian", "banana", "crx", "ionosphere", "mammographic"),
+    *("pima", "ring", "tic-tac-toe", "wdbc"),
+)
+LOGISTIC = ("australian", "banana", "ionosphere", "pima", "spambase", "ring", "wdbc")
+SEVERAL_CLASSES = ("contraceptive", "vowel", "segment")
 # Table, column that is the target, loss.
 REGRESSION = (
     ("diabetes", None, "squared"),

@@ -41,8 +41,8 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
-# An incumbent that is within this part of the tolerance of the optimum may stay.
-_INCUMBENT_TOL = 0.01
+# An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
+_INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
 
 # The process whose threads run compiled code; None before there was any.
 _process: int | None = None
@@ -129,8 +129,8 @@ def solve(
         By default a program starts at zero.
     incumbent : float, default=inf
         Objective of a point that is known already. The solver goes on until its own point is lower
-        by more than rounding, or within a hundredth of its tolerance of the optimum, so that it
-        does not stop with a point that is merely as good.
+        by more than rounding, or until the gap is a hundredth of its tolerance and at most 1e-4,
+        so that it does not stop with a point that is merely as good.
     time_limit : float, optional
         Seconds after which to stop at the next measurement; compilation counts.
     callback : callable, optional
@@ -216,7 +216,8 @@ def solve(
             # Either the incumbent is beaten, or there is next to nothing to win.
             better = m.objective < incumbent - rounding
             settled = incumbent - m.dual_bound <= 2 * rounding
-            if m.stopping <= (solver.tol if better or settled else _INCUMBENT_TOL * solver.tol):
+            least = min(_INCUMBENT_PART * solver.tol, _INCUMBENT_GAP)
+            if m.stopping <= (solver.tol if better or settled else least):
                 status = Status.CONVERGED
                 break
             if stop:

@@ -144,9 +144,10 @@ def train(
     patterns : {"local", "gaussian", "data", "all"} or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the solver
-        starts at the best of these networks, and goes on until its own is better. ``"all"``: every pattern of the data, for small
-        data of small rank (``cvxnn.convex.enumerate_patterns``); the bound then holds for networks
-        of any width. The others: see ``cvxnn.convex.sample_patterns``.
+        starts at the best of these networks, and goes on until its own is better. ``"all"``: every
+        pattern of the data, for small data of small rank (``cvxnn.convex.enumerate_patterns``); the
+        bound then holds for networks of any width. The others: see
+        ``cvxnn.convex.sample_patterns``.
     n_runs : int, default=1
         Local runs whose neurons are united; the program may mix neurons of all of them.
     n_rounds : int, default=0

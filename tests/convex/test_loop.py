@@ -288,6 +288,25 @@ def test_start_is_neither_changed_nor_consumed() -> None:
         np.testing.assert_array_equal(start, first.weights.blocks)
 
 
+@pytest.mark.parametrize("solver", [InteriorPoint(tol=1e-2), replace(SOLVER, certify="network")])
+def test_an_incumbent_is_beaten_or_all_but_optimal(solver: Solver[Any, Any]) -> None:
+    problem = program()
+    best = solve(problem, InteriorPoint(tol=1e-8)).objective
+    loose = replace(solver, tol=0.1)
+    for incumbent in (solve(problem, loose).objective, best * (1 + 1e-3)):
+        found = solve(problem, loose, incumbent=incumbent)
+        assert found.status is Status.CONVERGED
+        assert found.objective < incumbent or found.gap <= 1e-3
+    # What cannot be beaten does not count as a failure.
+    found = solve(problem, solver, incumbent=0.9 * best)
+    assert found.status is Status.CONVERGED
+    assert found.gap <= solver.tol
+    few = replace(solver, tol=0.5, max_iter=30)
+    assert solve(problem, few, incumbent=0.0).status is Status.CONVERGED
+    with pytest.raises(ValueError, match="incumbent is nan"):
+        solve(problem, solver, incumbent=np.nan)
+
+
 def test_problem_survives_and_a_second_solve_is_the_same() -> None:
     problem = program()
     first, second = solve(problem, SOLVER), solve(problem, SOLVER)

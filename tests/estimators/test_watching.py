@@ -251,6 +251,21 @@ def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_the_program_gained_is_told(capsys):
+    X, y = data()
+    model = ConvexReLURegressor(formulation="relu", n_patterns=8, random_state=0, verbose=1)
+    model.fit(X, y)
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert model.objective_ < model.proposal_objective_ < np.inf
+    gain = 1 - model.objective_ / model.proposal_objective_
+    assert f"{model.proposal_objective_:.6g}, the convex program found" in told
+    assert told.endswith(f"{model.objective_:.6g} ({gain:.2%} lower)")
+    # Without a local training there is no proposal, and nothing to tell.
+    model.set_params(patterns="gaussian").fit(X, y)
+    assert model.proposal_objective_ == np.inf
+    assert "proposed" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("columns", [20, 60, 200])
 def test_progress_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))

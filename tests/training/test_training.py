@@ -30,7 +30,7 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex.loop import precision
-from cvxnn.training import training
+from cvxnn.training import proposal, training
 from cvxnn.training.training import Training
 
 N, D, P = 30, 4, 12
@@ -300,6 +300,37 @@ def test_refined_networks_are_never_worse_than_local_ones(n_rounds: int, seed: i
     check_rounds(found)
     assert found.result.objective < found.proposal_objective < np.inf
     assert certificate(found) <= 1e-2
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
+@pytest.mark.parametrize("solver", [None, Cronos(linear_solver="dual", tol=1e-2)])
+@pytest.mark.parametrize("tol", [1e-2, 0.5])
+def test_the_program_decides_at_any_tolerance(loss: str, solver: Any, tol: float) -> None:
+    X, y = targets(loss)
+    solver = solver and replace(solver, tol=tol)
+    options: dict[str, Any] = {"loss": LOSSES[loss], "solver": solver, "random_state": 0}
+    found = training.train(X, y, 5e-3, P, tol=tol, **options)
+    # An objective lower than that of the proposal is no proposal with another name.
+    assert found.result.objective < found.proposal_objective * (1 - 1e-6)
+    assert found.result.status is Status.CONVERGED
+    network = proposal.propose(X, y, 5e-3, P, loss=LOSSES[loss], random_state=0)
+    own, weights = proposal.to_program(X, network)
+    own_program = replace(found.program, operator=GatedOperator(X, own.mask))
+    value = float(own_program.evaluate(weights).network_objective)
+    assert found.proposal_objective == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber", "logistic"])
+def test_interior_point_takes_fewer_iterations_from_the_proposal(loss: str) -> None:
+    X, y = targets(loss)
+    n_iter = np.zeros((2, 4))
+    for seed in range(4):
+        options: dict[str, Any] = {"loss": LOSSES[loss], "solver": EXACT, "random_state": seed}
+        found = training.train(X, y, 5e-3, P, **options)
+        cold = solve(found.program, EXACT)
+        assert found.result.objective == pytest.approx(cold.objective, rel=1e-5)
+        n_iter[:, seed] = found.result.n_iter, cold.n_iter
+    assert n_iter[0].sum() < 0.9 * n_iter[1].sum()
 
 
 def test_runs_united_are_no_worse_than_the_best_of_them() -> None:

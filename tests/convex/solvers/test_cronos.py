@@ -302,7 +302,7 @@ def naive_admm(program: ConvexProgram, solver: Cronos, n_steps: int) -> list[np.
     rows = X.copy()
     if solver.scale_rows:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        rows /= np.linalg.norm(rows)
+        rows *= np.sqrt(min(n, d)) / np.linalg.norm(rows)
     signs = 2.0 * mask - 1
     E = [signs[:, i : i + 1] * rows for i in range(P)] * 2
     G = np.zeros((2 * P * n, 2 * P * d))

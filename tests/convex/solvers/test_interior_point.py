@@ -324,6 +324,28 @@ def test_starts_are_kept_unless_beaten() -> None:
     np.testing.assert_allclose(bad.objective, solved.objective, rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss(0.5), LogisticLoss()], ids=str)
+def test_near_a_gated_solution_it_takes_fewer_iterations(loss: Loss) -> None:
+    program = make(60, 4, 8, loss=loss, formulation="gated")
+    near = solve(replace(program, alpha=0.021), PRECISE).weights
+    cold, warm = (solve(program, PRECISE, start=start) for start in (None, near))
+    assert warm.n_iter < cold.n_iter
+    assert warm.status is cold.status is Status.CONVERGED
+    np.testing.assert_allclose(warm.objective, cold.objective, rtol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_starts_of_any_size_and_outside_the_cones_lead_to_the_optimum(size: float) -> None:
+    program = make(n_outputs=2)
+    blocks = size * np.random.default_rng(1).standard_normal(program.stacked_shape)
+    without = blocks.copy()
+    without[:, :, 0] = 0
+    for start in (blocks, without):
+        result = solve(program, PRECISE, start=start)
+        assert result.status is Status.CONVERGED
+        np.testing.assert_allclose(result.objective, optimum(program), rtol=1e-6)
+
+
 def test_network_beats_the_program_or_matches_it() -> None:
     program = make(60, 4, 5, alpha=1e-3)
     network, exact = solve(program, InteriorPoint()), solve(program, PRECISE)

@@ -187,20 +187,23 @@ def begin_near(output: Output, weights: Floats) -> Iterate:
     output : Output
         Program of one output.
     weights : ndarray, shape (S, P, d)
-        The weights; all zero for :func:`begin`.
+        The weights. If a pattern with a cone has none, so that nothing shows the inside of the
+        cone, or if they are worse than none at all, the point is that of :func:`begin`.
     """
     data, alpha, n_cones = output.data, output.alpha, output.n_cones
     first, sizes = begin(output), np.linalg.norm(weights, axis=-1)
-    if first.failed or not output.degree or not sizes.any():
-        return first
     total = weights[:, :n_cones].sum(axis=0)
-    length = np.maximum(np.linalg.norm(total, axis=-1), _TINY)[:, None]
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    if first.failed or not output.degree or not sizes.any() or not length.all():
+        return first
     u = weights.copy()
     u[:, :n_cones] += _NEAR_SHIFT * sizes.mean() * total / length
     scores = data.scores(u)
     f, sizes = data.predict(scores), np.linalg.norm(u, axis=-1)
     ridge = float((output.ridge * sizes**2).sum()) / 2
     value = output.value(f) + alpha * float(sizes[:, : output.n_norms].sum()) + ridge
+    if not value < first.value:
+        return first
     mu = _NEAR_GAP * value / output.degree
     own, norms = u[:, : output.n_norms], sizes[:, : output.n_norms]
     x, z = np.empty_like(first.x), np.empty_like(first.z)

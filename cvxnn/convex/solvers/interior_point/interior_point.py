@@ -78,6 +78,10 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     All is NumPy in float64, whatever the data; nothing is compiled. Memory: about ten arrays of
     ``2 n P n_outputs`` floats, two of ``n d P``, six of ``2 P d**2``, and the dense matrix.
 
+    It starts near given weights if they show the inside of each cone, as those of a local network
+    over its own patterns do. Others, such as the solution of a similar program, which lies on the
+    boundary, serve as the best point so far only.
+
     With the logistic loss and a tiny ``alpha``, on data that can be separated or with features of
     very different scales, the method may stall before it reaches ``tol``; the bound is valid then.
 
@@ -134,7 +138,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> InteriorPointState:
-        """Start in the middle of the cones, or between them and given weights."""
+        """Start in the middle of the cones, or between them and given weights inside."""
         rows, patterns, outputs = _outputs(program)
         best = np.zeros(program.stacked_shape) if start is None else np.asarray(start.weights)
         at = program.evaluate(best)

@@ -67,6 +67,19 @@ def needs_model(page: Path) -> bool:
     return any("load_model" in snippet.code for snippet in runnable(page))
 
 
+# Pages whose fits and compilations take more than 3 seconds, beside those that need a model.
+LONG = {"certificate", "classification", "coming_from", "extending", "patterns"}
+LONG |= {"solvers", "troubleshooting"}
+
+
+def is_slow(page: Path) -> bool:
+    return page.stem in LONG or needs_model(page)
+
+
+def test_long_pages_exist():
+    assert {page.stem for page in PAGES} >= LONG
+
+
 @pytest.fixture(scope="module")
 def lm(packaged_model):
     """The packaged model, loaded once for all pages."""
@@ -88,7 +101,7 @@ def share_model(monkeypatch: pytest.MonkeyPatch, lm: Any) -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if needs_model(page) else [])
+        pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if is_slow(page) else [])
         for page in PAGES
         if runnable(page)
     ],

@@ -23,6 +23,9 @@ from cvxnn.explanation import (
 )
 from cvxnn.network import TwoLayerNetwork
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
 kinds = pytest.mark.parametrize(("gated", "skip"), KINDS)
 seeds = st.integers(0, 10**6)

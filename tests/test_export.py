@@ -1,5 +1,6 @@
 """Export: every framework predicts what the estimator predicts, and has its slopes."""
 
+import functools
 import importlib
 import io
 import pickle
@@ -26,6 +27,9 @@ from cvxnn import (
 )
 from cvxnn.export import to_jax, to_onnx, to_torch
 from cvxnn.network import TwoLayerNetwork
+
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WIDTH = 4
 KINDS = ["relu", "gated", "relu-skip", "gated-skip"]
@@ -338,7 +342,7 @@ def test_jax(kind, shape, dtype):
         assert out.dtype == dtype
         close(out, model.predict(X), dtype)
         close(function(parameters, X), out, dtype)
-        close(jax.vmap(function, (None, 0))(parameters, X), out, dtype)
+        close(jax.jit(jax.vmap(function, (None, 0)))(parameters, X), out, dtype)
 
 
 def test_jax_without_double_precision():
@@ -377,14 +381,15 @@ def test_jax_and_torch_have_the_same_gradient_of_the_weights(kind):
     function, parameters = to_jax(model)
     assert set(parameters) == {name for name, _ in module.named_parameters()}
     with jax.enable_x64(True):
-        gradient = jax.grad(lambda p: (function(p, X) ** 2).mean())(parameters)
+        squares = jax.jit(lambda p: (function(p, X) ** 2).mean())
+        gradient = jax.jit(jax.grad(squares))(parameters)
         for name, parameter in module.named_parameters():
             close(gradient[name], parameter.grad)
         # And it is the one of finite differences, in some direction.
         rng, step = np.random.default_rng(3), 1e-6
         ways = {name: rng.standard_normal(value.shape) for name, value in parameters.items()}
         moved = [
-            float((function({n: v + s * ways[n] for n, v in parameters.items()}, X) ** 2).mean())
+            float(squares({n: v + s * ways[n] for n, v in parameters.items()}))
             for s in (step, -step)
         ]
         expected = sum(float((gradient[n] * ways[n]).sum()) for n in ways)
@@ -473,6 +478,17 @@ def test_fitted_head(dtype):
     close(out["reward"], model.reward(X), dtype)
 
 
+@functools.cache
+def cross_validated(cv, single):
+    X = inputs(n=60)
+    options = {name: value for name, value in SMALL.items() if name != "strength"}
+    if single is COALAPreferenceHead:
+        model = cv(single(**options), strengths=[0.1, 0.01])
+        return model.fit_pairs(X[:30] + 1, X[30:] - 1)
+    model = cv(single(**options), strengths=[0.1, 0.01], cv=2)
+    return model.fit(X, X[:, 0] > 0 if single is ConvexReLUClassifier else X[:, 0])
+
+
 @pytest.mark.parametrize("convert", [to_onnx, to_torch, to_jax])
 @pytest.mark.parametrize(
     ("cv", "single"),
@@ -483,16 +499,9 @@ def test_fitted_head(dtype):
     ],
 )
 def test_cross_validated_estimators_are_those_of_their_last_fit(convert, cv, single):
-    X = inputs(np.float64, n=60)
-    options = {name: value for name, value in SMALL.items() if name != "strength"}
-    folds = {} if single is COALAPreferenceHead else {"cv": 2}
-    model = cv(single(**options), strengths=[0.1, 0.01], **folds)
-    if single is COALAPreferenceHead:
-        model.fit_pairs(X[:30] + 1, X[30:] - 1)
-        expected = model.decision_function(X)
-    else:
-        model.fit(X, X[:, 0] > 0 if single is ConvexReLUClassifier else X[:, 0])
-        expected = (model.decision_function if hasattr(model, "classes_") else model.predict)(X)
+    model, X = cross_validated(cv, single), inputs(n=60)
+    decides = hasattr(model, "decision_function")
+    expected = (model.decision_function if decides else model.predict)(X)
     if convert is to_onnx:
         if single is ConvexReLUClassifier:
             close(run(model, X)["probabilities"], model.predict_proba(X))

@@ -33,6 +33,9 @@ from cvxnn.convex import ActivationPatterns, Cronos, InteriorPoint, ProximalGrad
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.persistence import load
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = {"n_patterns": 8, "strength": 0.01, "random_state": 0}
 RELU = {**SMALL, "formulation": "relu"}
 RELU_CV = {name: value for name, value in RELU.items() if name != "strength"}

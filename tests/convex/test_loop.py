@@ -37,8 +37,8 @@ def program(dtype: type = np.float64, alpha: float = 0.05, y_scale: float = 1.0)
     y = y_scale * np.maximum(X @ rng.standard_normal((3, 1)), 0)
     mask = X @ rng.standard_normal((3, 4)) >= 0
     with precision(dtype):
-        operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
-        return ConvexProgram(operator, jnp.asarray(y.astype(dtype)), alpha)
+        operator = GatedOperator(X.astype(dtype), mask)
+        return ConvexProgram(operator, y.astype(dtype), alpha)
 
 
 class Halving(NamedTuple):

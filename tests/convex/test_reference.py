@@ -4,7 +4,6 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -29,8 +28,8 @@ def make(
     X: np.ndarray, mask: np.ndarray, y: np.ndarray, alpha: float, loss: object = None
 ) -> ConvexProgram:
     with precision(X.dtype):
-        operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-        return ConvexProgram(operator, jnp.asarray(y), alpha, loss or SquaredLoss())
+        operator = GatedOperator(X, mask)
+        return ConvexProgram(operator, y, alpha, loss or SquaredLoss())
 
 
 def draw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +83,7 @@ def test_no_feasible_point_is_better() -> None:
     with precision(np.float64):
         for _ in range(20):
             step = rng.exponential(size=(2, 2, 4, 1)) * directions * 10.0 ** rng.integers(-4, 1)
-            at = program.evaluate(jnp.asarray(result.weights.blocks + step))
+            at = program.evaluate(result.weights.blocks + step)
             assert float(at.objective) >= result.objective - 1e-8
 
 

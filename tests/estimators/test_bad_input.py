@@ -17,6 +17,9 @@ from cvxnn import (
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.estimators import _base, _parameters
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
 

@@ -37,6 +37,9 @@ from cvxnn import (
 from cvxnn.convex import Ridge
 from cvxnn.estimators._responses import Responses
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 STRENGTHS = [0.3, 1e-2, 1e-4]
 FOLDS = KFold(3)
 OWN = {"strengths", "n_strengths", "eps", "cv", "scoring", "ridges", "n_folds"}
@@ -81,7 +84,6 @@ def naive(single: type, X: Any, y: Any, weight: Any = None, **options: Any) -> n
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @parametrize_with_checks(
     [
         make(ConvexReLUClassifierCV, cv=3, n_strengths=4),
@@ -96,7 +98,6 @@ def test_checks_of_scikit_learn(estimator, check):
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 @parametrize_with_checks(
     [
         make(

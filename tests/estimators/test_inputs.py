@@ -21,6 +21,9 @@ from cvxnn.convex import Cronos, Ridge
 from cvxnn.estimators._rows import canonical, merge, to_host
 from cvxnn.estimators._scaling import Scaling, column_means
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NETWORKS = [ConvexReLUClassifier, ConvexReLURegressor]
 MODELS = pytest.mark.parametrize("model", NETWORKS, ids=lambda model: model.__name__)
 SMALL = {"n_patterns": 32, "random_state": 0}

@@ -21,6 +21,9 @@ from cvxnn import (
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge, split_groups
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def grouped(n_groups: int = 30, size: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows close to the centre of their group, whose targets share a deviation."""

@@ -20,6 +20,9 @@ from cvxnn.estimators import _monitor
 from cvxnn.estimators._monitor import Monitor
 from cvxnn.training.networks import EarlyStopping
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Interior point: a few measurements, nothing to compile.
 RELU = {"patterns": "gaussian", "n_patterns": 8, "random_state": 0}
 CASES = {

@@ -458,6 +458,7 @@ def test_training_mode_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("released_memory")
 def test_packaged_model(packaged_model: Any) -> None:
     lm = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
     prompts = [

@@ -747,6 +747,7 @@ def test_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("released_memory")
 def test_smollm2_learns_a_preference(packaged_model: Any) -> None:
     lm = load_model(cache_dir=packaged_model.cache_dir)
     pairs = [PreferenceTriplet(f"Say {x}.", "Arr, matey!", "Certainly.") for x in ("a", "b")]

@@ -285,6 +285,7 @@ def test_responses(lm: LanguageModel) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("released_memory")
 def test_packaged_model_and_its_copy(packaged_model: Any) -> None:
     copy = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
     assert copy.fingerprint == packaged_model.fingerprint

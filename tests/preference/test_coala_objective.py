@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from cvxnn.convex.loop import precision
 from cvxnn.preference import CoalaObjective, coala_pairwise, coala_pointwise, metrics
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PAIRS, D = 7, 4
 seeds = st.integers(0, 10**6)
 
@@ -151,7 +154,7 @@ def test_smoothness_is_attained_at_a_half(n: int, d: int) -> None:
     problem = CoalaObjective(
         jnp.asarray(margins), jnp.full(n, 1 / n), beta=2.0, gamma=0.0, ridge=0.1
     )
-    hessian = jax.hessian(problem.value)(jnp.zeros(d))
+    hessian = jax.jit(jax.hessian(problem.value))(jnp.zeros(d))
     assert float(problem.smoothness()) == pytest.approx(np.linalg.norm(hessian, 2), rel=1e-10)
     stated = 2.0**2 * np.linalg.norm(margins, 2) ** 2 / (4 * n) + 0.1
     assert float(problem.smoothness()) == pytest.approx(stated, rel=1e-10)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,9 +35,8 @@ def objective(network: LocalNetwork, X: np.ndarray, y: np.ndarray, alpha: float)
 def program_predictions(X: np.ndarray, mask: np.ndarray, U: np.ndarray) -> tuple[np.ndarray, ...]:
     """Predictions of the gated model and of the ReLU network with the same weights."""
     with precision(X.dtype):
-        operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-        weights = jnp.asarray(U)
-        return tuple(np.asarray(f(weights)) for f in (operator.forward, operator.network_forward))
+        operator = GatedOperator(X, mask)
+        return tuple(np.asarray(f(U)) for f in (operator.forward, operator.network_forward))
 
 
 # Training ----------------------------------------------------------------------------------

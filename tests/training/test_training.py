@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,8 +56,8 @@ def data(kind: str = "plain", dtype: type = np.float64) -> tuple[np.ndarray, np.
 
 def program(X: np.ndarray, mask: np.ndarray, y: np.ndarray, alpha: float) -> ConvexProgram:
     with precision(X.dtype):
-        operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-        return ConvexProgram(operator, jnp.asarray(y), alpha)
+        operator = GatedOperator(X, mask)
+        return ConvexProgram(operator, y, alpha)
 
 
 def network_objective(found: Training, X: np.ndarray, y: np.ndarray, alpha: float) -> float:

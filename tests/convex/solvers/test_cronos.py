@@ -32,10 +32,13 @@ from cvxnn.convex import (
 from cvxnn.convex.loop import precision
 from cvxnn.convex.solvers.cronos.cronos import CronosState
 
-# Most of the time is that of compilation, for data of many shapes.
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-LINEAR_SOLVERS = ["dual", "mean_field", "block", "block_nystrom", "nystrom"]
+# Each compiles for seconds. Those that "auto" never takes are left out of quick runs.
+OTHERS = ["block", "block_nystrom", "nystrom"]
+LINEAR_SOLVERS = [
+    "dual",
+    "mean_field",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS),
+]
 
 # Few shapes and options: each pair of them compiles for seconds.
 TWO_OUTPUTS = (24, 4, 6, 2)  # n, d, P, outputs
@@ -83,8 +86,8 @@ def make(
     mask = sample_patterns(X, P, random_state=0).mask
     mask = np.pad(mask, ((0, 0), (0, P - mask.shape[1])))
     with precision(dtype):
-        operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
-        return ConvexProgram(operator, jnp.asarray(Y.astype(dtype)), alpha)
+        operator = GatedOperator(X.astype(dtype), mask)
+        return ConvexProgram(operator, Y.astype(dtype), alpha)
 
 
 @functools.cache
@@ -231,12 +234,12 @@ def entry(
     weights[0] *= not weighted
     with precision(np.float64):
         program = ConvexProgram(
-            GatedOperator(jnp.asarray(X), jnp.asarray(mask)),
-            jnp.asarray(y),
+            GatedOperator(X, mask),
+            y,
             alpha,
             LOSSES[loss],
             PENALTIES[penalty],
-            jnp.asarray(weights),
+            weights,
         )
         return program if skip is None else replace(program, skip=skip)
 
@@ -341,8 +344,13 @@ def iterate(program: ConvexProgram, solver: Cronos, n_steps: int) -> CronosState
 
 @pytest.mark.parametrize(
     ("linear_solver", "relaxation", "scale_rows"),
-    [(name, 1.6, True) for name in LINEAR_SOLVERS]
-    + [("dual", 1.0, False), ("nystrom", 1.0, False)],
+    [
+        ("dual", 1.6, True),
+        ("mean_field", 1.6, True),
+        ("dual", 1.0, False),
+        *(pytest.param(name, 1.6, True, marks=pytest.mark.slow) for name in OTHERS),
+        pytest.param("nystrom", 1.0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_iterates_are_those_of_algorithm_2(
     linear_solver: Any, relaxation: float, scale_rows: bool
@@ -408,7 +416,7 @@ def test_fixed_penalties_stay_and_balanced_ones_move() -> None:
 # Theorem 1 ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("linear_solver", ["dual", "block"])
+@pytest.mark.parametrize("linear_solver", ["dual", pytest.param("block", marks=pytest.mark.slow)])
 def test_ergodic_averages_converge_like_one_over_k(linear_solver: Any) -> None:
     program = make(TALL)
     solver = Cronos(
@@ -462,8 +470,8 @@ def test_structured_preconditioners_need_a_third_of_nystroms_iterations(
     y = np.where(y % 2 == 1, 1.0, -1.0)[:, None]
     mask = sample_patterns(X, n_patterns, random_state=0).mask
     with precision(np.float64):
-        operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-        program = ConvexProgram(operator, jnp.asarray(y), 1e-2)
+        operator = GatedOperator(X, mask)
+        program = ConvexProgram(operator, y, 1e-2)
     # The method as published: unscaled rows, fixed rho = 0.01; every solve to 1e-6.
     published = Cronos(
         rho=0.01,

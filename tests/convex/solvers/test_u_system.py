@@ -1,6 +1,8 @@
 """Conjugate gradient, preconditioners and the exact dual solve against dense linear algebra."""
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +44,21 @@ def identity(x: jax.Array) -> jax.Array:
     return x
 
 
+# Compiled whole: otherwise each of the many small operations is compiled by itself.
+batched_pcg = jax.jit(u_system.batched_pcg, static_argnums=(0, 1))
+invert_dual = jax.jit(u_system.invert_dual)
+
+
+@jax.jit
+def dual_solution(exact: Any, operator: GatedOperator, B: jax.Array) -> jax.Array:
+    return exact.solve(operator, B)
+
+
+@jax.jit
+def apply(preconditioner: Any, Q: jax.Array) -> jax.Array:
+    return preconditioner.apply(Q)
+
+
 # Conjugate gradient ------------------------------------------------------------------------
 
 
@@ -53,9 +70,7 @@ def test_pcg_solves_each_system_of_a_batch(dtype: type, condition: float) -> Non
     with precision(dtype):
         matrix = jnp.asarray(A.astype(dtype))
         b = jnp.asarray(B.astype(dtype))
-        x, n_iter = u_system.batched_pcg(
-            lambda v: v @ matrix, identity, b, jnp.zeros_like(b), tol, 500
-        )
+        x, n_iter = batched_pcg(lambda v: v @ matrix, identity, b, jnp.zeros_like(b), tol, 500)
         assert x.dtype == dtype
     residual = np.linalg.norm(np.asarray(x, float) @ A - B, axis=1) / np.linalg.norm(B, axis=1)
     assert (residual <= 3 * tol).all()
@@ -66,7 +81,7 @@ def test_pcg_needs_one_iteration_with_the_inverse() -> None:
     A = spd(10, 1e4)
     inverse = np.linalg.inv(A)
     b = jnp.ones((2, 10))
-    _, n_iter = u_system.batched_pcg(lambda v: v @ A, lambda v: v @ inverse, b, 0 * b, 1e-8, 50)
+    _, n_iter = batched_pcg(lambda v: v @ A, lambda v: v @ inverse, b, 0 * b, 1e-8, 50)
     assert int(n_iter) == 1
 
 
@@ -74,14 +89,14 @@ def test_pcg_needs_as_many_iterations_as_there_are_distinct_eigenvalues() -> Non
     Q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))
     A = (Q * np.repeat([1.0, 5.0, 40.0], 4)) @ Q.T
     b = jnp.asarray(np.random.default_rng(1).standard_normal((1, 12)))
-    _, n_iter = u_system.batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-10, 50)
+    _, n_iter = batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-10, 50)
     assert int(n_iter) == 3
 
 
 def test_pcg_at_the_solution_does_nothing() -> None:
     A = spd(6, 10.0)
     b = jnp.ones((2, 6))
-    x, n_iter = u_system.batched_pcg(
+    x, n_iter = batched_pcg(
         lambda v: v @ A, identity, b, jnp.asarray(np.ones((2, 6)) @ np.linalg.inv(A)), 1e-8, 50
     )
     assert int(n_iter) == 0
@@ -91,7 +106,7 @@ def test_pcg_at_the_solution_does_nothing() -> None:
 def test_pcg_with_a_zero_right_hand_side_among_others_stays_finite() -> None:
     A = spd(6, 10.0)
     b = jnp.stack([jnp.zeros(6), jnp.ones(6)])
-    x, _ = u_system.batched_pcg(lambda v: v @ A, identity, b, jnp.zeros((2, 6)), 1e-10, 50)
+    x, _ = batched_pcg(lambda v: v @ A, identity, b, jnp.zeros((2, 6)), 1e-10, 50)
     np.testing.assert_array_equal(x[0], 0)
     np.testing.assert_allclose(x[1] @ A, 1, rtol=1e-8)
 
@@ -99,14 +114,14 @@ def test_pcg_with_a_zero_right_hand_side_among_others_stays_finite() -> None:
 def test_pcg_stops_at_max_iter() -> None:
     A = spd(20, 1e6)
     b = jnp.ones((1, 20))
-    _, n_iter = u_system.batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-12, 4)
+    _, n_iter = batched_pcg(lambda v: v @ A, identity, b, 0 * b, 1e-12, 4)
     assert int(n_iter) == 4
 
 
 def test_inverse_spd() -> None:
     A = spd(8, 100.0)
     np.testing.assert_allclose(
-        u_system.inverse_spd(jnp.asarray(A)), np.linalg.inv(A), rtol=1e-9, atol=1e-12
+        jax.jit(u_system.inverse_spd)(jnp.asarray(A)), np.linalg.inv(A), rtol=1e-9, atol=1e-12
     )
 
 
@@ -133,20 +148,26 @@ def test_mean_field_is_the_inverse_of_the_expected_system() -> None:
     expected_system = np.kron(np.eye(P), M) + 2 * np.kron(overlaps, covariance)
     Q = np.random.default_rng(0).standard_normal((C, P, D))
     expected = np.linalg.solve(expected_system, Q.reshape(C, -1).T).T
-    applied = np.asarray(preconditioner.apply(jnp.asarray(Q))).reshape(C, -1)
+    applied = np.asarray(apply(preconditioner, jnp.asarray(Q))).reshape(C, -1)
     np.testing.assert_allclose(applied, expected)
 
 
-def sketch(A: np.ndarray, rank: int, mu: float, dtype: type) -> preconditioners.NystromSketch:
-    matrix = jnp.asarray(A.astype(dtype))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def sketch_nystrom(
+    matrix: jax.Array, shape: tuple[int, int], rank: int, mu: float
+) -> preconditioners.NystromSketch:
     return preconditioners.sketch_nystrom(
         lambda u: (u.reshape(1, -1) @ matrix).reshape(u.shape),
-        (2, len(A) // 2),
+        shape,
         rank,
         mu,
         jax.random.key(0),
-        jnp.dtype(dtype),
+        matrix.dtype,
     )
+
+
+def sketch(A: np.ndarray, rank: int, mu: float, dtype: type) -> preconditioners.NystromSketch:
+    return sketch_nystrom(jnp.asarray(A.astype(dtype)), (2, len(A) // 2), rank, mu)
 
 
 def test_nystrom_is_exact_on_a_matrix_of_lower_rank(dtype: type) -> None:
@@ -156,7 +177,7 @@ def test_nystrom_is_exact_on_a_matrix_of_lower_rank(dtype: type) -> None:
     with precision(dtype):
         preconditioner = sketch(A, 6, mu, dtype)
         columns = jnp.asarray(np.eye(16, dtype=dtype).reshape(16, 2, 8))
-        inverse = np.asarray(preconditioner.apply(columns), float).reshape(16, 16)
+        inverse = np.asarray(apply(preconditioner, columns), float).reshape(16, 16)
     eigenvalues = np.linalg.eigvals(inverse @ (A + mu * np.eye(16))).real
     # Without a preconditioner the condition number is some 300.
     assert eigenvalues.max() / eigenvalues.min() < (1 + 1e-6 if dtype == np.float64 else 1.1)
@@ -165,7 +186,7 @@ def test_nystrom_is_exact_on_a_matrix_of_lower_rank(dtype: type) -> None:
 def test_nystrom_of_full_rank_is_the_inverse_up_to_scale() -> None:
     A, mu = spd(8, 100.0), 0.5
     columns = jnp.asarray(np.eye(8).reshape(8, 2, 4))
-    inverse = np.asarray(sketch(A, 8, mu, np.float64).apply(columns)).reshape(8, 8)
+    inverse = np.asarray(apply(sketch(A, 8, mu, np.float64), columns)).reshape(8, 8)
     product = inverse @ (A + mu * np.eye(8))
     np.testing.assert_allclose(product / product[0, 0], np.eye(8), atol=1e-6)
 
@@ -173,7 +194,7 @@ def test_nystrom_of_full_rank_is_the_inverse_up_to_scale() -> None:
 def test_nystrom_never_makes_the_condition_worse() -> None:
     A, mu = spd(20, 1e4) - np.eye(20), 1e-2
     columns = jnp.asarray(np.eye(20).reshape(20, 2, 10))
-    inverse = np.asarray(sketch(A, 8, mu, np.float64).apply(columns)).reshape(20, 20)
+    inverse = np.asarray(apply(sketch(A, 8, mu, np.float64), columns)).reshape(20, 20)
     np.testing.assert_allclose(inverse, inverse.T, atol=1e-12)
     system = A + mu * np.eye(20)
     eigenvalues = np.linalg.eigvals(inverse @ system).real
@@ -189,17 +210,10 @@ def test_block_nystrom_of_full_rank_is_the_inverse_up_to_scale() -> None:
     system = dense_q_system(X, mask, M)
     blocks = np.kron(np.eye(P), root)
     rest = blocks @ system @ blocks.T - np.eye(P * D)
-    inner = preconditioners.sketch_nystrom(
-        lambda Q: (Q.reshape(1, -1) @ jnp.asarray(rest)).reshape(Q.shape),
-        (P, D),
-        P * D,
-        1.0,
-        jax.random.key(0),
-        jnp.dtype(np.float64),
-    )
+    inner = sketch_nystrom(jnp.asarray(rest), (P, D), P * D, 1.0)
     preconditioner = preconditioners.BlockNystrom(jnp.asarray(root), inner)
     columns = jnp.asarray(np.eye(P * D).reshape(P * D, P, D))
-    inverse = np.asarray(preconditioner.apply(columns)).reshape(P * D, P * D)
+    inverse = np.asarray(apply(preconditioner, columns)).reshape(P * D, P * D)
     product = inverse @ system
     np.testing.assert_allclose(product / product[0, 0], np.eye(P * D), atol=1e-6)
 
@@ -215,10 +229,10 @@ def test_dual_solves_the_q_system(dtype: type, rho: float) -> None:
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     with precision(dtype):
         operator = GatedOperator(jnp.asarray(X.astype(dtype)), jnp.asarray(mask))
-        exact = u_system.invert_dual(
+        exact = invert_dual(
             operator, jnp.asarray(np.linalg.inv(M).astype(dtype)), jnp.asarray(1 / N, dtype)
         )
-        actual = np.asarray(exact.solve(operator, jnp.asarray(B.astype(dtype))))
+        actual = np.asarray(dual_solution(exact, operator, jnp.asarray(B.astype(dtype))))
     assert actual.dtype == dtype
     error = np.linalg.norm(actual.reshape(C, -1) - expected) / np.linalg.norm(expected)
     assert error < (1e-10 if dtype == np.float64 else 1e-3)
@@ -230,7 +244,7 @@ def test_dual_takes_duplicate_and_closed_patterns() -> None:
     M = spd(D, 10.0)
     B = np.random.default_rng(1).standard_normal((C, P, D))
     operator = GatedOperator(jnp.asarray(X), jnp.asarray(mask))
-    exact = u_system.invert_dual(operator, jnp.asarray(np.linalg.inv(M)), jnp.asarray(1 / N))
-    actual = exact.solve(operator, jnp.asarray(B))
+    exact = invert_dual(operator, jnp.asarray(np.linalg.inv(M)), jnp.asarray(1 / N))
+    actual = dual_solution(exact, operator, jnp.asarray(B))
     expected = np.linalg.solve(dense_q_system(X, mask, M), B.reshape(C, -1).T).T
     np.testing.assert_allclose(np.asarray(actual).reshape(C, -1), expected, rtol=1e-9)

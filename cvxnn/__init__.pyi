@@ -6,6 +6,7 @@ from .estimators.linear_head import LinearPreferenceHead
 from .estimators.policy import SoftmaxPolicy
 from .estimators.regressor import ConvexReLURegressor
 from .persistence import load, save
+from .serving import load_network
 
 __version__: str
 
@@ -19,5 +20,6 @@ __all__ = [
     "LinearPreferenceHead",
     "SoftmaxPolicy",
     "load",
+    "load_network",
     "save",
 ]

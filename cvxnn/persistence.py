@@ -7,26 +7,31 @@ and strings. It refuses unknown contents, and contents that differ from what was
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import warnings
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
-from cvxnn._digests import digest
 from cvxnn._files import MALFORMED, replacing
+from cvxnn._model_file import (
+    FORMAT_VERSION,
+    HEADER,
+    NETWORK_PARTS,
+    OPTIONAL_PARTS,
+    check_network,
+    little_endian,
+    network_of,
+    read_model,
+    seal,
+)
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
 
-FORMAT_VERSION = 4
-_HEADER = "cvxnn"
 # The state of a warm start is large, and predictions do not need it. Callbacks are code.
 _NOT_SAVED = ("_warm", "_skl_callbacks")
 # Parameters that may be objects of any class, and count in another fit only.
@@ -48,9 +53,6 @@ _NEEDED = {
     "LinearPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
-_NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
-_GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
-_OPTIONAL_PARTS = (*_GATE_PARTS, "linear_weights", "output_index")
 _SOLVERS = ("Cronos", "InteriorPoint", "ProximalGradient", "Ridge")
 
 
@@ -104,7 +106,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
             if key not in parameters and not key.startswith(_NOT_SAVED)
         },
     }
-    content = to_bytes(tensors, metadata={_HEADER: _seal(header, tensors)})
+    content = to_bytes(tensors, metadata={HEADER: seal(header, tensors)})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -153,37 +155,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         If the file is truncated, changed or damaged, is of another format, version or class, or
         has unexpected contents. Nothing in the file is used before this is checked.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected one written by cvxnn.save.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a readable safetensors file ({error}); it was changed or damaged, or is "
-            "truncated. Save the estimator again."
-        ) from error
-    try:
-        header = json.loads(metadata[_HEADER])
-        version, sealed = header["format_version"], _seal(header, tensors)
-    except MALFORMED as error:
-        raise ValueError(
-            f"{path}: has no valid {_HEADER!r} header; expected a file written by cvxnn.save that "
-            "was not changed or damaged."
-        ) from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {version!r}; this cvxnn reads version {FORMAT_VERSION}. "
-            "Use the cvxnn that wrote the file, or save the estimator again. If this cvxnn wrote "
-            "it, it was changed or damaged."
-        )
-    if metadata != {_HEADER: sealed}:
-        raise ValueError(
-            f"{path}: the checksum does not match; the file was changed or damaged. Take another "
-            "copy, or save the estimator again."
-        )
+    header, tensors = read_model(path)
     try:
         name, parameters, attributes = (header[k] for k in ("class", "parameters", "attributes"))
         estimator = _unfitted(name, parameters)
@@ -198,38 +170,22 @@ def load(path: str | os.PathLike[str]) -> Any:
     return estimator
 
 
-def _seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
-    """Return the text of the header in its canonical form, with the checksum of all contents."""
-    contents = {key: value for key, value in header.items() if key != "checksum"}
-    parts = (part for name in sorted(tensors) for part in (name, tensors[name]))
-    return _canonical({**contents, "checksum": digest(contents, *parts, digits=64)})
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous array in the byte order of the file."""
-    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-
-
 def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, TwoLayerNetwork):
-        for part in (*_NETWORK_PARTS, *_OPTIONAL_PARTS):
+        for part in (*NETWORK_PARTS, *OPTIONAL_PARTS):
             if getattr(value, part) is not None:
-                tensors[f"{key}.{part}"] = _little_endian(getattr(value, part))
+                tensors[f"{key}.{part}"] = little_endian(getattr(value, part))
         return {"network": key}
     if isinstance(value, ActivationPatterns):
-        tensors[f"{key}.mask"] = _little_endian(value.mask)
-        tensors[f"{key}.gates"] = _little_endian(value.gates)
+        tensors[f"{key}.mask"] = little_endian(value.mask)
+        tensors[f"{key}.gates"] = little_endian(value.gates)
         return {"patterns": key}
     if isinstance(value, dict):
         return {
             "dict": [[_plain(key, k), _pack(f"{key}.{k}", v, tensors)] for k, v in value.items()]
         }
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8:
-        tensors[key] = _little_endian(value)
+        tensors[key] = little_endian(value)
         return {"array": key}
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "OU" or not all(isinstance(v, str) for v in value.flat):
@@ -244,9 +200,7 @@ def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
 def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
     if kind == "network":
-        parts: dict[str, Any] = {part: tensors[f"{value}.{part}"] for part in _NETWORK_PARTS}
-        parts |= {part: tensors.get(f"{value}.{part}") for part in _OPTIONAL_PARTS}
-        return TwoLayerNetwork(**parts)
+        return network_of(value, tensors)
     if kind == "patterns":
         return ActivationPatterns(tensors[f"{value}.mask"], tensors[f"{value}.gates"])
     if kind == "dict":
@@ -348,7 +302,7 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         _check_proof(fitted["_proof"], width, n_outputs)
     for value in fitted.values():
         if isinstance(value, TwoLayerNetwork):
-            _check_network(value, width)
+            check_network(value, width)
         if isinstance(value, ActivationPatterns):
             _check_patterns(value, width)
 
@@ -372,44 +326,6 @@ def _check_proof(proof: Any, width: int, n_outputs: int) -> None:
     for name, part in proof.items():
         if part.shape != shapes[name] or part.dtype.kind != "f" or not np.isfinite(part).all():
             raise ValueError(f"{name} of the certificate is damaged")
-
-
-def _check_network(network: TwoLayerNetwork, width: int) -> None:
-    (m,), (c,) = network.output_weights.shape, network.output_bias.shape
-    given = [part for part in _GATE_PARTS if getattr(network, part) is not None]
-    if given not in ([], list(_GATE_PARTS)):
-        raise ValueError(f"of its gates, the network has only {given}")
-    n_gates = 0 if network.gate_bias is None else network.gate_bias.size
-    shapes = {
-        "hidden_weights": (m, width),
-        "hidden_bias": (m,),
-        "output_weights": (m,),
-        "output_bias": (c,),
-        "gate_weights": (n_gates, width),
-        "gate_bias": (n_gates,),
-        "gate_index": (m,),
-        "output_index": (m,),
-        "linear_weights": (width, c),
-    }
-    if (network.output_index is None) != (c == 1):
-        raise ValueError(f"the network has {c} outputs and {network.output_index} as their index")
-    if network.output_index is not None and np.any(np.diff(network.output_index) < 0):
-        raise ValueError("the neurons of the network are not in the order of their outputs")
-    for part, shape in shapes.items():
-        array = getattr(network, part)
-        if array is None and part in _OPTIONAL_PARTS:
-            continue
-        if array.shape != shape:
-            raise ValueError("the shapes of the network do not fit together")
-        if part in ("gate_index", "output_index"):
-            most = n_gates if part == "gate_index" else c
-            if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < most)):
-                raise ValueError(f"the network has neurons without {part.replace('_', ' ')}")
-            continue
-        if array.dtype.name not in ("float32", "float64"):
-            raise ValueError("the network has weights that are not floating-point numbers")
-        if not np.isfinite(array).all():
-            raise ValueError("the network has weights that are not finite")
 
 
 def _check_patterns(patterns: ActivationPatterns, width: int) -> None:

@@ -21,6 +21,8 @@ PACKAGES = [
     "costs",
     "convex",
     "network",
+    "_model_file",
+    "serving",
     "explanation",
     "training",
     "preference",

@@ -22,7 +22,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
-from cvxnn import persistence
+from cvxnn import _model_file
 from cvxnn._json import write_json
 
 KINDS = ("estimator", "features", "comparison", "key", "log", "cache", "checkpoint")
@@ -150,7 +150,7 @@ def forge(file: Path, rng: np.random.Generator) -> None:
         tensors[name] = rng.normal(size=shape).astype(str(rng.choice(["<f4", "<f8", "<i8", "?"])))
     if "cvxnn" in metadata:
         header = mutate(json.loads(metadata["cvxnn"]), rng)
-        metadata = {"cvxnn": persistence._seal(header, tensors)}
+        metadata = {"cvxnn": _model_file.seal(header, tensors)}
     else:
         import torch
 

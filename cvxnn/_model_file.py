@@ -1,0 +1,128 @@
+"""The file of a saved estimator: arrays, and a JSON header with the checksum of all contents."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from cvxnn._digests import digest
+from cvxnn._files import MALFORMED
+from cvxnn.network import TwoLayerNetwork
+
+FORMAT_VERSION = 4
+HEADER = "cvxnn"
+NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
+GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
+OPTIONAL_PARTS = (*GATE_PARTS, "linear_weights", "output_index")
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the header and the arrays of a file, whose checksum is compared first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is truncated, changed or damaged, or of another format or version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected one written by cvxnn.save.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); it was changed or damaged, or is "
+            "truncated. Save the estimator again."
+        ) from error
+    try:
+        header = json.loads(metadata[HEADER])
+        version, sealed = header["format_version"], seal(header, tensors)
+    except MALFORMED as error:
+        raise ValueError(
+            f"{path}: has no valid {HEADER!r} header; expected a file written by cvxnn.save that "
+            "was not changed or damaged."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {version!r}; this cvxnn reads version {FORMAT_VERSION}. "
+            "Use the cvxnn that wrote the file, or save the estimator again. If this cvxnn wrote "
+            "it, it was changed or damaged."
+        )
+    if metadata != {HEADER: sealed}:
+        raise ValueError(
+            f"{path}: the checksum does not match; the file was changed or damaged. Take another "
+            "copy, or save the estimator again."
+        )
+    return header, tensors
+
+
+def seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
+    """Return the text of the header in its canonical form, with the checksum of all contents."""
+    contents = {key: value for key, value in header.items() if key != "checksum"}
+    parts = (part for name in sorted(tensors) for part in (name, tensors[name]))
+    return _canonical({**contents, "checksum": digest(contents, *parts, digits=64)})
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous array in the byte order of the file."""
+    return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+
+
+def network_of(key: str, tensors: dict[str, NDArray[Any]]) -> TwoLayerNetwork:
+    """Return the network whose arrays have a name; it is not checked."""
+    parts: dict[str, Any] = {part: tensors[f"{key}.{part}"] for part in NETWORK_PARTS}
+    parts |= {part: tensors.get(f"{key}.{part}") for part in OPTIONAL_PARTS}
+    return TwoLayerNetwork(**parts)
+
+
+def check_network(network: TwoLayerNetwork, width: int) -> None:
+    """Raise a ValueError unless the arrays of a network fit together and are finite."""
+    (m,), (c,) = network.output_weights.shape, network.output_bias.shape
+    given = [part for part in GATE_PARTS if getattr(network, part) is not None]
+    if given not in ([], list(GATE_PARTS)):
+        raise ValueError(f"of its gates, the network has only {given}")
+    n_gates = 0 if network.gate_bias is None else network.gate_bias.size
+    shapes = {
+        "hidden_weights": (m, width),
+        "hidden_bias": (m,),
+        "output_weights": (m,),
+        "output_bias": (c,),
+        "gate_weights": (n_gates, width),
+        "gate_bias": (n_gates,),
+        "gate_index": (m,),
+        "output_index": (m,),
+        "linear_weights": (width, c),
+    }
+    if (network.output_index is None) != (c == 1):
+        raise ValueError(f"the network has {c} outputs and {network.output_index} as their index")
+    if network.output_index is not None and np.any(np.diff(network.output_index) < 0):
+        raise ValueError("the neurons of the network are not in the order of their outputs")
+    for part, shape in shapes.items():
+        array = getattr(network, part)
+        if array is None and part in OPTIONAL_PARTS:
+            continue
+        if array.shape != shape:
+            raise ValueError("the shapes of the network do not fit together")
+        if part in ("gate_index", "output_index"):
+            most = n_gates if part == "gate_index" else c
+            if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < most)):
+                raise ValueError(f"the network has neurons without {part.replace('_', ' ')}")
+            continue
+        if array.dtype.name not in ("float32", "float64"):
+            raise ValueError("the network has weights that are not floating-point numbers")
+        if not np.isfinite(array).all():
+            raise ValueError("the network has weights that are not finite")

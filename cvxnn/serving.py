@@ -1,0 +1,180 @@
+"""Predictions of a saved estimator with NumPy alone, for processes that start often.
+
+scikit-learn and SciPy, which estimators need, take more than a second to import.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvxnn._files import MALFORMED
+from cvxnn._model_file import check_network, network_of, read_model
+from cvxnn.network import TwoLayerNetwork
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """The network of a saved estimator, with what its predictions need.
+
+    Attributes
+    ----------
+    network : TwoLayerNetwork
+        The network, for raw features.
+    classes : ndarray, shape (n_classes,), or None
+        Labels of a classifier or a preference head; None of a regressor.
+    temperature : float, default=1.0
+        Factor of the scores in probabilities.
+    one_against_rest : bool, default=False
+        Whether each score stands for its class against the rest, as with the logistic loss.
+    n_dimensions : int, default=1
+        Dimensions of the predictions of a regressor, as those of ``y`` were: 1 or 2.
+    """
+
+    network: TwoLayerNetwork
+    classes: NDArray[Any] | None
+    temperature: float = 1.0
+    one_against_rest: bool = False
+    n_dimensions: int = 1
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the outputs of the network.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Finite rows.
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_outputs)
+            Scores of classes, logits of responses, or predictions of a regressor.
+
+        Raises
+        ------
+        ValueError
+            If the rows have another width, or are not finite.
+        """
+        rows, width = np.asarray(X), self.network.hidden_weights.shape[1]
+        if rows.dtype != np.float32:
+            rows = rows.astype(np.float64)
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ValueError(f"X has shape {rows.shape}; expected (n_samples, {width}).")
+        if not np.isfinite(rows).all():
+            raise ValueError("X holds NaN or infinite values; remove or impute them.")
+        scores = self.network.forward(rows)
+        several = self.classes is None and self.n_dimensions == 2
+        return scores[:, 0] if scores.shape[1] == 1 and not several else scores
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likeliest labels, or the predictions of a regressor.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Finite rows.
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_outputs)
+            As ``predict`` of the estimator.
+        """
+        scores = self.decision_function(X)
+        if self.classes is None:
+            return scores
+        codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(np.intp)
+        return self.classes[codes]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the probabilities of classes.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Finite rows.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+            As ``predict_proba`` of the estimator, up to rounding.
+
+        Raises
+        ------
+        AttributeError
+            For a regressor, which has no classes; use ``predict``.
+        """
+        if self.classes is None:
+            raise AttributeError("a regressor has no classes to give probabilities of; use predict")
+        logits = self.temperature * self.decision_function(X)
+        if logits.ndim == 1:
+            logits = np.stack([np.zeros_like(logits), logits], axis=1)
+        elif self.one_against_rest:
+            logits = -np.logaddexp(0, -logits)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.floating] = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
+    """Read the network of an estimator that :func:`cvxnn.save` wrote, without scikit-learn.
+
+    The checksum is compared first, as :func:`cvxnn.load` does.
+
+    Parameters
+    ----------
+    path : path-like
+        File that ``cvxnn.save`` wrote.
+
+    Returns
+    -------
+    SavedNetwork
+        What predictions need: ``predict`` and ``predict_proba``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is truncated, changed or damaged, or of another format or version.
+
+    Examples
+    --------
+    >>> import cvxnn
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> cvxnn.save(cvxnn.ConvexReLUClassifier(random_state=0).fit(X, y), "model.safetensors")
+    >>> served = cvxnn.load_network("model.safetensors")
+    >>> bool(served.predict(X[:1])[0] == y[0])
+    True
+    """
+    header, tensors = read_model(path)
+    try:
+        parts, parameters = header["attributes"], header["parameters"]
+        network = network_of(parts["network_"]["network"], tensors)
+        check_network(network, parts["n_features_in_"]["value"])
+        held = parameters.get("estimator")
+        if isinstance(held, dict):  # of a CV class
+            parameters = held["estimator"]["parameters"]
+        classes = None
+        if "classes_" in parts:
+            labels = parts["classes_"]
+            found = tensors[labels["array"]] if "array" in labels else np.array(labels["strings"])
+            classes = found.astype(object) if labels.get("dtype") == "O" else found
+            if len(classes) != max(network.n_outputs, 2):
+                raise ValueError(f"{len(classes)} classes for {network.n_outputs} outputs")
+        return SavedNetwork(
+            network,
+            classes,
+            float(parts.get("temperature_", {"value": 1.0})["value"]),
+            header["class"].startswith("ConvexReLU") and parameters.get("loss") == "logistic",
+            int(parts.get("_y_ndim", {"value": 1})["value"]),
+        )
+    except MALFORMED as error:
+        raise ValueError(
+            f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
+            "cvxnn that wrote the file."
+        ) from error

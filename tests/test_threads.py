@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from joblib import parallel_config
+from sklearn.datasets import make_blobs
+from sklearn.model_selection import cross_val_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cvxnn import (
@@ -40,6 +43,45 @@ def test_only_small_work_is_limited_and_limits_are_never_lifted():
         assert threads() == 2
     decorated = limits_threads(lambda flops: flops)(lambda flops: threads())
     assert [decorated(0.0), decorated(SHARED_PRODUCT)] == [1, 2]
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_scopes_of_two_threads_that_overlap():
+    """The first to end gives no threads to the other, and the last gives them all back."""
+    first, second = limit_threads(0.0), limit_threads(0.0)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads() == 1
+    second.__exit__(None, None, None)
+    assert threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_an_error_gives_the_threads_back():
+    with pytest.raises(KeyError), limit_threads(0.0):
+        raise KeyError
+    assert threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_backends_agree_and_leave_the_threads_as_they_were():
+    X, y = make_blobs(90, 3, centers=3, cluster_std=5, random_state=0)
+    model = ConvexReLUClassifier(n_patterns=8, random_state=0)
+    expected = cross_val_score(model, X, y, cv=6, scoring="neg_log_loss")
+    with parallel_config("threading"):
+        found = cross_val_score(model, X, y, cv=6, scoring="neg_log_loss", n_jobs=4)
+    np.testing.assert_array_equal(found, expected)
+    assert threads() == 2
+
+
+@pytest.mark.slow
+def test_workers_of_loky_agree():
+    X, y = make_blobs(90, 3, centers=3, cluster_std=5, random_state=0)
+    search = ConvexReLUClassifierCV(ConvexReLUClassifier(n_patterns=8, random_state=0), cv=2)
+    expected = cross_val_score(search, X, y, cv=2, scoring="neg_log_loss")
+    found = cross_val_score(search, X, y, cv=2, scoring="neg_log_loss", n_jobs=2)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.usefixtures("_two_threads")

@@ -35,7 +35,7 @@ MEASURE = (
 
 def measure(code: str) -> tuple[float, float]:
     """Return processor and wall seconds of a fresh process, its start included in the former."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-c", MEASURE.format(code=code)],
         capture_output=True,

@@ -7,11 +7,10 @@ has threads of its own, whose number XLA sets when it starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache, wraps
-from threading import Lock
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -27,39 +26,9 @@ _R = TypeVar("_R")
 def limit_threads(flops: float, enough: float = SHARED_PRODUCT) -> AbstractContextManager[object]:
     """Give BLAS one thread, within a scope, if its work is too small to share.
 
-    A scope never gives back threads that an outer one, one of another thread, or the user took
-    away.
+    A scope never gives back threads that an outer one, or the user, took away.
     """
-    return _one_thread() if flops < enough else nullcontext()
-
-
-class _Scopes:
-    """Scopes of one thread that are open now, in all threads: BLAS has one limit for a process."""
-
-    def __init__(self) -> None:
-        self.lock, self.n_open = Lock(), 0
-        self.limit: Any = None
-
-
-_scopes = _Scopes()
-if hasattr(os, "register_at_fork"):  # another thread may have held the lock
-    os.register_at_fork(after_in_child=lambda: setattr(_scopes, "lock", Lock()))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Take the threads where the first scope begins; give them back where the last one ends."""
-    with _scopes.lock:
-        if _scopes.n_open == 0:
-            _scopes.limit = _controller().limit(limits=1, user_api="blas")
-        _scopes.n_open += 1
-    try:
-        yield
-    finally:
-        with _scopes.lock:
-            _scopes.n_open -= 1
-            if _scopes.n_open == 0:
-                _scopes.limit.restore_original_limits()
+    return _controller().limit(limits=1 if flops < enough else None, user_api="blas")
 
 
 def limits_threads(

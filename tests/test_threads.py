@@ -1,5 +1,7 @@
 """Small work takes one thread of BLAS, wherever it is done; large work takes all it was given."""
 
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 from joblib import parallel_config
@@ -46,15 +48,24 @@ def test_only_small_work_is_limited_and_limits_are_never_lifted():
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_scopes_of_two_threads_that_overlap():
-    """The first to end gives no threads to the other, and the last gives them all back."""
-    first, second = limit_threads(0.0), limit_threads(0.0)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert threads() == 1
-    second.__exit__(None, None, None)
+def test_scopes_of_two_threads_that_overlap_give_all_threads_back():
+    inside, other_ended, seen = Event(), Event(), []
+
+    def work():
+        with limit_threads(0.0):
+            inside.set()
+            other_ended.wait(60)
+            seen.append(threads())
+
+    with limit_threads(0.0):
+        thread = Thread(target=work)
+        thread.start()
+        assert inside.wait(60)
+        assert threads() == 1
+    other_ended.set()
+    thread.join()
     assert threads() == 2
+    assert len(seen) == 1
 
 
 @pytest.mark.usefixtures("_two_threads")

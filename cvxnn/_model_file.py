@@ -82,7 +82,7 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
-def network_of(key: str, tensors: dict[str, NDArray[Any]]) -> TwoLayerNetwork:
+def read_network(key: str, tensors: dict[str, NDArray[Any]]) -> TwoLayerNetwork:
     """Return the network whose arrays have a name; it is not checked."""
     parts: dict[str, Any] = {part: tensors[f"{key}.{part}"] for part in NETWORK_PARTS}
     parts |= {part: tensors.get(f"{key}.{part}") for part in OPTIONAL_PARTS}

@@ -25,8 +25,8 @@ from cvxnn._model_file import (
     OPTIONAL_PARTS,
     check_network,
     little_endian,
-    network_of,
     read_model,
+    read_network,
     seal,
 )
 from cvxnn.convex.patterns import ActivationPatterns
@@ -200,7 +200,7 @@ def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
 def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
     if kind == "network":
-        return network_of(value, tensors)
+        return read_network(value, tensors)
     if kind == "patterns":
         return ActivationPatterns(tensors[f"{value}.mask"], tensors[f"{value}.gates"])
     if kind == "dict":

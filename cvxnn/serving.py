@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._files import MALFORMED
-from cvxnn._model_file import check_network, network_of, read_model
+from cvxnn._model_file import check_network, read_model, read_network
 from cvxnn.network import TwoLayerNetwork
 
 
@@ -154,7 +154,7 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
     header, tensors = read_model(path)
     try:
         parts, parameters = header["attributes"], header["parameters"]
-        network = network_of(parts["network_"]["network"], tensors)
+        network = read_network(parts["network_"]["network"], tensors)
         check_network(network, parts["n_features_in_"]["value"])
         held = parameters.get("estimator")
         if isinstance(held, dict):  # of a CV class

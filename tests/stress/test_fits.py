@@ -47,6 +47,7 @@ COMPILED_ROWS, COMPILED_COLUMNS = (2, 3, 5, 8), (3,)
 KINDS = [
     *["regressor", "classifier"] * 7,
     *["linear"] * 3,
+    "gated_head",
     "regressor_cv",
     "classifier_cv",
     "policy",
@@ -71,6 +72,7 @@ DOCUMENTED_ERRORS = {
     "no label has more than": ValueError,
     "prompts with a pair; expected": ValueError,
     "Cannot have number of splits": ValueError,
+    "of the gated formulation needs responses without pairs": ValueError,
     "cannot be greater than the number": ValueError,
 }
 # What a fit may warn of.
@@ -79,6 +81,7 @@ DOCUMENTED_WARNINGS = (
     "failed to converge",
     "predicts the same for all rows",
     "gives all responses the same reward",
+    "ranks pairs that it has not seen no better than chance",
     "gives all candidates of each prompt the same probability",
     "is lost in rounding",
 )
@@ -290,8 +293,23 @@ def is_compiled(options: dict[str, Any]) -> bool:
     return coupled or options.get("penalty") in ("feature", "l1") or options["strength"] == 0
 
 
-def draw_head(rng: np.random.Generator, *, linear: bool) -> Any:
-    if linear:
+def draw_head(rng: np.random.Generator, kind: str) -> Any:
+    if kind == "gated_head":
+        return COALAPreferenceHead(
+            loss=pick(rng, "pairwise", "pairwise", "pointwise"),
+            formulation="gated",
+            beta=pick(rng, 1.0, 0.1, 1e3),
+            gamma=pick(rng, 0.5, 0.0, 10.0),
+            n_patterns=pick(rng, 1, 8, "auto"),
+            patterns=pick(rng, "auto", "gaussian", "data", "local"),
+            strength=pick(rng, "auto", "auto", 1e-9, 0.1, 3.0),
+            ridge=pick(rng, 1e-2, 1.0, 0.0),
+            fit_intercept=bool(rng.random() < 0.8),
+            standardize=bool(rng.random() < 0.85),
+            solver=pick(rng, None, None, Ridge()),
+            random_state=0,
+        )
+    if kind == "linear":
         return LinearPreferenceHead(
             pick(rng, "auto", 1e-3, 1.0, 1e3), standardize=bool(rng.random() < 0.85)
         )
@@ -318,7 +336,7 @@ class Case:
         options = draw_options(rng, losses) if network else {}
         while network and is_compiled(options) and rng.random() < 0.85:  # they take a second
             options = draw_options(rng, losses)
-        X = draw_rows(rng, is_compiled(options) if network else kind.startswith("coala"))
+        X = draw_rows(rng, is_compiled(options) if network else kind.startswith(("coala", "gated")))
         group = rng.permutation(np.arange(len(X)) % max(len(X) // 3, 1))
         if kind.startswith("regressor"):
             self.model = ConvexReLURegressor(**options)
@@ -334,7 +352,7 @@ class Case:
             y = np.zeros(len(X), bool)
             y[np.unique(group, return_index=True)[1]] = True
         else:
-            self.model = draw_head(rng, linear=kind == "linear")
+            self.model = draw_head(rng, kind)
             y = draw_labels(rng, X, 2)
         if kind in ("regressor_cv", "classifier_cv"):
             group = np.argsort(np.argsort(y if y.ndim == 1 else y[:, 0], kind="stable")) % 2

@@ -62,8 +62,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with uci/*.npz")
     parser.add_argument("--features", type=Path, required=True, help="folder with minilm_*.npz")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=0, help="number of the fit to begin with")
     options = parser.parse_args()
     for number, fit in enumerate(fits(options.data, options.features)):
+        if number < options.first:
+            continue
         for record in measure(fit):
             about = {"number": number, "kind": fit.kind, "data": fit.data, "loss": fit.loss}
             append(options.out, {**about, **record})

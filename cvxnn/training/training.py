@@ -45,7 +45,7 @@ PatternChoice = Literal["local", "gaussian", "data", "all"]
 
 # Neurons below this part of the largest are left out before patterns are added.
 _ACTIVE = 1e-3
-# Interior points go at least this far: to 1e-2 they took 11 % fewer iterations in the median fit.
+# Interior points go at least this far, which takes them a few iterations more than 1e-2.
 _FINE_TOL = 1e-3
 # Rounds end when one gains less than this part of the objective.
 _LEAST_GAIN = 1e-5
@@ -161,7 +161,7 @@ def train(
         By default ``cvxnn.convex.solvers.automatic`` chooses one for ``tol`` and ``max_iter``.
     tol : float, default=1e-2
         Relative duality gap to reach. An interior-point method that was not asked for by
-        ``solver`` goes to 1e-3 at least, which takes it two iterations more.
+        ``solver`` goes to 1e-3 at least, which takes it a few iterations more.
     max_iter : int, optional
         Most iterations of a solve; the default of the solver otherwise.
     random_state : int, RandomState or None

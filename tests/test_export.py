@@ -483,7 +483,7 @@ def cross_validated(cv, single):
     X = inputs(n=60)
     options = {name: value for name, value in SMALL.items() if name != "strength"}
     if single is COALAPreferenceHead:
-        model = cv(single(**options), strengths=[0.1, 0.01])
+        model = cv(single(formulation="relu", **options), strengths=[0.1, 0.01])
         return model.fit_pairs(X[:30] + 1, X[30:] - 1)
     model = cv(single(**options), strengths=[0.1, 0.01], cv=2)
     return model.fit(X, X[:, 0] > 0 if single is ConvexReLUClassifier else X[:, 0])

@@ -63,7 +63,7 @@ def test_loading_and_predicting_do_without_jax(tmp_path):
         ConvexReLUClassifierCV(classifier, strengths=[0.1], cv=2).fit(X, y),
         ConvexReLURegressorCV(strengths=[0.1], cv=2).fit(X, y),
         head.fit(X, y),
-        COALAPreferenceHeadCV(head, strengths=[0.1], ridges=[0.1], n_folds=2).fit(X, y),
+        COALAPreferenceHeadCV(strengths=[0.1], ridges=[0.1], n_folds=2).fit(X, y),
         LinearPreferenceHead().fit(X, y),
     ]
     for i, model in enumerate(fitted):

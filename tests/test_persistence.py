@@ -210,7 +210,7 @@ def held_classifier():
         (ConvexReLUClassifierCV, None),
         (ConvexReLUClassifierCV, held_classifier()),
         (ConvexReLURegressorCV, ConvexReLURegressor(**RELU_CV, solver=Cronos(tol=0.02))),
-        (COALAPreferenceHeadCV, COALAPreferenceHead(**SMALL)),
+        (COALAPreferenceHeadCV, COALAPreferenceHead(formulation="relu", **SMALL)),
     ],
     ids=["default", "classifier", "regressor", "head"],
 )

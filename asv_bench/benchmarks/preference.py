@@ -66,7 +66,7 @@ class HeadCrossValidation:
         self.single = COALAPreferenceHead(random_state=0).fit_pairs(self.chosen, self.rejected)
 
     def time_fit_pairs(self):
-        COALAPreferenceHeadCV(COALAPreferenceHead(random_state=0)).fit_pairs(
+        COALAPreferenceHeadCV(COALAPreferenceHead(formulation="relu", random_state=0)).fit_pairs(
             self.chosen, self.rejected
         )
 

@@ -48,6 +48,7 @@ HEAD = OptionGroup(
     "cvxnn.COALAPreferenceHead",
     {
         "loss": {},
+        "formulation": {},
         "strength": {},
         "n_patterns": {},
         "beta": {},

@@ -95,6 +95,11 @@ class DistinctPairs(NamedTuple):
         """Weights of the pairs, None where all are equal."""
         return None if np.all(self.weight == self.weight[0]) else self.weight
 
+    @property
+    def several_units(self) -> Floats | None:
+        """Units of the pairs, None where each is one."""
+        return None if np.all(self.units == 1) else self.units
+
 
 def _linked(pairs: NDArray[np.intp]) -> NDArray[np.intp] | None:
     """Return the number of each pair's component, None where these are no more use than pairs."""

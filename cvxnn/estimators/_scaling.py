@@ -65,6 +65,12 @@ class Scaling(NamedTuple):
         # another value, and rounding errors of a large one do the same to rows that have it.
         return scaling._replace(x_scale=np.where(x_scale == 0, dtype.type(np.inf), x_scale))
 
+    def with_factors(self, factors: NDArray[np.floating]) -> Scaling:
+        """Return units in which each feature is multiplied by a factor; with 0, it vanishes."""
+        with np.errstate(divide="ignore"):
+            x_scale = (self.x_scale / factors).astype(self.x_scale.dtype)
+        return self._replace(x_scale=x_scale)
+
     def inputs(self, X: Rows, *, bias: bool) -> Rows:
         """Return data as the network sees them, with a column of ones if there are biases."""
         if not is_sparse(X):

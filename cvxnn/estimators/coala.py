@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -27,8 +27,10 @@ from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pairwise", "pointwise"]
-# Pairs that the choice of a strength looks at.
-_MOST_PAIRS = 1024
+# Pairs that the choice of a strength looks at, and of those of blocks, which takes many looks.
+_MOST_PAIRS, _MOST_PAIRS_OF_BLOCKS = 1024, 512
+
+Floats = NDArray[np.floating]
 
 
 class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
@@ -61,8 +63,13 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Phase II: Bradley-Terry on pairs (equations 6-7), or equation (9) on single responses. See
         ``cvxnn.preference.loss_functions`` for how the two relate. ``fit`` without ``pair_id`` uses
         ``"pointwise"``. With ``formulation="gated"`` it decides on phase I as well.
-    formulation : {"gated", "relu"}, default="relu"
+    formulation : {"gated", "relu"}, default="gated"
         Many gates, or Algorithm 1 of the paper; see above.
+    blocks : sequence of int, optional
+        Widths of blocks of columns of ``X``, such as embeddings of several layers, that add up to
+        ``n_features``. Each block has a strength of its own, chosen on pairs that are left out
+        (``cvxnn.training.block_factors``); a block of no use gets weights of zero. Only for pairs,
+        with ``formulation="gated"``.
     beta : float, default=1.0
         Inverse temperature of the reward, above 0.
     gamma : float, default=0.5
@@ -138,6 +145,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Iterations of phase I.
     status_ : str
         Why phase I stopped.
+    block_factors_ : ndarray, shape (n_blocks,)
+        Factors of scaled features of each block, with a mean square of 1; only with ``blocks``.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -168,7 +177,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         self,
         loss: PreferenceLoss = "pairwise",
         *,
-        formulation: Formulation = "relu",
+        formulation: Formulation = "gated",
+        blocks: Sequence[int] | None = None,
         beta: float = 1.0,
         gamma: float = 0.5,
         ridge: float = 1e-2,
@@ -186,6 +196,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     ) -> None:
         self.loss = loss
         self.formulation = formulation
+        self.blocks = blocks
         self.beta = beta
         self.gamma = gamma
         self.ridge = ridge
@@ -212,6 +223,14 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Run both phases."""
         gated, pairwise = self.formulation == "gated", self._pairwise(rows)
+        self.__dict__.pop("block_factors_", None)
+        if self.blocks is not None:
+            self._check_blocks(rows.X.shape[1])
+            if not (gated and pairwise):
+                raise ValueError(
+                    "blocks need pairs, formulation='gated' and loss='pairwise'; set blocks=None, "
+                    "or fit pairs (fit_pairs, or pair_id)."
+                )
         if gated and pairwise:
             plan = self._plan_pairs(DistinctPairs.of(rows))
         else:
@@ -251,6 +270,10 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
         # An offset of the gates costs accuracy, and no margin knows an intercept.
         inputs = scaling.inputs(rows.X, bias=False)
+        if self.blocks is not None:
+            self.block_factors_ = self._choose_factors(inputs, rows, rng)
+            scaling = scaling.with_factors(np.repeat(self.block_factors_, self.blocks))
+            inputs = scaling.inputs(rows.X, bias=False)
         shape, (penalty, origin, n_patterns) = inputs.shape, self._choose(*inputs.shape)
         if origin == "local" or origin == "adaptive":
             raise ValueError(
@@ -261,9 +284,13 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         operator = convex.PairedOperator(inputs, found.mask, pairs=rows.pairs)
         loss, weight = convex.SquaredLoss(), rows.sample_weight
         program = convex.ConvexProgram(operator, rows.targets, 0.0, loss, penalty, weight, "gated")
-        units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
-            program, self.strength, rng, units=units, groups=rows.groups, most=_MOST_PAIRS
+            program,
+            self.strength,
+            rng,
+            units=rows.several_units,
+            groups=rows.groups,
+            most=_MOST_PAIRS,
         )
         arguments = {
             "X": inputs,
@@ -282,6 +309,30 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         }
         request = self._request(*shape, n_outputs=1)
         return Plan(training.fit_direct, arguments, scaling, measured, request)
+
+    def _choose_factors(
+        self, inputs: Floats, rows: DistinctPairs, rng: np.random.RandomState
+    ) -> NDArray[np.float64]:
+        """Return the factor of each block of scaled embeddings."""
+        no_gates = np.zeros((len(inputs), 0), bool)
+        operator = convex.PairedOperator(inputs, no_gates, pairs=rows.pairs)
+        program = convex.ConvexProgram(
+            operator, rows.targets, 0.0, sample_weight=rows.sample_weight, formulation="gated"
+        )
+        sample = training.sample_rows(
+            program, rng, units=rows.several_units, groups=rows.groups, most=_MOST_PAIRS_OF_BLOCKS
+        )
+        return training.block_factors(sample, self.blocks or ())
+
+    def _check_blocks(self, n_features: int) -> None:
+        """Refuse blocks that are not positive widths which add up to the features."""
+        blocks = () if self.blocks is None else tuple(self.blocks)
+        good = all(isinstance(width, int | np.integer) and width > 0 for width in blocks)
+        if not good or sum(blocks) != n_features:
+            raise ValueError(
+                f"blocks={self.blocks!r}; expected widths of neighbouring columns, positive "
+                f"integers that add up to the {n_features} features."
+            )
 
     def _fit_second_phase(
         self,
@@ -348,6 +399,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
         pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
         scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
+        if self.blocks is not None:
+            scaling = scaling.with_factors(np.repeat(self.block_factors_, self.blocks))
         inputs = scaling.inputs(pairs.X, bias=False)
         return self._proven(
             inputs, pairs.targets, pairs.sample_weight, convex.SquaredLoss(), pairs.pairs

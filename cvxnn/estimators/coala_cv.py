@@ -25,7 +25,9 @@ _RIDGES = (1e-1, 1e-2, 1e-3)
 
 
 class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
-    r"""Preference head that chooses ``strength`` of phase I and ``ridge`` of phase II.
+    r"""Preference head of the paper's Algorithm 1 that chooses ``strength`` and ``ridge``.
+
+    The former belongs to phase I, the latter to phase II.
 
     Each combination is scored by the accuracy on held-out pairs: how often the chosen response
     has the higher reward; without pairs, by that of single responses. Responses that are paired
@@ -37,7 +39,8 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
     ----------
     estimator : COALAPreferenceHead, optional
         Its parameters count, but for ``strength`` and ``ridge``, which are chosen; by default
-        ``COALAPreferenceHead()``. It is cloned, never fitted itself.
+        ``COALAPreferenceHead(formulation="relu")``. It is cloned, never fitted itself. One of many
+        gates is refused: it chooses its strength itself, on groups of pairs that are left out.
     strengths : array-like, default=(0.3, 0.1, 0.03, 0.01)
         Strengths of phase I to try, above 0 and at most 1: fractions of ``alpha_max_``.
     ridges : array-like, default=(0.1, 0.01, 0.001)
@@ -70,7 +73,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
     >>> from cvxnn import COALAPreferenceHead, COALAPreferenceHeadCV
     >>> rng = np.random.RandomState(0)
     >>> chosen, rejected = rng.randn(50, 8) + 1, rng.randn(50, 8) - 1
-    >>> single = COALAPreferenceHead(n_patterns=8, random_state=0)
+    >>> single = COALAPreferenceHead(formulation="relu", n_patterns=8, random_state=0)
     >>> head = COALAPreferenceHeadCV(single, n_folds=2)
     >>> bool(head.fit_pairs(chosen, rejected).best_score_ > 0.95)
     True
@@ -110,6 +113,19 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
     def _check_parameters(self) -> None:
         check_parameters(self, self._numbers, {})
         self._check_base()
+        if self._base.formulation != "relu":
+            raise ValueError(
+                "COALAPreferenceHeadCV chooses for Algorithm 1 of the COALA paper: set "
+                "formulation='relu' on its estimator. With formulation='gated' fit "
+                "COALAPreferenceHead itself, which chooses its strength on pairs left out."
+            )
+
+    @property
+    def _base(self) -> Any:
+        """Estimator whose parameters count."""
+        if self.estimator is None:
+            return COALAPreferenceHead(formulation="relu")
+        return self.estimator
 
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose both strengths, then fit both phases to all rows."""

@@ -1,9 +1,10 @@
+from .blocks import block_factors
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
-from .row_sample import Sample
+from .row_sample import Sample, sample_rows
 from .spectrum import predictions_without
 from .strength import Strength, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
@@ -17,6 +18,7 @@ __all__ = [
     "Strength",
     "Training",
     "approximate_leave_one_out",
+    "block_factors",
     "choose_delta",
     "draw_patterns",
     "fit_direct",
@@ -26,6 +28,7 @@ __all__ = [
     "price",
     "price_all",
     "propose",
+    "sample_rows",
     "spread_of",
     "to_program",
     "train",

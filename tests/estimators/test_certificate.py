@@ -97,7 +97,7 @@ def test_of_cross_validation_and_preference_heads() -> None:
     both, answers = np.concatenate([chosen, rejected]), np.repeat([1, 0], 30)
     check(head, both, answers)
     head = COALAPreferenceHead(**SMALL).fit(both, answers == 1, np.arange(60) % 30)
-    check(head, both, answers == 1)
+    check(head, both, answers == 1, pair_id=np.arange(60) % 30)
 
 
 def test_it_survives_files_and_pickles(tmp_path: Any) -> None:

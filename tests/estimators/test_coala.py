@@ -1,4 +1,4 @@
-"""The preference head: both phases against SciPy and hand-written losses."""
+"""The preference head of the paper: both phases against SciPy and hand-written losses."""
 
 import warnings
 
@@ -16,7 +16,8 @@ from cvxnn.convex import Cronos
 
 
 def make(**options):
-    return COALAPreferenceHead(**{"strength": 0.05, "n_patterns": 8, "random_state": 0, **options})
+    given = {"formulation": "relu", "strength": 0.05, "n_patterns": 8, "random_state": 0}
+    return COALAPreferenceHead(**{**given, **options})
 
 
 def pairs(n=20, seed=0):
@@ -152,7 +153,7 @@ def test_history_follows_the_rewards(fitted):
 def test_margins_rise_at_every_iteration(shift):
     rng = np.random.default_rng(0)
     chosen, rejected = rng.standard_normal((2, 200, 12)) * np.geomspace(1, 0.05, 12)
-    head = COALAPreferenceHead(n_patterns=16, random_state=0)
+    head = COALAPreferenceHead(formulation="relu", n_patterns=16, random_state=0)
     head.fit_pairs(chosen + shift * np.eye(12)[0], rejected)
     margins = head.phase2_history_["rewards/margins"]
     assert margins[-1] > 1.2 * margins[0]

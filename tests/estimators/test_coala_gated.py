@@ -207,3 +207,25 @@ def test_saved_heads_give_the_same_rewards_and_certificates(dtype: type, tmp_pat
     np.testing.assert_array_equal(again.reward(chosen), head.reward(chosen))
     proof = again.certificate(*stacked(chosen, rejected))
     assert float(proof.program.bound_of(proof.dual)) == pytest.approx(head.dual_bound_, rel=1e-4)
+
+
+def test_blocks_of_no_use_get_small_factors(tmp_path: Any) -> None:
+    chosen, rejected = pairs(60, 3)
+    noise = 3 * np.random.default_rng(1).standard_normal((2, 60, 6))
+    won, lost = np.hstack([chosen, noise[0]]), np.hstack([rejected, noise[1]])
+    head = make(blocks=[3, 6]).fit_pairs(won, lost)
+    useful, useless = head.block_factors_
+    assert useless < useful / 2
+    assert 3 * useful**2 + 6 * useless**2 == pytest.approx(9)
+    plain = make().fit_pairs(won, lost)
+    assert head.phase2_objective_ < plain.phase2_objective_
+    save(head, tmp_path / "head.safetensors")
+    again = load(tmp_path / "head.safetensors")
+    assert list(again.blocks) == [3, 6]
+    found = again.certificate(*stacked(won, lost))
+    assert float(found.program.bound_of(found.dual)) == pytest.approx(head.dual_bound_, rel=1e-9)
+    for widths in ([3, 5], [9, 0], [], [4.5, 4.5]):
+        with pytest.raises(ValueError, match="add up to the 9 features"):
+            make(blocks=widths).fit_pairs(won, lost)
+    with pytest.raises(ValueError, match="blocks need pairs"):
+        make(blocks=[3, 6]).fit(*stacked(won, lost))

@@ -557,7 +557,9 @@ def test_preference_head_chooses_both_strengths() -> None:
     assert head.best_score_ == mean.max() > 0.8
     i, j = np.argwhere(mean == mean.max())[0]
     assert (head.best_strength_, head.best_ridge_) == (head.strengths_[i], head.ridges_[j])
-    single = COALAPreferenceHead(strength=head.best_strength_, ridge=head.best_ridge_, **SMALL)
+    single = COALAPreferenceHead(
+        formulation="relu", strength=head.best_strength_, ridge=head.best_ridge_, **SMALL
+    )
     single.fit_pairs(won, lost)
     np.testing.assert_array_equal(head.reward(won), single.reward(won))
     assert not {"strength", "ridge"} & vars(head).keys()
@@ -577,7 +579,9 @@ def test_preference_scores_are_those_of_single_heads() -> None:
     )
     for (seen, unseen), score in zip(rows.folds(3), head.cv_scores_, strict=True):
         assert not set(ids[seen]) & set(ids[unseen])
-        single = COALAPreferenceHead(strength=0.1, ridge=0.1, **{**SMALL, "tol": 1e-4})
+        single = COALAPreferenceHead(
+            formulation="relu", strength=0.1, ridge=0.1, **{**SMALL, "tol": 1e-4}
+        )
         single.fit(X[seen], y[seen], pair_id=ids[seen])
         held = np.unique(ids[unseen])
         accuracy = (single.reward_margin(won[held], lost[held]) > 0).mean()

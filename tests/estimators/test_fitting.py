@@ -788,7 +788,6 @@ def test_the_head_shares_the_weights_of_rows():
     X, y = data()
     counts = np.random.default_rng(0).integers(1, 3, 40)
     options = {**RELU, "loss": "pointwise"}
-    del options["formulation"]
     weighted = COALAPreferenceHead(**options).fit(X, y, sample_weight=counts)
     repeated = COALAPreferenceHead(**options).fit(X.repeat(counts, axis=0), y.repeat(counts))
     assert weighted.objective_ == repeated.objective_

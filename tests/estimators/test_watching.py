@@ -30,7 +30,8 @@ CASES = {
     "relu classifier": lambda: ConvexReLUClassifier(formulation="relu", **RELU),
     "regressor": lambda: ConvexReLURegressor(random_state=0),
     "relu regressor": lambda: ConvexReLURegressor(formulation="relu", **RELU),
-    "head": lambda: COALAPreferenceHead(**RELU),
+    "head": lambda: COALAPreferenceHead(random_state=0),
+    "relu head": lambda: COALAPreferenceHead(formulation="relu", **RELU),
 }
 
 
@@ -173,7 +174,7 @@ def test_callbacks_reach_into_a_pipeline(capsys):
     assert "ConvexReLUClassifier - fit" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("case", ["relu classifier", "relu regressor", "head"])
+@pytest.mark.parametrize("case", ["relu classifier", "relu regressor", "relu head"])
 def test_a_callback_stops_the_fit(case):
     X, y = data()
     whole = CASES[case]().fit(X, y)
@@ -181,7 +182,7 @@ def test_a_callback_stops_the_fit(case):
     assert stopped.status_ == "stopped"
     assert len(stopped.history_["time"]) == 1 < len(whole.history_["time"])
     assert np.isfinite(values(stopped, X)).all()
-    if case == "head":  # a stop ends the phase
+    if case == "relu head":  # a stop ends the phase
         assert len(stopped.phase2_history_["time"]) == 1
 
 

@@ -145,7 +145,9 @@ def test_head_of_other_width_is_refused(lm: LanguageModel) -> None:
 def test_description_is_saved_with_the_head(lm: LanguageModel, tmp_path: Path, kind: str) -> None:
     head = small_head(
         lm,
-        COALAPreferenceHeadCV(COALAPreferenceHead(n_patterns=4, random_state=0), n_folds=2)
+        COALAPreferenceHeadCV(
+            COALAPreferenceHead(formulation="relu", n_patterns=4, random_state=0), n_folds=2
+        )
         if kind == "cv"
         else None,
         pooling="last",

@@ -313,10 +313,13 @@ def draw_head(rng: np.random.Generator, kind: str) -> Any:
         return LinearPreferenceHead(
             pick(rng, "auto", 1e-3, 1.0, 1e3), standardize=bool(rng.random() < 0.85)
         )
+    formulation = pick(rng, "gated", "relu")
+    known = ("local",) if formulation == "relu" else ()
     return COALAPreferenceHead(
         loss=pick(rng, "pairwise", "pointwise"),
+        formulation=formulation,
         n_patterns=8,
-        patterns=pick(rng, "local", "gaussian", "data"),
+        patterns=pick(rng, *known, "gaussian", "data"),
         strength=pick(rng, "auto", 0.01, 0.1),
         ridge=pick(rng, 1e-2, 1.0),
         standardize=bool(rng.random() < 0.85),
@@ -364,7 +367,10 @@ class Case:
             self.model = own(self.model.set_params(warm_start=False), n_strengths=4)
         elif kind == "coala_cv":
             self.model = COALAPreferenceHeadCV(
-                self.model, strengths=(0.1,), ridges=(0.1,), n_folds=2
+                self.model.set_params(formulation="relu"),
+                strengths=(0.1,),
+                ridges=(0.1,),
+                n_folds=2,
             )
         other = pick(rng, X[::-1], X[rng.permutation(len(X))], np.zeros_like(X))
         self.name = type(self.model).__name__

@@ -157,14 +157,14 @@ class TestFit:
     def test_no_convergence_is_an_exit_code(self, run, features, tmp_path, capsys):
         output = tmp_path / "head.safetensors"
         arguments = ["fit", features, "--output", output, "--n-patterns", "8"]
-        arguments += ["--max-iter", "2", "--tol", "1e-6"]
+        arguments += ["--max-iter", "2", "--tol", "1e-6", "--formulation", "relu"]
         assert run(*arguments, code=3)["converged"] is False
         assert output.exists()
         assert run(*arguments, code=3)["status"] == "nothing to do"
 
     def test_a_head_that_is_constant_is_named(self, features, tmp_path, capsys):
         arguments = ["fit", features, "--output", str(tmp_path / "h"), "--strength", "2"]
-        assert main([*arguments, "--n-patterns", "8"]) == 0
+        assert main([*arguments, "--n-patterns", "8", "--formulation", "relu"]) == 0
         assert "warning: COALAPreferenceHead predicts the same" in capsys.readouterr().err
 
     @pytest.mark.slow

@@ -56,6 +56,8 @@ def make(cls: type, strengths: Any = None, **options: Any) -> Any:
     if strengths is not None:
         own["strengths"] = strengths
     held = {name: value for name, value in options.items() if name not in OWN}
+    if cls is COALAPreferenceHeadCV:
+        held = {"formulation": "relu", **held}
     return cls(single(**{"random_state": 0, **held}), **own)
 
 

@@ -20,8 +20,9 @@ from cvxnn.network import TwoLayerNetwork
 from cvxnn.training.row_sample import Sample
 
 _LARGEST_LEVERAGE = 1 - 1e-6
-# A row is at the edge of a neuron's pattern from this cosine on.
-_EDGE = 1e-3
+# A row is at the edge of a neuron's pattern from this cosine on: solutions within a gap of 1 % are
+# that close.
+_EDGE = 1e-2
 # Rows at the edge span a direction that is larger than this part of the largest.
 _SPANNED = 1e-9
 # Least second derivative of a loss, as a part of the largest.

@@ -41,6 +41,10 @@ class Pairs(NamedTuple):
     def columns(self, columns: slice) -> Pairs:
         return Pairs(*(part[:, columns] for part in self[:3]), self.groups, self.d)
 
+    def beside_prompts(self) -> Pairs:
+        parts = [np.concatenate([part, self.prompt], axis=1) for part in self[:2]]
+        return Pairs(*parts, self.prompt, self.groups, self.d)
+
     @property
     def differences(self) -> Array:
         return self.chosen - self.rejected
@@ -106,7 +110,18 @@ def linear(train: Pairs, test: Pairs) -> Found:
 def algorithm_1(train: Pairs, test: Pairs) -> Found:
     from cvxnn import COALAPreferenceHead
 
-    return head(partial(COALAPreferenceHead, random_state=0), train, test)
+    return head(partial(COALAPreferenceHead, formulation="relu", random_state=0), train, test)
+
+
+def gated(train: Pairs, test: Pairs) -> Found:
+    from cvxnn import COALAPreferenceHead
+
+    return head(partial(COALAPreferenceHead, formulation="gated", random_state=0), train, test)
+
+
+def gated_prompt(train: Pairs, test: Pairs) -> Found:
+    """The same with the prompt's embedding beside that of the response: gates see both."""
+    return gated(train.beside_prompts(), test.beside_prompts())
 
 
 def input_of(train: Pairs, layers: dict[str, slice]) -> dict[str, float]:
@@ -277,6 +292,8 @@ Method = Callable[[Pairs, Pairs], Found]
 
 METHODS: dict[str, Method] = {
     "linear": linear,
+    "gated": gated,
+    "gated_prompt": gated_prompt,
     "kernel": partial(kernel_head, GATES, True),
     "svm": svm,
     "mlp": partial(network, 128),

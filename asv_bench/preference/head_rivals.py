@@ -129,9 +129,8 @@ def input_of(train: Pairs, layers: dict[str, slice]) -> dict[str, float]:
     from cvxnn import LinearPreferenceHead
 
     scores = {}
-    some = sample(train)
     for name, columns in layers.items():
-        part = some.columns(columns)
+        part = train.columns(columns)
         fitted = LinearPreferenceHead().fit_pairs(part.chosen, part.rejected, groups=part.groups)
         scores[name] = round(float(fitted.cv_scores_.mean(axis=0).max()), 5)
     return scores

@@ -97,7 +97,11 @@ def head(make: Callable[[], Any], train: Pairs, test: Pairs) -> Found:
     start = time.process_time()
     fitted, margins = fit(train, test)
     spent = time.process_time() - start
-    chosen = {name: getattr(fitted, name) for name in ("C_", "strength_") if hasattr(fitted, name)}
+    chosen = {
+        name: np.round(getattr(fitted, name), 6).tolist()
+        for name in ("C_", "strength_", "block_factors_")
+        if hasattr(fitted, name)
+    }
     return Found(margins, scale_of(held_out), chosen, spent)
 
 
@@ -113,15 +117,15 @@ def algorithm_1(train: Pairs, test: Pairs) -> Found:
     return head(partial(COALAPreferenceHead, formulation="relu", random_state=0), train, test)
 
 
-def gated(train: Pairs, test: Pairs) -> Found:
+def gated(blocks: bool, prompts: bool, train: Pairs, test: Pairs) -> Found:
+    """Many gates; with a strength for each layer, or with the prompt beside the response."""
     from cvxnn import COALAPreferenceHead
 
-    return head(partial(COALAPreferenceHead, formulation="gated", random_state=0), train, test)
-
-
-def gated_prompt(train: Pairs, test: Pairs) -> Found:
-    """The same with the prompt's embedding beside that of the response: gates see both."""
-    return gated(train.beside_prompts(), test.beside_prompts())
+    if prompts:
+        train, test = train.beside_prompts(), test.beside_prompts()
+    width = train.chosen.shape[1]
+    widths = [train.d] * (width // train.d) if blocks else None
+    return head(partial(COALAPreferenceHead, blocks=widths, random_state=0), train, test)
 
 
 def input_of(train: Pairs, layers: dict[str, slice]) -> dict[str, float]:
@@ -291,8 +295,8 @@ Method = Callable[[Pairs, Pairs], Found]
 
 METHODS: dict[str, Method] = {
     "linear": linear,
-    "gated": gated,
-    "gated_prompt": gated_prompt,
+    "gated": partial(gated, False, False),
+    "gated_layers": partial(gated, True, False),
     "kernel": partial(kernel_head, GATES, True),
     "svm": svm,
     "mlp": partial(network, 128),
@@ -301,9 +305,12 @@ METHODS: dict[str, Method] = {
     "algorithm_1": algorithm_1,
 }
 VARIANTS: dict[str, Method] = {
+    "gated_prompt": partial(gated, False, True),
+    "gated_layers_prompt": partial(gated, True, True),
     "kernel_no_gates": partial(kernel_head, (), True),
     "kernel_response_gates": partial(kernel_head, ("response",), True),
     "kernel_prompt_gates": partial(kernel_head, ("prompt",), True),
     "kernel_one_strength": partial(kernel_head, GATES, False),
 }
-ALL_LAYERS = ("kernel", *VARIANTS)  # they weigh the layers themselves
+# They weigh the layers themselves; the others see what `input_of` chooses.
+ALL_LAYERS = ("kernel", "gated_layers", *(name for name in VARIANTS if name != "gated_prompt"))

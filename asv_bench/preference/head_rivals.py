@@ -114,7 +114,9 @@ def linear(train: Pairs, test: Pairs) -> Found:
 def algorithm_1(train: Pairs, test: Pairs) -> Found:
     from cvxnn import COALAPreferenceHead
 
-    return head(partial(COALAPreferenceHead, formulation="relu", random_state=0), train, test)
+    return head(
+        partial(COALAPreferenceHead, formulation="relu", tol=1e-2, random_state=0), train, test
+    )
 
 
 def gated(blocks: bool, prompts: bool, train: Pairs, test: Pairs) -> Found:
@@ -125,7 +127,8 @@ def gated(blocks: bool, prompts: bool, train: Pairs, test: Pairs) -> Found:
         train, test = train.beside_prompts(), test.beside_prompts()
     width = train.chosen.shape[1]
     widths = [train.d] * (width // train.d) if blocks else None
-    return head(partial(COALAPreferenceHead, blocks=widths, random_state=0), train, test)
+    options = {"formulation": "gated", "blocks": widths, "random_state": 0}
+    return head(partial(COALAPreferenceHead, **options), train, test)
 
 
 def input_of(train: Pairs, layers: dict[str, slice]) -> dict[str, float]:

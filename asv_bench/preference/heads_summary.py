@@ -42,24 +42,26 @@ def main() -> None:
 
 
 def table(metric: str, sets: list[str], methods: list[str], records: dict[Any, Record]) -> None:
-    """A row for each method: its value on each set, mean rank and median processor seconds."""
-    complete = [one for one in sets if all((one, name) in records for name in methods)]
+    """A row for each method: its value on each set, processor seconds, and its mean rank.
+
+    Only methods that were run on all sets have a rank.
+    """
     sign = -1 if metric == "accuracy" else 1
+    ranked = [name for name in methods if all((one, name) in records for one in sets)]
     ranks = [
-        rankdata([sign * round(records[one, name][metric], 6) for name in methods])
-        for one in complete
+        rankdata([sign * round(records[one, name][metric], 6) for name in ranked]) for one in sets
     ]
-    mean_ranks = np.mean(ranks, axis=0) if ranks else np.full(len(methods), np.nan)
-    print_row("method", *sets, f"mean rank, {len(complete)} sets", "fit, CPU s", "with tuning")
+    mean_rank = dict(zip(ranked, np.mean(ranks, axis=0), strict=True))
+    print_row("method", *sets, "mean rank", "fit, CPU s", "with tuning")
     print_row(*["---"] * (len(sets) + 4))
-    for name, rank in zip(methods, mean_ranks, strict=True):
+    for name in methods:
         found = [records.get((one, name)) for one in sets]
         cells = [f"{record[metric]:.3f}" if record else "-" for record in found]
         seconds = [
             f"{np.median([record[field] for record in found if record]):.1f}"
             for field in ("fit_s", "cpu_s")
         ]
-        print_row(name, *cells, f"{rank:.2f}", *seconds)
+        print_row(name, *cells, f"{mean_rank[name]:.2f}" if name in ranked else "-", *seconds)
 
 
 def against(records: dict[Any, Record], one: str, name: str, reference: str, metric: str) -> str:

@@ -190,7 +190,7 @@ def test_loose_tolerances_take_products_in_float32(limits: Any) -> None:
         {"time_limit": 0.0},
         {"callback": lambda row, weights: True},
     ],
-    ids=str,
+    ids=["steps", "kernel", "time", "stopped"],
 )
 def test_what_is_reported_is_in_float64_wherever_it_stops(
     tol: float, options: dict[str, Any]

@@ -20,6 +20,9 @@ from cvxnn.estimators import _base, _parameters
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+# Most of the time is that of compilation, for data of many shapes.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
 

@@ -22,7 +22,7 @@ test: $(VENV)/.installed-test  ## run all tests (options: ARGS='-m "not slow"')
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 stress: $(VENV)/.installed-test  ## try to break it with random input, for hours (options: ARGS="-k fuzz --cases 1000")
-	$(BIN)/python -m pytest -n 2 tests/stress --cases 10000 $(ARGS)
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 tests/stress --cases 10000 $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check style, formatting and docstrings
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers already share the cores. torch and BLAS read this when they are first imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Half of the time of a first run is compilation. XLA's older generator of code takes a third of the
+# time of its newer one, and programs of tests are small. XLA aborts on flags that it does not
+# know: no other version than the one that was tried gets this one. XLA_FLAGS="" leaves it out.
+if version("jaxlib") == "0.10.2":
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import hypothesis
 import jax

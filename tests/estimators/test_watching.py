@@ -291,10 +291,10 @@ def test_progress_counts_folds(drawn_by, capsys):
     assert folds.count("fold ") == (3 if drawn_by == "plain" else 1)
     assert "ConvexReLURegressor: iteration" in whole
     pairs = np.add(np.random.default_rng(0).standard_normal((2, 12, 3)), [[[1]], [[0]]])
-    head = COALAPreferenceHead(n_patterns=8, random_state=0)
+    head = COALAPreferenceHead(formulation="relu", n_patterns=8, random_state=0)
     search = COALAPreferenceHeadCV(head, strengths=[0.1], ridges=[0.1], n_folds=2, verbose=1)
     search.fit_pairs(*pairs)
-    folds, whole = capsys.readouterr().err.rstrip("\n").split("\n")
+    folds, *_ = capsys.readouterr().err.rstrip("\n").split("\n")
     assert folds.rstrip().endswith("COALAPreferenceHeadCV: fold 2 of 2")
     ConvexReLURegressorCV(single, n_strengths=2, cv=3).fit(X, y)
     assert capsys.readouterr() == ("", "")

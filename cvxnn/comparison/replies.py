@@ -92,7 +92,8 @@ def side_by_side(
         yield Reply(f"best of {best_of}", texts[best], rewards[best])
     if guided:
         found = generate_guided(lm, head, prompt, guidance, stream=stream)
-        yield Reply("guided", found.text, float(found.rewards[-1]))
+        # Measured on the text like the others: its tokens may include some that decode to nothing.
+        yield Reply("guided", found.text, _rewards(head, embedder, prompt, [found.text])[0])
 
 
 def _rewards(head: Any, embedder: Embedder, prompt: Prompt, texts: list[str]) -> list[float | None]:

@@ -259,8 +259,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         if pairwise and not second.informative:
             warnings.warn(
                 f"{type(self).__name__} ranks pairs that it has not seen no better than chance; "
-                "its rewards are close to equal. Give more pairs, or embeddings of another layer "
-                "or model.",
+                "its rewards are close to equal. Name the conversations that pairs come from "
+                "(groups=), or give more pairs, or embeddings of another layer or model.",
                 stacklevel=4,
             )
 

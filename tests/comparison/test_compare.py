@@ -166,9 +166,7 @@ def test_features_of_other_settings_do_not_mix(lm, pairs, tmp_path):
 def test_replies_side_by_side(lm, pairs, tmp_path):
     embedder = Embedder(lm)
     features = extract_pairs(embedder, pairs, tmp_path)
-    # Of gates, rounding may open one; a ReLU network is continuous.
-    options = {"n_patterns": 8, "formulation": "relu"}
-    head, _ = fit_head("coala", features, features, options)
+    head, _ = fit_head("coala", features, features, {"n_patterns": 8})
     pieces: list[str] = []
     guidance = Guidance(max_new_tokens=6, segment=2)
     replies = list(side_by_side(head, embedder, "a b", guidance, best_of=4, stream=pieces.append))

@@ -43,8 +43,8 @@ chosen, rejected, _ = judged_pairs(images_train, digits_train, 1000)
 chosen_test, rejected_test, by_digit_test = judged_pairs(images_test, digits_test, 1000)
 
 # %%
-# By Algorithm 1 of the COALA paper, phase I trains a ReLU network on chosen against rejected images,
-# and phase II fits its last layer to the pairs. Both stop at a certified gap.
+# By Algorithm 1 of the COALA paper, phase I trains a ReLU network on chosen against rejected
+# images, and phase II fits its last layer to the pairs. Both stop at a certified gap.
 
 head = COALAPreferenceHead(formulation="relu", random_state=0).fit_pairs(chosen, rejected)
 margins = head.reward_margin(chosen_test, rejected_test)

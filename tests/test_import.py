@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from cvxnn import (
     COALAPreferenceHead,
@@ -52,6 +53,7 @@ def test_jax_settings_are_left_alone():
     assert run(code) == "{}"
 
 
+@pytest.mark.slow
 def test_loading_and_predicting_do_without_jax(tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 3))
     y = (X[:, 0] > 0).astype(int)

@@ -210,7 +210,11 @@ def held_classifier():
         (ConvexReLUClassifierCV, None),
         (ConvexReLUClassifierCV, held_classifier()),
         (ConvexReLURegressorCV, ConvexReLURegressor(**RELU_CV, solver=Cronos(tol=0.02))),
-        (COALAPreferenceHeadCV, COALAPreferenceHead(formulation="relu", **SMALL)),
+        pytest.param(
+            COALAPreferenceHeadCV,
+            COALAPreferenceHead(formulation="relu", **SMALL),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["default", "classifier", "regressor", "head"],
 )

@@ -113,7 +113,11 @@ def test_same_seed_same_bits(model, options):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize(
     "options",
-    [{"patterns": "gaussian"}, {"patterns": "data"}, {"patterns": "adaptive", "penalty": "neuron"}],
+    [
+        {"patterns": "gaussian"},
+        {"patterns": "data"},
+        pytest.param({"patterns": "adaptive", "penalty": "neuron"}, marks=pytest.mark.slow),
+    ],
     ids=["gaussian", "data", "adaptive"],
 )
 def test_rounding_decides_nothing_on_rows_of_integers(model, options, fit_intercept):

@@ -26,6 +26,18 @@ def namespace(array: Array) -> Any:
     return jnp
 
 
+def import_jax() -> None:
+    """Import JAX, and leave NumPy's global random numbers as they are.
+
+    JAX draws from them when it is imported (0.10.2, for the waiting times of its cluster of
+    Kubernetes), so that the first fit of a process would differ from the next one of equal seed.
+    """
+    state = np.random.get_state()  # noqa: NPY002
+    import jax  # noqa: F401
+
+    np.random.set_state(state)  # noqa: NPY002
+
+
 def register_pytree(cls: type[_T]) -> type[_T]:
     """Register a dataclass whose fields are all leaves as a pytree that knows its class.
 

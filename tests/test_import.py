@@ -53,6 +53,19 @@ def test_jax_settings_are_left_alone():
     assert run(code) == "{}"
 
 
+@pytest.mark.parametrize("name", ["ConvexReLUClassifier", "ConvexReLUClassifierCV"])
+def test_the_first_fit_of_a_seed_is_like_the_next(name):
+    code = (
+        f"import numpy as np, cvxnn; model = cvxnn.{name}()\n"
+        "X = np.random.default_rng(0).standard_normal((30, 2)); y = X[:, 0] * X[:, 1] > 0\n"
+        "def fit():\n"
+        "    np.random.seed(0)\n"
+        "    return model.fit(X, y).decision_function(X)\n"
+        "print(np.array_equal(fit(), fit()))"
+    )
+    assert run(code) == "True"
+
+
 @pytest.mark.slow
 def test_loading_and_predicting_do_without_jax(tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 3))

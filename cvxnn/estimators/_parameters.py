@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cvxnn import convex
+from cvxnn._arrays import import_jax
 from cvxnn.convex.patterns import Formulation
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "all"]
@@ -84,6 +85,7 @@ def check_parameters(
     ValueError
         For the first parameter that does not fit.
     """
+    import_jax()  # the first step of each fit
     for name, number in numbers.items():
         number.check(name, getattr(estimator, name))
     for name, words in choices.items():

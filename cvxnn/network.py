@@ -118,7 +118,7 @@ class TwoLayerNetwork:
         out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
         n_gates = 0 if self.gate_bias is None else len(self.gate_bias)
         widest = max(n_gates, *(neurons.stop - neurons.start for neurons in blocks), 1)
-        for rows in _chunks(n, widest):
+        for rows in row_chunks(n, widest):
             part = X[rows]
             gates = None if self.gate_index is None else self.open_gates(part)
             for output, neurons in enumerate(blocks):
@@ -233,7 +233,8 @@ def fold_scaling(
     return folded
 
 
-def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """Give slices of rows, whose hidden activations of a width fit into bounded memory."""
     step = max(_CHUNK_NUMBERS // width, 1)
     for first in range(0, n_rows, step):
         yield slice(first, min(first + step, n_rows))

@@ -1,4 +1,6 @@
+from .certificate import Certificate
 from .decomposition import Decomposition, cone_decomposition
+from .dual_point import DualPoint
 from .enumeration import enumerate_patterns
 from .loop import precision, solve
 from .losses import (
@@ -28,12 +30,7 @@ from .penalties import (
     WithConjugate,
     WithDualNorm,
 )
-from .program import (
-    Certificate,
-    ConvexProgram,
-    DualPoint,
-    on_host,
-)
+from .program import ConvexProgram, on_host
 from .reference import solve_with_cvxpy
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cvxnn._arrays import Array
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.program import ConvexProgram
 
 _N_PATTERNS_STEP = 8
 

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._arrays import refuse_sparse
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 
 _RELAXATION = 1.6
 _BALANCE_EVERY = 10

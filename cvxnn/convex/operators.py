@@ -169,6 +169,11 @@ class GatedOperator:
         """Flip the sign of scores of shape (n, ..., P) where it is closed: multiplication by E."""
         return namespace(S).where(self._broadcast(S.ndim), S, -S)
 
+    def project_cones(self, S: Array) -> Array:
+        """Return the positive part of the oriented scores; those of the linear part are free."""
+        of_patterns, linear = self.split(S, axis=-1)
+        return self.join(namespace(S).maximum(of_patterns, 0), linear, axis=-1)
+
     def _broadcast(self, ndim: int) -> Array:
         n, P = self.mask.shape
         return self.mask.reshape(n, *([1] * (ndim - 2)), P)

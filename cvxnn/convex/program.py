@@ -57,14 +57,12 @@ from cvxnn.convex._duality import (
     removes,
     within_domain,
 )
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
-from cvxnn.convex.penalties import (
-    NeuronGroupLasso,
-    Penalty,
-    WithDualNorm,
-)
+from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
+from cvxnn.convex.regularizer import Regularizer
 
 
 class Evaluation(NamedTuple):
@@ -74,35 +72,6 @@ class Evaluation(NamedTuple):
     network_objective: Array
     violation: Array
     residual: Array
-
-
-class DualPoint(NamedTuple):
-    """What proves a lower bound; see :meth:`ConvexProgram.bound_of`.
-
-    Attributes
-    ----------
-    residual : array, shape (n_samples, n_outputs)
-        Any vector; at the optimum, minus the gradient of each row's loss.
-    multipliers : array, shape (n_samples, n_outputs, 2, n_patterns), or None
-        Multipliers of the cone constraints, non-negative; None in the gated formulation.
-    """
-
-    residual: Any
-    multipliers: Any
-
-    def stacked(self, operator: GatedOperator) -> DualPoint:
-        """Return the point with multipliers as solvers carry them, see ``GatedOperator``."""
-        if self.multipliers is None or not operator.linear:
-            return self
-        shape = (*self.multipliers.shape[:-1], 1)
-        none = namespace(self.multipliers).zeros(shape, self.multipliers.dtype)
-        return self._replace(multipliers=operator.join(self.multipliers, none, axis=-1))
-
-    def unstacked(self, operator: GatedOperator) -> DualPoint:
-        """Return the point that a solver's stacked multipliers hold."""
-        if self.multipliers is None:
-            return self
-        return self._replace(multipliers=operator.split(self.multipliers, axis=-1)[0])
 
 
 @jax.tree_util.register_dataclass
@@ -229,7 +198,7 @@ class ConvexProgram:
         xp = namespace(U)
         scores = op.scores(U)
         prediction = op.compare(_difference(op.gate(scores).sum(axis=-1)))
-        regularizer = program.regularizer(U)
+        regularizer = program.regularizer.value(U)
 
         def objective(f: Array) -> Array:
             return (self.share * self.loss.value(f, self.y)).sum() + regularizer
@@ -240,7 +209,7 @@ class ConvexProgram:
             hidden = op.join(xp.maximum(of_patterns, 0), linear, axis=-1)
             network_value = objective(op.compare(_difference(hidden.sum(axis=-1))))
             oriented = op.orient(scores)
-            against = program.project_cones(oriented) - oriented
+            against = op.project_cones(oriented) - oriented
             tiny = xp.finfo(U.dtype).tiny
             violation = xp.linalg.norm(against) / xp.maximum(xp.linalg.norm(scores), tiny)
         return Evaluation(
@@ -264,7 +233,7 @@ class ConvexProgram:
             See :meth:`dual_bound`.
         """
         check_shapes(self.operator, self.y, self.sample_weight)
-        self._check_dual(dual)
+        dual.check(self.y.shape, self.operator.n_patterns, self.formulation)
         program = self.stacked()
         if program is not self:
             dual = dual.stacked(program.operator)
@@ -351,20 +320,6 @@ class ConvexProgram:
                 )
         return self.operator.stack(weights, self.n_signs)
 
-    def _check_dual(self, dual: DualPoint) -> None:
-        """Refuse a dual point of another program."""
-        (n, C), P = self.y.shape, self.operator.n_patterns
-        if np.shape(dual.residual) != (n, C):
-            raise ValueError(
-                f"dual.residual has shape {np.shape(dual.residual)}; expected {(n, C)}, as y."
-            )
-        wanted = (n, C, 2, P) if self.formulation == "relu" else None
-        if dual.multipliers is not None and np.shape(dual.multipliers) != wanted:
-            raise ValueError(
-                f"dual.multipliers has shape {np.shape(dual.multipliers)}; expected None"
-                + (f" or {wanted}." if wanted else " in the gated formulation.")
-            )
-
     @property
     def stacked_shape(self) -> tuple[int, int, int, int]:
         """Shape (n_outputs, n_signs, P, n_features) of all weights in one array."""
@@ -383,44 +338,14 @@ class ConvexProgram:
 
     @property
     def linear_ridge(self) -> Any:
-        """Ridge penalty of each sign's half of the linear part."""
+        """Ridge penalty of each sign's half of the linear part; 0 without one."""
         # z = v - w with v = -w at the optimum: 2 (|v|^2 + |w|^2) / 2 = |z|^2 / 2.
-        ridge: Any = self.skip
-        return ridge * self.n_signs
+        return 0.0 if self.skip is None else self.skip * self.n_signs
 
     @property
-    def _alpha_of_blocks(self) -> Any:
-        """Strength, in a shape that multiplies blocks."""
-        alpha: Any = self.alpha
-        return alpha[:, None, None, None] if np.ndim(alpha) else alpha
-
-    def regularizer(self, U: Array) -> Array:
-        """Return the penalty of the weights times ``alpha``, and the ridge of the linear part."""
-        blocks, linear = self.operator.split(U, axis=2)
-        if np.ndim(self.alpha):  # of a square
-            value = self.penalty.value(namespace(U).sqrt(self._alpha_of_blocks) * blocks)
-        else:
-            value = self.alpha * self.penalty.value(blocks)
-        return value if linear is None else value + self.linear_ridge * (linear**2).sum() / 2
-
-    def prox(self, U: Array, step: Array | float) -> Array:
-        """Return the proximal map of ``step`` times :meth:`regularizer`."""
-        blocks, linear = self.operator.split(U, axis=2)
-        blocks = self.penalty.prox(blocks, step * self._alpha_of_blocks)
-        if linear is None:
-            return blocks
-        return self.operator.join(blocks, linear / (1 + step * self.linear_ridge), axis=2)
-
-    def within_dual_ball(self, slope: Array) -> Array:
-        """Project slopes on what subgradients of the penalty can be, by Moreau's identity."""
-        if not isinstance(self.penalty, WithDualNorm):
-            return slope
-        return slope - self.penalty.prox(slope, self.alpha)
-
-    def project_cones(self, S: Array) -> Array:
-        """Return the positive part of the oriented scores; those of the linear part are free."""
-        of_patterns, linear = self.operator.split(S, axis=-1)
-        return self.operator.join(namespace(S).maximum(of_patterns, 0), linear, axis=-1)
+    def regularizer(self) -> Regularizer:
+        """Regularizer of stacked weights: its value and its proximal map."""
+        return Regularizer(self.operator, self.penalty, self.alpha, self.linear_ridge)
 
     def slope(self, residual: Array) -> Array:
         """Return ``F^T`` of the residual times each row's share.
@@ -462,24 +387,6 @@ class ConvexProgram:
         return best_bound(
             self.loss, self.penalty, self.alpha, self.y, self.share, residual, slope, extra
         )
-
-
-class Certificate(NamedTuple):
-    """A program, a point of it, and the proof of a bound: all that a check needs.
-
-    Attributes
-    ----------
-    program : ConvexProgram
-        The program, as NumPy arrays.
-    weights : Weights
-        The point: ``program.evaluate(weights)`` computes its objectives.
-    dual : DualPoint or None
-        The proof: ``program.bound_of(dual)`` computes the bound. None where it was not kept.
-    """
-
-    program: ConvexProgram
-    weights: Weights
-    dual: DualPoint | None
 
 
 def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:

@@ -10,10 +10,11 @@ import numpy as np
 
 from cvxnn._arrays import refuse_sparse
 from cvxnn._extras import require
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
+from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
 
 # An oracle has to be finer than what it judges.

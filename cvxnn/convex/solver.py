@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cvxnn._arrays import Array
 
 if TYPE_CHECKING:  # it imports JAX, which predictions do without
-    from cvxnn.convex.program import DualPoint
+    from cvxnn.convex.dual_point import DualPoint
+
 
 Problem = TypeVar("Problem")
 State = TypeVar("State")

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from cvxnn._arrays import namespace, refuse_sparse
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 
 N_STEPS = 30
 # How far a neuron is pushed over its boundaries, relative to its own length.

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn._threads import limits_threads
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns, Formulation, sample_patterns
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint

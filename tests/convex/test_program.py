@@ -494,9 +494,9 @@ def test_prox_of_the_regularizer_is_no_worse_than_other_points(
     U, step = draw_weights(program, 0), 0.7
 
     def objective(Z: np.ndarray) -> float:
-        return float(((Z - U) ** 2).sum() / 2 + step * program.regularizer(Z))
+        return float(((Z - U) ** 2).sum() / 2 + step * program.regularizer.value(Z))
 
-    best = program.prox(U, step)
+    best = program.regularizer.prox(U, step)
     for seed in range(20):
         for size in (1e-3, 1e-1):
             assert objective(best) <= objective(best + size * draw_weights(program, seed)) + 1e-12
@@ -561,17 +561,17 @@ def test_alpha_max_follows_from_a_conjugate_too() -> None:
 def test_within_dual_ball_is_a_projection(penalty: str, formulation: Formulation) -> None:
     program = entry("squared", penalty, formulation)
     slope = draw_weights(program, 0)
-    inside = program.within_dual_ball(slope)
+    inside = program.regularizer.within_dual_ball(slope)
     assert (program.penalty.dual_norm(inside) <= ALPHA * (1 + 1e-12)).all()
-    np.testing.assert_allclose(program.within_dual_ball(inside), inside, atol=1e-15)
+    np.testing.assert_allclose(program.regularizer.within_dual_ball(inside), inside, atol=1e-15)
     small = slope * 0.9 * ALPHA / program.penalty.dual_norm(slope)[:, None, None, None]
-    np.testing.assert_allclose(program.within_dual_ball(small), small, atol=1e-15)
+    np.testing.assert_allclose(program.regularizer.within_dual_ball(small), small, atol=1e-15)
 
 
 def test_within_dual_ball_leaves_the_ridge_alone() -> None:
     program = entry("squared", "ridge")
     slope = draw_weights(program, 0)
-    np.testing.assert_array_equal(program.within_dual_ball(slope), slope)
+    np.testing.assert_array_equal(program.regularizer.within_dual_ball(slope), slope)
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_numpy_and_jax_agree(loss: str, penalty: str, formulation: Formulation) 
     def everything(program: ConvexProgram, weights: Weights, dual: DualPoint) -> tuple:
         stacked = program.stacked()
         U = stacked.operator.stack(weights, program.n_signs)
-        return program.evaluate(weights), program.bound_of(dual), stacked.prox(U, 0.3)
+        return program.evaluate(weights), program.bound_of(dual), stacked.regularizer.prox(U, 0.3)
 
     host = everything(program, best.weights, best.dual)
     device = jax.jit(everything)(*jax.tree.map(jnp.asarray, (program, best.weights, best.dual)))

@@ -97,7 +97,7 @@ class PlainProximalGradient(Solver[ConvexProgram, Descent]):
 
     def step(self, program: ConvexProgram, state: Descent) -> Descent:
         residual = program.evaluate(state.U).residual
-        U = program.prox(state.U + state.step * program.slope(residual), state.step)
+        U = program.regularizer.prox(state.U + state.step * program.slope(residual), state.step)
         return state._replace(U=U)
 
     def measure(self, program: ConvexProgram, state: Descent) -> tuple[Descent, Measurement]:

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 
 # Factors of L after an accepted and after a refused step.
@@ -112,7 +113,7 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
         """Take a proximal step from the extrapolated point, if its upper bound holds there."""
         m, fm, L = state.momentum, state.momentum_prediction, state.smoothness
         gradient = -program.slope(-program.loss.gradient(fm, program.y))
-        z = program.prox(m - gradient / L, 1 / L)
+        z = program.regularizer.prox(m - gradient / L, 1 / L)
         prediction = program.operator.forward(z)
         moved = z - m
         squared = jnp.sum(moved**2)

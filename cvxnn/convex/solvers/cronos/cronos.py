@@ -43,8 +43,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
 
@@ -202,13 +203,13 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             residual, multipliers = (jnp.asarray(part) for part in start.dual)
             slope = program.slope(residual)
         oriented = op.orient(op.scores(v)) * rows[:, None, None, None]
-        s = program.project_cones(oriented)
+        s = op.project_cones(oriented)
         if multipliers is None:
             multipliers = jnp.zeros_like(s)
         dual = DualPoint(residual, jnp.maximum(multipliers, 0))
         cone_term = op.constraints_adjoint(dual.multipliers)
         # Stationarity of the u-update at u = v, s = SGv.
-        dual_u = program.within_dual_ball(slope + cone_term) / rho[0]
+        dual_u = program.regularizer.within_dual_ball(slope + cone_term) / rho[0]
         safe = jnp.where(rows > 0, rows, 1)[:, None, None, None]
         return CronosState(
             v=v,
@@ -262,10 +263,10 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         Gu = op.orient(scores) * rows
         u_relaxed = self.relaxation * u + (1 - self.relaxation) * state.v
         Gu_relaxed = self.relaxation * Gu + (1 - self.relaxation) * state.s
-        v = program.prox(u_relaxed + state.dual_u, 1 / rho1)
+        v = program.regularizer.prox(u_relaxed + state.dual_u, 1 / rho1)
         # Patterns closed on every row do nothing; without a penalty only this keeps them at zero.
         v = jnp.where(op.mask.any(axis=0)[:, None], v, 0)
-        s = program.project_cones(Gu_relaxed + state.dual_s)
+        s = op.project_cones(Gu_relaxed + state.dual_s)
         if self.dual_step is None:
             dual_u, dual_s = state.dual_u + u_relaxed - v, state.dual_s + Gu_relaxed - s
         else:

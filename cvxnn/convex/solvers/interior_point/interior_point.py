@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn._threads import limit_threads
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.interior_point import newton_system
 from cvxnn.convex.solvers.interior_point.central_path import (

@@ -26,9 +26,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, DualPoint
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.ridge.products import (
     COARSE,

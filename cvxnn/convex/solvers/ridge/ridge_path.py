@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, qr
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
-from cvxnn.convex.program import ConvexProgram, DualPoint, on_host
+from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.convex.solvers.ridge.products import (
     COARSE,

@@ -1,0 +1,10 @@
+r"""Explanations of a network: the affine piece on which a row lies, and what each neuron adds.
+
+A two-layer network is affine wherever the same neurons are open, so around almost every row it
+*is* a linear model, :math:`f(x) = W x + c`, up to the nearest boundary at which a neuron opens or
+closes. Nothing is sampled, fitted or approximated. This package is plain NumPy.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,18 @@
+from .features import Contributions, contributions, feature_importances
+from .local_models import LocalLinear, local_linear
+from .neurons import NeuronReport, neuron_report
+from .regions import Boundaries, boundaries, count_regions, open_neurons
+
+__all__ = [
+    "Boundaries",
+    "Contributions",
+    "LocalLinear",
+    "NeuronReport",
+    "boundaries",
+    "contributions",
+    "count_regions",
+    "feature_importances",
+    "local_linear",
+    "neuron_report",
+    "open_neurons",
+]

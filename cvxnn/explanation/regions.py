@@ -1,0 +1,114 @@
+"""Regions on which a network is affine: their boundaries, and the neurons that are open."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvxnn._arrays import refuse_sparse
+from cvxnn.network import TwoLayerNetwork, row_chunks
+
+
+class Boundaries(NamedTuple):
+    """The hyperplanes ``weights @ x + bias = 0`` at which neurons open.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (n_boundaries, n_features)
+        Normal vectors.
+    bias : ndarray, shape (n_boundaries,)
+        Offsets.
+    of_neuron : ndarray of int, shape (n_neurons,)
+        The boundary of each neuron; neurons that share a gate share a boundary.
+    """
+
+    weights: NDArray[np.floating]
+    bias: NDArray[np.floating]
+    of_neuron: NDArray[np.intp]
+
+
+def boundaries(network: TwoLayerNetwork) -> Boundaries:
+    """Return the hyperplanes at which neurons open: their own, or those of the gates in use.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        ReLU or gated network.
+
+    Returns
+    -------
+    Boundaries
+        One hyperplane for each neuron, or for each gate in use.
+    """
+    if network.gate_index is None:
+        own = np.arange(network.n_neurons)
+        return Boundaries(network.hidden_weights, network.hidden_bias, own)
+    assert network.gate_weights is not None
+    assert network.gate_bias is not None
+    used, of_neuron = np.unique(network.gate_index, return_inverse=True)
+    return Boundaries(network.gate_weights[used], network.gate_bias[used], of_neuron)
+
+
+def open_neurons(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.bool_]:
+    """Return which neurons are open on which rows.
+
+    A ReLU neuron is open where its input is positive, a gated one where its gate is not negative.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        ReLU or gated network.
+    X : array-like, shape (n_samples, n_features)
+        Finite raw features.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples, n_neurons)
+        True where a neuron is open.
+    """
+    return look(network, checked_rows(network, X))[0]
+
+
+def count_regions(active: NDArray[np.bool_]) -> int:
+    """Count the distinct activation patterns among the rows of ``active``."""
+    if active.size == 0:
+        return min(len(active), 1)
+    return len(np.unique(np.packbits(active, axis=1), axis=0))
+
+
+def checked_rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]:
+    """Check rows: finite, of the network's width; their precision stays."""
+    refuse_sparse(X, "an explanation")
+    rows = np.asarray(X)
+    if not np.issubdtype(rows.dtype, np.floating):
+        rows = rows.astype(np.float64)
+    width = network.hidden_weights.shape[1]
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ValueError(
+            f"X has shape {rows.shape}; expected (n_samples, {width}), the width of the network; "
+            "pass a single row as X[None]."
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError("X holds NaN or infinity; fill in or leave out these rows.")
+    return rows
+
+
+def look(
+    network: TwoLayerNetwork, X: NDArray[np.floating]
+) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
+    """Return which neurons are open on which rows, and distances to the nearest boundary."""
+    planes = boundaries(network)
+    norms = np.linalg.norm(planes.weights, axis=1)
+    real = norms > 0  # the others are open, or closed, everywhere
+    active = np.empty((len(X), network.n_neurons), bool)
+    radius = np.empty(len(X), np.result_type(X, network.hidden_weights))
+    # The chunks of `forward`: products of other shapes may be rounded to the other side.
+    for rows in row_chunks(len(X), max(network.n_neurons, 1)):
+        scores = X[rows] @ planes.weights.T
+        scores += planes.bias
+        is_open = scores > 0 if network.gate_index is None else scores >= 0
+        active[rows] = is_open[:, planes.of_neuron]
+        radius[rows] = (np.abs(scores[:, real]) / norms[real]).min(axis=1, initial=np.inf)
+    return active, radius

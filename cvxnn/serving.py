@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._files import MALFORMED
 from cvxnn._model_file import check_network, read_model, read_network
+from cvxnn._scores import probabilities, scores_of, winner
 from cvxnn.network import TwoLayerNetwork
 
 
@@ -66,9 +67,9 @@ class SavedNetwork:
             raise ValueError(f"X has shape {rows.shape}; expected (n_samples, {width}).")
         if not np.isfinite(rows).all():
             raise ValueError("X holds NaN or infinite values; remove or impute them.")
-        scores = self.network.forward(rows)
+        outputs = self.network.forward(rows)
         several = self.classes is None and self.n_dimensions == 2
-        return scores[:, 0] if scores.shape[1] == 1 and not several else scores
+        return outputs if several else scores_of(outputs)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the likeliest labels, or the predictions of a regressor.
@@ -86,8 +87,7 @@ class SavedNetwork:
         scores = self.decision_function(X)
         if self.classes is None:
             return scores
-        codes = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(np.intp)
-        return self.classes[codes]
+        return self.classes[winner(scores)]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the probabilities of classes.
@@ -109,14 +109,8 @@ class SavedNetwork:
         """
         if self.classes is None:
             raise AttributeError("a regressor has no classes to give probabilities of; use predict")
-        logits = self.temperature * self.decision_function(X)
-        if logits.ndim == 1:
-            logits = np.stack([np.zeros_like(logits), logits], axis=1)
-        elif self.one_against_rest:
-            logits = -np.logaddexp(0, -logits)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.floating] = odds / odds.sum(axis=1, keepdims=True)
-        return probabilities
+        scores = self.temperature * self.decision_function(X)
+        return probabilities(scores, one_against_rest=self.one_against_rest)
 
 
 def load_network(path: str | os.PathLike[str]) -> SavedNetwork:

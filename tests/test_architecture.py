@@ -18,6 +18,7 @@ PACKAGES = [
     "_json",
     "_arrays",
     "_threads",
+    "_scores",
     "costs",
     "convex",
     "network",

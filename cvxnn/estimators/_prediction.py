@@ -5,13 +5,11 @@ A plain estimator and the one that chooses its strength by cross-validation shar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import (
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -22,6 +20,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn._arrays import is_sparse
+from cvxnn._scores import log_probabilities, probabilities, scores_of, winner
 from cvxnn.estimators._rows import FLOATS, Rows, canonical, to_host
 from cvxnn.explanation import (
     Contributions,
@@ -199,8 +198,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
             One score for two classes, positive for the second; else one for each class.
         """
         rows = self._network_input(X)
-        scores = self.network_.forward(rows)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+        return scores_of(self.network_.forward(rows))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most likely class of each row.
@@ -237,8 +235,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples, n_classes)
             Rows sum to 1; columns are in the order of ``classes_``.
         """
-        scores = self._log_odds(X)
-        return softmax(scores, axis=1) if scores.ndim == 2 else binary(expit, scores)
+        return probabilities(**self._scaled_scores(X))
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logarithms of class probabilities, exact where a probability rounds to 0 or 1.
@@ -253,13 +250,12 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples, n_classes)
             At most 0; columns are in the order of ``classes_``.
         """
-        scores = self._log_odds(X)
-        return log_softmax(scores, axis=1) if scores.ndim == 2 else binary(log_expit, scores)
+        return log_probabilities(**self._scaled_scores(X))
 
-    def _log_odds(self, X: ArrayLike) -> NDArray[np.floating]:
+    def _scaled_scores(self, X: ArrayLike) -> dict[str, Any]:
         """Return what the logistic or softmax link turns into probabilities."""
         scores = self.decision_function(X) * self.temperature_
-        return log_expit(scores) if scores.ndim == 2 and self.loss == "logistic" else scores
+        return {"scores": scores, "one_against_rest": self.loss == "logistic"}
 
 
 class RegressorPrediction(RegressorMixin, NetworkPrediction):
@@ -289,15 +285,3 @@ class RegressorPrediction(RegressorMixin, NetworkPrediction):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def binary(
-    link: Callable[[NDArray[np.floating]], NDArray[np.floating]], log_odds: NDArray[np.floating]
-) -> NDArray[np.floating]:
-    """Return a link of the log-odds of two classes, the first class first."""
-    return np.column_stack([link(-log_odds), link(log_odds)])
-
-
-def winner(scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Return the class code of each row of scores or targets."""
-    return (scores[:, 0] > 0).astype(np.intp) if scores.shape[1] == 1 else scores.argmax(axis=1)

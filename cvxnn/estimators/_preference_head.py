@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, log_expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import with_callbacks
 from sklearn.exceptions import NotFittedError
@@ -16,8 +15,8 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from cvxnn._scores import log_probabilities, probabilities, winner
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
-from cvxnn.estimators._prediction import binary
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import FLOATS, groups_of, require_two_classes, to_host, weights_of
 from cvxnn.network import TwoLayerNetwork
@@ -190,8 +189,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         ndarray, shape (n_responses,)
             Labels of ``classes_``.
         """
-        preferred = self.decision_function(X) > 0
-        return self.classes_[preferred.astype(int)]
+        return self.classes_[winner(self.decision_function(X))]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return the probabilities :math:`(1 - \pi, \pi)`.
@@ -206,7 +204,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         ndarray, shape (n_responses, 2)
             Columns are in the order of ``classes_``.
         """
-        return binary(expit, self.decision_function(X))
+        return probabilities(self.decision_function(X))
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return :math:`(\log(1 - \pi), \log \pi)`, exact where :math:`\pi` rounds to 0 or 1.
@@ -221,7 +219,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         ndarray, shape (n_responses, 2)
             At most 0; columns are in the order of ``classes_``.
         """
-        return binary(log_expit, self.decision_function(X))
+        return log_probabilities(self.decision_function(X))
 
     def reward(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return the reward :math:`\beta \log \pi` of each response.

@@ -8,18 +8,18 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn import convex
+from cvxnn._scores import log_probabilities, winner
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._base import ConvexReLUBase, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators._prediction import ClassifierPrediction, winner
+from cvxnn.estimators._prediction import ClassifierPrediction
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
@@ -426,7 +426,7 @@ def fit_temperature(held_out: HeldOut) -> float:
     targets[np.arange(n), codes] = own
 
     def loss(log_scale: float) -> float:
-        return -float(weight @ (targets * log_softmax(np.exp(log_scale) * scores, axis=1)).sum(1))
+        return -float(weight @ (targets * log_probabilities(np.exp(log_scale) * scores)).sum(1))
 
     best = minimize_scalar(loss, bounds=(-3, 6), method="bounded", options={"xatol": 1e-9})
     return float(np.exp(best.x))
@@ -437,5 +437,5 @@ def calibrated_log_loss(held_out: HeldOut) -> float:
     scores = held_out.predictions * fit_temperature(held_out)
     if scores.shape[1] == 1:
         scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
-    own = log_softmax(scores, axis=1)[np.arange(len(scores)), winner(held_out.targets)]
+    own = log_probabilities(scores)[np.arange(len(scores)), winner(held_out.targets)]
     return -float(np.average(own, weights=held_out.weight))

@@ -1,0 +1,56 @@
+"""What scores say of classes: labels and probabilities, with NumPy alone.
+
+Scores have shape (n_samples,) for two classes, positive for the second one, or else
+(n_samples, n_classes).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+def scores_of(outputs: Floats) -> Floats:
+    """Return the outputs of a network, (n_samples, n_outputs), as scores."""
+    return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+
+
+def winner(scores: Floats) -> NDArray[np.intp]:
+    """Return the class code of each row of scores; those of two classes may be a column."""
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        return scores.argmax(axis=1)
+    return (scores.ravel() > 0).astype(np.intp)
+
+
+def probabilities(scores: Floats, *, one_against_rest: bool = False) -> Floats:
+    """Return the probabilities of classes, shape (n_samples, n_classes).
+
+    Parameters
+    ----------
+    scores : ndarray
+        Log-odds of the second of two classes; or logits of the softmax.
+    one_against_rest : bool, default=False
+        Whether several scores are log-odds, each of its class against the rest. The probabilities
+        are then brought to sum 1.
+    """
+    logits = _logits(scores, one_against_rest)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def log_probabilities(scores: Floats, *, one_against_rest: bool = False) -> Floats:
+    """Return logarithms of :func:`probabilities`, of two classes exact where these round to 1."""
+    if scores.ndim == 1:
+        return -np.logaddexp(0, np.stack([scores, -scores], axis=1))
+    logits = _logits(scores, one_against_rest)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def _logits(scores: Floats, one_against_rest: bool) -> Floats:
+    """Return what the softmax turns into probabilities."""
+    if scores.ndim == 1:
+        return np.stack([np.zeros_like(scores), scores], axis=1)
+    return -np.logaddexp(0, -scores) if one_against_rest else scores

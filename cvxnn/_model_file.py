@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from cvxnn import convex  # names load when first used: predictions need none
 from cvxnn._digests import digest
 from cvxnn._files import MALFORMED
 from cvxnn.network import TwoLayerNetwork
@@ -66,6 +69,18 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     return header, tensors
 
 
+@contextlib.contextmanager
+def taking_apart(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in errors of a block that takes its contents apart."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise ValueError(
+            f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
+            "cvxnn that wrote the file."
+        ) from error
+
+
 def seal(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
     """Return the text of the header in its canonical form, with the checksum of all contents."""
     contents = {key: value for key, value in header.items() if key != "checksum"}
@@ -82,11 +97,41 @@ def little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
 
-def read_network(key: str, tensors: dict[str, NDArray[Any]]) -> TwoLayerNetwork:
+def _read_network(key: str, tensors: dict[str, NDArray[Any]]) -> TwoLayerNetwork:
     """Return the network whose arrays have a name; it is not checked."""
     parts: dict[str, Any] = {part: tensors[f"{key}.{part}"] for part in NETWORK_PARTS}
     parts |= {part: tensors.get(f"{key}.{part}") for part in OPTIONAL_PARTS}
     return TwoLayerNetwork(**parts)
+
+
+def unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
+    """Return the attribute that an entry of the header and the arrays stand for."""
+    ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
+    if kind == "network":
+        return _read_network(value, tensors)
+    if kind == "patterns":
+        return convex.ActivationPatterns(tensors[f"{value}.mask"], tensors[f"{value}.gates"])
+    if kind == "dict":
+        return {k: unpack(v, tensors) for k, v in value}
+    if kind == "array":
+        return tensors[value]
+    if kind == "strings":
+        return np.array(value, dtype=object if packed["dtype"] == "O" else str)
+    if kind == "value":
+        return plain("an attribute", value)
+    raise ValueError(f"unknown entry {kind!r}")
+
+
+def plain(key: str, value: Any) -> Any:
+    """Return a value that JSON can hold."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"{key} holds {value!r}, a {type(value).__name__}, which cannot be saved; use a number, a "
+        "string or None (for random_state, an integer)."
+    )
 
 
 def check_network(network: TwoLayerNetwork, width: int) -> None:
@@ -126,3 +171,9 @@ def check_network(network: TwoLayerNetwork, width: int) -> None:
             raise ValueError("the network has weights that are not floating-point numbers")
         if not np.isfinite(array).all():
             raise ValueError("the network has weights that are not finite")
+
+
+def check_classes(classes: NDArray[Any], n_outputs: int) -> None:
+    """Raise a ValueError unless a network has as many outputs as classes ask for."""
+    if len(classes) != max(n_outputs, 2):
+        raise ValueError(f"{len(classes)} classes for {n_outputs} outputs")

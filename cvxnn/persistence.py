@@ -17,17 +17,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
-from cvxnn._files import MALFORMED, replacing
+from cvxnn._files import replacing
 from cvxnn._model_file import (
     FORMAT_VERSION,
     HEADER,
     NETWORK_PARTS,
     OPTIONAL_PARTS,
+    check_classes,
     check_network,
     little_endian,
+    plain,
     read_model,
-    read_network,
     seal,
+    taking_apart,
+    unpack,
 )
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.network import TwoLayerNetwork
@@ -156,16 +159,11 @@ def load(path: str | os.PathLike[str]) -> Any:
         has unexpected contents. Nothing in the file is used before this is checked.
     """
     header, tensors = read_model(path)
-    try:
+    with taking_apart(path):
         name, parameters, attributes = (header[k] for k in ("class", "parameters", "attributes"))
         estimator = _unfitted(name, parameters)
-        fitted = {key: _unpack(value, tensors) for key, value in attributes.items()}
+        fitted = {key: unpack(value, tensors) for key, value in attributes.items()}
         _check_fitted(estimator, fitted)
-    except MALFORMED as error:
-        raise ValueError(
-            f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
-            "cvxnn that wrote the file."
-        ) from error
     vars(estimator).update(fitted)
     return estimator
 
@@ -182,7 +180,7 @@ def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
         return {"patterns": key}
     if isinstance(value, dict):
         return {
-            "dict": [[_plain(key, k), _pack(f"{key}.{k}", v, tensors)] for k, v in value.items()]
+            "dict": [[plain(key, k), _pack(f"{key}.{k}", v, tensors)] for k, v in value.items()]
         }
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.itemsize <= 8:
         tensors[key] = little_endian(value)
@@ -194,24 +192,7 @@ def _pack(key: str, value: Any, tensors: dict[str, NDArray[Any]]) -> Any:
                 "strings can be saved."
             )
         return {"strings": value.tolist(), "dtype": value.dtype.kind}
-    return {"value": _plain(key, value)}
-
-
-def _unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
-    ((kind, value),) = [(k, v) for k, v in packed.items() if k != "dtype"]
-    if kind == "network":
-        return read_network(value, tensors)
-    if kind == "patterns":
-        return ActivationPatterns(tensors[f"{value}.mask"], tensors[f"{value}.gates"])
-    if kind == "dict":
-        return {k: _unpack(v, tensors) for k, v in value}
-    if kind == "array":
-        return tensors[value]
-    if kind == "strings":
-        return np.array(value, dtype=object if packed["dtype"] == "O" else str)
-    if kind == "value":
-        return _plain("an attribute", value)
-    raise ValueError(f"unknown entry {kind!r}")
+    return {"value": plain(key, value)}
 
 
 def _pack_parameter(key: str, value: Any) -> Any:
@@ -225,15 +206,15 @@ def _pack_parameter(key: str, value: Any) -> Any:
             }
         }
     if _known(value):
-        options = {k: _plain(k, v) for k, v in vars(value).items()}
+        options = {k: plain(k, v) for k, v in vars(value).items()}
         return {name: options}
     if isinstance(value, dict):
         # As keys of a JSON object, labels would all become strings.
-        return {"pairs": [[_plain(key, k), _plain(key, v)] for k, v in value.items()]}
+        return {"pairs": [[plain(key, k), plain(key, v)] for k, v in value.items()]}
     if isinstance(value, list | tuple | np.ndarray):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_plain(key, v) for v in value]}
-    return _plain(key, value)
+        return {kind: [plain(key, v) for v in value]}
+    return plain(key, value)
 
 
 def _known(value: Any) -> bool:
@@ -257,24 +238,12 @@ def _unpack_parameter(value: Any) -> Any:
             return _unfitted(content["class"], content["parameters"])
         if name in _SOLVERS:
             return getattr(convex, name)(
-                **{key: _plain(name, option) for key, option in content.items()}
+                **{key: plain(name, option) for key, option in content.items()}
             )
         if name == "pairs":
-            return {_plain(name, k): _plain(name, v) for k, v in content}
-        return {"list": list, "tuple": tuple}[name](_plain(name, v) for v in content)
-    return _plain("a parameter", value)
-
-
-def _plain(key: str, value: Any) -> Any:
-    """Return a value that JSON can hold."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(
-        f"{key} holds {value!r}, a {type(value).__name__}, which cannot be saved; use a number, a "
-        "string or None (for random_state, an integer)."
-    )
+            return {plain(name, k): plain(name, v) for k, v in content}
+        return {"list": list, "tuple": tuple}[name](plain(name, v) for v in content)
+    return plain("a parameter", value)
 
 
 def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
@@ -290,8 +259,8 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
     if getattr(estimator, "embedding", None) is not None:
         estimator._check_embedding()
         estimator._check_width(width)
-    if "classes_" in fitted and len(fitted["classes_"]) != max(n_outputs, 2):
-        raise ValueError(f"{len(fitted['classes_'])} classes for {n_outputs} outputs")
+    if "classes_" in fitted:
+        check_classes(fitted["classes_"], n_outputs)
     if not 0 < fitted.get("temperature_", 1.0) < np.inf:
         raise ValueError(f"temperature_ is {fitted['temperature_']}")
     if fitted.get("_y_ndim", 2) != 2 and (fitted["_y_ndim"], n_outputs) != (1, 1):

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._files import MALFORMED
-from cvxnn._model_file import check_network, read_model, read_network
+from cvxnn._model_file import check_classes, check_network, read_model, taking_apart, unpack
 from cvxnn._scores import probabilities, scores_of, winner
 from cvxnn.network import TwoLayerNetwork
+
+# Attributes of estimators that predictions need.
+_ATTRIBUTES = {"network_", "n_features_in_", "classes_", "temperature_", "_y_ndim"}
 
 
 @dataclass(frozen=True)
@@ -146,29 +148,21 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
     True
     """
     header, tensors = read_model(path)
-    try:
-        parts, parameters = header["attributes"], header["parameters"]
-        network = read_network(parts["network_"]["network"], tensors)
-        check_network(network, parts["n_features_in_"]["value"])
+    with taking_apart(path):
+        parameters = header["parameters"]
+        needed = _ATTRIBUTES & header["attributes"].keys()
+        fitted = {name: unpack(header["attributes"][name], tensors) for name in needed}
+        network, classes = fitted["network_"], fitted.get("classes_")
+        check_network(network, fitted["n_features_in_"])
+        if classes is not None:
+            check_classes(classes, network.n_outputs)
         held = parameters.get("estimator")
         if isinstance(held, dict):  # of a CV class
             parameters = held["estimator"]["parameters"]
-        classes = None
-        if "classes_" in parts:
-            labels = parts["classes_"]
-            found = tensors[labels["array"]] if "array" in labels else np.array(labels["strings"])
-            classes = found.astype(object) if labels.get("dtype") == "O" else found
-            if len(classes) != max(network.n_outputs, 2):
-                raise ValueError(f"{len(classes)} classes for {network.n_outputs} outputs")
         return SavedNetwork(
             network,
             classes,
-            float(parts.get("temperature_", {"value": 1.0})["value"]),
+            float(fitted.get("temperature_", 1.0)),
             header["class"].startswith("ConvexReLU") and parameters.get("loss") == "logistic",
-            int(parts.get("_y_ndim", {"value": 1})["value"]),
+            int(fitted.get("_y_ndim", 1)),
         )
-    except MALFORMED as error:
-        raise ValueError(
-            f"{path}: the contents are not those of an estimator of this cvxnn ({error}); use the "
-            "cvxnn that wrote the file."
-        ) from error

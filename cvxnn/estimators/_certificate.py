@@ -50,17 +50,16 @@ class Certified:
 
         Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
         ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
-        they are given again. Of a COALA head, the program is that of phase I.
+        they are given again.
 
         Parameters
         ----------
         X, y : array-like
-            Data of the fit. After ``fit_pairs`` of a COALA head, the chosen embeddings followed by
-            the rejected ones, labelled 1 and 0.
+            Data of the fit.
         sample_weight : array-like, shape (n_samples,), optional
-            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
+            Weights of the fit.
         groups : array-like, shape (n_samples,), optional
-            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
+            Groups of the fit.
 
         Returns
         -------

@@ -140,14 +140,16 @@ def check_network(network: TwoLayerNetwork, width: int) -> None:
     given = [part for part in GATE_PARTS if getattr(network, part) is not None]
     if given not in ([], list(GATE_PARTS)):
         raise ValueError(f"of its gates, the network has only {given}")
-    n_gates = 0 if network.gate_bias is None else network.gate_bias.size
+    gates = (0,) if network.gate_bias is None else network.gate_bias.shape
+    if len(gates) not in (1, 2) or 0 in gates[1:]:
+        raise ValueError(f"the offsets of the gates have shape {gates}")
     shapes = {
         "hidden_weights": (m, width),
         "hidden_bias": (m,),
         "output_weights": (m,),
         "output_bias": (c,),
-        "gate_weights": (n_gates, width),
-        "gate_bias": (n_gates,),
+        "gate_weights": (*gates, width),
+        "gate_bias": gates,
         "gate_index": (m,),
         "output_index": (m,),
         "linear_weights": (width, c),
@@ -163,7 +165,7 @@ def check_network(network: TwoLayerNetwork, width: int) -> None:
         if array.shape != shape:
             raise ValueError("the shapes of the network do not fit together")
         if part in ("gate_index", "output_index"):
-            most = n_gates if part == "gate_index" else c
+            most = gates[0] if part == "gate_index" else c
             if array.dtype.kind not in "iu" or not np.all((array >= 0) & (array < most)):
                 raise ValueError(f"the network has neurons without {part.replace('_', ' ')}")
             continue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._gates import open_where
 from cvxnn._threads import limits_threads
 
 if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
@@ -25,7 +26,8 @@ class TwoLayerNetwork:
 
     The hidden activations are :math:`h(x) = (\Theta_1 x + b_1)_+`, or, with gates ``g``, linear
     where the gate is open: :math:`h_j(x) = 1(g_i^T x + c_i \ge 0)\,(\Theta_1 x + b_1)_j`, with
-    :math:`i` the gate of neuron :math:`j`. As convex programs leave it, a neuron feeds one output
+    :math:`i` the gate of neuron :math:`j`. A gate may be a conjunction: the neuron is then on where
+    all its gate vectors say so. As convex programs leave it, a neuron feeds one output
     :math:`c`: its weights to the others are zero, and no numbers are kept for them.
 
     Attributes
@@ -39,9 +41,10 @@ class TwoLayerNetwork:
     output_bias : ndarray, shape (n_outputs,)
         Biases of the outputs.
     gate_weights : ndarray, shape (n_gates, n_features), optional
-        Gates of a gated network; None for a ReLU network.
+        Gates of a gated network; None for a ReLU network. Of conjunctions, shape
+        (n_gates, n_vectors, n_features).
     gate_bias : ndarray, shape (n_gates,), optional
-        Offsets :math:`c` of the gates.
+        Offsets :math:`c` of the gates; of conjunctions, shape (n_gates, n_vectors).
     linear_weights : ndarray, shape (n_features, n_outputs), optional
         The linear part, of a skip connection; None without one.
     gate_index : ndarray of int, shape (n_neurons,), optional
@@ -109,7 +112,7 @@ class TwoLayerNetwork:
     def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which gates are open on which rows, shape (n_samples, n_gates)."""
         assert self.gate_weights is not None
-        return X @ self.gate_weights.T + self.gate_bias >= 0
+        return open_where(X, self.gate_weights, self.gate_bias)
 
     @limits_threads(lambda self, X: 2.0 * X.shape[0] * self.hidden_weights.size)
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -154,7 +157,8 @@ def recover(
     tol : float, default=0
         Blocks whose norm is at most ``tol`` times the largest are dropped.
     gates : ndarray, shape (n_patterns, n_features), optional
-        Gate vectors of the patterns; needed in the gated formulation, and in no other.
+        Gate vectors of the patterns; needed in the gated formulation, and in no other. Of
+        conjunctions, shape (n_patterns, n_vectors, n_features).
 
     Returns
     -------
@@ -184,8 +188,8 @@ def recover(
     output = np.where(sign_of == 0, root, -root)
 
     def split(rows: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        offset = rows[:, -1] if bias else np.zeros(len(rows), rows.dtype)
-        inner = rows[:, :-1] if bias else rows
+        offset = rows[..., -1] if bias else np.zeros(rows.shape[:-1], rows.dtype)
+        inner = rows[..., :-1] if bias else rows
         return np.ascontiguousarray(inner), np.ascontiguousarray(offset)
 
     output_bias = np.zeros(n_outputs, blocks.dtype)

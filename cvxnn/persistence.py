@@ -280,11 +280,11 @@ def _check_proof(proof: Any, width: int, n_outputs: int) -> None:
     """Check the arrays of a certificate; what they prove is computed with the data."""
     if not isinstance(proof, dict) or not all(isinstance(v, np.ndarray) for v in proof.values()):
         raise ValueError("the certificate is not a table of arrays")
-    P, columns = np.shape(proof["gates"])
+    P, *n_vectors, columns = np.shape(proof["gates"])
     n = len(proof.get("residual", ()))
     signs = np.shape(proof.get("blocks", np.empty((1, 1))))[1]
     shapes = {
-        "gates": (P, columns),
+        "gates": (P, *n_vectors[:1], columns),
         "blocks": (n_outputs, signs, P, columns),
         "linear": (n_outputs, columns),
         "residual": (n, n_outputs),
@@ -301,7 +301,7 @@ def _check_patterns(patterns: ActivationPatterns, width: int) -> None:
     mask, gates = patterns.mask, patterns.gates
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError("the mask of the patterns is not a matrix of truth values")
-    if gates.dtype.kind != "f" or gates.shape not in (
-        (len(patterns), w) for w in (width, width + 1)
-    ):
+    P, *n_vectors, columns = gates.shape
+    good = len(patterns) == P and len(n_vectors) <= 1 and columns in (width, width + 1)
+    if gates.dtype.kind != "f" or not good:
         raise ValueError("the gates do not fit the patterns")

@@ -19,6 +19,7 @@ PACKAGES = [
     "_arrays",
     "_threads",
     "_scores",
+    "_gates",
     "costs",
     "convex",
     "network",

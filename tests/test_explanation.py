@@ -26,25 +26,29 @@ from cvxnn.network import TwoLayerNetwork
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
+KINDS = [(gated, skip) for gated in (False, True, 2) for skip in (False, True)]
 kinds = pytest.mark.parametrize(("gated", "skip"), KINDS)
 seeds = st.integers(0, 10**6)
 
 
 def make(
-    seed: int = 0, m: int = 6, d: int = 4, C: int = 2, *, gated: bool = False, skip: bool = False
+    seed: int = 0, m: int = 6, d: int = 4, C: int = 2, *, gated: int = False, skip: bool = False
 ) -> TwoLayerNetwork:
-    """Random network; some output weights are zero, and gated neurons share their gates."""
+    """Random network; some output weights are zero, and gated neurons share their gates.
+
+    With ``gated=2``, a gate is a conjunction of two vectors.
+    """
     rng = np.random.default_rng(seed)
     output = rng.standard_normal(m) * (rng.random(m) < 0.7)
     n_gates = max(m - 2, 1)
+    vectors = [gated] if gated > 1 else []
     return TwoLayerNetwork(
         rng.standard_normal((m, d)),
         rng.standard_normal(m),
         output,
         rng.standard_normal(C),
-        gate_weights=rng.standard_normal((n_gates, d)) if gated else None,
-        gate_bias=rng.standard_normal(n_gates) if gated else None,
+        gate_weights=rng.standard_normal((n_gates, *vectors, d)) if gated else None,
+        gate_bias=rng.standard_normal((n_gates, *vectors)) if gated else None,
         linear_weights=rng.standard_normal((d, C)) if skip else None,
         gate_index=rng.integers(n_gates, size=m) if gated else None,
         output_index=np.sort(rng.integers(C, size=m)),
@@ -66,13 +70,16 @@ def naive(network: TwoLayerNetwork, x: np.ndarray):
     active, radius = [], np.inf
     for j in range(network.n_neurons):
         w, b = network.hidden_weights[j], network.hidden_bias[j]
-        g, h = w, b
-        if network.gate_index is not None:
+        if network.gate_index is None:
+            planes, is_open = [(w, b)], sum(w * x) + b > 0
+        else:
             gate = network.gate_index[j]
-            g, h = network.gate_weights[gate], network.gate_bias[gate]
-        score = sum(g * x) + h
-        active.append(score >= 0 if network.gate_index is not None else score > 0)
-        radius = min(radius, abs(score) / np.sqrt(sum(g**2)))
+            vectors, offsets = network.gate_weights[gate], network.gate_bias[gate]
+            planes = list(zip(np.atleast_2d(vectors), np.atleast_1d(offsets), strict=True))
+            is_open = all(sum(g * x) + h >= 0 for g, h in planes)
+        active.append(is_open)
+        for g, h in planes:
+            radius = min(radius, abs(sum(g * x) + h) / np.sqrt(sum(g**2)))
         if active[-1]:
             fed = network.output_index[j]
             W[fed] += network.output_weights[j] * w
@@ -84,7 +91,7 @@ def naive(network: TwoLayerNetwork, x: np.ndarray):
 
 @kinds
 @given(seed=seeds, m=st.integers(0, 8))
-def test_the_piece_is_that_of_plain_loops(gated: bool, skip: bool, seed: int, m: int) -> None:
+def test_the_piece_is_that_of_plain_loops(gated: int, skip: bool, seed: int, m: int) -> None:
     network, X = make(seed, m, gated=gated, skip=skip), rows(seed)
     piece = local_linear(network, X)
     for k, x in enumerate(X):
@@ -98,7 +105,7 @@ def test_the_piece_is_that_of_plain_loops(gated: bool, skip: bool, seed: int, m:
 
 @kinds
 @given(seed=seeds)
-def test_the_slopes_are_finite_differences(gated: bool, skip: bool, seed: int) -> None:
+def test_the_slopes_are_finite_differences(gated: int, skip: bool, seed: int) -> None:
     network, X = make(seed, gated=gated, skip=skip), rows(seed)
     piece = local_linear(network, X)
     # Steps that stay inside the piece: any size is exact, so take half the radius.
@@ -115,7 +122,7 @@ def test_the_slopes_are_finite_differences(gated: bool, skip: bool, seed: int) -
 @kinds
 @given(seed=seeds, part=st.floats(0, 0.999))
 def test_within_the_radius_the_piece_is_the_network(
-    gated: bool, skip: bool, seed: int, part: float
+    gated: int, skip: bool, seed: int, part: float
 ) -> None:
     network, X = make(seed, gated=gated, skip=skip), rows(seed)
     piece = local_linear(network, X)
@@ -149,7 +156,7 @@ def test_the_radius_ends_at_a_boundary(gated: bool, seed: int) -> None:
 @kinds
 @given(seed=seeds, with_baseline=st.booleans())
 def test_contributions_sum_to_the_prediction(
-    gated: bool, skip: bool, seed: int, with_baseline: bool
+    gated: int, skip: bool, seed: int, with_baseline: bool
 ) -> None:
     network, X = make(seed, gated=gated, skip=skip), rows(seed)
     baseline = rows(seed + 1, 1)[0] if with_baseline else None

@@ -32,7 +32,7 @@ from cvxnn.network import TwoLayerNetwork
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 WIDTH = 4
-KINDS = ["relu", "gated", "relu-skip", "gated-skip"]
+KINDS = ["relu", "gated", "relu-skip", "gated-skip", "gated-conjunction"]
 SHAPES = [(5, 1), (5, 3), (0, 1), (0, 3)]  # neurons, outputs
 SMALL = {"n_patterns": 8, "strength": 0.01, "random_state": 0}
 
@@ -42,7 +42,7 @@ def inputs(dtype=np.float64, n=50):
 
 
 def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
-    """A network of normal weights; the gated ones have three gates."""
+    """A network of normal weights; the gated ones have three gates, or three pairs of vectors."""
     rng = np.random.default_rng(seed)
     m, c = shape
     draw = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
@@ -53,7 +53,8 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
         "output_bias": draw(c),
     }
     if "gated" in kind:
-        gates = {"gate_weights": draw(3, WIDTH), "gate_bias": draw(3)}
+        vectors = [2] if "conjunction" in kind else []
+        gates = {"gate_weights": draw(3, *vectors, WIDTH), "gate_bias": draw(3, *vectors)}
         parts |= gates | {"gate_index": rng.integers(0, 3, m)}
     if "skip" in kind:
         parts["linear_weights"] = draw(WIDTH, c)
@@ -117,7 +118,7 @@ def slope(net, x):
             level = net.hidden_weights[j] @ x + net.hidden_bias[j]
         else:
             gate = net.gate_index[j]
-            level = net.gate_weights[gate] @ x + net.gate_bias[gate]
+            level = np.min(net.gate_weights[gate] @ x + net.gate_bias[gate])
         if level > 0:
             fed = 0 if net.output_index is None else net.output_index[j]
             out[fed] += net.output_weights[j] * net.hidden_weights[j]

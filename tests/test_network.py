@@ -31,7 +31,11 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
             is_open = score > 0
             if net.gate_weights is not None and net.gate_bias is not None:
                 g = j if net.gate_index is None else net.gate_index[j]
-                is_open = sum(net.gate_weights[g] * X[k]) + net.gate_bias[g] >= 0
+                is_open = True
+                for vector, offset in zip(
+                    np.atleast_2d(net.gate_weights[g]), np.atleast_1d(net.gate_bias[g]), strict=True
+                ):
+                    is_open = is_open and sum(vector * X[k]) + offset >= 0
             fed = 0 if net.output_index is None else net.output_index[j]
             out[k, c] += is_open * score * net.output_weights[j] * (fed == c)
         if net.linear_weights is not None:
@@ -40,18 +44,21 @@ def naive_forward(net: network.TwoLayerNetwork, X: np.ndarray) -> np.ndarray:
 
 
 def recovered(
-    seed: int = 0, *, gated: bool = False, skip: bool = False, bias: bool = True, P: int = 5
+    seed: int = 0, *, gated: int = False, skip: bool = False, bias: bool = True, P: int = 5
 ) -> tuple[network.TwoLayerNetwork, Weights, np.ndarray]:
-    """A network of any kind, its weights in the program, and the gates of these."""
+    """A network of any kind, its weights in the program, and the gates of these.
+
+    With ``gated=2``, a gate is a conjunction of two vectors.
+    """
     rng = np.random.default_rng(seed + 1)
     U = weights(seed, P=P)[:, : 1 if gated else 2]
     linear = rng.standard_normal((len(U), U.shape[-1])) if skip else None
-    gates = rng.standard_normal((P, U.shape[-1]))
+    gates = rng.standard_normal((P, *([gated] if gated > 1 else []), U.shape[-1]))
     net = network.recover(Weights(U, linear), bias=bias, gates=gates if gated else None)
     return net, Weights(U, linear), gates
 
 
-KINDS = [(gated, skip) for gated in (False, True) for skip in (False, True)]
+KINDS = [(gated, skip) for gated in (False, True, 2) for skip in (False, True)]
 
 
 @given(seed=st.integers(0, 10**6), bias=st.booleans())
@@ -173,11 +180,11 @@ def test_hidden_does_not_change_its_input() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("gated", "skip"), KINDS)
-def test_every_kind_predicts_what_its_program_does(gated: bool, skip: bool, bias: bool) -> None:
+def test_every_kind_predicts_what_its_program_does(gated: int, skip: bool, bias: bool) -> None:
     net, (blocks, linear), gates = recovered(gated=gated, skip=skip, bias=bias)
     X = np.random.default_rng(1).standard_normal((7, 4 - bias))
     wide = add_bias(X) if bias else X
-    mask = wide @ gates.T >= 0
+    mask = (np.einsum("ki,b...i->kb...", wide, gates) >= 0).reshape(7, 5, -1).all(axis=-1)
     scores = np.einsum("ki,cbji->kcbj", wide, blocks)
     if gated:
         expected = (scores[:, :, 0] * mask[:, None]).sum(axis=-1)
@@ -188,7 +195,7 @@ def test_every_kind_predicts_what_its_program_does(gated: bool, skip: bool, bias
         expected = expected + wide @ linear.T
     np.testing.assert_allclose(net.forward(X), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(net.forward(X), naive_forward(net, X), rtol=1e-12, atol=1e-12)
-    assert (net.gate_weights is not None) == (net.gate_bias is not None) == gated
+    assert (net.gate_weights is not None) == (net.gate_bias is not None) == bool(gated)
     assert (net.linear_weights is not None) == skip
     assert net.n_neurons == (np.linalg.norm(blocks, axis=-1) > 0).sum()
 
@@ -219,7 +226,7 @@ def test_gates_belong_to_one_sign(n_signs: int, gates: np.ndarray | None) -> Non
 
 @pytest.mark.parametrize(("gated", "skip"), KINDS)
 @given(seed=st.integers(0, 10**6))
-def test_folding_the_scaling_keeps_predictions(gated: bool, skip: bool, seed: int) -> None:
+def test_folding_the_scaling_keeps_predictions(gated: int, skip: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((6, 3))
     x_mean, x_scale = rng.standard_normal(3), rng.exponential(size=3) + 0.1

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import stat
+from dataclasses import replace
 
 import hypothesis
 import numpy as np
@@ -438,6 +439,48 @@ def test_round_trip_of_patterns(tmp_path):
             ValueError, match=r"not a matrix of truth values|do not fit the pattern"
         ):
             cvxnn.load(write(tmp_path / "b", tensors | damage, header))
+
+
+def with_conjunctions(dtype=np.float64):
+    """A classifier whose gates are conjunctions of two vectors."""
+    model, rng = classifier(dtype, formulation="gated"), np.random.default_rng(0)
+    gates = model.network_.gate_weights.shape[0]
+    vectors = rng.standard_normal((gates, 2, 3)).astype(dtype)
+    offsets = rng.standard_normal((gates, 2)).astype(dtype)
+    model.network_ = replace(model.network_, gate_weights=vectors, gate_bias=offsets)
+    model.patterns_ = ActivationPatterns(np.ones((3, 2), bool), np.ones((2, 2, 4)))
+    return model
+
+
+def test_round_trip_of_conjunctions(dtype, tmp_path):
+    model, (X, _) = with_conjunctions(dtype), data(dtype)
+    cvxnn.save(model, tmp_path / "a")
+    back = cvxnn.load(tmp_path / "a")
+    assert_same(back, model, X)
+    assert back.patterns_.gates.shape == (2, 2, 4)
+    served = cvxnn.load_network(tmp_path / "a")
+    np.testing.assert_allclose(served.predict_proba(X), model.predict_proba(X), rtol=1e-6)
+    assert 0 < served.network.open_gates(X).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda t: {"network_.gate_weights": t["network_.gate_weights"][:, :1].copy()},
+        lambda t: {"network_.gate_weights": t["network_.gate_weights"][:, 0].copy()},
+        lambda t: {"network_.gate_bias": t["network_.gate_bias"][:, 0].copy()},
+        lambda t: {
+            "network_.gate_weights": t["network_.gate_weights"][:, :0].copy(),
+            "network_.gate_bias": t["network_.gate_bias"][:, :0].copy(),
+        },
+        lambda t: {"patterns_.gates": t["patterns_.gates"][:, None]},
+    ],
+)
+def test_wrong_conjunctions(damage, tmp_path):
+    cvxnn.save(with_conjunctions(), tmp_path / "a")
+    tensors, header = parts(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"shape|do not fit the patterns"):
+        cvxnn.load(write(tmp_path / "b", tensors | damage(tensors), header))
 
 
 def test_byte_order_and_memory_layout_do_not_matter(tmp_path):

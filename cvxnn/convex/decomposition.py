@@ -79,8 +79,8 @@ def cone_decomposition(
     Raises
     ------
     TypeError
-        For the ReLU formulation, whose weights need no decomposition, a skip connection, or sparse
-        rows.
+        For the ReLU formulation, whose weights need no decomposition, a skip connection, sparse
+        rows, or conjunctions, whose patterns are in general those of no ReLU neuron.
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
     """
@@ -90,6 +90,11 @@ def cone_decomposition(
         raise TypeError(
             "A cone decomposition needs a program of the gated formulation without a skip "
             "connection; solve that one, or set skip=None."
+        )
+    if np.ndim(gates) != 2:
+        raise TypeError(
+            "A cone decomposition needs one vector for each gate; conjunctions of several have no "
+            "cone of ReLU neurons."
         )
     op = program.operator
     X = op.X

@@ -2,7 +2,8 @@ r"""Activation patterns: the rows of the data that a gate lets through.
 
 A gate vector :math:`g` splits the rows of ``X`` by the sign of :math:`Xg`; its activation pattern
 is the 0/1 vector :math:`1(Xg \ge 0)`, the diagonal of :math:`D_i` in the convex program (Pilanci &
-Ergen, 2020). This module is plain NumPy: gates are drawn on the host, so they depend on the seed
+Ergen, 2020). A gate may be a conjunction of several vectors, whose pattern is the product of
+theirs. This module is plain NumPy: gates are drawn on the host, so they depend on the seed
 alone and never on the device. Gaussian gates through the origin do not depend on the order of the
 rows either; gates built from rows of ``X`` do, since rows are drawn by their index. For data of
 small rank, ``cvxnn.convex.enumeration`` lists all patterns there are.
@@ -20,6 +21,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 
 from cvxnn._arrays import is_sparse, refuse_sparse
+from cvxnn._gates import open_where, stacked_gates
 from cvxnn._threads import limits_threads
 
 Formulation = Literal["relu", "gated"]
@@ -48,7 +50,9 @@ class ActivationPatterns:
     mask : ndarray of bool, shape (n_samples, n_patterns)
         ``mask[k, i]`` is True if gate ``i`` is open on row ``k``.
     gates : ndarray, shape (n_patterns, n_features) or (n_patterns, n_features + 1)
-        Gate vectors; the last entry is the offset where gates were drawn with ``bias=True``.
+        Gate vectors; the last entry is the offset where gates were drawn with ``bias=True``. Of
+        conjunctions, which are open where all their vectors are, an axis of these vectors comes
+        second: shape (n_patterns, n_vectors, n_features).
     """
 
     mask: NDArray[np.bool_]
@@ -71,7 +75,8 @@ class ActivationPatterns:
         X : ndarray, shape (n_samples, n_features)
             Data, as the network sees it.
         gates : ndarray, shape (n_gates, n_features) or (n_gates, n_features + 1)
-            Gate vectors; the second shape, with the offset last, goes with ``bias=True``.
+            Gate vectors; the second shape, with the offset last, goes with ``bias=True``. Of
+            conjunctions, an axis of their vectors comes second.
         bias : bool, default=False
             Whether gates carry an offset, so that they need not pass through the origin.
 
@@ -87,14 +92,15 @@ class ActivationPatterns:
         """
         width = X.shape[1] + bias
         gates = np.asarray(gates)
-        if gates.ndim != 2 or gates.shape[1] != width:
+        if gates.ndim not in (2, 3) or gates.shape[-1] != width or 0 in gates.shape[1:-1]:
             raise ValueError(
-                f"gates have shape {gates.shape}; expected (n_gates, {width}) for data with "
-                f"{X.shape[1]} features and bias={bias}."
+                f"gates have shape {gates.shape}; expected (n_gates, {width}), or (n_gates, "
+                f"n_vectors, {width}) of conjunctions, for data with {X.shape[1]} features and "
+                f"bias={bias}."
             )
         gates = gates.astype(X.dtype, copy=False)
-        scores = X @ gates[:, :-1].T + gates[:, -1] if bias else X @ gates.T
-        mask = scores >= 0
+        parts = (gates[..., :-1], gates[..., -1]) if bias else (gates,)
+        mask = open_where(X, *parts)
         keep = _first_of_each(mask)
         keep = keep[mask[:, keep].any(axis=0)]
         return cls(np.ascontiguousarray(mask[:, keep]), gates[keep])
@@ -106,7 +112,7 @@ class ActivationPatterns:
     def union(self, other: ActivationPatterns) -> ActivationPatterns:
         """Return these patterns and then those of ``other`` that are not among them."""
         mask = np.concatenate([self.mask, other.mask], axis=1)
-        both = ActivationPatterns(mask, np.concatenate([self.gates, other.gates]))
+        both = ActivationPatterns(mask, stacked_gates(self.gates, other.gates))
         return both.take(_first_of_each(mask))
 
 

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn._gates import open_where
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
 from cvxnn.estimators._certificate import Certified
@@ -352,11 +353,11 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             return None
         shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
         weights = result.weights
-        if gates.shape[1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
+        if gates.shape[-1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
             return None
         if (weights.linear is None) != (self.skip is None):
             return None
-        mask = np.asarray(inputs @ gates.T.astype(inputs.dtype)) >= 0
+        mask = open_where(inputs, gates.astype(inputs.dtype))
         if result.dual is not None and len(result.dual.residual) != len(targets):
             result = result._replace(dual=None)
         return convex.ActivationPatterns(mask, gates), result

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn._gates import open_where
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.estimators._rows import DistinctRows, Rows
@@ -108,7 +109,7 @@ class Certified:
     ) -> convex.Certificate:
         """Return the certificate of the program of these data, in its units."""
         proof = self._proof
-        mask = np.asarray(inputs @ proof["gates"].T.astype(inputs.dtype)) >= 0
+        mask = open_where(inputs, proof["gates"].astype(inputs.dtype))
         program = convex.ConvexProgram(
             convex.paired(inputs, mask, pairs),
             targets,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn._gates import open_where
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
@@ -94,7 +95,7 @@ class Fold(NamedTuple):
         unit = path.largest()
         points = list(path.points(grid * (unit if unit > 0 else 1.0)))
         inputs = scaling.inputs(X, bias=estimator.fit_intercept)
-        mask = np.asarray(inputs @ self.patterns.gates.T.astype(inputs.dtype)) >= 0
+        mask = open_where(inputs, self.patterns.gates.astype(inputs.dtype))
         outputs = path.predict(points, inputs, mask) * scaling.y_scale + scaling.y_mean
         return list(outputs.astype(X.dtype)), [point.gap for point in points]
 

@@ -21,7 +21,8 @@ class Boundaries(NamedTuple):
     bias : ndarray, shape (n_boundaries,)
         Offsets.
     of_neuron : ndarray of int, shape (n_neurons,)
-        The boundary of each neuron; neurons that share a gate share a boundary.
+        The boundary of each neuron; neurons that share a gate share a boundary. Of conjunctions,
+        shape (n_neurons, n_vectors): a neuron is open on the right side of all its boundaries.
     """
 
     weights: NDArray[np.floating]
@@ -40,7 +41,7 @@ def boundaries(network: TwoLayerNetwork) -> Boundaries:
     Returns
     -------
     Boundaries
-        One hyperplane for each neuron, or for each gate in use.
+        One hyperplane for each neuron, or for each vector of the gates in use.
     """
     if network.gate_index is None:
         own = np.arange(network.n_neurons)
@@ -48,7 +49,9 @@ def boundaries(network: TwoLayerNetwork) -> Boundaries:
     assert network.gate_weights is not None
     assert network.gate_bias is not None
     used, of_neuron = np.unique(network.gate_index, return_inverse=True)
-    return Boundaries(network.gate_weights[used], network.gate_bias[used], of_neuron)
+    weights, bias = network.gate_weights[used], network.gate_bias[used]
+    numbers = np.arange(bias.size).reshape(bias.shape)
+    return Boundaries(weights.reshape(-1, weights.shape[-1]), bias.ravel(), numbers[of_neuron])
 
 
 def open_neurons(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.bool_]:
@@ -109,6 +112,7 @@ def look(
         scores = X[rows] @ planes.weights.T
         scores += planes.bias
         is_open = scores > 0 if network.gate_index is None else scores >= 0
-        active[rows] = is_open[:, planes.of_neuron]
+        opened = is_open[:, planes.of_neuron]
+        active[rows] = opened if opened.ndim == 2 else opened.all(axis=2)
         radius[rows] = (np.abs(scores[:, real]) / norms[real]).min(axis=1, initial=np.inf)
     return active, radius

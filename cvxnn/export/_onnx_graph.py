@@ -96,7 +96,15 @@ def _scores(graph: _Graph, network: TwoLayerNetwork) -> str:
 
     is_open = None
     if network.gate_index is not None and network.n_neurons:
-        gates = graph("Gemm", "X", whole("gate_weights"), whole("gate_bias"), transB=1)
+        assert network.gate_weights is not None
+        assert network.gate_bias is not None
+        width = network.gate_weights.shape[-1]
+        vectors = graph.constant(network.gate_weights.reshape(-1, width), "gate_weights")
+        offsets = graph.constant(network.gate_bias.ravel(), "gate_bias")
+        gates = graph("Gemm", "X", vectors, offsets, transB=1)
+        if network.gate_bias.ndim == 2:  # a conjunction is open where its least product is
+            apart = graph("Reshape", gates, np.array([0, *network.gate_bias.shape]))
+            gates = graph("ReduceMin", apart, axes=[2], keepdims=0)
         is_open = graph("GreaterOrEqual", gates, graph.number(0))
     outputs = [_output(graph, network, number, is_open) for number in range(network.n_outputs)]
     # Runtimes differ in how they treat matrices without columns.

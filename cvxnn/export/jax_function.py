@@ -50,7 +50,10 @@ def to_jax(estimator: Any) -> tuple[Callable[[dict[str, Any], Any], Any], dict[s
             parameters[name] for name in ("hidden_weights", "hidden_bias", "output_weights")
         )
         if gates:
-            is_open = times(X, gates["gate_weights"].T) + gates["gate_bias"] >= 0
+            vectors, offsets = gates["gate_weights"], gates["gate_bias"]
+            is_open = times(X, vectors.reshape(-1, vectors.shape[-1]).T) + offsets.ravel() >= 0
+            if offsets.ndim == 2:  # conjunctions
+                is_open = is_open.reshape(*X.shape[:-1], *offsets.shape).all(axis=-1)
         outputs = []
         for neurons in blocks:
             hidden = times(X, first[neurons].T) + bias[neurons]

@@ -44,8 +44,7 @@ class TorchNetwork(torch.nn.Module):
         torch.Tensor of shape (..., n_outputs)
             Outputs.
         """
-        gated = self.gate_index is not None
-        is_open = X @ self.gate_weights.T + self.gate_bias >= 0 if gated else None
+        is_open = None if self.gate_index is None else self._open_gates(X)
         outputs = []
         for neurons in self.blocks:
             hidden = X @ self.hidden_weights[neurons].T + self.hidden_bias[neurons]
@@ -56,6 +55,12 @@ class TorchNetwork(torch.nn.Module):
             outputs.append(hidden @ self.output_weights[neurons])
         out = torch.stack(outputs, dim=-1) + self.output_bias
         return out if self.linear_weights is None else out + X @ self.linear_weights
+
+    def _open_gates(self, X: Any) -> Any:
+        flat = self.gate_weights.flatten(0, -2), self.gate_bias.flatten()
+        is_open = X @ flat[0].T + flat[1] >= 0
+        conjunctions = self.gate_bias.ndim == 2
+        return is_open.unflatten(-1, self.gate_bias.shape).all(-1) if conjunctions else is_open
 
 
 def to_torch(estimator: Any) -> Any:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn.explanation import boundaries, count_regions, neuron_report, open_neurons
+from cvxnn.explanation import count_regions, neuron_report, open_neurons
 from cvxnn.plotting._arguments import (
     NamesConstructors,
     axes_or_new,
@@ -111,8 +111,8 @@ class ActivationPatternDisplay(metaclass=NamesConstructors):
         of ``cvxnn.explanation.neuron_report``.
         """
         network, rows = network_and_input(estimator, X)
-        of_neuron = boundaries(network).of_neuron
-        _, first, column = np.unique(of_neuron, return_index=True, return_inverse=True)
+        gates = np.arange(network.n_neurons) if network.gate_index is None else network.gate_index
+        _, first, column = np.unique(gates, return_index=True, return_inverse=True)
         norm = neuron_report(network, rows).norm
         return cls(
             open_neurons(network, rows)[:, first],

@@ -212,6 +212,12 @@ def test_refuses_what_is_no_gated_program(change: str) -> None:
         cone_decomposition(program, program.zeros(), gates)
 
 
+def test_refuses_conjunctions() -> None:
+    program, gates = make()
+    with pytest.raises(TypeError, match="conjunctions"):
+        cone_decomposition(program, program.zeros(), np.stack([gates, gates], axis=1))
+
+
 @pytest.mark.slow
 def test_cronos_starts_from_it() -> None:
     program, gates = make()

@@ -347,7 +347,32 @@ def test_refuses_data_without_rows(source: str) -> None:
         sample_patterns(np.zeros((0, 3)), 3, source=source, random_state=0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("shape", "bias"), [((5, 3), False), ((5, 4), True), ((4,), False)])
+@pytest.mark.parametrize("bias", [False, True])
+@given(seed=st.integers(0, 10**6), n_vectors=st.integers(1, 3))
+def test_a_conjunction_is_open_where_all_its_vectors_are(
+    seed: int, n_vectors: int, bias: bool
+) -> None:
+    X, rng = data(n=9, seed=seed), np.random.default_rng(seed)
+    gates = rng.standard_normal((6, n_vectors, 4 + bias))
+    wide = add_bias(X) if bias else X
+    naive = [
+        [all(sum(vector * row) >= 0 for vector in conjunction) for row in wide]
+        for conjunction in gates
+    ]
+    found = ActivationPatterns.from_gates(X, gates, bias=bias)
+    assert columns(found.mask) == columns(np.array(naive).T) - columns(np.zeros((9, 1), bool))
+    # Single gates are conjunctions as well, in a union with others.
+    single = ActivationPatterns.from_gates(X, gates[:, 0], bias=bias)
+    for both in (found.union(single), single.union(found)):
+        assert columns(both.mask) == columns(found.mask) | columns(single.mask)
+        again = ActivationPatterns.from_gates(X, both.gates, bias=bias)
+        np.testing.assert_array_equal(again.mask, both.mask)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias"),
+    [((5, 3), False), ((5, 4), True), ((4,), False), ((5, 2, 3), False), ((5, 0, 4), False)],
+)
 def test_refuses_gates_of_another_width(shape: tuple[int, ...], bias: bool) -> None:
     with pytest.raises(ValueError, match=r"expected \(n_gates"):
         ActivationPatterns.from_gates(data(d=4), np.ones(shape), bias=bias)

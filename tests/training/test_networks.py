@@ -9,7 +9,7 @@ import pytest
 
 from cvxnn.convex import ConvexProgram, GatedOperator, InteriorPoint, Ridge, SquaredL2, solve
 from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.patterns import sample_patterns
+from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
 from cvxnn.convex.solvers.ridge.products import RidgeData
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.training import fit_direct, fit_iterative, measure_strength, train
@@ -39,6 +39,19 @@ def test_the_direct_fit_is_the_solution_of_its_program() -> None:
     assert fit.training.result.gap <= 1e-6
     assert fit.scores is None
     assert fit.alpha == 1e-3
+
+
+def test_conjunctions_of_gates_are_neurons_like_others() -> None:
+    X, y = data()
+    gates = np.random.default_rng(0).standard_normal((12, 2, 4))
+    patterns = ActivationPatterns.from_gates(X, gates)
+    fit = fit_direct(X, y, 1e-3, 12, patterns=patterns, bias=True, tol=1e-6)
+    # Plain least squares with a column for each neuron and feature.
+    mask = (X @ gates[:, 0].T >= 0) & (X @ gates[:, 1].T >= 0)
+    features = (mask[:, :, None] * X[:, None]).reshape(len(X), -1)
+    gram = features.T @ features / len(X) + 1e-3 * np.eye(features.shape[1])
+    expected = features @ np.linalg.solve(gram, features.T @ y / len(X))
+    np.testing.assert_allclose(fit.network.forward(X[:, :-1]), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_of_several_strengths_the_best_score_wins() -> None:

@@ -18,7 +18,7 @@ Floats = NDArray[np.floating]
 class HeldOut(NamedTuple):
     """Predictions of rows by networks that have not seen them, in units of the targets.
 
-    Weights add up to the number of units of data.
+    Weights add up to the number of units of data, of all rows where these are a sample.
     """
 
     predictions: Floats
@@ -30,7 +30,8 @@ class HeldOut(NamedTuple):
         """Leave the units of the program."""
         y, (scale, mean) = sample.program.y, (scaling.y_scale, scaling.y_mean)
         share = np.broadcast_to(sample.program.share, (len(y), 1))[:, 0]
-        weight = share * (len(y) if sample.units is None else sample.units.sum())
+        units = len(y) if sample.units is None else sample.units.sum()
+        weight = share * (units / sample.part)
         return cls(predictions * scale + mean, y * scale + mean, weight)
 
 

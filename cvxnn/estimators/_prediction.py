@@ -220,8 +220,9 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         """Return class probabilities.
 
         They are the logistic (softmax) link of the scores times ``temperature_``, which minimises
-        the log-loss of leave-one-out scores with targets smoothed as Platt (1999) does, and is no
-        larger than the factor that the scores of the same rows with themselves ask for. With the
+        the log-loss of leave-one-out scores with smoothed targets (the rule of succession, as in
+        Platt, 1999), and is no larger than the factor that the scores of the same rows with
+        themselves ask for. With the
         logistic loss of more than two classes they are the probabilities of each class against the
         rest, brought to sum one. The ranking and the most likely class are those of the scores.
 

@@ -413,17 +413,18 @@ def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def fit_temperature(held_out: HeldOut) -> float:
-    """Return the scale of the scores that minimises a smoothed log-loss."""
+    """Return the scale of the scores that minimises a smoothed log-loss.
+
+    Platt (1999) smooths the targets of a class by its number of rows, for a scale and an offset of
+    each class. One scale serves all classes, so all rows count together: the rule of succession
+    gives (N + 1) / (N + 2) to the own class, and the others share the rest.
+    """
     scores, weight = held_out.predictions, held_out.weight
-    codes = winner(held_out.targets)
     if scores.shape[1] == 1:
         scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
-    n, k = scores.shape
-    counts = np.bincount(codes, weights=weight, minlength=k)
-    # Platt's targets: (N + 1) / (N + 2) for the own class, the rest shared by the others.
-    own = ((counts + 1) / (counts + 2))[codes]
-    targets = np.repeat(((1 - own) / (k - 1))[:, None], k, axis=1)
-    targets[np.arange(n), codes] = own
+    (n, k), total = scores.shape, weight.sum()
+    targets = np.full((n, k), 1 / (total + 2) / (k - 1))
+    targets[np.arange(n), winner(held_out.targets)] = (total + 1) / (total + 2)
 
     def loss(log_scale: float) -> float:
         return -float(weight @ (targets * log_probabilities(np.exp(log_scale) * scores)).sum(1))

@@ -9,7 +9,10 @@ import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.base import clone
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -772,17 +775,47 @@ def test_few_rows_leave_doubt(sizes, d, seed, options):
         options["solver"] = InteriorPoint(tol=1e-2)
     model = ConvexReLUClassifier(**options).fit(X, codes)
     proba = model.predict_proba(X)
-    # Of n rows of a class, n + 1 of n + 2 were right in Platt's count.
-    most = ((np.array(sizes) + 1) / (np.array(sizes) + 2))[codes].mean()
+    # Of n rows, n + 1 of n + 2 are right by the rule of succession.
+    most = (len(codes) + 1) / (len(codes) + 2)
     assert proba[np.arange(len(codes)), codes].mean() < most + 0.02
     assert proba.min() > 1e-3
 
 
 @pytest.mark.parametrize("far", [1.0, 1e6])
-def test_two_rows_give_two_thirds(far):
+def test_two_rows_give_three_quarters(far):
     X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
     proba = ConvexReLUClassifier(random_state=0).fit(X, [0, 1]).predict_proba(X)
-    np.testing.assert_allclose(proba, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]], atol=0.01)
+    np.testing.assert_allclose(proba, [[3 / 4, 1 / 4], [1 / 4, 3 / 4]], atol=0.01)
+
+
+def test_the_temperature_is_that_of_smoothed_targets():
+    rng = np.random.default_rng(0)
+    codes, weight = rng.integers(3, size=40), rng.integers(1, 4, 40).astype(float)
+    scores, n = rng.standard_normal((40, 3)) + np.eye(3)[codes], weight.sum()
+    smooth = np.where(np.eye(3)[codes] == 1, (n + 1) / (n + 2), 1 / (n + 2) / 2)
+
+    def loss(factor):
+        return log_loss(
+            np.tile(np.arange(3), 40),
+            softmax(factor * scores, axis=1).repeat(3, axis=0),
+            sample_weight=(weight[:, None] * smooth).ravel(),
+        )
+
+    held_out = HeldOut(scores, np.eye(3)[codes], weight)
+    best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9}).x
+    assert fit_temperature(held_out) == pytest.approx(best, rel=1e-5)
+    merged = HeldOut(
+        *(part.repeat(weight.astype(int), axis=0) for part in held_out[:2]), np.ones(int(n))
+    )
+    assert fit_temperature(merged) == pytest.approx(best, rel=1e-6)
+
+
+def test_doubt_falls_with_all_rows_not_only_those_looked_at():
+    X = np.random.default_rng(0).standard_normal((3000, 2))
+    y = (X[:, 0] > 0).astype(int)
+    X[:, 0] += 4 * np.sign(X[:, 0])
+    proba = ConvexReLUClassifier(n_patterns=32, random_state=0).fit(X, y).predict_proba(X)
+    assert 1 - 2 / 3000 < proba[np.arange(3000), y].mean() < 1
 
 
 def test_probabilities_take_no_further_fit(monkeypatch):

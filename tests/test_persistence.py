@@ -698,7 +698,7 @@ def test_the_checksum_comes_before_the_contents(saved, tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("the contents were used")
 
-    monkeypatch.setattr("cvxnn.persistence._unpack", never)
+    monkeypatch.setattr("cvxnn.persistence.unpack", never)
     monkeypatch.setattr("cvxnn.persistence._unpack_parameter", never)
     monkeypatch.setattr("importlib.import_module", never)
     tensors, header = parts(saved)

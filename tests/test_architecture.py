@@ -15,6 +15,7 @@ PACKAGES = [
     "_digests",
     "_locks",
     "_files",
+    "_progress",
     "_json",
     "_arrays",
     "_threads",

@@ -33,6 +33,8 @@ from cvxnn.cli.option_groups import (
 from cvxnn.cli.plan import show_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cvxnn.cli.inputs import Head
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
@@ -137,6 +139,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lines.append(line)
         console.progress(line)
 
+    console.kept = lambda: _kept(lines, folder)
     comparison = compare(
         lm,
         train,
@@ -145,7 +148,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         folder=folder,
         **comparison_settings(options),
         say=say,
-        progress=console.bars,
+        progress=not console.quiet,
     )
     worked = any(line.endswith("begins") for line in lines)
     for result in comparison.results:
@@ -175,3 +178,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.show(f"{'wrote' if worked else 'nothing to do:'} {file}")
     status = "done" if worked else "nothing to do"
     return {"status": status, "output": str(file), "replies": replies, **comparison.to_dict()}
+
+
+def _kept(lines: Sequence[str], folder: Path) -> str:
+    """Return what an interrupted comparison has left, from the lines that it said."""
+    from cvxnn.comparison.fine_tuned import CHECKPOINT
+    from cvxnn.comparison.heads import HEADS
+
+    kept = [line.split()[0] for line in lines if not line.endswith("begins")]
+    current = lines[-1].split()[0] if lines and lines[-1].endswith("begins") else None
+    if current in HEADS:
+        kept.append("the embeddings that were finished")
+    elif current is not None and (folder / current / CHECKPOINT).exists():
+        kept.append(f"the training of {current} until its last checkpoint")
+    if not kept:
+        return "nothing was kept; the same command begins again"
+    return f"kept: {', '.join(kept)}; the same command continues"

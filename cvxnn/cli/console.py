@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -20,17 +20,18 @@ class Console:
         Write one JSON object to stdout at the end, and nothing else there.
     quiet : bool, default=False
         Show no progress on stderr, only warnings and errors.
+
+    Attributes
+    ----------
+    kept : callable
+        Function without arguments: it says what an interruption has left. Commands set it.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self.kept: Callable[[], str] = lambda: "nothing was kept; the same command begins again"
         self._out = sys.stdout
-
-    @property
-    def bars(self) -> bool:
-        """True if bars of progress are drawn: on a terminal, unless quiet."""
-        return not self.quiet and sys.stderr.isatty()
 
     def progress(self, text: str) -> None:
         """Write to stderr what is being done.

@@ -61,13 +61,22 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     check_folder(folder)
     lm = model_of(options, console)
 
-    from cvxnn.features.pairs import discard_features, is_extracted
+    from cvxnn.features.pairs import ROWS, discard_features, is_extracted
+    from cvxnn.llm.block_journal import kept_rows
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.extraction import extract_pairs
 
-    embedder = Embedder(lm, **EMBEDDING.values(options), progress=console.bars)
+    embedder = Embedder(lm, **EMBEDDING.values(options), progress=not console.quiet)
     if options.overwrite:
         discard_features(folder)
+
+    def kept() -> str:
+        rows = kept_rows(folder / ROWS, embedder.description["width"])
+        if not rows:
+            return "nothing was kept; the same command begins again"
+        return f"{rows} of {2 * len(pairs)} embeddings are kept; the same command continues"
+
+    console.kept = kept
     before = is_extracted(folder)
     features = extract_pairs(embedder, pairs, folder)
     status = "nothing to do" if before else "done"

@@ -84,6 +84,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     output = Path(options.output)
     note = output.with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
+    console.kept = lambda: "no head was written; the same command begins again"
     with locked(output):
         result = earlier_result(note, settings, overwrite=options.overwrite)
         if result is not None and output.exists():
@@ -146,13 +147,13 @@ def _fit(
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn._progress import seconds_text
     from cvxnn.comparison.measures import few_groups_text
     from cvxnn.comparison.results import MethodResult
     from cvxnn.comparison.texts import (
         certificate_text,
         count_text,
         name_of,
-        seconds_text,
         share_text,
     )
 

@@ -187,9 +187,16 @@ def _write(
                 missing_ok=True
             )  # before its settings: they must not be taken for its own
             write_json(note, {"settings": settings})
+    else:
+        console.kept = lambda: "nothing was kept; with --output, the same command would continue"
     remaining = prompts[len(rows) :]
     if remaining:
         model = embedder(head)
+        if output is not None:
+            console.kept = lambda: (
+                f"the replies to {len(rows)} of {len(prompts)} prompts are kept; the same command "
+                "continues"
+            )
         for prompt in remaining:
             rows.append(_reply(options, console, head, model, prompt))
             if output is not None:

@@ -237,5 +237,5 @@ def embedder_of(
     name = description["model"]  # of a model on the Hub, it is enough to load it
     lm = model_of(options, console, name if "/" in name else None)
     return Embedder.from_description(
-        lm, description, batch_tokens=options.batch_tokens, progress=console.bars, cache=cache
+        lm, description, batch_tokens=options.batch_tokens, progress=not console.quiet, cache=cache
     )

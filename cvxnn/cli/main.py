@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # --help and --version
         return OK if end.code is None else int(end.code)
     except KeyboardInterrupt:
-        return _fail(console, INTERRUPTED, "interrupted; the same command continues")
+        return _fail(console, INTERRUPTED, f"interrupted; {console.kept()}")
     except BrokenPipeError:
         # The reader of the output has gone. Without this, the interpreter would fail at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

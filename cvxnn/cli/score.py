@@ -75,6 +75,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if not hasattr(head, "reward"):
         raise ValueError(f"{options.head} is a {type(head).__name__}; expected a preference head")
     if options.output is None:
+        console.kept = lambda: "nothing was kept; with --output, the same command would continue"
         result = _score(options, console, head)
         lines = result["rewards"]
         console.show(_text(lines, ".jsonl"), end="")
@@ -101,6 +102,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         else:
             # Embeddings are kept until all is done, so that a second call can continue.
             cache = output.with_name(f".{output.name}.embeddings.sqlite")
+            console.kept = lambda: _kept(cache)
             result = _score(options, console, head, cache)
             rewards = result.pop("rewards")
             note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
@@ -112,6 +114,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.show(line)
     console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
     return found
+
+
+def _kept(cache: Path) -> str:
+    from cvxnn.llm.cache import EmbeddingCache
+
+    n = 0
+    if cache.exists():
+        with EmbeddingCache(cache) as embeddings:
+            n = len(embeddings)
+    if not n:
+        return "nothing was kept; the same command begins again"
+    return f"{n} embeddings are kept; the same command continues"
 
 
 def _score(

@@ -9,6 +9,7 @@ from typing import Any
 
 from cvxnn._files import MALFORMED
 from cvxnn._json import read_json, write_json
+from cvxnn._progress import seconds_text
 from cvxnn.comparison.measures import correct, few_groups_text, mean_and_error
 from cvxnn.comparison.texts import (
     bytes_text,
@@ -17,7 +18,6 @@ from cvxnn.comparison.texts import (
     difference_text,
     name_of,
     ratio_text,
-    seconds_text,
     share_text,
 )
 

@@ -136,25 +136,3 @@ def bytes_text(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
-
-
-def seconds_text(value: float | None) -> str:
-    """Return the text of a duration, such as "0.42 s", "3 min 20 s" or "2 h 05 min".
-
-    Parameters
-    ----------
-    value : float or None
-        Duration in seconds; None stands for an unknown one.
-
-    Returns
-    -------
-    str
-        The text; a dash for None.
-    """
-    if value is None:
-        return "–"
-    if round(value) >= 3600:
-        return f"{round(value / 60) // 60} h {round(value / 60) % 60:02d} min"
-    if value >= 60:
-        return f"{round(value) // 60} min {round(value) % 60:02d} s"
-    return f"{value:.3g} s"

@@ -228,5 +228,6 @@ def discard_features(folder: str | os.PathLike[str]) -> None:
     if not Path(folder).is_dir():
         return
     with locked(Path(folder) / NOTE):
-        for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", f"{ROWS}.part", f"{ROWS}.part.log"):
+        unfinished = [f"{ROWS}.part{ending}" for ending in ("", ".log", ".block")]
+        for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", *unfinished):
             (Path(folder) / name).unlink(missing_ok=True)

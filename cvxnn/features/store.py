@@ -277,6 +277,29 @@ def read_features(
     return features, description
 
 
+def unfinished_rows(path: str | os.PathLike[str]) -> int:
+    """Return how many rows an interrupted writer has finished.
+
+    Parameters
+    ----------
+    path : path-like
+        File that was to be written.
+
+    Returns
+    -------
+    int
+        Their number; 0 if there is no unfinished file.
+    """
+    log = Path(f"{os.fspath(path)}.part.log")
+    if not log.is_file():
+        return 0
+    n = 0
+    for line in log.read_text("utf-8", errors="replace").split("\n")[1:]:
+        with contextlib.suppress(*MALFORMED):  # the last line may be cut short
+            n += int(_Block(*json.loads(line)).n_rows)
+    return n
+
+
 def _header(n_rows: int, width: int) -> bytes:
     """Return the header of a ``.npy`` file of float32 numbers."""
     header = io.BytesIO()

@@ -8,6 +8,6 @@ import lazy_loader
 
 from cvxnn._extras import check_packages
 
-check_packages("torch", "transformers", "tqdm", extra="llm")
+check_packages("torch", "transformers", extra="llm")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,11 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from cvxnn._digests import digest
+from cvxnn._progress import Progress
 from cvxnn.features.description import POOLINGS, Description, Pooling
 from cvxnn.features.store import FeatureWriter
+from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.hidden_states import layer_index
 from cvxnn.llm.identity import check_model, describe_embeddings
@@ -81,7 +82,8 @@ class Embedder:
     cache : EmbeddingCache or path-like, optional
         Where embeddings are looked up before they are computed, and kept batch by batch.
     progress : bool, default=False
-        Whether to show tokens per second and the remaining time on stderr.
+        Whether to say on stderr how many replies are done and how long the rest will take: in a
+        line that is rewritten on a terminal, and every 30 seconds elsewhere.
 
     Attributes
     ----------
@@ -224,7 +226,7 @@ class Embedder:
             )
         if len(prompts) == 0:
             raise ValueError("nothing to embed: expected at least one prompt and response")
-        with self._run("tok") as (run, bar):
+        with self._run(len(prompts)) as (run, bar):
             items, cut = self._tokenise(prompts, responses)
             vectors = run.embed(items, bar)
         self._warn_of(cut)
@@ -242,9 +244,10 @@ class Embedder:
         ----------
         path : path-like
             The file; ``PATH.json`` beside it has the description. ``read_features`` opens both.
-            Until everything is done there are ``PATH.part`` and ``PATH.part.log`` instead: the same
-            call after an interruption continues after the last finished block of 256 pairs, and
-            gives the same file, bit by bit.
+            Until everything is done there are ``PATH.part``, ``PATH.part.log`` and
+            ``PATH.part.block`` instead: the same call after an interruption continues after the
+            last finished batch, and gives the same file, bit by bit. A process that is killed loses
+            at most ten seconds more.
         prompts : iterable of (str or list of Message)
             What is replied to.
         responses : iterable of str
@@ -266,19 +269,26 @@ class Embedder:
             raise ValueError("prompts and responses have one entry a pair, and are not strings")
         cut, missing = _Cut(), object()
         pairs = itertools.zip_longest(prompts, responses, fillvalue=missing)
-        with self._run("pair") as (run, bar), FeatureWriter(path, self.description) as file:
+        total = len(prompts) if isinstance(prompts, Sequence) else None
+        with (
+            FeatureWriter(path, self.description) as file,
+            BlockJournal(f"{os.fspath(path)}.part.block", file.description["width"]) as journal,
+            self._run(total, journal if self.cache is None else None) as (run, bar),
+        ):
             while block := list(itertools.islice(pairs, _BLOCK)):
                 if any(part is missing for part in block[-1]):
                     raise ValueError("prompts and responses differ in number")
                 identity = digest(block, digits=64)
-                if not file.passes(identity):
+                if file.passes(identity):
+                    bar.update(len(block), skipped=True)
+                else:
                     try:
                         items, new = self._tokenise(*zip(*block, strict=True))
                     except ValueError as error:
                         raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
-                    file.append(run.embed(items), identity)
+                    file.append(run.embed(items, bar), identity)
+                    journal.clear()
                     cut = _Cut(*(a + b for a, b in zip(cut, new, strict=True)))
-                bar.update(len(block))
             if file.n_rows == 0:
                 raise ValueError("nothing to embed: expected at least one prompt and response")
             file.finish()
@@ -286,8 +296,10 @@ class Embedder:
         return file.n_rows
 
     @contextlib.contextmanager
-    def _run(self, unit: str) -> Iterator[tuple[TokenEmbedder, tqdm]]:
-        """Open the cache and the progress bar; keep the counts, also after an error."""
+    def _run(
+        self, total: int | None, journal: BlockJournal | None = None
+    ) -> Iterator[tuple[TokenEmbedder, Progress]]:
+        """Open the cache and the line of progress; keep the counts, also after an error."""
         if self.lm.model.training:
             raise ValueError(
                 "the model is in training mode (dropout is on); call model.eval() first"
@@ -303,9 +315,9 @@ class Embedder:
                 pooling=self.pooling,
                 batch_tokens=self.batch_tokens,
                 share_prefixes=self.share_prefixes,
-                cache=cache,
+                cache=cache if journal is None else journal,
             )
-            bar = tqdm(desc="embedding", unit=unit, unit_scale=True, disable=not self.progress)
+            bar = Progress("embedding", total, "replies", show=self.progress)
             stack.enter_context(bar)
             try:
                 yield run, bar
@@ -377,7 +389,7 @@ def embed_responses(
     cache : EmbeddingCache or path-like, optional
         Where embeddings are looked up before they are computed, and kept batch by batch.
     progress : bool, default=False
-        Whether to show tokens per second and the remaining time on stderr.
+        Whether to say on stderr how many replies are done and how long the rest will take.
 
     Returns
     -------

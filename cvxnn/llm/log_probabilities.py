@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from cvxnn._progress import Progress
 from cvxnn.llm.batches import missing_batches
 from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.models import LanguageModel
@@ -256,7 +256,9 @@ def score_items(
             keys, todo = missing_batches(
                 distinct, found, functools.partial(scorer.plan, batch_tokens=batch_tokens)
             )
-            bar = stack.enter_context(_bar(len(distinct) - len(found), progress))
+            total, done = len(distinct), len(found)
+            bar = Progress("log-probabilities", total, "replies", show=progress, done=done)
+            stack.enter_context(bar)
             for members, sums in scorer.sums([distinct[key] for key in keys], todo):
                 if not np.isfinite(sums).all():
                     raise ValueError(
@@ -270,7 +272,3 @@ def score_items(
                 bar.update(len(members))
             n_tokens = scorer.tokens_computed
     return np.array([found[item.key] for item in items], dtype=np.float64), n_tokens
-
-
-def _bar(n: int, progress: bool) -> tqdm:
-    return tqdm(total=n, desc="log-probabilities", unit="reply", disable=not progress)

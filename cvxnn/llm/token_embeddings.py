@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from cvxnn._progress import Progress
 from cvxnn.llm.batches import (
     batches,
     may_share,
@@ -17,6 +17,7 @@ from cvxnn.llm.batches import (
     prefix_trees,
     trees_are_exact,
 )
+from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
@@ -39,7 +40,7 @@ class TokenEmbedder:
         Largest number of tokens in one call of the model, padding included.
     share_prefixes : bool
         Whether to compute common beginnings once, where the model allows it.
-    cache : EmbeddingCache or None
+    cache : EmbeddingCache, BlockJournal or None
         Where embeddings are looked up first, and kept batch by batch.
 
     Attributes
@@ -60,7 +61,7 @@ class TokenEmbedder:
         pooling: str,
         batch_tokens: int,
         share_prefixes: bool,
-        cache: EmbeddingCache | None,
+        cache: EmbeddingCache | BlockJournal | None,
     ) -> None:
         self.lm = lm
         self.layer = layer
@@ -75,15 +76,15 @@ class TokenEmbedder:
         self.tokens_computed = 0
         self.shares_prefixes = False
 
-    def embed(self, rows: list[Item], bar: tqdm | None = None) -> np.ndarray:
+    def embed(self, rows: list[Item], bar: Progress) -> np.ndarray:
         """Embed token sequences, or look them up; equal ones are computed once.
 
         Parameters
         ----------
         rows : list of Item
             The sequences.
-        bar : tqdm.tqdm, optional
-            Progress bar that counts tokens.
+        bar : Progress
+            Counts the sequences.
 
         Returns
         -------
@@ -98,9 +99,10 @@ class TokenEmbedder:
         self.tokens_naive += sum(len(row.tokens) for row in rows)
         items = {row.key: row for row in rows}
         vectors = self._compute(items, bar)
+        bar.update(len(rows) - len(items))
         return np.stack([vectors[row.key] for row in rows])
 
-    def _compute(self, items: dict[bytes, Item], bar: tqdm | None) -> dict[bytes, np.ndarray]:
+    def _compute(self, items: dict[bytes, Item], bar: Progress) -> dict[bytes, np.ndarray]:
         vectors: dict[bytes, np.ndarray] = {}
         stored: dict[bytes, bytes] = {}
         if self.cache is not None:
@@ -109,10 +111,8 @@ class TokenEmbedder:
             vectors = {key: found[name] for key, name in stored.items() if name in found}
         keys, todo = missing_batches(items, vectors, self._batches)
         rows = [items[key] for key in keys]
-        if bar is not None:
-            bar.reset(sum(max(pack.length for pack in batch) * len(batch) for batch in todo))
+        bar.update(len(items) - sum(len(members_of(batch)) for batch in todo), skipped=True)
         for batch in todo:
-            before = self.tokens_computed
             pooled = self._forward(rows, batch)
             if not np.isfinite(pooled).all():
                 raise ValueError(
@@ -123,8 +123,7 @@ class TokenEmbedder:
             if self.cache is not None:
                 self.cache.put({stored[key]: vector for key, vector in new.items()})
             vectors.update(new)
-            if bar is not None:
-                bar.update(self.tokens_computed - before)
+            bar.update(len(new))
         return vectors
 
     def _batches(self, items: list[Item]) -> list[list[Pack]]:

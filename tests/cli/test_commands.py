@@ -85,7 +85,8 @@ class TestExtract:
 
         monkeypatch.setattr(FeatureWriter, "append", stop)
         arguments = ["extract", file, "--model", model, "--output", folder]
-        assert run(*arguments, code=130)["error"].startswith("interrupted")
+        said = run(*arguments, code=130)["error"]
+        assert said == "interrupted; 24 of 24 embeddings are kept; the same command continues"
         with pytest.raises(FileNotFoundError, match="was not finished"):
             read_pair_features(folder)
         assert run(*arguments)["status"] == "done"
@@ -93,9 +94,29 @@ class TestExtract:
         whole = tmp_path / "whole"
         run("extract", file, "--model", model, "--output", whole)
         assert (folder / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
-        # What was interrupted has cost something, and counts.
+        # What was interrupted counts, and nothing was computed twice.
         costs = [read_pair_features(part).costs for part in (folder, whole)]
-        assert costs[0].flops > costs[1].flops > 0
+        assert costs[0].flops == costs[1].flops > 0
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "texts", "note"])
+    def test_changed_bytes_are_noticed_by_every_reader(
+        self, run, features, head, model, data, tmp_path, damage
+    ):
+        folder = copy(features, tmp_path / "features")
+        name = {"texts": "pairs.jsonl.gz", "note": "features.npy.json"}.get(damage, "features.npy")
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content[:-40] if damage == "cut" else content)
+        for command in (
+            ["fit", folder, "--output", tmp_path / "head.safetensors"],
+            ["fit", features, "--test", folder, "--output", tmp_path / "head.safetensors"],
+            ["score", head, folder],
+            ["score", head, folder, "--output", tmp_path / "rewards.csv"],
+            ["extract", data, "--model", model, "--output", folder],
+        ):
+            found = run(*command, code=1)
+            assert name in found["error"], found
+            assert not (tmp_path / "head.safetensors").exists()
 
     def test_memory_plan_comes_first(self, model, data, tmp_path, capsys):
         arguments = ["extract", data, "--model", model, "--output", str(tmp_path / "features")]
@@ -273,7 +294,8 @@ class TestScore:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(EmbeddingCache, "put", stop)
-        assert run(*arguments, code=130)
+        said = run(*arguments, code=130)["error"]
+        assert said == f"interrupted; {sum(calls)} embeddings are kept; the same command continues"
         assert not output.exists()
         found = run(*arguments)
         assert sum(calls) == 80 == 2 * found["pairs"]  # none was computed twice

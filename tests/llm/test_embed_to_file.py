@@ -14,6 +14,8 @@ import pytest
 from cvxnn.features.store import FeatureWriter, read_features
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, extract_pairs
 from cvxnn.llm import embeddings as module
+from cvxnn.llm.block_journal import BlockJournal, kept_rows
+from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference import PreferenceTriplet
 
 torch = pytest.importorskip("torch")
@@ -90,8 +92,41 @@ def test_killed_extraction_resumes_bit_by_bit(
     first = embedder.tokens_computed_
     embedder.embed_to_file(path, prompts, responses)
     assert path.read_bytes() == (tmp_path / "whole.npy").read_bytes()
-    lost = first + embedder.tokens_computed_ - whole.tokens_computed_
-    assert 0 < lost < whole.tokens_computed_ / 3  # the block that was being written
+    assert first + embedder.tokens_computed_ == whole.tokens_computed_  # nothing twice
+
+
+@pytest.mark.parametrize("ending", ["interrupted", "killed", "damaged"])
+def test_an_unfinished_block_is_kept(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    prompts, responses = pairs(8)  # one block
+    whole = Embedder(lm, batch_tokens=16)
+    whole.embed_to_file(tmp_path / "whole.npy", prompts, responses)
+    path, embedder = tmp_path / "features.npy", Embedder(lm, batch_tokens=16)
+    block = tmp_path / "features.npy.part.block"
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenEmbedder, "_forward", killed_after(4, TokenEmbedder._forward))
+        if ending == "killed":  # nothing is written at the end, but each batch was
+            patch.setattr("cvxnn.llm.block_journal._SECONDS", 0.0)
+            patch.setattr(BlockJournal, "close", lambda self: None)
+        with pytest.raises(Killed):
+            embedder.embed_to_file(path, prompts, responses)
+    assert 4 <= kept_rows(path, 32) == block.stat().st_size // (32 + 4 * 32 + 4) < 8
+    if ending == "damaged":
+        content = bytearray(block.read_bytes())
+        content[-3] ^= 1
+        block.write_bytes(content)
+    first = embedder.tokens_computed_
+    embedder.embed_to_file(path, prompts, responses)
+    again = first + embedder.tokens_computed_ - whole.tokens_computed_
+    assert (again > 0) == (ending == "damaged")
+    np.testing.assert_allclose(np.load(path), np.load(tmp_path / "whole.npy"), atol=1e-5)
+    if ending != "damaged":
+        assert path.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir() if "features" in p.name) == [
+        "features.npy",
+        "features.npy.json",
+    ]
 
 
 @pytest.mark.parametrize("n_calls", [1, 3])

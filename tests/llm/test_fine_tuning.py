@@ -370,6 +370,34 @@ def test_how_often_to_checkpoint_may_change(tmp_path: Path) -> None:
     assert run(other, folder=tmp_path).history == run(CONFIGS["dpo"]).history
 
 
+def test_checkpoints_follow_the_clock_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIGS["dpo"], checkpoint_every=1000)
+    read, starts = training_loop.read_state, []
+
+    def remember(*arguments: Any) -> dict[str, Any]:
+        starts.append(read(*arguments))
+        return starts[-1]
+
+    def kill(*arguments: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(training_loop, "read_state", remember)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_loop, "_CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(training_loop, "_CHECKPOINT_SHARE", 1e9)
+        with patch.context() as inner, pytest.raises(Killed):
+            inner.setattr(training_loop._Run, "_step", kill)
+            run(config, folder=tmp_path)
+        with pytest.raises(Killed):
+            run(config, folder=tmp_path, progress=killer(3))
+    expected = run(CONFIGS["dpo"]).history
+    assert run(config, folder=tmp_path).history == expected
+    # The evaluation before the first step is kept, and each step.
+    assert [state["step"] for state in starts] == [0, 3]
+
+
 @pytest.mark.parametrize("change", ["setting", "data", "model"])
 def test_checkpoints_of_other_runs_are_refused(change: str, tmp_path: Path) -> None:
     config = CONFIGS["dpo"]
@@ -736,14 +764,17 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         fine_tune(make_lm(), config, preferences=make_pairs(8), folder=tmp_path)
 
 
-def test_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvxnn._progress._PRINTED", 0.0)
     config = FineTuningConfig("sft", **QUICK, steps=1)
     fine_tune(make_lm(), config, supervised=make_replies(2))
     silent = capsys.readouterr()
     fine_tune(make_lm(), config, supervised=make_replies(2), progress=True)
     shown = capsys.readouterr()
     assert silent.err == silent.out == shown.out == ""
-    assert "fine-tuning" in shown.err
+    assert shown.err.startswith("fine-tuning 1 of 1 steps (100 %), ")
 
 
 @pytest.mark.slow

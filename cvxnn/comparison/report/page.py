@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from cvxnn._progress import seconds_text
 from cvxnn.comparison.report.charts import cost_chart, margin_chart
 from cvxnn.comparison.results import Comparison
 from cvxnn.comparison.texts import (
@@ -19,7 +20,6 @@ from cvxnn.comparison.texts import (
     count_text,
     name_of,
     ratio_text,
-    seconds_text,
     share_text,
 )
 

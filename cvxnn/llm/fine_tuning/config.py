@@ -110,7 +110,8 @@ class FineTuningConfig:
         Number of steps between evaluations of held-out data; they are also evaluated at the start
         and at the end.
     checkpoint_every : int, default=50
-        Number of steps between checkpoints.
+        Number of steps between checkpoints. One is written after 20 seconds too, or later where
+        that would take more than a twentieth of the time.
     seed : int, default=0
         Seed of the adapters, the batches, dropout and the draws of ``"alright"``.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tqdm import tqdm
 
 from cvxnn._locks import locked
+from cvxnn._progress import Progress
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
@@ -44,6 +43,8 @@ from cvxnn.preference.triplets import PreferenceTriplet
 _CHECKPOINT = "checkpoint.safetensors"
 _REFERENCE = "reference.sqlite"
 _FREE = ("checkpoint_every", "gradient_checkpointing")  # a run may continue with other values
+_CHECKPOINT_SECONDS = 20.0  # of training that a killed run may lose, beside a step
+_CHECKPOINT_SHARE = 0.05  # of the time at most that these checkpoints take
 _DROPOUT = 3  # sets these random numbers apart from those of batches and strategies
 _EVALUATION_TOKENS = 2048
 
@@ -283,11 +284,15 @@ class _Run:
             state.history.append({"step": 0, **self._evaluate()})
             tell(state.history[-1])
         n_steps = parts[-1].stop
+        kept, duration = time.perf_counter(), 0.0  # time of the last checkpoint
         for stage in [stage for stage in parts if state.step < stage.stop or stage is parts[-1]]:
             optimizer, schedule = self._begin(stage, list(weights.values()))
             if resumed and path is not None:
                 restore(path, weights, optimizer if state.step > stage.start else None)
                 resumed = False
+            elif path is not None and state.step == 0 and state.history:
+                state.seconds, state.costs = time.perf_counter() - began, self.meter.to_dict()
+                write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
             while state.step < stage.stop:
                 with self.meter.phase("train"):
                     entry = self._step(stage, optimizer, schedule)
@@ -297,8 +302,13 @@ class _Run:
                 state.history.append(entry)
                 state.seconds = time.perf_counter() - began
                 state.costs = self.meter.to_dict()
-                if path is not None and (finished or state.step % config.checkpoint_every == 0):
+                now = time.perf_counter()
+                late = now - kept >= max(_CHECKPOINT_SECONDS, duration / _CHECKPOINT_SHARE)
+                due = finished or late or state.step % config.checkpoint_every == 0
+                if path is not None and due:
                     write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
+                    kept = time.perf_counter()
+                    duration = kept - now
                 tell(entry)
 
     def _begin(
@@ -419,13 +429,10 @@ def _listener(
     if callable(progress):
         yield progress
         return
-    with tqdm(
-        total=n_steps, initial=step, desc="fine-tuning", disable=not progress, file=sys.stderr
-    ) as bar:
+    with Progress("fine-tuning", n_steps, "steps", show=bool(progress), done=step) as bar:
 
         def tell(entry: dict[str, float]) -> None:
             if "loss" in entry:
-                bar.set_postfix(loss=f"{entry['loss']:.4f}", refresh=False)
-                bar.update()
+                bar.update(note=f"loss {entry['loss']:.4f}")
 
         yield tell

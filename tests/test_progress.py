@@ -1,0 +1,61 @@
+"""The line that says how much of long work is done."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from cvxnn import _progress
+from cvxnn._progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time in seconds, as its only entry."""
+    now = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_file_gets_a_line_every_thirty_seconds(clock: list[float]) -> None:
+    file = io.StringIO()
+    with Progress("embedding", 1200, "replies", stream=file) as progress:
+        progress.update(200, skipped=True)  # in no time: it does not count for the rest
+        for _ in range(10):
+            clock[0] += 10.0
+            progress.update(100, note="loss 1")
+    # 300 replies in 30 s, 700 left.
+    assert file.getvalue().split("\n") == [
+        "embedding 500 of 1,200 replies (41 %), 30 s, about 1 min 10 s left, loss 1",
+        "embedding 800 of 1,200 replies (66 %), 1 min 00 s, about 40 s left, loss 1",
+        "embedding 1,100 of 1,200 replies (91 %), 1 min 30 s, about 10 s left, loss 1",
+        "",
+    ]
+
+
+def test_a_terminal_gets_one_line(clock: list[float]) -> None:
+    terminal = Terminal()
+    with Progress("steps", None, "steps", stream=terminal) as progress:
+        for _ in range(8):
+            clock[0] += 0.25
+            progress.update()
+    texts = terminal.getvalue().split("\r")
+    assert terminal.getvalue().endswith("\n") and terminal.getvalue().count("\n") == 1
+    assert texts[-1].startswith("steps     8 steps, 2 s")
+    assert len(texts) == 10  # one after each 0.2 s, and the last
+    assert len({len(text.rstrip("\n")) for text in texts[2:]}) <= 2  # longer ones are overwritten
+
+
+def test_short_or_quiet_work_writes_nothing(clock: list[float]) -> None:
+    file = io.StringIO()
+    for show in (True, False):
+        with Progress("embedding", 10, "replies", show=show, stream=file) as progress:
+            clock[0] += 20.0 if show else 100.0
+            progress.update(10)
+    assert file.getvalue() == ""

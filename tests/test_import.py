@@ -1,5 +1,6 @@
 """Importing cvxnn is cheap and leaves no trace; each check runs in a fresh interpreter."""
 
+import os
 import subprocess
 import sys
 
@@ -64,6 +65,32 @@ def test_the_first_fit_of_a_seed_is_like_the_next(name):
         "print(np.array_equal(fit(), fit()))"
     )
     assert run(code) == "True"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_no_package_draws_when_it_is_first_used():
+    # Whichever name comes first: each is tried in a fork of a process that has NumPy only.
+    code = (
+        "import importlib, os, sys, numpy as np, lazy_loader, scipy.sparse, sklearn.base, cvxnn\n"
+        "for place in ('convex', 'joint', 'preference', 'training'):\n"
+        "    package = importlib.import_module('cvxnn.' + place)\n"
+        "    with_jax = 0\n"
+        "    for name in package.__all__[:: max(1, len(package.__all__) // 3)]:\n"
+        "        assert 'jax' not in sys.modules\n"
+        "        child = os.fork()\n"
+        "        if child == 0:\n"
+        "            before = np.random.get_state()[1:3]\n"
+        "            getattr(package, name)\n"
+        "            after = np.random.get_state()[1:3]\n"
+        "            same = np.array_equal(before[0], after[0]) and before[1] == after[1]\n"
+        "            os._exit((not same) + 2 * ('jax' in sys.modules))\n"
+        "        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "        assert code in (0, 2), (place, name)\n"
+        "        with_jax += code == 2\n"
+        "    assert with_jax, place\n"
+    )
+    assert run(code) == ""
 
 
 @pytest.mark.slow

@@ -6,4 +6,7 @@ Cronos, solve``. Names load when first used.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from cvxnn._arrays import keep_generator
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = keep_generator(_load)

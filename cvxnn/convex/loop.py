@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -43,6 +43,10 @@ def precision(dtype: Any) -> Iterator[None]:
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
+
+# Operations of one call of compiled code: about half a second, for which an interrupt waits.
+# Shorter calls would cost some per cent, since each asks the system for its memory.
+_CALL = 2e10
 
 # The process whose threads run compiled code; None before there was any.
 _process: int | None = None
@@ -87,6 +91,11 @@ def _wait(last: Array, process: int) -> None:
         jax.block_until_ready(last)
 
 
+def steps_of_a_call(flops: float) -> int:
+    """Return how many steps of so many operations one call of compiled code takes at most."""
+    return max(1, int(_CALL // max(flops, 1.0)))
+
+
 @jax.jit
 def _init(problem: Any, solver: Any, start: Any) -> Any:
     return solver.init(problem, start)
@@ -96,6 +105,23 @@ def _init(problem: Any, solver: Any, start: Any) -> Any:
 def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
     return solver.measure(problem, state)
+
+
+@partial(jax.jit, donate_argnums=(2,))
+def _take(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
+    return jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
+
+
+def _advance_in_parts(most: int) -> Callable[[Any, Any, Any, Any], Any]:
+    """Return ``_advance`` in several calls, the last of which measures."""
+
+    def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
+        while n_steps > most:
+            state = jax.block_until_ready(_take(problem, solver, state, np.int32(most)))
+            n_steps -= most
+        return _advance(problem, solver, state, np.int32(n_steps))
+
+    return advance
 
 
 def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
@@ -176,13 +202,17 @@ def solve(
                 weights = pad_weights(given, beginning.weights)
                 dual = pad_dual(given, beginning.dual)
                 beginning = beginning._replace(weights=weights, dual=dual)
+        advance: Callable[[Any, Any, Any, Any], Any] = _advance
         if solver.on_host:
             problem = on_host(problem, working)
             with np.errstate(all="ignore"):
                 advance, first = _advance_on_host, solver.init(problem, beginning)
         else:
             problem = jax.tree.map(jnp.asarray, problem)
-            advance, first = _advance, _init(problem, solver, beginning)
+            most = steps_of_a_call(_step_flops(given))
+            if solver.check_every > most:
+                advance = _advance_in_parts(most)
+            first = _init(problem, solver, beginning)
         state = solver.refresh(problem, first)
 
         def reported(state: Any) -> Any:
@@ -264,6 +294,14 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _step_flops(problem: Any) -> float:
+    """Return the operations of an iteration, which has two products with the data or more."""
+    if not isinstance(problem, ConvexProgram):
+        return 4.0 * sum(np.size(leaf) for leaf in jax.tree.leaves(problem))
+    product = 2.0 * problem.operator.X.size * problem.operator.n_patterns * problem.y.shape[1]
+    return 2 * product * (2 if problem.formulation == "relu" else 1)
 
 
 def _shared_work(problem: Any) -> float:

@@ -332,7 +332,8 @@ class ConvexProgram:
         """Scalar of :meth:`rounding`, above 0."""
         xp = namespace(self.y)
         precision = xp.finfo(self.y.dtype)
-        size = abs((self.share * self.loss.value(xp.zeros_like(self.y), self.y)).sum())
+        # Not zeros_like, a constant: XLA takes seconds to fold what follows from many of them.
+        size = abs((self.share * self.loss.value(0 * self.y, self.y)).sum())
         error = 100 * float(precision.eps) * xp.where(xp.isfinite(size), size, 0)
         return xp.maximum(error, precision.tiny)
 

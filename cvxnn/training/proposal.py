@@ -7,17 +7,17 @@ it is certified, and it may mix neurons of several runs. Training proposes, the 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn._arrays import Array, namespace, refuse_sparse
 from cvxnn._threads import limits_threads
-from cvxnn.convex.loop import compiled_work, precision
+from cvxnn.convex.loop import compiled_work, precision, steps_of_a_call
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
@@ -104,11 +104,20 @@ def propose(
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
     share = (share / share.sum()).astype(X.dtype)
     start = (hidden.astype(X.dtype), output.astype(X.dtype))
-    small = float(n) * d * n_neurons * n_steps < _HOST_SIZE
-    run = _adam if small else _adam_compiled
-    with precision(X.dtype), nullcontext() if small else compiled_work():
-        W, A = run(X, y, share, alpha, loss or SquaredLoss(), start, n_steps, learning_rate)
-        return LocalNetwork(np.asarray(W), np.asarray(A))
+    zeros = tuple(np.zeros_like(part) for part in start)
+    carry: _Carry = (start, zeros, zeros)
+    parts = (X, y, share, alpha, loss or SquaredLoss())
+    if float(n) * d * n_neurons * n_steps < _HOST_SIZE:
+        carry = _adam(*parts, carry, 0, n_steps, n_steps, learning_rate)
+        return LocalNetwork(*carry[0])
+    most = steps_of_a_call(proposal_flops(X.shape, n_neurons, C, 1))
+    with precision(X.dtype), compiled_work():
+        parts = jax.tree.map(jnp.asarray, parts)
+        for first in range(0, n_steps, most):
+            last = min(first + most, n_steps)
+            carry = _adam_compiled(*parts, carry, first, last, n_steps, learning_rate)
+            jax.block_until_ready(carry)
+        return LocalNetwork(*map(np.asarray, carry[0]))
 
 
 def proposal_flops(
@@ -164,34 +173,33 @@ def _adam(
     share: Array,
     alpha: float,
     loss: Loss,
-    start: tuple[Array, Array],
-    n_steps: int,
+    carry: _Carry,
+    first: Any,
+    last: Any,
+    n_steps: Any,
     learning_rate: float,
-) -> tuple[Array, Array]:
-    """Run Adam on either array library: a plain loop, or a compiled one where X is traced."""
+) -> _Carry:
+    """Take steps of Adam on either array library: a plain loop, or a compiled one."""
     xp = namespace(X)
     beta1, beta2 = 0.9, 0.99
 
     def step(k: Any, carry: _Carry) -> _Carry:
-        parameters, first, second = carry
+        parameters, mean, square = carry
         t = k + 1.0
         rate = learning_rate * 0.5 * (1 + xp.cos(xp.pi * k / n_steps))
         rate = rate * xp.sqrt(1 - beta2**t) / (1 - beta1**t)
         slopes = gradients(X, y, share, alpha, loss, parameters)
         moved = []
-        for p, m, v, g in zip(parameters, first, second, slopes, strict=True):
+        for p, m, v, g in zip(parameters, mean, square, slopes, strict=True):
             m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
             moved.append(((p - rate * m / (xp.sqrt(v) + 1e-8)).astype(p.dtype), m, v))
         return tuple(zip(*moved, strict=True))  # type: ignore[return-value]
 
-    zeros = tuple(xp.zeros_like(part) for part in start)
-    carry: _Carry = (start, zeros, zeros)
-    if xp is np:
-        for k in range(n_steps):
-            carry = step(k, carry)
-    else:
-        carry = jax.lax.fori_loop(0, n_steps, step, carry)
-    return carry[0]
+    if xp is not np:
+        return jax.lax.fori_loop(first, last, step, carry)
+    for k in range(first, last):
+        carry = step(k, carry)
+    return carry
 
 
 _adam_compiled = jax.jit(_adam)

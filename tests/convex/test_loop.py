@@ -315,6 +315,26 @@ def test_problem_survives_and_a_second_solve_is_the_same() -> None:
     np.testing.assert_array_equal(first.history["stopping"], second.history["stopping"])
 
 
+def test_calls_of_compiled_code_are_short_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An interrupt waits for one call, which takes the more steps the smaller the data."""
+    problem, calls = program(), []
+    whole, take = solve(problem, SOLVER), loop._take
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(int(arguments[3]))
+        return take(*arguments)
+
+    monkeypatch.setattr(loop, "_take", counted)
+    n, d, P = 12, 3, 4
+    monkeypatch.setattr(loop, "_CALL", 4 * 2 * (2 * n * d * P * 2))  # four steps in two signs
+    found = solve(problem, SOLVER)
+    assert calls == 2 * [4] * (found.n_iter // 10)  # and then two with the measurement
+    np.testing.assert_array_equal(found.weights.blocks, whole.weights.blocks)
+    np.testing.assert_array_equal(found.history["stopping"], whole.history["stopping"])
+
+
 # Compilation and precision -----------------------------------------------------------------
 
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.convex import GatedOperator, HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
+from cvxnn.convex import (
+    GatedOperator,
+    HuberLoss,
+    LogisticLoss,
+    Loss,
+    MultinomialLoss,
+    SquaredLoss,
+    loop,
+)
 from cvxnn.convex.loop import precision
 from cvxnn.training import proposal
 from cvxnn.training.proposal import LocalNetwork
@@ -74,6 +82,29 @@ def test_a_seed_determines_the_network() -> None:
     np.testing.assert_array_equal(first.hidden, second.hidden)
     np.testing.assert_array_equal(first.output, second.output)
     assert not np.array_equal(first.hidden, other.hidden)
+
+
+@pytest.mark.parametrize("most", [1, 7, 12])
+def test_calls_of_compiled_code_are_short_and_change_nothing(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt waits for one call, which takes the more steps the smaller the data."""
+    X, y = data()
+    options: dict[str, Any] = {"n_steps": 12, "random_state": 0}
+    monkeypatch.setattr(proposal, "_HOST_SIZE", 0)
+    whole = proposal.propose(X, y, 0.01, H, **options)
+    calls, compiled = [], proposal._adam_compiled
+
+    def counted(*arguments: Any) -> Any:
+        calls.append((arguments[6], arguments[7]))
+        return compiled(*arguments)
+
+    monkeypatch.setattr(proposal, "_adam_compiled", counted)
+    monkeypatch.setattr(loop, "_CALL", most * proposal.proposal_flops(X.shape, H, 1, 1))
+    found = proposal.propose(X, y, 0.01, H, **options)
+    assert [last - first for first, last in calls] == [most] * (12 // most) + [5] * (most == 7)
+    np.testing.assert_array_equal(found.hidden, whole.hidden)
+    np.testing.assert_array_equal(found.output, whole.output)
 
 
 def test_no_steps_return_the_start() -> None:

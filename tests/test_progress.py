@@ -46,7 +46,8 @@ def test_a_terminal_gets_one_line(clock: list[float]) -> None:
             clock[0] += 0.25
             progress.update()
     texts = terminal.getvalue().split("\r")
-    assert terminal.getvalue().endswith("\n") and terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().endswith("\n")
+    assert terminal.getvalue().count("\n") == 1
     assert texts[-1].startswith("steps     8 steps, 2 s")
     assert len(texts) == 10  # one after each 0.2 s, and the last
     assert len({len(text.rstrip("\n")) for text in texts[2:]}) <= 2  # longer ones are overwritten

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Parser of the command.
     """
-    parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
+    help = f"{DATA_HELP}, or folder of cvxnn extract"
+    parser.add_argument("data", nargs="?", metavar="DATA", help=help)
     parser.add_argument(
         "--output", default="comparison", metavar="FOLDER", help="Folder for the results"
     )
@@ -116,18 +117,26 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from cvxnn.comparison.experiment import compare
     from cvxnn.comparison.heads import HEADS
     from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE
+    from cvxnn.features.pairs import join_pair_features
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.preference.triplets import split_by_group
 
     folder = Path(options.output)
-    pairs = pairs_of(options, console, options.data)
+    pairs, *parts = _pairs(options, console, options.data)
     if options.test is None:
         train, test = split_by_group(pairs, options.test_size, options.seed)
     else:
-        train, test = pairs, pairs_of(options, console, options.test)
+        train, (test, *others) = pairs, _pairs(options, console, options.test)
+        if len(parts) != len(others):
+            raise ValueError(
+                f"one of {options.data} and {options.test} is a folder of cvxnn extract, and the "
+                "other is not; extract both, or none"
+            )
+        parts += others
+    features = join_pair_features(parts) if parts else None
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
     heads = [method for method in HEADS if method in options.methods]
-    uses = ["embed"] if heads else []
+    uses = ["embed"] if heads and features is None else []
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []
     uses += ["guide"] if heads and options.replies and options.guided else []
     show_plan(options, console, uses)
@@ -139,6 +148,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lines.append(line)
         console.progress(line)
 
+    settings = comparison_settings(options)
+    if features is not None:  # what is not asked for is that of the features
+        settings["embedding"] = {
+            "batch_tokens": options.batch_tokens,
+            **EMBEDDING.changed(options),
+        }
     console.kept = lambda: _kept(lines, folder)
     comparison = compare(
         lm,
@@ -146,7 +161,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         test,
         options.methods,
         folder=folder,
-        **comparison_settings(options),
+        features=features,
+        **settings,
         say=say,
         progress=not console.quiet,
     )
@@ -178,6 +194,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.show(f"{'wrote' if worked else 'nothing to do:'} {file}")
     status = "done" if worked else "nothing to do"
     return {"status": status, "output": str(file), "replies": replies, **comparison.to_dict()}
+
+
+def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[Any, ...]:
+    """Return pairs and, if they come from a folder of cvxnn extract, their features."""
+    from cvxnn.features.pairs import is_extracted, read_pair_features
+
+    if not is_extracted(source):
+        return (pairs_of(options, console, source),)
+    if given := sorted(DATA.changed(options)):
+        raise ValueError(f"{source} holds extracted pairs, to which {given} do not apply")
+    features = read_pair_features(source)
+    return list(features.pairs), features
 
 
 def _kept(lines: Sequence[str], folder: Path) -> str:

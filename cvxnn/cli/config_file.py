@@ -67,7 +67,11 @@ def insert_settings(
             raise UsageError(f"{where}: there is no such option{nearest(name, actions)}")
         action = actions[name]
         if not action.option_strings:
-            parser.set_defaults(**{action.dest: _text(value, where)})
+            if action.nargs == "*":
+                values = value if isinstance(value, list) else [value]
+                parser.set_defaults(**{action.dest: [_text(entry, where) for entry in values]})
+            else:
+                parser.set_defaults(**{action.dest: _text(value, where)})
         elif not seen & set(action.option_strings):
             inserted += _arguments(action, value, where)
     try:

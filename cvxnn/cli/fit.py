@@ -3,7 +3,8 @@
 The head is written as numbers and JSON (no pickle), with a JSON file of measurements beside it:
 certificate, accuracy, reward margins and cost, compared with a linear head and with the rule "the
 longer reply wins". Without --test, a part of the groups is held out; no group and no prompt is on
-both sides.
+both sides. --refit then fits the head that is written to all pairs; --test-size 0 does so without
+measuring.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from cvxnn._json import earlier_result, read_json, write_json
 from cvxnn._locks import locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
+from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import HEAD, add_held_out
 
 if TYPE_CHECKING:
+    from cvxnn.cli.inputs import Head
     from cvxnn.features.pairs import PairFeatures
 
 HELP = "fit a head to features, with its certificate"
@@ -33,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Parser of the command.
     """
-    parser.add_argument("features", nargs="?", metavar="FEATURES", help="Folder of cvxnn extract")
+    parser.add_argument(
+        "features", nargs="*", metavar="FEATURES", help="Folders of cvxnn extract, equal settings"
+    )
     parser.add_argument(
         "--output", default="head.safetensors", metavar="FILE", help="File for the head"
     )
@@ -41,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", default="coala", choices=("coala", "linear"), help="Kind of the head"
     )
     add_held_out(parser, "FOLDER", "Features of held-out pairs")
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="Fit the head that is written to the held-out pairs too, once it is measured",
+    )
     HEAD.add_to(parser)
 
 
@@ -60,9 +70,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, features="FEATURES")
-    from cvxnn.features.pairs import read_pair_features
+    from cvxnn.features.pairs import join_pair_features, read_pair_features
 
-    features = read_pair_features(options.features)
+    if options.test is not None and options.test_size == 0:
+        raise UsageError("--test names held-out pairs, and --test-size 0 asks for none; leave one")
+    features = join_pair_features([read_pair_features(folder) for folder in options.features])
     held_out = None if options.test is None else read_pair_features(options.test)
     parameters = HEAD.values(options)
     if options.head != "coala":
@@ -80,6 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "test_size": options.test_size if held_out is None else None,
         "parameters": parameters,
         "seed": options.seed,
+        **({"refit": True} if options.refit else {}),
     }
     output = Path(options.output)
     note = output.with_suffix(".json")
@@ -106,43 +119,72 @@ def _fit(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from cvxnn.comparison.heads import LONGER, fit_head, length_baseline
+    from cvxnn.comparison.heads import certificate_of, train_head
+    from cvxnn.features.pairs import join_pair_features
     from cvxnn.persistence import save
-    from cvxnn.preference.metrics import length_bias
 
-    if held_out is None:
-        train, test = features.split(options.test_size, options.seed)
+    kind, parameters, output = options.head, settings["parameters"], Path(options.output)
+    result: dict[str, Any] = {"measured": None, "baselines": {}, "held_out_pairs": 0}
+    everything = features if held_out is None else join_pair_features([features, held_out])
+    if options.test_size == 0 and held_out is None:
+        console.progress(f"data      {len(features)} training pairs, none held out")
+        result["training_pairs"] = len(features)
     else:
-        train, test = features, held_out
-    console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
-    head, measured = fit_head(options.head, train, test, settings["parameters"], seed=options.seed)
-    baselines = {LONGER: length_baseline(test.pairs)}
-    if options.head != "linear":
-        console.progress("fit       linear head, to compare with")
-        probe = fit_head("linear", train, test, seed=options.seed)[1]
-        names = ("accuracy", "standard_error", "interval")
-        baselines["linear head"] = {name: getattr(probe, name) for name in names}
-    output = Path(options.output)
+        if held_out is None:
+            train, test = features.split(options.test_size, options.seed)
+        else:
+            train, test = features, held_out
+        head, result = _measure(kind, train, test, parameters, options.seed, console)
+    if options.refit or not result["held_out_pairs"]:
+        console.progress(f"fit       to all {len(everything)} pairs")
+        head, cost = train_head(kind, everything, parameters, seed=options.seed)
+        result["fit_to_all"] = {
+            "pairs": len(everything),
+            "seconds": cost.seconds,
+            "certificate": certificate_of(head),
+        }
     save(head, output)
     return {
         "status": "done",
         "output": str(output),
         "settings": settings,
         "converged": getattr(head, "status_", "converged") in ("converged", "stopped"),
+        **result,
+        "embedding": features.embedding,
+        "extraction": asdict(features.costs),
+    }
+
+
+def _measure(
+    kind: str,
+    train: PairFeatures,
+    test: PairFeatures,
+    parameters: dict[str, Any],
+    seed: int,
+    console: Console,
+) -> tuple[Head, dict[str, Any]]:
+    """Return a head that is fitted to the training pairs, and what the held-out pairs say of it."""
+    from dataclasses import asdict
+
+    from cvxnn.comparison.heads import LONGER, fit_head, length_baseline
+    from cvxnn.preference.metrics import length_bias
+
+    console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
+    head, measured = fit_head(kind, train, test, parameters, seed=seed)
+    baselines = {LONGER: length_baseline(test.pairs)}
+    if kind != "linear":
+        console.progress("fit       linear head, to compare with")
+        probe = fit_head("linear", train, test, seed=seed)[1]
+        names = ("accuracy", "standard_error", "interval")
+        baselines["linear head"] = {name: getattr(probe, name) for name in names}
+    texts = [pair.chosen for pair in test.pairs], [pair.rejected for pair in test.pairs]
+    return head, {
         "training_pairs": len(train),
         "held_out_pairs": len(test),
         "held_out_groups": len(set(test.groups)),
         "measured": asdict(measured),
         "baselines": baselines,
-        "length_bias": asdict(
-            length_bias(
-                [pair.chosen for pair in test.pairs],
-                [pair.rejected for pair in test.pairs],
-                measured.margins,
-            )
-        ),
-        "embedding": features.embedding,
-        "extraction": asdict(features.costs),
+        "length_bias": asdict(length_bias(*texts, measured.margins)),
     }
 
 
@@ -151,29 +193,46 @@ def _show(result: dict[str, Any], console: Console) -> None:
     from cvxnn.comparison.measures import few_groups_text
     from cvxnn.comparison.results import MethodResult
     from cvxnn.comparison.texts import (
-        certificate_text,
         count_text,
         name_of,
         share_text,
     )
 
-    row = MethodResult.from_dict(result["measured"])
-    for phase, bounds in row.certificate.items():
-        if "gap" in bounds:
-            console.show(f"{phase:<9} {certificate_text(bounds)}")
-    console.show(
-        f"cost      {seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
-    )
-    console.show(f"held out  pair accuracy over {result['held_out_pairs']} pairs")
-    lines = {name_of(row.method): {"accuracy": row.accuracy, "interval": row.interval}}
-    for name, value in {**lines, **result["baselines"]}.items():
-        share = share_text(value["accuracy"], value["interval"])
-        console.show(f"          {share}  {name}")
-    console.show("          " + ", ".join(f"{k} {v:.3f}" for k, v in row.metrics.items()))
-    bias = result["length_bias"]
-    if bias["correlation"] is not None:
-        console.show(f"          margin and length: correlation {bias['correlation']:.2f}")
-    if caution := few_groups_text(result["held_out_groups"]):
-        console.complain("warning", caution)
+    if result["measured"] is not None:
+        row = MethodResult.from_dict(result["measured"])
+        for line in _bounds(row.certificate):
+            console.show(line)
+        cost = f"{seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
+        console.show(f"cost      {cost}")
+        console.show(f"held out  pair accuracy over {result['held_out_pairs']} pairs")
+        lines = {name_of(row.method): {"accuracy": row.accuracy, "interval": row.interval}}
+        for name, value in {**lines, **result["baselines"]}.items():
+            share = share_text(value["accuracy"], value["interval"])
+            console.show(f"          {share}  {name}")
+        console.show("          " + ", ".join(f"{k} {v:.3f}" for k, v in row.metrics.items()))
+        bias = result["length_bias"]
+        if bias["correlation"] is not None:
+            console.show(f"          margin and length: correlation {bias['correlation']:.2f}")
+        if caution := few_groups_text(result["held_out_groups"]):
+            console.complain("warning", caution)
+    if "fit_to_all" in result:
+        final = result["fit_to_all"]
+        console.show(f"all       fit to {final['pairs']} pairs in {seconds_text(final['seconds'])}")
+        for line in _bounds(final["certificate"]):
+            console.show(line)
+        unseen = "no pairs were held out: how well it ranks others was not measured"
+        if result["measured"] is not None:
+            unseen = "the accuracy is that of the head without the held-out pairs"
+        console.show(f"          {unseen}")
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")
+
+
+def _bounds(certificate: dict[str, dict[str, float]]) -> list[str]:
+    from cvxnn.comparison.texts import certificate_text
+
+    return [
+        f"{phase:<9} {certificate_text(bounds)}"
+        for phase, bounds in certificate.items()
+        if "gap" in bounds
+    ]

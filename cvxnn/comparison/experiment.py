@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from cvxnn._json import earlier_result, read_json, write_json
 from cvxnn._locks import locked
@@ -32,6 +32,7 @@ from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
 
 if TYPE_CHECKING:
+    from cvxnn.features.description import Description
     from cvxnn.llm.fine_tuning.config import FineTuningConfig
     from cvxnn.llm.models import LanguageModel
 
@@ -47,6 +48,7 @@ def compare(
     *,
     folder: str | os.PathLike[str],
     embedding: Mapping[str, Any] | None = None,
+    features: PairFeatures | None = None,
     fine_tuning: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -73,6 +75,10 @@ def compare(
         same time, in another process, waits.
     embedding : mapping, optional
         Settings of `cvxnn.llm.Embedder`; a middle ``layer`` about halves the cost of the heads.
+    features : PairFeatures, optional
+        Embeddings of all these pairs, as `cvxnn.features.read_pair_features` gives them; they are
+        not computed again, and `embedding` is taken from them. The heads are charged for the share
+        of the training pairs in the cost of the extraction.
     fine_tuning : mapping, optional
         Fields of `cvxnn.llm.FineTuningConfig` for all fine-tuned methods.
     parameters : mapping of str to mapping, optional
@@ -98,12 +104,21 @@ def compare(
         If the folder holds results of other data or settings; the message names each difference.
         Use another folder, or ``overwrite=True``.
     ValueError
-        If a method is unknown, or if there are no pairs.
+        If a method is unknown, if there are no pairs, or if the features are those of another model
+        or lack some of the pairs.
     """
     own = {method: dict(values) for method, values in (parameters or {}).items()}
     _check(methods, own, train, test)
     say = say or (lambda _: None)
-    shared = {"embedding": dict(embedding or {}), "fine_tuning": dict(fine_tuning or {})}
+    embedding = dict(embedding or {})
+    if features is not None:
+        from cvxnn.llm.embeddings import Embedder
+
+        description = cast("Description", features.embedding)
+        lm = Embedder.from_description(lm, description, **embedding).lm
+        names = ("layer", "pooling", "max_length")
+        embedding |= {name: features.embedding[name] for name in names}
+    shared = {"embedding": embedding, "fine_tuning": dict(fine_tuning or {})}
     experiment = _Experiment(
         lm,
         train,
@@ -114,6 +129,7 @@ def compare(
         seed=seed,
         overwrite=overwrite,
         progress=progress,
+        features=features,
     )
     experiment.folder.mkdir(parents=True, exist_ok=True)
     with locked(experiment.folder / RESULT_FILE):
@@ -182,6 +198,7 @@ class _Experiment:
     seed: int
     overwrite: bool
     progress: bool
+    features: PairFeatures | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -208,7 +225,9 @@ class _Experiment:
 
     @cached_property
     def _features(self) -> tuple[PairFeatures, PairFeatures]:
-        """Embedded training and held-out pairs, which all heads share, on disk."""
+        """Embedded training and held-out pairs, which all heads share."""
+        if self.features is not None:
+            return self.features.find(self.train), self.features.find(self.test)
         from cvxnn.llm.embeddings import Embedder
         from cvxnn.llm.extraction import extract_pairs
 
@@ -226,6 +245,10 @@ class _Experiment:
         head, result = fit_head(method, train, test, self.parameters.get(method), seed=self.seed)
         save(head, self.folder / f"{method}.safetensors")
         costs = train.costs
+        if self.features is not None:  # of an extraction of more pairs
+            share = len(train) / len(self.features)
+            flops, seconds = round(share * costs.flops), share * costs.seconds
+            costs = dataclasses.replace(costs, flops=flops, seconds=seconds)
         return dataclasses.replace(
             result,
             flops={"embeddings": float(costs.flops), **result.flops},

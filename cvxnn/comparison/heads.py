@@ -59,20 +59,56 @@ def fit_head(
     ValueError
         If the method is unknown, or parameters or data are not valid.
     """
-    if method not in HEADS:
-        raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
     if train.embedding != test.embedding:
         raise ValueError(
             "training and held-out features were embedded differently "
             f"({train.embedding} and {test.embedding}); extract both with the same settings"
         )
+    head, cost = train_head(method, train, parameters, seed=seed)
+    return head, evaluate_head(method, head, train, test, cost)
+
+
+def train_head(
+    method: str,
+    train: PairFeatures,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[Any, Cost]:
+    """Fit a head to embedded pairs.
+
+    Parameters
+    ----------
+    method : {"coala", "linear"}
+        Kind of head.
+    train : PairFeatures
+        Pairs to fit.
+    parameters : mapping, optional
+        Arguments of the estimator.
+    seed : int, default=0
+        ``random_state`` of the estimator, unless `parameters` has one.
+
+    Returns
+    -------
+    head : COALAPreferenceHead or LinearPreferenceHead
+        As of `fit_head`.
+    cost : Cost
+        Measured cost of the fit.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or parameters or data are not valid.
+    """
+    if method not in HEADS:
+        raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
     settings = {"random_state": seed, **(parameters or {}), "embedding": dict(train.embedding)}
     head, meter = HEADS[method](**settings), CostMeter()
     with meter.phase("fit"):
         groups = train.groups if len(set(train.groups)) > 1 else None
         head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected), groups=groups)
     head.training_record_ = training_record(train.pairs)
-    return head, evaluate_head(method, head, train, test, meter["fit"])
+    return head, meter["fit"]
 
 
 def evaluate_head(
@@ -102,15 +138,10 @@ def evaluate_head(
     margins = np.asarray(won) - np.asarray(lost)
     training = head.reward_margin(np.asarray(train.chosen), np.asarray(train.rejected))
     flops, durations = {"fit": float(getattr(head, "flops_", 0.0))}, {"fit": cost.seconds}
-    certificate = {"fit": _certificate(head, "")}
     if hasattr(head, "phase2_history_"):
         second = float(head.phase2_history_["time"][-1])
         flops = {"phase I": float(head.flops_), "phase II": float(head.phase2_flops_)}
         durations = {"phase I": cost.seconds - second, "phase II": second}
-        certificate = {
-            "phase I": _certificate(head, ""),
-            "phase II": _certificate(head, "phase2_"),
-        }
     parameters = {
         name: _plain(value)
         for name, value in head.get_params(deep=False).items()
@@ -127,9 +158,29 @@ def evaluate_head(
         flops=flops,
         seconds=durations,
         peak_memory=peak_memory(cost),
-        certificate={phase: bounds for phase, bounds in certificate.items() if bounds},
+        certificate=certificate_of(head),
         settings=parameters,
     )
+
+
+def certificate_of(head: Any) -> dict[str, dict[str, float]]:
+    """Return the objective, the lower bound and the gap of each phase of a fit.
+
+    Parameters
+    ----------
+    head : COALAPreferenceHead or LinearPreferenceHead
+        Fitted head.
+
+    Returns
+    -------
+    dict of str to dict
+        Bounds by the name of the phase; phases without bounds are left out.
+    """
+    phases = {"fit": ""}
+    if hasattr(head, "phase2_history_"):
+        phases = {"phase I": "", "phase II": "phase2_"}
+    found = {phase: _certificate(head, prefix) for phase, prefix in phases.items()}
+    return {phase: bounds for phase, bounds in found.items() if bounds}
 
 
 def length_baseline(pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:

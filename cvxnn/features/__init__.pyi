@@ -1,5 +1,11 @@
 from .description import POOLINGS, Description, Pooling, check_description
-from .pairs import PairFeatures, discard_features, is_extracted, read_pair_features
+from .pairs import (
+    PairFeatures,
+    discard_features,
+    is_extracted,
+    join_pair_features,
+    read_pair_features,
+)
 from .store import FeatureWriter, read_features
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "check_description",
     "discard_features",
     "is_extracted",
+    "join_pair_features",
     "read_features",
     "read_pair_features",
 ]

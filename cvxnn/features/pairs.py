@@ -88,6 +88,34 @@ class PairFeatures:
             self.chosen[rows], self.rejected[rows], pairs, self.embedding, self.costs
         )
 
+    def find(self, pairs: Sequence[PreferenceTriplet]) -> PairFeatures:
+        """Return the features of given pairs.
+
+        Parameters
+        ----------
+        pairs : sequence of PreferenceTriplet
+            Pairs with the texts and groups of some of these.
+
+        Returns
+        -------
+        PairFeatures
+            The features in the order of `pairs`; the costs are those of the whole extraction.
+
+        Raises
+        ------
+        ValueError
+            If there are others among them; the message has their number. Extract these too.
+        """
+        place = {digest_of_pairs([pair]): i for i, pair in enumerate(self.pairs)}
+        found = [place.get(digest_of_pairs([pair])) for pair in pairs]
+        known = [i for i in found if i is not None]
+        if len(known) < len(found):
+            raise ValueError(
+                f"{len(found) - len(known)} of {len(found)} pairs are not among the "
+                f"{len(self)} of the features; extract the embeddings of these pairs too"
+            )
+        return self.take(known)
+
     def split(self, test_size: float, seed: int) -> tuple[PairFeatures, PairFeatures]:
         """Split into a training part and a held-out part, group by group.
 
@@ -161,6 +189,48 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
             f"{folder / NOTE} does not hold costs of an extraction: {error}"
         ) from error
     return PairFeatures(rows[0::2], rows[1::2], pairs, dict(embedding), costs)
+
+
+def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
+    """Return the features of several folders as one.
+
+    Parameters
+    ----------
+    parts : sequence of PairFeatures
+        Features that were extracted with the same model and settings, at least one.
+
+    Returns
+    -------
+    PairFeatures
+        All pairs, in this order, with copies of their embeddings if there are several parts; the
+        costs are added.
+
+    Raises
+    ------
+    ValueError
+        If the parts were embedded differently; the message names the settings that differ.
+    """
+    first = parts[0]
+    for number, part in enumerate(parts[1:], start=2):
+        names = sorted({*first.embedding, *part.embedding})
+        differ = [n for n in names if first.embedding.get(n) != part.embedding.get(n)]
+        if differ:
+            texts = [
+                f"{n} is {first.embedding.get(n)!r} and {part.embedding.get(n)!r}" for n in differ
+            ]
+            raise ValueError(
+                f"folders 1 and {number} were embedded differently ({'; '.join(texts)}); extract "
+                "all with the same model and settings"
+            )
+    if len(parts) == 1:
+        return first
+    return PairFeatures(
+        np.concatenate([part.chosen for part in parts]),
+        np.concatenate([part.rejected for part in parts]),
+        [pair for part in parts for pair in part.pairs],
+        first.embedding,
+        sum((part.costs for part in parts), Cost()),
+    )
 
 
 def digest_of_pairs(pairs: Sequence[PreferenceTriplet]) -> str:

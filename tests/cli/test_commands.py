@@ -175,6 +175,50 @@ class TestFit:
         assert set(found["baselines"]) == {"longer reply wins"}
         assert type(cvxnn.load(output)).__name__ == "LinearPreferenceHead"
 
+    def test_the_head_is_fitted_to_all_pairs_at_the_end(self, run, features, tmp_path, capsys):
+        linear = ["fit", features, "--head", "linear", "--output"]
+        part = run(*linear, tmp_path / "part.safetensors")
+        final = run(*linear, tmp_path / "all.safetensors", "--refit")
+        alone = run(*linear, tmp_path / "alone.safetensors", "--test-size", "0")
+        assert final["measured"]["margins"] == part["measured"]["margins"]
+        assert final["fit_to_all"]["pairs"] == alone["fit_to_all"]["pairs"] == 40
+        assert final["training_pairs"] == part["training_pairs"] < 40
+        assert (alone["measured"], alone["held_out_pairs"]) == (None, 0)
+        heads = [cvxnn.load(tmp_path / f"{name}.safetensors") for name in ("part", "all", "alone")]
+        np.testing.assert_array_equal(heads[1].coef_, heads[2].coef_)
+        assert not np.array_equal(heads[0].coef_, heads[1].coef_)
+        assert len(heads[1].training_record_) > len(heads[0].training_record_)
+        for name, said in (("all", "without the held-out pairs"), ("alone", "was not measured")):
+            extra = ["--refit"] if name == "all" else ["--test-size", "0"]
+            assert main([*linear, str(tmp_path / f"{name}.safetensors"), *extra]) == 0
+            assert said in capsys.readouterr().out
+        both = [*linear, tmp_path / "h", "--test", features, "--test-size", "0"]
+        assert "--test-size 0 asks for none" in run(*both, code=2)["error"]
+
+    def test_several_folders_are_one(self, run, features, model, data, tmp_path):
+        known = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()[:10]]
+        new = [{**row, "prompt": f"{row['prompt']} b", "conversation_id": "n"} for row in known]
+        fresh = write(tmp_path / "more.jsonl", *new)
+        more, other = tmp_path / "more", tmp_path / "other"
+        run("extract", fresh, "--model", model, "--output", more)
+        output = tmp_path / "head.safetensors"
+        arguments = ["--head", "linear", "--test-size", "0", "--output", output]
+        assert run("fit", features, more, *arguments)["fit_to_all"]["pairs"] == 50
+        rows = [read_pair_features(folder) for folder in (features, more)]
+        won, lost = (
+            np.concatenate([getattr(part, name) for part in rows])
+            for name in ("chosen", "rejected")
+        )
+        expected = cvxnn.LinearPreferenceHead(random_state=0)
+        expected.fit_pairs(won, lost, groups=[*rows[0].groups, *rows[1].groups])
+        np.testing.assert_array_equal(cvxnn.load(output).coef_, expected.coef_)
+        settings = tmp_path / "settings.toml"
+        settings.write_text(f'[fit]\nfeatures = ["{features}", "{more}"]\n', encoding="utf-8")
+        assert run("fit", "--config", settings, *arguments)["status"] == "nothing to do"
+        run("extract", fresh, "--model", model, "--output", other, "--layer", "1")
+        found = run("fit", features, other, *arguments, code=1)
+        assert "folders 1 and 2 were embedded differently (layer is 2 and 1)" in found["error"]
+
     def test_no_convergence_is_an_exit_code(self, run, features, tmp_path, capsys):
         output = tmp_path / "head.safetensors"
         arguments = ["fit", features, "--output", output, "--n-patterns", "8"]
@@ -374,6 +418,24 @@ def test_compare_answers_held_out_prompts(run, model, data, tmp_path):
     assert "best of 3" in (tmp_path / "report.html").read_text("utf-8")  # without being named
     refused = run(*arguments, "--replies", "2", code=4)
     assert "best_of: 3 in the file, 5 requested" in refused["error"]
+
+
+def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, monkeypatch):
+    arguments = ["--model", model, "--methods", "linear"]
+    fresh = run("compare", data, *arguments, "--output", tmp_path / "fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed_to_file", None)
+        kept = run("compare", features, *arguments, "--output", tmp_path / "kept")
+    [one], [other] = fresh["results"], kept["results"]
+    np.testing.assert_allclose(one["margins"], other["margins"], rtol=1e-3, atol=1e-3)
+    # The extraction of all pairs is charged by the share of the training pairs.
+    assert 0.5 < other["flops"]["embeddings"] / one["flops"]["embeddings"] < 1.5
+    again = ["compare", features, *arguments, "--output", tmp_path / "kept"]
+    assert run(*again)["status"] == "nothing to do"
+    assert "do not apply" in run(*again, "--limit", "3", code=1)["error"]
+    assert "layer is 1, but the embeddings" in run(*again, "--layer", "1", code=1)["error"]
+    mixed = run("compare", features, "--test", data, *arguments, "--output", tmp_path, code=1)
+    assert "extract both, or none" in mixed["error"]
 
 
 def test_compare_then_report(run, model, data, tmp_path, capsys):

@@ -370,9 +370,7 @@ def test_how_often_to_checkpoint_may_change(tmp_path: Path) -> None:
     assert run(other, folder=tmp_path).history == run(CONFIGS["dpo"]).history
 
 
-def test_checkpoints_follow_the_clock_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_follow_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(CONFIGS["dpo"], checkpoint_every=1000)
     read, starts = training_loop.read_state, []
 
@@ -387,9 +385,10 @@ def test_checkpoints_follow_the_clock_too(
     with monkeypatch.context() as patch:
         patch.setattr(training_loop, "_CHECKPOINT_SECONDS", 0.0)
         patch.setattr(training_loop, "_CHECKPOINT_SHARE", 1e9)
-        with patch.context() as inner, pytest.raises(Killed):
+        with patch.context() as inner:
             inner.setattr(training_loop._Run, "_step", kill)
-            run(config, folder=tmp_path)
+            with pytest.raises(Killed):
+                run(config, folder=tmp_path)
         with pytest.raises(Killed):
             run(config, folder=tmp_path, progress=killer(3))
     expected = run(CONFIGS["dpo"]).history

@@ -158,7 +158,8 @@ def recover(
         Blocks whose norm is at most ``tol`` times the largest are dropped.
     gates : ndarray, shape (n_patterns, n_features), optional
         Gate vectors of the patterns; needed in the gated formulation, and in no other. Of
-        conjunctions, shape (n_patterns, n_vectors, n_features).
+        conjunctions, shape (n_patterns, n_vectors, n_features). They may see more features than
+        the weights, which are then zero on those that come last.
 
     Returns
     -------
@@ -204,9 +205,17 @@ def recover(
     )
     if gates is None:
         return network
+    more = gates.shape[-1] - blocks.shape[-1]
+    hidden = np.pad(network.hidden_weights, ((0, 0), (0, more)))
     used, index = np.unique(pattern_of, return_inverse=True)
     gate_weights, gate_bias = split(gates[used].astype(blocks.dtype))
-    return replace(network, gate_weights=gate_weights, gate_bias=gate_bias, gate_index=index)
+    return replace(
+        network,
+        hidden_weights=hidden,
+        gate_weights=gate_weights,
+        gate_bias=gate_bias,
+        gate_index=index,
+    )
 
 
 def fold_scaling(

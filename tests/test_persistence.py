@@ -354,6 +354,7 @@ EMBEDDING = {
     "pooling": "mean",
     "max_length": 100,
     "date": "2024-07-26",
+    "context": 0,
     "width": 3,
 }
 

@@ -87,19 +87,24 @@ def scale_of(margins: NDArray[np.floating]) -> float:
 
 
 def head(make: Callable[[], Any], train: Pairs, test: Pairs) -> Found:
-    """A head that chooses its settings itself; folds of the sample say its scale."""
+    """A head that chooses its settings itself; folds of the sample say its scale.
+
+    Margins are differences of logits: those of rewards, which are log-sigmoids of logits, have the
+    same signs, but are no log-odds of a preference.
+    """
 
     def fit(seen: Pairs, unseen: Pairs) -> tuple[Any, NDArray[np.floating]]:
         fitted = make().fit_pairs(seen.chosen, seen.rejected, groups=seen.groups)
-        return fitted, fitted.reward_margin(unseen.chosen, unseen.rejected)
+        won, lost = (fitted.decision_function(part) for part in (unseen.chosen, unseen.rejected))
+        return fitted, won - lost
 
     held_out = np.concatenate([fit(*parts)[1] for parts in folds(sample(train))])
     start = time.process_time()
     fitted, margins = fit(train, test)
     spent = time.process_time() - start
     chosen = {
-        name: np.round(getattr(fitted, name), 6).tolist()
-        for name in ("C_", "strength_", "block_factors_")
+        name: np.round(np.asarray(getattr(fitted, name), float), 6).tolist()
+        for name in ("C_", "strength_", "block_factors_", "uses_context_")
         if hasattr(fitted, name)
     }
     return Found(margins, scale_of(held_out), chosen, spent)
@@ -119,15 +124,20 @@ def algorithm_1(train: Pairs, test: Pairs) -> Found:
     )
 
 
-def gated(blocks: bool, prompts: bool, train: Pairs, test: Pairs) -> Found:
-    """Many gates; with a strength for each layer, or with the prompt beside the response."""
+def gated(blocks: bool, prompts: str | None, train: Pairs, test: Pairs) -> Found:
+    """Many gates; with a strength for each layer, or with the prompt beside the response.
+
+    The prompt's columns are features as the response's are, or a context, which has gates only.
+    """
     from cvxnn import COALAPreferenceHead
 
-    if prompts:
+    width, context = train.chosen.shape[1], None
+    if prompts is not None:
         train, test = train.beside_prompts(), test.beside_prompts()
-    width = train.chosen.shape[1]
+        context = width if prompts == "context" else None
+        width = width if prompts == "context" else 2 * width
     widths = [train.d] * (width // train.d) if blocks else None
-    options = {"formulation": "gated", "blocks": widths, "random_state": 0}
+    options = {"formulation": "gated", "blocks": widths, "context": context, "random_state": 0}
     return head(partial(COALAPreferenceHead, **options), train, test)
 
 
@@ -298,8 +308,10 @@ Method = Callable[[Pairs, Pairs], Found]
 
 METHODS: dict[str, Method] = {
     "linear": linear,
-    "gated": partial(gated, False, False),
-    "gated_layers": partial(gated, True, False),
+    "gated": partial(gated, False, None),
+    "gated_layers": partial(gated, True, None),
+    "product": partial(gated, False, "context"),
+    "product_layers": partial(gated, True, "context"),
     "kernel": partial(kernel_head, GATES, True),
     "svm": svm,
     "mlp": partial(network, 128),
@@ -308,12 +320,17 @@ METHODS: dict[str, Method] = {
     "algorithm_1": algorithm_1,
 }
 VARIANTS: dict[str, Method] = {
-    "gated_prompt": partial(gated, False, True),
-    "gated_layers_prompt": partial(gated, True, True),
+    "gated_prompt": partial(gated, False, "features"),
+    "gated_layers_prompt": partial(gated, True, "features"),
     "kernel_no_gates": partial(kernel_head, (), True),
     "kernel_response_gates": partial(kernel_head, ("response",), True),
     "kernel_prompt_gates": partial(kernel_head, ("prompt",), True),
     "kernel_one_strength": partial(kernel_head, GATES, False),
 }
 # They weigh the layers themselves; the others see what `input_of` chooses.
-ALL_LAYERS = ("kernel", "gated_layers", *(name for name in VARIANTS if name != "gated_prompt"))
+ALL_LAYERS = (
+    "kernel",
+    "gated_layers",
+    "product_layers",
+    *(name for name in VARIANTS if name != "gated_prompt"),
+)

@@ -41,7 +41,7 @@ MODEL = OptionGroup(
 BATCH = OptionGroup("cvxnn.llm.Embedder", {"batch_tokens": {}})
 EMBEDDING = OptionGroup(
     "cvxnn.llm.Embedder",
-    {"pooling": {}, "layer": {"type": int}, "max_length": {}, **BATCH.options},
+    {"pooling": {}, "layer": {"type": int}, "context": {}, "max_length": {}, **BATCH.options},
     title="embeddings",
 )
 HEAD = OptionGroup(

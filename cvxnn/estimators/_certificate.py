@@ -106,10 +106,14 @@ class Certified:
         weight: Floats | None,
         loss: convex.Loss,
         pairs: NDArray[np.intp] | None = None,
+        seen: Floats | None = None,
     ) -> convex.Certificate:
-        """Return the certificate of the program of these data, in its units."""
+        """Return the certificate of the program of these data, in its units.
+
+        Gates see the same rows as the weights, or those of ``seen``.
+        """
         proof = self._proof
-        mask = open_where(inputs, proof["gates"].astype(inputs.dtype))
+        mask = open_where(inputs if seen is None else seen, proof["gates"].astype(inputs.dtype))
         program = convex.ConvexProgram(
             convex.paired(inputs, mask, pairs),
             targets,

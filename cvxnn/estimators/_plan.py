@@ -76,14 +76,21 @@ class Plan(NamedTuple):
     def leave_one_out(self, fit: training.Fit) -> tuple[HeldOut, HeldOut]:
         """Return predictions of a sample of rows without themselves, and by the network as it is.
 
-        Without themselves by the closed form, where there is one, else by one step from the
-        solution. The network of the fit is the one of the program's units.
+        The network of the fit is the one of the program's units.
         """
-        sample, spectrum = self.strength.sample, self.strength.spectrum
-        bias, skip = self.arguments["bias"], self.arguments["skip"]
+        sample, bias = self.strength.sample, self.arguments["bias"]
         operator = sample.program.operator
         X = operator.X
         seen = operator.compare(fit.network.forward(X[:, :-1] if bias else X))
+        return self.without_themselves(fit), HeldOut.of(sample, seen, self.scaling)
+
+    def without_themselves(self, fit: training.Fit) -> HeldOut:
+        """Return predictions of a sample of rows without themselves.
+
+        They are those of the closed form, where there is one, else of one step from the solution.
+        """
+        sample, spectrum = self.strength.sample, self.strength.spectrum
+        bias, skip = self.arguments["bias"], self.arguments["skip"]
         if self.direct and spectrum is not None and skip is None:
             unseen = training.predictions_without(
                 sample, spectrum, fit.alpha / self.strength.factor
@@ -91,4 +98,4 @@ class Plan(NamedTuple):
         else:
             own = {"alpha": fit.alpha, "bias": bias, "skip": skip, "fitted": self.arguments["X"]}
             unseen = training.approximate_leave_one_out(fit.network, sample, **own)
-        return HeldOut.of(sample, unseen, self.scaling), HeldOut.of(sample, seen, self.scaling)
+        return HeldOut.of(sample, unseen, self.scaling)

@@ -23,6 +23,7 @@ from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
+from cvxnn.estimators._scaling import Scaling
 from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.network import TwoLayerNetwork
 
@@ -45,9 +46,11 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             + \tfrac\alpha2 \sum_i \|z_i\|^2, \qquad
         g(x) = \sum_i 1(c_i^T x \ge 0)\, x^T z_i ,
 
-    and without pairs so that they are 1 and -1. The strength is the one of least error on groups
-    that are left out. Phase II minimises the COALA loss over the scale of the logit, on pairs that
-    are left out; it sets the margins, and never changes which response is ranked first.
+    and without pairs so that they are 1 and -1. With an embedding :math:`p` of the prompt beside
+    that of the response (``context``), a neuron is on where a gate of each is:
+    :math:`1(c_i^T x \ge 0)\, 1(d_i^T p \ge 0)\, x^T z_i`. The strength is the one of least error
+    on groups that are left out. Phase II minimises the COALA loss over the scale of the logit, on
+    pairs that are left out; it sets the margins, and never changes which response is ranked first.
 
     **Algorithm 1 of the COALA paper** (``formulation="relu"``). Phase I trains a convex ReLU
     network on embeddings of preferred (+1) and other (-1) responses, by interior point or, for
@@ -67,9 +70,13 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Many gates, or Algorithm 1 of the paper; see above.
     blocks : sequence of int, optional
         Widths of blocks of columns of ``X``, such as embeddings of several layers, that add up to
-        ``n_features``. Each block has a strength of its own, chosen on pairs that are left out
-        (``cvxnn.training.block_factors``); a block of no use gets weights of zero. Only for pairs,
-        with ``formulation="gated"``.
+        ``n_features`` without the context. Each block has a strength of its own, chosen on pairs
+        that are left out (``cvxnn.training.block_factors``); a block of no use gets weights of
+        zero. Only for pairs, with ``formulation="gated"``.
+    context : int, optional
+        Number of last columns of ``X`` that describe the prompt and not the response. They have
+        gates and no weights. Whether these gates stay is decided on pairs that are left out. By
+        default what ``embedding`` says, or 0. Only for pairs, with ``formulation="gated"``.
     beta : float, default=1.0
         Inverse temperature of the reward, above 0.
     gamma : float, default=0.5
@@ -147,6 +154,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         Why phase I stopped.
     block_factors_ : ndarray, shape (n_blocks,)
         Factors of scaled features of each block, with a mean square of 1; only with ``blocks``.
+    uses_context_ : bool
+        Whether gates look at the prompt; False without ``context``.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -179,6 +188,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         *,
         formulation: Formulation = "gated",
         blocks: Sequence[int] | None = None,
+        context: int | None = None,
         beta: float = 1.0,
         gamma: float = 0.5,
         ridge: float = 1e-2,
@@ -197,6 +207,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         self.loss = loss
         self.formulation = formulation
         self.blocks = blocks
+        self.context = context
         self.beta = beta
         self.gamma = gamma
         self.ridge = ridge
@@ -224,12 +235,14 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         """Run both phases."""
         gated, pairwise = self.formulation == "gated", self._pairwise(rows)
         self.__dict__.pop("block_factors_", None)
-        if self.blocks is not None:
-            self._check_blocks(rows.X.shape[1])
-            if not (gated and pairwise):
+        self.uses_context_ = False
+        self._check_columns(rows.X.shape[1])
+        for name in ("blocks", "context"):
+            if getattr(self, name) is not None and not (gated and pairwise):
                 raise ValueError(
-                    "blocks need pairs, formulation='gated' and loss='pairwise'; set blocks=None, "
-                    "or fit pairs (fit_pairs, or pair_id)."
+                    f"{name}={getattr(self, name)!r}; expected pairs, formulation='gated' and "
+                    f"loss='pairwise' with it. Set {name}=None, or fit pairs (fit_pairs, or "
+                    "pair_id)."
                 )
         if gated and pairwise:
             plan = self._plan_pairs(DistinctPairs.of(rows))
@@ -240,7 +253,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)
         # What a gated network says of responses that it has been fitted to is no measure of it.
-        held_out = plan.leave_one_out(first)[0] if gated else None
+        held_out = plan.without_themselves(first) if gated else None
         first = plan.complete(first)
         second = self._fit_second_phase(first.network, rows, held_out, hook)
         self._set_fitted(plan, first._replace(network=second.network))
@@ -269,18 +282,19 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         rng = check_random_state(self.random_state)
         scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
         # An offset of the gates costs accuracy, and no margin knows an intercept.
-        inputs = scaling.inputs(rows.X, bias=False)
-        if self.blocks is not None:
-            self.block_factors_ = self._choose_factors(inputs, rows, rng)
-            scaling = scaling.with_factors(np.repeat(self.block_factors_, self.blocks))
-            inputs = scaling.inputs(rows.X, bias=False)
-        shape, (penalty, origin, n_patterns) = inputs.shape, self._choose(*inputs.shape)
-        if origin == "local" or origin == "adaptive":
+        seen = scaling.inputs(rows.X, bias=False)
+        if self.blocks is not None or self._n_context:
+            self._choose_factors(seen, rows, rng)
+            scaling = self._with_factors(scaling)
+            seen = scaling.inputs(rows.X, bias=False)
+        shape, (penalty, origin, n_patterns) = seen.shape, self._choose(*seen.shape)
+        if origin in ("local", "adaptive"):
             raise ValueError(
                 f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
                 "patterns='gaussian' or 'data', or formulation='relu'."
             )
-        found = training.draw_patterns(inputs, np.zeros((len(inputs), 1)), n_patterns, origin, rng)
+        found = self._draw_gates(seen, n_patterns, origin, rng)
+        inputs = self._weighted(seen)
         operator = convex.PairedOperator(inputs, found.mask, pairs=rows.pairs)
         loss, weight = convex.SquaredLoss(), rows.sample_weight
         program = convex.ConvexProgram(operator, rows.targets, 0.0, loss, penalty, weight, "gated")
@@ -310,28 +324,78 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         request = self._request(*shape, n_outputs=1)
         return Plan(training.fit_direct, arguments, scaling, measured, request)
 
+    @property
+    def _n_context(self) -> int:
+        """Number of columns that describe the prompt."""
+        if self.context is not None:
+            return self.context
+        pairwise = self.formulation == "gated" and self.loss == "pairwise"
+        described = {} if self.embedding is None or not pairwise else self.embedding
+        return int(described.get("context", 0))
+
+    def _weighted(self, seen: Floats) -> Floats:
+        """Return the columns that have weights: those of the responses."""
+        return np.ascontiguousarray(seen[:, : seen.shape[1] - self._n_context])
+
+    def _draw_gates(
+        self, seen: Floats, n_patterns: int, origin: Any, rng: np.random.RandomState
+    ) -> convex.ActivationPatterns:
+        """Draw gates of responses, and with each a random gate of prompts where these are used."""
+        own, c = self._weighted(seen), self._n_context
+        found = training.draw_patterns(own, np.zeros((len(own), 1)), n_patterns, origin, rng)
+        if not c:
+            return found
+        gates = np.pad(found.gates, ((0, 0), (0, c)))
+        if not self.uses_context_:
+            return convex.ActivationPatterns(found.mask, gates)
+        prompts = np.zeros_like(gates)
+        prompts[:, -c:] = rng.standard_normal((len(gates), c))
+        return convex.ActivationPatterns.from_gates(seen, np.stack([gates, prompts], axis=1))
+
+    def _with_factors(self, scaling: Scaling) -> Scaling:
+        """Return units in which blocks have their factors, and a context of no use is 0."""
+        d, c = len(scaling.x_scale), self._n_context
+        factors = np.ones(d)
+        if self.blocks is not None:
+            factors[: d - c] = np.repeat(self.block_factors_, self.blocks)
+        factors[d - c :] = self.uses_context_
+        return scaling.with_factors(factors)
+
     def _choose_factors(
         self, inputs: Floats, rows: DistinctPairs, rng: np.random.RandomState
-    ) -> NDArray[np.float64]:
-        """Return the factor of each block of scaled embeddings."""
+    ) -> None:
+        """Choose the factor of each block of scaled embeddings, and whether to use prompts."""
         no_gates = np.zeros((len(inputs), 0), bool)
         operator = convex.PairedOperator(inputs, no_gates, pairs=rows.pairs)
         program = convex.ConvexProgram(
             operator, rows.targets, 0.0, sample_weight=rows.sample_weight, formulation="gated"
         )
+        most = _MOST_PAIRS if self.blocks is None else _MOST_PAIRS_OF_BLOCKS
         sample = training.sample_rows(
-            program, rng, units=rows.several_units, groups=rows.groups, most=_MOST_PAIRS_OF_BLOCKS
+            program, rng, units=rows.several_units, groups=rows.groups, most=most
         )
-        return training.block_factors(sample, self.blocks or ())
+        c = self._n_context
+        blocks = (inputs.shape[1] - c,) if self.blocks is None else self.blocks
+        factors = training.block_factors(sample, blocks, c)
+        self.uses_context_ = bool(c and factors[-1])
+        if self.blocks is not None:
+            self.block_factors_ = factors[: len(blocks)]
 
-    def _check_blocks(self, n_features: int) -> None:
-        """Refuse blocks that are not positive widths which add up to the features."""
-        blocks = () if self.blocks is None else tuple(self.blocks)
-        good = all(isinstance(width, int | np.integer) and width > 0 for width in blocks)
-        if not good or sum(blocks) != n_features:
+    def _check_columns(self, n_features: int) -> None:
+        """Refuse blocks and a context that do not add up to the features."""
+        c, blocks = self._n_context, self.blocks
+        if not isinstance(c, int | np.integer) or not 0 <= c < n_features:
             raise ValueError(
-                f"blocks={self.blocks!r}; expected widths of neighbouring columns, positive "
-                f"integers that add up to the {n_features} features."
+                f"context={self.context!r}; expected a number of columns, at least 0 and less than "
+                f"the {n_features} of X."
+            )
+        if blocks is None:
+            return
+        good = all(isinstance(width, int | np.integer) and width > 0 for width in blocks)
+        if not good or sum(blocks) != n_features - c:
+            raise ValueError(
+                f"blocks={blocks!r}; expected widths of neighbouring columns, positive integers "
+                f"that add up to the {n_features - c} features of responses."
             )
 
     def _fit_second_phase(
@@ -399,11 +463,16 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
         pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
         scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        if self.blocks is not None:
-            scaling = scaling.with_factors(np.repeat(self.block_factors_, self.blocks))
-        inputs = scaling.inputs(pairs.X, bias=False)
+        if self.blocks is not None or self._n_context:
+            scaling = self._with_factors(scaling)
+        seen = scaling.inputs(pairs.X, bias=False)
         return self._proven(
-            inputs, pairs.targets, pairs.sample_weight, convex.SquaredLoss(), pairs.pairs
+            self._weighted(seen),
+            pairs.targets,
+            pairs.sample_weight,
+            convex.SquaredLoss(),
+            pairs.pairs,
+            seen,
         )
 
     def _fitted_data(

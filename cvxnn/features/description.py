@@ -10,7 +10,7 @@ Pooling = Literal["mean", "last", "attention"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 """Names of the formulas that make one vector of the hidden states of a reply."""
 
-_LEAST = {"layer": 0, "max_length": 1, "width": 1}
+_LEAST = {"layer": 0, "max_length": 1, "context": 0, "width": 1}
 
 
 class Description(TypedDict):
@@ -36,6 +36,8 @@ class Description(TypedDict):
         Largest number of tokens of prompt and reply, at least 1.
     date : str
         What chat templates took for today, such as ``"2024-07-26"``.
+    context : int
+        How many of the last numbers describe the prompt and not the reply; 0 for none.
     width : int
         Number of numbers in an embedding, at least 1.
     """
@@ -49,6 +51,7 @@ class Description(TypedDict):
     pooling: str
     max_length: int
     date: str
+    context: int
     width: int
 
 

@@ -55,6 +55,9 @@ class Embedder:
     - ``"attention"``: sum_t w_t h_t with w = softmax over t of <z_t, z_T> / sqrt(width), where z_t
       is h_t less its mean, divided by its standard deviation (layer normalisation, no weights).
 
+    With `context`, the same formula of the tokens of the prompt follows, for heads with gates that
+    look at the prompt (``COALAPreferenceHead``); these tokens are run through the model anyway.
+
     Parameters
     ----------
     lm : LanguageModel
@@ -65,6 +68,8 @@ class Embedder:
         Layer of the hidden states: 0 is the token embeddings, k the output of block k, and -1 (or
         the number of blocks) the output of the last block after the final normalisation. Blocks
         above the layer are not run.
+    context : bool, default=False
+        Whether an embedding has that of the prompt behind that of the reply.
     max_length : int, default=1024
         Largest number of tokens of prompt and reply together, capped by the context length of the
         model. If a pair is longer, the oldest tokens of the prompt are dropped; if the reply alone
@@ -120,6 +125,7 @@ class Embedder:
         *,
         pooling: Pooling = "mean",
         layer: int = -1,
+        context: bool = False,
         max_length: int = 1024,
         batch_tokens: int = 2048,
         share_prefixes: bool = True,
@@ -136,6 +142,7 @@ class Embedder:
         self.lm = lm
         self.pooling = pooling
         self.layer = layer
+        self.context = context
         self.max_length = max_length
         self.batch_tokens = batch_tokens
         self.share_prefixes = share_prefixes
@@ -150,7 +157,11 @@ class Embedder:
         saved with the head. It is computed at each access, well below a second.
         """
         return describe_embeddings(
-            self.lm, layer=self.layer, pooling=self.pooling, max_length=self.max_length
+            self.lm,
+            layer=self.layer,
+            pooling=self.pooling,
+            max_length=self.max_length,
+            context=self.context,
         )
 
     @classmethod
@@ -184,6 +195,7 @@ class Embedder:
             "layer": description["layer"],
             "pooling": description["pooling"],
             "max_length": description["max_length"],
+            "context": description["context"] > 0,
         }
         for name, expected in settled.items():
             found = settings.get(name, expected)
@@ -313,6 +325,7 @@ class Embedder:
                 self.lm,
                 layer=self.layer,
                 pooling=self.pooling,
+                context=self.context,
                 batch_tokens=self.batch_tokens,
                 share_prefixes=self.share_prefixes,
                 cache=cache if journal is None else journal,
@@ -360,6 +373,7 @@ def embed_responses(
     *,
     pooling: Pooling = "mean",
     layer: int = -1,
+    context: bool = False,
     max_length: int = 1024,
     batch_tokens: int = 2048,
     share_prefixes: bool = True,
@@ -380,6 +394,8 @@ def embed_responses(
         Formula that makes one vector of the hidden states of a reply; see `Embedder`.
     layer : int, default=-1
         Layer of the hidden states; see `Embedder`.
+    context : bool, default=False
+        Whether an embedding has that of the prompt behind that of the reply.
     max_length : int, default=1024
         Largest number of tokens of prompt and reply together.
     batch_tokens : int, default=2048
@@ -405,6 +421,7 @@ def embed_responses(
         lm,
         pooling=pooling,
         layer=layer,
+        context=context,
         max_length=max_length,
         batch_tokens=batch_tokens,
         share_prefixes=share_prefixes,

@@ -64,7 +64,7 @@ def is_same_model(lm: LanguageModel, dtype: str, known: Mapping[str, str]) -> bo
 
 
 def describe_embeddings(
-    lm: LanguageModel, *, layer: int, pooling: str, max_length: int
+    lm: LanguageModel, *, layer: int, pooling: str, max_length: int, context: bool
 ) -> Description:
     """Describe the embeddings that a model gives with these settings.
 
@@ -78,6 +78,8 @@ def describe_embeddings(
         Formula of `Embedder` that makes one vector of the hidden states.
     max_length : int
         Largest number of tokens of prompt and reply together.
+    context : bool
+        Whether the prompt is described as well, behind the reply.
 
     Returns
     -------
@@ -85,7 +87,7 @@ def describe_embeddings(
         Everything that the embeddings depend on, beside the texts.
     """
     identity = describe_model(lm)
-    known = identity["fingerprints"]
+    known, width = identity["fingerprints"], int(lm.config.hidden_size)
     return Description(
         model=identity["model"],
         fingerprint=known["exact"],
@@ -96,7 +98,8 @@ def describe_embeddings(
         pooling=pooling,
         max_length=max_length,
         date=identity["date"],
-        width=int(lm.config.hidden_size),
+        context=width if context else 0,
+        width=2 * width if context else width,
     )
 
 

@@ -29,6 +29,24 @@ def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
     return (z @ z[-1] / states.shape[1] ** 0.5).softmax(dim=0) @ states
 
 
+def pool_prompt(states: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Pool the hidden states of a prompt as those of a reply; without tokens, they are zeros.
+
+    Parameters
+    ----------
+    states : Tensor of shape (tokens, width)
+        Hidden states of the tokens of the prompt.
+    pooling : {"mean", "last", "attention"}
+        The formula.
+
+    Returns
+    -------
+    Tensor of shape (width,)
+        The embedding.
+    """
+    return pool(states, pooling) if len(states) else states.new_zeros(states.shape[1])
+
+
 class GrowingPool:
     """Pooled states of replies that grow together, by one token at a time.
 

@@ -22,7 +22,7 @@ from cvxnn.llm.cache import EmbeddingCache, cache_key
 from cvxnn.llm.hidden_states import hidden_states, layer_index
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack
-from cvxnn.llm.pooling import pool
+from cvxnn.llm.pooling import pool, pool_prompt
 
 
 class TokenEmbedder:
@@ -36,6 +36,8 @@ class TokenEmbedder:
         Layer of the hidden states, as in `Embedder`.
     pooling : {"mean", "last", "attention"}
         Formula of `Embedder` that makes one vector of the hidden states.
+    context : bool
+        Whether an embedding has that of the prompt behind that of the reply.
     batch_tokens : int
         Largest number of tokens in one call of the model, padding included.
     share_prefixes : bool
@@ -59,6 +61,7 @@ class TokenEmbedder:
         *,
         layer: int,
         pooling: str,
+        context: bool,
         batch_tokens: int,
         share_prefixes: bool,
         cache: EmbeddingCache | BlockJournal | None,
@@ -66,12 +69,14 @@ class TokenEmbedder:
         self.lm = lm
         self.layer = layer
         self.pooling = pooling
+        self.context = context
         self.batch_tokens = batch_tokens
         self.share_prefixes = share_prefixes
         self.cache = cache
         self._settings: list[Any] = []  # what an embedding depends on, beside its tokens
         if cache is not None:
             self._settings = [lm.fingerprint, pooling, layer_index(lm, layer), str(lm.dtype)]
+            self._settings += ["context"] if context else []
         self.tokens_naive = 0
         self.tokens_computed = 0
         self.shares_prefixes = False
@@ -137,20 +142,20 @@ class TokenEmbedder:
         return batches(packs, self.batch_tokens)
 
     def _forward(self, items: list[Item], batch: list[Pack]) -> np.ndarray:
+        """Embed all members of a batch of rows, in their order, by one call of the model."""
         self.tokens_computed += len(batch) * max(pack.length for pack in batch)
-        return _pooled_states(self.lm, items, batch, layer=self.layer, pooling=self.pooling)
-
-
-def _pooled_states(
-    lm: LanguageModel, items: list[Item], batch: list[Pack], *, layer: int, pooling: str
-) -> np.ndarray:
-    """Embed all members of a batch of rows, in their order, by one call of the model."""
-    inputs, paths = model_inputs(lm, items, batch)
-    with torch.inference_mode():
-        hidden = hidden_states(lm, layer, inputs)
-        pooled = []
-        for i, (row, path) in zip(members_of(batch), paths, strict=True):
-            columns = torch.from_numpy(path[items[i].start :]).to(hidden.device)
-            pooled.append(pool(hidden[row, columns].float(), pooling))
-        vectors: np.ndarray = torch.stack(pooled).cpu().numpy()
-    return vectors
+        inputs, paths = model_inputs(self.lm, items, batch)
+        with torch.inference_mode():
+            hidden = hidden_states(self.lm, self.layer, inputs)
+            pooled = []
+            for i, (row, path) in zip(members_of(batch), paths, strict=True):
+                first = 0 if self.context else items[i].start
+                columns = torch.from_numpy(path[first:]).to(hidden.device)
+                states = hidden[row, columns].float()
+                start = items[i].start - first
+                parts = [pool(states[start:], self.pooling)]
+                if self.context:
+                    parts.append(pool_prompt(states[:start], self.pooling))
+                pooled.append(torch.cat(parts))
+            vectors: np.ndarray = torch.stack(pooled).cpu().numpy()
+        return vectors

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import Ridge as PlainRidge
 
-from cvxnn import COALAPreferenceHead, load, save
+from cvxnn import COALAPreferenceHead, load, load_network, save
 from cvxnn.convex import Cronos, Ridge
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._responses import Responses
@@ -227,5 +227,103 @@ def test_blocks_of_no_use_get_small_factors(tmp_path: Any) -> None:
     for widths in ([3, 5], [9, 0], [], [4.5, 4.5]):
         with pytest.raises(ValueError, match="add up to the 9 features"):
             make(blocks=widths).fit_pairs(won, lost)
-    with pytest.raises(ValueError, match="blocks need pairs"):
+    with pytest.raises(ValueError, match=r"blocks=\[3, 6\]; expected pairs"):
         make(blocks=[3, 6]).fit(*stacked(won, lost))
+
+
+def with_prompts(
+    n: int = 80, d: int = 4, c: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first number of a response is good or bad, as the first of the prompt says."""
+    rng = np.random.default_rng(seed)
+    prompt, chosen, rejected = rng.standard_normal((n, c)), *rng.standard_normal((2, n, d))
+    swap = (chosen[:, 0] - rejected[:, 0]) * prompt[:, 0] < 0
+    chosen[swap], rejected[swap] = rejected[swap], chosen[swap].copy()
+    return np.hstack([chosen, prompt]), np.hstack([rejected, prompt])
+
+
+def test_neurons_are_on_where_gates_of_response_and_prompt_are() -> None:
+    won, lost = with_prompts()
+    head = make(context=3, strength=0.01).fit_pairs(won, lost)
+    assert head.uses_context_
+    program, _, dual = head.certificate(*stacked(won, lost))
+    assert program.operator.X.shape[1] == 4
+    # Ridge regression on differences of explicit features, each a response gated twice.
+    gates = head._proof["gates"]
+    assert gates.shape == (head.n_patterns_, 2, 7)
+    assert not gates[:, 0, 4:].any()
+    assert not gates[:, 1, :4].any()
+    X = np.concatenate([won, lost])
+    Z = (X - X.mean(axis=0)) / X.std(axis=0) / np.sqrt(7)
+    mask = (Z[:, :4] @ gates[:, 0, :4].T >= 0) & (Z[:, 4:] @ gates[:, 1, 4:].T >= 0)
+    F = (mask[:, :, None] * Z[:, None, :4]).reshape(len(X), -1)
+    A = F[:80] - F[80:]
+    plain = PlainRidge(alpha=80 * head.alpha_, fit_intercept=False, solver="svd")
+    plain.fit(A, np.ones(80))
+    found = head.phase1_network_.forward(X)[:, 0]
+    np.testing.assert_allclose(found[:80] - found[80:], A @ plain.coef_, atol=1e-8)
+    value = ((1 - A @ plain.coef_) ** 2).mean() / 2 + head.alpha_ / 2 * plain.coef_ @ plain.coef_
+    assert head.objective_ == pytest.approx(value, rel=1e-9)
+    assert float(program.bound_of(dual)) == pytest.approx(head.dual_bound_, rel=1e-9)
+    assert not head.network_.hidden_weights[:, 4:].any()
+    assert head.network_.gate_weights.shape[1] == 2
+
+
+@pytest.mark.parametrize("blocks", [None, [1, 3]])
+def test_a_prompt_that_decides_is_used(blocks: Any, tmp_path: Any) -> None:
+    won, lost = with_prompts(200)
+    new = with_prompts(200, seed=1)
+    head = make(context=3, blocks=blocks).fit_pairs(won, lost)
+    without = make(blocks=blocks).fit_pairs(won[:, :4], lost[:, :4])
+    right = (head.reward_margin(*new) > 0).mean()
+    assert head.uses_context_
+    assert not without.uses_context_
+    assert right > (without.reward_margin(*(X[:, :4] for X in new)) > 0).mean() + 0.1
+    save(head, tmp_path / "head")
+    again = load(tmp_path / "head")
+    np.testing.assert_array_equal(again.reward(won), head.reward(won))
+    found = again.certificate(*stacked(won, lost))
+    assert float(found.program.bound_of(found.dual)) == pytest.approx(head.dual_bound_, rel=1e-9)
+    served = load_network(tmp_path / "head")
+    np.testing.assert_allclose(served.decision_function(won), head.decision_function(won))
+
+
+def test_a_prompt_that_says_nothing_is_not_used() -> None:
+    responses = pairs(200, seed=2)
+    noise = np.random.default_rng(3).standard_normal((200, 3))
+    both = [np.hstack([part, noise]) for part in responses]
+    plain = make(context=3).fit_pairs(*both)
+    assert not plain.uses_context_
+    assert plain.network_.gate_weights.ndim == 2
+    changed = np.hstack([responses[0], -noise])
+    np.testing.assert_array_equal(plain.reward(both[0]), plain.reward(changed))
+    proof = plain.certificate(*stacked(*both))
+    assert float(proof.program.bound_of(proof.dual)) == pytest.approx(plain.dual_bound_, rel=1e-9)
+
+
+def test_the_description_of_embeddings_says_which_columns_are_the_prompt() -> None:
+    won, lost = with_prompts()
+    names = ["model", "fingerprint", "fingerprint_float16", "fingerprint_bfloat16", "dtype"]
+    numbers = {"layer": 2, "max_length": 9, "context": 3, "width": 7}
+    embedding = {**dict.fromkeys(names, "x"), **numbers, "pooling": "mean", "date": "2024-07-26"}
+    head = make(embedding=embedding).fit_pairs(won, lost)
+    assert head.uses_context_
+    same = make(context=3).fit_pairs(won, lost)
+    np.testing.assert_array_equal(head.reward(won), same.reward(won))
+    plain = make(embedding=embedding, context=0).fit_pairs(won, lost)
+    assert plain.network_.hidden_weights[:, 4:].any()
+    # Single responses take all columns as features, whatever the description says.
+    single = make(embedding=embedding).fit(*stacked(won, lost))
+    assert single.network_.hidden_weights[:, 4:].any()
+
+
+def test_a_context_that_does_not_fit_is_refused() -> None:
+    won, lost = with_prompts(20)
+    for context in (-1, 7, 2.0):
+        with pytest.raises(ValueError, match="expected a number of columns"):
+            make(context=context).fit_pairs(won, lost)
+    with pytest.raises(ValueError, match="add up to the 4 features of responses"):
+        make(context=3, blocks=[3, 4]).fit_pairs(won, lost)
+    for head in (make(context=3), make(context=3, formulation="relu")):
+        with pytest.raises(ValueError, match="context=3; expected pairs"):
+            head.fit(*stacked(won, lost))

@@ -205,6 +205,7 @@ def test_embedding_is_kept_as_it_is():
         "pooling": "mean",
         "max_length": 64,
         "date": "2024-07-26",
+        "context": 0,
         "width": 4,
     }
     head = LinearPreferenceHead(C=0.1, embedding=embedding).fit_pairs(*pairs())

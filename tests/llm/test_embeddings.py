@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cvxnn.features.description import POOLINGS
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, load_model
 from cvxnn.llm.packing import Item, lay_out, plan
+from cvxnn.llm.pooling import pool
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference import Conversation, alternating_population
 
@@ -133,6 +134,31 @@ def test_each_pair_as_if_alone(family: str, pooling: str, template: str | None) 
         assert actual.dtype == np.float32
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
         assert embedder.shares_prefixes_ == share_prefixes
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_prompt_follows_the_reply(pooling: str, tmp_path: Path) -> None:
+    lm, (prompts, responses) = make_lm(), dialogues()
+    alone = Embedder(lm, pooling=pooling)
+    both = Embedder(lm, pooling=pooling, context=True, cache=tmp_path / "cache")
+    found = both.embed(prompts, responses)
+    np.testing.assert_allclose(found[:, :32], alone.embed(prompts, responses), atol=1e-5)
+    # The states of a prompt do not depend on what follows: it is a reply to nothing.
+    for row, prompt in zip(found, prompts, strict=True):
+        [tokens] = lm.encode_prompts([prompt])
+        with torch.no_grad():
+            out = lm.model(torch.tensor([tokens]), output_hidden_states=True)
+        expected = pool(out.hidden_states[-1][0], pooling)
+        np.testing.assert_allclose(row[32:], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(both.embed(prompts, responses), found)  # from the cache
+    assert (both.description["context"], both.description["width"]) == (32, 64)
+    again = Embedder.from_description(lm, both.description)
+    assert again.context
+    # A reply as long as the window leaves no token of the prompt.
+    with pytest.warns(UserWarning, match="lost the beginning of the prompt"):
+        cut = Embedder(lm, pooling=pooling, context=True, max_length=2).embed(["a b"], ["c d e"])
+    assert cut[0, :32].any()
+    assert not cut[0, 32:].any()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

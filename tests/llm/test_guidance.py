@@ -155,12 +155,13 @@ def test_scores_and_rewards_are_those_of_computing_everything_again(
     assert len(seen) == len(reply.rewards) > 1
 
 
+@pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize("mode", ["prefix", "token"])
-def test_last_reward_is_that_of_the_embedder(lm: LanguageModel, mode: Any) -> None:
-    head = Linear(lm)
+def test_last_reward_is_that_of_the_embedder(lm: LanguageModel, mode: Any, context: bool) -> None:
+    head = Linear(lm, context=context)
     guidance = Guidance(mode=mode, max_new_tokens=12, segment=5)
     reply = generate_guided(lm, head, PROMPT, guidance, reply_start="f g")
-    expected = head.reward(Embedder(lm).embed([PROMPT], [reply.text]))
+    expected = head.reward(Embedder(lm, context=context).embed([PROMPT], [reply.text]))
     np.testing.assert_allclose(reply.rewards[-1], expected[0], rtol=1e-4)
 
 

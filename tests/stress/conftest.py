@@ -53,7 +53,7 @@ def features(folder: Path) -> Kept:
 
     pairs = [PreferenceTriplet(f"p{i}", f"good {i}", f"bad {i}", f"g{i}") for i in range(12)]
     names = ("fingerprint", "fingerprint_float16", "fingerprint_bfloat16", "dtype", "model")
-    numbers = {"layer": 1, "max_length": 16, "width": 4}
+    numbers = {"layer": 1, "max_length": 16, "context": 0, "width": 4}
     description = Description(
         **{name: name for name in names}, **numbers, pooling="mean", date="2024-07-26"
     )

@@ -5,7 +5,7 @@ import pytest
 
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, SquaredLoss
 from cvxnn.training import block_factors
-from cvxnn.training.blocks import gated_kernel
+from cvxnn.training.blocks import both_open, gated_kernel
 from cvxnn.training.row_sample import Sample
 
 
@@ -17,6 +17,20 @@ def test_the_kernel_is_the_mean_over_many_gates() -> None:
     found = gated_kernel(X @ X.T)
     np.testing.assert_allclose(found, 2 * X @ X.T * shared, atol=0.03)
     np.testing.assert_array_equal(found[-1], 0)
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_a_context_is_used_where_it_lowers_the_error(useful: bool) -> None:
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((60, 5))
+    y = X[:, :1] * (np.sign(X[:, 3:4]) if useful else 1) + 0.1 * rng.standard_normal((60, 1))
+    operator = GatedOperator(X, np.zeros((60, 0), bool))
+    program = ConvexProgram(operator, y, 0.0, SquaredLoss(), SquaredL2(), None, "gated")
+    for widths in ([3], [1, 2]):
+        factors = block_factors(Sample(program, None, None, 1.0), widths, n_context=2)
+        assert factors[-1] == useful
+        assert np.array(widths) @ factors[:-1] ** 2 == pytest.approx(3)
+    np.testing.assert_array_equal(both_open(np.zeros((2, 2))), 1)
 
 
 @pytest.mark.parametrize("groups", [None, np.arange(40) // 2])

@@ -9,7 +9,7 @@ from transformers import cache_utils
 from cvxnn.llm.hidden_states import next_logits
 from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.pooling import GrowingPool
+from cvxnn.llm.pooling import GrowingPool, pool_prompt
 
 
 class Branches:
@@ -33,6 +33,8 @@ class Branches:
         Layer of the embeddings; see `Embedder`.
     pooling : {"mean", "last", "attention"}
         Pooling of the embeddings; see `Embedder`.
+    context : bool
+        Whether embeddings have that of the prompt behind that of the reply.
 
     Attributes
     ----------
@@ -54,6 +56,7 @@ class Branches:
         *,
         layer: int,
         pooling: str,
+        context: bool,
     ) -> None:
         self.lm = lm
         self.layer = layer
@@ -65,6 +68,7 @@ class Branches:
             self._cache.batch_repeat_interleave(n)
             self.logits = logits.to(lm.device).expand(n, -1)
             self._pool = GrowingPool(states[0, start:], n, pooling)
+            self._prompt = pool_prompt(states[0, :start].float(), pooling) if context else None
 
     def feed(self, tokens: torch.Tensor, alive: torch.Tensor) -> None:
         """Append a token to each reply.
@@ -109,7 +113,10 @@ class Branches:
             The embeddings. Each reply must have at least one token.
         """
         with torch.inference_mode():
-            vectors: np.ndarray = self._pool.value().cpu().numpy()
+            found = self._pool.value()
+            if self._prompt is not None:
+                found = torch.cat([found, self._prompt.expand_as(found)], dim=1)
+            vectors: np.ndarray = found.cpu().numpy()
         return vectors
 
 

@@ -93,9 +93,16 @@ class Scorer:
         Branches
             As many equal rows as there are candidates.
         """
-        layer, pooling = self.embedder.layer, self.embedder.pooling
-        n, lm = self.guidance.n_candidates, self.embedder.lm
-        return Branches(lm, tokens, start, n, layer=layer, pooling=pooling)
+        used = self.embedder
+        return Branches(
+            used.lm,
+            tokens,
+            start,
+            self.guidance.n_candidates,
+            layer=used.layer,
+            pooling=used.pooling,
+            context=used.context,
+        )
 
     def __call__(
         self, branches: Branches, log_probabilities: np.ndarray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -11,7 +10,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
@@ -42,9 +40,6 @@ ADAPTIVE_ROUNDS = 10
 _VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 # Patterns on which the unit of the strength is measured where the program's come from training.
 _PILOT_PATTERNS = 256
-# Predictions that differ by less than this part of the targets' range are the same; and rows that
-# are looked at first.
-_FLAT, _GLANCED_ROWS = 1e-6, 256
 
 Floats = NDArray[np.floating]
 
@@ -109,6 +104,8 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: int = 5
+    # Name of the class that chose the strength by cross-validation, if one did.
+    _chosen_by: str | None = None
 
     def _check_parameters(self) -> None:
         """Raise for parameters that are out of range or do not go together."""
@@ -406,34 +403,3 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
                 f"{type(self).__name__}{phase} met a value that is not finite before any usable "
                 f"network was found. {Status.NON_FINITE.remedy}"
             )
-
-    def _warn_if_constant(self, X: Rows, targets: Floats, *, stacklevel: int = 4) -> None:
-        """Warn of a network that tells no rows apart, unless stopped or for equal targets."""
-        spread = np.ptp(targets, axis=0)
-        if self.status_ == Status.STOPPED.value or not spread.any():
-            return
-        # A few rows nearly always show that it does.
-        for step in (max(len(targets) // _GLANCED_ROWS, 1), 1):
-            outputs = self.network_.forward(X[::step])
-            if (np.ptp(outputs, axis=0) > _FLAT * spread).any():
-                return
-        warnings.warn(
-            f"{type(self).__name__} predicts the same for all rows, at a strength of "
-            f"{self.strength_:.2g} (strength={self.strength!r}). Decrease strength: from 1 on, no "
-            "neuron is worth the penalty of a norm. If that does not help, the features do not "
-            "tell the targets apart.",
-            stacklevel=stacklevel,
-        )
-
-    def _warn_unless_converged(
-        self, result: Result, *, phase: str = "", remedy: str | None = None, stacklevel: int = 4
-    ) -> None:
-        if result.status in (Status.CONVERGED, Status.STOPPED):
-            return
-        warnings.warn(
-            f"{type(self).__name__}{phase} stopped after {result.n_iter} iterations "
-            f"({result.status.value}) at a relative duality gap of {result.gap:.1e}. "
-            f"{remedy or result.status.remedy}",
-            ConvergenceWarning,
-            stacklevel=stacklevel,
-        )

@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
+from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
@@ -127,6 +128,7 @@ class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
         for name in _PASSED_ON:
             if name in vars(self):
                 setattr(model, name, getattr(self, name))
+        model._chosen_by = type(self).__name__
         fit(model)
         for name, value in vars(model).items():
             if _is_fitted(name):
@@ -146,6 +148,9 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
     eps: float | None
     cv: Any
     scoring: Any
+    strengths_: Floats
+    cv_scores_: Floats
+    best_strength_: float
 
     _numbers: ClassVar[dict[str, Number]] = {
         "n_strengths": Number(Integral, 1),
@@ -209,6 +214,21 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         self.strengths_, self.cv_scores_ = grid, scores
         self.best_strength_ = float(grid[best])
         warn_of_gaps(self, gaps, base.tol if base.solver is None else base.solver.tol)
+
+    def _warn_of_grid(self, stacklevel: int = 4) -> None:
+        """Warn of a strength at an end of the grid, unless the network says that it is constant."""
+        best = int(np.flatnonzero(self.strengths_ == self.best_strength_)[0])
+        end = end_of_grid(self.cv_scores_, best)
+        if end < 0 and self.best_strength_ >= 1:  # the unit of the strength: all vanishes
+            return
+        warn_of_grid(
+            self,
+            f"strength {self.best_strength_:.2g}",
+            end,
+            strong="Give stronger ones (strengths=).",
+            weak="Give weaker ones: a smaller eps, or strengths=.",
+            stacklevel=stacklevel,
+        )
 
     def _splitter(self, task: Task, classifier: bool, groups: Any) -> Any:
         """Return the splitter; a number of folds splits no group, and stratifies classes."""

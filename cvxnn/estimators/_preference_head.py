@@ -189,7 +189,8 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         ndarray, shape (n_responses,)
             Labels of ``classes_``.
         """
-        return self.classes_[winner(self.decision_function(X))]
+        codes = winner(self.decision_function(X))
+        return self.classes_[codes]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return the probabilities :math:`(1 - \pi, \pi)`.

@@ -87,7 +87,9 @@ def fit_second_phase(
     H = network.hidden(X) if held_out is None else network.forward(X)
     # Features at unit scale: the ridge then means the same for every embedding.
     scale = np.sqrt(column_means(H**2, weight))
-    scale = np.where(scale > 0, scale, 1).astype(X.dtype)
+    # An output of rounding errors is none; scaled up, it would be all that decides.
+    least = 0.0 if held_out is None else float(np.finfo(X.dtype).eps)
+    scale = np.where(scale > least, scale, 1).astype(X.dtype)
     H = H / scale
     if held_out is None:
         theta, bias = network.output_weights * scale, network.output_bias

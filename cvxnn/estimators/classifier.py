@@ -15,6 +15,7 @@ from cvxnn import convex
 from cvxnn._scores import log_probabilities, winner
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
+from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
@@ -331,8 +332,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             self.validation_scores_ = fit.scores
             self.classes_ = classes
             end()
-            self._warn_unless_converged(fit.training.result)
-            self._warn_if_constant(rows.X, rows.y)
+            warn_unless_converged(self, fit.training.result)
+            names = classes.tolist() if rows.y.shape[1] > 1 else None
+            warn_of_fit(self, plan.strength, rows.X, rows.y, names)
         return self
 
     def _fitted_data(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
+from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._pairs import DistinctPairs
@@ -264,18 +264,18 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         self.phase2_gap_ = second.result.gap
         self.phase2_history_ = second.result.history
         self.phase2_flops_ = second.flops
-        self._warn_if_constant(rows.X, rows.signs, stacklevel=5)
-        self._warn_unless_converged(first.training.result, phase=" (phase I)", stacklevel=5)
-        self._warn_unless_converged(
-            second.result, phase=" (phase II)", remedy="Increase max_iter or ridge.", stacklevel=5
+        warn_unless_converged(self, first.training.result, phase=" (phase I)", stacklevel=5)
+        warn_unless_converged(
+            self,
+            second.result,
+            phase=" (phase II)",
+            remedy="Increase max_iter or ridge.",
+            stacklevel=5,
         )
-        if pairwise and not second.informative:
-            warnings.warn(
-                f"{type(self).__name__} ranks pairs that it has not seen no better than chance; "
-                "its rewards are close to equal. Name the conversations that pairs come from "
-                "(groups=), or give more pairs, or embeddings of another layer or model.",
-                stacklevel=4,
-            )
+        what = "pairs" if pairwise else "responses"
+        warn_of_rewards(
+            self, plan.strength, rows.X, rows.signs, None if second.informative else what
+        )
 
     def _plan_pairs(self, rows: DistinctPairs) -> Plan:
         """Plan the fit of a gated network whose rewards differ by 1 between chosen and rejected."""

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from cvxnn import convex
+from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._cross_validation import HoldsEstimator, warn_of_gaps
 from cvxnn.estimators._monitor import Hook, progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
@@ -160,3 +161,16 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
             strength=self.best_strength_,
             ridge=self.best_ridge_,
         )
+        i, j = divmod(best, len(ridges))
+        for name, value, own, k in (
+            ("strengths", self.best_strength_, scores[:, :, j], i),
+            ("ridges", self.best_ridge_, scores[:, i], j),
+        ):
+            warn_of_grid(
+                self,
+                f"{value:.2g} of {name}",
+                end_of_grid(own, k),
+                strong=f"Give larger {name}.",
+                weak=f"Give smaller {name}.",
+                stacklevel=5,
+            )

@@ -187,6 +187,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
                 ),
                 strength=self.best_strength_,
             )
+            self._warn_of_grid()
         return self
 
     def _check_fold(
@@ -352,6 +353,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
                 ),
                 strength=self.best_strength_,
             )
+            self._warn_of_grid()
         return self
 
     def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:

@@ -13,6 +13,7 @@ from scipy.special import log_expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
+from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
@@ -23,6 +24,10 @@ from cvxnn.network import TwoLayerNetwork
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
 _CS = np.logspace(-5, 0, 11)
+# Logits that differ by less are the same.
+_FLAT = 1e-6
+# A tenth of the loss of chance.
+_LITTLE = 0.1 * np.log(2)
 
 
 class LinearPreferenceHead(PreferenceHead):
@@ -160,11 +165,27 @@ class LinearPreferenceHead(PreferenceHead):
         else:
             self.C_ = float(self.C)
         (self.network_,) = self._path(rows, np.array([self.C_]))
-        if not self.coef_.any():
+        auto = self.C == "auto"
+        if np.ptp(self.network_.forward(rows.X)) <= _FLAT:
+            tried = "no feature tells preferred responses from others" if auto else f"C={self.C!r}"
+            remedy = "" if auto else "Raise C. If that does not help, no feature tells them apart. "
             warnings.warn(
-                "LinearPreferenceHead gives all responses the same reward: no feature tells "
-                "preferred responses from others. See that their embeddings differ.",
+                f"LinearPreferenceHead gives all responses the same reward: {tried}. {remedy}See "
+                "that their embeddings differ.",
                 stacklevel=4,
+            )
+        elif auto and len(self.cv_scores_):
+            best = int(np.flatnonzero(_CS == self.C_)[0])
+            end = end_of_grid(self.cv_scores_, best)
+            if end > 0 and self.cv_scores_[:, best].mean() > -_LITTLE:
+                end = 0  # hardly anything is left to gain
+            warn_of_grid(
+                self,
+                f"C={self.C_:g}",
+                end,
+                strong="The embeddings tell little: try another layer or model, or more pairs.",
+                weak=f"Set C={10 * self.C_:g} or more.",
+                stacklevel=5,
             )
 
     def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -14,6 +14,7 @@ from sklearn.callback import with_callbacks
 from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
+from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Floats, Validation
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
@@ -316,8 +317,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
                 self.delta_ = float(used.delta)
             self.validation_scores_ = fit.scores
             end()
-            self._warn_unless_converged(fit.training.result)
-            self._warn_if_constant(rows.X, rows.y)
+            warn_unless_converged(self, fit.training.result)
+            warn_of_fit(self, plan.strength, rows.X, rows.y)
         return self
 
     def _fitted_data(

@@ -20,9 +20,6 @@ from cvxnn.estimators import _base, _parameters
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-# Most of the time is that of compilation, for data of many shapes.
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 MODELS = [ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead]
 HEAD = COALAPreferenceHead
 
@@ -488,6 +485,7 @@ def test_more_patterns_than_exist(source):
     assert np.all(np.isfinite(fitted.network_.hidden_weights))
 
 
+@pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")  # of two
 def test_two_rows(model):
     X = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -2.0]])
     fitted = make(model).fit(X, [1, 0])

@@ -276,6 +276,7 @@ def test_huber_objective_is_that_of_the_network():
     assert model.objective_ == pytest.approx(error / len(X) + model.alpha_ * penalty, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*has no neurons:UserWarning")  # a line needs none
 def test_a_skip_connection_extrapolates_lines():
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (40, 3))

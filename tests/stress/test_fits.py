@@ -80,8 +80,11 @@ DOCUMENTED_WARNINGS = (
     "relative duality gap",
     "failed to converge",
     "predicts the same for all rows",
+    "that it has not seen no better than chance",
     "gives all responses the same reward",
-    "ranks pairs that it has not seen no better than chance",
+    "has no neurons, at a strength of",
+    "that is tried",
+    "of those that were tried",
     "gives all candidates of each prompt the same probability",
     "is lost in rounding",
 )

@@ -17,6 +17,7 @@ PACKAGES = [
     "_files",
     "_progress",
     "_json",
+    "_jax",
     "_arrays",
     "_threads",
     "_scores",

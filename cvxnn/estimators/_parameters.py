@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cvxnn import convex
-from cvxnn._arrays import import_jax
+from cvxnn._jax import import_jax
 from cvxnn.convex.patterns import Formulation
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "all"]

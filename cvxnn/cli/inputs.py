@@ -188,6 +188,58 @@ def read_replies(
     return replies
 
 
+def read_candidates(source: str) -> list[tuple[Prompt, str, dict[str, Any]]]:
+    """Read several replies to each prompt.
+
+    Parameters
+    ----------
+    source : str
+        File of rows with ``prompt`` and ``response``, with ``prompt`` and a list ``responses``, or
+        with ``prompt`` and ``replies`` as ``cvxnn generate`` writes them.
+
+    Returns
+    -------
+    list of (prompt, response, row)
+        The texts. A row of several replies gives one for each, with ``response`` and, where replies
+        have names, ``name`` in place of the list.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a row lacks its prompt or a reply; the message names file, line and field.
+    """
+    from cvxnn.preference.row_checks import check_text
+    from cvxnn.preference.row_files import read_rows
+
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"no such file of replies: {source}")
+    found: list[tuple[Prompt, str, dict[str, Any]]] = []
+    for where, row in read_rows(source):
+        kind = next((name for name in ("response", "responses", "replies") if name in row), None)
+        values = row.get(kind) if kind is not None else None
+        expected = {"responses": list, "replies": dict}
+        if kind is None or not isinstance(values, expected.get(kind, object)) or not values:
+            raise ValueError(
+                f"{where}: expected 'response' with a text, 'responses' with a list of texts, or "
+                "'replies' as cvxnn generate writes them"
+            )
+        prompt = _prompt_of(row, where)
+        rest = {name: value for name, value in row.items() if name != kind}
+        named = (
+            values.items()
+            if isinstance(values, dict)
+            else [(None, text) for text in (values if isinstance(values, list) else [values])]
+        )
+        for name, value in named:
+            text = value.get("text") if isinstance(value, dict) else value
+            check_text(text, where, kind)
+            extra = {"response": text} if name is None else {"name": name, "response": text}
+            found.append((prompt, str(text), {**rest, **extra}))
+    return found
+
+
 def _prompt_of(row: dict[str, Any], where: str) -> Prompt:
     from cvxnn.preference.row_checks import check_text, parse_messages
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from cvxnn import __version__
 from cvxnn._json import OtherSettingsError
-from cvxnn.cli import compare, extract, fit, generate, report, score
+from cvxnn.cli import best, compare, extract, fit, generate, report, score
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
@@ -24,6 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "extract": extract,
     "fit": fit,
     "score": score,
+    "best": best,
     "generate": generate,
     "compare": compare,
     "report": report,

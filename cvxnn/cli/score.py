@@ -102,7 +102,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         else:
             # Embeddings are kept until all is done, so that a second call can continue.
             cache = output.with_name(f".{output.name}.embeddings.sqlite")
-            console.kept = lambda: _kept(cache)
+            console.kept = lambda: kept_embeddings(cache)
             result = _score(options, console, head, cache)
             rewards = result.pop("rewards")
             note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
@@ -116,7 +116,19 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return found
 
 
-def _kept(cache: Path) -> str:
+def kept_embeddings(cache: Path) -> str:
+    """Return what an interruption has left of the embeddings.
+
+    Parameters
+    ----------
+    cache : Path
+        File that keeps them until all is done.
+
+    Returns
+    -------
+    str
+        End of a message.
+    """
     from cvxnn.llm.cache import EmbeddingCache
 
     n = 0

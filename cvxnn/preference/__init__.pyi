@@ -14,6 +14,7 @@ from .loss_functions import (
 )
 from .metrics import LengthBias, length_accuracy, length_bias, pair_accuracy, reward_metrics
 from .population import PopulationSummary, alternating_population, summarize_population
+from .selection import BestReply, best_replies
 from .triplets import (
     ROLES,
     Conversation,
@@ -30,6 +31,7 @@ from .triplets import (
 __all__ = [
     "OBJECTIVES",
     "ROLES",
+    "BestReply",
     "CoalaObjective",
     "Conversation",
     "DuplicateReport",
@@ -42,6 +44,7 @@ __all__ = [
     "alternating_population",
     "as_messages",
     "as_text",
+    "best_replies",
     "bradley_terry",
     "coala_pairwise",
     "coala_pointwise",

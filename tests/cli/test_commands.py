@@ -353,6 +353,56 @@ class TestScore:
         assert "fingerprint" in found["error"]
 
 
+class TestBest:
+    def test_the_reply_of_highest_reward(self, run, head, data, model, tmp_path):
+        pairs = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()[:4]]
+        scored = run("score", head, data, "--model", model, "--limit", "4")["rewards"]
+        each = [
+            {"prompt": pair["prompt"], "response": pair[side], "id": f"{i}{side}"}
+            for i, pair in enumerate(pairs)
+            for side in ("rejected", "chosen")
+        ]
+        lists = [{"prompt": p["prompt"], "responses": [p["rejected"], p["chosen"]]} for p in pairs]
+        named = [
+            {"prompt": p["prompt"], "replies": {"plain": p["rejected"], "b": {"text": p["chosen"]}}}
+            for p in pairs
+        ]
+        output = tmp_path / "best.jsonl"
+        for i, rows in enumerate((each, lists, named)):
+            file = write(tmp_path / f"{i}.jsonl", *rows)
+            found = run("best", head, file, "--model", model)["replies"]
+            for row, pair, known in zip(found, pairs, scored, strict=True):
+                assert row["verdict"] == "chosen"
+                assert row["response"] == pair["chosen" if known["margin"] > 0 else "rejected"]
+                assert row["margin"] == pytest.approx(abs(known["margin"]), rel=1e-3, abs=1e-3)
+                assert row["candidates"] == 2
+            name = ("id", "prompt", "name")[i]
+            assert name in found[0]
+        arguments = ["best", head, tmp_path / "0.jsonl", "--model", model, "--output", output]
+        strict = run(*arguments, "--least-margin", "1e9")
+        assert strict["verdicts"] == {"abstained": 4}
+        assert "4 without a choice" in strict["summary"]
+        kept = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+        assert [row["id"] for row in kept] == [f"{i}rejected" for i in range(4)]
+        assert run(*arguments, "--least-margin", "1e9")["status"] == "nothing to do"
+        assert "least_margin" in run(*arguments, code=4)["error"]
+        # The same head twice changes no choice.
+        both = run("best", head, tmp_path / "0.jsonl", "--model", model, "--also", head)["replies"]
+        one = run("best", head, tmp_path / "0.jsonl", "--model", model)["replies"]
+        assert [row["id"] for row in both] == [row["id"] for row in one]
+        assert len(both[0]["rewards"]) == 2
+
+    def test_rows_without_replies_are_named(self, run, head, tmp_path):
+        for row in (
+            {"prompt": "a"},
+            {"prompt": "a", "responses": []},
+            {"prompt": "a", "replies": 3},
+        ):
+            file = write(tmp_path / "bad.jsonl", {"prompt": "a", "response": "b"}, row)
+            assert "bad.jsonl:2: expected 'response'" in run("best", head, file, code=1)["error"]
+        assert "no such file of replies" in run("best", head, tmp_path / "no", code=1)["error"]
+
+
 class TestGenerate:
     def test_replies_side_by_side_and_resumed(self, run, head, model, tmp_path):
         output = tmp_path / "replies.jsonl"

@@ -1,0 +1,171 @@
+"""Pick the best of several replies to each prompt.
+
+REPLIES are JSON lines with "prompt" and "response", one row a reply; rows with "prompt" and a list
+"responses"; or the file of "cvxnn generate". Each prompt gives one row: the reply that was picked,
+its reward, its margin over the second best, and a verdict ("chosen", "tied", "abstained", "only").
+With --also, further heads have a say: a reply counts by the head that likes it least.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cvxnn._digests import digest_of_file
+from cvxnn._files import write_text
+from cvxnn._json import as_json, earlier_result, write_json
+from cvxnn._locks import locked
+from cvxnn.cli.console import Console
+from cvxnn.cli.inputs import embedder_of, read_candidates, required
+from cvxnn.cli.option_building import option_from
+from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.score import kept_embeddings
+
+if TYPE_CHECKING:
+    from cvxnn.preference.triplets import Prompt
+
+HELP = "pick the best of several replies to each prompt"
+EXAMPLE = "  cvxnn best head.safetensors candidates.jsonl --output best.jsonl --least-margin 0.5"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
+    parser.add_argument("replies", nargs="?", metavar="REPLIES", help="File of prompts and replies")
+    parser.add_argument(
+        "--output", metavar="FILE", help="File for the replies, .jsonl; by default stdout"
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        metavar="HEAD",
+        help="A further head, on the same embeddings, for a pessimistic choice; repeatable",
+    )
+    margin = option_from("cvxnn.preference.best_replies", "least_margin")
+    parser.add_argument("--least-margin", **margin)
+    for group in (MODEL, BATCH):
+        group.add_to(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
+    required(options, head="HEAD", replies="REPLIES")
+    candidates = read_candidates(options.replies)
+    if options.output is None:
+        console.kept = lambda: "nothing was kept; with --output, the same command would continue"
+        rows = _pick(options, console, candidates, None)
+        console.show(_text(rows), end="")
+        console.progress(_summary(rows))
+        return {"status": "done", "replies": rows}
+    output = Path(options.output)
+    note = output.with_name(f"{output.name}.json")
+    settings = {
+        "heads": [digest_of_file(file) for file in _heads(options)],
+        "replies": digest_of_file(options.replies),
+        "least_margin": options.least_margin,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output):
+        found = earlier_result(note, settings, overwrite=options.overwrite)
+        if found is not None and output.exists():
+            found["status"] = "nothing to do"
+        else:
+            cache = output.with_name(f".{output.name}.embeddings.sqlite")
+            console.kept = lambda: kept_embeddings(cache)
+            rows = _pick(options, console, candidates, cache)
+            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the replies
+            write_text(output, _text(rows))
+            found = {
+                "status": "done",
+                "output": str(output),
+                "settings": settings,
+                "summary": _summary(rows),
+                "verdicts": dict(Counter(row["verdict"] for row in rows)),
+            }
+            write_json(note, found)
+            cache.unlink(missing_ok=True)
+    console.show(found["summary"])
+    console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
+    return found
+
+
+def _heads(options: argparse.Namespace) -> list[str]:
+    return [options.head, *(options.also or ())]
+
+
+def _pick(
+    options: argparse.Namespace,
+    console: Console,
+    candidates: list[tuple[Prompt, str, dict[str, Any]]],
+    cache: Path | None,
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from cvxnn.persistence import load
+    from cvxnn.preference.selection import best_replies
+
+    heads = [load(file) for file in _heads(options)]
+    for file, head in zip(_heads(options), heads, strict=True):
+        if not hasattr(head, "reward"):
+            raise ValueError(f"{file} is a {type(head).__name__}; expected a preference head")
+        if head.embedding != heads[0].embedding:
+            raise ValueError(
+                f"{file} was fitted to other embeddings than {options.head}; fit both to the "
+                "same features"
+            )
+    prompts = [prompt for prompt, _, _ in candidates]
+    texts = [text for _, text, _ in candidates]
+    keys = [as_json(prompt) for prompt in prompts]
+    console.progress(f"data      {len(texts)} replies to {len(set(keys))} prompts")
+    X = embedder_of(options, console, heads[0], cache).embed(prompts, texts)
+    rewards = np.array([np.asarray(head.reward(X), float) for head in heads])
+    rows = []
+    for best in best_replies(rewards, keys, texts, least_margin=options.least_margin):
+        row = {
+            **candidates[best.row][2],
+            "reward": float(rewards[0, best.row]),
+            "verdict": best.verdict,
+            "margin": best.margin if np.isfinite(best.margin) else None,
+            "candidates": len(best.rows),
+        }
+        if len(heads) > 1:
+            row["rewards"] = rewards[:, best.row].tolist()
+        rows.append(row)
+    return rows
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    return "".join(as_json(row) + "\n" for row in rows)
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    counts = Counter(row["verdict"] for row in rows)
+    said = {
+        "chosen": "chosen",
+        "tied": "tied (the first of the best)",
+        "abstained": "without a choice (the margin is too small; the first reply is kept)",
+        "only": "with one reply",
+    }
+    parts = [f"{counts[name]} {text}" for name, text in said.items() if counts[name]]
+    return f"{len(rows)} prompts: {', '.join(parts)}"

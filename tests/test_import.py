@@ -76,7 +76,7 @@ def test_no_package_draws_when_it_is_first_used():
         "for place in ('convex', 'joint', 'preference', 'training'):\n"
         "    package = importlib.import_module('cvxnn.' + place)\n"
         "    with_jax = 0\n"
-        "    for name in package.__all__[:: max(1, len(package.__all__) // 3)]:\n"
+        "    for name in package.__all__[1 :: max(1, len(package.__all__) // 3)]:\n"
         "        assert 'jax' not in sys.modules\n"
         "        child = os.fork()\n"
         "        if child == 0:\n"

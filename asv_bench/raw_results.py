@@ -61,7 +61,7 @@ def command() -> str:
     words = []
     for word in sys.argv:
         path = Path(word).resolve()
-        if path.is_relative_to(ROOT) and path.exists():
+        if path.is_relative_to(ROOT) and os.path.exists(path):  # False of a long list
             word = path.relative_to(ROOT).as_posix()
         elif Path(word).is_absolute():
             word = path.name

@@ -21,6 +21,8 @@ OURS: dict[str, dict[str, Any]] = {
     "gated_256": {"n_patterns": 256},
     "gated_512": {"n_patterns": 512},
     "gated_data": {"patterns": "data"},
+    "gated_gaussian": {"patterns": "gaussian"},
+    "gated_thresholds": {"patterns": "thresholds"},
     "gated_fixed_strength": {"strength": 1e-4},
     "gated_logistic": {"loss": "logistic", "n_patterns": 256},
     "gated_neuron": {"penalty": "neuron", "n_patterns": 64},
@@ -32,7 +34,7 @@ MLPS = ("mlp", "mlp_tuned")
 # Behind a ``StandardScaler``.
 SCALED = ("logistic", "svc", *MLPS)
 BASELINES = ("prior", *SCALED, "hgb")
-METHODS = (*BASELINES, *OURS)
+METHODS = (*BASELINES, "extra_trees", *OURS)
 # What is run unless --methods says otherwise.
 DEFAULT = (*BASELINES, "cvxnn")
 # Training rows up to which the MLP's width is searched beside its alpha.
@@ -57,6 +59,11 @@ def estimator(method: str, n_samples: int) -> Any:
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         return HistGradientBoostingClassifier()
+
+    if method == "extra_trees":
+        from sklearn.ensemble import ExtraTreesClassifier
+
+        return ExtraTreesClassifier(300)
 
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler

@@ -23,16 +23,18 @@ from sklearn.utils import check_random_state
 from cvxnn._arrays import is_sparse, refuse_sparse
 from cvxnn._gates import open_where, stacked_gates
 from cvxnn._threads import limits_threads
+from cvxnn.convex.thresholds import threshold_gates
 
 Formulation = Literal["relu", "gated"]
 """Whether neurons keep their patterns by constraints, or by gates of their own."""
 
-PatternSource = Literal["gaussian", "data", "sparse", "patch"]
+PatternSource = Literal["gaussian", "data", "thresholds", "sparse", "patch"]
 
 # Options of each source; an option of another source is refused, not ignored.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "gaussian": (),
     "data": ("y",),
+    "thresholds": (),
     "sparse": ("sparsity",),
     "patch": ("image_shape", "patch_shape"),
 }
@@ -161,9 +163,11 @@ def sample_patterns(
         How many patterns to look for, at least 1. Fewer come back when the data has fewer: with
         rank :math:`r` there are :math:`O(r (n/r)^r)` (Pilanci & Ergen, 2020). After ten draws for
         each pattern asked for, what was found is returned.
-    source : {"gaussian", "data", "sparse", "patch"}, default="gaussian"
+    source : {"gaussian", "data", "thresholds", "sparse", "patch"}, default="gaussian"
         ``"gaussian"`` draws gates from :math:`N(0, I)`. ``"data"`` takes differences of two
-        random rows. ``"sparse"`` draws Gaussian entries on a few random features, and ``"patch"``
+        random rows. ``"thresholds"`` draws conjunctions of two thresholds, each of a random feature
+        and open on a random side; they need an offset (``bias=True`` or ``n_constant``).
+        ``"sparse"`` draws Gaussian entries on a few random features, and ``"patch"``
         on a rectangle at a random place of an image; all their other entries are zero.
     bias : bool, default=False
         Add an offset to each gate, so that it need not pass through the origin: it passes beside
@@ -196,8 +200,9 @@ def sample_patterns(
         If ``X`` is sparse and gates depend on its rows.
     ValueError
         If ``n_patterns < 1``, the source is unknown or was given an option of another one, ``X``
-        has no rows, the last ``n_constant`` columns are not constant or are zero, ``y`` has
-        another length or a single class, or a shape or ``sparsity`` does not fit the features.
+        has no rows, the last ``n_constant`` columns are not constant or are zero, thresholds have
+        no offset, ``y`` has another length or a single class, or a shape or ``sparsity`` does not
+        fit the features.
 
     Notes
     -----
@@ -227,18 +232,26 @@ def sample_patterns(
     _check_source(source, {name for name, value in options.items() if value is not None})
     if X.shape[0] == 0:
         raise ValueError("X has no rows; expected at least one.")
-    if source == "data" or bias or n_constant:
-        what = "'data' as source" if source == "data" else "gates beside or between rows"
+    if source in ("data", "thresholds") or bias or n_constant:
+        own = source in ("data", "thresholds")
+        what = f"{source!r} as source" if own else "gates beside or between rows"
         refuse_sparse(X, what, "source='gaussian' with bias=False and n_constant=0")
     constants = _constants(X, n_constant, bias)
     features = X[:, : X.shape[1] - n_constant]
     n, d = features.shape
+    if source == "thresholds" and not len(constants):
+        raise ValueError(
+            "source='thresholds' needs gates with an offset; set bias=True, or n_constant to the "
+            "number of constant columns at the end of X."
+        )
     labels = None if y is None else _check_labels(y, n)
     n_active = _check_sparsity(sparsity, d) if source == "sparse" else d
     image, patch = _check_shapes(image_shape, patch_shape, d) if source == "patch" else ((), ())
     rng = check_random_state(random_state)
 
     def draw(count: int) -> NDArray[np.floating]:
+        if source == "thresholds":
+            return threshold_gates(features, constants, count, rng)
         if source == "data":
             left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
             gates, through = left - right, (left + right) / 2

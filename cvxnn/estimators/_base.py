@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn._arrays import is_sparse
 from cvxnn._gates import open_where
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
@@ -117,6 +118,12 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
                 "pattern has no price; set penalty='neuron', or formulation='relu', whose penalty "
                 "it is by default, or use patterns='local'."
             )
+        if self.patterns == "thresholds" and (self.formulation == "relu" or not self.fit_intercept):
+            raise ValueError(
+                "patterns='thresholds' are gates with offsets, which no ReLU neuron has for a "
+                "pattern; set formulation='gated' and fit_intercept=True, or use "
+                "patterns='gaussian'."
+            )
         if self.solver is not None and not isinstance(self.solver, Solver):
             raise TypeError(
                 f"solver={self.solver!r}; expected None, or a Solver such as Cronos, "
@@ -164,18 +171,38 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         return program
 
     def _draw(
-        self, inputs: Rows, targets: NDArray[np.floating], rng: np.random.RandomState
+        self, scaled: Scaled, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
     ) -> convex.ActivationPatterns:
-        """Draw the patterns, or, where they come from training, some to look at the data with."""
+        """Draw the patterns, or, where they come from training, some to look at the data with.
+
+        Where rows left out can judge, Gaussian gates or thresholds, whichever predict them better.
+        """
+        inputs, targets, weight, _ = scaled
         (n, d), n_outputs = inputs.shape, targets.shape[1]
         choices = self._choose(n, d, n_outputs=n_outputs)
         check_memory(choices, n, d, n_outputs, inputs.dtype.itemsize, formulation=self.formulation)
         penalty, source, n_patterns = choices
-        if source != "local" and source != "adaptive":
-            return training.draw_patterns(inputs, targets, n_patterns, source, rng)
-        if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
-            n_patterns = _PILOT_PATTERNS
-        return training.draw_patterns(inputs, targets, n_patterns, "gaussian", rng)
+        if source == "local" or source == "adaptive":
+            if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
+                n_patterns = _PILOT_PATTERNS
+            source = "gaussian"
+        sources: list[Any] = [source]
+        closed = self.formulation == "gated" and type(penalty) is convex.SquaredL2
+        closed &= type(loss) is convex.SquaredLoss
+        if self.patterns == "auto" and closed and self.fit_intercept and not is_sparse(inputs):
+            sources.append("thresholds")
+        drawn = [training.draw_patterns(inputs, targets, n_patterns, s, rng) for s in sources]
+        operators = [convex.GatedOperator(inputs, found.mask) for found in drawn]
+        programs = [
+            convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+            for operator in operators
+        ]
+        units = None if np.all(rows.units == 1) else rows.units
+        shared = self._shares_strength
+        chosen = training.choose_program(
+            programs, rng, units=units, groups=rows.groups, shared=shared
+        )
+        return drawn[chosen]
 
     def _plan(
         self,
@@ -198,13 +225,14 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             of the direct solution.
         """
         rng = check_random_state(self.random_state)
-        inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
+        scaled = self._scale(rows.X, rows.y, rows.weight, loss)
+        inputs, targets, weight, scaling = scaled
         penalty, origin, n_patterns = self._choose(*inputs.shape, n_outputs=targets.shape[1])
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
         # The unit of the strength is measured on patterns that no fit before has chosen.
-        known = self._draw(inputs, targets, rng)
+        known = self._draw(scaled, rows, loss, rng)
         if patterns != "local":
             patterns = known
         request = self._request(*inputs.shape, n_outputs=targets.shape[1])
@@ -273,7 +301,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         """Return what patterns were asked for; those found for another request are of no use."""
         _, origin, n_patterns = self._choose(n, d, n_outputs=n_outputs)
         return {
-            "patterns": origin,
+            "patterns": self.patterns if self.formulation == "gated" else origin,
             "n_patterns": n_patterns,
             "fit_intercept": bool(self.fit_intercept),
             "standardize": bool(self.standardize),

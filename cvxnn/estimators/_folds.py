@@ -64,8 +64,9 @@ class Fold(NamedTuple):
     def of(cls, estimator: ConvexReLUBase, rows: DistinctRows, loss: Loss) -> Fold:
         """Scale distinct rows and draw patterns, as the single fit does."""
         rng = check_random_state(estimator.random_state)
-        inputs, targets, shared, scaling = estimator._scale(rows.X, rows.y, rows.weight, loss)
-        found = estimator._draw(inputs, targets, rng)
+        scaled = estimator._scale(rows.X, rows.y, rows.weight, loss)
+        inputs, targets, shared, scaling = scaled
+        found = estimator._draw(scaled, rows, loss, rng)
         penalty = estimator._choose(*inputs.shape).penalty
         operator = GatedOperator(inputs, found.mask)
         program = ConvexProgram(operator, targets, 0.0, loss, penalty, shared, "gated")

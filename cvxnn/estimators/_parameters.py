@@ -17,7 +17,7 @@ from cvxnn import convex
 from cvxnn._jax import import_jax
 from cvxnn.convex.patterns import Formulation
 
-PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "all"]
+PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "thresholds", "all"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
 # Numbers that gates and weights of an automatic gated network have at most.
 MOST_NUMBERS = 2**25
@@ -107,14 +107,15 @@ class Choices(NamedTuple):
     ----------
     penalty : Penalty
         The penalty of the program.
-    patterns : {"local", "adaptive", "gaussian", "data", "all"}
-        Where the activation patterns come from.
+    patterns : {"local", "adaptive", "gaussian", "data", "thresholds", "all"}
+        Where the activation patterns come from; ``"gaussian"`` where leave-one-out chooses between
+        them and thresholds.
     n_patterns : int
         How many of them are asked for; the most that ``"all"`` may be.
     """
 
     penalty: convex.Penalty
-    patterns: Literal["local", "adaptive", "gaussian", "data", "all"]
+    patterns: Literal["local", "adaptive", "gaussian", "data", "thresholds", "all"]
     n_patterns: int
 
 

@@ -89,9 +89,9 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
     n_patterns : int or "auto", default="auto"
         Phase I: number of activation patterns, at least 1. ``"auto"`` is 64 of the ReLU
         formulation, and up to 1,024 gates.
-    patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
-        Phase I: where the activation patterns come from; see ``cvxnn.training.train``. ``"auto"``
-        is ``"local"`` of the ReLU formulation, ``"gaussian"`` of gates.
+    patterns : str, default="auto"
+        Phase I: where the activation patterns come from, as for ``ConvexReLUClassifier``. For pairs
+        ``"auto"`` is ``"local"`` of the ReLU formulation, ``"gaussian"`` of gates.
     fit_intercept : bool, default=True
         Phase I: centre embeddings and targets, and give hidden neurons a bias. To pairs, the gated
         formulation fits neurons without a bias.
@@ -288,7 +288,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             scaling = self._with_factors(scaling)
             seen = scaling.inputs(rows.X, bias=False)
         shape, (penalty, origin, n_patterns) = seen.shape, self._choose(*seen.shape)
-        if origin in ("local", "adaptive"):
+        if origin in ("local", "adaptive", "thresholds"):
             raise ValueError(
                 f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
                 "patterns='gaussian' or 'data', or formulation='relu'."

@@ -61,13 +61,19 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
         ``"neuron"``, which equals weight decay, for the ReLU formulation. Or an object of
         ``cvxnn.convex`` or of your own; see the guide, "Your own loss, penalty, solver".
-    patterns : {"auto", "local", "adaptive", "gaussian", "data", "all"}, default="auto"
-        Where the activation patterns come from; see ``cvxnn.training.train``. ``"adaptive"``
+    patterns : str, default="auto"
+        Where the activation patterns come from: ``"auto"``, ``"local"``, ``"adaptive"``,
+        ``"gaussian"``, ``"data"``, ``"thresholds"`` or ``"all"``; see ``cvxnn.training.train``.
+        ``"adaptive"``
         (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
         lower the objective most; slow, with the lowest training objective. ``"all"``: every pattern
         of small data of few features, so that the certificate holds for networks of any width and
-        any gates; data with more than ``n_patterns`` are refused with their number. ``"auto"``:
-        ``"gaussian"`` for the gated formulation, ``"local"`` for the ReLU formulation.
+        any gates; data with more than ``n_patterns`` are refused with their number.
+        ``"thresholds"`` (gated formulation only): gates that are open where two random features are
+        beyond random thresholds, rules on named features. ``"auto"``: ``"local"`` for the ReLU
+        formulation; for the gated one ``"gaussian"``, or, where the solution is direct, rows are
+        dense and there is an intercept, ``"thresholds"`` if their squared leave-one-out error on a
+        sample of rows is at least 2 % smaller.
     n_patterns : int or "auto", default="auto"
         Number of activation patterns, at least 1. In the gated formulation each is a neuron of each
         output; in the ReLU formulation each allows two, of which the penalty keeps few.

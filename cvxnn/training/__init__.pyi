@@ -1,4 +1,5 @@
 from .blocks import block_factors
+from .judged_patterns import choose_program
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
@@ -20,6 +21,7 @@ __all__ = [
     "approximate_leave_one_out",
     "block_factors",
     "choose_delta",
+    "choose_program",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",

@@ -132,7 +132,7 @@ def fit_direct(
         Positive weights of the rows; equal by default.
     skip : float, optional
         Ridge of a skip connection, above 0; none by default.
-    patterns : {"gaussian", "data", "all", "local"} or ActivationPatterns, default="gaussian"
+    patterns : PatternChoice or ActivationPatterns, default="gaussian"
         Where the patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
         Whether the last column of ``X`` is one of ones, whose weights become biases.
@@ -274,7 +274,7 @@ def fit_iterative(
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
         Ridge of a skip connection, at least 0; none by default.
-    patterns : {"local", "gaussian", "data", "all"} or ActivationPatterns, default="local"
+    patterns : PatternChoice or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
         Whether the last column of ``X`` is one of ones, whose weights become biases.

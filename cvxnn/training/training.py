@@ -42,7 +42,7 @@ from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.training import pricing, proposal
 
-PatternChoice = Literal["local", "gaussian", "data", "all"]
+PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]
 
 # Neurons below this part of the largest are left out before patterns are added.
 _ACTIVE = 1e-3
@@ -142,8 +142,9 @@ def train(
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
         Ridge of a skip connection, at least 0; none by default.
-    patterns : {"local", "gaussian", "data", "all"} or ActivationPatterns, default="local"
-        Where the first patterns come from, or the patterns themselves. ``"local"``: the neurons of
+    patterns : PatternChoice or ActivationPatterns, default="local"
+        Where the first patterns come from, ``"local"``, ``"gaussian"``, ``"data"``,
+        ``"thresholds"`` or ``"all"``, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the solver
         starts at the best of these networks, and goes on until its own is better. ``"all"``: every
         pattern of the data, for small data of small rank (``cvxnn.convex.enumerate_patterns``); the
@@ -267,14 +268,19 @@ def draw_patterns(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
     n_patterns: int,
-    patterns: Literal["gaussian", "data", "all"],
+    patterns: Literal["gaussian", "data", "thresholds", "all"],
     rng: np.random.RandomState,
 ) -> ActivationPatterns:
-    """Draw patterns that need no training; those of ``"data"`` lie between classes, if any."""
+    """Draw patterns that need no training; those of ``"data"`` lie between classes, if any.
+
+    Thresholds need a column of ones at the end of the data.
+    """
     if patterns == "all":
         return enumerate_patterns(X, max_patterns=n_patterns)
     if patterns == "gaussian":
         return sample_patterns(X, n_patterns, random_state=rng)
+    if patterns == "thresholds":
+        return sample_patterns(X, n_patterns, source=patterns, n_constant=1, random_state=rng)
     classes, codes = np.unique(y, axis=0, return_inverse=True)
     labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
     # Bisectors need an offset, which only a column of ones can carry.
@@ -295,12 +301,12 @@ def first_patterns(
     X, y = base.operator.X, base.y
     if isinstance(patterns, ActivationPatterns):
         return patterns, None, 0.0
-    if patterns in ("gaussian", "data", "all"):
+    if patterns in ("gaussian", "data", "thresholds", "all"):
         return draw_patterns(X, y, n_patterns, patterns, rng), None, 0.0
     if patterns != "local":
         raise ValueError(
-            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data', 'all' or "
-            "ActivationPatterns."
+            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data', 'thresholds', "
+            "'all' or ActivationPatterns."
         )
     found: ActivationPatterns | None = None
     best: tuple[ActivationPatterns, Weights] | None = None

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvxnn.convex import ActivationPatterns, add_bias, patterns, sample_patterns
+from cvxnn.convex.thresholds import threshold_gates
 
 
 def data(n: int = 30, d: int = 4, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
@@ -97,6 +98,48 @@ def test_both_precisions_draw_the_same_patterns() -> None:
     wide = sample_patterns(data(), 10, random_state=0)
     narrow = sample_patterns(data(dtype=np.float32), 10, random_state=0)
     np.testing.assert_array_equal(wide.mask, narrow.mask)
+
+
+@pytest.mark.parametrize("kind", ["random", "constant", "one-hot", "one row", "far away"])
+def test_thresholds_are_rules_on_two_features(kind: str, dtype: type) -> None:
+    kinds = {
+        "random": data(30, 4),
+        "constant": np.ones((5, 2)),
+        "one-hot": np.eye(6),
+        "one row": np.zeros((1, 3)),
+        "far away": 1e8 + data(20, 2),
+    }
+    X = kinds[kind].astype(dtype)
+    found = sample_patterns(X, 15, source="thresholds", bias=True, random_state=0)
+    assert found.gates.dtype == dtype
+    assert 1 <= len(found) == len(columns(found.mask)) <= 15
+    for gate, mask in zip(found.gates, found.mask.T, strict=True):
+        is_open = np.ones(len(X), bool)
+        for *weights, offset in gate.tolist():
+            used = np.flatnonzero(weights)
+            assert len(used) <= 1
+            for j in used:
+                assert abs(weights[j]) == 1
+                assert (X[:, j] != -offset * weights[j]).all()  # no row lies on it
+                is_open &= X[:, j] > -offset if weights[j] > 0 else X[:, j] < offset
+        np.testing.assert_array_equal(is_open, mask)
+
+
+def test_a_threshold_has_the_chance_that_it_parts_two_rows() -> None:
+    X = np.array([1.0, 1, 1, 2, 5, 5, 900])[:, None]
+    gates = threshold_gates(X, np.ones(1), 4000, np.random.RandomState(0)).reshape(-1, 2)
+    found = -gates[:, 1] * gates[:, 0]
+    left, right = (X[rows, 0] for rows in np.triu_indices(len(X), 1))
+    for low, high in [(1, 2), (2, 5), (5, 900)]:
+        apart = ((left <= low) & (right >= high)).mean()
+        part = ((found > low) & (found < high)).mean()
+        expected = apart / sum(((left <= a) & (right > a)).mean() for a in (1, 2, 5))
+        assert abs(part - expected) < 0.03  # five standard deviations
+
+
+def test_thresholds_need_an_offset() -> None:
+    with pytest.raises(ValueError, match="needs gates with an offset"):
+        sample_patterns(data(), 3, source="thresholds")
 
 
 def test_duplicates_and_closed_patterns_are_dropped_in_order_of_appearance() -> None:
@@ -292,7 +335,7 @@ def test_refuses_fewer_than_one_pattern(n_patterns: int) -> None:
 
 
 def test_refuses_an_unknown_source() -> None:
-    with pytest.raises(ValueError, match="'gaussian', 'data', 'sparse', 'patch'"):
+    with pytest.raises(ValueError, match="'gaussian', 'data', 'thresholds', 'sparse', 'patch'"):
         sample_patterns(data(), 3, source="uniform")  # type: ignore[arg-type]
 
 

@@ -371,10 +371,10 @@ def test_folds_may_be_given_in_many_ways() -> None:
 def test_sparse_rows_give_what_dense_ones_give() -> None:
     X, y = table()
     X[np.abs(X) < 0.5] = 0
+    # Sparse rows have no thresholds.
+    options = {"patterns": "gaussian", "standardize": False, "tol": 1e-6, "random_state": 0}
     dense, thin = (
-        make(
-            ConvexReLURegressorCV, STRENGTHS, cv=3, standardize=False, tol=1e-6, random_state=0
-        ).fit(A, y)
+        make(ConvexReLURegressorCV, STRENGTHS, cv=3, **options).fit(A, y)
         for A in (X, sparse.csr_array(X))
     )
     np.testing.assert_allclose(thin.cv_scores_, dense.cv_scores_, atol=1e-4)

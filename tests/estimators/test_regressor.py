@@ -341,9 +341,11 @@ def test_each_target_is_fitted_as_alone(tmp_path):
     X = rng.uniform(-1, 1, (150, 3))
     clean = np.sin(3 * X[:, 0]) + np.abs(X[:, 1])
     Y = np.column_stack([clean, rng.standard_normal((150, 4))])
-    model = ConvexReLURegressor(n_patterns=64, random_state=0).fit(X, Y)
+    # Patterns are those of all targets together.
+    options = {"patterns": "gaussian", "n_patterns": 64, "random_state": 0}
+    model = ConvexReLURegressor(**options).fit(X, Y)
     for c in range(5):
-        alone = ConvexReLURegressor(n_patterns=64, random_state=0).fit(X, Y[:, c])
+        alone = ConvexReLURegressor(**options).fit(X, Y[:, c])
         assert model.strength_[c] == alone.strength_
         np.testing.assert_allclose(model.predict(X)[:, c], alone.predict(X), atol=1e-6)
     np.testing.assert_allclose(model.alpha_, model.strength_ * model.alpha_max_)

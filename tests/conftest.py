@@ -27,6 +27,10 @@ import jax
 import numpy as np
 import pytest
 
+# Collection creates a million objects that stay: imported modules, above all. Python would look
+# through all of them again and again for garbage.
+gc.disable()
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
@@ -68,6 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if cache is not None and jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Look for garbage from here on, among what tests create."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def resident() -> float:
@@ -189,6 +201,7 @@ def packaged_model(tmp_path_factory: pytest.TempPathFactory) -> PackagedModel:
     fingerprint = folder / "fingerprint"
     with FileLock(f"{folder}.lock"):
         if not fingerprint.exists():
+            release_memory()  # the conversion takes 0.8 GB for a moment
             text = load_model(device="cpu", cache_dir=folder).fingerprint
             fingerprint.write_text(text, encoding="utf-8")
     release_memory()  # the model takes as much as all that tests have left

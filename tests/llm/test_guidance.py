@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -130,6 +131,11 @@ def test_scores_and_rewards_are_those_of_computing_everything_again(
     [prompt] = lm.encode_prompts([PROMPT])
     given = lm.encode_responses([start])[0] if start else []
     assert reply.tokens[: reply.n_given] == given
+
+    @functools.cache  # candidates share their first tokens
+    def logits_after(*tokens: int) -> Any:
+        return states_of(lm, list(tokens), 0)[0]
+
     for k, (written, candidates) in enumerate(seen):
         before = prompt + given + written
         values = np.array([reward_of(lm, head, prompt, given + written + c) for c in candidates[0]])
@@ -138,7 +144,7 @@ def test_scores_and_rewards_are_those_of_computing_everything_again(
             steps = tokens + ([lm.tokenizer.eos_token_id] if ending == "end" else [])
             log_p = 0.0
             for i, token in enumerate(steps):
-                logits, _ = states_of(lm, before + steps[:i], 0)
+                logits = logits_after(*before, *steps[:i]).clone()
                 if written == given == [] and i == 0:
                     logits[lm.tokenizer.eos_token_id] = -math.inf
                 log_p += float(logits.log_softmax(-1)[token])

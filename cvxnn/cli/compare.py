@@ -30,7 +30,7 @@ from cvxnn.cli.option_groups import (
     add_held_out,
     add_memory_plan,
 )
-from cvxnn.cli.plan import show_plan
+from cvxnn.cli.plan import plan_only, show_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +139,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     uses = ["embed"] if heads and features is None else []
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []
     uses += ["guide"] if heads and options.replies and options.guided else []
+    if options.plan_only:
+        return plan_only(options, console, uses, folder, pairs)
     show_plan(options, console, uses)
     check_folder(folder)
     lm = model_of(options, console)

@@ -15,7 +15,7 @@ from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import model_of, pairs_of, required
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
-from cvxnn.cli.plan import show_plan
+from cvxnn.cli.plan import plan_only, show_plan
 
 HELP = "embed preference pairs into a folder"
 EXAMPLE = "  cvxnn extract pairs.jsonl --output features --model ~/models/Llama-3.1-8B --layer 16"
@@ -57,6 +57,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder = Path(options.output)
     pairs = pairs_of(options, console, options.data)
     console.progress(f"data      {len(pairs)} pairs")
+    if options.plan_only:
+        return plan_only(options, console, ["embed"], folder, pairs)
     show_plan(options, console, ["embed"])
     check_folder(folder)
     lm = model_of(options, console)

@@ -24,7 +24,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
-from cvxnn.cli.plan import show_plan
+from cvxnn.cli.plan import plan_only, show_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,6 +100,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, head="HEAD")
+    if options.plan_only:
+        return plan_only(options, console, ["guide"])
     prompts = _prompts(options)
 
     def embedder(head: Head) -> Embedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -69,8 +70,32 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     if values["name_or_path"] is None:
         values["name_or_path"] = name
     lm = load_model(**values)
+    if lm.device.type == "cpu":
+        choose_threads(console)
     console.progress(f"model     {lm.name}, {str(lm.dtype).removeprefix('torch.')} on {lm.device}")
     return lm
+
+
+def choose_threads(console: Console) -> None:
+    """Leave busy cores to other programs, since threads that wait for each other are slow.
+
+    Parameters
+    ----------
+    console : Console
+        Where to say how many threads are left.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ or not hasattr(os, "getloadavg"):
+        return
+    cores, most = os.cpu_count() or 1, torch.get_num_threads()
+    n_threads = max(min(most, round(cores - os.getloadavg()[0])), 1)
+    if n_threads < most:
+        torch.set_num_threads(n_threads)
+        console.progress(
+            f"threads   {n_threads} of {most}, since other programs keep cores busy "
+            "(OMP_NUM_THREADS decides)"
+        )
 
 
 def required(options: Namespace, **names: str) -> None:

@@ -40,7 +40,8 @@ a first run:
 
 exit codes:
   0 done or nothing to do   1 bad data, missing file or package   2 usage error
-  3 not converged (written) 4 refused: results of other settings  130 interrupted
+  3 not converged (written), or a plan that does not fit
+  4 refused: results of other settings                            130 interrupted
 """
 
 
@@ -143,7 +144,8 @@ def _run(arguments: list[str], console: Console) -> int:
     with console.guard():
         result = COMMANDS[options.command].run(options, console)
     console.finish(result)
-    return NOT_CONVERGED if result.get("converged") is False else OK
+    failed = result.get("converged") is False or result.get("fits") is False
+    return NOT_CONVERGED if failed else OK
 
 
 def _check_texts(options: argparse.Namespace) -> None:

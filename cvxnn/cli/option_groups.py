@@ -152,7 +152,7 @@ def add_held_out(
 
 
 def add_memory_plan(parser: argparse.ArgumentParser) -> None:
-    """Add the option that asks for the plan of the memory.
+    """Add the options that ask for a plan.
 
     Parameters
     ----------
@@ -167,4 +167,15 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
         const=size["default"],
         metavar="GIB",
         help=f"First show what fits into a GPU of that size ({size['default']:g} if none is given)",
+    )
+    parser.add_argument(
+        "--plan-only",
+        action="store_true",
+        help="Only show what memory, tokens, time and disk the command would take",
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="Memory of the machine that --plan-only is for; by default this one",
     )

@@ -1,12 +1,18 @@
-"""Memory that a command will need, shown before it starts."""
+"""What a command will need, shown before it starts or in its place."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
+
+if TYPE_CHECKING:
+    from cvxnn.llm.memory import MemoryPlan
+    from cvxnn.preference.triplets import PreferenceTriplet
 
 _USES = {"embed": "embeddings", "guide": "guided replies", "fine_tune": "fine-tuning"}
 _SETTINGS = {
@@ -49,18 +55,150 @@ def plan_text(options: argparse.Namespace, uses: Sequence[Any]) -> str:
     str
         Several lines.
     """
-    from cvxnn.llm.loading import load_configuration
+    lines = []
+    for use, plan in _plans(options, uses):
+        lines.append(f"memory of {_USES[use]}")
+        lines += [f"  {line}" for line in plan.report(options.memory_plan).splitlines()]
+    return "\n".join(lines)
+
+
+def _plans(
+    options: argparse.Namespace, uses: Sequence[Any], *, here: bool = False
+) -> Iterator[tuple[Any, MemoryPlan]]:
+    """Yield the plan of each use: in the type that runs here, or that would run on a GPU."""
+    from cvxnn.llm.loading import load_configuration, running_type
     from cvxnn.llm.memory import memory_plan
 
     settings, source = vars(options), load_configuration(options.model)
-    dtype = settings.get("dtype", "auto")
-    lines = []
+    dtype: Any = settings.get("dtype", "auto")
+    if here:
+        dtype = running_type(dtype, options.device)[0]
     for use in uses:
         chosen = {name: settings[name] for name in _SETTINGS[use] if name in settings}
         if use == "fine_tune":
             # The two replies of a pair, each with its prompt.
             chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
         plan = memory_plan(source, method=use, dtype=None if dtype == "auto" else dtype, **chosen)
-        lines.append(f"memory of {_USES[use]}")
-        lines += [f"  {line}" for line in plan.report(options.memory_plan).splitlines()]
-    return "\n".join(lines)
+        yield use, plan
+
+
+def plan_only(
+    options: argparse.Namespace,
+    console: Console,
+    uses: Sequence[Any],
+    folder: Path | None = None,
+    pairs: Sequence[PreferenceTriplet] = (),
+) -> dict[str, Any]:
+    """Show what a command would take, without weights, and run nothing.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments, with ``memory`` in GiB; None stands for this machine.
+    console : Console
+        Where to write.
+    uses : sequence of {"embed", "guide", "fine_tune"}
+        What the command does with the model.
+    folder : Path, optional
+        Where it writes.
+    pairs : sequence of PreferenceTriplet, optional
+        Pairs that it embeds.
+
+    Returns
+    -------
+    dict
+        ``fits`` and the numbers, in bytes and seconds.
+    """
+    gib, where = options.memory, f"{options.memory or 0:g} GiB"
+    if gib is None:
+        gib, where = _memory_here(options)
+    result: dict[str, Any] = {"status": "planned", "fits": True, "memory": []}
+    for use, plan in _plans(options, uses, here=options.memory is None):
+        console.show(f"{_USES[use]} in {plan.settings.dtype}")
+        for line in plan.report(gib).splitlines()[:-1]:
+            console.show(f"  {line}")
+        fits, verdict = plan.fits(gib), f"fits in {where}"
+        if not fits:
+            verdict = f"does not fit in {where}: {_advice(options, use, plan, gib)}"
+        console.show(f"  {verdict}")
+        result["fits"] &= fits
+        result["memory"].append(plan.to_dict())
+    if "embed" in uses and pairs:
+        result |= _embedding(options, console, folder, pairs)
+        result["fits"] &= result["disk"] <= result["free_disk"]
+    return result
+
+
+def _embedding(
+    options: argparse.Namespace,
+    console: Console,
+    folder: Path | None,
+    pairs: Sequence[PreferenceTriplet],
+) -> dict[str, Any]:
+    """Show tokens, seconds and disk of the embeddings."""
+    import shutil
+
+    from cvxnn._progress import seconds_text
+    from cvxnn.cli.inputs import choose_threads
+    from cvxnn.comparison.texts import bytes_text
+    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.workload import embedding_workload, measured_speed
+
+    work = embedding_workload(
+        options.model, pairs, layer=options.layer, max_length=options.max_length
+    )
+    about = "" if work.exact else "about "
+    shared = f"{about}{work.tokens:,} tokens ({work.tokens_apart:,} if prompts cannot be shared)"
+    console.show(f"tokens    {shared} of {len(pairs):,} pairs, {work.cut:,} of them cut")
+    result: dict[str, Any] = {"tokens": work.tokens, "tokens_apart": work.tokens_apart}
+    if options.memory is None:  # the speed of another machine is not known
+        choose_threads(console)
+        dtype, device = running_type(options.dtype, options.device)
+        speed = measured_speed(dtype, str(device), work.width)
+        result["seconds"] = work.flops / speed
+        console.show(
+            f"time      about {seconds_text(result['seconds'])} at {speed / 1e9:.3g} GFLOP/s, the "
+            "speed of this machine now"
+        )
+    place = Path(folder or ".").absolute()
+    while not place.exists():
+        place = place.parent
+    result |= {"disk": work.disk, "free_disk": shutil.disk_usage(place).free}
+    console.show(
+        f"disk      {bytes_text(work.disk)} of {bytes_text(result['free_disk'])} that are free in "
+        f"{place}"
+    )
+    return result
+
+
+def _memory_here(options: argparse.Namespace) -> tuple[float, str]:
+    """Return the memory of the device of this machine in GiB, and its name."""
+    import torch
+
+    from cvxnn.llm.loading import running_type
+
+    _, device = running_type(options.dtype, options.device)
+    if device.type == "cuda":
+        gib = torch.cuda.mem_get_info(device)[1] / 2**30
+        return gib, f"the {gib:.3g} GiB of {torch.cuda.get_device_name(device)}"
+    try:
+        gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):
+        raise ValueError("this system does not tell its memory; give --memory GIB") from None
+    return gib, f"the {gib:.3g} GiB of this machine"
+
+
+def _advice(options: argparse.Namespace, use: str, plan: MemoryPlan, gib: float) -> str:
+    """Return the options with which a run fits."""
+    try:
+        changed = plan.advice(gib)
+    except MemoryError as error:
+        return str(error)
+    if use == "fine_tune" and "batch_tokens" in changed:
+        pair = 2 * changed.get("max_length", plan.settings.max_length)
+        changed["micro_batch"] = max(changed.pop("batch_tokens") // pair, 1)
+    texts = []
+    for name, value in changed.items():
+        flag = f"--{name.replace('_', '-')}" if hasattr(options, name) else f"{name} ="
+        texts.append(flag if value is True else f"{flag} {value}")
+    return f"set {' '.join(texts)}"

@@ -65,12 +65,9 @@ def load_model(
     OSError
         If a model of the Hub cannot be fetched.
     ValueError
-        If `dtype` is not a floating-point type.
+        If `dtype` is not a floating-point type, or there is no such device here.
     """
-    where = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
-    number = _resolve_dtype(dtype, where)
+    number, where = running_type(dtype, device)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     source, gguf = _locate(name_or_path)
     if gguf is not None:
@@ -125,6 +122,78 @@ def load_configuration(
     options = {} if gguf is None else {"gguf_file": gguf.name}
     with quiet():
         return transformers.AutoConfig.from_pretrained(source, **options)
+
+
+def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> LanguageModel:
+    """Load the tokenizer and the shapes of a language model: its weights have no numbers.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    LanguageModel
+        A model that counts tokens and weights, and cannot run.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    OSError
+        If a file cannot be fetched from the Hub.
+    """
+    source, gguf = _locate(name_or_path)
+    options = {} if gguf is None else {"gguf_file": gguf.name}
+    config = load_configuration(name_or_path)
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(config)
+    return LanguageModel(model.eval(), tokenizer, os.path.basename(source))
+
+
+def running_type(
+    dtype: str | torch.dtype = "auto", device: str = "auto"
+) -> tuple[torch.dtype, torch.device]:
+    """Return the type of the weights and the device that `load_model` takes on this machine.
+
+    Parameters
+    ----------
+    dtype : str or torch.dtype, default="auto"
+        As for `load_model`.
+    device : str, default="auto"
+        As for `load_model`.
+
+    Returns
+    -------
+    dtype : torch.dtype
+        Type of the weights.
+    device : torch.device
+        Their device.
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is not a floating-point type, or there is no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device is {device!r}; expected 'auto', 'cpu' or 'cuda', or another name of PyTorch"
+        ) from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {device!r}, but PyTorch {torch.__version__} finds no GPU here; use 'cpu' "
+            "or 'auto', or install a build of PyTorch for this GPU and its driver"
+        )
+    return _resolve_dtype(dtype, where), where
 
 
 def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -125,6 +125,39 @@ class TestExtract:
         assert "fits in 12 GiB" in said
         assert said.index("weights") < said.index("model     ")
 
+    def test_a_plan_alone(self, run, model, data, tmp_path, capsys):
+        folder = tmp_path / "features"
+        arguments = ["extract", data, "--model", model, "--output", folder, "--plan-only"]
+        found = run(*arguments)
+        assert (found["status"], found["fits"]) == ("planned", True)
+        assert not folder.exists()
+        # Letters are the words; a prompt has three marks of the template besides.
+        n_tokens, n_apart = 0, 0
+        for pair in cvxnn_pairs(data):
+            replies = [len(reply.split()) for reply in (pair.chosen, pair.rejected)]
+            prompt = len(pair.prompt.split()) + 3
+            n_tokens += prompt + sum(replies)
+            n_apart += 2 * prompt + sum(replies)
+        assert (found["tokens"], found["tokens_apart"]) == (n_tokens, n_apart)
+        assert found["disk"] == 40 * 2 * 16 * 4
+        assert found["memory"][0]["settings"]["dtype"] == "float32"  # what runs on this machine
+        assert found["seconds"] > 0
+        other = run(*arguments, "--memory", "24")
+        assert other["memory"][0]["settings"]["dtype"] == "bfloat16"
+        assert "seconds" not in other
+        small = run(*arguments, "--memory", "0.1", code=3)
+        assert small["fits"] is False
+        assert main([*map(str, arguments), "--memory", "0.76", "--batch-tokens", "4096"]) == 3
+        assert "does not fit in 0.76 GiB: set --batch-tokens " in capsys.readouterr().out
+        compared = ["compare", data, "--model", model, "--methods", "coala,dpo", "--plan-only"]
+        assert [plan["method"] for plan in run(*compared)["memory"]] == ["embed", "fine_tune"]
+
+    def test_a_device_that_is_not_here(self, run, model, data, tmp_path, monkeypatch):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        arguments = ["extract", data, "--model", model, "--output", tmp_path / "f", "--device"]
+        assert "finds no GPU here; use 'cpu'" in run(*arguments, "cuda", code=1)["error"]
+        assert "device is 'gpu'; expected" in run(*arguments, "gpu", code=1)["error"]
+
     def test_bad_data_names_file_and_line(self, run, model, tmp_path):
         file = write(tmp_path / "bad.jsonl", {"prompt": "a", "chosen": "b"})
         found = run("extract", file, "--model", model, "--output", tmp_path / "f", code=1)

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn.cli.console import Console
 from cvxnn.cli.generate import _finished, _prompts
-from cvxnn.cli.inputs import read_prompts, read_replies
+from cvxnn.cli.inputs import choose_threads, read_prompts, read_replies
 from cvxnn.cli.report import read_examples
 from cvxnn.evaluation import compare_with_judge
 from cvxnn.preference.row_files import write_rows
+
+torch = pytest.importorskip("torch")
 
 # Characters at which Python ends lines, beside the line feed, and others.
 texts = st.text(st.sampled_from("ab \u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"), min_size=1)
@@ -77,6 +80,23 @@ def test_other_kinds_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("prompt\na\n")
     with pytest.raises(ValueError, match=rf"{name}: cannot tell what the file holds"):
         read_prompts(str(tmp_path / name))
+
+
+def test_threads_leave_busy_cores_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(4)  # the fixture sets them back
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for load, expected in ((0.3, 4), (5.6, 2), (30.0, 1)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        choose_threads(Console())
+        assert torch.get_num_threads() == expected
+    assert capsys.readouterr().err.count("other programs keep cores busy") == 2
+    torch.set_num_threads(4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    choose_threads(Console())
+    assert torch.get_num_threads() == 4
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.json"])

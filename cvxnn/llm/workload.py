@@ -1,0 +1,134 @@
+"""Tokens, seconds and bytes that embedding will take, before any weights are loaded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cvxnn.llm.loading import load_outline
+from cvxnn.llm.model_shape import shape_of
+from cvxnn.preference.triplets import PreferenceTriplet
+
+_SAMPLE = 500  # pairs whose tokens are counted; those of more are extrapolated
+_SECONDS = 0.3  # of products that measure the speed
+_EFFICIENCY = 0.6  # of these products that a whole model reaches
+
+
+@dataclass(frozen=True)
+class EmbeddingWorkload:
+    """What the embedding of preference pairs takes.
+
+    Attributes
+    ----------
+    tokens : int
+        Number of tokens of prompts and replies, where the prompt of a pair counts once.
+    tokens_apart : int
+        Number of tokens if the model cannot share the prompt of a pair.
+    cut : int
+        Number of pairs of which a reply with its prompt is longer than `max_length`.
+    width : int
+        Length of an embedding.
+    flops : float
+        Floating-point operations for `tokens`.
+    disk : int
+        Bytes of the embeddings on disk.
+    exact : bool
+        Whether all tokens were counted; otherwise the numbers are extrapolated from 500 pairs.
+    """
+
+    tokens: int
+    tokens_apart: int
+    cut: int
+    width: int
+    flops: float
+    disk: int
+    exact: bool
+
+
+def embedding_workload(
+    name_or_path: str | os.PathLike[str] | None,
+    pairs: Sequence[PreferenceTriplet],
+    *,
+    layer: int = -1,
+    max_length: int = 1024,
+) -> EmbeddingWorkload:
+    """Count what the embedding of preference pairs takes, without weights.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`; its configuration and its tokenizer are read.
+    pairs : sequence of PreferenceTriplet
+        The pairs, at least one.
+    layer : int, default=-1
+        Layer of the hidden states, as in `Embedder`.
+    max_length : int, default=1024
+        Largest number of tokens of prompt and reply together.
+
+    Returns
+    -------
+    EmbeddingWorkload
+        Tokens, operations and bytes.
+    """
+    lm = load_outline(name_or_path)
+    limit = min(max_length, lm.context_length or max_length)
+    step = max(len(pairs) / _SAMPLE, 1.0)
+    sample = [pairs[int(k * step)] for k in range(min(len(pairs), _SAMPLE))]
+    prompts = [len(row) for row in lm.encode_prompts([pair.prompt for pair in sample])]
+    chosen = [len(row) for row in lm.encode_responses([pair.chosen for pair in sample])]
+    rejected = [len(row) for row in lm.encode_responses([pair.rejected for pair in sample])]
+    together = apart = cut = 0
+    for prompt, one, other in zip(prompts, chosen, rejected, strict=True):
+        both = min(prompt + one, limit) + min(prompt + other, limit)
+        fits = prompt + max(one, other) <= limit
+        cut += not fits
+        apart += both
+        together += both - (prompt if fits else 0)
+    scale = len(pairs) / len(sample)
+    shape = shape_of(lm.config, None)
+    n_run = shape.n_layers if layer in (-1, shape.n_layers) else layer
+    return EmbeddingWorkload(
+        tokens=round(scale * together),
+        tokens_apart=round(scale * apart),
+        cut=round(scale * cut),
+        width=shape.width,
+        flops=2.0 * lm.n_parameters * n_run / shape.n_layers * scale * together,
+        disk=2 * len(pairs) * shape.width * 4,
+        exact=len(sample) == len(pairs),
+    )
+
+
+def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024) -> float:
+    """Measure how many operations a second a model of some width will reach on this machine, now.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Type of the weights.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    width : int
+        Length of a hidden state.
+    rows : int, default=1024
+        Number of tokens of a product.
+
+    Returns
+    -------
+    float
+        Floating-point operations a second: 0.6 times those of products of matrices, timed for about
+        a third of a second.
+    """
+    left = torch.ones(rows, width, dtype=dtype, device=device)
+    right = torch.ones(width, width, dtype=dtype, device=device)
+    left @ right  # the first product sets threads and kernels up
+    began, n = time.perf_counter(), 0
+    while time.perf_counter() - began < _SECONDS:
+        left @ right
+        if device != "cpu":
+            torch.cuda.synchronize()
+        n += 1
+    return _EFFICIENCY * n * 2.0 * rows * width**2 / (time.perf_counter() - began)

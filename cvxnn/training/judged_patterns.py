@@ -27,8 +27,9 @@ def choose_program(
 ) -> int:
     """Return the position of the program whose patterns predict rows left out with least error.
 
-    The first one stays unless another has an error that is 2 % smaller. The error is the squared one of the closed form at the best strength, on the same rows for all:
-    a sample of 256, which tell kinds of patterns apart about as well as all rows do.
+    The first one stays unless another has an error that is 2 % smaller. The error is the squared
+    one of the closed form at the best strength, on the same rows for all: a sample of 256, which
+    tell kinds of patterns apart about as well as all rows do.
 
     Parameters
     ----------

@@ -114,9 +114,62 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     OSError
         If it cannot be created, or is read-only; choose another one. The message has its name.
     """
-    Path(path).mkdir(parents=True, exist_ok=True)
+    _make_folder(Path(path))
     with locked(Path(path) / "results"):
         pass
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Create the folder of a file, and refuse a file that cannot be written, before long work.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, which need not exist.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a folder; choose another name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+    _make_folder(path.parent)
+    with locked(path):
+        pass
+
+
+def check_room(folder: str | os.PathLike[str], size: int) -> None:
+    """Refuse to begin work whose result has no room on the disk.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the result goes; the folder has to exist.
+    size : int
+        Bytes of the result.
+
+    Raises
+    ------
+    OSError
+        If fewer are free; free some, or choose another disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            f"{folder}: the result takes {size / 2**20:.4g} MiB, and {free / 2**20:.4g} MiB are "
+            "free; free some space, or choose a folder on another disk"
+        )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"cannot write in {path}: it is a file, or lies in one; give the name of a folder"
+        ) from error
 
 
 def _new_workspace(folder: Path) -> tuple[Path, int | None]:

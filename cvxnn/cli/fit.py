@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._json import earlier_result, read_json, write_json
-from cvxnn._locks import locked
+from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     output = Path(options.output)
     note = output.with_suffix(".json")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_file(output)
     console.kept = lambda: "no head was written; the same command begins again"
     with locked(output):
         result = earlier_result(note, settings, overwrite=options.overwrite)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cvxnn._digests import digest_of_file
 from cvxnn._files import decode, write_text
 from cvxnn._json import as_json, earlier_result, write_json
-from cvxnn._locks import locked
+from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
@@ -109,6 +109,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         return embedder_of(options, console, head)
 
     output = None if options.output is None else Path(options.output)
+    if output is not None:
+        check_file(output)
     done, rows = write_replies(options, console, options.head, prompts, output, embedder)
     if output is not None:
         console.show(f"{'wrote' if done else 'nothing to do:'} {output}")

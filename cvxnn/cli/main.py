@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        text = str(error) or type(error).__name__
+        text = _text_of(error, console)
         if isinstance(error, UsageError):
             return _fail(console, USAGE, text)
         if isinstance(error, OtherSettingsError):
@@ -163,6 +164,21 @@ def _config_only() -> Parser:
     parser = Parser(add_help=False)
     parser.add_argument("--config")
     return parser
+
+
+def _text_of(error: Exception, console: Console) -> str:
+    """Return the message of an error; for those of the system, with a remedy."""
+    remedies = {
+        errno.EACCES: "permission denied; choose another place, or change who may use this one",
+        errno.EPERM: "not permitted; choose another place, or change who may use this one",
+        errno.EROFS: "the file system is read-only; choose another place",
+        errno.EISDIR: "it is a folder; give the name of a file",
+        errno.ENOTDIR: "it is a file, or lies in one; give the name of a folder",
+        errno.ENOSPC: f"the disk is full; free some space, and begin again ({console.kept()})",
+    }
+    if isinstance(error, OSError) and error.errno in remedies and error.filename is not None:
+        return f"{error.filename}: {remedies[error.errno]}"
+    return str(error) or type(error).__name__
 
 
 def _fail(console: Console, code: int, text: str) -> int:

@@ -58,6 +58,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     path = Path(options.results)
     folder = path if path.is_dir() else path.parent
+    if path.is_dir() and not (path / RESULT_FILE).is_file():
+        raise FileNotFoundError(
+            f"{path} holds no comparison (it has no {RESULT_FILE}); cvxnn compare makes one"
+        )
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)
     replies = options.examples or folder / REPLIES_FILE
     examples = read_examples(replies) if options.examples or replies.exists() else []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cvxnn._digests import digest_of_file
 from cvxnn._files import write_text
 from cvxnn._json import as_json, earlier_result, write_json
-from cvxnn._locks import locked
+from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "split": options.split,
         "limit": options.limit,
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_file(output)
     with locked(output):
         found = earlier_result(note, settings, overwrite=options.overwrite)
         if found is not None and output.exists():

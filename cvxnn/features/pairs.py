@@ -157,14 +157,25 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
     Raises
     ------
     FileNotFoundError
-        If the folder does not exist, or its extraction was not finished; run it again.
+        If the folder does not exist or holds no features, or if its extraction was not finished;
+        run it again.
+    NotADirectoryError
+        If it is a file.
     ValueError
         If the files of the folder do not belong together, or one was changed or is damaged; the
         message names it. Extract the features again.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"{folder} is a file; expected a folder of features, as cvxnn extract makes it of pairs"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of features: {folder}; cvxnn extract makes one")
+    if not (folder / NOTE).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no features (it has no {NOTE}); cvxnn extract makes such a folder"
+        )
     note = read_json(folder / NOTE)
     if not (folder / ROWS).is_file():
         raise FileNotFoundError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cvxnn._json import check_settings, read_json, write_json
-from cvxnn._locks import locked
+from cvxnn._locks import check_room, locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features.pairs import (
     NOTE,
@@ -54,6 +54,8 @@ def extract_pairs(
     OtherSettingsError
         If the folder holds, whole or in part, features of other pairs or settings; choose another
         folder, or delete them with ``cvxnn.features.discard_features``.
+    OSError
+        If the folder cannot be written, or has no room for the embeddings.
 
     Warns
     -----
@@ -75,6 +77,8 @@ def _extract(embedder: Embedder, pairs: Sequence[PreferenceTriplet], folder: Pat
     note = read_json(folder / NOTE) if (folder / NOTE).exists() else {"settings": settings}
     write_json(folder / NOTE, note)
     write_preferences(folder / PAIRS, pairs, format="conversational")
+    # What an interrupted call has written is counted twice: a little more than enough.
+    check_room(folder, 2 * len(pairs) * embedder.description["width"] * 4)
     meter = CostMeter.from_dict(note.get("costs", {}))
     try:
         with meter.phase("embed"):

@@ -425,6 +425,21 @@ class TestBest:
         assert [row["id"] for row in both] == [row["id"] for row in one]
         assert len(both[0]["rewards"]) == 2
 
+    def test_a_folder_in_place_of_the_output_is_refused_first(self, run, head, features, tmp_path):
+        folder = tmp_path / "folder.jsonl"
+        folder.mkdir()
+        replies = write(tmp_path / "replies.jsonl", {"prompt": "a", "response": "b"})
+        for command in (
+            ["fit", features],
+            ["score", head, features],
+            ["best", head, replies, "--model", tmp_path / "no-model"],
+            ["generate", head, "--prompt", "a", "--model", tmp_path / "no-model"],
+        ):
+            found = run(*command, "--output", folder, code=1)
+            assert (
+                found["error"] == f"cannot write {folder}: it is a folder; give the name of a file"
+            )
+
     def test_rows_without_replies_are_named(self, run, head, tmp_path):
         for row in (
             {"prompt": "a"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn._locks import check_room
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import _finished, _prompts
 from cvxnn.cli.inputs import choose_threads, read_prompts, read_replies
@@ -119,6 +121,55 @@ def test_settings_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_bytes("[fit]\n# caf\u00e9\n".encode("latin-1"))
     assert main(["fit", "--config", str(path)]) == 1
     assert "s.toml:2: the byte 0xe9 is not text in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "FILE"], "file is a file; expected a folder of features"),
+        (["fit", "FOLDER"], "folder holds no features (it has no features.json)"),
+        (["report", "FOLDER"], "folder holds no comparison (it has no comparison.json)"),
+        (["best", "FILE", "FOLDER"], "no such file of replies"),
+    ],
+)
+def test_files_in_place_of_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    from cvxnn.cli.main import main
+
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    names = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path / "folder")}
+    assert main([names.get(argument, argument) for argument in arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "place: the disk is full; free some space, and begin again (7 are kept)"),
+        (errno.EACCES, "place: permission denied; choose another place"),
+        (errno.EROFS, "place: the file system is read-only"),
+    ],
+)
+def test_errors_of_the_system_have_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, said: str
+) -> None:
+    from cvxnn.cli.main import COMMANDS, main
+
+    def fail(options: object, console: Console) -> None:
+        console.kept = lambda: "7 are kept"
+        raise OSError(code, "reason", "place")
+
+    monkeypatch.setattr(COMMANDS["report"], "run", fail)
+    assert main(["report", "x"]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_there_has_to_be_room(tmp_path: Path) -> None:
+    check_room(tmp_path, 1)
+    with pytest.raises(OSError, match="MiB are free; free some space"):
+        check_room(tmp_path, 2**62)
 
 
 @pytest.mark.parametrize("command", ["extract", "compare"])

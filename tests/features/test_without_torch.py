@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layer=1,
         pooling="mean",
         max_length=16,
+        context=0,
         date="2024-07-26",
         width=4,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -18,8 +19,9 @@ from cvxnn import (
     ConvexReLURegressor,
     LinearPreferenceHead,
 )
+from cvxnn.convex import InteriorPoint
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import merge, split_groups
+from cvxnn.estimators._rows import merge, split, split_groups
 
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -238,3 +240,73 @@ def test_heads_choose_by_groups(head):
     np.testing.assert_allclose(same.decision_function(X), whole.decision_function(X), atol=1e-6)
     with pytest.raises(ValueError, match="one group only"):
         whole.fit_pairs(won, lost, groups=np.zeros(len(won)))
+
+
+@pytest.mark.parametrize("estimator", [ConvexReLUClassifier, ConvexReLURegressor])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"formulation": "relu", "patterns": "gaussian", "solver": InteriorPoint(tol=1e-2)}],
+    ids=["gated", "relu"],
+)
+@pytest.mark.parametrize("validation", ["set apart", "given"])
+def test_early_stopping_takes_counts_for_repetitions(estimator, options, validation):
+    rng = np.random.default_rng(0)
+    X, counts = rng.normal(size=(60, 3)), rng.integers(1, 4, 60)
+    y = X[:, 0] * X[:, 1] + 0.3 * rng.normal(size=60)
+    y = (y > 0.5) if estimator is ConvexReLUClassifier else y
+    model = estimator(early_stopping=True, n_patterns=8, random_state=0, **options)
+    weighted, repeated = {}, {}
+    if validation == "given":
+        weighted = {"X_val": X[:12], "y_val": y[:12], "sample_weight_val": counts[:12]}
+        repeated = {name: weighted[name].repeat(counts[:12], 0) for name in ("X_val", "y_val")}
+    first = clone(model).fit(X, y, sample_weight=counts, **weighted)
+    again = clone(model).fit(X.repeat(counts, 0), y.repeat(counts), **repeated)
+    assert again.strength_ == first.strength_
+    np.testing.assert_allclose(again.validation_scores_, first.validation_scores_, rtol=1e-12)
+    np.testing.assert_array_equal(again.network_.forward(X), first.network_.forward(X))
+    if estimator is ConvexReLUClassifier:
+        assert again.temperature_ == first.temperature_
+
+
+def test_rows_set_apart_have_the_proportions_of_classes():
+    labels = np.repeat([0, 1, 2], [120, 60, 20])
+    kept, apart = split(200, 0.1, labels, np.random.RandomState(0))
+    np.testing.assert_array_equal(np.bincount(labels[apart]), [12, 6, 2])
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, apart])), np.arange(200))
+
+
+@pytest.mark.slow
+def test_wide_rows_against_plain_linear_algebra():
+    n, d = 60, 50_000
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 5)) @ rng.normal(size=(5, d)) + rng.normal(size=(n, d))
+    y, counts = X[:, :100].sum(axis=1) + 10 * rng.normal(size=n), rng.integers(1, 4, n)
+    model = ConvexReLURegressor(n_patterns=16, random_state=0)
+    fitted = clone(model).fit(X, y, sample_weight=counts)
+    program = fitted.certificate(X, y, sample_weight=counts).program
+    inputs, mask = program.operator.X, np.asarray(program.operator.mask, float)
+    kernel = (inputs @ inputs.T) * (mask @ mask.T)
+    # The rows of the program are the distinct ones, in an order of their own.
+    mean, spread = np.average(y, weights=counts), np.sqrt(np.cov(y, fweights=counts, ddof=0))
+    order = np.abs(np.asarray(program.y) - (y - mean) / spread).argmin(axis=1)
+    units, total = counts[order], counts.sum()
+    target, roots = np.asarray(program.y)[:, 0], np.sqrt(counts[order] / counts.sum())
+
+    def predict(weight, alpha):
+        """Predictions of all rows by the ridge with these weights of the rows."""
+        used = np.flatnonzero(weight)
+        own = kernel[np.ix_(used, used)] + alpha * np.diag(total / weight[used])
+        return kernel[:, used] @ np.linalg.solve(own, target[used])
+
+    whole = kernel * roots[:, None] * roots
+    grid = np.trace(whole) / n * np.logspace(-6, 2, 31)
+    errors = []
+    for alpha in grid:
+        unseen = [predict(units - (np.arange(n) == k), alpha)[k] for k in range(n)]
+        errors.append(units @ (target - unseen) ** 2)
+    assert fitted.alpha_ == pytest.approx(grid[np.argmin(errors)], rel=1e-6)
+    expected = mean + spread * predict(units, fitted.alpha_)
+    np.testing.assert_allclose(fitted.predict(X)[order], expected, rtol=1e-4)
+    again = clone(model).fit(X.repeat(counts, 0), y.repeat(counts))
+    assert again.alpha_ == fitted.alpha_
+    np.testing.assert_array_equal(again.predict(X), fitted.predict(X))

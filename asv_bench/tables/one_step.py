@@ -35,14 +35,17 @@ from cvxnn.training import approximate_leave_one_out
 from cvxnn.training.row_sample import Sample
 
 ROWS, PATTERNS = 60, 24
-# Those on which the step was tried while it was written are the first half.
+# The constants of the step were chosen on the first seven; the two others came after.
 TABLES = ("banana", "pima", "wdbc", "australian", "ionosphere", "mammographic", "ring")
+TABLES += ("contraceptive", "mushroom")
 PARTS = (1.0, 0.1, 0.01)
+TOL = 1e-2  # as the estimators' default
 
 
-def fit(program: ConvexProgram, tol: float) -> TwoLayerNetwork:
-    """Return the network of a program."""
-    return recover(solve(program, InteriorPoint(tol=tol, max_iter=200)).weights)
+def fit(program: ConvexProgram, tol: float) -> tuple[TwoLayerNetwork, float]:
+    """Return the network of a program, and its gap."""
+    result = solve(program, InteriorPoint(tol=tol, max_iter=200))
+    return recover(result.weights), result.gap
 
 
 def log_loss(scores: np.ndarray, signs: np.ndarray) -> float:
@@ -74,10 +77,10 @@ def main() -> None:
         automatic = float(model.fit(X, y).strength_) * float(whole.alpha_max())
         for part in PARTS:
             program = replace(whole, alpha=part * automatic)
-            network = fit(program, 1e-3)
+            network, gap = fit(program, TOL)
             sample = Sample(program, None, None, 1.0)
             alpha = program.alpha
-            step = approximate_leave_one_out(network, sample, alpha=alpha, bias=True)
+            step = approximate_leave_one_out(network, sample, alpha=alpha, bias=True, gap=gap)
             refit = np.empty((ROWS, 1))
             for row in range(ROWS):
                 kept = np.arange(ROWS) != row
@@ -85,7 +88,7 @@ def main() -> None:
                 rest = replace(
                     program, operator=own, y=y[kept, None], alpha=alpha * ROWS / (ROWS - 1)
                 )
-                refit[row] = fit(rest, 1e-6).forward(X[[row]])
+                refit[row] = fit(rest, 1e-6)[0].forward(X[[row]])
             held = HeldOut(step, y[:, None], np.ones(ROWS))
             seen = fit_temperature(held._replace(predictions=network.forward(X)))
             factor = {

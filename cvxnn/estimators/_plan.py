@@ -96,6 +96,13 @@ class Plan(NamedTuple):
                 sample, spectrum, fit.alpha / self.strength.factor
             )
         else:
-            own = {"alpha": fit.alpha, "bias": bias, "skip": skip, "fitted": self.arguments["X"]}
-            unseen = training.approximate_leave_one_out(fit.network, sample, **own)
+            unseen = training.approximate_leave_one_out(
+                fit.network,
+                sample,
+                alpha=fit.alpha,
+                bias=bias,
+                skip=skip,
+                fitted=self.arguments["X"],
+                gap=fit.training.result.gap,
+            )
         return HeldOut.of(sample, unseen, self.scaling)

@@ -2,7 +2,9 @@ r"""Leave-one-out of a network that was solved by iterations: one step from its 
 
 A penalty that is a norm bends like a ridge around the solution: of a neuron with weights
 :math:`v`, :math:`\alpha \|u\| \le \tfrac\alpha2 (\|u\|^2 / \|v\| + \|v\|)`, with equality at
-:math:`u = v`. With the patterns as they are, this ridge and the parabola that touches the loss have
+:math:`u = v`. Along :math:`v` itself it bends half as much: there both layers of the network move,
+each held by its own weight decay (the Gauss-Newton form of the network's objective). With the
+patterns as they are, this ridge and the parabola that touches the loss have
 a closed form, whose leverages give the prediction of each row left out. It costs one inverse of a
 matrix of about 512 rows for each output, and no further fit. Rad and Maleki (2020) study such
 approximations. Cones that hold a ReLU neuron back, those of rows at the edge of its pattern, hold
@@ -20,13 +22,14 @@ from cvxnn.network import TwoLayerNetwork
 from cvxnn.training.row_sample import Sample
 
 _LARGEST_LEVERAGE = 1 - 1e-6
-# A row is at the edge of a neuron's pattern from this cosine on: solutions within a gap of 1 % are
-# that close.
-_EDGE = 1e-2
+# A row is at the edge of a neuron's pattern from this cosine on, a part of the gap within a range.
+_EDGE, _GAPS = 0.3, (1e-5, 1e-2)
 # Rows at the edge span a direction that is larger than this part of the largest.
 _SPANNED = 1e-9
 # Least second derivative of a loss, as a part of the largest.
 _FLOOR = 1e-6
+
+_TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
 
@@ -39,6 +42,7 @@ def approximate_leave_one_out(
     bias: bool,
     skip: float | None = None,
     fitted: Floats | None = None,
+    gap: float = 1e-2,
 ) -> Floats:
     r"""Return predictions of rows by the network without them, to first order.
 
@@ -57,6 +61,9 @@ def approximate_leave_one_out(
         Ridge of the linear part of the network, at least 0; None where it has none.
     fitted : ndarray, shape (n_fitted, n_features), optional
         All rows of the fit, whose cones hold ReLU neurons back; by default those of the sample.
+    gap : float, default=0.01
+        Relative duality gap of the network: with a larger one, rows are less near to the edges that
+        hold them at the optimum.
 
     Returns
     -------
@@ -69,9 +76,11 @@ def approximate_leave_one_out(
     :math:`\ell''` of the rows' losses, the leverages are :math:`H = I - (K + I)^{-1}`. Without row
     ``k`` its prediction moves by :math:`h / (1 - h) \cdot \ell' / \ell''`, with :math:`h = H_{kk}`;
     of a group, the eigenvalues of its block take the place of :math:`h`. Rows of a sample weigh
-    more than they do in the fit; what is too much is taken off.
+    more than they do in the fit; what is too much is taken off. Where the penalty is a norm, the
+    step is not exact and can be far too long; no prediction is then larger than the largest of the
+    network itself.
     """
-    program, part, tiny = sample.program, sample.part, np.finfo(np.float64).tiny
+    program, part = sample.program, sample.part
     X = program.operator.X.astype(np.float64)
     rows = X[:, :-1] if bias else X
     products = X @ X.T
@@ -81,7 +90,8 @@ def approximate_leave_one_out(
     if bias:
         weights = np.column_stack([weights, network.hidden_bias])
     weights = np.asarray(weights * network.output_weights[:, None], np.float64)
-    predictions = np.asarray(network.forward(rows), np.float64)
+    seen = np.asarray(network.forward(rows), np.float64)
+    predictions = seen.copy()
     target, loss = np.asarray(program.y, np.float64), program.loss
     # The floor keeps the quotient finite where the loss is linear.
     curvature = np.maximum(loss.hessian(predictions, target), _FLOOR * loss.curvature)
@@ -99,11 +109,13 @@ def approximate_leave_one_out(
         kernel = _kernel(X, products, opened, blocks, program.penalty)
         if network.gate_index is None:
             rows = X if fitted is None else fitted
-            held = _held(X, rows, opened, blocks, program.penalty)
+            edge = _EDGE * float(np.clip(gap, *_GAPS))
+            held = _held(X, rows, opened, blocks, program.penalty, edge)
             kernel -= held @ held.T
-        kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + tiny)
+        kernel = _with_scales(kernel, X, opened, blocks, program.penalty)
+        kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + _TINY)
         if skip is not None:
-            kernel += products / max(skip, 1e-12 * np.trace(products) + tiny)
+            kernel += products / max(skip, 1e-12 * np.trace(products) + _TINY)
         root, one = roots[:, output], np.eye(len(kernel))
         leverages = one - np.linalg.inv(kernel * root[:, None] * root + one)
         if sample.groups is None:
@@ -115,6 +127,9 @@ def approximate_leave_one_out(
             values, vectors = np.linalg.eigh(leverages[np.ix_(own, own)])
             moved = vectors @ (growth(values) * (vectors.T @ (root[own] * slope[own, output])))
             predictions[own, output] += moved / root[own]
+    if isinstance(program.penalty, WithDualNorm):
+        most = np.abs(seen).max(axis=0)
+        predictions = np.clip(predictions, -most, most)
     return predictions
 
 
@@ -150,19 +165,36 @@ def _stretch(weights: Floats, penalty: Penalty) -> Floats:
     degree = 1 if isinstance(penalty, WithDualNorm) else 2
     curved = np.array([degree * float(penalty.value(v[None, None, None])) for v in weights])
     squares = (weights**2).sum(axis=1)
-    inverse = squares / np.maximum(curved, np.finfo(np.float64).tiny)
+    inverse = squares / np.maximum(curved, _TINY)
     return np.broadcast_to(np.sqrt(inverse)[:, None], weights.shape)
 
 
-def _held(X: Floats, fitted: Floats, mask: Floats, weights: Floats, penalty: Penalty) -> Floats:
+def _with_scales(
+    kernel: Floats, X: Floats, mask: Floats, weights: Floats, penalty: Penalty
+) -> Floats:
+    """Return the kernel with the second layer's: of the weights along themselves."""
+    if not isinstance(penalty, WithDualNorm):
+        return kernel
+    if isinstance(penalty, L1):
+        return 2 * kernel
+    along = weights * _stretch(weights, penalty)
+    axis = 0 if isinstance(penalty, FeatureGroupLasso) else 1
+    along /= np.maximum(np.linalg.norm(weights, axis=axis, keepdims=True), _TINY)
+    features = X * (mask @ along) if axis == 0 else mask * (X @ along.T)
+    return kernel + np.asarray(features @ features.T)
+
+
+def _held(
+    X: Floats, fitted: Floats, mask: Floats, weights: Floats, penalty: Penalty, edge: float
+) -> Floats:
     """Return features of the rows in the directions in which rows at the edge hold neurons."""
     parts = [np.zeros((len(X), 0))]
-    most = _EDGE * np.linalg.norm(fitted, axis=1)
+    most = edge * np.linalg.norm(fitted, axis=1)
     for column, own, stretch in zip(mask.T, weights, _stretch(weights, penalty), strict=True):
         scores = fitted @ own.astype(fitted.dtype)
-        edge = fitted[np.abs(scores) <= most * np.linalg.norm(own)].astype(np.float64)
-        if len(edge):
-            _, sizes, directions = np.linalg.svd(edge * stretch, full_matrices=False)
+        rows = fitted[np.abs(scores) <= most * np.linalg.norm(own)].astype(np.float64)
+        if len(rows):
+            _, sizes, directions = np.linalg.svd(rows * stretch, full_matrices=False)
             directions = directions[sizes > _SPANNED * sizes[0]]
             parts.append(column[:, None] * ((X * stretch) @ directions.T))
     return np.column_stack(parts)

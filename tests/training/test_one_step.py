@@ -89,13 +89,13 @@ def test_a_norm_is_left_nearly(penalty):
     left = left_out(network, program, alpha=program.alpha, bias=True)[:10]
     exact = refits(program, gates, tol=1e-4, rows=10)
     # A good part of what a row does to its own prediction is known without a refit.
-    assert np.abs(left - exact).mean() < 0.7 * np.abs(seen - exact).mean()
+    assert np.abs(left - exact).mean() < 0.65 * np.abs(seen - exact).mean()
     error, true = ((left - y) ** 2).mean(), ((exact - y) ** 2).mean()
     assert ((seen - y) ** 2).mean() < error
-    assert error == pytest.approx(true, rel=0.3)
+    assert error == pytest.approx(true, rel=0.22)
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.005])
+@pytest.mark.parametrize("alpha", [0.05, 0.005, 0.0005])
 @pytest.mark.parametrize("tol", [1e-7, 1e-3])
 def test_cones_hold_neurons_that_a_row_leaves(alpha, tol):
     program, _ = problem(NeuronGroupLasso(), alpha=alpha)
@@ -107,16 +107,16 @@ def test_cones_hold_neurons_that_a_row_leaves(alpha, tol):
         return network, network.forward(rows[:, :-1])[:, 0]
 
     network, seen = predict(program, X, tol)
-    left = left_out(network, program, alpha=alpha, bias=True)[:, 0]
+    left = left_out(network, program, alpha=alpha, bias=True, gap=tol)[:, 0]
     exact = np.empty(n)
     for k in range(n):
         kept = np.arange(n) != k  # with the row, its cones go
         operator = GatedOperator(X[kept], mask[kept])
         rest = replace(program, operator=operator, y=y[kept, None], alpha=alpha * n / (n - 1))
         exact[k] = predict(rest, X[[k]], 1e-7)[1][0]
-    assert np.abs(left - exact).mean() < 0.6 * np.abs(seen - exact).mean()
+    assert np.abs(left - exact).mean() < 0.65 * np.abs(seen - exact).mean()
     error, true = ((left - y) ** 2).mean(), ((exact - y) ** 2).mean()
-    assert error == pytest.approx(true, rel=0.4)
+    assert error == pytest.approx(true, rel=0.33)
     assert ((seen - y) ** 2).mean() < 0.8 * true
 
 

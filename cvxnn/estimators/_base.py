@@ -186,23 +186,17 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
                 n_patterns = _PILOT_PATTERNS
             source = "gaussian"
-        sources: list[Any] = [source]
         closed = self.formulation == "gated" and type(penalty) is convex.SquaredL2
         closed &= type(loss) is convex.SquaredLoss
         if self.patterns == "auto" and closed and self.fit_intercept and not is_sparse(inputs):
-            sources.append("thresholds")
-        drawn = [training.draw_patterns(inputs, targets, n_patterns, s, rng) for s in sources]
-        operators = [convex.GatedOperator(inputs, found.mask) for found in drawn]
-        programs = [
-            convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
-            for operator in operators
-        ]
-        units = None if np.all(rows.units == 1) else rows.units
-        shared = self._shares_strength
-        chosen = training.choose_program(
-            programs, rng, units=units, groups=rows.groups, shared=shared
-        )
-        return drawn[chosen]
+            operator = convex.GatedOperator(inputs, np.zeros((n, 0), bool))
+            program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+            units = None if np.all(rows.units == 1) else rows.units
+            known: dict[str, Any] = {"units": units, "groups": rows.groups}
+            known["shared"] = self._shares_strength
+            kinds = source, "thresholds"
+            source = training.choose_patterns(program, n_patterns, kinds, rng, **known)
+        return training.draw_patterns(inputs, targets, n_patterns, source, rng)
 
     def _plan(
         self,

@@ -1,5 +1,5 @@
 from .blocks import block_factors
-from .judged_patterns import choose_program
+from .judged_patterns import choose_patterns
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
@@ -21,7 +21,7 @@ __all__ = [
     "approximate_leave_one_out",
     "block_factors",
     "choose_delta",
-    "choose_program",
+    "choose_patterns",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",

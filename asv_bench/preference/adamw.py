@@ -42,6 +42,8 @@ def train(
 ) -> Run:
     """Train on rows that are not ``held_out``, which choose the epoch; weight decay as by default.
 
+    Where none is held out, the last epoch is taken.
+
     Features are standardised as cvxnn does it. ``y`` is 0 or 1; ``"squared"`` is the squared loss
     on -1 and 1.
     """
@@ -73,8 +75,8 @@ def train(
             optimiser.step()
         with torch.no_grad():
             right = (network(rows[unseen])[:, 0] > 0) == (signs[unseen] > 0)
-            accuracy = float(right.float().mean())
-            if accuracy > best:
+            accuracy = float(right.float().mean()) if len(unseen) else float(epoch == epochs)
+            if accuracy > best and (len(unseen) or epoch == epochs):
                 best, epoch_of_best = accuracy, epoch
                 before = np.array([time.perf_counter(), time.process_time()])
                 chosen = network(test)[:, 0].numpy()

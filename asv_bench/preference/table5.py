@@ -126,25 +126,29 @@ def _child(
 def _adamw(
     data: Embeddings, method: str, rate: float, seed: int, neurons: int, epochs: int
 ) -> Record:
-    run = train(
-        data.X,
-        data.y,
-        data.X_test,
-        _held_out(data, seed),
-        n_neurons=neurons,
-        loss=method.removeprefix("adamw_"),
-        rate=rate,
-        epochs=epochs,
-        seed=seed,
-    )
-    last = quality(data, run.last_scores)
+    options: dict[str, Any] = {
+        "n_neurons": neurons,
+        "loss": method.removeprefix("adamw_"),
+        "rate": rate,
+        "seed": seed,
+    }
+    apart = _held_out(data, seed)
+    run = train(data.X, data.y, data.X_test, apart, epochs=epochs, **options)
+    # The epoch is known now: once more, with the rows that chose it.
+    whole = train(data.X, data.y, data.X_test, apart & False, epochs=run.epoch, **options)
+    parts = {"": run.scores, "last_": run.last_scores, "whole_": whole.last_scores}
+    found = {
+        prefix + name: value
+        for prefix, scores in parts.items()
+        for name, value in quality(data, scores).items()
+    }
     return {
-        **quality(data, run.scores),
-        **{f"last_{name}": value for name, value in last.items()},
+        **found,
         "validation": run.validation,
         "epoch": run.epoch,
         "cpu_s": run.cpu_s,
         "wall_s": run.wall_s,
+        "whole_cpu_s": whole.cpu_s,
     }
 
 

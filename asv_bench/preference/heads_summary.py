@@ -1,4 +1,4 @@
-"""Tables of what ``heads.py`` found: ``python asv_bench/preference/heads_summary.py FILE``.
+"""Tables of what ``heads.py`` found: ``python asv_bench/preference/heads_summary.py FILE ...``.
 
 The tests compare each method with the reference on the same test pairs: the mean difference, its
 standard error over clusters (all pairs of a conversation or prompt count as one observation), and
@@ -25,10 +25,10 @@ METRICS = ("accuracy", "log_loss")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--reference", default="linear")
     arguments = parser.parse_args()
-    records = {key(record): record for record in read(arguments.file, key)}
+    records = {key(record): record for path in arguments.files for record in read(path, key)}
     sets = list(dict.fromkeys(name for name, _ in records))
     methods = [name for name in dict.fromkeys(m for _, m in records) if name != INPUT]
     for metric in METRICS:

@@ -1,7 +1,7 @@
 from .features import Contributions, contributions, feature_importances
+from .hyperplanes import Boundaries, boundaries, count_regions, open_neurons
 from .local_models import LocalLinear, local_linear
 from .neurons import NeuronReport, neuron_report
-from .regions import Boundaries, boundaries, count_regions, open_neurons
 
 __all__ = [
     "Boundaries",

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn.explanation.hyperplanes import checked_rows
 from cvxnn.explanation.local_models import local_linear
-from cvxnn.explanation.regions import checked_rows
 from cvxnn.network import TwoLayerNetwork
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._threads import limit_threads
-from cvxnn.explanation.regions import checked_rows, look
+from cvxnn.explanation.hyperplanes import checked_rows, look
 from cvxnn.network import TwoLayerNetwork, row_chunks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn.explanation.regions import checked_rows, count_regions, open_neurons
+from cvxnn.explanation.hyperplanes import checked_rows, count_regions, open_neurons
 from cvxnn.network import TwoLayerNetwork
 
 # Features that a report names for each neuron, and neurons that it prints.

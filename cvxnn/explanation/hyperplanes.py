@@ -1,4 +1,4 @@
-"""Regions on which a network is affine: their boundaries, and the neurons that are open."""
+"""Hyperplanes at which neurons open, and the neurons that are open on rows."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def needs_model(page: Path) -> bool:
 
 # Pages whose fits and compilations take more than 3 seconds, beside those that need a model.
 LONG = {"certificate", "classification", "coming_from", "extending", "patterns"}
-LONG |= {"persistence", "regression", "solvers", "troubleshooting"}
+LONG |= {"persistence", "regression", "solvers", "tables", "troubleshooting"}
 
 
 def is_slow(page: Path) -> bool:

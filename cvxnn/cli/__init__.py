@@ -1,4 +1,4 @@
-"""Command line: ``cvxnn extract | fit | score | best | generate | compare | report``.
+"""Command line: ``cvxnn extract | fit | score | best | generate | compare | report | serve``.
 
 The program is `cvxnn.cli.main.main`. Its exit codes are 0 when all is done or nothing is to do; 1
 for bad data, or a missing file or package; 2 for a usage error; 3 if a fit did not converge (its

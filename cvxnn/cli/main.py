@@ -12,7 +12,7 @@ from types import ModuleType
 
 from cvxnn import __version__
 from cvxnn._json import OtherSettingsError
-from cvxnn.cli import best, compare, extract, fit, generate, report, score
+from cvxnn.cli import best, compare, extract, fit, generate, report, score, serve
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
@@ -29,6 +29,7 @@ COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
     "compare": compare,
     "report": report,
+    "serve": serve,
 }
 
 _DESCRIPTION = "Preference heads for language models by convex optimisation."

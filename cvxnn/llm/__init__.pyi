@@ -13,6 +13,7 @@ from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan
 from .models import LanguageModel
+from .reward_server import RewardServer
 
 __all__ = [
     "FINE_TUNING_OBJECTIVES",
@@ -29,6 +30,7 @@ __all__ = [
     "ResponseLogProbabilities",
     "RewardHead",
     "RewardLogitsProcessor",
+    "RewardServer",
     "choose_reply",
     "embed_responses",
     "extract_pairs",

@@ -1,0 +1,69 @@
+"""Serve the rewards of a head over HTTP, until it is interrupted.
+
+POST /score takes {"pairs": [{"prompt": ..., "response": ...}, ...]}, POST /rank takes {"prompt":
+..., "responses": [...]}, GET /healthz says which model is served. There are no passwords: listen at
+an address that only your own programs reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from cvxnn.cli.console import Console
+from cvxnn.cli.inputs import embedder_of, required
+from cvxnn.cli.option_building import natural, option_from
+from cvxnn.cli.option_groups import BATCH, MODEL
+
+HELP = "serve rewards over HTTP"
+EXAMPLE = "  cvxnn serve head.safetensors --port 8000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
+    server = "cvxnn.llm.RewardServer"
+    parser.add_argument("--host", **option_from(server, "host"))
+    parser.add_argument("--port", **{**option_from(server, "port"), "type": natural})
+    parser.add_argument("--max-replies", **option_from(server, "max_replies"))
+    for group in (MODEL, BATCH):
+        group.add_to(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
+    required(options, head="HEAD")
+    from cvxnn.llm.reward_server import RewardServer
+    from cvxnn.persistence import load
+
+    console.kept = lambda: "the server has ended"
+    head = load(options.head)
+    if not hasattr(head, "reward"):
+        raise ValueError(f"{options.head} is a {type(head).__name__}; expected a preference head")
+    embedder = embedder_of(options, console, head)
+    embedder.progress = False
+    places = {"host": options.host, "port": options.port, "max_replies": options.max_replies}
+    with RewardServer(head, embedder, **places) as server:
+        host, port = server.server_address[:2]
+        console.show(f"serving   http://{host!s}:{port}")
+        server.serve_forever()
+    return {"status": "done"}

@@ -35,9 +35,9 @@ from cvxnn.training import approximate_leave_one_out
 from cvxnn.training.row_sample import Sample
 
 ROWS, PATTERNS = 60, 24
-# The constants of the step were chosen on the first seven; the two others came after.
+# The constants of the step were chosen on the first seven; the last came after.
 TABLES = ("banana", "pima", "wdbc", "australian", "ionosphere", "mammographic", "ring")
-TABLES += ("contraceptive", "mushroom")
+TABLES += ("contraceptive",)
 PARTS = (1.0, 0.1, 0.01)
 TOL = 1e-2  # as the estimators' default
 

@@ -160,7 +160,8 @@ def _best_value(value: Callable[[Array], Array], first: Array) -> Array:
             ends = narrow(None, ends)
     else:
         ends = jax.lax.fori_loop(0, _N_THIRDS, narrow, ends)
-    scales = (xp.zeros_like(first), xp.ones_like(first), first, (ends[0] + ends[1]) / 2)
+    # The maximum may lie at the edge of the domain: the lower end is within, the mean perhaps not.
+    scales = (xp.zeros_like(first), xp.ones_like(first), first, ends[0], (ends[0] + ends[1]) / 2)
     return xp.stack([value(scale) for scale in scales]).max(axis=0)
 
 

@@ -23,8 +23,22 @@ from cvxnn.convex import (
     on_host,
     register_pytree,
 )
+from cvxnn.convex._duality import _best_value
 
 N, D, P, C = 40, 3, 5, 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_best_scale_may_lie_at_the_edge_of_the_domain(dtype: type) -> None:
+    """Of values that rise up to there, the search finds one within, whatever is rounded."""
+    edges = np.random.default_rng(0).uniform(0.1, 1.9, 1000).astype(dtype)
+
+    def value(scale: np.ndarray) -> np.ndarray:
+        return np.where(scale <= edges, scale, dtype(-np.inf))
+
+    found = _best_value(value, np.ones(1000, dtype))
+    np.testing.assert_allclose(found, edges, rtol=1e-5)
+    assert (found <= edges).all()
 
 
 @register_pytree

@@ -142,6 +142,8 @@ def _open(network: TwoLayerNetwork, X: Floats) -> NDArray[np.bool_]:
 
 def _kernel(X: Floats, products: Floats, mask: Floats, weights: Floats, penalty: Penalty) -> Floats:
     """Return the kernel of one output's neurons, each weight divided by its curvature."""
+    if not len(weights):
+        return np.zeros_like(products)
     stretched = _stretch(weights, penalty)
     if isinstance(penalty, FeatureGroupLasso):
         return np.asarray((X * stretched[0] ** 2) @ X.T) * (mask @ mask.T)

@@ -17,6 +17,7 @@ from cvxnn.convex import (
     ProximalGradient,
     Ridge,
     SquaredL2,
+    Weights,
     sample_patterns,
     solve,
 )
@@ -118,6 +119,17 @@ def test_cones_hold_neurons_that_a_row_leaves(alpha, tol):
     error, true = ((left - y) ** 2).mean(), ((exact - y) ** 2).mean()
     assert error == pytest.approx(true, rel=0.33)
     assert ((seen - y) ** 2).mean() < 0.8 * true
+
+
+@pytest.mark.parametrize("penalty", [NeuronGroupLasso(), FeatureGroupLasso(), L1(), SquaredL2()])
+def test_an_output_without_neurons_is_zero_without_the_row_as_well(penalty):
+    program, gates = problem(penalty)
+    blocks = program.zeros().blocks
+    blocks[0] = np.random.default_rng(1).standard_normal(blocks[0].shape)
+    network = recover(Weights(blocks), gates=gates)
+    left = left_out(network, program, alpha=program.alpha, bias=True)
+    assert np.isfinite(left).all()
+    assert not left[:, 1].any()
 
 
 def test_a_group_is_left_out_as_a_whole():

@@ -34,6 +34,7 @@ CONFIGURATIONS = {
 }
 SLOW = {
     ("digits", "gated, local patterns"),
+    ("digits", "relu, adaptive"),
     ("embeddings_6000x384", "gated, local patterns"),
     ("embeddings_6000x384", "relu, adaptive"),
 }

@@ -857,7 +857,7 @@ def test_some_of_the_gates(part, tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda t: t | {"network_.gate_weights": t["network_.gate_weights"][:, :2].copy()},
+        lambda t: t | {"network_.gate_weights": t["network_.gate_weights"][..., :2].copy()},
         lambda t: t | {"network_.gate_bias": t["network_.gate_bias"][:-1]},
         lambda t: t | {"network_.gate_bias": t["network_.gate_bias"] * np.nan},
         lambda t: t | {"network_.gate_index": t["network_.gate_index"][:-1]},

@@ -444,10 +444,13 @@ def test_degenerate_columns_and_rows(model, kind, standardize):
     X, y = odd(kind)
     if kind == "constant column" and not standardize:
         X[:, 2] = 1.0
-    fitted = make(model, standardize=standardize).fit(X, y)
+    fitted = make(model, standardize=standardize, patterns="gaussian").fit(X, y)
     assert np.isfinite(values(fitted, X)).all()
-    score = fitted.score(X, y)
-    assert score > (0.6 if model is ConvexReLURegressor else 0.85)
+    assert fitted.score(X, y) > (0.6 if model is ConvexReLURegressor else 0.85)
+    rules = make(model, standardize=standardize, patterns="thresholds")
+    plain = rules.fit(*data()).score(*data())
+    assert np.isfinite(values(rules.fit(X, y), X)).all()
+    assert rules.score(X, y) > plain - 0.1
 
 
 @pytest.mark.parametrize("value", [0.1, 1e6, 1e12])

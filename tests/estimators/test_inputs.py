@@ -155,11 +155,13 @@ def test_a_constant_column_of_many_rows_is_constant(dtype):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ConvexReLUClassifier(**SMALL),
-        lambda: ConvexReLURegressor(**SMALL),
+        lambda: ConvexReLUClassifier(patterns="gaussian", **SMALL),
+        lambda: ConvexReLURegressor(patterns="gaussian", **SMALL),
+        # Errors of thresholds are all but equal over a range of strengths, any of which may win.
+        lambda: ConvexReLURegressor(patterns="thresholds", strength=1e-3, **SMALL),
         lambda: LinearPreferenceHead(C=1e-3),
     ],
-    ids=["classifier", "regressor", "linear head"],
+    ids=["classifier", "regressor", "thresholds", "linear head"],
 )
 def test_features_far_from_zero_in_single_precision(make):
     narrow = (np.random.default_rng(0).standard_normal((20_000, 2)) + 1e4).astype(np.float32)

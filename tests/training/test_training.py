@@ -552,7 +552,7 @@ def test_refuses_an_unknown_patterns() -> None:
     X, y = data()
     with pytest.raises(
         ValueError,
-        match=r"patterns='uniform'; expected 'local', 'gaussian', 'data', 'all' or Activation",
+        match=r"patterns='uniform'; expected 'local', 'gaussian', 'data', 'thresholds', 'all'",
     ):
         training.train(X, y, 1e-2, P, patterns="uniform")  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvxnn.convex import (
@@ -194,7 +194,30 @@ def sphere() -> np.ndarray:
     ).reshape(-1, 3)
 
 
+def highest_slope(X: np.ndarray, residual: np.ndarray) -> float:
+    """Return the largest slope of a neuron, by a grid of gates and finer ones where it is high."""
+
+    def slopes(gates: np.ndarray) -> np.ndarray:
+        return np.abs(residual.T @ np.maximum(X @ gates.T, 0)).max(axis=0) / N
+
+    gates = sphere()
+    values = slopes(gates)
+    order = np.argsort(-values)[: (values > 0.97 * values.max()).sum()]
+    _, first = np.unique(np.packbits(X @ gates[order].T >= 0, axis=0), axis=1, return_index=True)
+    cube = np.stack(np.meshgrid(*[np.linspace(-1, 1, 15)] * (D + 1)), axis=-1).reshape(-1, D + 1)
+    found = []
+    for gate in gates[order[first]]:
+        for width in (0.02, 0.004, 0.0008):
+            near = gate + width * cube
+            near /= np.linalg.norm(near, axis=1, keepdims=True)
+            around = slopes(near)
+            gate = near[around.argmax()]
+        found.append(around.max())
+    return max(found)
+
+
 @settings(max_examples=15)
+@example(seed=931198, gated=False, integers=False, n_outputs=1)  # the grid is off by 0.8 %
 @given(
     seed=st.integers(0, 10**6),
     gated=st.booleans(),
@@ -221,6 +244,7 @@ def test_pricing_all_patterns_finds_what_a_grid_of_gates_finds(
         mask = every.mask
         values = np.array([gain(program, dual.residual, gate) for gate in every.gates])
         values *= float(program.alpha)
+    most = values.max() if gated else highest_slope(X, dual.residual)
     for part in (0.5, 0.9, 2.0):  # many, some or no patterns pay
         alpha = part * values.max()
         priced = replace(program, alpha=alpha)
@@ -229,7 +253,7 @@ def test_pricing_all_patterns_finds_what_a_grid_of_gates_finds(
             assert len(found) == 0
             assert 0 < highest <= 1
             continue
-        assert highest == pytest.approx(values.max() / alpha, rel=5e-3)
+        assert highest == pytest.approx(most / alpha, rel=1e-3)
         largest: dict[bytes, float] = {}
         for column, value in zip(np.packbits(mask, axis=0).T, values, strict=True):
             key = column.tobytes()

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--head", default="coala", choices=("coala", "linear"), help="Kind of the head"
     )
-    add_held_out(parser, "FOLDER", "Features of held-out pairs")
+    none = "; 0 fits the head to all pairs and measures nothing"
+    add_held_out(parser, "FOLDER", "Features of held-out pairs", none)
     parser.add_argument(
         "--refit",
         action="store_true",

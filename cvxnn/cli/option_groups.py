@@ -130,7 +130,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_held_out(
-    parser: argparse.ArgumentParser, metavar: str = "DATA", help: str = "Held-out pairs"
+    parser: argparse.ArgumentParser,
+    metavar: str = "DATA",
+    help: str = "Held-out pairs",
+    none: str = "",
 ) -> None:
     """Add the options that say which pairs are held out.
 
@@ -142,13 +145,15 @@ def add_held_out(
         Name for the value of ``--test`` in the help.
     help : str, default="Held-out pairs"
         What ``--test`` names.
+    none : str, default=""
+        What a test size of 0 does, where the command takes it.
     """
     group = parser.add_argument_group("held-out pairs")
     group.add_argument(
         "--test", metavar=metavar, help=f"{help}; by default a part of the pairs is held out"
     )
     size = option_from("cvxnn.preference.split_by_group", "test_size")
-    group.add_argument("--test-size", **size)
+    group.add_argument("--test-size", **{**size, "help": size["help"] + none})
 
 
 def add_memory_plan(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +176,8 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan-only",
         action="store_true",
-        help="Only show what memory, tokens, time and disk the command would take",
+        help="Only show the memory that the command would take and, of embeddings, tokens, time "
+        "and disk",
     )
     parser.add_argument(
         "--memory",

@@ -77,8 +77,10 @@ def certificate_text(certificate: Mapping[str, float]) -> str:
     """
     if "gap" not in certificate:
         return ""
+    objective, bound = certificate["objective"], certificate["dual_bound"]
+    digits = ".5f" if abs(objective) >= 1e-3 else ".3g"
     return (
-        f"objective {certificate['objective']:.5f}, lower bound {certificate['dual_bound']:.5f}, "
+        f"objective {objective:{digits}}, lower bound {bound:{digits}}, "
         f"gap {100 * certificate['gap']:.2g} %"
     )
 

@@ -67,7 +67,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         ``cvxnn.preference.loss_functions`` for how the two relate. ``fit`` without ``pair_id`` uses
         ``"pointwise"``. With ``formulation="gated"`` it decides on phase I as well.
     formulation : {"gated", "relu"}, default="gated"
-        Many gates, or Algorithm 1 of the paper; see above.
+        ``"gated"`` is the network of many gates, ``"relu"`` Algorithm 1 of the COALA paper.
     blocks : sequence of int, optional
         Widths of blocks of columns of ``X``, such as embeddings of several layers, that add up to
         ``n_features`` without the context. Each block has a strength of its own, chosen on pairs

@@ -334,6 +334,7 @@ def _recognise(row: Row, where: str) -> str:
     raise ValueError(
         f"{where}: the fields {sorted(row)} belong to no known format; missing fields 'chosen' "
         "and 'rejected' (TRL, hh-rlhf), 'instruction' and 'completions' (UltraFeedback), or "
-        "'output_1', 'output_2' and 'preference' (AlpacaEval). If they have other names, pass "
-        "fields={'prompt': ..., 'chosen': ..., 'rejected': ...} (--fields prompt=...,chosen=...)"
+        "'output_1', 'output_2' and 'preference' (AlpacaEval). If they have other names, name "
+        "them: --fields prompt=...,chosen=...,rejected=... on the command line, "
+        "fields={'prompt': ..., 'chosen': ..., 'rejected': ...} in Python"
     )

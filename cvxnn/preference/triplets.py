@@ -218,7 +218,8 @@ def split_by_group(
     triplets : sequence of PreferenceTriplet
         Triplets of at least two groups.
     test_size : float, default=0.25
-        Fraction of the units to hold out, in (0, 1); each side has at least one unit.
+        Fraction of the units, such as conversations, to hold out, above 0 and below 1; each side
+        has at least one unit.
     random_state : int, default=0
         Seed of the shuffle.
     by : {"both", "group", "prompt"}, default="both"

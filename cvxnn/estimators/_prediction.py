@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn._arrays import is_sparse
 from cvxnn._scores import log_probabilities, probabilities, scores_of, winner
-from cvxnn.estimators._rows import FLOATS, Rows, canonical, to_host
+from cvxnn.estimators._rows import FLOATS, Rows, canonical, refuse_missing, to_host
 from cvxnn.explanation import (
     Contributions,
     LocalLinear,
@@ -59,6 +59,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and targets if given, and bring them to the host in a dtype of FLOATS."""
+        refuse_missing(y)
         accepted = "csr" if self._takes_sparse() else False
         if not accepted and is_sparse(X):
             raise TypeError(

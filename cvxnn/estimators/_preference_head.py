@@ -18,7 +18,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from cvxnn._scores import log_probabilities, probabilities, winner
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import FLOATS, groups_of, require_two_classes, to_host, weights_of
+from cvxnn.estimators._rows import (
+    FLOATS,
+    groups_of,
+    refuse_missing,
+    require_two_classes,
+    to_host,
+    weights_of,
+)
 from cvxnn.network import TwoLayerNetwork
 
 if TYPE_CHECKING:
@@ -326,6 +333,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
+        refuse_missing(y)
         validated = validate_data(self, to_host(X), to_host(y), dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated

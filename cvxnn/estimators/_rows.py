@@ -262,6 +262,26 @@ def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
 
 
+def refuse_missing(y: Any) -> None:
+    """Refuse targets among which objects are missing: None, NaN, or ``pandas.NA``."""
+    values = np.asarray(y)
+    if y is None or values.dtype != object:
+        return  # scikit-learn checks numbers
+    missing = [k for k, value in enumerate(values.ravel()) if _is_missing(value)]
+    if missing:
+        raise ValueError(
+            f"y has no value in {len(missing)} of {values.size} places (the first is row "
+            f"{missing[0] // max(values[:1].size, 1)}); leave these rows out, or fill them in."
+        )
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # neither true nor false, as pandas.NA; or an array
+        return np.ndim(value) == 0
+
+
 def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
     """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
     present = classes[np.unique(codes)].tolist()

@@ -4,6 +4,7 @@ import re
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 
@@ -463,6 +464,24 @@ def test_a_column_that_is_constant_has_no_say(model, value):
     np.testing.assert_array_equal(values(fitted, other), values(fitted, X))
     assert np.isfinite(values(fitted, X)).all()
     assert fitted.score(X, y) >= plain.score(X[:, :2], y) - 0.1
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda y: np.array(y, object),
+        lambda y: pd.Series(y),
+        lambda y: pd.Series(y, dtype="string"),
+        lambda y: pd.Categorical(y),
+    ],
+    ids=["object", "series", "string", "categorical"],
+)
+def test_missing_labels_are_named(model, missing):
+    y = missing(["no", "yes", None] * 4)
+    with pytest.raises(
+        ValueError, match=r"y has no value in 4 of 12 places \(the first is row 2\)"
+    ):
+        make(model).fit(np.arange(36.0).reshape(12, 3), y)
 
 
 def test_all_columns_constant(model):

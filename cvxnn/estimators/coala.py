@@ -17,19 +17,18 @@ from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook
+from cvxnn.estimators._pair_columns import ColumnFactors, PairColumns
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
-from cvxnn.estimators._scaling import Scaling
 from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pairwise", "pointwise"]
-# Pairs that the choice of a strength looks at, and of those of blocks, which takes many looks.
-_MOST_PAIRS, _MOST_PAIRS_OF_BLOCKS = 1024, 512
+_MOST_PAIRS = 1024  # that the choice of a strength looks at
 
 Floats = NDArray[np.floating]
 
@@ -236,7 +235,7 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         gated, pairwise = self.formulation == "gated", self._pairwise(rows)
         self.__dict__.pop("block_factors_", None)
         self.uses_context_ = False
-        self._check_columns(rows.X.shape[1])
+        self._columns.check(rows.X.shape[1])
         for name in ("blocks", "context"):
             if getattr(self, name) is not None and not (gated and pairwise):
                 raise ValueError(
@@ -281,11 +280,15 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         """Plan the fit of a gated network whose rewards differ by 1 between chosen and rejected."""
         rng = check_random_state(self.random_state)
         scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
+        columns = self._columns
         # An offset of the gates costs accuracy, and no margin knows an intercept.
         seen = scaling.inputs(rows.X, bias=False)
-        if self.blocks is not None or self._n_context:
-            self._choose_factors(seen, rows, rng)
-            scaling = self._with_factors(scaling)
+        factors = columns.choose_factors(seen, rows, rng)
+        self.uses_context_ = factors.uses_context
+        if factors.blocks is not None:
+            self.block_factors_ = factors.blocks
+        if not columns.alike:
+            scaling = scaling.with_factors(columns.each(factors, seen.shape[1]))
             seen = scaling.inputs(rows.X, bias=False)
         shape, (penalty, origin, n_patterns) = seen.shape, self._choose(*seen.shape)
         if origin in ("local", "adaptive", "thresholds"):
@@ -293,8 +296,9 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
                 f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
                 "patterns='gaussian' or 'data', or formulation='relu'."
             )
-        found = self._draw_gates(seen, n_patterns, origin, rng)
-        inputs = self._weighted(seen)
+        uses_context = factors.uses_context
+        found = columns.draw_gates(seen, n_patterns, origin, rng, uses_context=uses_context)
+        inputs = columns.weighted(seen)
         operator = convex.PairedOperator(inputs, found.mask, pairs=rows.pairs)
         loss, weight = convex.SquaredLoss(), rows.sample_weight
         program = convex.ConvexProgram(operator, rows.targets, 0.0, loss, penalty, weight, "gated")
@@ -325,78 +329,14 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         return Plan(training.fit_direct, arguments, scaling, measured, request)
 
     @property
-    def _n_context(self) -> int:
-        """Number of columns that describe the prompt."""
-        if self.context is not None:
-            return self.context
-        pairwise = self.formulation == "gated" and self.loss == "pairwise"
-        described = {} if self.embedding is None or not pairwise else self.embedding
-        return int(described.get("context", 0))
-
-    def _weighted(self, seen: Floats) -> Floats:
-        """Return the columns that have weights: those of the responses."""
-        return np.ascontiguousarray(seen[:, : seen.shape[1] - self._n_context])
-
-    def _draw_gates(
-        self, seen: Floats, n_patterns: int, origin: Any, rng: np.random.RandomState
-    ) -> convex.ActivationPatterns:
-        """Draw gates of responses, and with each a random gate of prompts where these are used."""
-        own, c = self._weighted(seen), self._n_context
-        found = training.draw_patterns(own, np.zeros((len(own), 1)), n_patterns, origin, rng)
-        if not c:
-            return found
-        gates = np.pad(found.gates, ((0, 0), (0, c)))
-        if not self.uses_context_:
-            return convex.ActivationPatterns(found.mask, gates)
-        prompts = np.zeros_like(gates)
-        prompts[:, -c:] = rng.standard_normal((len(gates), c))
-        return convex.ActivationPatterns.from_gates(seen, np.stack([gates, prompts], axis=1))
-
-    def _with_factors(self, scaling: Scaling) -> Scaling:
-        """Return units in which blocks have their factors, and a context of no use is 0."""
-        d, c = len(scaling.x_scale), self._n_context
-        factors = np.ones(d)
-        if self.blocks is not None:
-            factors[: d - c] = np.repeat(self.block_factors_, self.blocks)
-        factors[d - c :] = self.uses_context_
-        return scaling.with_factors(factors)
-
-    def _choose_factors(
-        self, inputs: Floats, rows: DistinctPairs, rng: np.random.RandomState
-    ) -> None:
-        """Choose the factor of each block of scaled embeddings, and whether to use prompts."""
-        no_gates = np.zeros((len(inputs), 0), bool)
-        operator = convex.PairedOperator(inputs, no_gates, pairs=rows.pairs)
-        program = convex.ConvexProgram(
-            operator, rows.targets, 0.0, sample_weight=rows.sample_weight, formulation="gated"
-        )
-        most = _MOST_PAIRS if self.blocks is None else _MOST_PAIRS_OF_BLOCKS
-        sample = training.sample_rows(
-            program, rng, units=rows.several_units, groups=rows.groups, most=most
-        )
-        c = self._n_context
-        blocks = (inputs.shape[1] - c,) if self.blocks is None else self.blocks
-        factors = training.block_factors(sample, blocks, c)
-        self.uses_context_ = bool(c and factors[-1])
-        if self.blocks is not None:
-            self.block_factors_ = factors[: len(blocks)]
-
-    def _check_columns(self, n_features: int) -> None:
-        """Refuse blocks and a context that do not add up to the features."""
-        c, blocks = self._n_context, self.blocks
-        if not isinstance(c, int | np.integer) or not 0 <= c < n_features:
-            raise ValueError(
-                f"context={self.context!r}; expected a number of columns, at least 0 and less than "
-                f"the {n_features} of X."
-            )
-        if blocks is None:
-            return
-        good = all(isinstance(width, int | np.integer) and width > 0 for width in blocks)
-        if not good or sum(blocks) != n_features - c:
-            raise ValueError(
-                f"blocks={blocks!r}; expected widths of neighbouring columns, positive integers "
-                f"that add up to the {n_features - c} features of responses."
-            )
+    def _columns(self) -> PairColumns:
+        """What the columns of the embeddings stand for."""
+        context = self.context
+        if context is None:
+            pairwise = self.formulation == "gated" and self.loss == "pairwise"
+            described = {} if self.embedding is None or not pairwise else self.embedding
+            context = int(described.get("context", 0))
+        return PairColumns(self.blocks, context)
 
     def _fit_second_phase(
         self,
@@ -463,11 +403,13 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
         pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
         scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        if self.blocks is not None or self._n_context:
-            scaling = self._with_factors(scaling)
+        columns = self._columns
+        if not columns.alike:
+            factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
+            scaling = scaling.with_factors(columns.each(factors, len(scaling.x_scale)))
         seen = scaling.inputs(pairs.X, bias=False)
         return self._proven(
-            self._weighted(seen),
+            columns.weighted(seen),
             pairs.targets,
             pairs.sample_weight,
             convex.SquaredLoss(),

@@ -145,7 +145,11 @@ def _embedding(
     from cvxnn.llm.workload import embedding_workload, measured_speed
 
     work = embedding_workload(
-        options.model, pairs, layer=options.layer, max_length=options.max_length
+        options.model,
+        pairs,
+        layer=options.layer,
+        max_length=options.max_length,
+        context=options.context,
     )
     about = "" if work.exact else "about "
     shared = f"{about}{work.tokens:,} tokens ({work.tokens_apart:,} if prompts cannot be shared)"

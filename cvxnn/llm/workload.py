@@ -31,7 +31,7 @@ class EmbeddingWorkload:
     cut : int
         Number of pairs of which a reply with its prompt is longer than `max_length`.
     width : int
-        Length of an embedding.
+        Length of a hidden state.
     flops : float
         Floating-point operations for `tokens`.
     disk : int
@@ -55,6 +55,7 @@ def embedding_workload(
     *,
     layer: int = -1,
     max_length: int = 1024,
+    context: bool = False,
 ) -> EmbeddingWorkload:
     """Count what the embedding of preference pairs takes, without weights.
 
@@ -68,6 +69,8 @@ def embedding_workload(
         Layer of the hidden states, as in `Embedder`.
     max_length : int, default=1024
         Largest number of tokens of prompt and reply together.
+    context : bool, default=False
+        Whether an embedding has that of the prompt behind that of the reply.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def embedding_workload(
         cut=round(scale * cut),
         width=shape.width,
         flops=2.0 * lm.n_parameters * n_run / shape.n_layers * scale * together,
-        disk=2 * len(pairs) * shape.width * 4,
+        disk=2 * len(pairs) * shape.width * (1 + context) * 4,
         exact=len(sample) == len(pairs),
     )
 

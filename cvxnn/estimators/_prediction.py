@@ -59,6 +59,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and targets if given, and bring them to the host in a dtype of FLOATS."""
+        y = to_host(y)
         refuse_missing(y)
         accepted = "csr" if self._takes_sparse() else False
         if not accepted and is_sparse(X):
@@ -69,7 +70,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "X.toarray()."
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
-        checked = validate_data(self, to_host(X), to_host(y), **options)
+        checked = validate_data(self, to_host(X), y, **options)
         if isinstance(checked, tuple):
             return canonical(checked[0]), checked[1]
         return canonical(checked)

@@ -333,8 +333,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
+        y = to_host(y)
         refuse_missing(y)
-        validated = validate_data(self, to_host(X), to_host(y), dtype=list(FLOATS), **options)
+        validated = validate_data(self, to_host(X), y, dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated
 

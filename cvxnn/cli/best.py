@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._digests import digest_of_file
-from cvxnn._files import write_text
-from cvxnn._json import as_json, earlier_result, write_json
-from cvxnn._locks import check_file, locked
+from cvxnn._json import as_json
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, read_candidates, required
+from cvxnn.cli.inputs import embedder_of, read_candidates, required, reward_head
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
-from cvxnn.cli.score import kept_embeddings
+from cvxnn.cli.scored_file import write_scored
 
 if TYPE_CHECKING:
     from cvxnn.preference.triplets import Prompt
@@ -79,32 +77,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.progress(_summary(rows))
         return {"status": "done", "replies": rows}
     output = Path(options.output)
-    note = output.with_name(f"{output.name}.json")
     settings = {
         "heads": [digest_of_file(file) for file in _heads(options)],
         "replies": digest_of_file(options.replies),
         "least_margin": options.least_margin,
     }
-    check_file(output)
-    with locked(output):
-        found = earlier_result(note, settings, overwrite=options.overwrite)
-        if found is not None and output.exists():
-            found["status"] = "nothing to do"
-        else:
-            cache = output.with_name(f".{output.name}.embeddings.sqlite")
-            console.kept = lambda: kept_embeddings(cache)
-            rows = _pick(options, console, candidates, cache)
-            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the replies
-            write_text(output, _text(rows))
-            found = {
-                "status": "done",
-                "output": str(output),
-                "settings": settings,
-                "summary": _summary(rows),
-                "verdicts": dict(Counter(row["verdict"] for row in rows)),
-            }
-            write_json(note, found)
-            cache.unlink(missing_ok=True)
+
+    def pick(cache: Path) -> tuple[str, dict[str, Any]]:
+        rows = _pick(options, console, candidates, cache)
+        verdicts = dict(Counter(row["verdict"] for row in rows))
+        return _text(rows), {"summary": _summary(rows), "verdicts": verdicts}
+
+    found = write_scored(output, settings, console, pick, overwrite=options.overwrite)
     console.show(found["summary"])
     console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
     return found
@@ -122,13 +106,10 @@ def _pick(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from cvxnn.persistence import load
     from cvxnn.preference.selection import best_replies
 
-    heads = [load(file) for file in _heads(options)]
+    heads = [reward_head(file) for file in _heads(options)]
     for file, head in zip(_heads(options), heads, strict=True):
-        if not hasattr(head, "reward"):
-            raise ValueError(f"{file} is a {type(head).__name__}; expected a preference head")
         if head.embedding != heads[0].embedding:
             raise ValueError(
                 f"{file} was fitted to other embeddings than {options.head}; fit both to the "

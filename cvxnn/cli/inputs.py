@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from cvxnn._files import read_text
 from cvxnn.cli.console import Console
@@ -273,6 +273,32 @@ def _prompt_of(row: dict[str, Any], where: str) -> Prompt:
         return parse_messages(prompt, where, "prompt")
     check_text(prompt, where, "prompt")
     return str(prompt)
+
+
+def reward_head(file: str | Path) -> Head:
+    """Load a preference head.
+
+    Parameters
+    ----------
+    file : path-like
+        File of ``cvxnn fit``, or of ``cvxnn.save``.
+
+    Returns
+    -------
+    COALAPreferenceHead or LinearPreferenceHead
+        The head, or the CV class of one.
+
+    Raises
+    ------
+    ValueError
+        If the file holds another estimator.
+    """
+    from cvxnn.persistence import load
+
+    head: Any = load(file)
+    if not hasattr(head, "reward"):
+        raise ValueError(f"{file} is a {type(head).__name__}; expected a preference head")
+    return cast("Head", head)
 
 
 def embedder_of(

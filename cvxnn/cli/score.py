@@ -15,13 +15,12 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._digests import digest_of_file
-from cvxnn._files import write_text
-from cvxnn._json import as_json, earlier_result, write_json
-from cvxnn._locks import check_file, locked
+from cvxnn._digests import digest, digest_of_file
+from cvxnn._json import as_json
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required
+from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required, reward_head
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
+from cvxnn.cli.scored_file import write_scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,11 +68,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, head="HEAD", data="DATA")
-    from cvxnn.persistence import load
-
-    head = load(options.head)
-    if not hasattr(head, "reward"):
-        raise ValueError(f"{options.head} is a {type(head).__name__}; expected a preference head")
+    head = reward_head(options.head)
     if options.output is None:
         console.kept = lambda: "nothing was kept; with --output, the same command would continue"
         result = _score(options, console, head)
@@ -85,7 +80,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     output = Path(options.output)
     if output.suffix.lower() not in (".jsonl", ".csv"):
         raise ValueError(f"--output is {output}; expected a name that ends in .jsonl or .csv")
-    note = output.with_name(f"{output.name}.json")
     settings = {
         "head": digest_of_file(options.head),
         "data": _identity(options),
@@ -94,50 +88,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "split": options.split,
         "limit": options.limit,
     }
-    check_file(output)
-    with locked(output):
-        found = earlier_result(note, settings, overwrite=options.overwrite)
-        if found is not None and output.exists():
-            found["status"] = "nothing to do"
-        else:
-            # Embeddings are kept until all is done, so that a second call can continue.
-            cache = output.with_name(f".{output.name}.embeddings.sqlite")
-            console.kept = lambda: kept_embeddings(cache)
-            result = _score(options, console, head, cache)
-            rewards = result.pop("rewards")
-            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
-            write_text(output, _text(rewards, output.suffix))
-            found = {**result, "output": str(output), "settings": settings}
-            write_json(note, found)
-            cache.unlink(missing_ok=True)
+
+    def score(cache: Path) -> tuple[str, dict[str, Any]]:
+        result = _score(options, console, head, cache)
+        return _text(result.pop("rewards"), output.suffix), result
+
+    found = write_scored(output, settings, console, score, overwrite=options.overwrite)
     for line in _summary(found, console):
         console.show(line)
     console.show(f"{'wrote' if found['status'] == 'done' else 'nothing to do:'} {output}")
     return found
-
-
-def kept_embeddings(cache: Path) -> str:
-    """Return what an interruption has left of the embeddings.
-
-    Parameters
-    ----------
-    cache : Path
-        File that keeps them until all is done.
-
-    Returns
-    -------
-    str
-        End of a message.
-    """
-    from cvxnn.llm.cache import EmbeddingCache
-
-    n = 0
-    if cache.exists():
-        with EmbeddingCache(cache) as embeddings:
-            n = len(embeddings)
-    if not n:
-        return "nothing was kept; the same command begins again"
-    return f"{n} embeddings are kept; the same command continues"
 
 
 def _score(
@@ -235,7 +195,11 @@ def _identity(options: argparse.Namespace) -> str:
 
     if is_extracted(options.data):
         return read_pair_features(options.data, check=False).identity
-    return digest_of_file(options.data) if Path(options.data).is_file() else options.data
+    source = Path(options.data)
+    if source.is_dir():
+        files = sorted(file for file in source.rglob("*") if file.is_file())
+        return digest([[str(file.relative_to(source)), digest_of_file(file)] for file in files])
+    return digest_of_file(source) if source.is_file() else options.data
 
 
 def _text(rewards: list[dict[str, Any]], suffix: str) -> str:

@@ -11,7 +11,7 @@ import argparse
 from typing import Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, required
+from cvxnn.cli.inputs import embedder_of, required, reward_head
 from cvxnn.cli.option_building import natural, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 
@@ -53,12 +53,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     required(options, head="HEAD")
     from cvxnn.llm.reward_server import RewardServer
-    from cvxnn.persistence import load
 
     console.kept = lambda: "the server has ended"
-    head = load(options.head)
-    if not hasattr(head, "reward"):
-        raise ValueError(f"{options.head} is a {type(head).__name__}; expected a preference head")
+    head = reward_head(options.head)
     embedder = embedder_of(options, console, head)
     embedder.progress = False
     places = {"host": options.host, "port": options.port, "max_replies": options.max_replies}

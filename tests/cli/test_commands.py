@@ -140,6 +140,7 @@ class TestExtract:
             n_apart += 2 * prompt + sum(replies)
         assert (found["tokens"], found["tokens_apart"]) == (n_tokens, n_apart)
         assert found["disk"] == 40 * 2 * 16 * 4
+        assert run(*arguments, "--context")["disk"] == 2 * found["disk"]
         assert found["memory"][0]["settings"]["dtype"] == "float32"  # what runs on this machine
         assert found["seconds"] > 0
         other = run(*arguments, "--memory", "24")
@@ -357,6 +358,18 @@ class TestScore:
         refused = run("score", head, features, "--output", output, "--limit", "3", code=4)
         assert "limit: null in the file, 3 requested" in refused["error"]
         assert run("score", head, features, "--output", tmp_path / "rewards.txt", code=1)
+
+    def test_a_folder_whose_files_change_is_another_input(self, run, head, model, tmp_path):
+        row = {"prompt": "a b", "chosen": "c d", "rejected": "e"}
+        folder, output = tmp_path / "pairs", tmp_path / "rewards.jsonl"
+        folder.mkdir()
+        write(folder / "one.jsonl", row)
+        arguments = ["score", head, folder, "--model", model, "--output", output]
+        assert run(*arguments)["pairs"] == 1
+        assert run(*arguments)["status"] == "nothing to do"
+        write(folder / "two.jsonl", {**row, "prompt": "f g"})
+        assert "data: " in run(*arguments, code=4)["error"]
+        assert run(*arguments, "--overwrite")["pairs"] == 2
 
     def test_interrupted_scoring_continues(self, run, head, data, model, tmp_path, monkeypatch):
         output = tmp_path / "rewards.jsonl"

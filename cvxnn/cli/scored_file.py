@@ -1,0 +1,77 @@
+"""A file of rewards: made once for its settings, which a note beside it records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cvxnn._files import write_text
+from cvxnn._json import earlier_result, write_json
+from cvxnn._locks import check_file, locked
+from cvxnn.cli.console import Console
+
+
+def write_scored(
+    output: Path,
+    settings: Mapping[str, Any],
+    console: Console,
+    score: Callable[[Path], tuple[str, dict[str, Any]]],
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Write a file of rewards, unless it is there with the same settings.
+
+    Parameters
+    ----------
+    output : Path
+        The file. Its note is ``OUTPUT.json``; embeddings are kept beside it until all is done, so
+        that a second call can continue.
+    settings : mapping
+        Everything that the contents depend on.
+    console : Console
+        Gets what an interruption has left.
+    score : callable
+        Function from the file that keeps embeddings to the text of `output`, and what else the note
+        is to hold.
+    overwrite : bool
+        Whether to make the file again in any case.
+
+    Returns
+    -------
+    dict
+        Contents of the note, with ``status``: ``"done"`` or ``"nothing to do"``.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the file was made with other settings.
+    """
+    note = output.with_name(f"{output.name}.json")
+    check_file(output)
+    with locked(output):
+        found = earlier_result(note, settings, overwrite=overwrite)
+        if found is not None and output.exists():
+            return {**found, "status": "nothing to do"}
+        cache = output.with_name(f".{output.name}.embeddings.sqlite")
+        console.kept = lambda: _kept(cache)
+        text, result = score(cache)
+        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
+        write_text(output, text)
+        found = {**result, "status": "done", "output": str(output), "settings": dict(settings)}
+        write_json(note, found)
+        cache.unlink(missing_ok=True)
+    return found
+
+
+def _kept(cache: Path) -> str:
+    """Return what an interruption has left of the embeddings."""
+    from cvxnn.llm.cache import EmbeddingCache
+
+    n = 0
+    if cache.exists():
+        with EmbeddingCache(cache) as embeddings:
+            n = len(embeddings)
+    if not n:
+        return "nothing was kept; the same command begins again"
+    return f"{n} embeddings are kept; the same command continues"

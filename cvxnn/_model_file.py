@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from cvxnn import convex  # names load when first used: predictions need none
-from cvxnn._digests import digest
-from cvxnn._files import MALFORMED
+from cvxnn.files.digests import digest
+from cvxnn.files.writing import MALFORMED
 from cvxnn.network import TwoLayerNetwork
 
 FORMAT_VERSION = 4

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from cvxnn._files import Closing
+from cvxnn.files.writing import Closing
 
 _REWRITTEN, _PRINTED = 0.2, 30.0  # least seconds between two texts: on a terminal, and elsewhere
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._gates import open_where
-from cvxnn._threads import limits_threads
+from cvxnn.numerics.gates import open_where
+from cvxnn.numerics.threads import limits_threads
 
 if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
     from cvxnn.convex.operators import Weights

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
-from cvxnn._files import replacing
 from cvxnn._model_file import (
     FORMAT_VERSION,
     HEADER,
@@ -33,6 +32,7 @@ from cvxnn._model_file import (
     unpack,
 )
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.files.writing import replacing
 from cvxnn.network import TwoLayerNetwork
 
 # The state of a warm start is large, and predictions do not need it. Callbacks are code.

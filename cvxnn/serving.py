@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._model_file import check_classes, check_network, read_model, taking_apart, unpack
-from cvxnn._scores import probabilities, scores_of, winner
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.scores import probabilities, scores_of, winner
 
 # Attributes of estimators that predictions need.
 _ATTRIBUTES = {"network_", "n_features_in_", "classes_", "temperature_", "_y_ndim"}

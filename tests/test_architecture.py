@@ -12,16 +12,9 @@ import cvxnn
 # From the foundation to the roof. A package imports only itself and packages above it.
 PACKAGES = [
     "_extras",
-    "_digests",
-    "_locks",
-    "_files",
+    "files",
     "_progress",
-    "_json",
-    "_jax",
-    "_arrays",
-    "_threads",
-    "_scores",
-    "_gates",
+    "numerics",
     "costs",
     "convex",
     "network",

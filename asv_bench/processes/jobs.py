@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 
 from asv_bench import raw_results
 from cvxnn import ConvexReLUClassifier
-from cvxnn._threads import limit_threads
+from cvxnn.numerics.threads import limit_threads
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SPLITS = list(StratifiedKFold(10).split(*load_iris(return_X_y=True)))

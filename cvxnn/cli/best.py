@@ -13,13 +13,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._digests import digest_of_file
-from cvxnn._json import as_json
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, read_candidates, required, reward_head
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.scored_file import write_scored
+from cvxnn.files.digests import digest_of_file
+from cvxnn.files.json_files import as_json
 
 if TYPE_CHECKING:
     from cvxnn.preference.triplets import Prompt

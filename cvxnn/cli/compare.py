@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._json import as_json
-from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, required
@@ -31,6 +29,8 @@ from cvxnn.cli.option_groups import (
     add_memory_plan,
 )
 from cvxnn.cli.plan import plan_only, show_plan
+from cvxnn.files.json_files import as_json
+from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

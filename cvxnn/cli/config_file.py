@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import read_text
 from cvxnn.cli.option_building import Parser, UsageError, nearest
+from cvxnn.files.writing import read_text
 
 
 def insert_settings(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from cvxnn._json import as_json
+from cvxnn.files.json_files import as_json
 
 
 class Console:

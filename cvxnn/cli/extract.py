@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cvxnn._locks import check_folder
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import model_of, pairs_of, required
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.plan import plan_only, show_plan
+from cvxnn.files.locks import check_folder
 
 HELP = "embed preference pairs into a folder"
 EXAMPLE = "  cvxnn extract pairs.jsonl --output features --model ~/models/Llama-3.1-8B --layer 16"

@@ -13,12 +13,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._json import earlier_result, read_json, write_json
-from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import HEAD, add_held_out
+from cvxnn.files.json_files import earlier_result, read_json, write_json
+from cvxnn.files.locks import check_file, locked
 
 if TYPE_CHECKING:
     from cvxnn.cli.inputs import Head

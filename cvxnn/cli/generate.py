@@ -16,15 +16,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._digests import digest_of_file
-from cvxnn._files import decode, write_text
-from cvxnn._json import as_json, earlier_result, write_json
-from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.plan import plan_only, show_plan
+from cvxnn.files.digests import digest_of_file
+from cvxnn.files.json_files import as_json, earlier_result, write_json
+from cvxnn.files.locks import check_file, locked
+from cvxnn.files.writing import decode, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,10 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from cvxnn._files import read_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
+from cvxnn.files.writing import read_text
 
 if TYPE_CHECKING:
     from cvxnn.estimators.coala import COALAPreferenceHead

@@ -11,12 +11,12 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from cvxnn import __version__
-from cvxnn._json import OtherSettingsError
 from cvxnn.cli import best, compare, extract, fit, generate, report, score, serve
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
 from cvxnn.cli.option_groups import add_common
+from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.preference.text_checks import check_is_text
 
 OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130

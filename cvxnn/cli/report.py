@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import write_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import option_from
+from cvxnn.files.writing import write_text
 
 HELP = "write one self-contained HTML page of a comparison"
 EXAMPLE = "  cvxnn report comparison --examples replies.jsonl --output report.html"

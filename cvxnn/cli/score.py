@@ -15,12 +15,12 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._digests import digest, digest_of_file
-from cvxnn._json import as_json
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required, reward_head
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
 from cvxnn.cli.scored_file import write_scored
+from cvxnn.files.digests import digest, digest_of_file
+from cvxnn.files.json_files import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import write_text
-from cvxnn._json import earlier_result, write_json
-from cvxnn._locks import check_file, locked
 from cvxnn.cli.console import Console
+from cvxnn.files.json_files import earlier_result, write_json
+from cvxnn.files.locks import check_file, locked
+from cvxnn.files.writing import write_text
 
 
 def write_scored(

@@ -16,8 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from cvxnn._json import earlier_result, read_json, write_json
-from cvxnn._locks import locked
 from cvxnn.comparison.fine_tuned import (
     CHECKPOINT,
     fine_tune_and_evaluate,
@@ -28,6 +26,8 @@ from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
 from cvxnn.comparison.texts import share_text
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
+from cvxnn.files.json_files import earlier_result, read_json, write_json
+from cvxnn.files.locks import locked
 from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cvxnn._files import MALFORMED
-from cvxnn._json import read_json, write_json
 from cvxnn._progress import seconds_text
 from cvxnn.comparison.measures import correct, few_groups_text, mean_and_error
 from cvxnn.comparison.texts import (
@@ -20,6 +18,8 @@ from cvxnn.comparison.texts import (
     ratio_text,
     share_text,
 )
+from cvxnn.files.json_files import read_json, write_json
+from cvxnn.files.writing import MALFORMED
 
 RESULT_FILE = "comparison.json"
 REPLIES_FILE = "replies.jsonl"

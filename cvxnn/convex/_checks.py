@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import is_sparse, refuse_sparse
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, PairedOperator
 from cvxnn.convex.penalties import (
@@ -20,6 +19,7 @@ from cvxnn.convex.penalties import (
     WithConjugate,
     WithDualNorm,
 )
+from cvxnn.numerics.arrays import is_sparse, refuse_sparse
 
 # Their mathematics is tested; a subclass is another function, and is checked.
 _LOSSES = (SquaredLoss, HuberLoss, LogisticLoss, MultinomialLoss)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from cvxnn._arrays import Array, namespace, refuse_sparse
 from cvxnn.convex.losses import Loss, MultinomialLoss
 from cvxnn.convex.penalties import Penalty, SquaredL2, WithConjugate, WithDualNorm
+from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
 
 # Thirds taken off the interval of the scale: (2/3)**40 is 1e-7, and the bound is flat at the top.
 _N_THIRDS = 40

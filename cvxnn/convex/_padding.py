@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn._arrays import Array
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.arrays import Array
 
 _N_PATTERNS_STEP = 8
 

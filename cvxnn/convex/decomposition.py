@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import refuse_sparse
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.arrays import refuse_sparse
 
 _RELAXATION = 1.6
 _BALANCE_EVERY = 10

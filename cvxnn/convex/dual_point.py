@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxnn._arrays import namespace
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import Formulation
+from cvxnn.numerics.arrays import namespace
 
 
 class DualPoint(NamedTuple):

@@ -21,8 +21,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import refuse_sparse
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.numerics.arrays import refuse_sparse
 
 # Rounding in a unit row, with room. A ray computed from rows of smallest singular value s is off by
 # about _ROUNDING / s; at the square root of it, a dependence can no longer be told from rounding.

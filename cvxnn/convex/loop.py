@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import Array
-from cvxnn._threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
+from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 
 # Columns of the history that hold penalty parameters, which a warm start takes over.
 _RHO = ("rho_weights", "rho_cones")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from cvxnn._arrays import Array, namespace, register_pytree
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from cvxnn._arrays import Array
+from cvxnn.numerics.arrays import Array
 
 
 @runtime_checkable

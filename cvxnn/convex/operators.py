@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import Array, namespace
+from cvxnn.numerics.arrays import Array, namespace
 
 
 class Weights(NamedTuple):

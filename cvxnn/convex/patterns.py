@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.utils import check_random_state
 
-from cvxnn._arrays import is_sparse, refuse_sparse
-from cvxnn._gates import open_where, stacked_gates
-from cvxnn._threads import limits_threads
 from cvxnn.convex.thresholds import threshold_gates
+from cvxnn.numerics.arrays import is_sparse, refuse_sparse
+from cvxnn.numerics.gates import open_where, stacked_gates
+from cvxnn.numerics.threads import limits_threads
 
 Formulation = Literal["relu", "gated"]
 """Whether neurons keep their patterns by constraints, or by gates of their own."""

@@ -41,7 +41,6 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from cvxnn._arrays import Array, is_sparse, namespace
 from cvxnn.convex._checks import (
     check_alpha,
     check_loss,
@@ -63,6 +62,7 @@ from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.regularizer import Regularizer
+from cvxnn.numerics.arrays import Array, is_sparse, namespace
 
 
 class Evaluation(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn._arrays import refuse_sparse
 from cvxnn._extras import require
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
@@ -16,6 +15,7 @@ from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
+from cvxnn.numerics.arrays import refuse_sparse
 
 # An oracle has to be finer than what it judges.
 _TIGHT = {"CLARABEL": dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)}

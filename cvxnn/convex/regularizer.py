@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn._arrays import Array, namespace
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import Penalty, WithDualNorm
+from cvxnn.numerics.arrays import Array, namespace
 
 
 @dataclass(frozen=True)

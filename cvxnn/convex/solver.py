@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import Array
+from cvxnn.numerics.arrays import Array
 
 if TYPE_CHECKING:  # it imports JAX, which predictions do without
     from cvxnn.convex.dual_point import DualPoint

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from cvxnn import training  # names load when first used: JAX is for fits only
-from cvxnn._arrays import is_sparse
 from cvxnn.convex.solver import Result, Status
 from cvxnn.estimators._rows import Rows
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.arrays import is_sparse
 
 # Predictions that differ by less than this part of the targets' range are the same; and rows that
 # are looked at first.

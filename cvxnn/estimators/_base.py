@@ -13,8 +13,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn._arrays import is_sparse
-from cvxnn._gates import open_where
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
 from cvxnn.estimators._certificate import Certified
@@ -33,6 +31,8 @@ from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, split, split_groups, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.gates import open_where
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10

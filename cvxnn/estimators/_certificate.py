@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex  # names load when first used: JAX is for fits only
-from cvxnn._gates import open_where
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.estimators._rows import DistinctRows, Rows
 from cvxnn.estimators._scaling import Scaled
+from cvxnn.numerics.gates import open_where
 
 # Most multipliers of cones that are kept for the certificate: 32 MiB.
 _MOST_MULTIPLIERS = 2**22

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn._gates import open_where
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
@@ -22,6 +21,7 @@ from cvxnn.estimators._base import ADAPTIVE_ROUNDS, ConvexReLUBase
 from cvxnn.estimators._rows import DistinctRows, Rows
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
+from cvxnn.numerics.gates import open_where
 from cvxnn.training import proposal, strength
 from cvxnn.training.networks import network_of
 from cvxnn.training.row_sample import sample_rows

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from cvxnn import convex
-from cvxnn._jax import import_jax
 from cvxnn.convex.patterns import Formulation
+from cvxnn.numerics.jax_import import import_jax
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "thresholds", "all"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]

@@ -19,8 +19,6 @@ from sklearn.base import (
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cvxnn._arrays import is_sparse
-from cvxnn._scores import log_probabilities, probabilities, scores_of, winner
 from cvxnn.estimators._rows import FLOATS, Rows, canonical, refuse_missing, to_host
 from cvxnn.explanation import (
     Contributions,
@@ -32,6 +30,8 @@ from cvxnn.explanation import (
     neuron_report,
 )
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.scores import log_probabilities, probabilities, scores_of, winner
 
 
 class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):

@@ -15,7 +15,6 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from cvxnn._scores import log_probabilities, probabilities, winner
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import (
@@ -27,6 +26,7 @@ from cvxnn.estimators._rows import (
     weights_of,
 )
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.scores import log_probabilities, probabilities, winner
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
-from cvxnn._arrays import is_sparse
+from cvxnn.numerics.arrays import is_sparse
 
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cvxnn._arrays import is_sparse
 from cvxnn.convex.patterns import add_bias
 from cvxnn.estimators._rows import Rows
+from cvxnn.numerics.arrays import is_sparse
 
 
 class Scaling(NamedTuple):

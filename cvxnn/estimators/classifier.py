@@ -12,7 +12,6 @@ from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn import convex
-from cvxnn._scores import log_probabilities, winner
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
@@ -31,6 +30,7 @@ from cvxnn.estimators._rows import (
     weights_of,
 )
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.scores import log_probabilities, winner
 
 Floats = NDArray[np.floating]
 

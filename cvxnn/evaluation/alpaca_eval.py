@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cvxnn._files import write_text
-from cvxnn._json import as_json
 from cvxnn.evaluation.win_rates import Judgement
+from cvxnn.files.json_files import as_json
+from cvxnn.files.writing import write_text
 from cvxnn.preference.formats.alpaca_eval_annotations import parse_annotation
 from cvxnn.preference.row_checks import (
     Row,

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from cvxnn._files import MALFORMED, Closing, append
-from cvxnn._locks import locked
+from cvxnn.files.locks import locked
+from cvxnn.files.writing import MALFORMED, Closing, append
 
 Order = Literal["ab", "ba"]
 

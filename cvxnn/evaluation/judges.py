@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._digests import digest
 from cvxnn.evaluation.judge_log import JudgeLog, Order
 from cvxnn.evaluation.win_rates import Judgement, WinRate, win_rate
+from cvxnn.files.digests import digest
 from cvxnn.preference.triplets import Prompt, as_text
 
 Judge = Callable[[Prompt, str, str], float]

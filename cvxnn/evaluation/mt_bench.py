@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 from cvxnn.preference.row_checks import (
     Row,
     check_distinct,

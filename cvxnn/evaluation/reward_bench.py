@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._files import write_text
-from cvxnn._json import as_json
+from cvxnn.files.json_files import as_json
+from cvxnn.files.writing import write_text
 from cvxnn.preference.row_checks import (
     Row,
     check_distinct,

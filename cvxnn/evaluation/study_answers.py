@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvxnn._files import read_text
-from cvxnn._json import read_json
+from cvxnn.files.json_files import read_json
+from cvxnn.files.writing import read_text
 
 _YES = {"yes", "y", "true", "1", "x"}
 

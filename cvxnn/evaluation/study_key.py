@@ -6,8 +6,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cvxnn._files import MALFORMED
-from cvxnn._json import read_json
+from cvxnn.files.json_files import read_json
+from cvxnn.files.writing import MALFORMED
 
 FORMAT = "cvxnn-study-key"
 

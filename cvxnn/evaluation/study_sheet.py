@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxnn._digests import digest
-from cvxnn._files import write_text
-from cvxnn._json import write_json
 from cvxnn.evaluation.study_key import KeyQuestion, StudyKey, read_key
+from cvxnn.files.digests import digest
+from cvxnn.files.json_files import write_json
+from cvxnn.files.writing import write_text
 from cvxnn.preference.row_checks import check_text
 from cvxnn.preference.triplets import Prompt, as_text
 

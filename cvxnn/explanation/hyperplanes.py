@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._arrays import refuse_sparse
 from cvxnn.network import TwoLayerNetwork, row_chunks
+from cvxnn.numerics.arrays import refuse_sparse
 
 
 class Boundaries(NamedTuple):

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._threads import limit_threads
 from cvxnn.explanation.hyperplanes import checked_rows, look
 from cvxnn.network import TwoLayerNetwork, row_chunks
+from cvxnn.numerics.threads import limit_threads
 
 
 class LocalLinear(NamedTuple):

@@ -7,7 +7,7 @@ ReLU networks are continuous and have no such rows.
 
 import lazy_loader
 
-from cvxnn._jax import keep_generator
+from cvxnn.numerics.jax_import import keep_generator
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __getattr__ = keep_generator(_load)

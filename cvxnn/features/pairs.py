@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._digests import digest
-from cvxnn._files import MALFORMED
-from cvxnn._json import read_json
-from cvxnn._locks import locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.features.description import Description
 from cvxnn.features.store import read_features
+from cvxnn.files.digests import digest
+from cvxnn.files.json_files import read_json
+from cvxnn.files.locks import locked
+from cvxnn.files.writing import MALFORMED
 from cvxnn.preference.files import read_preferences
 from cvxnn.preference.triplets import PreferenceTriplet, as_messages, split_by_group
 

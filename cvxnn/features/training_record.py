@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 from cvxnn.preference.triplets import PreferenceTriplet, prompt_key
 
 

@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from cvxnn._arrays import Array, namespace, register_pytree
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 
 @register_pytree

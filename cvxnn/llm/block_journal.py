@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxnn._files import Closing, append
 from cvxnn.features.store import unfinished_rows
+from cvxnn.files.writing import Closing, append
 
 _SECONDS = 10.0  # that a killed process may lose, beside the batch that it was computing
 _KEY, _CHECKSUM = 32, 4  # bytes

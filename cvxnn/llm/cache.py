@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cvxnn._digests import digest
-from cvxnn._files import Closing
+from cvxnn.files.digests import digest
+from cvxnn.files.writing import Closing
 
 _APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
 _FORMAT = 2

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cvxnn._digests import digest
 from cvxnn._progress import Progress
 from cvxnn.features.description import POOLINGS, Description, Pooling
 from cvxnn.features.store import FeatureWriter
+from cvxnn.files.digests import digest
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.hidden_states import layer_index

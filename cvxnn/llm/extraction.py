@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from cvxnn._json import check_settings, read_json, write_json
-from cvxnn._locks import check_room, locked
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features.pairs import (
     NOTE,
@@ -18,6 +16,8 @@ from cvxnn.features.pairs import (
     extraction_settings,
     read_pair_features,
 )
+from cvxnn.files.json_files import check_settings, read_json, write_json
+from cvxnn.files.locks import check_room, locked
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.preference.files import write_preferences
 from cvxnn.preference.triplets import PreferenceTriplet

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 
 _SAMPLE = 256  # entries of each weight that count
 # Entries of a configuration that say where a model came from, not what it computes.

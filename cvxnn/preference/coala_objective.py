@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from cvxnn._arrays import Array
+from cvxnn.numerics.arrays import Array
 
 
 @jax.tree_util.register_dataclass

@@ -26,7 +26,7 @@ from __future__ import annotations
 import sys
 from typing import Any, TypeAlias
 
-from cvxnn._arrays import namespace
+from cvxnn.numerics.arrays import namespace
 
 AnyArray: TypeAlias = Any
 """Array of NumPy, JAX or torch."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn._extras import require
-from cvxnn._files import decode, replacing
+from cvxnn.files.writing import decode, replacing
 from cvxnn.preference.row_checks import Row, check_limit
 from cvxnn.preference.text_checks import kind
 

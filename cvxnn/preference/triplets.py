@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 from cvxnn.preference.text_checks import check_is_text, check_prompt
 
 Message = dict[str, str]

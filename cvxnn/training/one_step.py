@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._arrays import is_sparse
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, WithDualNorm
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.arrays import is_sparse
 from cvxnn.training.row_sample import Sample
 
 _LARGEST_LEVERAGE = 1 - 1e-6

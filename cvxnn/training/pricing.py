@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from cvxnn._arrays import namespace, refuse_sparse
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.arrays import namespace, refuse_sparse
 
 N_STEPS = 30
 # How far a neuron is pushed over its boundaries, relative to its own length.

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn._arrays import Array, namespace, refuse_sparse
-from cvxnn._threads import limits_threads
 from cvxnn.convex.loop import compiled_work, precision, steps_of_a_call
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
+from cvxnn.numerics.threads import limits_threads
 
 N_STEPS = 300
 # Below this product of rows, features, neurons and steps, Python's loop costs less than compiling.

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._threads import SHARED_FACTOR, limit_threads, limits_threads
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
 from cvxnn.training.row_sample import Sample
 
 # Strengths that are tried.

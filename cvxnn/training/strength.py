@@ -22,11 +22,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._threads import limits_threads
 from cvxnn.convex.losses import HuberLoss, SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.products import kernel_flops
+from cvxnn.numerics.threads import limits_threads
 from cvxnn.training.outliers import without_outliers
 from cvxnn.training.row_sample import MOST_ROWS, Sample, sample_rows
 from cvxnn.training.spectrum import (

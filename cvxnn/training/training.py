@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn._threads import limits_threads
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
@@ -40,6 +39,7 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
+from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import pricing, proposal
 
 PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]

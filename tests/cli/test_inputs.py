@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn._locks import check_room
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import _finished, _prompts
 from cvxnn.cli.inputs import choose_threads, read_prompts, read_replies
 from cvxnn.cli.report import read_examples
 from cvxnn.evaluation import compare_with_judge
+from cvxnn.files.locks import check_room
 from cvxnn.preference.row_files import write_rows
 
 torch = pytest.importorskip("torch")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn._json import write_json
 from cvxnn._progress import seconds_text
 from cvxnn.comparison.measures import FEW_GROUPS, accuracy_of, mean_and_error
 from cvxnn.comparison.results import Comparison, MethodResult
 from cvxnn.comparison.texts import bytes_text, count_text, name_of
+from cvxnn.files.json_files import write_json
 
 
 def result(method: str, margins: list[float], **values: Any) -> MethodResult:

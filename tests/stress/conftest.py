@@ -45,10 +45,10 @@ def estimator(folder: Path) -> Kept:
 
 
 def features(folder: Path) -> Kept:
-    from cvxnn._json import write_json
     from cvxnn.costs import CostMeter
     from cvxnn.features import Description, FeatureWriter, read_pair_features
     from cvxnn.features.pairs import extraction_settings
+    from cvxnn.files.json_files import write_json
     from cvxnn.preference import PreferenceTriplet, write_preferences
 
     pairs = [PreferenceTriplet(f"p{i}", f"good {i}", f"bad {i}", f"g{i}") for i in range(12)]

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import _model_file
-from cvxnn._json import write_json
+from cvxnn.files.json_files import write_json
 
 KINDS = ("estimator", "features", "comparison", "key", "log", "cache", "checkpoint")
 SECONDS = 30  # far above what any small file takes, on a busy machine too

@@ -61,8 +61,8 @@ def test_killed_jobs_continue(
 def whole(job: str, folder: Path, result: dict[str, Any]) -> None:
     """Check what a killed process has left under final names."""
     import cvxnn
-    from cvxnn._json import read_json
     from cvxnn.features import read_features
+    from cvxnn.files.json_files import read_json
 
     for path in folder.rglob("*.json"):
         if "/." not in str(path.relative_to(folder.parent)):

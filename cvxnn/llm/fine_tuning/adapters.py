@@ -18,9 +18,9 @@ import torch
 import transformers
 from peft.tuners.lora import LoraLayer
 
-from cvxnn._digests import digest_of_file
-from cvxnn._files import replacing_folder
-from cvxnn._json import read_json, write_json
+from cvxnn.files.digests import digest_of_file
+from cvxnn.files.json_files import read_json, write_json
+from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.adapted_layers import adapted_layers
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.identity import is_same_model

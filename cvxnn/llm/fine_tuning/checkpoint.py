@@ -11,9 +11,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from cvxnn._digests import digest
-from cvxnn._files import MALFORMED, replacing
-from cvxnn._json import check_settings
+from cvxnn.files.digests import digest
+from cvxnn.files.json_files import check_settings
+from cvxnn.files.writing import MALFORMED, replacing
 
 _FORMAT = "cvxnn-fine-tuning-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.log_probabilities import encode_pairs

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import transformers
 
-from cvxnn._locks import locked
 from cvxnn._progress import Progress
 from cvxnn.costs.meter import CostMeter
+from cvxnn.files.locks import locked
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.config import FineTuningConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cvxnn._digests import digest
+from cvxnn.files.digests import digest
 from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
 from cvxnn.preference.row_checks import Row, check_text, optional_name, required_fields
 from cvxnn.preference.triplets import Message, PreferenceTriplet, as_messages

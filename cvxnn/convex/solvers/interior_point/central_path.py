@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvxnn._threads import limit_threads
 from cvxnn.convex.losses import HuberLoss, Loss
 from cvxnn.convex.solvers.interior_point import cones
 from cvxnn.convex.solvers.interior_point.newton_system import (
@@ -29,6 +28,7 @@ from cvxnn.convex.solvers.interior_point.newton_system import (
     Floats,
     NewtonSystem,
 )
+from cvxnn.numerics.threads import limit_threads
 
 # Fraction of the way to the boundary that is taken.
 _TO_BOUNDARY = 0.99

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn._threads import limit_threads
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
@@ -27,6 +26,7 @@ from cvxnn.convex.solvers.interior_point.central_path import (
     begin_near,
 )
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
+from cvxnn.numerics.threads import limit_threads
 
 # Measurements without progress in anything after which the method stops.
 _PATIENCE = 8

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from cvxnn._threads import SHARED_FACTOR, limit_threads
+from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 
 Floats = NDArray[np.floating]
 

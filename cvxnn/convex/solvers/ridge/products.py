@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 
-from cvxnn._arrays import is_sparse
-from cvxnn._threads import SHARED_FACTOR, limit_threads
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 
 Floats = NDArray[np.floating]
 # Gaps down to which products in float32 are good enough.

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvxnn._digests import digest
-from cvxnn._files import read_text, write_text
+from cvxnn.files.digests import digest
+from cvxnn.files.writing import read_text, write_text
 
 
 class OtherSettingsError(ValueError):

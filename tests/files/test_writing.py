@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxnn import _files as files
-from cvxnn._digests import digest, digest_of_file
-from cvxnn._files import append, read_text, replacing, replacing_folder, write_text
-from cvxnn._json import (
+from cvxnn.files import writing as files
+from cvxnn.files.digests import digest, digest_of_file
+from cvxnn.files.json_files import (
     OtherSettingsError,
     as_json,
     check_settings,
@@ -21,6 +20,7 @@ from cvxnn._json import (
     read_json,
     write_json,
 )
+from cvxnn.files.writing import append, read_text, replacing, replacing_folder, write_text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -193,7 +193,8 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail_once)
-    monkeypatch.setattr("cvxnn._files._exchange", lambda one, other: False)  # as on other systems
+    # As on systems that cannot exchange two names.
+    monkeypatch.setattr("cvxnn.files.writing._exchange", lambda one, other: False)
     with (
         pytest.raises(OSError, match="no space left"),
         replacing_folder(folder) as temporary,

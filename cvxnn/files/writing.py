@@ -2,7 +2,7 @@
 
 Everything that cvxnn writes goes through :func:`replacing` or :func:`replacing_folder`, or grows by
 :func:`append`. Texts are read by :func:`read_text`; lines end at a line feed and nowhere else. A
-writer that continues from what lies on the disk holds :func:`cvxnn._locks.locked`.
+writer that continues from what lies on the disk holds :func:`cvxnn.files.locks.locked`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cvxnn._locks import workspace
+from cvxnn.files.locks import workspace
 
 MALFORMED = (
     AttributeError,

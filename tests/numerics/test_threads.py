@@ -16,9 +16,9 @@ from cvxnn import (
     ConvexReLURegressor,
     network,
 )
-from cvxnn._threads import SHARED_PRODUCT, limit_threads, limits_threads
 from cvxnn.convex import ActivationPatterns, ConvexProgram
 from cvxnn.convex.solvers.ridge import products
+from cvxnn.numerics.threads import SHARED_PRODUCT, limit_threads, limits_threads
 from cvxnn.training import proposal
 
 

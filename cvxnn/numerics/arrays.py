@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from scipy.sparse import issparse
 
-from cvxnn._jax import import_jax
+from cvxnn.numerics.jax_import import import_jax
 
 Array: TypeAlias = Any
 """An array of either library."""

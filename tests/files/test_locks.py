@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cvxnn._files import write_text
-from cvxnn._locks import fcntl, locked
+from cvxnn.files.locks import fcntl, locked
+from cvxnn.files.writing import write_text
 
 HOLD = """
 import sys, time
-from cvxnn._locks import locked
+from cvxnn.files.locks import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -28,7 +28,7 @@ with locked(sys.argv[1]):
 
 def hold(path: Path) -> subprocess.Popen:
     """Start a process that holds the lock."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, env=environment
     )
@@ -98,7 +98,7 @@ def test_places_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monkey
 WRITE = """
 import sys, time
 from pathlib import Path
-from cvxnn._files import replacing, replacing_folder
+from cvxnn.files.writing import replacing, replacing_folder
 with replacing(sys.argv[1]) as file, replacing_folder(sys.argv[1] + ".d") as folder:
     Path(file).write_text("new")
     (folder / "part").write_text("new")
@@ -109,7 +109,7 @@ with replacing(sys.argv[1]) as file, replacing_folder(sys.argv[1] + ".d") as fol
 
 def write(path: Path) -> subprocess.Popen:
     """Start a process that has begun to write a file and a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, "-c", WRITE, str(path)], stdin=pipe, stdout=pipe, env=environment

@@ -238,7 +238,7 @@ def _reply(
 ) -> dict[str, Any]:
     """Return one prompt with its replies, each shown as soon as it is written."""
     from cvxnn.comparison.replies import side_by_side
-    from cvxnn.llm.guidance.settings import Guidance
+    from cvxnn.llm.decoding.guidance import Guidance
 
     pieces: list[str] = []
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from cvxnn.llm.decoding.guidance import Guidance
     from cvxnn.llm.embeddings import Embedder
-    from cvxnn.llm.guidance.settings import Guidance
     from cvxnn.preference.triplets import Prompt
 
 
@@ -67,8 +67,8 @@ def side_by_side(
     Reply
         ``"plain"``, ``"best of N"`` and ``"guided"``, as far as they are requested.
     """
-    from cvxnn.llm.generation import generate_candidates, generate_greedy
-    from cvxnn.llm.guidance.writing import generate_guided
+    from cvxnn.llm.decoding.guided_replies import generate_guided
+    from cvxnn.llm.decoding.plain_replies import generate_candidates, generate_greedy
 
     lm, n_tokens = embedder.lm, guidance.max_new_tokens
     if plain:

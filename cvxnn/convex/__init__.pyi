@@ -20,7 +20,8 @@ from .objectives import (
 )
 from .operators import GatedOperator, PairedOperator, Weights, paired
 from .path import RegularizationPath, alpha_grid, regularization_path
-from .patterns import ActivationPatterns, Formulation, add_bias, sample_patterns
+from .pattern_sampling import sample_patterns
+from .patterns import ActivationPatterns, Formulation, add_bias
 from .penalties import (
     L1,
     FeatureGroupLasso,

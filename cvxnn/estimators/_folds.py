@@ -12,7 +12,8 @@ from sklearn.utils import check_random_state
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.path import regularization_path
-from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
+from cvxnn.convex.pattern_sampling import sample_patterns
+from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
 from cvxnn.convex.solvers.ridge.ridge import Ridge

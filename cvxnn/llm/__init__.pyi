@@ -1,14 +1,14 @@
 from .cache import EmbeddingCache
+from .decoding.guidance import Guidance
+from .decoding.guided_replies import GuidedReply, generate_guided, stream_guided
+from .decoding.logits_processor import RewardLogitsProcessor
+from .decoding.plain_replies import RewardHead, choose_reply, generate_candidates, generate_greedy
+from .decoding.scoring import DescribedHead
 from .embeddings import Embedder, embed_responses
 from .extraction import extract_pairs
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
 from .fine_tuning.training_loop import FineTuned, fine_tune
-from .generation import RewardHead, choose_reply, generate_candidates, generate_greedy
-from .guidance.logits_processor import RewardLogitsProcessor
-from .guidance.scoring import DescribedHead
-from .guidance.settings import Guidance
-from .guidance.writing import GuidedReply, generate_guided, stream_guided
 from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan

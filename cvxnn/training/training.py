@@ -33,7 +33,8 @@ from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
-from cvxnn.convex.patterns import ActivationPatterns, Formulation, sample_patterns
+from cvxnn.convex.pattern_sampling import sample_patterns
+from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
@@ -280,13 +281,13 @@ def draw_patterns(
     if patterns == "gaussian":
         return sample_patterns(X, n_patterns, random_state=rng)
     if patterns == "thresholds":
-        return sample_patterns(X, n_patterns, source=patterns, n_constant=1, random_state=rng)
+        return sample_patterns(X, n_patterns, patterns=patterns, n_constant=1, random_state=rng)
     classes, codes = np.unique(y, axis=0, return_inverse=True)
     labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
     # Bisectors need an offset, which only a column of ones can carry.
     n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
     return sample_patterns(
-        X, n_patterns, source="data", n_constant=n_constant, y=labels, random_state=rng
+        X, n_patterns, patterns="data", n_constant=n_constant, y=labels, random_state=rng
     )
 
 

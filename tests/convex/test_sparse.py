@@ -62,7 +62,7 @@ SKIPPING = POINT._replace(linear=rng.standard_normal((2, 6)))
     "compute",
     [
         lambda X: sample_patterns(X, 5, random_state=0).mask,
-        lambda X: sample_patterns(X, 5, source="sparse", random_state=0).mask,
+        lambda X: sample_patterns(X, 5, patterns="sparse", random_state=0).mask,
         lambda X: ActivationPatterns.from_gates(X, np.column_stack([GATES, GATES[:, 0]]), bias=True)
         .mask,
         lambda X: sparse.csr_array(add_bias(X)).toarray(),
@@ -96,7 +96,7 @@ def test_as_on_dense_rows(kind: Callable[[Any], Any], compute: Callable[[Any], A
 @pytest.mark.parametrize(
     ("attempt", "instead"),
     [
-        (lambda X: sample_patterns(X, 5, source="data"), "source='gaussian'"),
+        (lambda X: sample_patterns(X, 5, patterns="data"), "patterns='gaussian'"),
         (lambda X: sample_patterns(X, 5, bias=True), "bias=False"),
         (lambda X: sample_patterns(X, 5, n_constant=1), "n_constant=0"),
         (lambda X: enumerate_patterns(X), "sample_patterns"),

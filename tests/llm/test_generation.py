@@ -18,8 +18,8 @@ from cvxnn.llm import (
     generate_candidates,
     generate_greedy,
     generate_guided,
-    generation,
 )
+from cvxnn.llm.decoding import plain_replies
 from cvxnn.llm.fine_tuning.adapters import add_adapter
 
 torch = pytest.importorskip("torch")
@@ -193,7 +193,7 @@ def test_stop_strings_end_replies(lm: LanguageModel) -> None:
 @pytest.mark.parametrize("family", ["mamba", "lfm2", "falcon_h1"])
 def test_caches_that_cannot_be_repeated(tiny_lm: Callable[..., LanguageModel], family: str) -> None:
     lm = tiny_lm(family, scale=2.0)
-    assert generation._prefill(lm, torch.tensor([[3, 4, 5]]), 2) is None
+    assert plain_replies._prefill(lm, torch.tensor([[3, 4, 5]]), 2) is None
     ids = list(lm.encode_prompts(["a b c"])[0])
     for _ in range(6):
         with torch.no_grad():
@@ -222,8 +222,8 @@ def test_reading_the_prompt_once_changes_nothing(
     lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = generate_candidates(lm, "a b c d e f", 4, max_new_tokens=12)
-    assert generation._prefill(lm, torch.tensor([[3, 4, 5]]), 4) is not None
-    monkeypatch.setattr(generation, "_prefill", lambda *_: None)
+    assert plain_replies._prefill(lm, torch.tensor([[3, 4, 5]]), 4) is not None
+    monkeypatch.setattr(plain_replies, "_prefill", lambda *_: None)
     assert generate_candidates(lm, "a b c d e f", 4, max_new_tokens=12) == once
 
 

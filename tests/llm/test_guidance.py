@@ -26,9 +26,8 @@ from cvxnn.llm import (
     generate_guided,
     stream_guided,
 )
-from cvxnn.llm.guidance.continuations import Nucleus, Proposer
-from cvxnn.llm.guidance.reply_text import ReplyText
-from cvxnn.llm.guidance.writing import draw_candidate
+from cvxnn.llm.decoding.reply_text import ReplyText
+from cvxnn.llm.decoding.rules import Nucleus, Proposer, draw_candidate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

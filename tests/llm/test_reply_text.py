@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.llm import Embedder, Guidance, LanguageModel, generate_greedy, stream_guided
-from cvxnn.llm.guidance.reply_text import ReplyText
+from cvxnn.llm.decoding.reply_text import ReplyText
 from cvxnn.llm.log_probabilities import encode_pairs
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -9,7 +9,8 @@ import pytest
 
 from cvxnn.convex import ConvexProgram, GatedOperator, InteriorPoint, Ridge, SquaredL2, solve
 from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.patterns import ActivationPatterns, sample_patterns
+from cvxnn.convex.pattern_sampling import sample_patterns
+from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.solvers.ridge.products import RidgeData
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.training import fit_direct, fit_iterative, measure_strength, train

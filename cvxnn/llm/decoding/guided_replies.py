@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn.llm.decoding.guidance import Guidance
+from cvxnn.llm.decoding.reply_text import ReplyText
+from cvxnn.llm.decoding.rules import Ending, Proposer, draw_candidate
+from cvxnn.llm.decoding.scoring import DescribedHead, Scorer
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.guidance.continuations import Ending, Proposer
-from cvxnn.llm.guidance.reply_text import ReplyText
-from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
-from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
 from cvxnn.preference.text_checks import check_is_text
 from cvxnn.preference.triplets import Prompt
@@ -200,29 +200,6 @@ def _write(
         scores=np.stack(scores),
         chosen=np.array(chosen),
     )
-
-
-def draw_candidate(scores: np.ndarray, tau: float | None, rng: np.random.Generator) -> int:
-    """Choose a candidate by the scores.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Scores of the candidates; -inf for rows that are not candidates.
-    tau : float or None
-        Draw in proportion to ``exp(score / tau)``; None takes the best one.
-    rng : numpy.random.Generator
-        Source of the draw.
-
-    Returns
-    -------
-    int
-        Number of the candidate.
-    """
-    if tau is None:
-        return int(scores.argmax())
-    weights = np.exp((scores - scores.max()) / tau)
-    return int(rng.choice(len(scores), p=weights / weights.sum()))
 
 
 def _prompt_tokens(

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cvxnn.llm.decoding.branches import Branches
+from cvxnn.llm.decoding.guidance import Guidance
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.guidance.branches import Branches
-from cvxnn.llm.guidance.settings import Guidance
 from cvxnn.llm.models import LanguageModel
 
 

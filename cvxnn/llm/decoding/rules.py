@@ -1,4 +1,8 @@
-"""Continuations of a reply: drawn from the model, or the likeliest next tokens."""
+"""Rules of decoding: which continuations of a reply are candidates, and which of them is taken.
+
+Candidates are drawn from the model, or are the likeliest next tokens; `Guidance.mode` has the name
+of the rule. The best candidate is taken, or one is drawn by the scores.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from cvxnn.llm.guidance.branches import Branches
-from cvxnn.llm.guidance.reply_text import ReplyText
-from cvxnn.llm.guidance.settings import Guidance
+from cvxnn.llm.decoding.branches import Branches
+from cvxnn.llm.decoding.guidance import Guidance
+from cvxnn.llm.decoding.reply_text import ReplyText
 from cvxnn.llm.models import LanguageModel
 
 Ending = Literal["end", "stop", "length"]
@@ -171,6 +175,29 @@ class Nucleus(NamedTuple):
             before = probabilities.cumsum(dim=-1) - probabilities
             probabilities = probabilities * (before < guidance.top_p)
         return cls(tokens, probabilities, values - logits.logsumexp(dim=-1, keepdim=True))
+
+
+def draw_candidate(scores: np.ndarray, tau: float | None, rng: np.random.Generator) -> int:
+    """Choose a candidate by the scores.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Scores of the candidates; -inf for rows that are not candidates.
+    tau : float or None
+        Draw in proportion to ``exp(score / tau)``; None takes the best one.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    int
+        Number of the candidate.
+    """
+    if tau is None:
+        return int(scores.argmax())
+    weights = np.exp((scores - scores.max()) / tau)
+    return int(rng.choice(len(scores), p=weights / weights.sum()))
 
 
 def likeliest(logits: torch.Tensor, guidance: Guidance) -> tuple[torch.Tensor, np.ndarray]:

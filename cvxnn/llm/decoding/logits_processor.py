@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import transformers
 
-from cvxnn.llm.guidance.branches import Branches
-from cvxnn.llm.guidance.continuations import likeliest, without_end
-from cvxnn.llm.guidance.scoring import DescribedHead, Scorer
-from cvxnn.llm.guidance.settings import Guidance
+from cvxnn.llm.decoding.branches import Branches
+from cvxnn.llm.decoding.guidance import Guidance
+from cvxnn.llm.decoding.rules import likeliest, without_end
+from cvxnn.llm.decoding.scoring import DescribedHead, Scorer
 from cvxnn.llm.models import LanguageModel
 
 

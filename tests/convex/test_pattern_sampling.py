@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cvxnn.convex import ActivationPatterns, add_bias, patterns, sample_patterns
+from cvxnn.convex import ActivationPatterns, add_bias, pattern_sampling, sample_patterns
 from cvxnn.convex.thresholds import threshold_gates
 
 
@@ -19,14 +19,14 @@ def data(n: int = 30, d: int = 4, seed: int = 0, dtype: type = np.float64) -> np
 SOURCES: dict[str, dict[str, Any]] = {
     "gaussian": {},
     "data": {},
-    "data of classes": {"source": "data", "y": [0, 1, 2, 0, 1] * 6},
+    "data of classes": {"patterns": "data", "y": [0, 1, 2, 0, 1] * 6},
     "sparse": {"sparsity": 2},
     "patch": {"image_shape": (2, 3), "patch_shape": (1, 2)},
 }
 
 
 def options(name: str) -> dict[str, Any]:
-    return {"source": name} | SOURCES[name]
+    return {"patterns": name} | SOURCES[name]
 
 
 def columns(mask: np.ndarray) -> set[bytes]:
@@ -66,7 +66,7 @@ def test_patterns_are_distinct_open_and_at_most_as_many_as_asked(
     seed: int, n: int, d: int, n_patterns: int, source: str, bias: bool
 ) -> None:
     X = data(n, d, seed)
-    found = sample_patterns(X, n_patterns, source=source, bias=bias, random_state=seed)
+    found = sample_patterns(X, n_patterns, patterns=source, bias=bias, random_state=seed)
     assert 1 <= len(found) <= n_patterns
     assert found.mask.shape == (n, len(found))
     assert len(columns(found.mask)) == len(found)
@@ -110,7 +110,7 @@ def test_thresholds_are_rules_on_two_features(kind: str, dtype: type) -> None:
         "far away": 1e8 + data(20, 2),
     }
     X = kinds[kind].astype(dtype)
-    found = sample_patterns(X, 15, source="thresholds", bias=True, random_state=0)
+    found = sample_patterns(X, 15, patterns="thresholds", bias=True, random_state=0)
     assert found.gates.dtype == dtype
     assert 1 <= len(found) == len(columns(found.mask)) <= 15
     for gate, mask in zip(found.gates, found.mask.T, strict=True):
@@ -139,7 +139,7 @@ def test_a_threshold_has_the_chance_that_it_parts_two_rows() -> None:
 
 def test_thresholds_need_an_offset() -> None:
     with pytest.raises(ValueError, match="needs gates with an offset"):
-        sample_patterns(data(), 3, source="thresholds")
+        sample_patterns(data(), 3, patterns="thresholds")
 
 
 def test_duplicates_and_closed_patterns_are_dropped_in_order_of_appearance() -> None:
@@ -173,7 +173,7 @@ def test_a_bias_separates_data_on_a_line_everywhere() -> None:
 
 def test_gates_from_pairs_with_a_bias_part_them() -> None:
     X = data(2, 3)
-    found = sample_patterns(X, 2, source="data", bias=True, random_state=0)
+    found = sample_patterns(X, 2, patterns="data", bias=True, random_state=0)
     proper = found.gates[np.linalg.norm(found.gates[:, :-1], axis=1) > 0]
     assert len(proper)
     scores = X @ proper[:, :-1].T + proper[:, -1]
@@ -199,7 +199,7 @@ def test_pairs_of_classes_differ_in_class_with_equal_chance() -> None:
     names = {X[i, 0] - X[j, 0]: (i, j) for i in range(7) for j in range(7) if i != j}
     pairs = {pair for pair in names.values() if y[pair[0]] != y[pair[1]]}
     rng, labels = np.random.RandomState(0), np.unique(y, return_inverse=True)[1]
-    left, right = patterns._pairs(7, 28_000, labels, rng)
+    left, right = pattern_sampling._pairs(7, 28_000, labels, rng)
     drawn = [names[float(X[i, 0] - X[j, 0])] for i, j in zip(left, right, strict=True)]
     assert set(drawn) == pairs
     assert len(pairs) == 28
@@ -209,7 +209,7 @@ def test_pairs_of_classes_differ_in_class_with_equal_chance() -> None:
 
 def test_gates_from_pairs_of_classes_bisect_rows_of_different_classes() -> None:
     X, y = data(12, 5), np.arange(12) % 3 == 0
-    found = sample_patterns(X, 20, source="data", y=y, bias=True, random_state=0)
+    found = sample_patterns(X, 20, patterns="data", y=y, bias=True, random_state=0)
     for gate in found.gates:
         differences = np.abs(X[:, None] - X[None] - gate[:-1]).max(axis=2)
         i, j = np.unravel_index(differences.argmin(), differences.shape)
@@ -225,7 +225,7 @@ def test_sparse_gates_have_as_many_active_features(
     d: int, sparsity: int | None, expected: int
 ) -> None:
     X = data(d=d)
-    found = sample_patterns(X, 40, source="sparse", sparsity=sparsity, random_state=0)
+    found = sample_patterns(X, 40, patterns="sparse", sparsity=sparsity, random_state=0)
     active = found.gates != 0
     assert (active.sum(axis=1) == expected).all()
     # Every feature has its turn.
@@ -237,7 +237,7 @@ def test_patches_fill_one_rectangle_at_any_place(channels: tuple[int, ...]) -> N
     image = (4, 5, *channels)
     X = data(50, int(np.prod(image)))
     found = sample_patterns(
-        X, 100, source="patch", image_shape=image, patch_shape=(2, 3), random_state=0
+        X, 100, patterns="patch", image_shape=image, patch_shape=(2, 3), random_state=0
     )
     corners = set()
     for gate in found.gates.reshape(-1, *image):
@@ -336,15 +336,15 @@ def test_refuses_fewer_than_one_pattern(n_patterns: int) -> None:
 
 def test_refuses_an_unknown_source() -> None:
     with pytest.raises(ValueError, match="'gaussian', 'data', 'thresholds', 'sparse', 'patch'"):
-        sample_patterns(data(), 3, source="uniform")  # type: ignore[arg-type]
+        sample_patterns(data(), 3, patterns="uniform")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("source", "given", "message"),
     [
-        ("gaussian", {"y": [0, 1] * 15}, "y is an option of source='data'"),
-        ("data", {"sparsity": 2}, "sparsity is an option of source='sparse'"),
-        ("sparse", {"patch_shape": (1, 1)}, "patch_shape is an option of source='patch'"),
+        ("gaussian", {"y": [0, 1] * 15}, "y is an option of patterns='data'"),
+        ("data", {"sparsity": 2}, "sparsity is an option of patterns='sparse'"),
+        ("sparse", {"patch_shape": (1, 1)}, "patch_shape is an option of patterns='patch'"),
         ("sparse", {"sparsity": 0}, "expected between 1 and the 6 features"),
         ("sparse", {"sparsity": 7}, "expected between 1 and the 6 features"),
         ("data", {"y": [0, 1]}, r"one label for each row, \(30,\)"),
@@ -365,7 +365,7 @@ def test_refuses_an_unknown_source() -> None:
 )
 def test_refuses_options_that_do_not_fit(source: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        sample_patterns(data(d=6), 3, source=source, **given)  # type: ignore[arg-type]
+        sample_patterns(data(d=6), 3, patterns=source, **given)  # type: ignore[arg-type]
 
 
 def test_refuses_a_constant_column_of_zeros() -> None:
@@ -378,16 +378,16 @@ def test_refuses_a_constant_column_of_zeros() -> None:
 def test_image_shape_does_not_count_constant_columns() -> None:
     X = add_bias(data(d=6))
     shapes = {"image_shape": (2, 3), "patch_shape": (2, 2)}
-    found = sample_patterns(X, 5, source="patch", **shapes, n_constant=1, random_state=0)
+    found = sample_patterns(X, 5, patterns="patch", **shapes, n_constant=1, random_state=0)
     assert found.gates.shape == (5, 7)
     with pytest.raises(ValueError, match="number of features, 7"):
-        sample_patterns(X, 5, source="patch", **shapes)
+        sample_patterns(X, 5, patterns="patch", **shapes)
 
 
 @pytest.mark.parametrize("source", ["gaussian", "data"])
 def test_refuses_data_without_rows(source: str) -> None:
     with pytest.raises(ValueError, match="X has no rows"):
-        sample_patterns(np.zeros((0, 3)), 3, source=source, random_state=0)  # type: ignore[arg-type]
+        sample_patterns(np.zeros((0, 3)), 3, patterns=source, random_state=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bias", [False, True])

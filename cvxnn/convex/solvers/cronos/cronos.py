@@ -72,6 +72,8 @@ class CronosState(NamedTuple):
     n_steps: Array
     cg_iterations: Array
     residuals: Array
+    in_range: Array
+    """Whether squares of slopes stay within the range of the dtype."""
     best: Array
     best_objective: Array
     bound: Array
@@ -190,33 +192,46 @@ class Cronos(Solver[ConvexProgram, CronosState]):
 
     def init(self, program: ConvexProgram, start: Start | None) -> CronosState:
         """Start at given weights, or at zero, with the duals that fit them."""
-        op, dtype = program.operator, program.operator.X.dtype
+        # What does not depend on data is not computed from them: each product takes compilation.
+        op, dtype, loss = program.operator, program.operator.X.dtype, program.loss
         rows = _row_scale(op.X) if self.scale_rows else jnp.ones(len(op.X), dtype)
-        v = jnp.zeros(program.stacked_shape, dtype) if start is None else jnp.asarray(start.weights)
-        evaluation = program.evaluate(v)
         rho = jnp.full(2, self.rho, dtype)
-        residual, multipliers = jnp.zeros_like(program.y), None
-        slope = program.slope(evaluation.residual)
+        shape = (len(op.X), program.y.shape[1], 2, op.n_patterns)
+        bound = jnp.asarray(-jnp.inf, dtype)
+        dual = DualPoint(jnp.zeros_like(program.y), jnp.zeros(shape, dtype))
+        cone_term: Array | float = 0.0
+        if start is None:
+            v, s = jnp.zeros(program.stacked_shape, dtype), jnp.zeros(shape, dtype)
+            prediction = 0 * program.y
+            objective = (program.share * loss.value(prediction, program.y)).sum()
+            residual = -loss.gradient(prediction, program.y)
+        else:
+            v = jnp.asarray(start.weights)
+            scores = op.scores(v)
+            s = op.project_cones(op.orient(scores) * rows[:, None, None, None])
+            gated = op.gate(scores).sum(axis=-1)
+            prediction = gated[..., 0] - gated[..., 1]
+            evaluation = program.evaluate(v)
+            objective, residual = evaluation.network_objective, evaluation.residual
         if start is not None and start.rho is not None:
             rho = jnp.asarray(start.rho)
         if start is not None and start.dual is not None:
             residual, multipliers = (jnp.asarray(part) for part in start.dual)
-            slope = program.slope(residual)
-        oriented = op.orient(op.scores(v)) * rows[:, None, None, None]
-        s = op.project_cones(oriented)
-        if multipliers is None:
-            multipliers = jnp.zeros_like(s)
-        dual = DualPoint(residual, jnp.maximum(multipliers, 0))
-        cone_term = op.constraints_adjoint(dual.multipliers)
+            if multipliers is None:
+                multipliers = jnp.zeros(shape, dtype)
+            dual = DualPoint(residual, jnp.maximum(multipliers, 0))
+            cone_term = op.constraints_adjoint(dual.multipliers)
+            bound = program.dual_bound(residual, cone_term)
         # Stationarity of the u-update at u = v, s = SGv.
-        dual_u = program.regularizer.within_dual_ball(slope + cone_term) / rho[0]
+        slope = program.slope(residual) + cone_term
+        dual_u = program.regularizer.within_dual_ball(slope) / rho[0]
         safe = jnp.where(rows > 0, rows, 1)[:, None, None, None]
         return CronosState(
             v=v,
             s=s,
             dual_u=dual_u,
             dual_s=-dual.multipliers / (rho[1] * safe),
-            prediction=op.forward(v),
+            prediction=prediction,
             u=v,
             rho=rho,
             factors=None,
@@ -224,9 +239,10 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             n_steps=jnp.zeros((), jnp.int32),
             cg_iterations=jnp.zeros((), jnp.int32),
             residuals=jnp.ones(4, dtype),
+            in_range=jnp.isfinite(jnp.sum(program.slope(program.y) ** 2)),
             best=v,
-            best_objective=evaluation.network_objective,
-            bound=program.dual_bound(residual, cone_term),
+            best_objective=objective,
+            bound=bound,
             dual=dual,
         )
 
@@ -331,8 +347,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             stopping = jnp.maximum(gap, at_v.violation)
         # A NaN in the iterate must stop the loop even where the best network is finite; so must
         # squares beyond the range of the dtype, with which PCG would quietly do nothing.
-        finite = jnp.isfinite(at_v.objective) & jnp.isfinite(jnp.sum(program.slope(program.y) ** 2))
-        stopping = jnp.where(finite, stopping, jnp.nan)
+        stopping = jnp.where(jnp.isfinite(at_v.objective) & state.in_range, stopping, jnp.nan)
         details = {
             "network_objective": at_v.network_objective,
             "program_objective": at_v.objective,

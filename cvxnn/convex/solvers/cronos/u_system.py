@@ -66,7 +66,7 @@ def batched_pcg(
 
     def unfinished(carry: _Carry) -> Array:
         _, r, _, _, k = carry
-        return jnp.any(inner(r, r) > target) & (k < max_iter)
+        return (k < 0) | (jnp.any(inner(r, r) > target) & (k < max_iter))
 
     def iterate(carry: _Carry) -> _Carry:
         x, r, p, rz, k = carry
@@ -75,15 +75,15 @@ def batched_pcg(
         # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0. NaN passes,
         # for the loop to see.
         step = jnp.where(curvature <= 0, 0, rz / jnp.where(curvature == 0, 1, curvature))
-        x, r = x + step * p, r - step * Ap
+        # The first time round finds the residual at x0, so that the product is compiled once.
+        first = k < 0
+        x, r = x + jnp.where(first, 0, step) * p, r - jnp.where(first, 1, step) * Ap
         z = precondition(r)
         rz_new = inner(r, z)
-        beta = jnp.where(rz <= 0, 0, rz_new / jnp.where(rz == 0, 1, rz))
+        beta = jnp.where((rz <= 0) | first, 0, rz_new / jnp.where(rz == 0, 1, rz))
         return x, r, z + beta * p, rz_new, k + 1
 
-    r0 = b - matvec(x0)
-    z0 = precondition(r0)
-    start = (x0, r0, z0, inner(r0, z0), jnp.zeros((), jnp.int32))
+    start = (x0, b, x0, jnp.zeros_like(target), jnp.full((), -1, jnp.int32))
     x, _, _, _, n_iter = jax.lax.while_loop(unfinished, iterate, start)
     return x, n_iter
 

@@ -1,7 +1,7 @@
-"""What compiles slowly: each function of a solver by itself, lowered and compiled from shapes alone.
+"""What compiles slowly: each function of a solver alone, lowered and compiled from shapes only.
 
-Nothing is computed and no data is made. Options of XLA are tried one at a time on the function that
-compiles longest, to tell what the time goes to.
+Nothing is computed and no data is made. Options of XLA are tried one at a time on the function
+that compiles longest, to tell what the time goes to.
 """
 
 from __future__ import annotations

@@ -245,8 +245,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             rng,
             units=units,
             groups=rows.groups,
-            # The kernel of a linear part depends on the strength.
-            shared=self._shares_strength or self.skip is not None,
+            shared=self._shares_strength,
             error=self._error_in_units_of(scaling, loss),
         )
         arguments = {
@@ -268,7 +267,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         if direct and self.formulation == "gated":
             if validated and self.strength == "auto":
                 arguments["factors"] = _VALIDATED_FACTORS
-            if patterns is known and self.skip is None:
+            if patterns is known:
                 arguments["kernel"] = measured.kernel
             return Plan(training.fit_direct, arguments, scaling, measured, request)
         arguments |= {

@@ -366,6 +366,18 @@ def test_each_target_is_fitted_as_alone(tmp_path):
     assert np.shape(chosen.strength_) == ()
 
 
+def test_targets_with_a_skip_connection_are_fitted_as_they_are_alone():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (60, 3))
+    Y = np.column_stack([np.abs(X[:, 0]), X[:, 0] + rng.standard_normal(60)])
+    options = {"skip": 0.01, "n_patterns": 8, "patterns": "gaussian", "random_state": 0}
+    both = ConvexReLURegressor(**options).fit(X, Y)
+    for c in range(2):
+        alone = ConvexReLURegressor(**options).fit(X, Y[:, c])
+        assert both.strength_[c] == pytest.approx(alone.strength_)
+        np.testing.assert_allclose(both.predict(X)[:, c], alone.predict(X), atol=1e-8)
+
+
 @pytest.mark.parametrize(
     "options", [{"skip": 0.1}, {"loss": "huber"}, {"penalty": "neuron"}, {"patterns": "local"}]
 )
@@ -374,7 +386,7 @@ def test_several_targets_of_other_programs(options):
     X = rng.uniform(-1, 1, (60, 3))
     Y = np.column_stack([np.abs(X[:, 0]), rng.standard_normal(60)])
     model = ConvexReLURegressor(n_patterns=8, random_state=0, **options).fit(X, Y)
-    own = "loss" in options or "patterns" in options
+    own = "penalty" not in options
     assert np.shape(model.strength_) == ((2,) if own else ())
     program, _, dual = model.certificate(X, Y)
     assert float(program.bound_of(dual)) == pytest.approx(model.dual_bound_, rel=1e-6)

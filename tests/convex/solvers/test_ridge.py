@@ -136,6 +136,44 @@ def test_conjugate_gradient_with_and_without_a_kernel(
     assert (np.diff(result.history["dual_bound"]) >= 0).all()
 
 
+@pytest.mark.parametrize("way", ["rows", "weights", "iterations", "products"])
+def test_each_output_has_its_strength_beside_a_skip_connection(way: str) -> None:
+    size = WAYS.get(way, {"n": 40, "patterns": 8})
+    program = replace(make(**size, weighted=True, skip=0.2), alpha=np.array([1e-3, 0.3]))
+    limits: Any = {} if way in WAYS else {"max_dense": 1}
+    limits |= {"max_kernel": 1} if way == "products" else {}
+    result = solve(program, Ridge(tol=1e-9, **limits))
+    assert result.status is Status.CONVERGED
+    alone = [
+        normal_equations(replace(program, y=program.y[:, c : c + 1], alpha=float(alpha)))
+        for c, alpha in enumerate(program.alpha)
+    ]
+    objective = sum(value for _, value in alone)
+    assert result.objective == pytest.approx(objective, rel=1e-8)
+    assert float(program.evaluate(result.weights).objective) == pytest.approx(objective, rel=1e-8)
+    found = program.stacked().operator.stack(result.weights, 1)
+    weights = np.concatenate([own for own, _ in alone])
+    np.testing.assert_allclose(found, weights, atol=1e-3 * abs(weights).max())
+    assert result.dual is not None
+    assert float(program.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-9)
+
+
+def test_a_limit_of_iterations_with_a_strength_for_each_output() -> None:
+    program = replace(make(40, patterns=8), alpha=np.array([1e-3, 0.3]))
+    result = solve(program, Ridge(tol=1e-2, max_dense=1, max_iter=2))
+    assert result.status is Status.MAX_ITER
+    assert result.dual_bound <= result.objective
+
+
+def test_a_known_kernel_serves_a_skip_connection_of_any_strength() -> None:
+    program = make(12, patterns=9, skip=0.2, weighted=True)
+    known = kernel(replace(program, skip=None))
+    for alpha in (0.03, 0.3):
+        check(
+            replace(program, alpha=alpha), solve(replace(program, alpha=alpha), Ridge(kernel=known))
+        )
+
+
 def test_fewer_iterations_with_a_better_preconditioner_and_a_warm_start() -> None:
     program = make(40, patterns=8, alpha=1e-3)
     options = {"tol": 1e-9, "max_dense": 1, "check_every": 1}

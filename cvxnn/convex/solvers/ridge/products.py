@@ -24,20 +24,21 @@ _BLOCK_NUMBERS = 2**22
 
 @dataclass(frozen=True)
 class RidgeData:
-    """Weighted data ``A`` as products; the column of a linear part is scaled.
+    """Weighted data ``A`` as products; the columns of a linear part come last.
 
     Attributes
     ----------
     X : ndarray or sparse array, shape (n_samples, n_features)
         Rows.
     columns : ndarray, shape (n_samples, P)
-        Patterns as numbers; the last column is ``stretch`` if there is a linear part.
+        Patterns as numbers; the last column is one of ones if there is a linear part.
     root : ndarray, shape (n_samples, 1)
         Root of each row's share of the loss.
     y : ndarray, shape (n_samples, n_outputs)
         Targets.
-    stretch : float
-        Scale of the linear part, with which its ridge becomes that of the blocks.
+    ridge : float or None
+        Ridge of the linear part, None without one. Its kernel stands apart from that of the gates,
+        which all strengths share: the sum is ``K + alpha / ridge L``.
     pairs : ndarray of int, shape (n_pairs, 2), optional
         Rows of ``X`` whose difference each row of ``A`` is (``PairedOperator``); ``root`` and ``y``
         then belong to pairs.
@@ -47,7 +48,7 @@ class RidgeData:
     columns: Floats
     root: Floats
     y: Floats
-    stretch: float
+    ridge: float | None = None
     pairs: NDArray[np.intp] | None = None
 
     @classmethod
@@ -57,13 +58,9 @@ class RidgeData:
         n = program.y.shape[0]
         share = np.broadcast_to(program.share, (n, 1))
         columns = program.operator.mask.astype(program.operator.X.dtype)
-        stretch = 1.0
-        if program.operator.linear:
-            # z' = z / stretch has the ridge alpha, as all the others.
-            stretch = float(np.sqrt(program.alpha / program.linear_ridge))
-            columns[:, -1] *= stretch
+        ridge = float(program.linear_ridge) if program.operator.linear else None
         pairs = getattr(program.operator, "pairs", None)
-        return cls(program.operator.X, columns, np.sqrt(share), program.y, stretch, pairs)
+        return cls(program.operator.X, columns, np.sqrt(share), program.y, ridge, pairs)
 
     @property
     def n_rows(self) -> int:
@@ -85,11 +82,24 @@ class RidgeData:
         """Targets, each row scaled by the root of its weight."""
         return self.root * self.y
 
-    def weights(self, blocks: Floats) -> Floats:
-        """Return weights of the program, (n_outputs, 1, n_patterns, n_features)."""
-        out = blocks[:, None].copy()
-        out[:, :, -1] *= self.stretch
-        return out
+    @property
+    def gates(self) -> RidgeData:
+        """The same data without the linear part."""
+        return (
+            self if self.ridge is None else replace(self, columns=self.columns[:, :-1], ridge=None)
+        )
+
+    @property
+    def linear(self) -> RidgeData:
+        """The linear part, as if it were a pattern that is always open."""
+        return replace(self, columns=self.columns[:, -1:], ridge=None)
+
+    def blocks_of(self, u: Floats, alpha: float | Floats) -> Floats:
+        """Return the weights of dual unknowns, (n_outputs, n_patterns, n_features)."""
+        blocks = self.adjoint(self.root * u)
+        if self.ridge is not None:
+            blocks[:, -1] *= np.broadcast_to(alpha / self.ridge, len(blocks))[:, None]
+        return blocks
 
     def forward(self, blocks: Floats) -> Floats:
         """Return predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
@@ -136,8 +146,12 @@ class RidgeData:
     def kernel_with(self, other: RidgeData, dtype: Any = np.float64) -> Floats:
         """Return the kernel of these rows and those of ``other``, computed block by block.
 
-        Of the data with themselves only one half is computed, and mirrored.
+        Of the data with themselves only one half is computed, and mirrored. A linear part is left
+        out.
         """
+        if self.ridge is not None:
+            gates = self.gates
+            return gates.kernel_with(gates if other is self else other.gates, dtype)
         X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
         X_other = other.X.astype(dtype, copy=False).T
         D_other = other.columns.astype(dtype, copy=False).T
@@ -178,14 +192,22 @@ class RidgeData:
             dtype = np.float32 if coarse else np.float64
             return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
+
+        def shift(a: float) -> Floats:
+            """Return the ridge of each weight."""
+            ridges = np.full(self.n_weights, a)
+            if self.ridge is not None:
+                ridges.reshape(self.n_patterns, -1)[-1] = self.ridge
+            return ridges
+
         single = np.size(np.unique(alpha)) == 1
         flat = _by_strength(
-            alpha, right, lambda a, part: shifted_inverse(gram, a, overwrite=single)(part)
+            alpha, right, lambda a, part: shifted_inverse(gram, shift(a), overwrite=single)(part)
         )
         blocks = self.blocks(flat)
         # alpha u is what the predictions leave of the targets.
         u = self.root * (self.y - self.forward(blocks)) / alpha
-        return u, Kernel(self).product(u)
+        return u, Kernel(self).product(u, alpha)
 
     def gram(self) -> tuple[Floats, Floats]:
         """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""
@@ -205,13 +227,18 @@ class RidgeData:
 
     def _solve_dual(self, alpha: float | Floats, kernel: Kernel) -> tuple[Floats, Floats]:
         dtype = kernel.matrix.dtype
+        ridge, linear = self.ridge, None
+        if ridge is not None:
+            data = self.linear
+            linear = data.kernel_with(data, dtype) / dtype.type(ridge)
 
         def solve(value: float, targets: Floats) -> Floats:
-            inverse = shifted_inverse(kernel.matrix, value)
+            whole = kernel.matrix if linear is None else kernel.matrix + dtype.type(value) * linear
+            inverse = shifted_inverse(whole, value, overwrite=linear is not None)
             u = inverse(targets).astype(targets.dtype)
             # The second time takes off what a factor in float32 left.
             if dtype == np.float32:
-                u += inverse(targets - value * u - kernel.product(u))
+                u += inverse(targets - value * u - kernel.product(u, value))
             return u
 
         try:
@@ -221,7 +248,7 @@ class RidgeData:
                 raise
             # The penalty is below the rounding of float32.
             return self._solve_dual(alpha, Kernel.stored(self))
-        return u, kernel.product(u)
+        return u, kernel.product(u, alpha)
 
     def _members(self, rows: slice) -> _Members:
         """Return the rows of ``X`` that some rows of ``A`` need."""
@@ -243,7 +270,7 @@ class _Members(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """The kernel ``A A^T`` of a ridge program: in memory, or as products with the data.
+    """The kernel ``A A^T`` of the gates of a program: in memory, or as products with the data.
 
     Attributes
     ----------
@@ -261,12 +288,18 @@ class Kernel(NamedTuple):
         """Compute the kernel in ``dtype`` and keep it."""
         return cls(data, data.kernel_with(data, dtype))
 
-    def product(self, u: Floats) -> Floats:
-        """Return the kernel times columns, (n_samples, n_columns), in their dtype."""
+    def product(self, u: Floats, alpha: float | Floats = 0.0) -> Floats:
+        """Return the kernel times columns, (n_samples, n_columns), in their dtype.
+
+        That of a linear part at the strengths ``alpha`` of the columns is added.
+        """
+        data = self.data
         if self.matrix is None:
-            data = self.data
-            return data.root * data.forward(data.adjoint(data.root * u))
-        return (self.matrix @ u.astype(self.matrix.dtype)).astype(u.dtype)
+            return data.root * data.forward(data.blocks_of(u, alpha))
+        out = (self.matrix @ u.astype(self.matrix.dtype)).astype(u.dtype)
+        return (
+            out if data.ridge is None else out + Kernel(data.linear).product(alpha / data.ridge * u)
+        )
 
 
 def dots(a: Floats, b: Floats) -> Floats:
@@ -316,27 +349,30 @@ class NystromKernel(NamedTuple):
     Attributes
     ----------
     basis : ndarray, shape (n_samples, rank)
-        Factor of the approximation.
+        Factor of the approximation; columns of a linear part come last.
     inner : ndarray, shape (rank, rank)
         ``basis^T basis``.
+    n_linear : int
+        Columns of the linear part.
+    ridge : float or None
+        Ridge of the linear part.
     """
 
     basis: Floats
     inner: Floats
+    n_linear: int = 0
+    ridge: float | None = None
 
     @classmethod
     def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> NystromKernel:
         """Sample at most ``rank`` rows; the basis is kept, and applied, in ``dtype``."""
         rows = np.random.RandomState(0).permutation(data.n_rows)[:rank]
-        columns = data.kernel_with(data.take(rows), dtype).astype(np.float64, copy=False)
-        core = columns[rows]
-        rounding = 10 * np.finfo(dtype).eps * np.trace(core)
-        core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
-        lower = cholesky(core, lower=True, check_finite=False)
-        basis = solve_triangular(
-            lower, columns.T, lower=True, overwrite_b=True, check_finite=False
-        ).T.astype(dtype)
-        return cls(basis, (basis.T @ basis).astype(np.float64))
+        basis, n_linear = _nystrom_basis(data.gates, rows, dtype), 0
+        if data.ridge is not None:
+            # So many rows span all features.
+            of_linear = _nystrom_basis(data.linear, rows[: data.X.shape[1]], dtype)
+            basis, n_linear = np.concatenate([basis, of_linear], axis=1), of_linear.shape[1]
+        return cls(basis, (basis.T @ basis).astype(np.float64), n_linear, data.ridge)
 
     def shifted(self, alpha: float | Floats) -> Callable[[Floats], Floats]:
         """Return the inverse of the approximation plus ``alpha``, as a function.
@@ -347,7 +383,14 @@ class NystromKernel(NamedTuple):
         # A Gram matrix in float32 may be indefinite by its rounding.
         rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
         least = np.maximum(alpha, rounding)
-        inverses = {value: shifted_inverse(self.inner, value) for value in np.unique(least)}
+
+        def inverse_at(value: float) -> Callable[[Floats], Floats]:
+            ridges = np.full(len(self.inner), value)
+            if self.ridge is not None:
+                ridges[len(ridges) - self.n_linear :] = max(self.ridge, rounding)
+            return shifted_inverse(self.inner, ridges)
+
+        inverses = {value: inverse_at(value) for value in np.unique(least)}
 
         def apply(r: Floats) -> Floats:
             projected = (basis.T @ r.astype(basis.dtype)).astype(np.float64)
@@ -357,10 +400,24 @@ class NystromKernel(NamedTuple):
         return apply
 
 
+def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Floats:
+    """Return a factor of the kernel as its columns at some rows tell it."""
+    columns = data.kernel_with(data.take(rows), dtype).astype(np.float64, copy=False)
+    core = columns[rows]
+    rounding = 10 * np.finfo(dtype).eps * np.trace(core)
+    core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
+    lower = cholesky(core, lower=True, check_finite=False)
+    return solve_triangular(
+        lower, columns.T, lower=True, overwrite_b=True, check_finite=False
+    ).T.astype(dtype)
+
+
 def shifted_inverse(
-    matrix: Floats, alpha: float, *, overwrite: bool = False
+    matrix: Floats, alpha: float | Floats, *, overwrite: bool = False
 ) -> Callable[[Floats], Floats]:
     """Return the inverse of a matrix plus ``alpha`` as a function, in the matrix's dtype.
+
+    ``alpha`` may have a value for each entry of the diagonal.
 
     Raises
     ------
@@ -368,7 +425,7 @@ def shifted_inverse(
         If ``alpha`` is below the rounding of the matrix.
     """
     shifted = matrix if overwrite else matrix.copy()
-    shifted[np.diag_indices(len(shifted))] += shifted.dtype.type(alpha)
+    shifted[np.diag_indices(len(shifted))] += np.asarray(alpha, shifted.dtype)
     with limit_threads(len(shifted) ** 3 / 3, SHARED_FACTOR):
         factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
     return lambda r: cho_solve(factor, r.astype(shifted.dtype, copy=False), check_finite=False)

@@ -56,6 +56,7 @@ class RidgeState(NamedTuple):
     """Dual unknowns of all outputs, and the vectors of conjugate gradient."""
 
     kernel: Kernel
+    alpha: Any
     precondition: Any
     u: Floats
     image: Floats
@@ -97,8 +98,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     check_every : int, default=2
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional
-        Kernel :math:`A A^T` in float64, where it is known; the direct solution does not
-        compute it again then. It does not depend on ``alpha`` unless there is a skip connection.
+        Kernel :math:`A A^T` of the gates in float64, where it is known; the direct solution does
+        not compute it again then. A skip connection has a part of its own.
 
     Notes
     -----
@@ -142,11 +143,6 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
                 f"alpha={np.asarray(program.alpha).tolist()!r}; Ridge needs a positive one, which "
                 "may be tiny."
             )
-        if np.ndim(program.alpha) and program.skip is not None:
-            raise TypeError(
-                "Ridge takes one alpha for all outputs where there is a skip connection, since its "
-                "kernel depends on both; solve the outputs one by one, or use InteriorPoint."
-            )
         for name in ("max_dense", "max_kernel", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
@@ -176,6 +172,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
                 kernel = Kernel.stored(data, dtype)
         state = RidgeState(
             kernel=kernel,
+            alpha=alpha,
             precondition=precondition,
             u=u,
             image=np.zeros_like(u),
@@ -186,11 +183,11 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             bound=-np.inf,
             residual=np.asarray(program.y),
         )
-        return state._replace(image=state.kernel.product(u)) if u.any() else state
+        return state._replace(image=state.kernel.product(u, alpha)) if u.any() else state
 
     def step(self, program: ConvexProgram, state: RidgeState) -> RidgeState:
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
-        data, alpha = state.data, _alpha_of(program)
+        data, alpha = state.data, state.alpha
         if state.precondition is None:
             u, image = data.solve(
                 alpha,
@@ -204,7 +201,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         inner = dots(remainder, z)
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
-        image = state.kernel.product(direction)
+        image = state.kernel.product(direction, alpha)
         curvature = dots(direction, image + alpha * direction)
         length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
         return state._replace(
@@ -217,7 +214,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def measure(self, program: ConvexProgram, state: RidgeState) -> tuple[RidgeState, Measurement]:
         """Compute objective and bound, from the kernel times ``u`` alone."""
-        data, alpha, u = state.data, _alpha_of(program), state.u
+        data, alpha, u = state.data, state.alpha, state.u
         direct = state.precondition is None
         least = program.rounding()
         objective, bound = certify(data.targets, u, state.image, alpha)
@@ -248,7 +245,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         """Measure the best point in float64, if products were in float32."""
         if self.tol < COARSE or state.precondition is None:
             return None
-        data, alpha, u = state.data, float(program.alpha), state.best
+        data, alpha, u = state.data, state.alpha, state.best
         state = self._exactly(state._replace(u=u))
         objective, bound = certify(data.targets, u, state.image, alpha)
         residual = alpha * u / np.where(data.root > 0, data.root, 1)
@@ -260,15 +257,15 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     def _exactly(state: RidgeState) -> RidgeState:
         """Return the state with the weights of its point, and its predictions in float64."""
         data = state.data
-        blocks = data.adjoint(data.root * state.u)
+        blocks = data.blocks_of(state.u, state.alpha)
         return state._replace(image=data.root * data.forward(blocks), blocks=blocks)
 
     def weights(self, state: RidgeState) -> Floats:
         """Return the best point seen."""
-        data, blocks = state.data, state.blocks
+        blocks = state.blocks
         if blocks is None or state.best is not state.u:
-            blocks = data.adjoint(data.root * state.best)
-        return data.weights(blocks)
+            blocks = state.data.blocks_of(state.best, state.alpha)
+        return blocks[:, None]
 
     def dual_point(self, state: RidgeState) -> DualPoint:
         """Return the residual of the best bound."""

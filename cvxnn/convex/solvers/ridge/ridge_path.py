@@ -165,7 +165,7 @@ class RidgePath:
         objective, bound = certify(data.targets, point.u, image, alpha)
         gap = (objective - bound) / max(abs(objective), self.program.rounding())
         residual = alpha * point.u / np.where(data.root > 0, data.root, 1)
-        weights = data.weights(data.adjoint(data.root * point.u))
+        weights = data.blocks_of(point.u, alpha)[:, None]
         row = {
             "iteration": float(point.n_iter),
             "time": point.time,

@@ -31,6 +31,8 @@ class Progress(Closing):
         Number of units that an earlier run finished.
     stream : text file, optional
         Where to write; by default stderr.
+    rewrites : bool, optional
+        Whether the line is rewritten; by default on a terminal and in a notebook.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class Progress(Closing):
         show: bool = True,
         done: int = 0,
         stream: TextIO | None = None,
+        rewrites: bool | None = None,
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._show, self._stream = show, sys.stderr if stream is None else stream
-        self._rewrites = self._stream.isatty() or "ipykernel" in sys.modules
+        if rewrites is None:
+            rewrites = self._stream.isatty() or "ipykernel" in sys.modules
+        self._rewrites = rewrites
         self._done = self._skipped = done
         self._began = self._written = time.monotonic()
         self._width = 0

@@ -3,7 +3,9 @@
 Prompts come from --prompt, which may be repeated; from the file --prompts (rows with "prompt", or
 .txt with one prompt a line); or from the lines of standard input. --plain adds the
 greedy reply of the model, --best-of N the best of N sampled replies. With --output, replies are
-kept as JSON lines for "report", and a second call continues after the last one.
+kept as JSON lines for "report", and a second call continues after the last one. A table compares
+the ways of writing by reward, length, log-probability and repetition; with --plain, a warning says
+where the reward rises and the text becomes worse.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._progress import Progress
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required
+from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required, reward_head
 from cvxnn.cli.option_building import UsageError, natural, option_from, positive
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.plan import plan_only, show_plan
@@ -156,9 +159,7 @@ def write_replies(
     OtherSettingsError
         If the file holds replies of other settings; the message names each difference.
     """
-    from cvxnn.persistence import load
-
-    head = load(head_file)
+    head = reward_head(head_file)
     with contextlib.nullcontext() if output is None else locked(output):
         return _write(options, console, head_file, head, prompts, output, embedder)
 
@@ -172,6 +173,8 @@ def _write(
     output: Path | None,
     embedder: Callable[[Head], Embedder],
 ) -> tuple[bool, list[dict[str, Any]]]:
+    from cvxnn.comparison.reply_table import hacking_text, reply_table
+
     rows: list[dict[str, Any]] = []
     if output is not None:
         settings = {
@@ -191,21 +194,43 @@ def _write(
                 missing_ok=True
             )  # before its settings: they must not be taken for its own
             write_json(note, {"settings": settings})
-    else:
-        console.kept = lambda: "nothing was kept; with --output, the same command would continue"
+    console.kept = lambda: _kept(len(rows), len(prompts), output)
     remaining = prompts[len(rows) :]
     if remaining:
         model = embedder(head)
-        if output is not None:
-            console.kept = lambda: (
-                f"the replies to {len(rows)} of {len(prompts)} prompts are kept; the same command "
-                "continues"
-            )
-        for prompt in remaining:
-            rows.append(_reply(options, console, head, model, prompt))
-            if output is not None:
-                write_text(output, "".join(as_json(row) + "\n" for row in rows))
+        # A line that is rewritten would run into the text that is being shown.
+        rewrites = None if console.json or not sys.stdout.isatty() else False
+        with Progress(
+            "replies",
+            len(prompts),
+            "prompts",
+            show=not console.quiet,
+            done=len(rows),
+            rewrites=rewrites,
+        ) as bar:
+            for prompt in remaining:
+                rows.append(_reply(options, console, head, model, prompt))
+                if output is not None:
+                    write_text(output, "".join(as_json(row) + "\n" for row in rows))
+                bar.update()
+    if any(len(row["replies"]) > 1 for row in rows) or len(rows) > 1:
+        for line in reply_table(rows):
+            console.show(line)
+    if warning := hacking_text(rows):
+        console.complain("warning", warning)
     return bool(remaining), rows
+
+
+def _kept(n_replies: int, n_prompts: int, output: Path | None) -> str:
+    """Return what an interruption has left."""
+    if output is None:
+        return "nothing was kept; with --output, the same command would continue"
+    if not n_replies:
+        return "no reply was kept; the same command begins again"
+    return (
+        f"the replies to {n_replies} of {n_prompts} prompts are kept in {output}; the same command "
+        "continues"
+    )
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
@@ -251,7 +276,7 @@ def _reply(
     question = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     console.show(f"prompt    {_printable(question)}")
     replies: dict[str, Any] = {}
-    for name, text, reward in side_by_side(
+    for reply in side_by_side(
         head,
         embedder,
         prompt,
@@ -261,9 +286,14 @@ def _reply(
         guided=options.guided,
         stream=stream,
     ):
-        replies[name] = {"text": text, "reward": reward}
+        fields = reply._asdict()
+        name, text, reward = fields.pop("name"), reply.text, reply.reward
+        replies[name] = fields
         start = "" if name == "guided" else f"{name:<9} {_printable(text)}"
-        console.show(f"{start}  [reward {'none' if reward is None else f'{reward:.3g}'}]")
+        said = f"reward {'none' if reward is None else f'{reward:.3g}'}"
+        if reply.ending == "length":
+            said += f"; cut at {options.max_new_tokens} tokens"
+        console.show(f"{start}  [{said}]")
     console.show()
     return {"prompt": prompt, "replies": replies}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Reply(NamedTuple):
-    """Reply to a prompt, with its reward.
+    """Reply to a prompt, with its reward and with measures that no head has seen.
 
     Parameters
     ----------
@@ -22,11 +22,23 @@ class Reply(NamedTuple):
         The reply.
     reward : float or None
         Reward that the head gives to it; None for an empty reply.
+    ending : {"end", "stop", "length"}
+        Whether the model ended the reply, a stop string was written, or ``max_new_tokens`` cut it.
+    n_tokens : int
+        Number of its tokens.
+    log_probability : float or None
+        Mean log-probability of its tokens under the model; see `cvxnn.llm.ReplyMeasures`.
+    repetition : float
+        Share of its runs of three tokens that were there before.
     """
 
     name: str
     text: str
     reward: float | None
+    ending: str
+    n_tokens: int
+    log_probability: float | None
+    repetition: float
 
 
 def side_by_side(
@@ -68,32 +80,33 @@ def side_by_side(
         ``"plain"``, ``"best of N"`` and ``"guided"``, as far as they are requested.
     """
     from cvxnn.llm.decoding.guided_replies import generate_guided
-    from cvxnn.llm.decoding.plain_replies import generate_candidates, generate_greedy
+    from cvxnn.llm.decoding.plain_replies import write_plain
+    from cvxnn.llm.decoding.reply_measures import measure_replies
+    from cvxnn.llm.models import seeded
 
     lm, n_tokens = embedder.lm, guidance.max_new_tokens
+
+    def reply(name: str, text: str, ending: str, reward: float | None) -> Reply:
+        [measures] = measure_replies(lm, prompt, [text])
+        return Reply(name, text, reward, ending, *measures)
+
     if plain:
-        text = generate_greedy(lm, prompt, n_tokens, stop=guidance.stop)
-        yield Reply("plain", text, _rewards(head, embedder, prompt, [text])[0])
+        [(text, ending)] = write_plain(lm, prompt, 1, n_tokens, guidance.stop)
+        yield reply("plain", text, ending, _rewards(head, embedder, prompt, [text])[0])
     if best_of:
-        texts = generate_candidates(
-            lm,
-            prompt,
-            best_of,
-            max_new_tokens=n_tokens,
-            top_p=guidance.top_p,
-            top_k=guidance.top_k,
-            temperature=guidance.temperature,
-            stop=guidance.stop,
-            seed=guidance.seed,
-        )
-        rewards = _rewards(head, embedder, prompt, texts)
+        drawn = {name: getattr(guidance, name) for name in ("top_p", "top_k", "temperature")}
+        with seeded(lm.device, guidance.seed):
+            sampling = {"do_sample": True, **drawn}
+            found = write_plain(lm, prompt, best_of, n_tokens, guidance.stop, sampling)
+        rewards = _rewards(head, embedder, prompt, [text for text, _ in found])
         known = [-float("inf") if reward is None else reward for reward in rewards]
         best = known.index(max(known))
-        yield Reply(f"best of {best_of}", texts[best], rewards[best])
+        yield reply(f"best of {best_of}", *found[best], rewards[best])
     if guided:
-        found = generate_guided(lm, head, prompt, guidance, stream=stream)
+        written = generate_guided(lm, head, prompt, guidance, stream=stream)
         # Measured on the text like the others: its tokens may include some that decode to nothing.
-        yield Reply("guided", found.text, _rewards(head, embedder, prompt, [found.text])[0])
+        [reward] = _rewards(head, embedder, prompt, [written.text])
+        yield reply("guided", written.text, written.ending, reward)
 
 
 def _rewards(head: Any, embedder: Embedder, prompt: Prompt, texts: list[str]) -> list[float | None]:

@@ -3,6 +3,7 @@ from .decoding.guidance import Guidance
 from .decoding.guided_replies import GuidedReply, generate_guided, stream_guided
 from .decoding.logits_processor import RewardLogitsProcessor
 from .decoding.plain_replies import RewardHead, choose_reply, generate_candidates, generate_greedy
+from .decoding.reply_measures import ReplyMeasures, measure_replies
 from .decoding.scoring import DescribedHead
 from .embeddings import Embedder, embed_responses
 from .extraction import extract_pairs
@@ -27,6 +28,7 @@ __all__ = [
     "GuidedReply",
     "LanguageModel",
     "MemoryPlan",
+    "ReplyMeasures",
     "ResponseLogProbabilities",
     "RewardHead",
     "RewardLogitsProcessor",
@@ -41,6 +43,7 @@ __all__ = [
     "load_adapter",
     "load_configuration",
     "load_model",
+    "measure_replies",
     "memory_plan",
     "response_log_probabilities",
     "stream_guided",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -478,6 +480,10 @@ class TestGenerate:
         ] * 2
         lines = output.read_text("utf-8").splitlines(keepends=True)
         assert [json.loads(line) for line in lines] == found["replies"]
+        for row in found["replies"]:
+            for reply in row["replies"].values():
+                assert reply["ending"] in ("end", "length")
+                assert reply["n_tokens"] <= 6
         output.write_text(lines[0], encoding="utf-8")  # as if interrupted
         again = run(*arguments, "--output", output)
         assert again["replies"] == found["replies"]
@@ -491,7 +497,31 @@ class TestGenerate:
         captured = capsys.readouterr()
         assert "\x1b" not in captured.out
         assert captured.out.startswith("prompt    a �[31m b\nguided    ")
-        assert "[reward " in captured.out
+        assert re.search(r"\[reward \S+(; cut at 4 tokens)?\]", captured.out)
+
+    def test_an_interruption_says_what_is_kept(self, head, model, tmp_path, capsys, monkeypatch):
+        from cvxnn.cli import generate
+
+        write_reply, output = generate._reply, tmp_path / "replies.jsonl"
+        calls: list[Any] = []
+
+        def interrupt(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return write_reply(*arguments)
+
+        arguments = ["generate", head, "--prompt", "a", "--prompt", "b", "--model", model]
+        arguments += ["--max-new-tokens", "2", "--output", str(output), "--quiet"]
+        monkeypatch.setattr(generate, "_reply", interrupt)
+        assert main(arguments) == 130
+        kept = f"the replies to 1 of 2 prompts are kept in {output}; the same command continues"
+        assert kept in capsys.readouterr().err
+        with monkeypatch.context() as patch:  # while the model is loaded, they are still kept
+            patch.setattr(generate, "embedder_of", interrupt)
+            calls.pop()
+            assert main(arguments) == 130
+        assert kept in capsys.readouterr().err
 
     def test_prompts_of_a_file(self, head, run, tmp_path):
         chat = [{"role": "user", "content": "a"}]

@@ -172,11 +172,14 @@ def test_replies_side_by_side(lm, pairs, tmp_path):
     replies = list(side_by_side(head, embedder, "a b", guidance, best_of=4, stream=pieces.append))
     assert [reply.name for reply in replies] == ["plain", "best of 4", "guided"]
     assert "".join(pieces) == replies[2].text
-    for _, text, reward in replies:
-        if text.strip():
-            expected = head.reward(embedder.embed(["a b"], [text]))[0]
-            assert reward == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    for reply in replies:
+        if reply.text.strip():
+            expected = head.reward(embedder.embed(["a b"], [reply.text]))[0]
+            assert reply.reward == pytest.approx(expected, rel=1e-3, abs=1e-4)
+            [tokens] = lm.encode_responses([reply.text])
+            assert reply.n_tokens == len(tokens)
+            assert reply.ending in ("end", "length")
         else:
-            assert reward is None
+            assert reply.reward is None
     sampled = replace(guidance, seed=1)
     assert list(side_by_side(head, embedder, "a", sampled, plain=False, guided=False)) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from cvxnn.llm.decoding.guidance import check_stop
 from cvxnn.llm.decoding.reply_text import ReplyText
+from cvxnn.llm.decoding.rules import Ending
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel, quiet, seeded, unwrapped
@@ -98,7 +99,7 @@ def generate_candidates(
         )
     options = {"do_sample": True, "top_p": top_p, "top_k": top_k, "temperature": temperature}
     with seeded(lm.device, seed):
-        return _generate(lm, prompt, n, max_new_tokens, stop, options)
+        return [text for text, _ in write_plain(lm, prompt, n, max_new_tokens, stop, options)]
 
 
 def generate_greedy(
@@ -133,7 +134,7 @@ def generate_greedy(
     ValueError
         If `max_new_tokens` is not positive or leaves no room for the prompt.
     """
-    return _generate(lm, prompt, 1, max_new_tokens, stop, {"do_sample": False})[0]
+    return write_plain(lm, prompt, 1, max_new_tokens, stop)[0][0]
 
 
 def choose_reply(
@@ -193,14 +194,43 @@ def choose_reply(
     return int(rewards.argmax()), rewards
 
 
-def _generate(
+def write_plain(
     lm: LanguageModel,
     prompt: Prompt,
     n: int,
     max_new_tokens: int,
-    stop: str | Sequence[str],
-    options: dict[str, Any],
-) -> list[str]:
+    stop: str | Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> list[tuple[str, Ending]]:
+    """Write replies of the model alone, in one batch, and say what ended them.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model that replies.
+    prompt : str or list of Message
+        What it replies to.
+    n : int
+        Number of replies.
+    max_new_tokens : int
+        Largest number of tokens of a reply.
+    stop : str or sequence of str, default=()
+        Strings that end a reply and are left out of it; see `Guidance`.
+    options : mapping of str to object, optional
+        How tokens are drawn, in the words of ``transformers.GenerationConfig``; by default the most
+        likely one is taken.
+
+    Returns
+    -------
+    list of (str, {"end", "stop", "length"})
+        Texts without special tokens, and whether the model ended the reply, a stop string was
+        written, or `max_new_tokens` were reached.
+
+    Raises
+    ------
+    ValueError
+        If `max_new_tokens` is not positive or leaves no room for the prompt.
+    """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
     reply = ReplyText(lm, [], "", check_stop(stop))
@@ -226,7 +256,7 @@ def _generate(
         max_new_tokens=max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else 0,  # follows the end of a reply; it is cut off
-        **options,
+        **(options or {"do_sample": False}),
     )
     model = copy.copy(unwrapped(lm.model))  # the same weights
     model.generation_config = transformers.GenerationConfig()
@@ -240,8 +270,15 @@ def _generate(
             stopping_criteria=[_Stopping(reply, len(tokens))] if stop else None,
         )
     rows: list[list[int]] = generated[:, len(tokens) :].tolist()
-    replies = [itertools.takewhile(lambda token: token not in ends, row) for row in rows]
-    return [reply.read(list(row), ended=True) for row in replies]
+    replies: list[tuple[str, Ending]] = []
+    for row in rows:
+        written = list(itertools.takewhile(lambda token: token not in ends, row))
+        if reply.stops(written) or {*row[len(written) : len(written) + 1]} & {*reply.stop_tokens}:
+            ending: Ending = "stop"
+        else:
+            ending = "end" if len(written) < len(row) else "length"
+        replies.append((reply.read(written, ended=True), ending))
+    return replies
 
 
 class _Stopping(transformers.StoppingCriteria):

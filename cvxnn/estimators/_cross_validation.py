@@ -143,11 +143,6 @@ def _is_fitted(name: str) -> bool:
 class CrossValidated(NetworkPrediction, HoldsEstimator):
     """Choice of the strength, which classifier and regressor share."""
 
-    strengths: ArrayLike | None
-    n_strengths: int
-    eps: float | None
-    cv: Any
-    scoring: Any
     strengths_: Floats
     cv_scores_: Floats
     best_strength_: float
@@ -157,6 +152,25 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         "eps": Number(Real, closed=False, words=(None,)),
         "verbose": Number(Integral, words=(True, False)),
     }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        strengths: ArrayLike | None = None,
+        n_strengths: int = 20,
+        eps: float | None = None,
+        cv: Any = None,
+        scoring: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.strengths = strengths
+        self.n_strengths = n_strengths
+        self.eps = eps
+        self.cv = cv
+        self.scoring = scoring
+        self.verbose = verbose
 
     def _check_parameters(self) -> None:
         check_parameters(self, self._numbers, {})

@@ -100,25 +100,6 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
 
     _held = ConvexReLUClassifier
 
-    def __init__(
-        self,
-        estimator: ConvexReLUClassifier | None = None,
-        *,
-        strengths: ArrayLike | None = None,
-        n_strengths: int = 20,
-        eps: float | None = None,
-        cv: Any = None,
-        scoring: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.strengths = strengths
-        self.n_strengths = n_strengths
-        self.eps = eps
-        self.cv = cv
-        self.scoring = scoring
-        self.verbose = verbose
-
     @property
     def loss(self) -> str:
         """Loss of the estimator."""
@@ -273,25 +254,6 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
     """
 
     _held = ConvexReLURegressor
-
-    def __init__(
-        self,
-        estimator: ConvexReLURegressor | None = None,
-        *,
-        strengths: ArrayLike | None = None,
-        n_strengths: int = 20,
-        eps: float | None = None,
-        cv: Any = None,
-        scoring: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.strengths = strengths
-        self.n_strengths = n_strengths
-        self.eps = eps
-        self.cv = cv
-        self.scoring = scoring
-        self.verbose = verbose
 
     def fit(
         self,

@@ -2,9 +2,9 @@ from .cache import EmbeddingCache
 from .decoding.guidance import Guidance
 from .decoding.guided_replies import GuidedReply, generate_guided, stream_guided
 from .decoding.logits_processor import RewardLogitsProcessor
-from .decoding.plain_replies import RewardHead, choose_reply, generate_candidates, generate_greedy
+from .decoding.plain_replies import choose_reply, generate_candidates, generate_greedy
 from .decoding.reply_measures import ReplyMeasures, measure_replies
-from .decoding.scoring import DescribedHead
+from .decoding.scoring import DescribedHead, RewardHead
 from .embeddings import Embedder, embed_responses
 from .extraction import extract_pairs
 from .fine_tuning.adapters import load_adapter

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn.llm.decoding.plain_replies import RewardHead
+from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.preference.text_checks import check_is_text, check_prompt
 from cvxnn.preference.triplets import Prompt

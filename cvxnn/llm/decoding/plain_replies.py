@@ -6,7 +6,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,28 +16,11 @@ from transformers.cache_utils import DynamicCache
 from cvxnn.llm.decoding.guidance import check_stop
 from cvxnn.llm.decoding.reply_text import ReplyText
 from cvxnn.llm.decoding.rules import Ending
+from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel, quiet, seeded, unwrapped
 from cvxnn.preference.triplets import Prompt
-
-
-class RewardHead(Protocol):
-    """Protocol of heads that score embeddings."""
-
-    def reward(self, X: np.ndarray) -> Any:
-        """Return the rewards of embeddings.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, width)
-            Embeddings of replies.
-
-        Returns
-        -------
-        array of shape (n,)
-            Reward of each reply.
-        """
 
 
 def generate_candidates(

@@ -12,18 +12,8 @@ from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.models import LanguageModel
 
 
-class DescribedHead(Protocol):
-    """Protocol of reward heads that know which embeddings they were fitted to.
-
-    If the head has a ``decision_function``, its values guide; else the rewards do.
-
-    Attributes
-    ----------
-    embedding : Description
-        Description of the embeddings.
-    """
-
-    embedding: Any
+class RewardHead(Protocol):
+    """Protocol of heads that score embeddings."""
 
     def reward(self, X: np.ndarray) -> Any:
         """Return the rewards of embeddings.
@@ -38,6 +28,20 @@ class DescribedHead(Protocol):
         array of shape (n,)
             Reward of each reply.
         """
+
+
+class DescribedHead(RewardHead, Protocol):
+    """Protocol of reward heads that know which embeddings they were fitted to.
+
+    If the head has a ``decision_function``, its values guide; else the rewards do.
+
+    Attributes
+    ----------
+    embedding : Description
+        Description of the embeddings.
+    """
+
+    embedding: Any
 
 
 class Scorer:

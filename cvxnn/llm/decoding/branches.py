@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 import torch
 from transformers import cache_utils
 
 from cvxnn.llm.hidden_states import next_logits
-from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.pooling import GrowingPool, pool_prompt
+
+# Subclasses of these layers hold other states beside keys and values: of recurrences, of indices.
+_LAYERS = (
+    cache_utils.DynamicLayer,
+    getattr(cache_utils, "DynamicSlidingWindowLayer", cache_utils.DynamicLayer),
+)
 
 
 class Branches:
@@ -118,6 +125,24 @@ class Branches:
                 found = torch.cat([found, self._prompt.expand_as(found)], dim=1)
             vectors: np.ndarray = found.cpu().numpy()
         return vectors
+
+
+def holds_tokens_only(cache: object) -> TypeGuard[cache_utils.DynamicCache]:
+    """Return True if a cache holds keys and values of single tokens and nothing else.
+
+    Parameters
+    ----------
+    cache : object
+        What a model keeps of earlier tokens.
+
+    Returns
+    -------
+    bool
+        False for recurrent states and hybrids, which cannot be repeated row by row.
+    """
+    return isinstance(cache, cache_utils.DynamicCache) and all(
+        type(layer) in _LAYERS for layer in cache.layers
+    )
 
 
 def _checked_cache(lm: LanguageModel, cache: cache_utils.Cache | None) -> cache_utils.DynamicCache:

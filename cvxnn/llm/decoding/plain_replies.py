@@ -13,12 +13,12 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache
 
+from cvxnn.llm.decoding.branches import holds_tokens_only
 from cvxnn.llm.decoding.guidance import check_stop
 from cvxnn.llm.decoding.reply_text import ReplyText
 from cvxnn.llm.decoding.rules import Ending
 from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.key_values import holds_tokens_only
 from cvxnn.llm.models import LanguageModel, quiet, seeded, unwrapped
 from cvxnn.preference.triplets import Prompt
 

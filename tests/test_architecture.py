@@ -33,6 +33,7 @@ PACKAGES = [
     "export",
     "plotting",
     "comparison",
+    "sharing",
     "cli",
 ]
 

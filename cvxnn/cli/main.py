@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from cvxnn import __version__
-from cvxnn.cli import best, compare, extract, fit, generate, report, score, serve
+from cvxnn.cli import best, compare, extract, fit, generate, push, report, score, serve
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
@@ -30,6 +30,7 @@ COMMANDS: dict[str, ModuleType] = {
     "compare": compare,
     "report": report,
     "serve": serve,
+    "push": push,
 }
 
 _DESCRIPTION = "Preference heads for language models by convex optimisation."

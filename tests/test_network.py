@@ -178,9 +178,13 @@ def test_hidden_does_not_change_its_input() -> None:
     np.testing.assert_array_equal(X, before)
 
 
+@pytest.mark.parametrize("few_rows", [1, 64])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("gated", "skip"), KINDS)
-def test_every_kind_predicts_what_its_program_does(gated: int, skip: bool, bias: bool) -> None:
+def test_every_kind_predicts_what_its_program_does(
+    gated: int, skip: bool, bias: bool, few_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_FEW_ROWS", few_rows)
     net, (blocks, linear), gates = recovered(gated=gated, skip=skip, bias=bias)
     X = np.random.default_rng(1).standard_normal((7, 4 - bias))
     wide = add_bias(X) if bias else X

@@ -290,6 +290,21 @@ def test_the_kernel_is_the_product_of_the_features() -> None:
     np.testing.assert_allclose(kernel(program), A @ A.T, atol=1e-14)
 
 
+@pytest.mark.parametrize("patterns", [1, 2, 9])  # fewer than features, and more
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_products_are_those_with_the_features(
+    patterns: int, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_CACHED_NUMBERS", 4 * D * C)  # several blocks of rows
+    program = make(patterns=patterns)
+    data = RidgeData.of(program)
+    data = replace(data, X=kind(data.X))
+    F, R = features(program), np.random.default_rng(1).standard_normal((N, C))
+    blocks = (F.T @ R).T.reshape(C, patterns, D)
+    np.testing.assert_allclose(data.adjoint(R), blocks, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(data.forward(blocks), F @ F.T @ R, rtol=1e-12, atol=1e-12)
+
+
 def test_zero_targets_and_zero_data() -> None:
     program = make(12, patterns=9)
     for case in (

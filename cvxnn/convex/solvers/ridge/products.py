@@ -20,6 +20,8 @@ Floats = NDArray[np.floating]
 COARSE = 1e-4
 # Numbers in a block of rows: 2**22, 32 MiB in float64.
 _BLOCK_NUMBERS = 2**22
+# Numbers in a block that the cache of a core should hold until it is used.
+_CACHED_NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
@@ -104,25 +106,46 @@ class RidgeData:
     def forward(self, blocks: Floats) -> Floats:
         """Return predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
         C, P, d = blocks.shape
-        flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
         out = np.empty((self.X.shape[0], C), blocks.dtype)
-        for rows in _row_blocks(len(out), C * P):
-            scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
-            out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
+        if self._sums_patterns_first:
+            flat = np.ascontiguousarray(blocks.transpose(1, 0, 2)).reshape(P, C * d)
+            for rows in _row_blocks(len(out), C * d, _CACHED_NUMBERS):
+                local = (self.columns[rows] @ flat).reshape(-1, C, d)
+                out[rows] = np.matmul(local, self.X[rows][:, :, None])[..., 0]
+        else:
+            flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
+            for rows in _row_blocks(len(out), C * P):
+                scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
+                out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
         return out if self.pairs is None else out[self.pairs[:, 0]] - out[self.pairs[:, 1]]
 
     def adjoint(self, R: Floats) -> Floats:
         """Apply the adjoint of :meth:`forward`."""
         C, P, d = R.shape[1], self.columns.shape[1], self.X.shape[1]
-        out = np.zeros((d, C * P), R.dtype)
         if self.pairs is not None:
             of_pairs, R = R, np.zeros((self.X.shape[0], C), R.dtype)
             np.add.at(R, self.pairs[:, 0], of_pairs)
             np.subtract.at(R, self.pairs[:, 1], of_pairs)
+        if self._sums_patterns_first:
+            sums = np.zeros((P, C * d), R.dtype)
+            for rows in _row_blocks(len(R), C * d, _CACHED_NUMBERS):
+                spread = R[rows][:, :, None] * self.X[rows][:, None, :]
+                sums += self.columns[rows].T @ spread.reshape(-1, C * d)
+            return sums.reshape(P, C, d).transpose(1, 0, 2)
+        out = np.zeros((d, C * P), R.dtype)
         for rows in _row_blocks(len(R), C * P):
             spread = R[rows][:, :, None] * self.columns[rows][:, None, :]
             out += self.X[rows].T @ spread.reshape(-1, C * P)
         return out.T.reshape(C, P, d)
+
+    @property
+    def _sums_patterns_first(self) -> bool:
+        """Whether products add up weights over patterns before they meet features.
+
+        The flops are the same. Beside them there is work on ``n_outputs`` numbers a row, times the
+        number of features where the patterns come first, else of patterns.
+        """
+        return not is_sparse(self.X) and self.X.shape[1] <= self.n_patterns
 
     def predict(
         self, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
@@ -333,14 +356,14 @@ def takes_kernel(data: RidgeData | GatedOperator, *, coarse: bool, max_dense: in
     return not few or (cheaper and data.n_rows <= max_dense)
 
 
-def _row_blocks(n_rows: int, width: int) -> Iterator[slice]:
-    size = _rows_at_once(width)
+def _row_blocks(n_rows: int, width: int, numbers: int | None = None) -> Iterator[slice]:
+    size = _rows_at_once(width, numbers)
     for first in range(0, n_rows, size):
         yield slice(first, min(first + size, n_rows))
 
 
-def _rows_at_once(width: int) -> int:
-    return max(_BLOCK_NUMBERS // max(width, 1), 1)
+def _rows_at_once(width: int, numbers: int | None = None) -> int:
+    return max((numbers or _BLOCK_NUMBERS) // max(width, 1), 1)
 
 
 class NystromKernel(NamedTuple):

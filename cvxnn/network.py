@@ -149,12 +149,14 @@ class TwoLayerNetwork:
 
         Its columns are the weights of the features and the bias of each output in turn.
         """
-        assert self.gate_index is not None and self.gate_bias is not None
+        assert self.gate_index is not None
+        assert self.gate_bias is not None
         d = self.hidden_weights.shape[1]
         models = np.zeros((len(self.gate_bias), self.n_outputs, d + 1), self.hidden_weights.dtype)
-        output = 0 if self.output_index is None else self.output_index
         own = np.column_stack([self.hidden_weights, self.hidden_bias])
-        np.add.at(models, (self.gate_index, output), own * self.output_weights[:, None])
+        own *= self.output_weights[:, None]
+        for output, neurons in enumerate(self.blocks):
+            np.add.at(models[:, output], self.gate_index[neurons], own[neurons])
         return models.reshape(len(models), -1)
 
 

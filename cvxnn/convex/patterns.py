@@ -84,12 +84,14 @@ class ActivationPatterns:
         parts = (gates[..., :-1], gates[..., -1]) if bias else (gates,)
         mask = open_where(X, *parts)
         keep = _first_of_each(mask)
-        keep = keep[mask[:, keep].any(axis=0)]
-        return cls(np.ascontiguousarray(mask[:, keep]), gates[keep])
+        opened = np.asarray(mask.any(axis=0))
+        return cls(mask, gates).take(keep[opened[keep]])
 
     def take(self, index: NDArray[np.intp]) -> ActivationPatterns:
         """Return the patterns at the given positions."""
-        return ActivationPatterns(np.ascontiguousarray(self.mask[:, index]), self.gates[index])
+        if np.array_equal(index, np.arange(len(self))):
+            return self
+        return ActivationPatterns(np.take(self.mask, index, axis=1), self.gates[index])
 
     def union(self, other: ActivationPatterns) -> ActivationPatterns:
         """Return these patterns and then those of ``other`` that are not among them."""
@@ -119,8 +121,21 @@ def add_bias(X: Any) -> Any:
 
 def _first_of_each(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the positions at which each distinct column appears first, in order."""
-    # Packed columns compare as short byte strings, eight rows to a byte; copied first, since
-    # packing is slow across the rows of an array.
-    keys = np.packbits(np.ascontiguousarray(mask.T), axis=1)
-    _, first = np.unique(keys, axis=0, return_index=True)
-    return np.sort(first)
+    first: dict[bytes, int] = {}
+    for position, key in enumerate(_keys(mask)):
+        first.setdefault(key.tobytes(), position)
+    return np.fromiter(first.values(), np.intp, len(first))
+
+
+def _keys(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the entries of each column eight to a byte, a row of bytes for each column."""
+    # Shifts of whole rows: packbits would go through memory column by column.
+    whole = len(mask) // 8
+    eights = mask[: 8 * whole].view(np.uint8).reshape(whole, 8, mask.shape[1])
+    packed = np.zeros((whole + 1, mask.shape[1]), np.uint8)
+    for k in range(8):
+        packed[:whole] <<= 1
+        packed[:whole] |= eights[:, k]
+    if len(mask) % 8:
+        packed[whole] = np.packbits(mask[8 * whole :], axis=0)[0]
+    return np.ascontiguousarray(packed.T)

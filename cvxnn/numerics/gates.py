@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
+# Scores at a time, which the cache of a core should hold, and rows of a block that is worth a call.
+_CACHED_NUMBERS, _LEAST_ROWS = 2**18, 64
+
 
 def open_where(X: Any, gates: Floats, offsets: Floats | None = None) -> NDArray[np.bool_]:
     """Return which gates are open on which rows.
@@ -37,8 +40,13 @@ def open_where(X: Any, gates: Floats, offsets: Floats | None = None) -> NDArray[
         for k in range(1, gates.shape[1]):
             is_open &= open_where(X, gates[:, k], None if offsets is None else offsets[:, k])
         return is_open
-    scores = X @ gates.T
-    return np.asarray(scores if offsets is None else scores + offsets) >= 0
+    mask = np.empty((X.shape[0], len(gates)), bool)
+    step = max(_CACHED_NUMBERS // max(len(gates), 1), _LEAST_ROWS)
+    for first in range(0, len(mask), step):
+        rows = slice(first, first + step)
+        scores = np.asarray(X[rows] @ gates.T)
+        np.greater_equal(scores if offsets is None else scores + offsets, 0, out=mask[rows])
+    return mask
 
 
 def stacked_gates(some: Floats, others: Floats) -> Floats:

@@ -6,6 +6,7 @@ import importlib
 import math
 import re
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -105,8 +106,37 @@ def test_page_is_well_formed_and_loads_nothing():
     assert not [name for name, _ in reader.attributes if name.startswith("on")]
     html = render_report(sample())
     assert not re.search(r"https?:|//[a-z]|@import|url\(", html)
-    assert reader.tags.count("table") == 3
+    assert reader.tags.count("table") == 4
     assert reader.tags.count("svg") == 3
+
+
+def test_narrow_pages_cut_nothing_off():
+    # A row of a table becomes a list, in which each value stands beside the title of its column.
+    example = {"prompt": "a", "replies": {"plain": "So."}}
+    html = render_report(sample(), [example])
+    assert not re.search(r"overflow(-x)?:", html)
+    assert not re.search(r"<td(?! data-title=| colspan=\"\d\"></td>| class=\"phase\" data-)", html)
+    head, *tables = html.split("<table>")
+    assert "td::before { content: attr(data-title)" in head
+    for table in tables:
+        columns = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table, re.DOTALL)
+        titles = set(re.findall(r'<td[^>]* data-title="([^"]*)"', table))
+        assert titles == {unescape(title).replace("\xa0", " ") for title in columns[1:]}
+
+
+def test_replies_stand_beside_measures_that_no_head_has_seen():
+    known = {"n_tokens": 18, "repetition": 0.25, "ending": "length"}
+    replies = {
+        "plain": {"text": "So.", "reward": 0.5, "log_probability": -1.0, **known},
+        "guided": {"text": "Ah.", "reward": 0.7, "log_probability": -1.75, **known},
+    }
+    text = " ".join(read(render_report(sample(), [{"prompt": "a", "replies": replies}])).text)
+    assert "18 tokens, log-probability -1.75 a token, 25% repeated, cut off" in text
+    assert "Guided replies have a higher reward" in text
+    assert "falls by 0.75" in text
+    replies["guided"]["log_probability"] = -1.0
+    text = " ".join(read(render_report(sample(), [{"prompt": "a", "replies": replies}])).text)
+    assert "higher reward than" not in text
 
 
 def test_texts_are_escaped():
@@ -188,26 +218,33 @@ def test_curves_lie_where_their_values_do():
 
 
 def test_all_marks_are_inside_the_picture():
-    picture = svg(
-        cost_chart(
-            sample(
-                method("a", 0.5, interval=[0.2, 0.8], flops={"fit": 3.0}),
-                method("b", 0.9, interval=[0.0, 1.0], flops={"fit": 2e9}),
-                method("<c> $x$", 0.1, interval=[0.0, 0.2], flops={"fit": 1e5}),
-                method("d", 0.1, flops={}),
-            )
+    text = cost_chart(
+        sample(
+            method("a", 0.5, interval=[0.2, 0.8], flops={"fit": 3.0}),
+            method("b", 0.9, interval=[0.0, 1.0], flops={"fit": 2e9}),
+            method("<c> $x$", 0.1, interval=[0.0, 0.2], flops={"fit": 1e5}),
+            method("d", 0.1, flops={}),
         )
     )
+    picture = svg(text)
     _, _, width, height = map(float, picture.attrib["viewBox"].split())
+    dots = {path.get("id") for path in picture.iter("path") if "C" in path.attrib["d"]}
     marks = [
         (float(use.attrib["x"]), float(use.attrib["y"]))
         for use in picture.iter("use")
-        if "series-" in use.attrib["style"]
+        if "series-" in use.attrib["style"] and use.attrib["href"][1:] in dots
     ]
     assert len(marks) == 2 * 3  # and in the legend
     for x, y in marks:
         assert 0 < x < width
         assert 0 < y < height
+    bars = re.findall(r'd="M (\S+) (\S+)\s+L \S+ (\S+)\s+" style="[^"]*series-', str(text))
+    ends = [(float(x), float(low), float(high)) for x, low, high in bars][:3]
+    assert [x for x, *_ in ends] == [x for x, _ in marks[:3]]
+    whole = ends[1][1] - ends[1][2]  # from 0 to 1
+    shares = [(low - high) / whole for _, low, high in ends]
+    assert shares == pytest.approx([0.6, 1.0, 0.2], abs=1e-3)
+    assert all(0 < high < low < height for _, low, high in ends)
     (ax, _), (bx, by), (cx, cy) = marks[:3]
     assert ax < cx < bx
     assert by < cy

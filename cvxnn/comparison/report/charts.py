@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from cvxnn.comparison.results import Comparison, MethodResult
 from cvxnn.comparison.texts import count_text, name_of
@@ -70,7 +70,10 @@ def cost_chart(comparison: Comparison) -> str | None:
         for i, result in enumerate(results):
             name, color = name_of(result.method), f"C{i}"
             at = (result.total_flops, result.accuracy)
-            ax.vlines(at[0], *result.interval, color=color)
+            ends = np.abs(np.array(result.interval) - at[1])[:, None]
+            bar = ax.errorbar(*at, yerr=ends, color=color, capsize=4)
+            for artist in bar.get_children():
+                artist.set_clip_on(False)
             points = ax.scatter(*at, s=45, color=color, label=name, zorder=3, gid=f"series-{i}")
             points.set_clip_on(False)
             titles[f"series-{i}"] = f"{name}: {result.accuracy:.3f}, {count_text(at[0])} FLOPs"
@@ -112,6 +115,7 @@ def margin_chart(result: MethodResult) -> str | None:
         ax = figure.add_subplot()
         RewardMarginDisplay(history=history).plot(ax=ax)
         ax.set_xlabel(result.step_name)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if (legend := ax.get_legend()) is not None:
             legend.remove()
             figure.legend(loc="outside lower center", ncols=2)

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from cvxnn._progress import seconds_text
+from cvxnn.comparison.reply_table import hacking_text, reply_means
 from cvxnn.comparison.report.charts import cost_chart, margin_chart
 from cvxnn.comparison.results import Comparison
 from cvxnn.comparison.texts import (
@@ -49,7 +50,7 @@ def render_report(
     examples : sequence of mapping, default=()
         Prompts with replies to show side by side. Each has ``prompt`` (a text or messages) and
         ``replies``, a mapping of a name ("plain", "guided", ...) to a text, or to
-        ``{"text": ..., "reward": ...}``.
+        the fields that ``cvxnn generate`` writes: ``{"text": ..., "reward": ..., ...}``.
     title : str, default="Preference methods compared"
         Heading of the page.
 
@@ -73,6 +74,7 @@ def render_report(
     >>> page = render_report(comparison)  # doctest: +SKIP
     >>> Path("report.html").write_text(page, encoding="utf-8")  # doctest: +SKIP
     """
+    shown = [_example(i, example) for i, example in enumerate(examples)]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader,
@@ -92,7 +94,9 @@ def render_report(
             for result in comparison.results
             if (chart := margin_chart(result)) is not None
         },
-        examples=[_example(i, example) for i, example in enumerate(examples)],
+        examples=shown,
+        reply_means=reply_means(examples),
+        hacked=hacking_text(examples),
         settings=_settings(comparison),
     )
     return page
@@ -106,11 +110,22 @@ def _example(index: int, example: Mapping[str, Any]) -> dict[str, Any]:
     prompt = example["prompt"]
     if not isinstance(prompt, str):
         prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-    replies = {
-        name: {"reward": None, **(reply if isinstance(reply, Mapping) else {"text": reply})}
-        for name, reply in example["replies"].items()
-    }
+    replies = {}
+    for name, reply in example["replies"].items():
+        fields = {"reward": None, **(reply if isinstance(reply, Mapping) else {"text": reply})}
+        replies[name] = {**fields, "measures": _measures(fields)}
     return {"prompt": prompt, "replies": replies}
+
+
+def _measures(reply: Mapping[str, Any]) -> str:
+    """Return what is known of a reply beside its reward, as a text; empty if nothing is."""
+    formats = {
+        "n_tokens": "{:d} tokens",
+        "log_probability": "log-probability {:.2f} a token",
+        "repetition": "{:.0%} repeated",
+    }
+    known = [form.format(reply[k]) for k, form in formats.items() if reply.get(k) is not None]
+    return ", ".join([*known, *(["cut off"] if reply.get("ending") == "length" else [])])
 
 
 def _settings(comparison: Comparison) -> str:

@@ -65,9 +65,10 @@ class Certified:
         Returns
         -------
         cvxnn.convex.Certificate
-            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
-            network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are more
-            than 2**22; ``solve(program, solver, start=weights)`` finds others.
+            ``program``, ``weights`` and ``dual``, in scaled units, and in the precision of the
+            proof: float64 where a solver on the host fitted rows in float32. ``dual`` is None for
+            a ReLU network whose multipliers, ``2 n_samples n_outputs n_patterns_`` numbers, are
+            more than 2**22; ``solve(program, solver, start=weights)`` finds others.
 
         Raises
         ------
@@ -87,8 +88,9 @@ class Certified:
         """Return what :meth:`certificate` needs beside the data."""
         weights, dual = result.weights, result.dual
         proof: dict[str, Any] = {"gates": gates}
-        # Of the closed form, the weights follow from the residual.
-        if not (direct and (self.solver is None or isinstance(self.solver, convex.Ridge))):
+        # Of the closed form, which needs a penalty on all weights, they follow from the residual.
+        closed = direct and (self.solver is None or isinstance(self.solver, convex.Ridge))
+        if not (closed and np.all(self.alpha_ > 0) and self.skip != 0):
             proof |= {"blocks": weights.blocks, "linear": weights.linear}
         if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:
             proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
@@ -114,6 +116,12 @@ class Certified:
         """
         proof = self._proof
         mask = open_where(inputs if seen is None else seen, proof["gates"].astype(inputs.dtype))
+        # A solver on the host works in float64, and what it proves of rows in float32 holds there.
+        dtype = inputs.dtype
+        if "residual" in proof:
+            dtype = np.result_type(dtype, proof["residual"].dtype)
+        inputs, targets = inputs.astype(dtype, copy=False), targets.astype(dtype, copy=False)
+        weight = None if weight is None else weight.astype(dtype, copy=False)
         program = convex.ConvexProgram(
             convex.paired(inputs, mask, pairs),
             targets,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import check_scoring, make_scorer
+from sklearn.metrics import check_scoring, make_scorer, r2_score
 
 
 class HeldOutScorer(NamedTuple):
@@ -54,6 +54,8 @@ class HeldOutScorer(NamedTuple):
                 response_method=scorer._response_method,
                 **{"labels": classes, **options},
             )
+        if classes is None and (scoring is None or scoring == "r2"):
+            return cls(_coefficient_of_determination, takes_weight=True)
         asked = estimator.score if scoring is None else measure or scorer
         parameters = _parameters(asked)
         any_name = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
@@ -73,6 +75,19 @@ class HeldOutScorer(NamedTuple):
         if not isinstance(score, Real):
             raise ValueError(f"scoring gave {score!r}; expected one number, the larger the better.")
         return float(score)
+
+
+def _coefficient_of_determination(
+    model: Any, X: Any, targets: NDArray[Any], sample_weight: Any = None
+) -> float:
+    """Return R2, to which rounding adds nothing where targets are constant.
+
+    The mean of equal numbers is another one by rounding, and R2 then the error over nothing. From
+    the least of the targets on, which changes no R2, it is exact.
+    """
+    rows = slice(None) if sample_weight is None else np.asarray(sample_weight) > 0
+    least = targets[rows].min(axis=0)
+    return r2_score(targets - least, model.predict(X) - least, sample_weight=sample_weight)
 
 
 def _parameters(function: Any) -> dict[str, Parameter]:

@@ -241,22 +241,27 @@ def train(
     result, found, program = best
     if skip is None and proposal is not None and proposed < result.objective:
         # A solver that does not keep the best network stopped too early, before any refinement.
-        result = result._replace(
-            weights=proposal,
-            objective=proposed,
-            gap=relative_gap(proposed, result.dual_bound, program.rounding()),
-        )
+        result = _with_point(result, proposal, proposed, program, chosen.tol)
     if skip is None:
         # Where all neurons should be off, an interior point leaves tiny ones of random directions.
         without = float((base.share * base.loss.value(np.zeros_like(y), y)).sum())
         if result.objective >= without - program.rounding():
-            result = result._replace(
-                weights=program.zeros(),
-                objective=without,
-                gap=relative_gap(without, result.dual_bound, program.rounding()),
-            )
+            zero = _with_point(result, program.zeros(), without, program, chosen.tol)
+            # A tolerance below rounding is one still.
+            if zero.gap <= max(result.gap, chosen.tol):
+                result = zero
     rounds = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return Training(result, found, program, proposed, rounds, flops)
+
+
+def _with_point(
+    result: Result, weights: Weights, objective: float, program: ConvexProgram, tol: float
+) -> Result:
+    """Return the result with another point in place of the solver's, judged by the same proof."""
+    gap = relative_gap(objective, result.dual_bound, program.rounding())
+    proven = gap <= tol and result.status is not Status.STOPPED
+    status = Status.CONVERGED if proven else result.status
+    return result._replace(weights=weights, objective=objective, gap=gap, status=status)
 
 
 def _with_patterns(callback: TrainingCallback | None, found: ActivationPatterns) -> Callback | None:

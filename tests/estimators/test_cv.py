@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import log_loss, make_scorer
+from sklearn.metrics import log_loss, make_scorer, r2_score
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -631,6 +631,25 @@ def test_sparse_rows_whatever_strength_the_estimator_has() -> None:
     X, y = table()
     rows = sparse.csr_array(np.where(X > 0, X, 0))
     assert make(ConvexReLURegressorCV, [0.1], cv=2, strength=0).fit(rows, y).gap_ <= 1e-2
+
+
+@pytest.mark.parametrize("scoring", [None, "r2"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rounding_of_constant_targets_chooses_no_strength(scoring: Any, weighted: bool) -> None:
+    # The mean of several numbers 0.1 is another number, so that R2 was -1e31 in one fold.
+    X, y = table(30)
+    y = np.where(np.arange(30) < 20, 0.1, y)
+    weight = np.random.default_rng(0).random(30) if weighted else None
+    folds = [(np.arange(10, 30), np.arange(k, k + 10)) for k in (0, 10)]
+    folds[1] = np.arange(20), np.arange(20, 30)
+    model = make(ConvexReLURegressorCV, [0.1, 0.01], cv=folds, scoring=scoring, n_patterns=8)
+    model.fit(X, y, sample_weight=weight)
+    np.testing.assert_array_equal(model.cv_scores_[0], 0)  # as in scikit-learn, of constants
+    truth, own = y[20:], None if weight is None else weight[20:]
+    single = ConvexReLURegressor(strength=0.01, n_patterns=8, random_state=0)
+    single.fit(X[:20], y[:20], sample_weight=None if weight is None else weight[:20])
+    expected = r2_score(truth, single.predict(X[20:]), sample_weight=own)
+    assert model.cv_scores_[1, 1] == pytest.approx(expected, rel=1e-2)
 
 
 def test_folds_of_one_row_have_no_coefficient_of_determination() -> None:

@@ -526,6 +526,36 @@ class Case:
             raise BrokenPromiseError(f"gap: {model.gap_:.1e} above {tol:g} ({status})")
         if getattr(single, "formulation", "relu") == "gated" and not model.gap_ >= -1e-5:
             raise BrokenPromiseError(f"gap: {model.gap_:.1e}, a bound above the optimum")
+        if status:
+            self._check_certificate(model)
+
+    def _check_certificate(self, model: Any) -> None:
+        """Check that the program of the fit has the objective and the bound that are reported.
+
+        Where gates of a ReLU network are at an edge, rounding in float32 moves the objective.
+        """
+        data, X = self.data, self.wrap(self.data.X)
+        try:
+            if self.way == "pairs":
+                both = self.wrap(np.concatenate([data.X, data.other]))
+                marks = np.repeat([1, 0], len(data.X))
+                twice = None if data.weight is None else np.tile(data.weight, 2)
+                proof = model.certificate(both, marks, twice)
+            elif self.way == "prompts":
+                proof = model.certificate(X, data.y, data.weight, pair_id=data.group)
+            else:
+                proof = model.certificate(X, data.y, data.weight)
+        except ValueError as error:
+            raise BrokenPromiseError(f"certificate: {error}") from error
+        program, weights, dual = proof
+        unit = max(abs(model.objective_), program.rounding())
+        found = {"objective": float(program.evaluate(weights).network_objective)}
+        known = {"objective": model.objective_, "bound": model.dual_bound_}
+        if dual is not None:
+            found["bound"] = float(program.bound_of(dual))
+        for name, value in found.items():
+            if not abs(value - known[name]) <= 1e-5 * unit:
+                raise BrokenPromiseError(f"{name}: {known[name]:.8g}, and recomputed {value:.8g}")
 
     def _check_units(self, model: Any) -> None:
         """Check that a power of two, which rounds nothing, changes little.

@@ -152,6 +152,28 @@ def test_near_and_above_alpha_max(factor: float) -> None:
         assert found.result.objective == pytest.approx((y**2).sum() / (2 * N))
 
 
+@pytest.mark.parametrize("tol", [1e-2, 1e-6])
+def test_no_point_takes_the_place_of_one_that_proves_more_than_it_does(tol: float) -> None:
+    # In float32, what a ridge gains here is below rounding, and above the tolerance of 1e-6.
+    X, y = data(dtype=np.float32)
+    options: dict[str, Any] = {"loss": HuberLoss(1e-6), "penalty": SquaredL2(), "random_state": 0}
+    options |= {"formulation": "gated", "patterns": "gaussian"}
+    options["solver"] = InteriorPoint(tol=tol)
+    result = training.train(X, y, 0.1, P, **options).result
+    assert result.status is Status.CONVERGED
+    assert result.gap <= tol
+    assert result.weights.blocks.any() == (tol < 1e-3)
+
+
+def test_a_proposal_within_the_tolerance_has_converged() -> None:
+    X, y = data()
+    close = training.train(X, y, 1e-2, P, solver=EXACT, random_state=0)
+    solver = Cronos(linear_solver="dual", max_iter=1, tol=1.0)
+    found = training.train(X, y, 1e-2, P, solver=solver, random_state=0)
+    assert close.result.status is found.result.status is Status.CONVERGED
+    assert found.result.gap <= 1
+
+
 @pytest.mark.parametrize(("n", "d"), [(1, 3), (8, 1), (1, 1)])
 @pytest.mark.parametrize("origin", ["local", "data"])
 def test_one_row_or_one_column(n: int, d: int, origin: Any) -> None:

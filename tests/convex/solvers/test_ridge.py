@@ -24,6 +24,7 @@ from cvxnn.convex import (
 )
 from cvxnn.convex.solvers.ridge import products
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
 N, D, P, C = 18, 3, 5, 2
 
@@ -280,6 +281,29 @@ def test_a_matrix_that_no_precision_factors_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(products, "cho_factor", factor)
     with pytest.raises(LinAlgError):
         solve(make(12, patterns=9), Ridge(tol=1e-2))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("skip", [None, 1e-3])
+@pytest.mark.parametrize("scale", [1e4, 1e8])
+def test_a_strength_below_rounding_gives_a_proof_and_no_worse_than_nothing(
+    way: str, skip: float | None, scale: float
+) -> None:
+    program = make(**WAYS[way], skip=skip)
+    operator = replace(program.operator, X=np.asarray(program.operator.X) * scale)
+    weak = replace(program, operator=operator, alpha=1e-9, y=np.asarray(program.y))
+    result = solve(weak, Ridge())
+    assert np.isfinite(result.gap)
+    evaluated = float(weak.evaluate(result.weights).objective)
+    assert evaluated == pytest.approx(result.objective, rel=1e-6)
+    assert result.dual is not None
+    assert float(weak.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-4)
+    zero = float(weak.evaluate(weak.zeros()).objective)
+    assert result.dual_bound <= result.objective <= zero
+    # Along a path, too.
+    if skip is None:
+        [point] = RidgePath(weak, Ridge()).points(np.array([1e-9]))
+        assert point.objective <= zero
 
 
 def test_the_kernel_is_the_product_of_the_features() -> None:

@@ -18,6 +18,9 @@ from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 Floats = NDArray[np.floating]
 # Gaps down to which products in float32 are good enough.
 COARSE = 1e-4
+# Roundings of the trace of the kernel that a strength has to exceed. In float32, the unknowns are
+# refined once.
+_ROUNDINGS = {np.dtype(np.float32): 4, np.dtype(np.float64): 100}
 # Numbers in a block of rows: 2**22, 32 MiB in float64.
 _BLOCK_NUMBERS = 2**22
 # Numbers in a block that the cache of a core should hold until it is used.
@@ -102,6 +105,13 @@ class RidgeData:
         if self.ridge is not None:
             blocks[:, -1] *= np.broadcast_to(alpha / self.ridge, len(blocks))[:, None]
         return blocks
+
+    def norms(self, blocks: Floats, alpha: float | Floats) -> Floats:
+        """Return the squared norm of each output's weights, that of a linear part in its units."""
+        squares = (blocks**2).sum(axis=2)
+        if self.ridge is not None:
+            squares[:, -1] *= self.ridge / alpha
+        return squares.sum(axis=1)
 
     def forward(self, blocks: Floats) -> Floats:
         """Return predictions (n, n_outputs) of blocks (n_outputs, n_patterns, n_features)."""
@@ -207,8 +217,13 @@ class RidgeData:
     ) -> tuple[Floats, Floats]:
         """Find ``u`` and the kernel times ``u`` through the cheaper of the two matrices.
 
-        Each output may have its ``alpha``; those of one value share a factorisation.
+        Each output may have its ``alpha``; those of one value share a factorisation. One that
+        rounding hides is raised to :meth:`rounding`: errors of the unknowns are divided by it.
         """
+        least = self.rounding(alpha)
+        if not np.isfinite(least).all():  # nothing is known of squares that overflow
+            return np.full_like(self.targets, np.nan), np.full_like(self.targets, np.nan)
+        coarse &= bool(np.all(alpha >= self.rounding(alpha, np.float32)))
         if kernel is not None:
             return self._solve_dual(alpha, Kernel(self, kernel))
         if takes_kernel(self, coarse=coarse, max_dense=max_dense):
@@ -218,9 +233,10 @@ class RidgeData:
 
         def shift(a: float) -> Floats:
             """Return the ridge of each weight."""
-            ridges = np.full(self.n_weights, a)
+            raised = max(a, float(self.rounding(a)))
+            ridges = np.full(self.n_weights, raised)
             if self.ridge is not None:
-                ridges.reshape(self.n_patterns, -1)[-1] = self.ridge
+                ridges.reshape(self.n_patterns, -1)[-1] = self.ridge * (raised / a)
             return ridges
 
         single = np.size(np.unique(alpha)) == 1
@@ -229,8 +245,25 @@ class RidgeData:
         )
         blocks = self.blocks(flat)
         # alpha u is what the predictions leave of the targets.
-        u = self.root * (self.y - self.forward(blocks)) / alpha
+        u = self.root * (self.y - self.forward(blocks)) / np.maximum(alpha, least)
         return u, Kernel(self).product(u, alpha)
+
+    def rounding(self, alpha: float | Floats, dtype: Any = np.float64) -> Any:
+        """Return the strength below which rounding of the kernel decides, at strength ``alpha``."""
+        X = self.X.astype(np.float64, copy=False)
+        squares = X.multiply(X).sum(axis=1) if is_sparse(X) else np.einsum("nd,nd->n", X, X)
+        squares = np.asarray(squares).ravel()
+        if self.pairs is not None:
+            squares = 2 * squares[self.pairs]
+        n_open = self.gates.columns.sum(axis=1)
+        n_open = n_open if self.pairs is None else n_open[self.pairs]
+        share = self.root if self.pairs is not None else self.root[:, 0]
+        trace = np.sum(share**2 * squares * n_open)
+        if self.ridge is not None:
+            trace = trace + alpha / self.ridge * np.sum(share**2 * squares)
+        if dtype == np.float32 and np.any(trace > np.finfo(np.float32).max):
+            return np.inf
+        return _ROUNDINGS[np.dtype(dtype)] * float(np.finfo(dtype).eps) * trace
 
     def gram(self) -> tuple[Floats, Floats]:
         """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""
@@ -257,10 +290,11 @@ class RidgeData:
 
         def solve(value: float, targets: Floats) -> Floats:
             whole = kernel.matrix if linear is None else kernel.matrix + dtype.type(value) * linear
-            inverse = shifted_inverse(whole, value, overwrite=linear is not None)
+            raised = max(value, float(self.rounding(value)))
+            inverse = shifted_inverse(whole, raised, overwrite=linear is not None)
             u = inverse(targets).astype(targets.dtype)
-            # The second time takes off what a factor in float32 left.
-            if dtype == np.float32:
+            # The second time takes off what a factor in float32, or of more than alpha, left.
+            if dtype == np.float32 or value < raised:
                 u += inverse(targets - value * u - kernel.product(u, value))
             return u
 

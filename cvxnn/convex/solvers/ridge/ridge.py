@@ -218,11 +218,13 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         direct = state.precondition is None
         least = program.rounding()
         objective, bound = certify(data.targets, u, state.image, alpha)
-        single = self.tol >= COARSE and not (direct and self.kernel is not None)
-        if single and (direct or objective - bound <= self.tol * max(objective, least)):
-            # What is reported is computed in float64, whatever found it.
+        if direct or objective - bound <= self.tol * max(objective, least):
+            # What is reported belongs to weights in float64. Those of a weak strength are small
+            # differences of large unknowns, of which the kernel knows less than the data.
             state = self._exactly(state)._replace(bound=-np.inf, best_objective=np.inf)
-            objective, bound = certify(data.targets, u, state.image, alpha)
+            objective, bound = certify(
+                data.targets, u, state.image, alpha, data.norms(state.blocks, alpha)
+            )
         if bound > state.bound:
             # Its slope is alpha times the weights; bound_of finds the scale again.
             residual = alpha * u / np.where(data.root > 0, data.root, 1)
@@ -242,12 +244,14 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     def conclude(
         self, program: ConvexProgram, state: RidgeState
     ) -> tuple[RidgeState, Measurement] | None:
-        """Measure the best point in float64, if products were in float32."""
-        if self.tol < COARSE or state.precondition is None:
+        """Measure the best point by its weights, where the kernel told what it is worth."""
+        if state.precondition is None:
             return None
         data, alpha, u = state.data, state.alpha, state.best
         state = self._exactly(state._replace(u=u))
-        objective, bound = certify(data.targets, u, state.image, alpha)
+        objective, bound = certify(
+            data.targets, u, state.image, alpha, data.norms(state.blocks, alpha)
+        )
         residual = alpha * u / np.where(data.root > 0, data.root, 1)
         state = state._replace(best_objective=objective, bound=bound, residual=residual)
         gap = (objective - bound) / max(objective, program.rounding())
@@ -301,11 +305,15 @@ def _alpha_of(program: ConvexProgram) -> Any:
 
 
 def certify(
-    targets: Floats, u: Floats, image: Floats, alpha: float | Floats
+    targets: Floats,
+    u: Floats,
+    image: Floats,
+    alpha: float | Floats,
+    norms: Floats | None = None,
 ) -> tuple[float, float]:
-    """Return objective and bound of dual unknowns."""
+    """Return objective and bound of dual unknowns; squared norms of their weights may be known."""
     # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
-    norms = dots(u, image)
+    norms = dots(u, image) if norms is None else norms
     objective = float(((targets - image) ** 2).sum() / 2 + (alpha * norms).sum() / 2)
     # The dual residual is alpha u / root, whose slope is alpha times the weights.
     linear = alpha * dots(u, targets)

@@ -132,13 +132,14 @@ class RidgePath:
         inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
         at = np.inf
         targets = self.data.targets
-        least = self.program.rounding()
+        least, hidden = self.program.rounding(), self.data.rounding(0.0)
         # The result takes an exact product, which shows what float32 hides.
         tol = self.solver.tol * (0.9 if self.dtype is np.float32 else 1)
         for alpha in np.asarray(alphas, np.float64):
             best: RidgePoint | None = None
+            kept = max(alpha, hidden)
             for n_iter in range(self.solver.max_iter + 1):
-                u, image = space.solve(targets, alpha)
+                u, image = space.solve(targets, kept)
                 objective, bound = certify(targets, u, image, alpha)
                 gap = (objective - bound) / max(abs(objective), least)
                 if best is None or gap < best.gap:
@@ -146,12 +147,12 @@ class RidgePath:
                     best = RidgePoint(alpha, u, image, objective, bound, gap, n_iter, elapsed)
                 if gap <= tol:
                     break
-                if n_iter % _PATIENCE == _PATIENCE - 1 and at > alpha:
-                    inverse, at = self._inverse(alpha / _AHEAD if alpha / _AHEAD < at else alpha)
+                if n_iter % _PATIENCE == _PATIENCE - 1 and at > kept:
+                    inverse, at = self._inverse(kept / _AHEAD if kept / _AHEAD < at else kept)
                 most = max(self.solver.rank, _LEAST_STEPS * u.shape[1])
                 if space.basis.shape[1] + u.shape[1] > most:
                     space = _Space.empty(self.data.n_rows).joined(u, self.kernel.product)
-                wider = space.joined(inverse(targets - alpha * u - image), self.kernel.product)
+                wider = space.joined(inverse(targets - kept * u - image), self.kernel.product)
                 if wider is space:
                     break
                 space = wider
@@ -161,11 +162,13 @@ class RidgePath:
     def result(self, point: RidgePoint) -> Result:
         """Return weights and certificate of a point, as ``solve`` does."""
         data, alpha = self.data, point.alpha
-        image = point.image if self.dtype is np.float64 else Kernel(data).product(point.u)
-        objective, bound = certify(data.targets, point.u, image, alpha)
+        # Of its weights, whatever the kernel says.
+        blocks = data.blocks_of(point.u, alpha)
+        image = data.root * data.forward(blocks)
+        objective, bound = certify(data.targets, point.u, image, alpha, data.norms(blocks, alpha))
         gap = (objective - bound) / max(abs(objective), self.program.rounding())
         residual = alpha * point.u / np.where(data.root > 0, data.root, 1)
-        weights = data.blocks_of(point.u, alpha)[:, None]
+        weights = blocks[:, None]
         row = {
             "iteration": float(point.n_iter),
             "time": point.time,

@@ -238,7 +238,7 @@ def test_all_marks_are_inside_the_picture():
     for x, y in marks:
         assert 0 < x < width
         assert 0 < y < height
-    bars = re.findall(r'd="M (\S+) (\S+)\s+L \S+ (\S+)\s+" style="[^"]*series-', str(text))
+    bars = re.findall(r'd="M (\S+) (\S+)\s+L \1 (\S+)\s+" style="[^"]*series-', str(text))
     ends = [(float(x), float(low), float(high)) for x, low, high in bars][:3]
     assert [x for x, *_ in ends] == [x for x, _ in marks[:3]]
     whole = ends[1][1] - ends[1][2]  # from 0 to 1

@@ -68,7 +68,7 @@ def fit(
         prompts = [prompt for prompt, _, _ in pairs for _ in range(2)]
         replies = [reply for _, *both in pairs for reply in both]
         embedder = Embedder(lm, max_length=length, progress=True)
-        embedder.embed_to_file(path, prompts, replies)
+        embedder.embed_to_file(path, prompts, replies, common_cut=True)
     X, description = read_features(path)
     won, lost, n = X[::2], X[1::2], len(pairs) * 4 // 5
     parameters: dict[str, Any] = {"embedding": description, "random_state": 0}
@@ -117,7 +117,7 @@ def tutoring(
     ours = set(names[: options.train])
     of_head = [row for row in train if row["conversation_id"] in ours]
     pairs = [(row["prompt"], row["chosen"], row["rejected"]) for row in of_head]
-    head = fit(lm, options.features, pairs, [r["conversation_id"] for r in of_head], 320)
+    head = fit(lm, options.features, pairs, [r["conversation_id"] for r in of_head], 160)
     of_judge = [row for row in train if row["conversation_id"] not in ours]
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     words.fit([row[side] for row in of_judge for side in ("chosen", "rejected")])

@@ -119,7 +119,7 @@ def _pick(
     texts = [text for _, text, _ in candidates]
     keys = [as_json(prompt) for prompt in prompts]
     console.progress(f"data      {len(texts)} replies to {len(set(keys))} prompts")
-    X = embedder_of(options, console, heads[0], cache).embed(prompts, texts)
+    X = embedder_of(options, console, heads[0], cache).embed(prompts, texts, common_cut=True)
     rewards = np.array([np.asarray(head.reward(X), float) for head in heads])
     rows = []
     for best in best_replies(rewards, keys, texts, least_margin=options.least_margin):

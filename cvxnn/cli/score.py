@@ -181,11 +181,7 @@ def _pairs(
     else:
         pairs = pairs_of(options, console, options.data)
         console.progress(f"data      {len(pairs)} pairs")
-        rows = embedder_of(options, console, head, cache).embed(
-            [pair.prompt for pair in pairs for _ in range(2)],
-            [reply for pair in pairs for reply in (pair.chosen, pair.rejected)],
-        )
-        chosen, rejected = rows[0::2], rows[1::2]
+        chosen, rejected = embedder_of(options, console, head, cache).embed_pairs(pairs)
     won, lost = (np.asarray(head.reward(np.asarray(X)), float) for X in (chosen, rejected))
     return won, lost, pairs
 

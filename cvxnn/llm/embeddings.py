@@ -31,7 +31,7 @@ from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
 from cvxnn.llm.token_embeddings import TokenEmbedder
-from cvxnn.preference.triplets import Prompt
+from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 _BLOCK = 256  # pairs that embed_to_file holds at a time
 
@@ -73,7 +73,8 @@ class Embedder:
     max_length : int, default=1024
         Largest number of tokens of prompt and reply together, capped by the context length of the
         model. If a pair is longer, the oldest tokens of the prompt are dropped; if the reply alone
-        is longer, its end is dropped. A warning says how many pairs were cut.
+        is longer, its end is dropped. A warning says how many pairs were cut. `embed_pairs` cuts
+        a prompt at one place for all replies to it.
     batch_tokens : int, default=2048
         Largest number of tokens in one call of the model, padding included. Beside the weights,
         memory holds the activations of at most ``T = max(batch_tokens, max_length)`` tokens and an
@@ -209,7 +210,35 @@ class Embedder:
         lm = dataclasses.replace(lm, date=datetime.date.fromisoformat(description["date"]))
         return cls(lm, **{**settings, **settled})
 
-    def embed(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+    def embed_pairs(self, pairs: Sequence[PreferenceTriplet]) -> tuple[np.ndarray, np.ndarray]:
+        """Embed both replies of preference pairs, for ``fit_pairs`` of a head.
+
+        A prompt that is too long is cut at one place for all replies to it, so that they answer the
+        same text, and its tokens are run through the model once.
+
+        Parameters
+        ----------
+        pairs : sequence of PreferenceTriplet
+            The pairs.
+
+        Returns
+        -------
+        chosen, rejected : ndarray of shape (n_pairs, width), float32
+            Embeddings of the preferred replies, and of the others.
+
+        Raises
+        ------
+        ValueError
+            As `embed` does.
+        """
+        prompts = [pair.prompt for pair in pairs for _ in range(2)]
+        replies = [reply for pair in pairs for reply in (pair.chosen, pair.rejected)]
+        rows = self.embed(prompts, replies, common_cut=True)
+        return rows[0::2], rows[1::2]
+
+    def embed(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, common_cut: bool = False
+    ) -> np.ndarray:
         """Embed the reply of each pair, given its prompt.
 
         Parameters
@@ -218,6 +247,10 @@ class Embedder:
             What is replied to.
         responses : sequence of str, length n
             The replies.
+        common_cut : bool, default=False
+            Whether a prompt that is too long is cut at one place for all replies to it in this
+            call, as the longest of them demands. Otherwise each reply leaves as much of its prompt
+            as there is room for, and its embedding does not depend on the others.
 
         Returns
         -------
@@ -239,7 +272,8 @@ class Embedder:
         if len(prompts) == 0:
             raise ValueError("nothing to embed: expected at least one prompt and response")
         with self._run(len(prompts)) as (run, bar):
-            items, cut = self._tokenise(prompts, responses)
+            reserved = self._reserved(prompts, responses) if common_cut else None
+            items, cut = self._tokenise(prompts, responses, reserved)
             vectors = run.embed(items, bar)
         self._warn_of(cut)
         return vectors
@@ -249,6 +283,8 @@ class Embedder:
         path: str | os.PathLike[str],
         prompts: Iterable[Prompt],
         responses: Iterable[str],
+        *,
+        common_cut: bool = False,
     ) -> int:
         """Embed pairs into a ``.npy`` file, in memory that does not grow with their number.
 
@@ -264,6 +300,8 @@ class Embedder:
             What is replied to.
         responses : iterable of str
             The replies, as many as there are prompts.
+        common_cut : bool, default=False
+            As for `embed`; then prompts and responses have to be sequences.
 
         Returns
         -------
@@ -279,6 +317,11 @@ class Embedder:
         """
         if isinstance(prompts, str) or isinstance(responses, str):
             raise ValueError("prompts and responses have one entry a pair, and are not strings")
+        reserved: list[int] | None = None
+        if common_cut:
+            if not isinstance(prompts, Sequence) or not isinstance(responses, Sequence):
+                raise ValueError("common_cut needs prompts and responses that are sequences")
+            reserved = self._reserved(prompts, responses)
         cut, missing = _Cut(), object()
         pairs = itertools.zip_longest(prompts, responses, fillvalue=missing)
         total = len(prompts) if isinstance(prompts, Sequence) else None
@@ -290,12 +333,15 @@ class Embedder:
             while block := list(itertools.islice(pairs, _BLOCK)):
                 if any(part is missing for part in block[-1]):
                     raise ValueError("prompts and responses differ in number")
-                identity = digest(block, digits=64)
+                start = file.n_rows
+                room = None if reserved is None else reserved[start : start + len(block)]
+                identity = digest(block, *([] if room is None else [room]), digits=64)
                 if file.passes(identity):
                     bar.update(len(block), skipped=True)
                 else:
                     try:
-                        items, new = self._tokenise(*zip(*block, strict=True))
+                        texts, replies = zip(*block, strict=True)
+                        items, new = self._tokenise(texts, replies, room)
                     except ValueError as error:
                         raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
                     file.append(run.embed(items, bar), identity)
@@ -340,14 +386,34 @@ class Embedder:
                 self.shares_prefixes_ = run.shares_prefixes
                 self.seconds_ = time.perf_counter() - began
 
+    def _reserved(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[int]:
+        """Return, for each pair, the number of tokens of the longest reply to its prompt."""
+        longest: dict[str, int] = {}
+        keys: list[str] = []
+        for start in range(0, min(len(prompts), len(responses)), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            try:
+                replies = self.lm.encode_responses(responses[block])
+            except ValueError as error:
+                raise ValueError(f"{error} (counted from pair {start})") from error
+            for prompt, reply in zip(prompts[block], replies, strict=False):
+                keys.append(digest(repr(prompt)))
+                longest[keys[-1]] = max(longest.get(keys[-1], 0), len(reply))
+        return [longest[key] for key in keys]
+
     def _tokenise(
-        self, prompts: Sequence[Prompt], responses: Sequence[str]
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        reserved: Sequence[int] | None = None,
     ) -> tuple[list[Item], _Cut]:
         limit = min(self.max_length, self.lm.context_length or self.max_length)
         encoded = self.lm.encode_prompts(prompts), self.lm.encode_responses(responses)
+        if reserved is None:
+            reserved = [len(reply) for reply in encoded[1]]
         rows, n_prompts, n_responses = [], 0, 0
-        for prompt, reply in zip(*encoded, strict=True):
-            room = max(limit - len(reply), 0)
+        for prompt, reply, needed in zip(*encoded, reserved, strict=True):
+            room = max(limit - needed, 0)
             n_prompts += len(prompt) > room
             n_responses += len(reply) > limit
             kept = prompt[len(prompt) - room :] if len(prompt) > room else prompt

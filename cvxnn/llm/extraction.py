@@ -86,6 +86,7 @@ def _extract(embedder: Embedder, pairs: Sequence[PreferenceTriplet], folder: Pat
                 folder / ROWS,
                 [pair.prompt for pair in pairs for _ in range(2)],
                 [reply for pair in pairs for reply in (pair.chosen, pair.rejected)],
+                common_cut=True,
             )
     finally:
         # The cost of an interrupted part counts as well.

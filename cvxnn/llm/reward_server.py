@@ -102,7 +102,8 @@ class RewardServer(ThreadingHTTPServer):
             prompts = [pair.get("prompt") for pair in pairs]
             return {"rewards": self._rewards(prompts, [pair.get("response") for pair in pairs])}
         responses = self._list(request, "responses")
-        rewards = self._rewards([request.get("prompt")] * len(responses), responses)
+        prompts = [request.get("prompt")] * len(responses)
+        rewards = self._rewards(prompts, responses, common_cut=True)
         order = np.argsort(-np.array(rewards), kind="stable")
         return {"order": order.tolist(), "rewards": rewards}
 
@@ -117,14 +118,17 @@ class RewardServer(ThreadingHTTPServer):
             )
         return values
 
-    def _rewards(self, prompts: list[Prompt | Any], responses: list[Any]) -> list[float]:
+    def _rewards(
+        self, prompts: list[Prompt | Any], responses: list[Any], *, common_cut: bool = False
+    ) -> list[float]:
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             if prompt is None or response is None:
                 raise ValueError(f"reply {i} lacks its prompt or its response")
             check_prompt(prompt, f"prompt {i}")
             check_is_text(response, f"response {i}")
         with self.turn:
-            rewards = np.asarray(self.head.reward(self.embedder.embed(prompts, responses)), float)
+            X = self.embedder.embed(prompts, responses, common_cut=common_cut)
+            rewards = np.asarray(self.head.reward(X), float)
         found: list[float] = rewards.tolist()
         return found
 

@@ -86,11 +86,11 @@ def embedding_workload(
     rejected = [len(row) for row in lm.encode_responses([pair.rejected for pair in sample])]
     together = apart = cut = 0
     for prompt, one, other in zip(prompts, chosen, rejected, strict=True):
-        both = min(prompt + one, limit) + min(prompt + other, limit)
-        fits = prompt + max(one, other) <= limit
-        cut += not fits
-        apart += both
-        together += both - (prompt if fits else 0)
+        kept = min(prompt, max(limit - max(one, other), 0))  # both replies follow the same tokens
+        both = min(one, limit) + min(other, limit)
+        cut += prompt + max(one, other) > limit
+        apart += both + 2 * kept
+        together += both + kept
     scale = len(pairs) / len(sample)
     shape = shape_of(lm.config, None)
     n_run = shape.n_layers if layer in (-1, shape.n_layers) else layer

@@ -218,6 +218,8 @@ def test_bad_pairs_leave_no_file(lm: LanguageModel, tmp_path: Path) -> None:
         embedder.embed_to_file(tmp_path / "no" / "f.npy", ["a"], ["b"])
     with pytest.raises(ValueError, match="differ in number"):
         embedder.embed_to_file(path, ["a"], ["b", "c"])
+    with pytest.raises(ValueError, match="common_cut needs"):
+        embedder.embed_to_file(path, iter(["a"]), ["b"], common_cut=True)
     assert list(tmp_path.iterdir()) == []
     # What is finished stays: the same call, with better data, goes on.
     with pytest.raises(ValueError, match=r"response 2 is empty .* from pair 8"):

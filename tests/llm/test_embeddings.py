@@ -18,7 +18,7 @@ from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, 
 from cvxnn.llm.packing import Item, lay_out, plan
 from cvxnn.llm.pooling import pool
 from cvxnn.llm.token_embeddings import TokenEmbedder
-from cvxnn.preference import Conversation, alternating_population
+from cvxnn.preference import Conversation, PreferenceTriplet, alternating_population
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -314,6 +314,26 @@ def test_long_prompts_lose_their_beginning() -> None:
         actual = embed_responses(lm, ["a b c d e f", "e f"], ["g h"] * 2, max_length=6)
     expected = embed_responses(lm, ["c d e f", "e f"], ["g h"] * 2)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_a_common_cut_leaves_the_same_prompt_to_all_replies() -> None:
+    lm = make_lm(template=None)
+    pairs = [
+        PreferenceTriplet("a b c d e f", "g", "h i j", group="0"),
+        PreferenceTriplet("a b c d e f", "g h", "i", group="0"),
+        PreferenceTriplet("c d e f", "g", "h", group="1"),
+    ]
+    embedder, naive = (Embedder(lm, max_length=7, share_prefixes=share) for share in (True, False))
+    with pytest.warns(UserWarning, match="4 of 6 pairs are longer than 7 tokens"):
+        chosen, rejected = embedder.embed_pairs(pairs)
+    # The longest reply to the first prompt has three tokens.
+    for found, side in ((chosen, "chosen"), (rejected, "rejected")):
+        expected = embed_responses(lm, ["c d e f"] * 3, [getattr(pair, side) for pair in pairs])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.warns(UserWarning, match="longer than 7"):
+        naive.embed_pairs(pairs)
+    assert naive.tokens_naive_ == embedder.tokens_naive_ == 6 * 4 + 1 + 3 + 2 + 1 + 1 + 1
+    assert embedder.tokens_computed_ < naive.tokens_computed_
 
 
 def test_long_responses_keep_their_beginning() -> None:

@@ -166,7 +166,9 @@ def choose_reply(
         embedder = Embedder(lm, **settings)
     else:
         embedder = Embedder.from_description(lm, description, **settings)
-    embeddings = embedder.embed([prompt] * len(filled), [candidates[i] for i in filled])
+    embeddings = embedder.embed(
+        [prompt] * len(filled), [candidates[i] for i in filled], common_cut=True
+    )
     scores = np.asarray(head.reward(embeddings), dtype=np.float64)
     if scores.shape != (len(filled),) or not np.isfinite(scores).all():
         raise ValueError(

@@ -44,7 +44,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sampled": {"n_candidates": 1, "weight": 0.0},
     "prefix": {},
     "whole": {"segment": 10**6},  # as many candidates, judged once, at their end
-    "token": {"mode": "token", "tau": 1.0},  # drawn: the best token each time runs in circles
+    "token": {"mode": "token", "tau": 1.0},
+    "best": {"mode": "token"},  # the best token each time
+    "head": {"mode": "token", "likelihood": 0.0},  # the head alone, among the likeliest tokens
 }
 
 Judge = Callable[[str], float]

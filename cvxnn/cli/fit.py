@@ -193,11 +193,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
     from cvxnn._progress import seconds_text
     from cvxnn.comparison.measures import few_groups_text
     from cvxnn.comparison.results import MethodResult
-    from cvxnn.comparison.texts import (
-        count_text,
-        name_of,
-        share_text,
-    )
+    from cvxnn.comparison.texts import count_text, name_of, share_text
+    from cvxnn.preference.metrics import reward_text
 
     if result["measured"] is not None:
         row = MethodResult.from_dict(result["measured"])
@@ -210,7 +207,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
         for name, value in {**lines, **result["baselines"]}.items():
             share = share_text(value["accuracy"], value["interval"])
             console.show(f"          {share}  {name}")
-        console.show("          " + ", ".join(f"{k} {v:.3f}" for k, v in row.metrics.items()))
+        console.show(f"          {reward_text(row.metrics)}")
         bias = result["length_bias"]
         if bias["correlation"] is not None:
             console.show(f"          margin and length: correlation {bias['correlation']:.2f}")

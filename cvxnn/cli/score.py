@@ -216,6 +216,7 @@ def _summary(result: dict[str, Any], console: Console) -> list[str]:
         return []
     from cvxnn.comparison.measures import few_groups_text
     from cvxnn.comparison.texts import share_text
+    from cvxnn.preference.metrics import reward_text
 
     lines = []
     for name, part in (("held-out", result["held_out"]), ("training", result["training"])):
@@ -223,7 +224,7 @@ def _summary(result: dict[str, Any], console: Console) -> list[str]:
             lines.append(f"{part['pairs']} {name} pairs")
             for rule, share in {"this head": part, **part["baselines"]}.items():
                 lines.append(f"  {share_text(share['accuracy'], share['interval'])}  {rule}")
-    lines.append(", ".join(f"{k} {v:.3f}" for k, v in result["metrics"].items()))
+    lines.append(reward_text(result["metrics"]))
     if result["training"]["pairs"]:
         console.complain(
             "warning",

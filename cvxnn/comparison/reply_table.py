@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 PLAIN = "plain"
-LEAST_DROP, LEAST_REPETITION = 0.5, 0.1
+LEAST_DROP, LEAST_REPETITION = 1.0, 0.1
 """Loss of log-probability a token, and gain of repetition, that are no improvement."""
 
 
@@ -95,8 +95,9 @@ def hacking_text(examples: Sequence[Mapping[str, Any]]) -> str:
     """Return a warning if replies have a higher reward and are worse by what no head has seen.
 
     Replies are compared with the plain ones to the same prompts. The reward counts as hacked where
-    it rises on average, while the log-probability of a token falls by more than 0.5 (a factor of
-    1.6 in the probability of each token), or the share of repeated runs rises by more than 0.1.
+    it rises on average, while the log-probability of a token falls by more than 1.0 (what it costs
+    to draw each token in place of the likeliest), or the share of repeated runs rises by more than
+    0.1.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from cvxnn.comparison.texts import (
 )
 from cvxnn.files.json_files import read_json, write_json
 from cvxnn.files.writing import MALFORMED
+from cvxnn.preference.metrics import reward_text
 
 RESULT_FILE = "comparison.json"
 REPLIES_FILE = "replies.jsonl"
@@ -101,7 +102,7 @@ class MethodResult:
             cost += f"{count_text(self.flops.get(phase))}FLOPs"
             bounds = certificate_text(self.certificate.get(phase, {}))
             lines.append(f"  {phase:<11} {cost}{bounds and ': '}{bounds}")
-        lines.append("  held out    " + ", ".join(f"{k} {v:.3f}" for k, v in self.metrics.items()))
+        lines.append(f"  held out    {reward_text(self.metrics)}")
         return "\n".join(lines)
 
     @classmethod

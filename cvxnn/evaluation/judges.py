@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._progress import Progress
 from cvxnn.evaluation.judge_log import JudgeLog, Order
 from cvxnn.evaluation.win_rates import Judgement, WinRate, win_rate
 from cvxnn.files.digests import digest
@@ -137,7 +137,7 @@ def compare_with_judge(
     batch_size : int, default=32
         Number of questions at once, at least 1, for a judge with a method ``batch``.
     progress : bool, default=False
-        Report the number of answers on standard error.
+        Whether to say on stderr how many questions are answered, and how long the rest will take.
 
     Returns
     -------
@@ -177,13 +177,17 @@ def compare_with_judge(
         both: tuple[Order, ...] = ("ab", "ba")
         first = int(digest([seed, key]), 16) % 2
         orders.append(() if a == b else both if both_orders else (both[first],))
-    with JudgeLog(None if log is None else Path(log)) as answers:
+    with (
+        JudgeLog(None if log is None else Path(log)) as answers,
+        Progress("judging", sum(map(len, orders)), "questions", show=progress, done=0) as bar,
+    ):
         open_questions = [
             (i, order)
             for i, key in enumerate(keys)
             for order in orders[i]
             if (key, order) not in answers.known
         ]
+        bar.update(sum(map(len, orders)) - len(open_questions), skipped=True)
         size = batch_size if hasattr(judge, "batch") else 1
         for start in range(0, len(open_questions), size):
             chunk = open_questions[start : start + size]
@@ -191,11 +195,7 @@ def compare_with_judge(
             answers.add(
                 [(keys[i], shown, p) for (i, shown), p in zip(chunk, verdicts, strict=True)]
             )
-            if progress:
-                done = start + len(chunk)
-                end = "\n" if done == len(open_questions) else ""
-                text = f"\rjudging: {done}/{len(open_questions)}"
-                print(text, end=end, file=sys.stderr, flush=True)
+            bar.update(len(chunk))
     judgements = []
     bias: list[list[float]] = []
     for key, shown, pair in zip(keys, orders, pairs, strict=True):

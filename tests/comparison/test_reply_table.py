@@ -39,9 +39,9 @@ def test_replies_of_texts_alone_have_no_measures():
     ("plain", "guided", "said"),
     [
         (reply(0.0), reply(1.0), ""),
-        (reply(0.0), reply(1.0, -1.4), ""),
-        (reply(0.0), reply(1.0, -1.6), "falls by 0.60"),
-        (reply(0.0), reply(-1.0, -1.6), ""),  # nothing was won
+        (reply(0.0), reply(1.0, -1.9), ""),
+        (reply(0.0), reply(1.0, -2.1), "falls by 1.10"),
+        (reply(0.0), reply(-1.0, -2.1), ""),  # nothing was won
         (reply(0.0), reply(1.0, repetition=0.2), "rises by 20 %"),
         (reply(0.0), reply(1.0, None), ""),  # an empty reply
     ],

@@ -22,7 +22,11 @@ def result(method: str, margins: list[float], **values: Any) -> MethodResult:
     values = {
         **accuracy_of(margins, [str(i) for i in range(len(margins))]),
         "train_accuracy": 0.9,
-        "metrics": {"rewards/margins": float(np.mean(margins))},
+        "metrics": {
+            "rewards/chosen": 0.5,
+            "rewards/rejected": 0.25,
+            "rewards/margins": float(np.mean(margins)),
+        },
         "flops": {"fit": 1e9},
         "seconds": {"fit": 1.5},
         **values,
@@ -224,5 +228,5 @@ def test_summary_has_a_line_for_each_phase():
         "  embeddings  1.5 s, –FLOPs",
         "  phase I     0.25 s, 2 GFLOPs: objective 0.25000, lower bound 0.20000, gap 20 %",
         "  phase II    –, –FLOPs",
-        "  held out    rewards/margins 0.250",
+        "  held out    mean reward 0.500 of chosen and 0.250 of rejected replies, 0.250 apart",
     ]

@@ -356,13 +356,16 @@ def test_an_interrupt_comes_through() -> None:
         post_train(PROBLEM, n_steps=100, callback=interrupt)
 
 
-def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvxnn._progress._PRINTED", 0.0)
     post_train(PROBLEM, n_steps=20, n_records=2)
     assert capsys.readouterr() == ("", "")
     post_train(PROBLEM, n_steps=20, n_records=2, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "alright: step 20 of 20" in err
+    assert "alright   20 of 20 steps (100 %)" in err
 
 
 @pytest.mark.parametrize("strategy", ["sequential", "mix", "alright", "maxright"])

@@ -21,6 +21,8 @@ Floats = NDArray[np.floating]
 
 # Least factor of the output of a gated network, in units of its spread: the order of rewards stays.
 _LEAST_FACTOR = 1e-2
+# Numbers in the margins up to which iterations with NumPy take less time than compilation.
+_MOST_ON_HOST = 2**18
 
 
 class SecondPhase(NamedTuple):
@@ -140,7 +142,13 @@ def fit_second_phase(
         # Iterations are cheap: measure each, so that the history has its reward margins. With
         # this friction they rose at every iteration of all 27 problems we looked at; with that
         # of Nesterov's method they overshot by up to 1 %, without the preconditioner by 5 %.
-        convex.AcceleratedGradient(tol=1e-4, max_iter=max_iter, friction=9, check_every=1),
+        convex.AcceleratedGradient(
+            tol=1e-4,
+            max_iter=max_iter,
+            friction=9,
+            check_every=1,
+            on_host=margins.size <= _MOST_ON_HOST,
+        ),
         start=theta.astype(X.dtype),
         callback=None if hook is None else lambda _, theta: hook(lambda: head(theta())),
     )

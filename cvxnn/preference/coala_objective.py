@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
-from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.arrays import Array, namespace
 
 
 @jax.tree_util.register_dataclass
@@ -49,12 +48,14 @@ class CoalaObjective:
 
     def value(self, theta: Array) -> Array:
         """Return the objective at ``theta``, of shape (n_features,)."""
-        loss = jax.nn.softplus(self.gamma - self.beta * (self.margins @ theta))
-        return self.weights @ loss + self.ridge / 2 * jnp.vdot(theta, theta)
+        xp = namespace(theta)
+        loss = xp.logaddexp(0, self.gamma - self.beta * (self.margins @ theta))
+        return self.weights @ loss + self.ridge / 2 * xp.vdot(theta, theta)
 
     def gradient(self, theta: Array) -> Array:
         """Return the gradient at ``theta``, of the same shape."""
-        slope = jax.nn.sigmoid(self.gamma - self.beta * (self.margins @ theta))
+        z = self.beta * (self.margins @ theta) - self.gamma
+        slope = namespace(z).exp(-namespace(z).logaddexp(0, z))  # the sigmoid of -z
         return -self.beta * (self.weights * slope) @ self.margins + self.ridge * theta
 
     def smoothness(self) -> Array:
@@ -62,10 +63,11 @@ class CoalaObjective:
 
         The spectral norm is computed from the smaller of the two Gram matrices.
         """
-        rows = jnp.sqrt(self.weights)[:, None] * self.margins
+        xp = namespace(self.margins)
+        rows = xp.sqrt(self.weights)[:, None] * self.margins
         n, d = rows.shape
         gram = rows @ rows.T if n < d else rows.T @ rows
-        return self.beta**2 / 4 * jnp.linalg.norm(gram, 2) + self.ridge
+        return self.beta**2 / 4 * xp.linalg.norm(gram, 2) + self.ridge
 
     def curvature(self) -> Array:
         r"""Return :math:`\tfrac{\beta^2}4 M^T \Omega M + \mu I`, an upper bound on every Hessian.
@@ -73,26 +75,28 @@ class CoalaObjective:
         The second derivative of the logistic loss is largest at a margin of 0 (Boehning & Lindsay,
         1988).
         """
-        rows = jnp.sqrt(self.weights)[:, None] * self.margins
-        ridge = self.ridge * jnp.eye(rows.shape[1], dtype=rows.dtype)
+        xp = namespace(self.margins)
+        rows = xp.sqrt(self.weights)[:, None] * self.margins
+        ridge = self.ridge * xp.eye(rows.shape[1], dtype=rows.dtype)
         return self.beta**2 / 4 * (rows.T @ rows) + ridge
 
     def strong_convexity(self) -> Array:
         """Return the modulus of strong convexity, which is the ridge."""
-        return jnp.asarray(self.ridge, self.margins.dtype)
+        return namespace(self.margins).asarray(self.ridge, self.margins.dtype)
 
     def report(self, theta: Array) -> dict[str, Array]:
         """Return mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
         if self.chosen is None or self.rejected is None:
             return {}
-        won = self.beta * jax.nn.log_sigmoid(self.chosen @ theta)
-        lost = self.beta * jax.nn.log_sigmoid(self.rejected @ theta)
+        xp = namespace(theta)
+        won = -self.beta * xp.logaddexp(0, -(self.chosen @ theta))
+        lost = -self.beta * xp.logaddexp(0, -(self.rejected @ theta))
         metrics = {
             "rewards/chosen": won.mean(),
             "rewards/rejected": lost.mean(),
             "rewards/margins": won.mean() - lost.mean(),
         }
         if won.shape == lost.shape:
-            better = jnp.where(won > lost, 1.0, jnp.where(won == lost, 0.5, 0.0))
+            better = xp.where(won > lost, 1.0, xp.where(won == lost, 0.5, 0.0))
             metrics["rewards/accuracies"] = better.mean()
         return metrics

@@ -160,6 +160,13 @@ def test_margins_rise_at_every_iteration(shift):
     assert (np.diff(margins) > -1e-4 * margins[-1]).all()
 
 
+def test_few_pairs_compile_nothing(compilations):
+    (chosen, rejected), before = pairs(19), compilations()
+    head = make().fit_pairs(chosen, rejected)
+    assert compilations() == before
+    assert head.phase2_gap_ <= 1e-4
+
+
 def test_fit_pairs_equals_fit_with_pair_id(fitted):
     head, chosen, _ = fitted
     X, y, ids = stacked()

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
+import scipy.linalg
 from jax.scipy.linalg import cho_solve
 
 from cvxnn.convex.objectives import (
@@ -35,6 +35,7 @@ from cvxnn.convex.objectives import (
     WithProjection,
 )
 from cvxnn.convex.solver import Measurement, Solver, Start
+from cvxnn.numerics.arrays import Array, namespace
 
 
 class AcceleratedGradientState(NamedTuple):
@@ -73,6 +74,9 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         At least 2.
     check_every : int, default=20
         Iterations between two measurements.
+    on_host : bool, default=False
+        Whether to work on NumPy arrays in float64, for objectives that take them. Nothing is
+        compiled then, which takes a second or more, but an iteration takes longer.
 
     Notes
     -----
@@ -87,6 +91,7 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     precondition: bool = field(default=True, metadata={"static": True})
     friction: float = 2.0
     check_every: int = 20
+    on_host: bool = field(default=False, metadata={"static": True})  # type: ignore[misc]
 
     def accept(self, objective: Any) -> AcceleratedGradient:
         """Refuse objectives that are not smooth."""
@@ -103,19 +108,20 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         """Start at rest."""
         if start is None:
             raise ValueError("AcceleratedGradient needs a start: pass solve(..., start=theta).")
-        theta = jnp.asarray(start.weights)
+        theta = start.weights
         if isinstance(objective, WithProjection):
             theta = objective.project(theta)
         value = objective.value(theta)
+        xp = namespace(theta)
         return AcceleratedGradientState(
             theta=theta,
             momentum=theta,
-            t=jnp.ones((), theta.dtype),
-            smoothness=jnp.ones((), theta.dtype),
-            n_restarts=jnp.zeros((), jnp.int32),
+            t=xp.ones((), theta.dtype),
+            smoothness=xp.ones((), theta.dtype),
+            n_restarts=xp.zeros((), xp.int32),
             best=theta,
             best_objective=value,
-            bound=jnp.full((), -jnp.inf, theta.dtype),
+            bound=xp.full((), -xp.inf, theta.dtype),
             factor=None,
         )
 
@@ -129,8 +135,10 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
             and isinstance(objective, WithCurvature)
             and not isinstance(objective, WithProjection)
         ):
-            return state._replace(factor=_factor(objective))
-        return state._replace(smoothness=_smoothness(objective))
+            factor = _factor if self.on_host else _compiled_factor
+            return state._replace(factor=factor(objective))
+        smoothness = _smoothness if self.on_host else _compiled_smoothness
+        return state._replace(smoothness=smoothness(objective))
 
     def step(
         self, objective: SmoothObjective, state: AcceleratedGradientState
@@ -140,15 +148,16 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         if state.factor is None:
             theta = state.momentum - gradient / state.smoothness
         else:
-            theta = state.momentum - cho_solve((state.factor, True), gradient)
+            theta = state.momentum - _solve(state.factor, gradient)
         descent = gradient
         if isinstance(objective, WithProjection):
             theta = objective.project(theta)
             descent = state.momentum - theta
         moved = theta - state.theta
-        restart = (jnp.vdot(descent, moved) > 0) & self.restart
-        t = jnp.where(restart, 1.0, state.t + 1 / self.friction)
-        weight = jnp.where(restart, 0.0, (state.t - 1) / t)
+        xp = namespace(theta)
+        restart = (xp.vdot(descent, moved) > 0) & self.restart
+        t = xp.where(restart, 1.0, state.t + 1 / self.friction)
+        weight = xp.where(restart, 0.0, (state.t - 1) / t)
         return state._replace(
             theta=theta,
             momentum=theta + weight * moved,
@@ -161,28 +170,29 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     ) -> tuple[AcceleratedGradientState, Measurement]:
         """Measure objective, gradient norm and, if strongly convex, the certificate."""
         value, gradient = objective.value(state.theta), objective.gradient(state.theta)
-        squared = jnp.vdot(gradient, gradient)
+        xp = namespace(value)
+        squared = xp.vdot(gradient, gradient)
         modulus = objective.strong_convexity()
         if isinstance(objective, WithLowerBound):
             bound = objective.lower_bound(state.theta, value, gradient)
         else:
-            bound = jnp.where(
-                modulus > 0, value - squared / (2 * jnp.where(modulus > 0, modulus, 1)), -jnp.inf
+            bound = xp.where(
+                modulus > 0, value - squared / (2 * xp.where(modulus > 0, modulus, 1)), -xp.inf
             )
-        bound = jnp.fmax(state.bound, bound)
+        bound = xp.fmax(state.bound, bound)
         better = value < state.best_objective
-        best_objective = jnp.where(better, value, state.best_objective)
+        best_objective = xp.where(better, value, state.best_objective)
         state = state._replace(
-            best=jnp.where(better, state.theta, state.best),
+            best=xp.where(better, state.theta, state.best),
             best_objective=best_objective,
             bound=bound,
         )
-        tiny = jnp.finfo(value.dtype).tiny
-        gap = (best_objective - bound) / jnp.maximum(jnp.abs(best_objective), tiny)
-        stopping = jnp.where(jnp.isfinite(bound), gap, jnp.sqrt(squared))
-        stopping = jnp.where(jnp.isfinite(value), stopping, jnp.nan)
+        tiny = xp.finfo(value.dtype).tiny
+        gap = (best_objective - bound) / xp.maximum(xp.abs(best_objective), tiny)
+        stopping = xp.where(xp.isfinite(bound), gap, xp.sqrt(squared))
+        stopping = xp.where(xp.isfinite(value), stopping, xp.nan)
         details = {
-            "gradient_norm": jnp.sqrt(squared),
+            "gradient_norm": xp.sqrt(squared),
             "n_restarts": state.n_restarts,
             **objective.report(state.theta),
         }
@@ -193,14 +203,26 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         return state.best
 
 
-@jax.jit
 def _smoothness(objective: SmoothObjective) -> Array:
     return objective.smoothness()
 
 
-@jax.jit
 def _factor(objective: WithCurvature) -> Array:
     curvature = objective.curvature()
+    xp = namespace(curvature)
     # Without a ridge it may be singular; what is added keeps it above the Hessians.
-    least = 10 * jnp.finfo(curvature.dtype).eps * jnp.trace(curvature)
-    return jnp.linalg.cholesky(curvature + least * jnp.eye(len(curvature), dtype=curvature.dtype))
+    least = 10 * xp.finfo(curvature.dtype).eps * xp.trace(curvature)
+    shifted = curvature + least * xp.eye(len(curvature), dtype=curvature.dtype)
+    try:
+        return xp.linalg.cholesky(shifted)
+    except np.linalg.LinAlgError:  # of NumPy, where JAX returns NaN
+        return np.full_like(curvature, np.nan)
+
+
+_compiled_smoothness, _compiled_factor = jax.jit(_smoothness), jax.jit(_factor)
+
+
+def _solve(factor: Array, right: Array) -> Array:
+    if namespace(factor) is np:
+        return scipy.linalg.cho_solve((factor, True), right, check_finite=False)
+    return cho_solve((factor, True), right)

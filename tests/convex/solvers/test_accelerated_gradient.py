@@ -1,6 +1,7 @@
 """Nesterov's method: its rate with the constant, its restarts, its certificate."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +259,28 @@ def test_other_values_compile_nothing() -> None:
     for ridge, tol in ((1e-1, 1e-3), (1e-3, 1e-4)):
         solve(objective(ridge), AcceleratedGradient(tol=tol, max_iter=100), start=START)
     assert loop._advance._cache_size() == before
+
+
+@pytest.mark.parametrize("precondition", [True, False])
+def test_work_on_the_host_gives_the_same_and_compiles_nothing(
+    precondition: bool, compilations: Callable[[], int]
+) -> None:
+    problem, options = objective(), {"precondition": precondition, "max_iter": 200, "tol": 1e-8}
+    compiled = solve(problem, AcceleratedGradient(**options), start=START)
+    before = compilations()
+    found = solve(problem, AcceleratedGradient(on_host=True, **options), start=START)
+    assert compilations() == before
+    assert found.n_iter == compiled.n_iter
+    np.testing.assert_allclose(found.weights, compiled.weights, rtol=1e-12)
+    np.testing.assert_allclose(found.weights, minimiser(problem), atol=1e-3)
+    for name in {*compiled.history} - {"time"}:
+        np.testing.assert_allclose(found.history[name], compiled.history[name], atol=1e-12)
+
+
+def test_numbers_that_are_not_finite_are_reported_on_the_host() -> None:
+    problem = replace(objective(), ridge=np.nan)
+    found = solve(problem, AcceleratedGradient(on_host=True), start=START)
+    assert found.status is Status.NON_FINITE
 
 
 def test_refuses_a_start_that_is_missing() -> None:

@@ -377,7 +377,13 @@ def test_iterates_are_those_of_algorithm_2(
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
 def test_the_printed_dual_step_is_a_multiple_of_the_residuals(ratio: float) -> None:
     program = make()
-    options = {"linear_solver": "dual", "relaxation": 1.0, "scale_rows": False, "balance": False}
+    options = {
+        "linear_solver": "dual",
+        "relaxation": 1.0,
+        "scale_rows": False,
+        "balance": False,
+        "check_every": 100,
+    }
     solver = Cronos(rho=0.1, dual_step=ratio * 0.1, **options)
     with precision(np.float64):
         state = iterate(program, solver, 7)

@@ -22,7 +22,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.solvers.ridge import products
+from cvxnn.convex.solvers.ridge import products, ridge
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
@@ -121,12 +121,22 @@ def test_agrees_with_a_conic_solver(weighted: bool, skip: float | None) -> None:
     assert oracle.dual_bound <= result.objective * (1 + 1e-7)
 
 
+def store_kernel_after(monkeypatch: pytest.MonkeyPatch, n_products: float) -> None:
+    monkeypatch.setattr(ridge, "products_before_kernel", lambda *_: n_products)
+
+
+@pytest.mark.parametrize("n_products", [0, 9, np.inf])
 @pytest.mark.parametrize("limits", [{}, {"max_kernel": 1}, {"rank": 5}], ids=str)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("skip", [None, 0.2])
 def test_conjugate_gradient_with_and_without_a_kernel(
-    limits: Any, weighted: bool, skip: float | None
+    limits: Any,
+    weighted: bool,
+    skip: float | None,
+    n_products: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    store_kernel_after(monkeypatch, n_products)
     program = make(40, patterns=8, weighted=weighted, skip=skip, alpha=1e-3)
     result = solve(program, Ridge(tol=1e-9, max_dense=1, **limits))
     check(program, result, rel=1e-8)
@@ -306,12 +316,18 @@ def test_a_strength_below_rounding_gives_a_proof_and_no_worse_than_nothing(
         assert point.objective <= zero
 
 
-def test_the_kernel_is_the_product_of_the_features() -> None:
+@pytest.mark.parametrize("tile", [5, 768])
+def test_the_kernel_is_the_product_of_the_features(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_TILE", tile)
     program = make(weighted=True)
     assert program.sample_weight is not None
     share = program.sample_weight / program.sample_weight.sum()
     A = np.sqrt(share)[:, None] * features(program)
     np.testing.assert_allclose(kernel(program), A @ A.T, atol=1e-14)
+    data, rows = RidgeData.of(program), np.array([3, 0, 11, 4, 5, 6])
+    np.testing.assert_allclose(data.kernel_with(data.take(rows)), A @ A[rows].T, atol=1e-14)
 
 
 @pytest.mark.parametrize("patterns", [1, 2, 9])  # fewer than features, and more
@@ -327,6 +343,14 @@ def test_products_are_those_with_the_features(
     blocks = (F.T @ R).T.reshape(C, patterns, D)
     np.testing.assert_allclose(data.adjoint(R), blocks, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(data.forward(blocks), F @ F.T @ R, rtol=1e-12, atol=1e-12)
+
+
+def test_the_kernel_is_stored_where_products_with_the_data_cost_more() -> None:
+    operator = make(60, patterns=9).operator
+    assert products.products_before_kernel(operator, 1) == np.inf
+    X, mask = np.zeros((3000, 60)), np.zeros((3000, 1000), bool)
+    few, many = (products.products_before_kernel(GatedOperator(X, mask), C) for C in (1, 10))
+    assert 1 < many < few < np.inf
 
 
 def test_zero_targets_and_zero_data() -> None:
@@ -380,27 +404,16 @@ def test_flops_follow_the_cheaper_matrix() -> None:
         assert Ridge().flops(program, result) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("n", [7, 64, 65, 300])
-def test_flops_of_the_kernel_are_those_of_its_blocks(
-    n: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stored", [False, True])
+def test_flops_of_iterations_count_the_rows_that_were_sampled(
+    stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_BLOCK_NUMBERS", 64**2)
-    size, counted = 64**2 // n, 0
-    for first in range(0, n, size):
-        last = min(first + size, n)
-        counted += 2 * (last - first) * last * (D + P)
-    if size >= n:
-        counted //= 2  # X @ X.T is symmetric, and BLAS knows it
-    # The last block may be shorter than the others.
-    assert products.kernel_flops(n, D, P) == pytest.approx(counted, rel=size / n * 0.3)
-
-
-def test_flops_of_iterations_count_the_rows_that_were_sampled() -> None:
+    store_kernel_after(monkeypatch, 0 if stored else np.inf)
     program = make(60, patterns=9)
     cheap, dear = (Ridge(max_dense=1, rank=rank) for rank in (4, 10**6))
     result = solve(program, cheap)
     n, C_ = program.y.shape
-    per_iteration = 2 * n * n * C_ + 4 * n * 4 * C_
+    per_iteration = (2 * n * n if stored else 4 * n * D * 9) * C_ + 4 * n * 4 * C_
     more = result._replace(n_iter=result.n_iter + 1)
     gained = cheap.flops(program, more) - cheap.flops(program, result)
     assert gained == pytest.approx(per_iteration)

@@ -25,6 +25,10 @@ _ROUNDINGS = {np.dtype(np.float32): 4, np.dtype(np.float64): 100}
 _BLOCK_NUMBERS = 2**22
 # Numbers in a block that the cache of a core should hold until it is used.
 _CACHED_NUMBERS = 2**18
+# Side of the tiles of a kernel, each computed and masked in cache.
+_TILE = 768
+# Flops that take as long as reading a number of a stored kernel, and as masking one of a new one.
+_READING, _MASKING = 15.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class RidgeData:
         program = program.stacked()
         n = program.y.shape[0]
         share = np.broadcast_to(program.share, (n, 1))
-        columns = program.operator.mask.astype(program.operator.X.dtype)
+        # Zeros and ones need no more than float32, whatever they are multiplied by.
+        columns = program.operator.mask.astype(np.float32)
         ridge = float(program.linear_ridge) if program.operator.linear else None
         pairs = getattr(program.operator, "pairs", None)
         return cls(program.operator.X, columns, np.sqrt(share), program.y, ridge, pairs)
@@ -169,6 +174,11 @@ class RidgeData:
             out[rows] = part.kernel_with(self, dtype) @ U.astype(dtype)
         return out
 
+    def cast(self, dtype: Any) -> RidgeData:
+        """Return the same data in another precision."""
+        X, root, y = (a.astype(dtype, copy=False) for a in (self.X, self.root, self.y))
+        return replace(self, X=X, columns=self.columns.astype(dtype, copy=False), root=root, y=y)
+
     def take(self, rows: NDArray[np.intp]) -> RidgeData:
         """Return the data of some of the rows."""
         some = replace(self, root=self.root[rows], y=self.y[rows])
@@ -185,6 +195,30 @@ class RidgeData:
         if self.ridge is not None:
             gates = self.gates
             return gates.kernel_with(gates if other is self else other.gates, dtype)
+        plain = self.pairs is None and other.pairs is None and not is_sparse(self.X)
+        return (self._kernel_by_tiles if plain else self._kernel_by_rows)(other, dtype)
+
+    def _kernel_by_tiles(self, other: RidgeData, dtype: Any) -> Floats:
+        parts = []
+        for data in (self, other):
+            X = data.root.astype(dtype, copy=False) * data.X.astype(dtype, copy=False)
+            parts.append((X, data.columns.astype(dtype, copy=False)))
+        (X, D), (X_other, D_other) = parts if other is not self else (parts[0], parts[0])
+        K, (left, right) = np.empty((len(X), len(X_other)), dtype), np.empty((2, _TILE**2), dtype)
+        for i in range(0, len(X), _TILE):
+            rows = slice(i, min(i + _TILE, len(X)))
+            for j in range(0, i + 1 if other is self else len(X_other), _TILE):
+                columns = slice(j, min(j + _TILE, len(X_other)))
+                shape = rows.stop - i, columns.stop - j
+                tile, gates = (a[: shape[0] * shape[1]].reshape(shape) for a in (left, right))
+                np.matmul(X[rows], X_other[columns].T, out=tile)
+                tile *= np.matmul(D[rows], D_other[columns].T, out=gates)
+                K[rows, columns] = tile
+                if other is self and j < i:
+                    K[columns, rows] = tile.T
+        return K
+
+    def _kernel_by_rows(self, other: RidgeData, dtype: Any) -> Floats:
         X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
         X_other = other.X.astype(dtype, copy=False).T
         D_other = other.columns.astype(dtype, copy=False).T
@@ -334,11 +368,14 @@ class Kernel(NamedTuple):
     data : RidgeData
         The weighted data ``A``.
     matrix : ndarray, shape (n_samples, n_samples), or None
-        The kernel itself; None where it takes too much memory.
+        The kernel itself; None where it takes too much memory, or is not worth its price.
+    rows : RidgeData or None
+        The data in the precision of products without the matrix; None for ``data``.
     """
 
     data: RidgeData
     matrix: Any = None
+    rows: RidgeData | None = None
 
     @classmethod
     def stored(cls, data: RidgeData, dtype: Any = np.float64) -> Kernel:
@@ -352,8 +389,11 @@ class Kernel(NamedTuple):
         """
         data = self.data
         if self.matrix is None:
-            return data.root * data.forward(data.blocks_of(u, alpha))
-        out = (self.matrix @ u.astype(self.matrix.dtype)).astype(u.dtype)
+            rows = self.rows or data
+            blocks = rows.blocks_of(u.astype(rows.root.dtype, copy=False), alpha)
+            return (rows.root * rows.forward(blocks)).astype(u.dtype, copy=False)
+        # A few rows times the symmetric matrix, which BLAS does faster than it times few columns.
+        out = np.ascontiguousarray((u.T.astype(self.matrix.dtype) @ self.matrix).T, u.dtype)
         return (
             out if data.ridge is None else out + Kernel(data.linear).product(alpha / data.ridge * u)
         )
@@ -376,10 +416,19 @@ def direct_flops(data: RidgeData | GatedOperator, n_factors: int = 1) -> tuple[f
 
 
 def kernel_flops(n: int, d: int, P: int) -> float:
-    """Return the cost of the kernel of ``n`` rows, of which about half is computed."""
-    size = _rows_at_once(n)
-    # Of a single block BLAS computes one half (syrk); of several, all but what lies above them.
-    return float(n) * (n + (0 if n <= size else size)) * (d + P)
+    """Return the cost of the kernel of ``n`` rows, of which half is computed."""
+    return float(n) * n * (d + P)
+
+
+def products_before_kernel(data: RidgeData | GatedOperator, n_outputs: int) -> float:
+    """Return the number of products after which a stored kernel would have been cheaper.
+
+    It is infinite where products with the data are as cheap as those with the kernel.
+    """
+    (n, d), P = data.X.shape, data.n_patterns
+    saved = 4.0 * n * d * P * n_outputs - float(n) * n * (_READING + 3 * n_outputs)
+    build = kernel_flops(n, d, P) + _MASKING * float(n) * n
+    return build / saved if saved > 0 else np.inf
 
 
 def takes_kernel(data: RidgeData | GatedOperator, *, coarse: bool, max_dense: int) -> bool:
@@ -459,14 +508,12 @@ class NystromKernel(NamedTuple):
 
 def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Floats:
     """Return a factor of the kernel as its columns at some rows tell it."""
-    columns = data.kernel_with(data.take(rows), dtype).astype(np.float64, copy=False)
-    core = columns[rows]
+    columns = data.kernel_with(data.take(rows), dtype)
+    core = columns[rows].astype(np.float64)
     rounding = 10 * np.finfo(dtype).eps * np.trace(core)
     core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
-    lower = cholesky(core, lower=True, check_finite=False)
-    return solve_triangular(
-        lower, columns.T, lower=True, overwrite_b=True, check_finite=False
-    ).T.astype(dtype)
+    lower = cholesky(core, lower=True, check_finite=False).astype(dtype, copy=False)
+    return solve_triangular(lower, columns.T, lower=True, overwrite_b=True, check_finite=False).T
 
 
 def shifted_inverse(

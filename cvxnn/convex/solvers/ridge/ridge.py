@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
+from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
@@ -39,6 +40,7 @@ from cvxnn.convex.solvers.ridge.products import (
     direct_flops,
     dots,
     kernel_flops,
+    products_before_kernel,
     takes_kernel,
 )
 
@@ -48,6 +50,8 @@ Floats = NDArray[np.floating]
 # From this gap on, and for more flops than these, iterations beat a factorisation.
 _COARSE_GAP = 1e-3
 _WORTH_ITERATING = 2e10
+# A kernel that pays after so many products is stored at once: there will be as many.
+_SOON = 8
 # Part of the rows whose kernel columns are worth their price.
 _SAMPLED = 8
 
@@ -68,6 +72,8 @@ class RidgeState(NamedTuple):
     residual: Floats
     blocks: Any = None
     """Weights of ``u``, where they are known."""
+    n_products: int = 0
+    """Products of conjugate gradient with the kernel so far."""
 
     @property
     def data(self) -> RidgeData:
@@ -91,11 +97,11 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         Side of the largest matrix that is factored: the smaller of the number of rows and that of
         the weights of one output; a matrix of this side takes 288 MB.
     max_kernel : int, default=23000
-        Rows up to which conjugate gradient keeps the kernel, in float32 unless ``tol`` is below
-        1e-4: 2.1 GB for so many.
+        Rows up to which conjugate gradient may keep the kernel, in float32 unless ``tol`` is below
+        1e-4: 2.1 GB for so many. It does where many products with the data would take longer.
     rank : int, default=1000
         Rows whose kernel columns precondition conjugate gradient; at most one in eight.
-    check_every : int, default=2
+    check_every : int, default=1
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional
         Kernel :math:`A A^T` of the gates in float64, where it is known; the direct solution does
@@ -122,7 +128,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     max_dense: int = field(default=6000, metadata={"static": True})
     max_kernel: int = field(default=23000, metadata={"static": True})
     rank: int = field(default=1000, metadata={"static": True})
-    check_every: int = 2
+    check_every: int = 1
     kernel: Floats | None = field(default=None, repr=False, compare=False)
 
     def accept(self, program: Any) -> Ridge:
@@ -166,10 +172,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             u = data.root * np.asarray(start.dual.residual) / alpha
         precondition, kernel = None, Kernel(data)
         if not self._is_direct(program):
-            dtype = np.float32 if self.tol >= COARSE else np.float64
-            precondition = NystromKernel.of(data, self._sampled(len(u)), dtype).shifted(alpha)
-            if data.X.shape[0] <= self.max_kernel:
-                kernel = Kernel.stored(data, dtype)
+            rows = data.cast(self._precision)
+            sampled = NystromKernel.of(rows, self._sampled(len(u)), self._precision)
+            precondition, kernel = sampled.shifted(alpha), Kernel(data, rows=rows)
         state = RidgeState(
             kernel=kernel,
             alpha=alpha,
@@ -201,12 +206,17 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         inner = dots(remainder, z)
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
-        image = state.kernel.product(direction, alpha)
+        kernel = state.kernel
+        if state.n_products == self._products_before_kernel(program.operator, len(inner)):
+            kernel = Kernel.stored(data, self._precision)
+        image = kernel.product(direction, alpha)
         curvature = dots(direction, image + alpha * direction)
         length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
         return state._replace(
             u=state.u + length * direction,
             image=state.image + length * image,
+            kernel=kernel,
+            n_products=state.n_products + 1,
             blocks=None,
             direction=direction,
             inner=inner,
@@ -289,10 +299,27 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             by_rows = takes_kernel(operator, coarse=coarse, max_dense=self.max_dense)
             return (dual if by_rows else primal) + product
         rank = self._sampled(n)
-        setup = 2.0 * n * rank * (d + P + rank) + product
-        if n_inputs <= self.max_kernel:
-            setup, product = setup + kernel_flops(n_inputs, d, P), 2.0 * n * n * C
-        return setup + (product + 4.0 * n * rank * C) * result.n_iter
+        cost = 2.0 * n * rank * (d + P + rank) + product + 4.0 * n * rank * C * result.n_iter
+        before = min(self._products_before_kernel(operator, C), result.n_iter)
+        cost += product * before
+        if before < result.n_iter:
+            cost += kernel_flops(n_inputs, d, P) + 2.0 * n * n * C * (result.n_iter - before)
+        return cost
+
+    @property
+    def _precision(self) -> Any:
+        """Precision of the products of conjugate gradient."""
+        return np.float32 if self.tol >= COARSE else np.float64
+
+    def _products_before_kernel(self, operator: GatedOperator, n_outputs: int) -> float:
+        """Return the number of products of conjugate gradient after which the kernel is stored.
+
+        So many as would have paid for it: likely, as many are still to come.
+        """
+        if operator.X.shape[0] > self.max_kernel:
+            return np.inf
+        before = products_before_kernel(operator, n_outputs)
+        return 0 if before <= _SOON else float(np.ceil(before))
 
     def _sampled(self, n: int) -> int:
         """Return the number of rows whose kernel columns precondition."""

@@ -39,7 +39,7 @@ class RidgeData:
     ----------
     X : ndarray or sparse array, shape (n_samples, n_features)
         Rows.
-    columns : ndarray, shape (n_samples, P)
+    columns : ndarray of float32, shape (n_samples, P)
         Patterns as numbers; the last column is one of ones if there is a linear part.
     root : ndarray, shape (n_samples, 1)
         Root of each row's share of the loss.
@@ -166,7 +166,7 @@ class RidgeData:
         self, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
     ) -> Floats:
         """Return predictions of new rows for columns ``U`` of dual unknowns."""
-        columns = mask.astype(dtype)
+        columns = mask.astype(np.float32)
         other = replace(self, X=X, columns=columns, root=np.ones((len(mask), 1)), pairs=None)
         out = np.empty((len(mask), U.shape[1]), U.dtype)
         for rows in _row_blocks(len(mask), self.n_rows):
@@ -177,7 +177,7 @@ class RidgeData:
     def cast(self, dtype: Any) -> RidgeData:
         """Return the same data in another precision."""
         X, root, y = (a.astype(dtype, copy=False) for a in (self.X, self.root, self.y))
-        return replace(self, X=X, columns=self.columns.astype(dtype, copy=False), root=root, y=y)
+        return replace(self, X=X, root=root, y=y)
 
     def take(self, rows: NDArray[np.intp]) -> RidgeData:
         """Return the data of some of the rows."""
@@ -199,12 +199,16 @@ class RidgeData:
         return (self._kernel_by_tiles if plain else self._kernel_by_rows)(other, dtype)
 
     def _kernel_by_tiles(self, other: RidgeData, dtype: Any) -> Floats:
-        parts = []
-        for data in (self, other):
-            X = data.root.astype(dtype, copy=False) * data.X.astype(dtype, copy=False)
-            parts.append((X, data.columns.astype(dtype, copy=False)))
-        (X, D), (X_other, D_other) = parts if other is not self else (parts[0], parts[0])
-        K, (left, right) = np.empty((len(X), len(X_other)), dtype), np.empty((2, _TILE**2), dtype)
+        X, X_other = (
+            data.root.astype(dtype, copy=False) * data.X.astype(dtype, copy=False)
+            for data in (self, other)
+        )
+        if other is self:
+            X_other = X  # BLAS computes one half of a product with itself
+        # Numbers of gates are exact in float32.
+        D, D_other = self.columns, other.columns
+        K = np.empty((len(X), len(X_other)), dtype)
+        left, right = np.empty(_TILE**2, dtype), np.empty(_TILE**2, D.dtype)
         for i in range(0, len(X), _TILE):
             rows = slice(i, min(i + _TILE, len(X)))
             for j in range(0, i + 1 if other is self else len(X_other), _TILE):

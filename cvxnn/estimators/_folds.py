@@ -23,6 +23,7 @@ from cvxnn.estimators._rows import DistinctRows, Rows
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
 from cvxnn.numerics.gates import open_where
+from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import proposal, strength
 from cvxnn.training.networks import network_of
 from cvxnn.training.row_sample import sample_rows
@@ -85,6 +86,9 @@ class Fold(NamedTuple):
             and (estimator.solver is None or isinstance(estimator.solver, Ridge))
         )
 
+    @limits_threads(
+        lambda self, *_: 2.0 * len(self.patterns) * max(self.program.operator.X.shape) ** 2
+    )
     def predictions(self, X: Rows, grid: Floats) -> tuple[list[Floats], list[float]]:
         """Return outputs for new rows at each strength, and the certified gaps."""
         estimator, scaling = self.estimator, self.scaling

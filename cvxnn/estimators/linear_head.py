@@ -21,6 +21,7 @@ from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators._scaling import Scaling, column_means
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.threads import limits_threads
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
 _CS = np.logspace(-5, 0, 11)
@@ -146,6 +147,7 @@ class LinearPreferenceHead(PreferenceHead):
         check_parameters(self, self._numbers, {})
         self._check_embedding()
 
+    @limits_threads(lambda self, rows, hook: 2.0 * rows.X.size)
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose the strength if asked to, then fit to all rows; nothing is measured between."""
         self.flops_ = 0.0

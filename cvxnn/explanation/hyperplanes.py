@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.network import TwoLayerNetwork, row_chunks
 from cvxnn.numerics.arrays import refuse_sparse
+from cvxnn.numerics.threads import limits_threads
 
 
 class Boundaries(NamedTuple):
@@ -98,6 +99,7 @@ def checked_rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]
     return rows
 
 
+@limits_threads(lambda network, X: 2.0 * len(X) * network.hidden_weights.size)
 def look(
     network: TwoLayerNetwork, X: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:

@@ -281,7 +281,8 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         about = error.filename
         if error.errno is not None and (about is None or str(about).startswith(own)):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # a None is shown
         raise
     except Exception as error:
         if isinstance(error, getattr(sys.modules.get("safetensors"), "SafetensorError", ())):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, Penalty, WithDualNorm
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.threads import SHARED_FACTOR, limits_threads
 from cvxnn.training.row_sample import Sample
 
 _LARGEST_LEVERAGE = 1 - 1e-6
@@ -34,6 +35,7 @@ _TINY = np.finfo(np.float64).tiny
 Floats = NDArray[np.floating]
 
 
+@limits_threads(lambda network, sample, **_: 2.0 * len(sample.program.y) ** 3, SHARED_FACTOR)
 def approximate_leave_one_out(
     network: TwoLayerNetwork,
     sample: Sample,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(path, "new")
     assert path.read_text("utf-8") == "old é"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_an_error_of_the_system_names_the_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+
+    def fail(name: object, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(name), None, "b")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_text(path, "new")
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: {str(path)!r}"
 
 
 def test_json_of_numpy_and_of_what_is_not_finite():

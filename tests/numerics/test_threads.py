@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from joblib import parallel_config
 from sklearn.datasets import make_blobs
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -14,10 +15,12 @@ from cvxnn import (
     ConvexReLUClassifier,
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
+    LinearPreferenceHead,
     network,
 )
 from cvxnn.convex import ActivationPatterns, ConvexProgram
 from cvxnn.convex.solvers.ridge import products
+from cvxnn.explanation import hyperplanes
 from cvxnn.numerics.threads import SHARED_PRODUCT, limit_threads, limits_threads
 from cvxnn.training import proposal
 
@@ -103,7 +106,9 @@ def test_workers_of_loky_agree():
         ConvexReLURegressor(n_patterns=4, loss="huber", random_state=0),
         ConvexReLUClassifier(n_patterns=4, formulation="relu", random_state=0),
         ConvexReLUClassifierCV(ConvexReLUClassifier(n_patterns=8), strengths=[0.1], cv=2),
+        ConvexReLUClassifier(n_patterns=4, penalty="neuron", random_state=0),
         COALAPreferenceHead(n_patterns=4, random_state=0),
+        LinearPreferenceHead(),
     ],
     ids=lambda model: f"{type(model).__name__}-{getattr(model, 'loss', '')}",
 )
@@ -119,7 +124,11 @@ def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
 
         monkeypatch.setattr(owner, name, watched)
 
-    watch(np.linalg, "eigh")
+    for name in ("eigh", "inv", "solve", "svd", "cholesky"):
+        watch(np.linalg, name)
+    watch(LogisticRegression, "fit")
+    watch(hyperplanes, "row_chunks")
+    watch(products, "_row_blocks")
     watch(products, "cho_factor")
     watch(proposal, "_adam")
     watch(ConvexProgram, "evaluate")
@@ -128,6 +137,8 @@ def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))
     model.fit(X, (X[:, 0] + X[:, 1] > 0).astype(int)).predict(X)
+    if hasattr(model, "contributions"):
+        model.contributions(X)
     assert len(seen) >= 2
     assert set(seen.values()) == {1}, seen
     assert threads() == 2

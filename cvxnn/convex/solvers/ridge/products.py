@@ -13,7 +13,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_tri
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
+from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
 
 Floats = NDArray[np.floating]
 # Gaps down to which products in float32 are good enough.
@@ -186,6 +186,11 @@ class RidgeData:
             return replace(some, X=self.X[rows], columns=self.columns[rows])
         return replace(some, pairs=self.pairs[rows])
 
+    @limits_threads(
+        lambda self, other, *_: (
+            2.0 * self.n_rows * other.n_rows * max(self.X.shape[1], self.n_patterns)
+        )
+    )
     def kernel_with(self, other: RidgeData, dtype: Any = np.float64) -> Floats:
         """Return the kernel of these rows and those of ``other``, computed block by block.
 

@@ -1,5 +1,6 @@
 """Importing cvxnn is cheap and leaves no trace; each check runs in a fresh interpreter."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,28 +31,32 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_optional_packages_stay_out():
-    assert run(f"{USE}print(sorted({OPTIONAL} & set(sys.modules)))") == "[]"
-
-
-def test_no_device_is_started():
-    # jax has no public way to ask; should the private one move, this test says so by failing.
+@pytest.fixture(scope="module")
+def traces():
+    """What the use of cvxnn leaves in a process that has imported JAX."""
+    # jax has no public way to ask for devices; should the private one move, tests fail.
     code = (
+        "import jax, json; before = dict(jax.config.values)\n"
+        "from jax._src import xla_bridge\n"
         f"{USE}"
-        "if 'jax' in sys.modules:\n"
-        "    from jax._src import xla_bridge\n"
-        "    assert not xla_bridge._backends, xla_bridge._backends\n"
+        "settings = {k: str(v) for k, v in jax.config.values.items() if before.get(k) != v}\n"
+        f"packages = sorted({OPTIONAL} & set(sys.modules))\n"
+        "devices = sorted(xla_bridge._backends)\n"
+        "print(json.dumps({'settings': settings, 'packages': packages, 'devices': devices}))"
     )
-    assert run(code) == ""
+    return json.loads(run(code))
 
 
-def test_jax_settings_are_left_alone():
-    code = (
-        "import jax; before = dict(jax.config.values)\n"
-        f"{USE}"
-        "print({k: v for k, v in jax.config.values.items() if before.get(k) != v})"
-    )
-    assert run(code) == "{}"
+def test_optional_packages_stay_out(traces):
+    assert traces["packages"] == []
+
+
+def test_no_device_is_started(traces):
+    assert traces["devices"] == []
+
+
+def test_jax_settings_are_left_alone(traces):
+    assert traces["settings"] == {}
 
 
 @pytest.mark.parametrize("name", ["ConvexReLUClassifier", "ConvexReLUClassifierCV"])

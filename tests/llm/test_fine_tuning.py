@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import signal
@@ -337,10 +338,15 @@ def run(config: FineTuningConfig, lm: LanguageModel | None = None, **options: An
     )
 
 
+@functools.cache
+def whole_run(name: str) -> FineTuned:
+    """A run without interruption, to compare with; do not change it."""
+    return run(CONFIGS[name])
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_resumption_is_exact(name: str, tmp_path: Path) -> None:
-    config = CONFIGS[name]
-    whole = run(config)
+    config, whole = CONFIGS[name], whole_run(name)
     for step in (0, 1, 4, 5):
         with pytest.raises(Killed):
             run(config, folder=tmp_path, progress=killer(step))
@@ -367,7 +373,7 @@ def test_how_often_to_checkpoint_may_change(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(CONFIGS["dpo"], folder=tmp_path, progress=killer(5))
     other = dataclasses.replace(CONFIGS["dpo"], checkpoint_every=1, gradient_checkpointing=True)
-    assert run(other, folder=tmp_path).history == run(CONFIGS["dpo"]).history
+    assert run(other, folder=tmp_path).history == whole_run("dpo").history
 
 
 def test_checkpoints_follow_the_clock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +397,7 @@ def test_checkpoints_follow_the_clock_too(tmp_path: Path, monkeypatch: pytest.Mo
                 run(config, folder=tmp_path)
         with pytest.raises(Killed):
             run(config, folder=tmp_path, progress=killer(3))
-    expected = run(CONFIGS["dpo"]).history
+    expected = whole_run("dpo").history
     assert run(config, folder=tmp_path).history == expected
     # The evaluation before the first step is kept, and each step.
     assert [state["step"] for state in starts] == [0, 3]
@@ -445,7 +451,7 @@ t.run(t.CONFIGS["alright"], folder={os.fspath(tmp_path)!r},
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert run(CONFIGS["alright"], folder=tmp_path).history == run(CONFIGS["alright"]).history
+    assert run(CONFIGS["alright"], folder=tmp_path).history == whole_run("alright").history
 
 
 # Strategies
@@ -463,7 +469,7 @@ def test_sequential_is_one_run_after_the_other() -> None:
         for entry in history[4:]
     ]
     assert history[4]["learning_rate"] == 5e-3  # a schedule of its own
-    reverse = run(CONFIGS["reverse"]).history[1:]
+    reverse = whole_run("reverse").history[1:]
     assert ["loss/supervised" in entry for entry in reverse] == [True] * 3 + [False] * 3
 
 
@@ -591,7 +597,7 @@ def test_adapters_are_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_adapters_of_a_rounded_model_are_its_own(tmp_path: Path) -> None:
-    run(CONFIGS["dpo"]).save(tmp_path / "adapter")
+    whole_run("dpo").save(tmp_path / "adapter")
     half = make_lm()
     half.model.to(torch.bfloat16)
     assert load_adapter(half, tmp_path / "adapter").dtype == torch.bfloat16

@@ -104,7 +104,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     required(options, head="HEAD")
     if options.plan_only:
-        return plan_only(options, console, ["guide"])
+        known = _prompts(options) if options.prompt or options.prompts else []
+        return plan_only(options, console, ["guide"], prompts=known)
     prompts = _prompts(options)
 
     def embedder(head: Head) -> Embedder:

@@ -176,8 +176,8 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan-only",
         action="store_true",
-        help="Only show the memory that the command would take and, of embeddings, tokens, time "
-        "and disk",
+        help="Only show the memory and the time that the command would take and, of embeddings, "
+        "tokens and disk",
     )
     parser.add_argument(
         "--memory",

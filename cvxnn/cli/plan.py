@@ -12,7 +12,7 @@ from cvxnn.cli.console import Console
 
 if TYPE_CHECKING:
     from cvxnn.llm.memory import MemoryPlan
-    from cvxnn.preference.triplets import PreferenceTriplet
+    from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 _USES = {"embed": "embeddings", "guide": "guided replies", "fine_tune": "fine-tuning"}
 _SETTINGS = {
@@ -88,6 +88,7 @@ def plan_only(
     uses: Sequence[Any],
     folder: Path | None = None,
     pairs: Sequence[PreferenceTriplet] = (),
+    prompts: Sequence[Prompt] = (),
 ) -> dict[str, Any]:
     """Show what a command would take, without weights, and run nothing.
 
@@ -103,6 +104,8 @@ def plan_only(
         Where it writes.
     pairs : sequence of PreferenceTriplet, optional
         Pairs that it embeds.
+    prompts : sequence of (str or list of Message), optional
+        Prompts that it answers.
 
     Returns
     -------
@@ -123,10 +126,51 @@ def plan_only(
         console.show(f"  {verdict}")
         result["fits"] &= fits
         result["memory"].append(plan.to_dict())
+    if options.memory is None:  # the speed of another machine is not known
+        result |= _loading(options, console)
+        if prompts:
+            result |= _writing(options, console, prompts)
     if "embed" in uses and pairs:
         result |= _embedding(options, console, folder, pairs)
         result["fits"] &= result["disk"] <= result["free_disk"]
     return result
+
+
+def _loading(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Show how long it takes to load the model."""
+    from cvxnn._progress import seconds_text
+    from cvxnn.llm.loading import loading_seconds, running_type
+
+    dtype, _ = running_type(options.dtype, options.device)
+    seconds, converts = loading_seconds(options.model, dtype, options.model_cache)
+    if seconds is None:
+        console.show("loading   not known: the model may have to be fetched from the Hub")
+        return {}
+    hint = ", since a GGUF file is converted (--model-cache keeps the result)" if converts else ""
+    console.show(f"loading   about {seconds_text(seconds)}{hint}")
+    return {"loading_seconds": seconds}
+
+
+def _writing(
+    options: argparse.Namespace, console: Console, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
+    """Show how long it takes to write the replies."""
+    from cvxnn._progress import seconds_text
+    from cvxnn.cli.inputs import choose_threads
+    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.workload import writing_seconds
+
+    choose_threads(console)
+    dtype, device = running_type(options.dtype, options.device)
+    ways = [1] * options.plain + [options.best_of] * (options.best_of > 0)
+    ways += [options.n_candidates] * options.guided
+    tokens = options.max_new_tokens
+    seconds = writing_seconds(options.model, prompts, tokens, ways, dtype=dtype, device=str(device))
+    console.show(
+        f"time      about {seconds_text(seconds)} for {len(ways) * len(prompts):,} replies of "
+        f"{tokens} tokens, at the speed of this machine now"
+    )
+    return {"seconds": seconds}
 
 
 def _embedding(

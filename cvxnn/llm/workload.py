@@ -11,10 +11,11 @@ import torch
 
 from cvxnn.llm.loading import load_outline
 from cvxnn.llm.model_shape import shape_of
-from cvxnn.preference.triplets import PreferenceTriplet
+from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 _SAMPLE = 500  # pairs whose tokens are counted; those of more are extrapolated
 _SECONDS = 0.3  # of products that measure the speed
+_MANY, _WEIGHTS = 64, 2**24  # rows that are many; weights that are read for few of them
 _EFFICIENCY = 0.6  # of these products that a whole model reaches
 
 
@@ -105,6 +106,48 @@ def embedding_workload(
     )
 
 
+def writing_seconds(
+    name_or_path: str | os.PathLike[str] | None,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    ways: Sequence[int],
+    *,
+    dtype: torch.dtype,
+    device: str,
+) -> float:
+    """Estimate how long replies to prompts take on this machine, now, without weights.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`; its configuration and its tokenizer are read.
+    prompts : sequence of (str or list of Message)
+        What is replied to.
+    max_new_tokens : int
+        Number of tokens of each reply.
+    ways : sequence of int
+        For each way of writing, how many replies to a prompt grow side by side.
+    dtype : torch.dtype
+        Type of the weights.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    float
+        Seconds, if all replies are as long as they may be.
+    """
+    lm = load_outline(name_or_path)
+    width = shape_of(lm.config, None).width
+    n_read = sum(len(row) for row in lm.encode_prompts(prompts)) * len(ways)
+    seconds = 2.0 * lm.n_parameters * n_read / measured_speed(dtype, device, width)
+    each = 2.0 * (lm.n_parameters + lm.n_known_tokens * width)
+    for rows in ways:
+        n_steps = len(prompts) * max_new_tokens
+        seconds += each * rows * n_steps / measured_speed(dtype, device, width, rows)
+    return seconds
+
+
 def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024) -> float:
     """Measure how many operations a second a model of some width will reach on this machine, now.
 
@@ -126,7 +169,9 @@ def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024
         a third of a second.
     """
     left = torch.ones(rows, width, dtype=dtype, device=device)
-    right = torch.ones(width, width, dtype=dtype, device=device)
+    # Few rows take as long as it takes to read the weights, which no processor's cache holds.
+    columns = width if rows >= _MANY else max(_WEIGHTS // width, width)
+    right = torch.ones(width, columns, dtype=dtype, device=device)
     left @ right  # the first product sets threads and kernels up
     began, n = time.perf_counter(), 0
     while time.perf_counter() - began < _SECONDS:
@@ -134,4 +179,4 @@ def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024
         if device != "cpu":
             torch.cuda.synchronize()
         n += 1
-    return _EFFICIENCY * n * 2.0 * rows * width**2 / (time.perf_counter() - began)
+    return _EFFICIENCY * n * 2.0 * rows * width * columns / (time.perf_counter() - began)

@@ -161,6 +161,16 @@ class TestExtract:
         compared = ["compare", data, "--model", model, "--methods", "coala,dpo", "--plan-only"]
         assert [plan["method"] for plan in run(*compared)["memory"]] == ["embed", "fine_tune"]
 
+    def test_a_plan_of_replies_has_their_time(self, run, model):
+        # The head is not read, as nothing depends on it.
+        arguments = ["generate", "head", "--model", model, "--plan-only", "--max-new-tokens", "4"]
+        assert "seconds" not in run(*arguments)
+        found = run(*arguments, "--prompt", "a b", "--plain")
+        assert found["seconds"] > 0
+        size = sum(file.stat().st_size for file in Path(model).iterdir())
+        assert found["loading_seconds"] == pytest.approx(size / 1e9)
+        assert "loading_seconds" not in run(*arguments, "--memory", "24")
+
     def test_a_device_that_is_not_here(self, run, model, data, tmp_path, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         arguments = ["extract", data, "--model", model, "--output", tmp_path / "f", "--device"]

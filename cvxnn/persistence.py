@@ -50,7 +50,7 @@ _CLASSES = {
 }
 # Attributes that predictions need.
 _NEEDED = {
-    "ConvexReLUClassifier": {"network_", "n_features_in_", "classes_", "temperature_"},
+    "ConvexReLUClassifier": {"network_", "n_features_in_", "classes_", "temperature_", "bend_"},
     "ConvexReLURegressor": {"network_", "n_features_in_", "_y_ndim"},
     "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
     "LinearPreferenceHead": {"network_", "n_features_in_", "classes_"},
@@ -263,6 +263,8 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         check_classes(fitted["classes_"], n_outputs)
     if not 0 < fitted.get("temperature_", 1.0) < np.inf:
         raise ValueError(f"temperature_ is {fitted['temperature_']}")
+    if not 0 <= fitted.get("bend_", 0.0) < np.inf:
+        raise ValueError(f"bend_ is {fitted['bend_']}")
     if fitted.get("_y_ndim", 2) != 2 and (fitted["_y_ndim"], n_outputs) != (1, 1):
         raise ValueError(f"targets of {fitted['_y_ndim']} dimensions for {n_outputs} outputs")
     if len(fitted.get("feature_names_in_", range(width))) != width:

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._model_file import check_classes, check_network, read_model, taking_apart, unpack
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.numerics.scores import probabilities, scores_of, winner
+from cvxnn.numerics.scores import bent, probabilities, scores_of, winner
 
 # Attributes of estimators that predictions need.
-_ATTRIBUTES = {"network_", "n_features_in_", "classes_", "temperature_", "_y_ndim"}
+_ATTRIBUTES = {"network_", "n_features_in_", "classes_", "temperature_", "bend_", "_y_ndim"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class SavedNetwork:
         Whether each score stands for its class against the rest, as with the logistic loss.
     n_dimensions : int, default=1
         Dimensions of the predictions of a regressor, as those of ``y`` were: 1 or 2.
+    bend : float, default=0.0
+        How far the link of a classifier is from the softmax of its scores.
     """
 
     network: TwoLayerNetwork
@@ -43,6 +45,7 @@ class SavedNetwork:
     temperature: float = 1.0
     one_against_rest: bool = False
     n_dimensions: int = 1
+    bend: float = 0.0
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the outputs of the network.
@@ -111,7 +114,7 @@ class SavedNetwork:
         """
         if self.classes is None:
             raise AttributeError("a regressor has no classes to give probabilities of; use predict")
-        scores = self.temperature * self.decision_function(X)
+        scores = self.temperature * bent(self.decision_function(X), self.bend)
         return probabilities(scores, one_against_rest=self.one_against_rest)
 
 
@@ -165,4 +168,5 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
             float(fitted.get("temperature_", 1.0)),
             header["class"].startswith("ConvexReLU") and parameters.get("loss") == "logistic",
             int(fitted.get("_y_ndim", 1)),
+            float(fitted.get("bend_", 0.0)),
         )

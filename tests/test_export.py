@@ -66,10 +66,11 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
     return net
 
 
-def classifier(net, classes=None, **options):
+def classifier(net, classes=None, bend=0.0, **options):
     """A classifier with this network; the fit itself is tested elsewhere."""
     model = ConvexReLUClassifier(**options)
     model.network_, model.n_features_in_, model.temperature_ = net, WIDTH, 1.7
+    model.bend_ = bend
     model.classes_ = np.arange(max(net.n_outputs, 2)) * 3 if classes is None else np.array(classes)
     return model
 
@@ -151,6 +152,14 @@ def test_onnx_of_classifiers(kind, shape, loss, dtype):
     close(out["probabilities"], model.predict_proba(X), dtype)
     if shape[0]:
         assert len(set(out["label"])) == len(model.classes_)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("bend", [2.0, 64.0])
+def test_onnx_of_classifiers_with_a_bent_link(bend, n_outputs, dtype):
+    model = classifier(network(shape=(5, n_outputs), dtype=dtype), bend=bend)
+    found = run(model, inputs(dtype))["probabilities"]
+    np.testing.assert_allclose(found, model.predict_proba(inputs(dtype)), rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -781,6 +781,8 @@ def test_attributes_that_would_shadow(saved, tmp_path, name):
         ("classes_", {"value": 2}),
         ("temperature_", {"value": float("nan")}),
         ("temperature_", {"value": "hot"}),
+        ("bend_", None),
+        ("bend_", {"value": -1.0}),
         ("n_features_in_", {"value": 4}),
         ("n_features_in_", {"value": "3"}),
         ("feature_names_in_", {"strings": ["a"], "dtype": "O"}),

@@ -28,8 +28,8 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
 )
+from cvxnn.estimators._calibration import fit_temperature
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators.classifier import fit_temperature
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training import approximate_leave_one_out
 from cvxnn.training.row_sample import Sample

@@ -20,13 +20,14 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import convex
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._calibration import fit_temperature
 from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, merge, units_of
 from cvxnn.estimators._scoring import HeldOutScorer
-from cvxnn.estimators.classifier import ConvexReLUClassifier, fit_temperature
+from cvxnn.estimators.classifier import ConvexReLUClassifier
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
 # norm has long ceased to.

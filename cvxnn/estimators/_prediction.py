@@ -31,7 +31,7 @@ from cvxnn.explanation import (
 )
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.scores import log_probabilities, probabilities, scores_of, winner
+from cvxnn.numerics.scores import bent, log_probabilities, probabilities, scores_of, winner
 
 
 class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -184,6 +184,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
 
     classes_: NDArray[Any]
     temperature_: float
+    bend_: float
     loss: Any
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -221,10 +222,11 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return class probabilities.
 
-        They are the logistic (softmax) link of the scores times ``temperature_``, which minimises
-        the log-loss of leave-one-out scores with smoothed targets (the rule of succession, as in
-        Platt, 1999), and is no larger than the factor that the scores of the same rows with
-        themselves ask for. With the
+        They are the logistic (softmax) link of the scores, bent by ``bend_`` and times
+        ``temperature_``. Both minimise the log-loss of leave-one-out scores with smoothed targets
+        (the rule of succession, as in Platt, 1999). The factor is no larger than the one that the
+        scores of the same rows with themselves ask for, and these have to gain by the bend as well.
+        With the
         logistic loss of more than two classes they are the probabilities of each class against the
         rest, brought to sum one. The ranking and the most likely class are those of the scores.
 
@@ -257,7 +259,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
 
     def _scaled_scores(self, X: ArrayLike) -> dict[str, Any]:
         """Return what the logistic or softmax link turns into probabilities."""
-        scores = self.decision_function(X) * self.temperature_
+        scores = bent(self.decision_function(X), self.bend_) * self.temperature_
         return {"scores": scores, "one_against_rest": self.loss == "logistic"}
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -16,6 +15,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Validation
+from cvxnn.estimators._calibration import calibrated_log_loss, fit_link
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._plan import HeldOut
@@ -30,7 +30,7 @@ from cvxnn.estimators._rows import (
     weights_of,
 )
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.numerics.scores import log_probabilities, winner
+from cvxnn.numerics.scores import winner
 
 Floats = NDArray[np.floating]
 
@@ -184,6 +184,10 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     temperature_ : float
         Factor of the scores in ``predict_proba``, found without a further fit; 1 with the logistic
         losses.
+    bend_ : float
+        How far ``predict_proba`` goes from differences of scores to ratios of the chances that they
+        estimate, at least 0, as where classes are rare or many; found as ``temperature_`` is, and 0
+        with the logistic losses.
 
     See Also
     --------
@@ -317,7 +321,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
                 validation = Validation(seen, truth, own)
 
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
-                return {"network_": network, "classes_": classes, "temperature_": 1.0}
+                known = {"temperature_": 1.0, "bend_": 0.0}
+                return {"network_": network, "classes_": classes, **known}
 
             numbers = groups_of(groups, len(targets))
             distinct = self._merge(data, targets, weight, classes, numbers)
@@ -328,11 +333,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
             # The scores of a logistic loss are log-odds already.
-            self.temperature_ = 1.0
+            self.temperature_, self.bend_ = 1.0, 0.0
             if not self._gives_log_odds():
-                # A few rows may be too far apart to tell of each other, so that any factor suits
-                # their scores without themselves. None needs more than those with themselves.
-                self.temperature_ = min(map(fit_temperature, plan.leave_one_out(fit)))
+                self.temperature_, self.bend_ = fit_link(*plan.leave_one_out(fit))
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
             self.validation_scores_ = fit.scores
@@ -418,33 +421,3 @@ def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
             f"{classes.tolist()}."
         )
     return np.searchsorted(classes, labels)
-
-
-def fit_temperature(held_out: HeldOut) -> float:
-    """Return the scale of the scores that minimises a smoothed log-loss.
-
-    Platt (1999) smooths the targets of a class by its number of rows, for a scale and an offset of
-    each class. One scale serves all classes, so all rows count together: the rule of succession
-    gives (N + 1) / (N + 2) to the own class, and the others share the rest.
-    """
-    scores, weight = held_out.predictions, held_out.weight
-    if scores.shape[1] == 1:
-        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
-    (n, k), total = scores.shape, weight.sum()
-    targets = np.full((n, k), 1 / (total + 2) / (k - 1))
-    targets[np.arange(n), winner(held_out.targets)] = (total + 1) / (total + 2)
-
-    def loss(log_scale: float) -> float:
-        return -float(weight @ (targets * log_probabilities(np.exp(log_scale) * scores)).sum(1))
-
-    best = minimize_scalar(loss, bounds=(-3, 6), method="bounded", options={"xatol": 1e-9})
-    return float(np.exp(best.x))
-
-
-def calibrated_log_loss(held_out: HeldOut) -> float:
-    """Return the log-loss of the scores at the temperature that suits them best."""
-    scores = held_out.predictions * fit_temperature(held_out)
-    if scores.shape[1] == 1:
-        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
-    own = log_probabilities(scores)[np.arange(len(scores)), winner(held_out.targets)]
-    return -float(np.average(own, weights=held_out.weight))

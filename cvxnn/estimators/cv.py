@@ -192,6 +192,7 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
 
     def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
         model = _ScoredClassifier(loss=self._base.loss)
+        model.bend_ = 0.0
         model.network_, model.classes_ = network, self.classes_
         model.n_features_in_, model._find_temperature = self.n_features_in_, temperature
         return model

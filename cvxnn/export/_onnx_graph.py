@@ -70,6 +70,19 @@ class _Graph:
         small = self("Log", self("Add", one, self("Exp", self("Neg", self("Abs", x)))))
         return self("Sub", self("Min", x, self.number(0)), small)
 
+    def bent(self, scores: str, bend: float) -> str:
+        """Return what ``cvxnn.numerics.scores.bent`` makes of scores of classes."""
+        x = self("Mul", self("Add", scores, self.number(1)), self.number(bend))
+        # log(1 + exp(x)) = x - log_sigmoid(x), which is exp(x) (1 - exp(x) / 2 + ...) far below 0.
+        low = self.number(-5)
+        near = self("Max", x, low)
+        logarithm = self("Log", self("Sub", near, self.log_sigmoid(near)))
+        tiny = self("Exp", self("Min", x, low))
+        square = self("Mul", self("Mul", tiny, tiny), self.number(5 / 24))
+        series = self("Add", self("Sub", x, self("Mul", tiny, self.number(0.5))), square)
+        far = self("Less", x, low)
+        return self("Mul", self("Where", far, series, logarithm), self.number(2 * np.log(2) / bend))
+
     def model(self, name: str, n_features: int) -> Any:
         inputs = [self._value("X", self.dtype, n_features)]
         graph = onnx.helper.make_graph(self.nodes, name, inputs, self.outputs, self.constants)
@@ -141,7 +154,13 @@ def _output(graph: _Graph, network: TwoLayerNetwork, number: int, is_open: str |
 def _classify(graph: _Graph, scores: str, classifier: Any) -> None:
     """Add the label and the probabilities as outputs."""
     classes = _onnx_labels(classifier.classes_)
-    scaled = graph("Mul", scores, graph.number(classifier.temperature_))
+    bent = scores
+    if classifier.bend_:
+        bent = graph.bent(scores, classifier.bend_)
+        if classifier.network_.n_outputs == 1:
+            other = graph.bent(graph("Neg", scores), classifier.bend_)
+            bent = graph("Mul", graph("Sub", bent, other), graph.number(0.5))
+    scaled = graph("Mul", bent, graph.number(classifier.temperature_))
     if classifier.network_.n_outputs == 1:
         is_second = graph("Greater", graph("Squeeze", scores, np.array([1])), graph.number(0))
         code = graph("Cast", is_second, to=onnx.TensorProto.INT64)

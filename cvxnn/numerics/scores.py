@@ -24,6 +24,43 @@ def winner(scores: Floats) -> NDArray[np.intp]:
     return (scores.ravel() > 0).astype(np.intp)
 
 
+def bent(scores: Floats, bend: float) -> Floats:
+    r"""Return scores of a network with targets -1 and 1 as ratios of chances rather than chances.
+
+    Least squares gives a class the chance :math:`(1 + s) / 2`. The softmax of scores makes equal
+    *differences* of chances equal odds, so that 0.01 and 0.001 look alike. It is applied to
+
+    .. math:: \frac{2 \log 2}{b} \log \log (1 + e^{b (1 + s)})
+
+    instead, which is the score itself, up to a constant, for :math:`b \to 0`, and far above
+    :math:`s = 1 / b - 1` the logarithm of the chance. The order of scores stays.
+
+    Parameters
+    ----------
+    scores : ndarray
+        Of classes; of two classes one, (n_samples,) or (n_samples, 1).
+    bend : float
+        The number :math:`b`, at least 0.
+
+    Returns
+    -------
+    ndarray
+        Scores of the same shape.
+    """
+    if bend == 0:
+        return scores
+    if scores.ndim == 1 or scores.shape[1] == 1:  # half the difference of the two classes
+        return (_bent(scores, bend) - _bent(-scores, bend)) / 2
+    return _bent(scores, bend)
+
+
+def _bent(scores: Floats, bend: float) -> Floats:
+    x = bend * (1 + scores)
+    low = -15.0  # below, softplus is the exponential
+    logarithm = np.where(x > low, np.log(np.logaddexp(0, np.maximum(x, low))), x)
+    return np.asarray(2 * np.log(2) / bend * logarithm).astype(scores.dtype, copy=False)
+
+
 def probabilities(scores: Floats, *, one_against_rest: bool = False) -> Floats:
     """Return the probabilities of classes, shape (n_samples, n_classes).
 

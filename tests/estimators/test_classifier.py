@@ -105,6 +105,7 @@ def test_probabilities_of_three_classes(fitted_three):
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
     # The softmax link, written out.
+    assert model.bend_ == 0
     for row in range(5):
         weights = [np.exp(model.temperature_ * score) for score in scores[row]]
         np.testing.assert_allclose(proba[row], np.array(weights) / sum(weights))
@@ -119,7 +120,7 @@ def test_logarithms_of_probabilities(fitted, fitted_three, n_classes, loss, temp
     model = clone(model).set_params(loss=loss)
     network = (fitted if n_classes == 2 else fitted_three)[0].network_
     model.network_, model.classes_ = network, np.arange(n_classes)
-    model.temperature_, model.n_features_in_ = temperature, X.shape[1]
+    model.temperature_, model.n_features_in_, model.bend_ = temperature, X.shape[1], 0.0
     found = model.predict_log_proba(X)
     assert (found <= 0).all()
     assert np.isfinite(found).all()

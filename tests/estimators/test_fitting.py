@@ -21,10 +21,11 @@ from sklearn.utils.class_weight import compute_sample_weight
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor, training
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 from cvxnn.estimators import _parameters
+from cvxnn.estimators._calibration import fit_link, fit_temperature
 from cvxnn.estimators._parameters import gated_patterns
 from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._rows import split
-from cvxnn.estimators.classifier import fit_temperature
+from cvxnn.numerics.scores import bent, probabilities
 
 # Both forms without compilation, since rows come in all numbers.
 GATED = {"n_patterns": 32, "random_state": 0}
@@ -846,3 +847,25 @@ def test_the_ridge_penalty_of_the_relu_form_is_no_direct_solution():
     ConvexReLUClassifier(**options).fit(X, y)
     early = ConvexReLUClassifier(**options).fit(X, y, X_val=X, y_val=y)
     assert len(early.validation_scores_) == len(early.history_["time"])
+
+
+@pytest.mark.parametrize("seen_gains", [True, False])
+def test_the_link_is_bent_where_chances_are_small(seen_gains):
+    # Scores are the chances themselves, as least squares estimates them: one class in a hundred.
+    rng = np.random.default_rng(0)
+    chances = rng.choice([0.001, 0.05, 0.5], size=4000, p=[0.8, 0.18, 0.02])
+    labels = rng.random(4000) < chances
+    held_out = HeldOut(
+        2 * chances[:, None] - 1, np.where(labels, 1.0, -1.0)[:, None], np.ones(4000)
+    )
+    seen = held_out
+    if not seen_gains:  # the network has learnt them all
+        seen = held_out._replace(predictions=held_out.targets)
+    temperature, bend = fit_link(held_out, seen)
+    if not seen_gains:
+        assert bend == 0
+        return
+    found = probabilities(temperature * bent(held_out.predictions, bend)[:, 0])[:, 1]
+    straight = probabilities(fit_temperature(held_out) * held_out.predictions[:, 0])[:, 1]
+    assert log_loss(labels, found) < log_loss(labels, chances) + 1e-3
+    assert log_loss(labels, found) < 0.92 * log_loss(labels, straight)

@@ -1,0 +1,86 @@
+"""From scores to probabilities: a factor and a bend, fitted to scores of rows left out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from cvxnn.estimators._plan import HeldOut
+from cvxnn.numerics.scores import bent, log_probabilities, winner
+
+# Bends that are tried, and the part of the log-loss that one has to gain: less is chance. Chosen on
+# half of the tables of asv_bench/tables/links.py.
+BENDS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_LEAST_GAIN = 5e-3
+
+
+class Calibration(NamedTuple):
+    """A factor of scores, and the smoothed log-loss that it has."""
+
+    temperature: float
+    loss: float
+
+
+def calibrate(held_out: HeldOut, bend: float = 0.0) -> Calibration:
+    """Return the scale of the bent scores that minimises a smoothed log-loss.
+
+    Platt (1999) smooths the targets of a class by its number of rows, for a scale and an offset of
+    each class. One scale serves all classes, so all rows count together: the rule of succession
+    gives (N + 1) / (N + 2) to the own class, and the others share the rest.
+    """
+    scores, weight = bent(held_out.predictions, bend), held_out.weight.astype(np.float64)
+    if scores.shape[1] == 1:
+        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
+    scores = scores.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    (n, k), total = scores.shape, weight.sum()
+    own, other = (total + 1) / (total + 2), 1 / (total + 2) / (k - 1)
+    of_own = scores[np.arange(n), winner(held_out.targets)]
+    # Targets sum to 1, so the loss is that of the normalisers but for a multiple of the scale.
+    slope = weight @ ((own - other) * of_own + other * scores.sum(axis=1))
+
+    def loss(log_scale: float) -> float:
+        scale = np.exp(log_scale)
+        return float(weight @ np.log(np.exp(scale * scores).sum(axis=1)) - scale * slope)
+
+    best = minimize_scalar(loss, bounds=(-3, 6), method="bounded", options={"xatol": 1e-9})
+    return Calibration(float(np.exp(best.x)), float(best.fun / total))
+
+
+def fit_temperature(held_out: HeldOut) -> float:
+    """Return the scale of the scores that minimises a smoothed log-loss."""
+    return calibrate(held_out).temperature
+
+
+def fit_link(unseen: HeldOut, seen: HeldOut) -> tuple[float, float]:
+    """Return the factor and the bend of the scores, in this order.
+
+    Both are those of least log-loss of rows left out. A few rows may be too far apart to tell of
+    each other, so that any factor suits their scores without themselves. None needs more than those
+    with themselves. And scores without themselves may be those of far fewer rows than the network
+    has seen, so a bend has to lower the log-loss of those with themselves, too.
+    """
+    plain, bend = calibrate(unseen), 0.0
+    best = plain
+    for trial in BENDS:
+        found = calibrate(unseen, trial)
+        if not found.loss < best.loss:
+            break
+        best, bend = found, trial
+    own = calibrate(seen, bend)
+    if bend:
+        straight = calibrate(seen)
+        if best.loss > (1 - _LEAST_GAIN) * plain.loss or own.loss > straight.loss:
+            best, own, bend = plain, straight, 0.0
+    return min(best.temperature, own.temperature), bend
+
+
+def calibrated_log_loss(held_out: HeldOut) -> float:
+    """Return the log-loss of the scores at the temperature that suits them best."""
+    scores = held_out.predictions * fit_temperature(held_out)
+    if scores.shape[1] == 1:
+        scores = np.column_stack([-scores[:, 0] / 2, scores[:, 0] / 2])
+    own = log_probabilities(scores)[np.arange(len(scores)), winner(held_out.targets)]
+    return -float(np.average(own, weights=held_out.weight))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.loop import solve
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.ridge.ridge import Ridge
@@ -168,5 +169,6 @@ def _solutions(
         if screened:
             last = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
         else:
-            last = solve(at, solver or automatic(at, tol=tol, max_iter=max_iter), start=last)
+            chosen = solver or automatic(at, tol=tol, max_iter=max_iter)
+            last = (solve_to_tolerance if solver is None else solve)(at, chosen, start=last)
         yield last

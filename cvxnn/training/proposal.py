@@ -19,12 +19,14 @@ from cvxnn.convex.loop import compiled_work, precision, steps_of_a_call
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.single_precision import LARGEST_SINGLE
 from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
 from cvxnn.numerics.threads import limits_threads
 
 N_STEPS = 300
-# Below this product of rows, features, neurons and steps, Python's loop costs less than compiling.
-_HOST_SIZE = 8.3e8
+# Products of rows, features, neurons and steps: from the first on steps are taken in single
+# precision, which is enough to propose; from the second on compiling costs less than Python's loop.
+_SINGLE_SIZE, _HOST_SIZE = 8.3e8, 1e10
 
 _Pair = tuple[Array, Array]
 _Carry = tuple[_Pair, _Pair, _Pair]
@@ -92,7 +94,8 @@ def propose(
 
     Notes
     -----
-    Small runs stay on the host, where nothing has to be compiled; large ones are compiled.
+    Small runs stay on the host, where nothing has to be compiled; large ones are compiled. All but
+    the smallest compute in single precision, if the data are within its range.
     """
     refuse_sparse(X, "patterns='local'", "patterns='gaussian'")
     rng = check_random_state(random_state)
@@ -102,22 +105,30 @@ def propose(
     signs = np.where(np.arange(n_neurons) % 2 == 0, 1.0, -1.0)[:, None]
     output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
-    share = (share / share.sum()).astype(X.dtype)
-    start = (hidden.astype(X.dtype), output.astype(X.dtype))
+    size = float(n) * d * n_neurons * n_steps
+    dtype = np.dtype(np.float32) if size >= _SINGLE_SIZE and _within_single(X, y) else X.dtype
+    share = (share / share.sum()).astype(dtype, copy=False)
+    start = (hidden.astype(dtype), output.astype(dtype))
     zeros = tuple(np.zeros_like(part) for part in start)
     carry: _Carry = (start, zeros, zeros)
-    parts = (X, y, share, alpha, loss or SquaredLoss())
-    if float(n) * d * n_neurons * n_steps < _HOST_SIZE:
+    arrays = X.astype(dtype, copy=False), y.astype(dtype, copy=False)
+    parts = (*arrays, share, alpha, loss or SquaredLoss())
+    if size < _HOST_SIZE:
         carry = _adam(*parts, carry, 0, n_steps, n_steps, learning_rate)
-        return LocalNetwork(*carry[0])
+        return LocalNetwork(*(part.astype(X.dtype, copy=False) for part in carry[0]))
     most = steps_of_a_call(proposal_flops(X.shape, n_neurons, C, 1))
-    with precision(X.dtype), compiled_work():
+    with precision(dtype), compiled_work():
         parts = jax.tree.map(jnp.asarray, parts)
         for first in range(0, n_steps, most):
             last = min(first + most, n_steps)
             carry = _adam_compiled(*parts, carry, first, last, n_steps, learning_rate)
             jax.block_until_ready(carry)
-        return LocalNetwork(*map(np.asarray, carry[0]))
+        return LocalNetwork(*(np.asarray(part, X.dtype) for part in carry[0]))
+
+
+def _within_single(*arrays: NDArray[np.floating]) -> bool:
+    """Return whether squares of all values, and sums of many, are within float32."""
+    return all(np.abs(part).max(initial=0) < LARGEST_SINGLE for part in arrays)
 
 
 def proposal_flops(

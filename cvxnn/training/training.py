@@ -37,6 +37,7 @@ from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
@@ -216,7 +217,8 @@ def train(
         program = _over(base, found)
         chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
         watch = _with_patterns(callback, found)
-        result = solve(program, chosen, start=beginning, incumbent=proposed, callback=watch)
+        solving = solve_to_tolerance if solver is None else solve
+        result = solving(program, chosen, start=beginning, incumbent=proposed, callback=watch)
         flops += chosen.flops(program, result) or 0.0
         previous = best[0].objective if best else np.inf
         if not result.objective > previous:

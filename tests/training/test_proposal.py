@@ -320,3 +320,18 @@ def test_a_network_of_closed_neurons_has_no_patterns() -> None:
     patterns, (U, _) = proposal.to_program(X, LocalNetwork(-np.ones((3, 1)), np.ones((3, 1))))
     assert len(patterns) == 0
     assert U.shape == (1, 2, 0, 1)
+
+
+def test_single_precision_is_used_for_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = data()
+    options: dict[str, Any] = {"n_steps": 12, "random_state": 0}
+    double = proposal.propose(X, y, 0.01, H, **options)
+    monkeypatch.setattr(proposal, "_SINGLE_SIZE", 0.0)
+    single = proposal.propose(X, y, 0.01, H, **options)
+    # Squares of such data are beyond the range.
+    huge = proposal.propose(1e25 * X, y, 0.01, H, **options)
+    assert single.hidden.dtype == huge.hidden.dtype == np.float64
+    np.testing.assert_array_equal(single.hidden, single.hidden.astype(np.float32))
+    assert not np.array_equal(huge.hidden, huge.hidden.astype(np.float32))
+    for one, other in zip(single, double, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -78,7 +78,6 @@ def measure(name: str, data: Path, out: Path) -> None:
             model.fit(X, y)
         record[time_] = {"cpu_seconds": time.process_time() - began, "solve": solving[-1]}
     record |= {
-        "n_patterns": len(model.patterns_) if hasattr(model, "patterns_") else None,
         "n_iter": model.n_iter_,
         "objective": float(model.objective_),
         "gap": float(model.gap_),

@@ -32,6 +32,7 @@ from cvxnn._model_file import (
     unpack,
 )
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.features.description import check_description
 from cvxnn.files.writing import replacing
 from cvxnn.network import TwoLayerNetwork
 
@@ -47,6 +48,7 @@ _CLASSES = {
     "COALAPreferenceHead": "cvxnn.estimators.coala",
     "COALAPreferenceHeadCV": "cvxnn.estimators.coala_cv",
     "LinearPreferenceHead": "cvxnn.estimators.linear_head",
+    "SoftmaxPolicy": "cvxnn.estimators.policy",
 }
 # Attributes that predictions need.
 _NEEDED = {
@@ -56,6 +58,7 @@ _NEEDED = {
     "LinearPreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
+_NEEDED["SoftmaxPolicy"] = {"coef_", "reference_", "n_features_in_"}
 _SOLVERS = ("Cronos", "InteriorPoint", "ProximalGradient", "Ridge")
 
 
@@ -72,7 +75,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     ----------
     estimator : estimator of cvxnn
         Fitted ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead, CV class of one of
-        these, or LinearPreferenceHead.
+        these, LinearPreferenceHead, or SoftmaxPolicy.
     path : path-like
         File to write, by convention ``*.safetensors``, in an existing folder. It is written under
         a temporary name and renamed, so that an interrupted save leaves the old file intact.
@@ -255,10 +258,18 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
     missing = _NEEDED[type(estimator).__name__] - fitted.keys()
     if missing:
         raise ValueError(f"{sorted(missing)} missing")
-    width, n_outputs = fitted["n_features_in_"], fitted["network_"].n_outputs
-    if getattr(estimator, "embedding", None) is not None:
-        estimator._check_embedding()
-        estimator._check_width(width)
+    width = fitted["n_features_in_"]
+    embedding = getattr(estimator, "embedding", None)
+    if embedding is not None:
+        check_description(embedding)
+        if embedding["width"] != width:
+            raise ValueError(
+                f"X has {width} features, but those of embedding are {embedding['width']}"
+            )
+    if "coef_" in fitted:
+        _check_policy(fitted, width)
+        return
+    n_outputs = fitted["network_"].n_outputs
     if "classes_" in fitted:
         check_classes(fitted["classes_"], n_outputs)
     if not 0 < fitted.get("temperature_", 1.0) < np.inf:
@@ -276,6 +287,16 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
             check_network(value, width)
         if isinstance(value, ActivationPatterns):
             _check_patterns(value, width)
+
+
+def _check_policy(fitted: dict[str, Any], width: int) -> None:
+    """Check the weights of a softmax policy."""
+    for name in ("coef_", "reference_"):
+        weights = fitted[name]
+        if not isinstance(weights, np.ndarray) or weights.shape != (width,):
+            raise ValueError(f"{name} is not a vector of {width} numbers")
+        if weights.dtype.kind != "f" or not np.isfinite(weights).all():
+            raise ValueError(f"{name} is damaged")
 
 
 def _check_proof(proof: Any, width: int, n_outputs: int) -> None:

@@ -34,7 +34,7 @@ MLPS = ("mlp", "mlp_tuned")
 # Behind a ``StandardScaler``.
 SCALED = ("logistic", "svc", *MLPS)
 BASELINES = ("prior", *SCALED, "hgb")
-METHODS = (*BASELINES, "extra_trees", *OURS)
+METHODS = (*BASELINES, "extra_trees", "random_forest", "catboost", *OURS)
 # What is run unless --methods says otherwise.
 DEFAULT = (*BASELINES, "cvxnn")
 # Training rows up to which the MLP's width is searched beside its alpha.
@@ -64,6 +64,16 @@ def estimator(method: str, n_samples: int) -> Any:
         from sklearn.ensemble import ExtraTreesClassifier
 
         return ExtraTreesClassifier(300)
+
+    if method == "random_forest":
+        from sklearn.ensemble import RandomForestClassifier
+
+        return RandomForestClassifier(300)
+
+    if method == "catboost":
+        from catboost import CatBoostClassifier
+
+        return CatBoostClassifier(thread_count=1, verbose=False, allow_writing_files=False)
 
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler

@@ -11,7 +11,19 @@ from collections.abc import Collection, Sequence
 from types import ModuleType
 
 from cvxnn import __version__
-from cvxnn.cli import best, compare, extract, fit, generate, push, report, score, serve
+from cvxnn.cli import (
+    best,
+    compare,
+    extract,
+    fit,
+    generate,
+    joint,
+    push,
+    report,
+    score,
+    serve,
+    study,
+)
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
@@ -28,6 +40,8 @@ COMMANDS: dict[str, ModuleType] = {
     "best": best,
     "generate": generate,
     "compare": compare,
+    "joint": joint,
+    "study": study,
     "report": report,
     "serve": serve,
     "push": push,

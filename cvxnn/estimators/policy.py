@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.estimators._rows import row_codes
+from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.post_training import Strategy, post_train
@@ -48,12 +50,18 @@ class SoftmaxPolicy(BaseEstimator):
         Pull of ``theta`` towards 0, at least 0.
     radius : float or None, default=None
         Radius of the ball of ``theta``; needed if ``ridge`` is 0.
+    standardize : bool, default=False
+        Divide features by their standard deviations over all rows. ``ridge`` and ``radius`` then
+        count in these units; ``coef_`` and ``reference_`` are for raw features.
     tol : float, default=1e-8
         Duality gap of all optima, in units of the objective or of 1, whichever is larger.
     n_steps : int, default=10_000
         Steps of a stochastic strategy.
     random_state : int, RandomState or None, default=None
         Samples of a stochastic strategy.
+    embedding : dict, optional
+        Description of the features, ``cvxnn.llm.Embedder.description``. It is saved with the
+        policy, and needed to generate with it.
 
     Attributes
     ----------
@@ -92,9 +100,11 @@ class SoftmaxPolicy(BaseEstimator):
         reference: ArrayLike | Literal["chosen", "uniform"] = "chosen",
         ridge: float = 1e-3,
         radius: float | None = None,
+        standardize: bool = False,
         tol: float = 1e-8,
         n_steps: int = 10_000,
         random_state: int | np.random.RandomState | None = None,
+        embedding: Mapping[str, Any] | None = None,
     ) -> None:
         self.lam = lam
         self.strategy = strategy
@@ -102,9 +112,11 @@ class SoftmaxPolicy(BaseEstimator):
         self.reference = reference
         self.ridge = ridge
         self.radius = radius
+        self.standardize = standardize
         self.tol = tol
         self.n_steps = n_steps
         self.random_state = random_state
+        self.embedding = embedding
 
     def problem(
         self,
@@ -115,7 +127,10 @@ class SoftmaxPolicy(BaseEstimator):
         chosen: ArrayLike,
         rejected: ArrayLike,
     ) -> JointProblem:
-        """Build what ``fit`` solves, for ``pareto_front`` and ``post_train``; data as there."""
+        """Build what ``fit`` solves, for ``pareto_front`` and ``post_train``; data as there.
+
+        With ``standardize``, its policies are those of the scaled features.
+        """
         return self._problem(X, y, groups, chosen, rejected)[0]
 
     def fit(
@@ -160,7 +175,9 @@ class SoftmaxPolicy(BaseEstimator):
         names = ("exact", *get_args(Strategy))
         if self.strategy not in names:
             raise ValueError(f"strategy={self.strategy!r}; expected one of {names}.")
-        problem, reference = self._problem(X, y, groups, chosen, rejected)
+        if self.embedding is not None:
+            check_description(self.embedding)
+        problem, reference, scale = self._problem(X, y, groups, chosen, rejected)
         best = problem.optimum(self.lam)
         theta: NDArray[np.floating] = best.weights
         if self.strategy != "exact":
@@ -174,8 +191,8 @@ class SoftmaxPolicy(BaseEstimator):
                 seed=seed,
             ).theta
         dpo, sft = problem.values(theta)
-        self.coef_ = theta
-        self.reference_ = reference
+        self.coef_ = theta / scale
+        self.reference_ = reference / scale
         self.dpo_, self.sft_ = float(dpo), float(sft)
         self.objective_ = self.lam * self.dpo_ + (1 - self.lam) * self.sft_
         self.dual_bound_ = best.dual_bound
@@ -183,6 +200,26 @@ class SoftmaxPolicy(BaseEstimator):
         self.n_features_in_ = len(theta)
         self._warn_of(problem, theta)
         return self
+
+    def reward(self, X: ArrayLike) -> NDArray[np.float64]:
+        r"""Return :math:`\theta^T \phi` of each response.
+
+        It is the log-probability of a response, up to a constant of its prompt, so that decoding
+        with it prefers what the policy does.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Features.
+
+        Returns
+        -------
+        ndarray, shape (n_responses,)
+            The larger the likelier.
+        """
+        check_is_fitted(self)
+        rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
+        return rows @ self.coef_
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
         """Return the log-probability of each candidate among those of its prompt."""
@@ -250,11 +287,18 @@ class SoftmaxPolicy(BaseEstimator):
 
     def _problem(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike, chosen: ArrayLike, rejected: ArrayLike
-    ) -> tuple[JointProblem, NDArray[np.floating]]:
+    ) -> tuple[JointProblem, NDArray[np.floating], NDArray[np.floating]]:
+        """Return the problem and the reference policy in scaled units, and the units."""
         radius = np.inf if self.radius is None else self.radius
         if not isinstance(self.tol, Real) or not self.tol > 0:
             raise ValueError(f"tol={self.tol!r}; expected a number above 0.")
         rows = validate_data(self, X, dtype=np.float64)
+        chosen, rejected = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
+        scale: NDArray[np.floating] = np.ones(rows.shape[1])
+        if self.standardize and {chosen.shape[1], rejected.shape[1]} == {rows.shape[1]}:
+            scale = np.concatenate([rows, chosen, rejected]).std(axis=0)
+            scale[scale <= np.finfo(float).eps * np.abs(rows).max(axis=0)] = 1.0
+            rows, chosen, rejected = rows / scale, chosen / scale, rejected / scale
         order, offsets = _sets(groups, len(rows))
         marks = _marks(y, len(rows))
         wanted = marks[order]
@@ -269,7 +313,6 @@ class SoftmaxPolicy(BaseEstimator):
         # Sums are rounded by the order of their terms: a fixed one, whatever that of the rows.
         order, offsets = _in_fixed_order(row_codes(rows, marks[:, None]), order, offsets)
         wanted = marks[order]
-        chosen, rejected = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
         if chosen.shape == rejected.shape:  # else refused below
             pairs = np.argsort(row_codes(chosen, rejected), kind="stable")
             chosen, rejected = chosen[pairs], rejected[pairs]
@@ -290,11 +333,11 @@ class SoftmaxPolicy(BaseEstimator):
                     f"reference={self.reference!r}; expected 'chosen', 'uniform' or an array."
                 )
         else:
-            reference = as_vector("reference", self.reference, rows.shape[1])
+            reference = as_vector("reference", self.reference, rows.shape[1]) * scale
         dpo = dpo_objective(
             chosen, rejected, reference=reference, beta=self.beta, ridge=self.ridge, radius=radius
         )
-        return JointProblem(dpo=dpo, sft=sft, tol=self.tol), reference
+        return JointProblem(dpo=dpo, sft=sft, tol=self.tol), reference, scale
 
 
 def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

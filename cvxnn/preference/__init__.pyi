@@ -1,5 +1,11 @@
 from .catalogue import OBJECTIVES, Objective
 from .coala_objective import CoalaObjective
+from .demonstrations import (
+    CandidateReplies,
+    Demonstration,
+    candidate_replies,
+    read_demonstrations,
+)
 from .files import read_conversations, read_hub, read_preferences, write_preferences
 from .loss_functions import (
     bradley_terry,
@@ -32,8 +38,10 @@ __all__ = [
     "OBJECTIVES",
     "ROLES",
     "BestReply",
+    "CandidateReplies",
     "CoalaObjective",
     "Conversation",
+    "Demonstration",
     "DuplicateReport",
     "LengthBias",
     "Message",
@@ -46,6 +54,7 @@ __all__ = [
     "as_text",
     "best_replies",
     "bradley_terry",
+    "candidate_replies",
     "coala_pairwise",
     "coala_pointwise",
     "deduplicate",
@@ -56,6 +65,7 @@ __all__ = [
     "pair_accuracy",
     "r_dpo",
     "read_conversations",
+    "read_demonstrations",
     "read_hub",
     "read_preferences",
     "reward_metrics",

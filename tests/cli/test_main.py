@@ -106,7 +106,10 @@ def test_methods_of_compare_are_those_of_the_library():
     ("arguments", "said"),
     [
         ([], "COMMAND"),
-        (["fti"], "compare, report, serve, push; did you mean 'fit'? (see cvxnn --help)"),
+        (
+            ["fti"],
+            "study, report, serve, push; did you mean 'fit'? (see cvxnn --help)",
+        ),
         (["fit", "x", "--strenght", "1"], "--strenght 1; did you mean '--strength'? (see cvxnn"),
         (["fit", "x", "--zzz"], "unrecognized arguments: --zzz (see cvxnn fit --help)"),
         (["fit"], "missing: FEATURES"),

@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from cvxnn import SoftmaxPolicy
+from cvxnn import SoftmaxPolicy, load, save
 from cvxnn.joint import pareto_front
 
 N, K, D = 30, 4, 5
@@ -36,6 +36,26 @@ def test_the_exact_policy_learns_both():
     margins = policy.reward_margin(fresh["chosen"], fresh["rejected"])
     expected = (fresh["chosen"] - fresh["rejected"]) @ (policy.coef_ - policy.reference_)
     np.testing.assert_allclose(margins, expected)
+
+
+def test_units_of_features_do_not_matter_once_they_are_standardized(tmp_path):
+    given, scale = data(), np.array([1e3, 1.0, 1e-3, 5.0, 1.0])
+    policy = SoftmaxPolicy(standardize=True).fit(**given)
+    rows = {name: given[name] * scale for name in ("X", "chosen", "rejected")}
+    other = SoftmaxPolicy(standardize=True).fit(**{**given, **rows})
+    np.testing.assert_allclose(other.coef_ * scale, policy.coef_, rtol=1e-6)
+    scores = policy.predict_log_proba(given["X"], given["groups"]).reshape(N, K)
+    rewards = policy.reward(given["X"]).reshape(N, K)
+    np.testing.assert_allclose(np.ptp(scores - rewards, axis=1), 0, atol=1e-12)
+    save(policy, tmp_path / "policy.safetensors")
+    back = load(tmp_path / "policy.safetensors")
+    np.testing.assert_array_equal(back.reward(given["X"]), policy.reward(given["X"]))
+    assert back.get_params() == policy.get_params()
+
+
+def test_a_policy_knows_its_embedding():
+    with pytest.raises(ValueError, match="embedding has the entries"):
+        SoftmaxPolicy(embedding={"layer": 1}).fit(**data())
 
 
 def test_the_gap_of_a_vanishing_objective():

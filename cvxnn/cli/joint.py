@@ -1,0 +1,252 @@
+"""Fit policies to preferences and demonstrations at once, and measure what each forgets.
+
+FEATURES is a folder of cvxnn extract, DEMONSTRATIONS a file of rows with "prompt" and "response",
+or with "messages". Each demonstration becomes a set of candidates: its reply among replies to other
+prompts. For each strategy and trade-off a policy is written, which cvxnn generate, score and best
+take like a head. Some groups of pairs, and as large a share of the demonstrations, are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cvxnn.cli.console import Console
+from cvxnn.cli.inputs import embedder_of, required
+from cvxnn.cli.option_building import OptionGroup, names_among, option_from
+from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
+from cvxnn.files.json_files import earlier_result, read_json, write_json
+from cvxnn.files.locks import check_folder, locked
+
+if TYPE_CHECKING:
+    from cvxnn.features.pairs import PairFeatures
+    from cvxnn.preference.demonstrations import CandidateReplies, Demonstration
+
+HELP = "fit policies to preferences and demonstrations at once"
+EXAMPLE = "  cvxnn joint features sft.jsonl --lam 0.25,0.5,0.75 --strategy exact,sequential"
+
+NOTE = "joint.json"
+POLICY = OptionGroup(
+    "cvxnn.SoftmaxPolicy", {"beta": {}, "ridge": {}, "n_steps": {}}, title="policies"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("features", nargs="?", metavar="FEATURES", help="Folder of cvxnn extract")
+    parser.add_argument(
+        "demonstrations", nargs="?", metavar="DEMONSTRATIONS", help="File of demonstrations"
+    )
+    parser.add_argument(
+        "--output", default="joint", metavar="FOLDER", help="Folder for the policies"
+    )
+    policy = "cvxnn.SoftmaxPolicy"
+    lam, strategy = option_from(policy, "lam"), option_from(policy, "strategy")
+    parser.add_argument("--lam", **{**lam, "type": _trade_offs, "metavar": "L,L,..."})
+    choices = strategy.pop("choices")
+    text = f"How policies are fitted, out of {', '.join(choices)}"
+    several = {"help": text, "type": names_among(choices), "metavar": "A,B,..."}
+    parser.add_argument("--strategy", **{**strategy, **several})
+    sets = "cvxnn.preference.candidate_replies"
+    parser.add_argument("--candidates", **option_from(sets, "n_candidates"))
+    parser.add_argument("--limit", **option_from("cvxnn.preference.read_demonstrations", "limit"))
+    add_held_out(parser, "FOLDER", "Features of held-out pairs")
+    for group in (POLICY, MODEL, BATCH):
+        group.add_to(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
+    required(options, features="FEATURES", demonstrations="DEMONSTRATIONS")
+    from cvxnn.features.pairs import read_pair_features
+    from cvxnn.files.digests import digest
+    from cvxnn.preference.demonstrations import read_demonstrations
+
+    features = read_pair_features(options.features)
+    held_out = None if options.test is None else read_pair_features(options.test)
+    demonstrations = read_demonstrations(options.demonstrations, options.limit)
+    folder = Path(options.output)
+    check_folder(folder)
+    settings = {
+        "features": features.identity,
+        "test": None if held_out is None else held_out.identity,
+        "demonstrations": digest(demonstrations),
+        "strategies": list(_several(options.strategy)),
+        "trade_offs": list(_several(options.lam)),
+        "candidates": options.candidates,
+        "test_size": options.test_size,
+        "parameters": POLICY.values(options),
+        "seed": options.seed,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    console.kept = lambda: "embeddings are kept; the same command continues"
+    with locked(folder / NOTE):
+        result = earlier_result(folder / NOTE, settings, overwrite=options.overwrite)
+        if result is not None:
+            result["status"] = "nothing to do"
+        else:
+            rows = _fit(options, console, features, held_out, demonstrations)
+            done = {"status": "done", "output": str(folder), "settings": settings}
+            write_json(folder / NOTE, {**done, "policies": rows})
+            result = read_json(folder / NOTE)
+    _show(result, console)
+    return result
+
+
+def _fit(
+    options: argparse.Namespace,
+    console: Console,
+    features: PairFeatures,
+    held_out: PairFeatures | None,
+    demonstrations: list[Demonstration],
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from cvxnn.comparison.measures import accuracy_of
+    from cvxnn.estimators.policy import SoftmaxPolicy
+    from cvxnn.features.training_record import training_record
+    from cvxnn.persistence import save
+    from cvxnn.preference.demonstrations import candidate_replies
+
+    if held_out is None:
+        train, test = features.split(options.test_size, options.seed)
+    else:
+        train, test = features, held_out
+    learnt, kept = _split(demonstrations, train, test, options.test_size, options.seed)
+    console.progress(
+        f"data      {len(train)} training pairs, {len(test)} held-out pairs; "
+        f"{len(learnt)} and {len(kept)} demonstrations"
+    )
+    sets = [candidate_replies(part, options.candidates, options.seed) for part in (learnt, kept)]
+    X, seen = _embed(options, console, features.embedding, sets)
+    chosen, rejected = np.asarray(train.chosen), np.asarray(train.rejected)
+    rows = []
+    for strategy in _several(options.strategy):
+        for lam in _several(options.lam):
+            console.progress(f"fit       {strategy}, lambda {lam:g}")
+            policy = SoftmaxPolicy(
+                lam,
+                strategy=strategy,
+                standardize=True,
+                random_state=options.seed,
+                embedding=features.embedding,
+                **POLICY.values(options),
+            )
+            policy.fit(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
+            policy.training_record_ = training_record(train.pairs)
+            file = Path(options.output) / f"{strategy}-{lam:g}.safetensors"
+            save(policy, file)
+            margins = policy.reward(np.asarray(test.chosen)) - policy.reward(
+                np.asarray(test.rejected)
+            )
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "lam": lam,
+                    "file": str(file),
+                    "dpo": policy.dpo_,
+                    "sft": policy.sft_,
+                    "gap": policy.gap_,
+                    "preferences": accuracy_of(margins, test.groups),
+                    "demonstrations": policy.score(seen, sets[1].wanted, sets[1].groups),
+                    "n_demonstrations": len(kept),
+                }
+            )
+    return rows
+
+
+def _split(
+    demonstrations: list[Demonstration],
+    train: PairFeatures,
+    test: PairFeatures,
+    test_size: float,
+    seed: int,
+) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Hold out a share of the demonstrations; no prompt is on both sides, also not of pairs."""
+    import numpy as np
+
+    from cvxnn.preference.triplets import prompt_key
+
+    known = [{prompt_key(pair.prompt) for pair in part.pairs} for part in (train, test)]
+    keys = [prompt_key(each.prompt) for each in demonstrations]
+    names = list(dict.fromkeys(keys))
+    drawn = np.random.default_rng(seed).permutation(len(names))[: round(test_size * len(names))]
+    out = {names[k] for k in drawn} - known[0] | (known[1] & set(names))
+    parts: tuple[list[Demonstration], list[Demonstration]] = ([], [])
+    for key, each in zip(keys, demonstrations, strict=True):
+        parts[key in out].append(each)
+    if min(map(len, parts)) < 2:
+        raise ValueError(
+            f"{len(parts[0])} demonstrations to learn from and {len(parts[1])} held out; expected "
+            "at least 2 of each. Give more, or another --test-size"
+        )
+    return parts
+
+
+def _embed(
+    options: argparse.Namespace,
+    console: Console,
+    embedding: dict[str, Any],
+    sets: Sequence[CandidateReplies],
+) -> list[Any]:
+    """Return the embeddings of candidates; those of an earlier call are taken from its cache."""
+    from cvxnn.estimators.policy import SoftmaxPolicy
+
+    described: Any = SoftmaxPolicy(embedding=embedding)
+    cache = Path(options.output) / "embeddings"
+    embedder = embedder_of(options, console, described, cache)
+    return [embedder.embed(part.prompts, part.responses) for part in sets]
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn.comparison.texts import share_text
+
+    console.show(
+        f"{'strategy':<11} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'gap %':>8}  held-out preferences"
+        "    demonstrations"
+    )
+    for row in result["policies"]:
+        share = row["preferences"]
+        console.show(
+            f"{row['strategy']:<11} {row['lam']:>6g} {row['dpo']:>8.4f} {row['sft']:>8.4f} "
+            f"{100 * row['gap']:>8.2g}  {share_text(share['accuracy'], share['interval'])}    "
+            f"{row['demonstrations']:.3f} of {row['n_demonstrations']}"
+        )
+    done = "wrote" if result["status"] == "done" else "nothing to do:"
+    console.show(f"{done} {result['output']}")
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return what was typed, or the default of the library, which is one value."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _trade_offs(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form L,L,... in [0, 1]")
+    return tuple(dict.fromkeys(values))

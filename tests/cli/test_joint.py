@@ -1,0 +1,49 @@
+"""Policies of preferences and demonstrations, from the command line to guided replies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import cvxnn
+from cvxnn.cli.main import main
+
+
+def test_from_features_to_replies(run, features, data, model, tmp_path, capsys):
+    pairs = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+    texts = [{"prompt": f"{p['prompt']} b", "response": p["chosen"]} for p in pairs[:24]]
+    file, folder = tmp_path / "sft.jsonl", tmp_path / "joint"
+    file.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+    command = ["joint", features, file, "--model", model, "--output", folder]
+    command += ["--lam", "0.25,0.75", "--strategy", "exact,mix", "--n-steps", "200"]
+    found = run(*command)
+    assert [(p["strategy"], p["lam"]) for p in found["policies"]] == [
+        (strategy, lam) for strategy in ("exact", "mix") for lam in (0.25, 0.75)
+    ]
+    exact, mix = found["policies"][:2], found["policies"][2:]
+    for best, other in zip(exact, mix, strict=True):
+        lam = best["lam"]
+        values = [lam * p["dpo"] + (1 - lam) * p["sft"] for p in (best, other)]
+        assert best["gap"] < 1e-6 <= other["gap"]
+        assert values[0] <= values[1]
+    assert exact[1]["dpo"] < exact[0]["dpo"]  # more weight on preferences
+    assert exact[1]["sft"] > exact[0]["sft"]
+    assert all(p["preferences"]["accuracy"] > 0.8 for p in exact)
+    policy = cvxnn.load(exact[0]["file"])
+    X = np.random.default_rng(0).standard_normal((3, policy.n_features_in_))
+    np.testing.assert_allclose(policy.reward(X), X @ policy.coef_)
+    again = run(*command)
+    assert again["status"] == "nothing to do"
+    capsys.readouterr()
+    assert main([*map(str, command), "--seed", "1"]) == 4  # results of other settings
+    replies = run(
+        "generate", exact[0]["file"], "--model", model, "--prompt", "a b", "--max-new-tokens", "4"
+    )
+    assert "guided" in replies["replies"][0]["replies"]
+
+
+def test_bad_trade_offs_are_named(capsys):
+    assert main(["joint", "a", "b", "--lam", "2"]) == 2
+    assert "'2' is not of the form L,L,... in [0, 1]" in capsys.readouterr().err

@@ -126,7 +126,11 @@ def warn_of_rewards(
     """Warn once of a head of two phases; ``unknown`` is what it judges no better than chance."""
     name = type(estimator).__name__
     flat = constant_outputs(estimator.network_, X, signs)
-    if flat.any() and not constant_outputs(estimator.phase1_network_, X, signs).any():
+    won = signs.ravel() > 0
+    if flat.any() and np.array_equal(X[won], X[~won]):
+        same = "Preferred responses have the embeddings of the others: see that the texts differ."
+        warn_of_constant(estimator, X, flat, remedy=same, stacklevel=stacklevel + 1)
+    elif flat.any() and not constant_outputs(estimator.phase1_network_, X, signs).any():
         warnings.warn(
             f"{name} gives all responses the same reward, although the network of phase I does "
             f"not: decrease ridge (ridge={estimator.ridge!r}).",

@@ -263,7 +263,11 @@ def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
 
 
 def refuse_missing(y: Any) -> None:
-    """Refuse targets among which objects are missing: None, NaN, or ``pandas.NA``."""
+    """Refuse targets that are sparse, or objects some of which are None, NaN or ``pandas.NA``."""
+    if is_sparse(y):
+        raise TypeError(
+            "Sparse data was passed for y, but dense data is required; pass y.toarray()."
+        )
     values = np.asarray(y)
     if y is None or values.dtype != object:
         return  # scikit-learn checks numbers

@@ -21,7 +21,7 @@ from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators._scaling import Scaling, column_means
 from cvxnn.network import TwoLayerNetwork
-from cvxnn.numerics.threads import limits_threads
+from cvxnn.numerics.threads import limit_threads
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
 _CS = np.logspace(-5, 0, 11)
@@ -147,7 +147,6 @@ class LinearPreferenceHead(PreferenceHead):
         check_parameters(self, self._numbers, {})
         self._check_embedding()
 
-    @limits_threads(lambda self, rows, hook: 2.0 * rows.X.size)
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose the strength if asked to, then fit to all rows; nothing is measured between."""
         self.flops_ = 0.0
@@ -243,7 +242,8 @@ class LinearPreferenceHead(PreferenceHead):
         )
         networks = []
         for C in Cs:
-            model.set_params(C=float(C)).fit(Z, target[:, 0], sample_weight=omega)
+            with limit_threads(2.0 * Z.size):
+                model.set_params(C=float(C)).fit(Z, target[:, 0], sample_weight=omega)
             self.n_iter_ = int(model.n_iter_[0])
             self.flops_ += 4.0 * Z.size * (self.n_iter_ + 1)
             coef = (model.coef_[0] / scale).astype(X.dtype)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 from cvxnn import (
@@ -60,6 +61,20 @@ def test_targets_that_are_not_finite(model):
     y[2] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         make(model).fit(X, y)
+
+
+def test_sparse_targets(model):
+    X, y = data()
+    with pytest.raises(TypeError, match="passed for y, but dense data is required"):
+        make(model).fit(X, sparse.csr_array(y[:, None]))
+
+
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_pairs_of_equal_embeddings(formulation):
+    X, _ = data()
+    with pytest.warns(UserWarning, match="have the embeddings of the others: see that the texts"):
+        head = make(HEAD, strength="auto", formulation=formulation).fit_pairs(X, X.copy())
+    assert np.ptp(head.decision_function(X)) == 0
 
 
 def test_wrong_dimensions(model):

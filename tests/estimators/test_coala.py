@@ -299,7 +299,7 @@ def test_names_of_data_frames(fitted):
 
 def test_identical_responses_have_margin_zero():
     same, _ = pairs()
-    with pytest.warns(UserWarning, match="the features do not tell the targets apart"):
+    with pytest.warns(UserWarning, match="have the embeddings of the others"):
         head = make(strength=0.01).fit_pairs(same, same)
     np.testing.assert_array_equal(head.reward_margin(same, same), 0)
     assert np.isfinite(head.phase2_objective_)

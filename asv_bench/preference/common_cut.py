@@ -22,7 +22,7 @@ from asv_bench.raw_results import append
 from cvxnn.llm import Embedder, load_model
 
 SETS = {"mrbench_pairs": 30, "hh_rlhf": 12}
-LENGTHS = 1024, 160
+LENGTHS = 160, 1024
 
 
 def main() -> None:

@@ -41,23 +41,36 @@ MODEL = OptionGroup(
 BATCH = OptionGroup("cvxnn.llm.Embedder", {"batch_tokens": {}})
 EMBEDDING = OptionGroup(
     "cvxnn.llm.Embedder",
-    {"pooling": {}, "layer": {"type": int}, "context": {}, "max_length": {}, **BATCH.options},
+    {
+        "pooling": {"help": "How the numbers of all tokens of a reply become one row"},
+        "layer": {
+            "type": int,
+            "help": "Layer of the model whose numbers are taken: 1 is the first block, -1 the "
+            "last; lower layers cost less",
+        },
+        "context": {"help": "Describe the prompt as well, behind the reply"},
+        "max_length": {},
+        **BATCH.options,
+    },
     title="embeddings",
 )
 HEAD = OptionGroup(
     "cvxnn.COALAPreferenceHead",
     {
-        "loss": {},
-        "formulation": {},
-        "strength": {},
-        "n_patterns": {},
-        "beta": {},
-        "gamma": {},
-        "ridge": {},
-        "tol": {},
-        "max_iter": {},
+        "loss": {"help": "Learn from pairs, or from each reply by itself"},
+        "formulation": {
+            "help": "Many random gates and one linear system, or a ReLU network as in the paper "
+            "of COALA"
+        },
+        "strength": {"help": "Regularisation, as a fraction of what makes all weights zero"},
+        "n_patterns": {"help": "Number of gates, or of neurons to choose from, at least 1"},
+        "beta": {"help": "Scale of the reward, above 0"},
+        "gamma": {"help": "Margin that chosen replies are to have over rejected ones, at least 0"},
+        "ridge": {"help": "Regularisation of the scale of the reward, at least 0"},
+        "tol": {"help": "Proven distance from the optimum, relative to it, at which the fit ends"},
+        "max_iter": {"help": "Most iterations of the fit"},
     },
-    title="COALA",
+    title="COALA (the defaults need no tuning)",
 )
 FINE_TUNING = OptionGroup(
     "cvxnn.llm.FineTuningConfig",
@@ -96,8 +109,11 @@ GUIDANCE = OptionGroup(
         "likelihood": {},
         "n_candidates": {},
         "segment": {},
-        "tau": {},
-        "temperature": {},
+        "tau": {
+            "help": "Draw the continuation at random, the more evenly the larger this is; by "
+            "default the best one is taken"
+        },
+        "temperature": {"help": "Above 1, candidates vary more, below 1 less"},
         "top_p": {},
         "top_k": {"type": natural},
         "max_new_tokens": {},

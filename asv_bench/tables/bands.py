@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import fmean, median
 
 HERE = Path(__file__).parent
-FILES = "tables.jsonl", "rivals.jsonl"
+FILES = "tables.jsonl", "rivals.jsonl", "forests.jsonl"
 OTHERS = {
     "logistic": "logistic regression",
     "hgb": "boosted trees",
     "svc": "SVC",
     "mlp_tuned": "tuned MLP",
+    "random_forest": "random forest",
 }
 BANDS = {
     "below 1,000": (0, 999),
@@ -29,7 +30,7 @@ MARGIN = 0.01
 
 def main() -> None:
     """Print a table in Markdown."""
-    accuracy: dict[tuple[str, str], list[float]] = defaultdict(list)
+    accuracy: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     rows: dict[str, int] = {}
     for file in FILES:
@@ -37,7 +38,7 @@ def main() -> None:
             record = json.loads(line)
             if record["status"] == "done":
                 key = record["method"], record["table"]
-                accuracy[key].append(record["accuracy"])
+                accuracy[key][record["split"]] = record["accuracy"]
                 seconds[key].append(record["cpu_s"])
                 rows[record["table"]] = record["n"]
     print("| against | training rows | tables | mean difference | ahead | behind | time |")
@@ -45,7 +46,13 @@ def main() -> None:
     for method, name in OTHERS.items():
         for band, (least, most) in BANDS.items():
             tables = [t for t, n in rows.items() if least <= n <= most and (method, t) in accuracy]
-            gains = [fmean(accuracy["cvxnn", t]) - fmean(accuracy[method, t]) for t in tables]
+            if not tables:
+                continue
+            gains = [
+                fmean(accuracy["cvxnn", t][split] - value for split, value in found.items())
+                for t in tables
+                for found in [accuracy[method, t]]
+            ]
             times = [median(seconds[method, t]) / median(seconds["cvxnn", t]) for t in tables]
             ahead, behind = (sum(s * g > MARGIN for g in gains) for s in (1, -1))
             print(

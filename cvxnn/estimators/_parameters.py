@@ -21,6 +21,8 @@ PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "th
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
 # Numbers that gates and weights of an automatic gated network have at most.
 MOST_NUMBERS = 2**25
+# Entries of the mask of an automatic gated network: from 131,072 rows on, patterns are fewer.
+_MASK_NUMBERS = 2**26
 # n_patterns="auto" of the ReLU formulation, where each pattern allows two neurons.
 _RELU_PATTERNS = 64
 # Most of patterns="all": some ten seconds of interior point.
@@ -187,12 +189,11 @@ def gated_patterns(n: int, d: int, n_outputs: int = 1) -> int:
     """Return the automatic number of gated patterns for ``n`` rows of ``d`` inputs.
 
     Patterns are many, since only accuracy limits them where rows are few. A kernel of ``n`` rows
-    takes ``n**2 P`` flops. Few features have few patterns worth having. Beyond the rows of which
-    ``Ridge`` keeps a kernel, an output has about 4,096 weights. Where inputs or outputs are very
+    takes ``n**2 P`` flops. Few features have few patterns worth having. A mask has
+    at most 2**26 entries, unless that were fewer than 32 patterns. Where inputs or outputs are very
     many, memory limits gates and weights together to 2**25 numbers, 256 MiB in float64; a fit
     holds about three times as much.
     """
     most = max(MOST_NUMBERS // (d * (1 + n_outputs)), 1)
-    if n > convex.Ridge.max_kernel:
-        return min(int(np.clip(4096 // d, 32, 512)), most)
-    return min(int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512)), most)
+    wanted = int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512))
+    return min(wanted, most, max(_MASK_NUMBERS // n, 32))

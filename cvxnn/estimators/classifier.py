@@ -87,9 +87,10 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Number of activation patterns, at least 1. In the gated formulation each is a neuron of each
         output; in the ReLU formulation each allows two, of which the penalty keeps few.
         ``"auto"``: 64 for the ReLU formulation; for the gated one ``128 * n_features`` between 256
-        and 1024, beyond 6,000 rows 512; beyond 23,000 rows ``4096 // n_features`` between 32 and
-        512; with very many features or outputs fewer, so that gates and weights have at most
-        ``2**25`` numbers. With ``patterns="all"``, the most that the data may have: 4096.
+        and 1024, beyond 6,000 rows 512; fewer beyond 131,072 rows, so that a mask has at most
+        ``2**26`` entries (but at least 32), and with very many features or outputs, so that gates
+        and weights have at most ``2**25`` numbers. With ``patterns="all"``, the most that the data
+        may have: 4096.
     loss : {"squared", "logistic", "multinomial"} or Loss, default="squared"
         ``"logistic"``: each class against the rest. ``"multinomial"``: softmax cross-entropy of all
         classes together; no interior-point method takes it, so that it converges slowly at

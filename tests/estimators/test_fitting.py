@@ -391,9 +391,11 @@ def test_the_unit_of_the_strength_is_where_all_vanishes(model, formulation):
         (6000, 50, 1024),
         (6001, 50, 512),
         (23_000, 50, 512),
-        (23_001, 5, 512),
-        (10**6, 40, 102),
-        (10**6, 1000, 32),
+        (23_001, 50, 512),
+        (2**17, 40, 512),
+        (2**17 + 1, 40, 511),
+        (10**6, 1000, 67),
+        (10**7, 2, 32),
     ],
 )
 def test_number_of_patterns_by_the_size_of_the_data(n, d, expected):

@@ -27,7 +27,7 @@ from cvxnn.costs import CostMeter
 LAYERS = (10, 16, 20, 25, 30)
 POOLINGS = ("mean", "last")
 N_TRAIN = 1000
-N_FOLDS = 5
+N_FOLDS = 3
 ALL = "all layers"  # each with a strength of its own
 HEADS: dict[str, Callable[..., Any]] = {
     "linear": LinearPreferenceHead,

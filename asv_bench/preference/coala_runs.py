@@ -5,6 +5,7 @@
 ``FOLDER`` gets the embeddings of each set first, where it does not have them (on a GPU where there
 is one): mean and last state of ``LAYERS`` layers, and what it costs to embed all pairs by the last
 layer. A line of the ``--out`` file is one head with one seed; lines that are there are skipped.
+Algorithm 1 reads the layer that the folds of the linear head prefer.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ N_TRAIN = 1000
 N_FOLDS = 3
 ALL = "all layers"  # each with a strength of its own
 HEADS: dict[str, Callable[..., Any]] = {
-    "linear": LinearPreferenceHead,
     "gated": partial(COALAPreferenceHead, formulation="gated"),
+    "linear": LinearPreferenceHead,
     "algorithm 1": partial(COALAPreferenceHead, formulation="relu"),
 }
 
@@ -59,8 +60,9 @@ def main() -> None:
         for method, make in HEADS.items():
             todo = [int(s) for s in options.seeds.split(",")]
             todo = [seed for seed in todo if (name, method, seed) not in done]
-            if todo:
-                scores = data.scores(method, make)
+            if not todo:
+                continue
+            scores = data.scores("linear" if method == "algorithm 1" else method)
             for seed in todo:
                 found = data.measure(make, max(scores, key=lambda key: scores[key]), seed)
                 row = {"set": name, "method": method, "seed": seed, **found}
@@ -115,7 +117,7 @@ class Features:
         }
         self.inputs[ALL] = states.reshape(len(states), -1)
 
-    def scores(self, method: str, make: Callable[..., Any]) -> dict[str, float]:
+    def scores(self, method: str) -> dict[str, float]:
         """Accuracy on held-out folds of the training pairs, by layer."""
         names = [name for name in self.inputs if name != ALL or method == "gated"]
         rows = np.arange(self.n_train)
@@ -123,7 +125,7 @@ class Features:
         for name in names:
             right = []
             for seen, unseen in GroupKFold(N_FOLDS).split(rows, groups=self.groups):
-                head = self.fitted(make, name, seen, 0)
+                head = self.fitted(HEADS[method], name, seen, 0)
                 right.append(self.margins(head, name, unseen) > 0)
             found[name] = round(float(np.concatenate(right).mean()), 4)
         return found

@@ -20,6 +20,7 @@ import record
 from jax import ShapeDtypeStruct as Shape
 
 from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, ProximalGradient, loop
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos import cronos
 
 Function = Literal["init", "factor", "advance"]
@@ -66,7 +67,7 @@ def compiled(
 ) -> dict[str, Any]:
     """Seconds and sizes; ``kernels`` counts what the device runs by its kind."""
     clock = [(time.perf_counter(), time.process_time())]
-    with loop.precision(np.float32):
+    with precision(np.float32):
         called = call(solver, formulation, function, small)
         # Compiled anew for each set of options: the traced function may be shared.
         lowered = called.function.lower(*called.arguments)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +15,12 @@ from numpy.typing import NDArray
 
 from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
+from cvxnn.convex.compiled_calls import (
+    compiled_work,
+    interrupt_held,
+    precision,
+    steps_of_a_call,
+)
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
@@ -28,72 +32,8 @@ from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 _RHO = ("rho_weights", "rho_cones")
 
 
-@contextmanager
-def precision(dtype: Any) -> Iterator[None]:
-    """Compute with JAX in ``dtype``, with full-precision products, within a scope.
-
-    TensorFloat-32 products are too coarse for conjugate gradient and Cholesky.
-    """
-    with (
-        jax.enable_x64(np.dtype(dtype) == np.float64),
-        jax.default_matmul_precision("highest"),
-    ):
-        yield
-
-
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
-
-# Operations of one call of compiled code: about half a second, for which an interrupt waits.
-# Shorter calls would cost some per cent, since each asks the system for its memory.
-_CALL = 2e10
-
-# The process whose threads run compiled code; None before there was any.
-_process: int | None = None
-
-
-@contextmanager
-def compiled_work() -> Iterator[None]:
-    """Run compiled code within a scope: in the process that began with it, and to its end.
-
-    XLA runs it in threads, which a forked process does not have. And an interrupt ends the wait for
-    a result, not the computation, which could then fail where the interpreter frees what it works
-    on: the process therefore waits at its exit for what an exception left running here. A thread's
-    computations run in the order of their calls, so one more tells when all have ended, also those
-    whose result was lost on the way.
-
-    Raises
-    ------
-    RuntimeError
-        In a process that was forked from one which had run compiled code.
-    """
-    global _process
-    here = os.getpid()
-    if _process is None:
-        _process = here
-    if _process != here:
-        raise RuntimeError(
-            "this process was forked from one that had already run code compiled by JAX, whose "
-            "threads it lacks: the fit would never end. Start processes by spawn "
-            "(multiprocessing.get_context('spawn')) or by joblib's default backend, loky; or use a "
-            "solver that compiles nothing (Ridge, InteriorPoint)."
-        )
-    try:
-        yield
-    except BaseException:
-        atexit.register(_wait, jnp.zeros(()) + 1, here)
-        raise
-
-
-def _wait(last: Array, process: int) -> None:
-    """Wait for a computation of this process; one forked from it has nothing to wait for."""
-    if os.getpid() == process:
-        jax.block_until_ready(last)
-
-
-def steps_of_a_call(flops: float) -> int:
-    """Return how many steps of so many operations one call of compiled code takes at most."""
-    return max(1, int(_CALL // max(flops, 1.0)))
 
 
 @jax.jit
@@ -112,14 +52,21 @@ def _take(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     return jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
 
 
+def _advance_and_wait(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
+    with interrupt_held():
+        state, measured = jax.block_until_ready(_advance(problem, solver, state, n_steps))
+    return state, jax.device_get(measured)
+
+
 def _advance_in_parts(most: int) -> Callable[[Any, Any, Any, Any], Any]:
     """Return ``_advance`` in several calls, the last of which measures."""
 
     def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
         while n_steps > most:
-            state = jax.block_until_ready(_take(problem, solver, state, np.int32(most)))
+            with interrupt_held():
+                state = jax.block_until_ready(_take(problem, solver, state, np.int32(most)))
             n_steps -= most
-        return _advance(problem, solver, state, np.int32(n_steps))
+        return _advance_and_wait(problem, solver, state, np.int32(n_steps))
 
     return advance
 
@@ -202,7 +149,7 @@ def solve(
                 weights = pad_weights(given, beginning.weights)
                 dual = pad_dual(given, beginning.dual)
                 beginning = beginning._replace(weights=weights, dual=dual)
-        advance: Callable[[Any, Any, Any, Any], Any] = _advance
+        advance: Callable[[Any, Any, Any, Any], Any] = _advance_and_wait
         if solver.on_host:
             problem = on_host(problem, working)
             with np.errstate(all="ignore"):
@@ -212,7 +159,8 @@ def solve(
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most)
-            first = _init(problem, solver, beginning)
+            with interrupt_held():
+                first = jax.block_until_ready(_init(problem, solver, beginning))
         state = solver.refresh(problem, first)
 
         def reported(state: Any) -> Any:
@@ -225,9 +173,8 @@ def solve(
         status, n_iter = Status.MAX_ITER, 0
         while True:
             n_steps = min(solver.check_every, solver.max_iter - n_iter)
-            state, measured = advance(problem, solver, state, np.int32(n_steps))
+            state, m = advance(problem, solver, state, np.int32(n_steps))
             n_iter += n_steps
-            m = jax.device_get(measured)
             elapsed = time.perf_counter() - began
             rows.append(
                 {

@@ -85,16 +85,22 @@ class CoalaObjective:
         return namespace(self.margins).asarray(self.ridge, self.margins.dtype)
 
     def report(self, theta: Array) -> dict[str, Array]:
-        """Return mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history."""
+        """Return mean rewards ``beta log sigmoid(logit)`` under TRL's names, for the history.
+
+        The mean over no response is NaN.
+        """
         if self.chosen is None or self.rejected is None:
             return {}
         xp = namespace(theta)
         won = -self.beta * xp.logaddexp(0, -(self.chosen @ theta))
         lost = -self.beta * xp.logaddexp(0, -(self.rejected @ theta))
+        chosen, rejected = (
+            part.mean() if len(part) else xp.full((), xp.nan, part.dtype) for part in (won, lost)
+        )
         metrics = {
-            "rewards/chosen": won.mean(),
-            "rewards/rejected": lost.mean(),
-            "rewards/margins": won.mean() - lost.mean(),
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/margins": chosen - rejected,
         }
         if won.shape == lost.shape:
             better = xp.where(won > lost, 1.0, xp.where(won == lost, 0.5, 0.0))

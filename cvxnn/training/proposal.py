@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.loop import compiled_work, precision, steps_of_a_call
+from cvxnn.convex.compiled_calls import (
+    compiled_work,
+    interrupt_held,
+    precision,
+    steps_of_a_call,
+)
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
@@ -121,8 +126,9 @@ def propose(
         parts = jax.tree.map(jnp.asarray, parts)
         for first in range(0, n_steps, most):
             last = min(first + most, n_steps)
-            carry = _adam_compiled(*parts, carry, first, last, n_steps, learning_rate)
-            jax.block_until_ready(carry)
+            with interrupt_held():
+                carry = _adam_compiled(*parts, carry, first, last, n_steps, learning_rate)
+                jax.block_until_ready(carry)
         return LocalNetwork(*(np.asarray(part, X.dtype) for part in carry[0]))
 
 

@@ -32,7 +32,7 @@ def test_the_demo_takes_a_model_and_data(model, data, tmp_path, environment):
     said = run()
     for part in (
         *("training pairs", "fits in 12 GiB", "coala     begins", "linear    begins"),
-        *("embeddings", "phase I ", "phase II", "lower bound", "FLOPs", "rewards/margins"),
+        *("embeddings", "phase I ", "phase II", "lower bound", "FLOPs", "mean reward"),
         *("longer reply wins", "plain  ", "best of 5", "guided  ", "[reward ", "total "),
     ):
         assert part in said

@@ -128,12 +128,12 @@ def test_replies_stand_beside_measures_that_no_head_has_seen():
     known = {"n_tokens": 18, "repetition": 0.25, "ending": "length"}
     replies = {
         "plain": {"text": "So.", "reward": 0.5, "log_probability": -1.0, **known},
-        "guided": {"text": "Ah.", "reward": 0.7, "log_probability": -1.75, **known},
+        "guided": {"text": "Ah.", "reward": 0.7, "log_probability": -2.25, **known},
     }
     text = " ".join(read(render_report(sample(), [{"prompt": "a", "replies": replies}])).text)
-    assert "18 tokens, log-probability -1.75 a token, 25% repeated, cut off" in text
+    assert "18 tokens, log-probability -2.25 a token, 25% repeated, cut off" in text
     assert "Guided replies have a higher reward" in text
-    assert "falls by 0.75" in text
+    assert "falls by 1.25" in text
     replies["guided"]["log_probability"] = -1.0
     text = " ".join(read(render_report(sample(), [{"prompt": "a", "replies": replies}])).text)
     assert "higher reward than" not in text

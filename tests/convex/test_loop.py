@@ -21,11 +21,12 @@ from cvxnn.convex import (
     SquaredL2,
     Start,
     Status,
+    compiled_calls,
     loop,
     relative_gap,
     solve,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 
 # One setting for the whole file: what differs between tests compiles nothing.
 SOLVER = Cronos(linear_solver="dual", certify="program", tol=1e-6, check_every=10)
@@ -328,7 +329,9 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
 
     monkeypatch.setattr(loop, "_take", counted)
     n, d, P = 12, 3, 4
-    monkeypatch.setattr(loop, "_CALL", 4 * 2 * (2 * n * d * P * 2))  # four steps in two signs
+    monkeypatch.setattr(
+        compiled_calls, "_CALL", 4 * 2 * (2 * n * d * P * 2)
+    )  # four steps in two signs
     found = solve(problem, SOLVER)
     assert calls == 2 * [4] * (found.n_iter // 10)  # and then two with the measurement
     np.testing.assert_array_equal(found.weights.blocks, whole.weights.blocks)

@@ -38,7 +38,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 
 N, D, P, C = 8, 3, 4, 2
 ALPHA = 0.05

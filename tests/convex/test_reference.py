@@ -21,7 +21,7 @@ from cvxnn.convex import (
     register_pytree,
     solve_with_cvxpy,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 
 
 def make(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cvxnn.preference
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.joint import (
     CandidateSets,
     ChoiceObjective,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.preference import CoalaObjective, coala_pairwise, coala_pointwise, metrics
 
 # Most of the time is that of compilation, for data of many shapes.

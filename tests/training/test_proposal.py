@@ -15,9 +15,9 @@ from cvxnn.convex import (
     Loss,
     MultinomialLoss,
     SquaredLoss,
-    loop,
+    compiled_calls,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.training import proposal
 from cvxnn.training.proposal import LocalNetwork
 
@@ -100,7 +100,7 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
         return compiled(*arguments)
 
     monkeypatch.setattr(proposal, "_adam_compiled", counted)
-    monkeypatch.setattr(loop, "_CALL", most * proposal.proposal_flops(X.shape, H, 1, 1))
+    monkeypatch.setattr(compiled_calls, "_CALL", most * proposal.proposal_flops(X.shape, H, 1, 1))
     found = proposal.propose(X, y, 0.01, H, **options)
     assert [last - first for first, last in calls] == [most] * (12 // most) + [5] * (most == 7)
     np.testing.assert_array_equal(found.hidden, whole.hidden)

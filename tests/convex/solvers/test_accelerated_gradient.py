@@ -18,7 +18,7 @@ from cvxnn.convex import (
     loop,
     solve,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.preference import CoalaObjective
 
 N, D = 60, 8

@@ -29,7 +29,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos.cronos import CronosState
 
 # Each compiles for seconds. Those that "auto" never takes are left out of quick runs.

@@ -29,7 +29,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 
 LOSSES = {
     "squared": SquaredLoss(),

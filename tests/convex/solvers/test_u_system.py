@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cvxnn.convex import GatedOperator
-from cvxnn.convex.loop import precision
+from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos import preconditioners, u_system
 
 N, D, P, C = 12, 4, 5, 2

@@ -79,7 +79,7 @@ def model_card(
     parts = [
         _header(estimator, model),
         f"# {repository.rpartition('/')[2]}",
-        f"A `{kind}` of [cvxnn](https://pypi.org/project/cvxnn) {__version__}, trained by convex "
+        f"A `{kind}` of cvxnn {__version__}, trained by convex "
         "optimisation. The file holds numbers and JSON, and loading it runs no code.",
         f"```python\n{use}\n```",
         "## Certificate",

@@ -17,6 +17,7 @@ from cvxnn.explanation import (
     boundaries,
     contributions,
     count_regions,
+    feature_importances,
     local_linear,
     neuron_report,
     open_neurons,
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 KINDS = [(gated, skip) for gated in (False, True, 2) for skip in (False, True)]
 kinds = pytest.mark.parametrize(("gated", "skip"), KINDS)
 seeds = st.integers(0, 10**6)
+OF_ROWS = (contributions, local_linear, neuron_report, open_neurons)
 
 
 def make(
@@ -400,3 +402,18 @@ def test_the_table_of_contributions_adds_up_to_the_scores(n_classes):
     np.testing.assert_allclose(table["a"] + table["b"] + table["rest"], scores.ravel(), atol=1e-9)
     np.testing.assert_allclose(table["sum"], scores.ravel(), atol=1e-9)
     assert model.feature_importances_.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        boundaries,
+        feature_importances,
+        *(lambda network, of=of: of(network, np.zeros((1, 2))) for of in OF_ROWS),
+    ],
+)
+def test_estimators_are_told_from_their_networks(function):
+    with pytest.raises(
+        TypeError, match=r"ConvexReLURegressor; expected a network, such as network_"
+    ):
+        function(ConvexReLURegressor())

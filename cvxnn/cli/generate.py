@@ -3,9 +3,9 @@
 Prompts come from --prompt, which may be repeated; from the file --prompts (rows with "prompt", or
 .txt with one prompt a line); or from the lines of standard input. --plain adds the
 greedy reply of the model, --best-of N the best of N sampled replies. With --output, replies are
-kept as JSON lines for "report", and a second call continues after the last one. A table compares
-the ways of writing by reward, length, log-probability and repetition; with --plain, a warning says
-where the reward rises and the text becomes worse.
+kept as JSON lines for "report --examples", and a second call continues after the last one. A table
+compares the ways of writing by reward, length, log-probability and repetition; with --plain, a
+warning says where the reward rises and the text becomes worse.
 """
 
 from __future__ import annotations

@@ -62,6 +62,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path} holds no comparison (it has no {RESULT_FILE}); cvxnn compare makes one"
         )
+    if path.suffix == ".jsonl":
+        raise ValueError(
+            f"{path} is a file of replies; give the folder of cvxnn compare first, and the replies "
+            f"to --examples: cvxnn report FOLDER --examples {path}"
+        )
     comparison = Comparison.read(path / RESULT_FILE if path.is_dir() else path)
     replies = options.examples or folder / REPLIES_FILE
     examples = read_examples(replies) if options.examples or replies.exists() else []

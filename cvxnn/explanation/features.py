@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn.explanation.hyperplanes import checked_rows
+from cvxnn.explanation.hyperplanes import checked_rows, refuse_estimators
 from cvxnn.explanation.local_models import local_linear
 from cvxnn.network import TwoLayerNetwork
 
@@ -78,6 +78,8 @@ def contributions(
 
     Raises
     ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
     ValueError
         If ``X`` or ``baseline`` has another width than the network, or is not finite.
 
@@ -125,7 +127,13 @@ def feature_importances(
     -------
     ndarray, shape (n_features,)
         At least 0, with sum 1; zeros where no weight differs from zero.
+
+    Raises
+    ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
     """
+    refuse_estimators(network)
     size = np.square(network.output_weights, dtype=np.float64)
     total = size @ np.square(network.hidden_weights, dtype=np.float64)
     if network.linear_weights is not None:

@@ -43,7 +43,13 @@ def boundaries(network: TwoLayerNetwork) -> Boundaries:
     -------
     Boundaries
         One hyperplane for each neuron, or for each vector of the gates in use.
+
+    Raises
+    ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
     """
+    refuse_estimators(network)
     if network.gate_index is None:
         own = np.arange(network.n_neurons)
         return Boundaries(network.hidden_weights, network.hidden_bias, own)
@@ -71,6 +77,13 @@ def open_neurons(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.bool_]:
     -------
     ndarray of bool, shape (n_samples, n_neurons)
         True where a neuron is open.
+
+    Raises
+    ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
+    ValueError
+        If ``X`` has another width than the network, or is not finite.
     """
     return look(network, checked_rows(network, X))[0]
 
@@ -82,8 +95,19 @@ def count_regions(active: NDArray[np.bool_]) -> int:
     return len(np.unique(np.packbits(active, axis=1), axis=0))
 
 
+def refuse_estimators(network: TwoLayerNetwork) -> None:
+    """Refuse an estimator or a pipeline, which is not the network inside it."""
+    if not hasattr(network, "hidden_weights"):
+        raise TypeError(
+            f"network is a {type(network).__name__}; expected a network, such as network_ of a "
+            "fitted estimator. Of a pipeline, take pipeline[-1].network_, with the rows that "
+            "pipeline[:-1].transform(X) returns."
+        )
+
+
 def checked_rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]:
     """Check rows: finite, of the network's width; their precision stays."""
+    refuse_estimators(network)
     refuse_sparse(X, "an explanation")
     rows = np.asarray(X)
     if not np.issubdtype(rows.dtype, np.floating):

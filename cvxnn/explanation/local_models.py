@@ -52,6 +52,8 @@ def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
 
     Raises
     ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
     ValueError
         If ``X`` has another width than the network, or holds NaN or infinity.
 

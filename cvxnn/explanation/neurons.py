@@ -132,6 +132,8 @@ def neuron_report(
 
     Raises
     ------
+    TypeError
+        If `network` is an estimator or a pipeline; pass its ``network_``.
     ValueError
         If ``X`` has no rows, another width than the network, or is not finite, or there is not one
         name for each feature.

@@ -13,6 +13,7 @@ from cvxnn import __version__
 from cvxnn.comparison.heads import certificate_of
 from cvxnn.comparison.texts import certificate_text, name_of, share_text
 
+_OWN_MODEL = "SmolLM2-135M-Instruct."  # GGUF files of the model that load_model has by default
 _USES = {
     "reward": """\
 from cvxnn.llm import Embedder, load_model
@@ -73,7 +74,7 @@ def model_card(
         _check_measurements(estimator, measurements)
     use = _USES["reward" if embedding is not None else "predict"].format(
         repository=json.dumps(repository),
-        model=json.dumps(model),
+        model=_as_argument(model),
         width=estimator.n_features_in_,
     )
     parts = [
@@ -184,6 +185,13 @@ def _embedding(embedding: Mapping[str, Any] | None, model: str | None) -> Iterat
     rows = [f"| {name} | `{model if name == 'model' else v}` |" for name, v in embedding.items()]
     yield "\n".join(["| Setting | Value |", "| --- | --- |", *rows])
     yield "`Embedder.from_description` makes these embeddings, and refuses any other model."
+
+
+def _as_argument(model: str | None) -> str:
+    """Return what ``load_model`` takes: nothing for its own model, a name of the Hub, or a hint."""
+    if model is None or model.startswith(_OWN_MODEL):
+        return ""
+    return json.dumps(model if "/" in model else f"path/to/{model}")
 
 
 def _public_name(model: str) -> str:

@@ -632,3 +632,4 @@ def test_compare_then_report(run, model, data, tmp_path, capsys):
     bad = tmp_path / "bad.jsonl"
     bad.write_text("[1, 2", encoding="utf-8")
     assert "bad.jsonl:1" in run("report", output, "--examples", bad, code=1)["error"]
+    assert f"--examples {replies}" in run("report", replies, code=1)["error"]

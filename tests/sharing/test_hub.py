@@ -202,7 +202,7 @@ def test_card_says_what_was_measured(head: LinearPreferenceHead) -> None:
     assert "correlation 0.25" in card
     assert "| max_length | `64` |" in card
     assert "somebody/secret" not in card
-    assert 'load_model("tiny")' in card
+    assert 'load_model("path/to/tiny")' in card
     with pytest.raises(ValueError, match="of another head"):
         model_card(head, measurements={**measurements(head), "embedding": None})
     with pytest.raises(ValueError, match="have no certificate"):

@@ -25,6 +25,8 @@ _ROUNDINGS = {np.dtype(np.float32): 4, np.dtype(np.float64): 100}
 _BLOCK_NUMBERS = 2**22
 # Numbers in a block that the cache of a core should hold until it is used.
 _CACHED_NUMBERS = 2**18
+# Rows that make a product of many outputs worth reading all its weights, which no cache holds.
+_ENOUGH_ROWS = 256
 # Side of the tiles of a kernel, each computed and masked in cache.
 _TILE = 768
 # Flops that take as long as reading a number of a stored kernel, and as masking one of a new one.
@@ -448,14 +450,15 @@ def takes_kernel(data: RidgeData | GatedOperator, *, coarse: bool, max_dense: in
     return not few or (cheaper and data.n_rows <= max_dense)
 
 
-def _row_blocks(n_rows: int, width: int, numbers: int | None = None) -> Iterator[slice]:
+def _row_blocks(n_rows: int, width: int, numbers: int = _BLOCK_NUMBERS) -> Iterator[slice]:
     size = _rows_at_once(width, numbers)
     for first in range(0, n_rows, size):
         yield slice(first, min(first + size, n_rows))
 
 
-def _rows_at_once(width: int, numbers: int | None = None) -> int:
-    return max((numbers or _BLOCK_NUMBERS) // max(width, 1), 1)
+def _rows_at_once(width: int, numbers: int = _BLOCK_NUMBERS) -> int:
+    at_most = _BLOCK_NUMBERS // max(width, 1)
+    return max(numbers // max(width, 1), min(at_most, _ENOUGH_ROWS), 1)
 
 
 class NystromKernel(NamedTuple):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.losses import HuberLoss, SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.convex.solvers.ridge.products import kernel_flops
+from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training.outliers import without_outliers
 from cvxnn.training.row_sample import MOST_ROWS, Sample, sample_rows

@@ -22,7 +22,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.solvers.ridge import products, ridge
+from cvxnn.convex.solvers.ridge import factors, flops, products, ridge
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
@@ -269,7 +269,7 @@ def test_a_strength_below_the_rounding_of_float32_is_solved_in_float64(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried = []
-    true = products.cho_factor
+    true = factors.cho_factor
 
     def factor(matrix: np.ndarray, **options: Any) -> Any:
         tried.append(matrix.dtype)
@@ -277,7 +277,7 @@ def test_a_strength_below_the_rounding_of_float32_is_solved_in_float64(
             raise LinAlgError
         return true(matrix, **options)
 
-    monkeypatch.setattr(products, "cho_factor", factor)
+    monkeypatch.setattr(factors, "cho_factor", factor)
     program = make(12, patterns=9)
     result = solve(program, Ridge(tol=1e-2))
     assert tried == [np.float32, np.float64]
@@ -288,7 +288,7 @@ def test_a_matrix_that_no_precision_factors_is_an_error(monkeypatch: pytest.Monk
     def factor(matrix: np.ndarray, **_: Any) -> Any:
         raise LinAlgError
 
-    monkeypatch.setattr(products, "cho_factor", factor)
+    monkeypatch.setattr(factors, "cho_factor", factor)
     with pytest.raises(LinAlgError):
         solve(make(12, patterns=9), Ridge(tol=1e-2))
 
@@ -336,6 +336,7 @@ def test_products_are_those_with_the_features(
     patterns: int, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "_CACHED_NUMBERS", 4 * D * C)  # several blocks of rows
+    monkeypatch.setattr(products, "_ENOUGH_ROWS", 1)
     program = make(patterns=patterns)
     data = RidgeData.of(program)
     data = replace(data, X=kind(data.X))
@@ -347,9 +348,9 @@ def test_products_are_those_with_the_features(
 
 def test_the_kernel_is_stored_where_products_with_the_data_cost_more() -> None:
     operator = make(60, patterns=9).operator
-    assert products.products_before_kernel(operator, 1) == np.inf
+    assert flops.products_before_kernel(operator, 1) == np.inf
     X, mask = np.zeros((3000, 60)), np.zeros((3000, 1000), bool)
-    few, many = (products.products_before_kernel(GatedOperator(X, mask), C) for C in (1, 10))
+    few, many = (flops.products_before_kernel(GatedOperator(X, mask), C) for C in (1, 10))
     assert 1 < many < few < np.inf
 
 

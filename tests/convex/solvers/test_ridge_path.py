@@ -18,7 +18,7 @@ from cvxnn.convex import (
     sample_patterns,
     solve,
 )
-from cvxnn.convex.solvers.ridge import products
+from cvxnn.convex.solvers.ridge import factors
 from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
@@ -133,7 +133,7 @@ def test_a_path_costs_less_than_cold_solves_add_up_to() -> None:
 def test_a_factor_that_rounding_forbids_is_made_for_a_larger_strength(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    true, tried = products.cho_factor, []
+    true, tried = factors.cho_factor, []
 
     def factor(matrix: np.ndarray, **options: Any) -> Any:
         tried.append(matrix)
@@ -141,7 +141,7 @@ def test_a_factor_that_rounding_forbids_is_made_for_a_larger_strength(
             raise LinAlgError
         return true(matrix, **options)
 
-    monkeypatch.setattr(products, "cho_factor", factor)
+    monkeypatch.setattr(factors, "cho_factor", factor)
     program = make()
     points = list(RidgePath(program, Ridge(tol=1e-9)).points(np.array([1e-4, 1e-6])))
     assert len(tried) >= 2

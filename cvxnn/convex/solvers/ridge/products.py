@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError
 
-from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.solvers.ridge.factors import Floats, by_strength, shifted_inverse
+from cvxnn.convex.solvers.ridge.flops import takes_kernel
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
+from cvxnn.numerics.threads import limits_threads
 
-Floats = NDArray[np.floating]
 # Gaps down to which products in float32 are good enough.
 COARSE = 1e-4
 # Roundings of the trace of the kernel that a strength has to exceed. In float32, the unknowns are
@@ -29,8 +29,6 @@ _CACHED_NUMBERS = 2**18
 _ENOUGH_ROWS = 256
 # Side of the tiles of a kernel, each computed and masked in cache.
 _TILE = 768
-# Flops that take as long as reading a number of a stored kernel, and as masking one of a new one.
-_READING, _MASKING = 15.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -285,7 +283,7 @@ class RidgeData:
             return ridges
 
         single = np.size(np.unique(alpha)) == 1
-        flat = _by_strength(
+        flat = by_strength(
             alpha, right, lambda a, part: shifted_inverse(gram, shift(a), overwrite=single)(part)
         )
         blocks = self.blocks(flat)
@@ -344,7 +342,7 @@ class RidgeData:
             return u
 
         try:
-            u = _by_strength(alpha, self.targets, solve)
+            u = by_strength(alpha, self.targets, solve)
         except LinAlgError:
             if dtype == np.float64:
                 raise
@@ -415,41 +413,6 @@ def dots(a: Floats, b: Floats) -> Floats:
     return np.einsum("nc,nc->c", a, b)
 
 
-def direct_flops(data: RidgeData | GatedOperator, n_factors: int = 1) -> tuple[float, float]:
-    """Return the cost of the direct solution, by the matrix of the rows and of the weights.
-
-    ``n_factors`` is the number of strengths, each with a factorisation.
-    """
-    n, (n_inputs, d), P = data.n_rows, data.X.shape, data.n_patterns
-    m = float(d * P)
-    dual = kernel_flops(n_inputs, d, P) + n_factors * n**3 / 3.0
-    return dual, n * m**2 + n_factors * m**3 / 3.0
-
-
-def kernel_flops(n: int, d: int, P: int) -> float:
-    """Return the cost of the kernel of ``n`` rows, of which half is computed."""
-    return float(n) * n * (d + P)
-
-
-def products_before_kernel(data: RidgeData | GatedOperator, n_outputs: int) -> float:
-    """Return the number of products after which a stored kernel would have been cheaper.
-
-    It is infinite where products with the data are as cheap as those with the kernel.
-    """
-    (n, d), P = data.X.shape, data.n_patterns
-    saved = 4.0 * n * d * P * n_outputs - float(n) * n * (_READING + 3 * n_outputs)
-    build = kernel_flops(n, d, P) + _MASKING * float(n) * n
-    return build / saved if saved > 0 else np.inf
-
-
-def takes_kernel(data: RidgeData | GatedOperator, *, coarse: bool, max_dense: int) -> bool:
-    """Return whether the direct solution factors the matrix of the rows."""
-    dual, primal = direct_flops(data)
-    cheaper = dual * (0.5 if coarse else 1) <= primal  # float32 is twice as fast
-    few = data.X.shape[1] * data.n_patterns <= max_dense
-    return not few or (cheaper and data.n_rows <= max_dense)
-
-
 def _row_blocks(n_rows: int, width: int, numbers: int = _BLOCK_NUMBERS) -> Iterator[slice]:
     size = _rows_at_once(width, numbers)
     for first in range(0, n_rows, size):
@@ -459,100 +422,3 @@ def _row_blocks(n_rows: int, width: int, numbers: int = _BLOCK_NUMBERS) -> Itera
 def _rows_at_once(width: int, numbers: int = _BLOCK_NUMBERS) -> int:
     at_most = _BLOCK_NUMBERS // max(width, 1)
     return max(numbers // max(width, 1), min(at_most, _ENOUGH_ROWS), 1)
-
-
-class NystromKernel(NamedTuple):
-    """The kernel seen through its columns at a sample of the rows: ``basis basis^T``.
-
-    Attributes
-    ----------
-    basis : ndarray, shape (n_samples, rank)
-        Factor of the approximation; columns of a linear part come last.
-    inner : ndarray, shape (rank, rank)
-        ``basis^T basis``.
-    n_linear : int
-        Columns of the linear part.
-    ridge : float or None
-        Ridge of the linear part.
-    """
-
-    basis: Floats
-    inner: Floats
-    n_linear: int = 0
-    ridge: float | None = None
-
-    @classmethod
-    def of(cls, data: RidgeData, rank: int, dtype: Any = np.float64) -> NystromKernel:
-        """Sample at most ``rank`` rows; the basis is kept, and applied, in ``dtype``."""
-        rows = np.random.RandomState(0).permutation(data.n_rows)[:rank]
-        basis, n_linear = _nystrom_basis(data.gates, rows, dtype), 0
-        if data.ridge is not None:
-            # So many rows span all features.
-            of_linear = _nystrom_basis(data.linear, rows[: data.X.shape[1]], dtype)
-            basis, n_linear = np.concatenate([basis, of_linear], axis=1), of_linear.shape[1]
-        return cls(basis, (basis.T @ basis).astype(np.float64), n_linear, data.ridge)
-
-    def shifted(self, alpha: float | Floats) -> Callable[[Floats], Floats]:
-        """Return the inverse of the approximation plus ``alpha``, as a function.
-
-        ``alpha`` may have a value for each column.
-        """
-        basis = self.basis
-        # A Gram matrix in float32 may be indefinite by its rounding.
-        rounding = 10 * np.finfo(basis.dtype).eps * np.trace(self.inner)
-        least = np.maximum(alpha, rounding)
-
-        def inverse_at(value: float) -> Callable[[Floats], Floats]:
-            ridges = np.full(len(self.inner), value)
-            if self.ridge is not None:
-                ridges[len(ridges) - self.n_linear :] = max(self.ridge, rounding)
-            return shifted_inverse(self.inner, ridges)
-
-        inverses = {value: inverse_at(value) for value in np.unique(least)}
-
-        def apply(r: Floats) -> Floats:
-            projected = (basis.T @ r.astype(basis.dtype)).astype(np.float64)
-            inner = _by_strength(least, projected, lambda value, part: inverses[value](part))
-            return (r - basis @ inner.astype(basis.dtype)) / alpha
-
-        return apply
-
-
-def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Floats:
-    """Return a factor of the kernel as its columns at some rows tell it."""
-    columns = data.kernel_with(data.take(rows), dtype)
-    core = columns[rows].astype(np.float64)
-    rounding = 10 * np.finfo(dtype).eps * np.trace(core)
-    core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
-    lower = cholesky(core, lower=True, check_finite=False).astype(dtype, copy=False)
-    return solve_triangular(lower, columns.T, lower=True, overwrite_b=True, check_finite=False).T
-
-
-def shifted_inverse(
-    matrix: Floats, alpha: float | Floats, *, overwrite: bool = False
-) -> Callable[[Floats], Floats]:
-    """Return the inverse of a matrix plus ``alpha`` as a function, in the matrix's dtype.
-
-    ``alpha`` may have a value for each entry of the diagonal.
-
-    Raises
-    ------
-    scipy.linalg.LinAlgError
-        If ``alpha`` is below the rounding of the matrix.
-    """
-    shifted = matrix if overwrite else matrix.copy()
-    shifted[np.diag_indices(len(shifted))] += np.asarray(alpha, shifted.dtype)
-    with limit_threads(len(shifted) ** 3 / 3, SHARED_FACTOR):
-        factor = cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    return lambda r: cho_solve(factor, r.astype(shifted.dtype, copy=False), check_finite=False)
-
-
-def _by_strength(
-    alpha: float | Floats, columns: Floats, solve: Callable[[float, Floats], Floats]
-) -> Floats:
-    """Return what ``solve`` makes of the columns of each strength, one strength after another."""
-    alphas = np.broadcast_to(alpha, columns.shape[1])
-    out = np.empty_like(columns)
-    for value in np.unique(alphas):
-        out[:, alphas == value] = solve(float(value), columns[:, alphas == value])
-    return out

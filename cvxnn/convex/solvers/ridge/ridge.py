@@ -32,17 +32,14 @@ from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
-from cvxnn.convex.solvers.ridge.products import (
-    COARSE,
-    Kernel,
-    NystromKernel,
-    RidgeData,
+from cvxnn.convex.solvers.ridge.flops import (
     direct_flops,
-    dots,
     kernel_flops,
     products_before_kernel,
     takes_kernel,
 )
+from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
+from cvxnn.convex.solvers.ridge.products import COARSE, Kernel, RidgeData, dots
 
 Floats = NDArray[np.floating]
 

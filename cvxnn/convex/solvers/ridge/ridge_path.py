@@ -24,14 +24,10 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
-from cvxnn.convex.solvers.ridge.products import (
-    COARSE,
-    Kernel,
-    NystromKernel,
-    RidgeData,
-    direct_flops,
-    shifted_inverse,
-)
+from cvxnn.convex.solvers.ridge.factors import shifted_inverse
+from cvxnn.convex.solvers.ridge.flops import direct_flops
+from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
+from cvxnn.convex.solvers.ridge.products import COARSE, Kernel, RidgeData
 from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, takes
 
 # Steps at one strength after which another factorisation is cheaper than more of them.

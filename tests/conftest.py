@@ -37,7 +37,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs read from the cache
 # A program takes 2 to 10 MB of the memory of a worker. To release a few is not worth the time.
-MEMORY = 1.4 * 2**30  # bytes
+MEMORY = 1.2 * 2**30  # bytes
 FEW = 10
 GROWTH = 0.15 * 2**30  # bytes that a language model leaves, without programs
 

@@ -8,6 +8,14 @@ import pytest
 from cvxnn.convex.compiled_calls import interrupt_held
 
 
+@pytest.fixture(autouse=True)
+def usual_handler():
+    """A process in the background of a shell ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_is_raised_at_the_end_of_the_scope():
     done = []
 

@@ -14,9 +14,8 @@ import datetime
 import itertools
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,22 +25,14 @@ from cvxnn.features.store import FeatureWriter
 from cvxnn.files.digests import digest
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
+from cvxnn.llm.cutting import Cut, cut_pairs, longest_replies, warn_of_cuts
 from cvxnn.llm.hidden_states import layer_index
 from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
-from cvxnn.llm.packing import Item
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 _BLOCK = 256  # pairs that embed_to_file holds at a time
-
-
-class _Cut(NamedTuple):
-    """Numbers of pairs, of pairs whose prompt was cut, and of those whose response was."""
-
-    n_pairs: int = 0
-    n_prompts: int = 0
-    n_responses: int = 0
 
 
 class Embedder:
@@ -272,10 +263,10 @@ class Embedder:
         if len(prompts) == 0:
             raise ValueError("nothing to embed: expected at least one prompt and response")
         with self._run(len(prompts)) as (run, bar):
-            reserved = self._reserved(prompts, responses) if common_cut else None
-            items, cut = self._tokenise(prompts, responses, reserved)
+            reserved = longest_replies(self.lm, prompts, responses) if common_cut else None
+            items, cut = cut_pairs(self.lm, prompts, responses, self._limit, reserved)
             vectors = run.embed(items, bar)
-        self._warn_of(cut)
+        warn_of_cuts(cut, self._limit, self.max_length)
         return vectors
 
     def embed_to_file(
@@ -321,8 +312,8 @@ class Embedder:
         if common_cut:
             if not isinstance(prompts, Sequence) or not isinstance(responses, Sequence):
                 raise ValueError("common_cut needs prompts and responses that are sequences")
-            reserved = self._reserved(prompts, responses)
-        cut, missing = _Cut(), object()
+            reserved = longest_replies(self.lm, prompts, responses)
+        cut, missing = Cut(), object()
         pairs = itertools.zip_longest(prompts, responses, fillvalue=missing)
         total = len(prompts) if isinstance(prompts, Sequence) else None
         with (
@@ -341,16 +332,16 @@ class Embedder:
                 else:
                     try:
                         texts, replies = zip(*block, strict=True)
-                        items, new = self._tokenise(texts, replies, room)
+                        items, new = cut_pairs(self.lm, texts, replies, self._limit, room)
                     except ValueError as error:
                         raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
                     file.append(run.embed(items, bar), identity)
                     journal.clear()
-                    cut = _Cut(*(a + b for a, b in zip(cut, new, strict=True)))
+                    cut = Cut(*(a + b for a, b in zip(cut, new, strict=True)))
             if file.n_rows == 0:
                 raise ValueError("nothing to embed: expected at least one prompt and response")
             file.finish()
-        self._warn_of(cut)
+        warn_of_cuts(cut, self._limit, self.max_length)
         return file.n_rows
 
     @contextlib.contextmanager
@@ -386,50 +377,9 @@ class Embedder:
                 self.shares_prefixes_ = run.shares_prefixes
                 self.seconds_ = time.perf_counter() - began
 
-    def _reserved(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[int]:
-        """Return, for each pair, the number of tokens of the longest reply to its prompt."""
-        longest: dict[str, int] = {}
-        keys: list[str] = []
-        for start in range(0, min(len(prompts), len(responses)), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            try:
-                replies = self.lm.encode_responses(responses[block])
-            except ValueError as error:
-                raise ValueError(f"{error} (counted from pair {start})") from error
-            for prompt, reply in zip(prompts[block], replies, strict=False):
-                keys.append(digest(repr(prompt)))
-                longest[keys[-1]] = max(longest.get(keys[-1], 0), len(reply))
-        return [longest[key] for key in keys]
-
-    def _tokenise(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[str],
-        reserved: Sequence[int] | None = None,
-    ) -> tuple[list[Item], _Cut]:
-        limit = min(self.max_length, self.lm.context_length or self.max_length)
-        encoded = self.lm.encode_prompts(prompts), self.lm.encode_responses(responses)
-        if reserved is None:
-            reserved = [len(reply) for reply in encoded[1]]
-        rows, n_prompts, n_responses = [], 0, 0
-        for prompt, reply, needed in zip(*encoded, reserved, strict=True):
-            room = max(limit - needed, 0)
-            n_prompts += len(prompt) > room
-            n_responses += len(reply) > limit
-            kept = prompt[len(prompt) - room :] if len(prompt) > room else prompt
-            rows.append(Item(np.array(kept + reply[:limit], dtype=np.int64), len(kept)))
-        return rows, _Cut(len(rows), n_prompts, n_responses)
-
-    def _warn_of(self, cut: _Cut) -> None:
-        if not cut.n_prompts and not cut.n_responses:
-            return
-        limit = min(self.max_length, self.lm.context_length or self.max_length)
-        warnings.warn(
-            f"{cut.n_prompts} of {cut.n_pairs} pairs are longer than {limit} tokens and lost the "
-            f"beginning of the prompt; {cut.n_responses} of them the end of the response too. "
-            f"Increase max_length (now {self.max_length}) if the model and the memory allow it",
-            stacklevel=3,
-        )
+    @property
+    def _limit(self) -> int:
+        return min(self.max_length, self.lm.context_length or self.max_length)
 
 
 def embed_responses(

@@ -1,0 +1,78 @@
+"""Pairs of prompt and reply as tokens, cut to a length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cvxnn.files.digests import digest
+from cvxnn.llm.models import LanguageModel
+from cvxnn.llm.packing import Item
+from cvxnn.preference.triplets import Prompt
+
+_BLOCK = 256  # replies that are tokens at a time
+
+
+class Cut(NamedTuple):
+    """Numbers of pairs, of pairs whose prompt was cut, and of those whose response was."""
+
+    n_pairs: int = 0
+    n_prompts: int = 0
+    n_responses: int = 0
+
+
+def cut_pairs(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    limit: int,
+    reserved: Sequence[int] | None = None,
+) -> tuple[list[Item], Cut]:
+    """Return the tokens of pairs, at most ``limit`` of each, and what was cut.
+
+    A prompt loses its beginning, as much as its reply needs, or as ``reserved`` says.
+    """
+    encoded = lm.encode_prompts(prompts), lm.encode_responses(responses)
+    if reserved is None:
+        reserved = [len(reply) for reply in encoded[1]]
+    rows, n_prompts, n_responses = [], 0, 0
+    for prompt, reply, needed in zip(*encoded, reserved, strict=True):
+        room = max(limit - needed, 0)
+        n_prompts += len(prompt) > room
+        n_responses += len(reply) > limit
+        kept = prompt[len(prompt) - room :] if len(prompt) > room else prompt
+        rows.append(Item(np.array(kept + reply[:limit], dtype=np.int64), len(kept)))
+    return rows, Cut(len(rows), n_prompts, n_responses)
+
+
+def longest_replies(
+    lm: LanguageModel, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> list[int]:
+    """Return, for each pair, the number of tokens of the longest reply to its prompt."""
+    longest: dict[str, int] = {}
+    keys: list[str] = []
+    for start in range(0, min(len(prompts), len(responses)), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        try:
+            replies = lm.encode_responses(responses[block])
+        except ValueError as error:
+            raise ValueError(f"{error} (counted from pair {start})") from error
+        for prompt, reply in zip(prompts[block], replies, strict=False):
+            keys.append(digest(repr(prompt)))
+            longest[keys[-1]] = max(longest.get(keys[-1], 0), len(reply))
+    return [longest[key] for key in keys]
+
+
+def warn_of_cuts(cut: Cut, limit: int, max_length: int) -> None:
+    """Warn the caller of the caller if pairs were cut."""
+    if not cut.n_prompts and not cut.n_responses:
+        return
+    warnings.warn(
+        f"{cut.n_prompts} of {cut.n_pairs} pairs are longer than {limit} tokens and lost the "
+        f"beginning of the prompt; {cut.n_responses} of them the end of the response too. "
+        f"Increase max_length (now {max_length}) if the model and the memory allow it",
+        stacklevel=3,
+    )

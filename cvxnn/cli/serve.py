@@ -8,6 +8,8 @@ an address that only your own programs reach.
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from typing import Any
 
 from cvxnn.cli.console import Console
@@ -17,6 +19,7 @@ from cvxnn.cli.option_groups import BATCH, MODEL
 
 HELP = "serve rewards over HTTP"
 EXAMPLE = "  cvxnn serve head.safetensors --port 8000"
+_LIMITS = ("max_replies", "max_bytes", "max_waiting", "max_wait", "max_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     server = "cvxnn.llm.RewardServer"
     parser.add_argument("--host", **option_from(server, "host"))
     parser.add_argument("--port", **{**option_from(server, "port"), "type": natural})
-    parser.add_argument("--max-replies", **option_from(server, "max_replies"))
+    for name in _LIMITS:
+        parser.add_argument(f"--{name.replace('_', '-')}", **option_from(server, name))
     for group in (MODEL, BATCH):
         group.add_to(parser)
 
@@ -58,9 +62,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     head = reward_head(options.head)
     embedder = embedder_of(options, console, head)
     embedder.progress = False
-    places = {"host": options.host, "port": options.port, "max_replies": options.max_replies}
-    with RewardServer(head, embedder, **places) as server:
-        host, port = server.server_address[:2]
-        console.show(f"serving   http://{host!s}:{port}")
-        server.serve_forever()
+    limits = {name: getattr(options, name) for name in _LIMITS}
+    with RewardServer(head, embedder, host=options.host, port=options.port, **limits) as server:
+
+        def stop(*_: Any) -> None:  # in a thread, since it waits for the loop of this one
+            threading.Thread(target=server.shutdown).start()
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            host, port = server.server_address[:2]
+            console.show(f"serving   http://{host!s}:{port}")
+            server.serve_forever()
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return {"status": "done"}

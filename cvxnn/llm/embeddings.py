@@ -156,6 +156,11 @@ class Embedder:
             context=self.context,
         )
 
+    @property
+    def limit(self) -> int:
+        """Largest number of tokens of prompt and reply: `max_length`, or the model's own limit."""
+        return min(self.max_length, self.lm.context_length or self.max_length)
+
     @classmethod
     def from_description(
         cls, lm: LanguageModel, description: Description, **settings: Any
@@ -264,9 +269,9 @@ class Embedder:
             raise ValueError("nothing to embed: expected at least one prompt and response")
         with self._run(len(prompts)) as (run, bar):
             reserved = longest_replies(self.lm, prompts, responses) if common_cut else None
-            items, cut = cut_pairs(self.lm, prompts, responses, self._limit, reserved)
+            items, cut = cut_pairs(self.lm, prompts, responses, self.limit, reserved)
             vectors = run.embed(items, bar)
-        warn_of_cuts(cut, self._limit, self.max_length)
+        warn_of_cuts(cut, self.limit, self.max_length)
         return vectors
 
     def embed_to_file(
@@ -332,7 +337,7 @@ class Embedder:
                 else:
                     try:
                         texts, replies = zip(*block, strict=True)
-                        items, new = cut_pairs(self.lm, texts, replies, self._limit, room)
+                        items, new = cut_pairs(self.lm, texts, replies, self.limit, room)
                     except ValueError as error:
                         raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
                     file.append(run.embed(items, bar), identity)
@@ -341,8 +346,31 @@ class Embedder:
             if file.n_rows == 0:
                 raise ValueError("nothing to embed: expected at least one prompt and response")
             file.finish()
-        warn_of_cuts(cut, self._limit, self.max_length)
+        warn_of_cuts(cut, self.limit, self.max_length)
         return file.n_rows
+
+    def token_embedder(self, cache: EmbeddingCache | BlockJournal | None = None) -> TokenEmbedder:
+        """Make the embedder of token sequences with these settings, for many calls.
+
+        Parameters
+        ----------
+        cache : EmbeddingCache or BlockJournal, optional
+            Where embeddings are looked up first, and kept batch by batch.
+
+        Returns
+        -------
+        TokenEmbedder
+            The embedder, which counts the tokens of all calls.
+        """
+        return TokenEmbedder(
+            self.lm,
+            layer=self.layer,
+            pooling=self.pooling,
+            context=self.context,
+            batch_tokens=self.batch_tokens,
+            share_prefixes=self.share_prefixes,
+            cache=cache,
+        )
 
     @contextlib.contextmanager
     def _run(
@@ -358,15 +386,7 @@ class Embedder:
             cache = self.cache
             if cache is not None and not isinstance(cache, EmbeddingCache):
                 cache = stack.enter_context(EmbeddingCache(cache))
-            run = TokenEmbedder(
-                self.lm,
-                layer=self.layer,
-                pooling=self.pooling,
-                context=self.context,
-                batch_tokens=self.batch_tokens,
-                share_prefixes=self.share_prefixes,
-                cache=cache if journal is None else journal,
-            )
+            run = self.token_embedder(cache if journal is None else journal)
             bar = Progress("embedding", total, "replies", show=self.progress)
             stack.enter_context(bar)
             try:
@@ -377,26 +397,11 @@ class Embedder:
                 self.shares_prefixes_ = run.shares_prefixes
                 self.seconds_ = time.perf_counter() - began
 
-    @property
-    def _limit(self) -> int:
-        return min(self.max_length, self.lm.context_length or self.max_length)
-
 
 def embed_responses(
-    lm: LanguageModel,
-    prompts: Sequence[Prompt],
-    responses: Sequence[str],
-    *,
-    pooling: Pooling = "mean",
-    layer: int = -1,
-    context: bool = False,
-    max_length: int = 1024,
-    batch_tokens: int = 2048,
-    share_prefixes: bool = True,
-    cache: EmbeddingCache | str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    lm: LanguageModel, prompts: Sequence[Prompt], responses: Sequence[str], **settings: Any
 ) -> np.ndarray:
-    """Embed replies given their prompts: `Embedder` as a function, with the same settings.
+    """Embed replies given their prompts: `Embedder` as a function.
 
     Parameters
     ----------
@@ -406,22 +411,8 @@ def embed_responses(
         What is replied to.
     responses : sequence of str, length n
         The replies.
-    pooling : {"mean", "last", "attention"}, default="mean"
-        Formula that makes one vector of the hidden states of a reply; see `Embedder`.
-    layer : int, default=-1
-        Layer of the hidden states; see `Embedder`.
-    context : bool, default=False
-        Whether an embedding has that of the prompt behind that of the reply.
-    max_length : int, default=1024
-        Largest number of tokens of prompt and reply together.
-    batch_tokens : int, default=2048
-        Largest number of tokens in one call of the model, padding included.
-    share_prefixes : bool, default=True
-        Whether to compute common beginnings once, where the model allows it.
-    cache : EmbeddingCache or path-like, optional
-        Where embeddings are looked up before they are computed, and kept batch by batch.
-    progress : bool, default=False
-        Whether to say on stderr how many replies are done and how long the rest will take.
+    **settings : object
+        Settings of `Embedder`, such as ``layer``.
 
     Returns
     -------
@@ -433,15 +424,4 @@ def embed_responses(
     ValueError
         As `Embedder` and `Embedder.embed` do.
     """
-    embedder = Embedder(
-        lm,
-        pooling=pooling,
-        layer=layer,
-        context=context,
-        max_length=max_length,
-        batch_tokens=batch_tokens,
-        share_prefixes=share_prefixes,
-        cache=cache,
-        progress=progress,
-    )
-    return embedder.embed(prompts, responses)
+    return Embedder(lm, **settings).embed(prompts, responses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -131,13 +132,17 @@ class TokenEmbedder:
             bar.update(len(new))
         return vectors
 
+    @cached_property
+    def _trees_are_exact(self) -> bool:
+        return trees_are_exact(self.lm, self.layer)
+
     def _batches(self, items: list[Item]) -> list[list[Pack]]:
         longest = max(len(item.tokens) for item in items)
         packs = [Pack([i], len(item.tokens)) for i, item in enumerate(items)]
         if self.share_prefixes and len(items) > 1:
             trees = prefix_trees(self.lm, items, self.batch_tokens)
             saves = len(trees) < len(packs)
-            if saves and may_share(self.lm, longest) and trees_are_exact(self.lm, self.layer):
+            if saves and may_share(self.lm, longest) and self._trees_are_exact:
                 packs, self.shares_prefixes = trees, True
         return batches(packs, self.batch_tokens)
 

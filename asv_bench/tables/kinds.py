@@ -67,13 +67,15 @@ def measure(path: Path, split: int) -> Record:
     draw, choose = training.draw_patterns, training.choose_patterns
     seen: dict[str, Any] = {}
 
-    def watched(program: Any, n_patterns: int, kinds: Any, rng: Any, **known: Any) -> str:
+    def watched(
+        program: Any, n_patterns: int, kinds: Any, rng: Any, **known: Any
+    ) -> training.ChosenPatterns:
         seen.update(program=program, n=n_patterns, known=known)
         state = rng.get_state()
-        taken = choose(program, n_patterns, kinds, rng, **known)
+        seen["taken"] = choose(program, n_patterns, kinds, rng, **known).kind
         rng.set_state(state)
-        seen["taken"] = taken
-        return "gaussian"
+        patterns = drawn(seen["kind"], draw)(program.operator.X, program.y, n_patterns, None, rng)
+        return training.ChosenPatterns("gaussian", patterns, None)
 
     own_draw = ConvexReLUClassifier._draw
 
@@ -86,11 +88,11 @@ def measure(path: Path, split: int) -> Record:
     options = fit_options("cvxnn", data)
     try:
         for kind in KINDS:
-            training.draw_patterns = drawn(kind, draw)
+            seen["kind"] = kind
             model = ConvexReLUClassifier(random_state=split)
             found[kind] = judged(model, data, options)
     finally:
-        training.draw_patterns, training.choose_patterns = draw, choose
+        training.choose_patterns = choose
         ConvexReLUClassifier._draw = own_draw  # type: ignore[method-assign]
     found["logistic"] = judged(
         estimator("logistic", len(data.X)), data, fit_options("logistic", data)

@@ -165,14 +165,18 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         return type(loss) is not convex.SquaredLoss
 
     def _complete(
-        self, program: convex.ConvexProgram, rows: DistinctRows, rng: np.random.RandomState
-    ) -> convex.ConvexProgram:
-        """Return the program with what is chosen from the data."""
-        return program
+        self,
+        program: convex.ConvexProgram,
+        rows: DistinctRows,
+        rng: np.random.RandomState,
+        spectrum: training.Spectrum | None,
+    ) -> tuple[convex.ConvexProgram, training.Spectrum | None]:
+        """Return the program with what is chosen from the data, and its spectrum where known."""
+        return program, spectrum
 
     def _draw(
         self, scaled: Scaled, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
-    ) -> convex.ActivationPatterns:
+    ) -> training.ChosenPatterns:
         """Draw the patterns, or, where they come from training, some to look at the data with.
 
         Where rows left out can judge, Gaussian gates or thresholds, whichever predict them better.
@@ -188,15 +192,19 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             source = "gaussian"
         closed = self.formulation == "gated" and type(penalty) is convex.SquaredL2
         closed &= type(loss) is convex.SquaredLoss
-        if self.patterns == "auto" and closed and self.fit_intercept and not is_sparse(inputs):
-            operator = convex.GatedOperator(inputs, np.zeros((n, 0), bool))
-            program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
-            units = None if np.all(rows.units == 1) else rows.units
-            known: dict[str, Any] = {"units": units, "groups": rows.groups}
-            known["shared"] = self._shares_strength
-            kinds = source, "thresholds"
-            source = training.choose_patterns(program, n_patterns, kinds, rng, **known)
-        return training.draw_patterns(inputs, targets, n_patterns, source, rng)
+        judged = self.patterns == "auto" and closed and self.fit_intercept
+        kinds = (source, "thresholds") if judged and not is_sparse(inputs) else (source,)
+        operator = convex.GatedOperator(inputs, np.zeros((n, 0), bool))
+        program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+        return training.choose_patterns(
+            program,
+            n_patterns,
+            kinds,
+            rng,
+            units=None if np.all(rows.units == 1) else rows.units,
+            groups=rows.groups,
+            shared=self._shares_strength,
+        )
 
     def _plan(
         self,
@@ -226,7 +234,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         patterns = "local" if origin == "adaptive" else origin
         start: Result | None = None
         # The unit of the strength is measured on patterns that no fit before has chosen.
-        known = self._draw(scaled, rows, loss, rng)
+        _, known, spectrum = self._draw(scaled, rows, loss, rng)
         if patterns != "local":
             patterns = known
         request = self._request(*inputs.shape, n_outputs=targets.shape[1])
@@ -236,7 +244,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
                 patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
-        program = self._complete(program, rows, rng)
+        program, spectrum = self._complete(program, rows, rng, spectrum)
         loss = program.loss
         units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
@@ -247,6 +255,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             groups=rows.groups,
             shared=self._shares_strength,
             error=self._error_in_units_of(scaling, loss),
+            spectrum=spectrum,
         )
         arguments = {
             "X": inputs,

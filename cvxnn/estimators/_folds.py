@@ -50,6 +50,8 @@ class Fold(NamedTuple):
         In the gated formulation, over the patterns that are known without training.
     patterns : ActivationPatterns
         The patterns of ``program``.
+    spectrum : Spectrum or None
+        Of ``program``, where it is known.
     scaling : Scaling
         Units of the program.
     rng : RandomState
@@ -59,6 +61,7 @@ class Fold(NamedTuple):
     estimator: ConvexReLUBase
     program: ConvexProgram
     patterns: ActivationPatterns
+    spectrum: Spectrum | None
     scaling: Scaling
     rng: np.random.RandomState
 
@@ -68,12 +71,12 @@ class Fold(NamedTuple):
         rng = check_random_state(estimator.random_state)
         scaled = estimator._scale(rows.X, rows.y, rows.weight, loss)
         inputs, targets, shared, scaling = scaled
-        found = estimator._draw(scaled, rows, loss, rng)
+        _, found, spectrum = estimator._draw(scaled, rows, loss, rng)
         penalty = estimator._choose(*inputs.shape).penalty
         operator = GatedOperator(inputs, found.mask)
         program = ConvexProgram(operator, targets, 0.0, loss, penalty, shared, "gated")
-        program = estimator._complete(program, rows, rng)
-        return cls(estimator, program, found, scaling, rng)
+        program, spectrum = estimator._complete(program, rows, rng, spectrum)
+        return cls(estimator, program, found, spectrum, scaling, rng)
 
     @property
     def direct(self) -> bool:
@@ -97,7 +100,7 @@ class Fold(NamedTuple):
             return [network.forward(X) for network in networks], [r.gap for r in results]
         options = Ridge(tol=_FINER * estimator.tol, max_iter=estimator.max_iter)
         given = estimator.solver if isinstance(estimator.solver, Ridge) else options
-        path = RidgePath(self.program, given)
+        path = RidgePath(self.program, given, self.spectrum and self.spectrum.kernel)
         unit = path.largest()
         points = list(path.points(grid * (unit if unit > 0 else 1.0)))
         inputs = scaling.inputs(X, bias=estimator.fit_intercept)
@@ -109,7 +112,10 @@ class Fold(NamedTuple):
         """Return networks of raw features at each strength, and how they were found."""
         estimator = self.estimator
         pilot = sample_rows(self.program, self.rng).program
-        spectrum = None if pilot.has_alpha_max else Spectrum.of(pilot)
+        spectrum = None
+        if not pilot.has_alpha_max:
+            spectrum = self.spectrum if pilot is self.program else None
+            spectrum = spectrum or Spectrum.of(pilot)
         alphas = grid * strength.alpha_max(pilot, spectrum)
         _, source, n_patterns = estimator._choose(
             *self.program.operator.X.shape, n_outputs=self.program.y.shape[1]

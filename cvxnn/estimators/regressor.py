@@ -366,14 +366,20 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         return scaled._replace(targets=targets, scaling=scaling)
 
     def _complete(
-        self, program: convex.ConvexProgram, rows: DistinctRows, rng: np.random.RandomState
-    ) -> convex.ConvexProgram:
+        self,
+        program: convex.ConvexProgram,
+        rows: DistinctRows,
+        rng: np.random.RandomState,
+        spectrum: training.Spectrum | None,
+    ) -> tuple[convex.ConvexProgram, training.Spectrum | None]:
         """Return the program with the Huber loss that suits its noise."""
         if not self._chooses_delta():
-            return program
+            return program, spectrum
         units = None if np.all(rows.units == 1) else rows.units
-        delta = training.choose_delta(program, rng, units=units, groups=rows.groups)
-        return replace(program, loss=convex.HuberLoss(delta))
+        delta, spectrum = training.choose_delta(
+            program, rng, units=units, groups=rows.groups, spectrum=spectrum
+        )
+        return replace(program, loss=convex.HuberLoss(delta)), spectrum
 
     def _keeps_targets(self, loss: convex.Loss) -> bool:
         """Return False: a loss compares targets with predictions, both in scaled units."""

@@ -1,21 +1,23 @@
 from .blocks import block_factors
-from .judged_patterns import choose_patterns
+from .judged_patterns import ChosenPatterns, choose_patterns
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
-from .spectrum import predictions_without
+from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
 from .training import PatternChoice, Training, draw_patterns, train
 
 __all__ = [
+    "ChosenPatterns",
     "EarlyStopping",
     "Fit",
     "LocalNetwork",
     "PatternChoice",
     "Sample",
+    "Spectrum",
     "Strength",
     "Training",
     "approximate_leave_one_out",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.operators import GatedOperator
+from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.training.row_sample import sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
@@ -21,6 +22,24 @@ _ROWS, _ROWS_OF_OUTPUT, _LIMIT = 256, 4, 1024
 _GAIN = 0.02
 
 
+class ChosenPatterns(NamedTuple):
+    """Patterns, and what the choice between kinds of them found out.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of the patterns.
+    patterns : ActivationPatterns
+        Patterns of all rows.
+    spectrum : Spectrum or None
+        Of the program of all rows over these patterns, where the choice looked at just these.
+    """
+
+    kind: Any
+    patterns: ActivationPatterns
+    spectrum: Spectrum | None
+
+
 def choose_patterns(
     program: ConvexProgram,
     n_patterns: int,
@@ -30,12 +49,12 @@ def choose_patterns(
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
     shared: bool = False,
-) -> Any:
-    """Return the kind of patterns that predicts rows left out with least error.
+) -> ChosenPatterns:
+    """Draw patterns of the kind that predicts rows left out with least error.
 
-    The first kind stays unless another has an error that is 2 % smaller. The error is the squared
-    one of the closed form at the best strength, on the same rows for all: a sample of 256, on which
-    the patterns are drawn, and which tells kinds apart about as well as all rows do.
+    The first kind is taken unless another has an error that is 2 % smaller. The error is the
+    squared one of the closed form at the best strength, on the same rows for all: a sample of 256,
+    on which the patterns are drawn, and which tells kinds apart about as well as all rows do.
 
     Parameters
     ----------
@@ -46,7 +65,8 @@ def choose_patterns(
     kinds : sequence of str
         Names that ``train`` knows for patterns without training.
     random_state : RandomState
-        Draws the rows and patterns; it is left as it was.
+        Draws the rows and patterns; it is left as if it had drawn the patterns that are returned
+        and nothing else.
     units : ndarray, shape (n_samples,), optional
         Units of data that each row consists of, at least 1; by default each is one.
     groups : ndarray of int, shape (n_samples,), optional
@@ -56,21 +76,41 @@ def choose_patterns(
 
     Returns
     -------
-    str
-        One of ``kinds``.
+    ChosenPatterns
+        Patterns, and the kernel of the program where the choice has built it.
     """
+    X, y = program.operator.X, program.y
     if len(kinds) == 1:
-        return kinds[0]
+        found = draw_patterns(X, y, n_patterns, kinds[0], random_state)
+        return ChosenPatterns(kinds[0], found, None)
     state = random_state.get_state()
-    most = max(_ROWS, min(_ROWS_OF_OUTPUT * program.y.shape[1], _LIMIT))
+    most = max(_ROWS, min(_ROWS_OF_OUTPUT * y.shape[1], _LIMIT))
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
-    X, y = sample.program.operator.X, sample.program.y
-    errors = []
+    trials = []
     for kind in kinds:
-        found = draw_patterns(X, y, n_patterns, kind, random_state)
-        pilot = replace(sample.program, operator=GatedOperator(X, found.mask))
-        out = leave_one_out(sample._replace(program=pilot), Spectrum.of(pilot), shared=shared)
-        errors.append(out.errors.sum(axis=1).min() if shared else out.errors.min(axis=0).sum())
+        seen, targets = sample.program.operator.X, sample.program.y
+        found = draw_patterns(seen, targets, n_patterns, kind, random_state)
+        pilot = replace(sample.program, operator=GatedOperator(seen, found.mask))
+        spectrum = Spectrum.of(pilot)
+        out = leave_one_out(sample._replace(program=pilot), spectrum, shared=shared)
+        error = out.errors.sum(axis=1).min() if shared else out.errors.min(axis=0).sum()
+        trial = ChosenPatterns(kind, found, spectrum)
+        trials.append(_Trial(float(error), trial, random_state.get_state()))
+    best = trials[int(np.argmin([trial.error for trial in trials]))]
+    if not best.error < (1 - _GAIN) * trials[0].error:
+        best = trials[0]
+    if best is trials[0] and sample.program is program:
+        # A draw from the first state would give the same patterns again.
+        random_state.set_state(best.state)
+        return best.chosen
     random_state.set_state(state)
-    best = int(np.argmin(errors))
-    return kinds[best if errors[best] < (1 - _GAIN) * errors[0] else 0]
+    found = draw_patterns(X, y, n_patterns, best.chosen.kind, random_state)
+    return ChosenPatterns(best.chosen.kind, found, None)
+
+
+class _Trial(NamedTuple):
+    """Least error of a kind, what was looked at, and the state of the generator after its draw."""
+
+    error: float
+    chosen: ChosenPatterns
+    state: Any

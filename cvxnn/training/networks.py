@@ -23,6 +23,7 @@ from cvxnn.convex.penalties import Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
+from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training.training import PatternChoice, Training, first_patterns, train
@@ -175,8 +176,8 @@ def fit_direct(
     rng = check_random_state(random_state)
     early = None if score is None else EarlyStopping(score, 1)
     best: Fit | None = None
-    flops = 0.0
-    for factor in np.asarray(factors, float):
+    flops, values = 0.0, np.asarray(factors, float)
+    for factor in values:
         value = np.asarray(alpha, float)[()] * factor
         began = time.perf_counter()
         base = ConvexProgram(
@@ -193,8 +194,13 @@ def fit_direct(
         operator = paired(X, found.mask, pairs)
         program = replace(base, operator=operator)
         chosen = solver or automatic(program, tol=tol, max_iter=max_iter)
-        if kernel is not None and isinstance(chosen, Ridge):
-            chosen = replace(chosen, kernel=kernel)
+        if isinstance(chosen, Ridge):
+            if kernel is None and len(values) > 1 and isinstance(patterns, ActivationPatterns):
+                kernel = chosen.kernel_of(program)
+                if kernel is not None:
+                    flops += kernel_flops(X.shape[0], X.shape[1], len(found))
+            if kernel is not None:
+                chosen = replace(chosen, kernel=kernel)
 
         def look(
             row: dict[str, float],

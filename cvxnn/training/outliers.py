@@ -76,7 +76,8 @@ def choose_delta(
     *,
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
-) -> float:
+    spectrum: Spectrum | None = None,
+) -> tuple[float, Spectrum | None]:
     """Choose from the data where the Huber loss turns linear.
 
     Parameters
@@ -85,19 +86,26 @@ def choose_delta(
         On the host, in the gated formulation; its own loss is not used.
     random_state : RandomState
         Draws rows to look at.
-    units, groups : ndarray, optional
+    units, groups, spectrum : optional
         As for :func:`measure_strength`.
 
     Returns
     -------
-    float
+    delta : float
         1.345 standard deviations of the noise, see :func:`without_outliers`; in units of the
         program's targets.
+    spectrum : Spectrum or None
+        Of the program, for :func:`measure_strength`; None where only a part of the rows was
+        looked at.
     """
     sample = sample_rows(program, random_state, units=units, groups=groups)
-    _, found = without_outliers(sample, Spectrum.of(sample.program))
+    whole = sample.program is program
+    if spectrum is None or not whole:
+        spectrum = Spectrum.of(sample.program)
+    _, found = without_outliers(sample, spectrum)
     share = np.broadcast_to(sample.program.share, found.predictions.shape).ravel()
-    return EFFICIENT_DELTA * spread_of(sample.program.y - found.predictions, share)
+    delta = EFFICIENT_DELTA * spread_of(sample.program.y - found.predictions, share)
+    return delta, spectrum if whole else None
 
 
 def spread_of(residual: NDArray[np.floating], weight: NDArray[np.floating]) -> float:

@@ -37,12 +37,15 @@ class Sample(NamedTuple):
     groups: NDArray[np.intp] | None
     part: float
 
-    def half(self) -> Sample:
-        """Return every second row, or the rows of every second group."""
+    def half(self) -> NDArray[np.intp]:
+        """Return the numbers of every second row, or of the rows of every second group."""
         order = np.arange(len(self.program.y))
         if self.groups is not None:
             order = np.unique(self.groups, return_inverse=True)[1]
-        rows = np.flatnonzero(order % 2 == 0)
+        return np.flatnonzero(order % 2 == 0)
+
+    def take(self, rows: NDArray[np.intp]) -> Sample:
+        """Return the sample that some of the rows are."""
         program, units, groups, part = self
         weight = None if program.sample_weight is None else program.sample_weight[rows]
         program = replace(
@@ -53,7 +56,7 @@ class Sample(NamedTuple):
         )
         units = None if units is None else units[rows]
         groups = None if groups is None else groups[rows]
-        return Sample(program, units, groups, part / 2)
+        return Sample(program, units, groups, part * len(rows) / len(self.program.y))
 
 
 def sample_rows(

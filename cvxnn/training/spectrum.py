@@ -22,7 +22,7 @@ N_ALPHAS = 31
 
 
 class Spectrum(NamedTuple):
-    """Eigendecomposition of the kernel ``A A^T`` of ``cvxnn.convex.solvers.ridge.ridge``.
+    """The kernel ``A A^T`` of ``cvxnn.convex.solvers.ridge.ridge`` and its eigendecomposition.
 
     Attributes
     ----------
@@ -30,22 +30,42 @@ class Spectrum(NamedTuple):
         Eigenvalues, rising, not negative.
     vectors : ndarray, shape (n_samples, n_samples)
         Eigenvectors, one a column.
+    kernel : ndarray, shape (n_samples, n_samples)
+        The kernel itself, for those who need it as well.
     """
 
     values: NDArray[np.floating]
     vectors: NDArray[np.floating]
+    kernel: NDArray[np.floating]
 
     @classmethod
     def of(cls, program: ConvexProgram) -> Spectrum:
         """Decompose the kernel of a program."""
-        return cls.of_kernel(kernel_of(program))
+        return cls.of_kernel(Kernel.stored(RidgeData.of(on_host(program, np.float64))).matrix)
 
     @classmethod
     def of_kernel(cls, matrix: NDArray[np.floating]) -> Spectrum:
         """Decompose a kernel; time is that of an ``n x n`` eigendecomposition."""
         with limit_threads(4.0 * len(matrix) ** 3, SHARED_FACTOR):
             values, vectors = np.linalg.eigh(matrix)
-        return cls(np.maximum(values, 0), vectors)
+        return cls(np.maximum(values, 0), vectors, matrix)
+
+    def of_rows(self, rows: NDArray[np.intp], share: NDArray[np.floating]) -> Spectrum:
+        """Decompose the part of the kernel that is the kernel of some of the rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_rows,)
+            Rows whose program it is.
+        share : ndarray, shape (n_rows,)
+            Shares of these rows in the loss of all.
+
+        Returns
+        -------
+        Spectrum
+            Of the program of these rows, whose own shares add up to one.
+        """
+        return Spectrum.of_kernel(self.kernel[np.ix_(rows, rows)] / share.sum())
 
     def alphas(self) -> NDArray[np.floating]:
         """Return 31 penalty parameters, from 1e-6 to 1e2 times the mean eigenvalue."""
@@ -73,11 +93,6 @@ class LeaveOneOut(NamedTuple):
     errors: NDArray[np.floating]
     alpha: NDArray[np.floating]
     predictions: NDArray[np.floating]
-
-
-def kernel_of(program: ConvexProgram) -> NDArray[np.floating]:
-    """Return the kernel of a program in float64, shape (n_samples, n_samples)."""
-    return Kernel.stored(RidgeData.of(on_host(program, np.float64))).matrix
 
 
 @limits_threads(
@@ -153,7 +168,7 @@ class _Residuals:
     """Residuals of rows by the closed form without a unit of them, or their group."""
 
     def __init__(self, sample: Sample, spectrum: Spectrum) -> None:
-        self.values, self.vectors = values, vectors = spectrum
+        self.values, self.vectors = values, vectors = spectrum.values, spectrum.vectors
         self.units, groups = sample.units, sample.groups
         self.share = np.broadcast_to(sample.program.share, (len(vectors), 1))
         self.root = np.sqrt(self.share)

@@ -33,7 +33,6 @@ from cvxnn.training.spectrum import (
     N_ALPHAS,
     LeaveOneOut,
     Spectrum,
-    kernel_of,
     leave_one_out,
     predictions_without,
 )
@@ -90,6 +89,7 @@ def measure_strength(
     shared: bool = False,
     error: HeldOutError | None = None,
     most: int | None = None,
+    spectrum: Spectrum | None = None,
 ) -> Strength:
     """Measure the unit of the strength on a program, and choose the strength if asked to.
 
@@ -116,6 +116,8 @@ def measure_strength(
         error grows with the rows is known; that of another error may not transfer from a part.
     most : int, optional
         Rows up to which all are looked at; by default as ``sample_rows`` has it.
+    spectrum : Spectrum, optional
+        Of the program, where it is known (``choose_patterns``); it is not computed again then.
 
     Returns
     -------
@@ -124,10 +126,11 @@ def measure_strength(
     """
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
     pilot = sample.program
-    spectrum = matrix = None
-    if strength == "auto" or not program.has_alpha_max:
-        matrix = kernel_of(pilot)
-        spectrum = Spectrum.of_kernel(matrix)
+    whole = pilot is program
+    if strength != "auto" and program.has_alpha_max:
+        spectrum = None
+    elif spectrum is None or not whole:
+        spectrum = Spectrum.of(pilot)
     unit = alpha_max(pilot, spectrum)
     alpha: Any
     factor: Any = sample.part
@@ -140,8 +143,8 @@ def measure_strength(
         alpha = np.maximum(alpha, _LEAST_STRENGTH * unit)
         if shared or len(alpha) == 1:
             alpha, factor = float(alpha[0]), float(factor[0])
-    known = matrix if pilot is program else None
-    return Strength(alpha, unit, sample, spectrum, known, pilot_flops(pilot, spectrum), factor)
+    kernel = spectrum.kernel if whole and spectrum is not None else None
+    return Strength(alpha, unit, sample, spectrum, kernel, pilot_flops(pilot, spectrum), factor)
 
 
 def _sampled_product(program: ConvexProgram) -> float:
@@ -219,7 +222,7 @@ def automatic_alpha(
         if error is not None and shared and sample.part == 1:
             errors = partial(_error_at, sample, spectrum, error)
             chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
-        factor = sample.part ** (1 + learning_exponent(sample, found, shared=shared))
+        factor = sample.part ** (1 + learning_exponent(sample, spectrum, found, shared=shared))
         return chosen * program.loss.curvature * factor, factor
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
@@ -233,7 +236,9 @@ def automatic_alpha(
     return _PART_OF_NOISE * float(np.median(draws)) * program.loss.curvature * factor, factor
 
 
-def learning_exponent(sample: Sample, found: LeaveOneOut, *, shared: bool) -> NDArray[np.floating]:
+def learning_exponent(
+    sample: Sample, spectrum: Spectrum, found: LeaveOneOut, *, shared: bool
+) -> NDArray[np.floating]:
     """Return the power of the number of rows with which the least squared error falls, 0 to 1.
 
     It falls by rows as it does from half of the sample to the sample; 0 where that is all rows.
@@ -242,6 +247,8 @@ def learning_exponent(sample: Sample, found: LeaveOneOut, *, shared: bool) -> ND
     ----------
     sample : Sample
         Rows that the errors are of.
+    spectrum : Spectrum
+        Of their program.
     found : LeaveOneOut
         Errors of the whole sample.
     shared : bool
@@ -255,15 +262,15 @@ def learning_exponent(sample: Sample, found: LeaveOneOut, *, shared: bool) -> ND
     n_outputs = sample.program.y.shape[1]
     if sample.part == 1:
         return np.zeros(n_outputs)
-    half = sample.half()
-    n, n_half = len(sample.program.y), len(half.program.y)
-    ours = (found, leave_one_out(half, Spectrum.of(half.program)))
+    n, rows = len(sample.program.y), sample.half()
+    share = np.broadcast_to(sample.program.share, (n, 1))[rows]
+    ours = (found, leave_one_out(sample.take(rows), spectrum.of_rows(rows, share)))
     if shared:
         whole, part = (each.errors.sum(axis=1).min() for each in ours)
     else:
         whole, part = (each.errors.min(axis=0) for each in ours)
     tiny = np.finfo(np.float64).tiny
-    power = np.log(np.maximum(part, tiny) / np.maximum(whole, tiny)) / np.log(n / n_half)
+    power = np.log(np.maximum(part, tiny) / np.maximum(whole, tiny)) / np.log(n / len(rows))
     return np.broadcast_to(np.clip(power, 0.0, 1.0), n_outputs)
 
 

@@ -9,11 +9,16 @@ The way from data to the step of a solver, one call a line:
     ConvexReLUClassifier.fit                  ConvexReLUClassifier.fit
       fit_direct                                fit_iterative
         convex.solve                              train
-          advance                                   convex.solve
-            Ridge.step                                advance
-                                                        InteriorPoint.step, Cronos.step, ...
+          _advance_on_host                          convex.solve
+            Ridge.step                                _advance_on_host
+                                                        InteriorPoint.step
 
-Before that, ``fit`` asks ``measure_strength`` for the penalty parameter.
+Solvers that XLA compiles have ``_advance_and_wait`` in the place of ``_advance_on_host``, and their
+steps are one compiled loop; where a program may be solved in single precision,
+``convex.single_precision.solve_to_tolerance`` calls ``solve``.
+
+Before that, ``fit`` draws patterns, by ``choose_patterns`` where there is a choice of kinds, and
+asks ``measure_strength`` for the penalty parameter. A kernel that one of them builds is handed on.
 """
 
 from __future__ import annotations
@@ -99,7 +104,6 @@ class Training(NamedTuple):
     flops: float
 
 
-@limits_threads(lambda X, y, alpha, n_patterns, **_: 2.0 * np.size(y) * X.shape[-1] * n_patterns)
 def train(
     X: NDArray[np.floating],
     y: NDArray[np.floating],
@@ -217,7 +221,8 @@ def train(
         program = _over(base, found)
         chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
         watch = _with_patterns(callback, found)
-        solving = solve_to_tolerance if solver is None else solve
+        own = solver is not None or chosen.on_host
+        solving = solve if own else solve_to_tolerance
         result = solving(program, chosen, start=beginning, incumbent=proposed, callback=watch)
         flops += chosen.flops(program, result) or 0.0
         previous = best[0].objective if best else np.inf
@@ -298,6 +303,12 @@ def draw_patterns(
     )
 
 
+def _product(program: ConvexProgram, n_patterns: int) -> float:
+    """Return the operations of a product with the data and so many patterns."""
+    return 2.0 * program.y.size * program.operator.X.shape[1] * n_patterns
+
+
+@limits_threads(lambda base, n_patterns, *_: _product(base, n_patterns))
 def first_patterns(
     base: ConvexProgram,
     n_patterns: int,
@@ -370,6 +381,7 @@ def _all_patterns(X: NDArray[np.floating]) -> ActivationPatterns | None:
         return None
 
 
+@limits_threads(lambda program, found, result, n_patterns, *_: _product(program, n_patterns))
 def _refine(
     program: ConvexProgram,
     found: ActivationPatterns,

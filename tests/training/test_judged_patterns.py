@@ -1,11 +1,14 @@
 """The choice between kinds of patterns against a plain loop that leaves rows out one by one."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cvxnn import ConvexReLURegressor
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, SquaredLoss
+from cvxnn.convex.solvers.ridge.products import RidgeData
 from cvxnn.training import choose_patterns, draw_patterns
 from cvxnn.training.spectrum import Spectrum
 
@@ -51,14 +54,44 @@ def test_the_kind_of_least_error_is_chosen(grouped: bool, weighted: bool) -> Non
             errors.append(naive_error(replace(program, operator=GatedOperator(X, mask)), groups))
         own = groups if grouped else None
         found = choose_patterns(program, 24, KINDS, np.random.RandomState(0), groups=own)
-        assert found == KINDS[int(errors[1] < 0.98 * errors[0])]
-        chosen.append(found)
+        assert found.kind == KINDS[int(errors[1] < 0.98 * errors[0])]
+        chosen.append(found.kind)
     assert chosen == list(KINDS)
 
 
-def test_the_generator_is_left_as_it_was() -> None:
-    rng = np.random.RandomState(0)
-    program = program_of(np.random.default_rng(0).standard_normal((300, 1)))
-    choose_patterns(program, 8, KINDS, rng)
-    assert rng.randint(10**6) == np.random.RandomState(0).randint(10**6)
-    assert choose_patterns(program, 8, ["data"], rng) == "data"
+@pytest.mark.parametrize("n", [60, 300])
+@pytest.mark.parametrize("kinds", [KINDS, KINDS[::-1], ("data",)])
+def test_patterns_are_those_of_a_draw_without_a_choice(n: int, kinds: tuple[str, ...]) -> None:
+    program = program_of(np.random.default_rng(0).standard_normal((n, 1)))
+    rng, same = np.random.RandomState(0), np.random.RandomState(0)
+    found = choose_patterns(program, 8, kinds, rng)
+    X = program.operator.X
+    drawn = draw_patterns(X, program.y, 8, found.kind, same)
+    np.testing.assert_array_equal(found.patterns.gates, drawn.gates)
+    np.testing.assert_array_equal(found.patterns.mask, drawn.mask)
+    assert rng.randint(10**6) == same.randint(10**6)
+    assert (found.spectrum is not None) == (n == 60 and found.kind == kinds[0] and len(kinds) > 1)
+    if found.spectrum is not None:
+        own = Spectrum.of(replace(program, operator=GatedOperator(X, drawn.mask)))
+        np.testing.assert_array_equal(found.spectrum.kernel, own.kernel)
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+@pytest.mark.parametrize("n", [60, 300, 700])
+def test_a_fit_builds_no_kernel_twice(monkeypatch: pytest.MonkeyPatch, n: int, loss: str) -> None:
+    built, computed = [], RidgeData.kernel_with
+
+    def keep(self: RidgeData, *arguments: Any) -> np.ndarray:
+        built.append((self.X, self.columns))
+        return computed(self, *arguments)
+
+    monkeypatch.setattr(RidgeData, "kernel_with", keep)
+    X = np.random.default_rng(0).standard_normal((n, 3))
+    y = np.abs(X).sum(axis=1)
+    model = ConvexReLURegressor(loss=loss, formulation="gated", n_patterns=16, random_state=0)
+    model.fit(X, y)
+    assert built
+    for k, (inputs, columns) in enumerate(built):
+        for others, masks in built[:k]:
+            same = inputs.shape == others.shape and np.array_equal(inputs, others)
+            assert not (same and np.array_equal(columns, masks))

@@ -89,6 +89,11 @@ def test_a_known_kernel_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
     fresh = fit_direct(X, y, strength.alpha, 16, **options)
     np.testing.assert_allclose(known.network.forward(X), fresh.network.forward(X), atol=1e-9)
     assert known.training.flops < fresh.training.flops
+    calls.clear()
+    factors = {"score": lambda network: 0.0, "factors": [1.0, 0.1, 1e-2]}
+    several = fit_direct(X, y, strength.alpha, 16, **factors, **options)
+    assert len(calls) == 1
+    assert several.training.flops < 3 * fresh.training.flops
     # Of a sample of the rows, the kernel is not that of the program.
     many = np.tile(X, (20, 1)) + np.random.default_rng(0).standard_normal((800, 4))
     mask = sample_patterns(many, 8, random_state=0).mask

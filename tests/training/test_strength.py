@@ -111,7 +111,7 @@ def test_default_strengths_surround_the_mean_eigenvalue() -> None:
 
 def test_the_spectrum_is_that_of_the_kernel() -> None:
     program = make(weighted=True)
-    values, vectors = Spectrum.of(program)
+    values, vectors, _ = Spectrum.of(program)
     np.testing.assert_allclose((vectors * values) @ vectors.T, kernel(program), atol=1e-12)
     assert (values >= 0).all()
 
@@ -171,11 +171,25 @@ def test_the_learning_exponent_compares_half_of_a_sample_with_all_of_it(shared: 
     half = rows_of(program, np.arange(0, 24, 2))
     expected = np.clip(np.log2(least(half) / least(program)), 0, 1)
     sample = whole(program)._replace(part=0.1)
-    found = leave_one_out(sample, Spectrum.of(program), shared=shared)
-    exponent = strength.learning_exponent(sample, found, shared=shared)
+    spectrum = Spectrum.of(program)
+    found = leave_one_out(sample, spectrum, shared=shared)
+    exponent = strength.learning_exponent(sample, spectrum, found, shared=shared)
     np.testing.assert_allclose(exponent, np.broadcast_to(expected, 2), rtol=1e-6)
     assert (exponent > 0).all()
-    assert not strength.learning_exponent(whole(program), found, shared=shared).any()
+    all_rows = strength.learning_exponent(whole(program), spectrum, found, shared=shared)
+    assert not all_rows.any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_kernel_of_some_rows_is_a_part_of_that_of_all(weighted: bool) -> None:
+    sample = whole(make(24, weighted=weighted), groups=np.arange(24) // 3)
+    rows = sample.half()
+    assert rows.tolist() == [k for k in range(24) if k // 3 % 2 == 0]
+    half = sample.take(rows)
+    assert half.part == 0.5
+    share = np.broadcast_to(sample.program.share, (24, 1))[rows]
+    part = Spectrum.of(sample.program).of_rows(rows, share)
+    np.testing.assert_allclose(part.kernel, kernel(half.program), atol=1e-14)
 
 
 def test_what_more_rows_resolve_is_no_noise() -> None:

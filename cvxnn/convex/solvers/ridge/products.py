@@ -262,16 +262,15 @@ class RidgeData:
 
         Each output may have its ``alpha``; those of one value share a factorisation. One that
         rounding hides is raised to :meth:`rounding`: errors of the unknowns are divided by it.
+        A ``kernel`` that is known takes the place of both, unless it is too coarse for ``alpha``.
         """
         least = self.rounding(alpha)
         if not np.isfinite(least).all():  # nothing is known of squares that overflow
             return np.full_like(self.targets, np.nan), np.full_like(self.targets, np.nan)
-        coarse &= bool(np.all(alpha >= self.rounding(alpha, np.float32)))
+        if kernel is None or (kernel.dtype == np.float32 and not self._allows_float32(alpha)):
+            kernel = self.kernel_to_factor(alpha, coarse=coarse, max_dense=max_dense)
         if kernel is not None:
             return self._solve_dual(alpha, Kernel(self, kernel))
-        if takes_kernel(self, coarse=coarse, max_dense=max_dense):
-            dtype = np.float32 if coarse else np.float64
-            return self._solve_dual(alpha, Kernel.stored(self, dtype))
         gram, right = self.gram()
 
         def shift(a: float) -> Floats:
@@ -290,6 +289,21 @@ class RidgeData:
         # alpha u is what the predictions leave of the targets.
         u = self.root * (self.y - self.forward(blocks)) / np.maximum(alpha, least)
         return u, Kernel(self).product(u, alpha)
+
+    def kernel_to_factor(
+        self, alpha: float | Floats, *, coarse: bool, max_dense: int
+    ) -> Floats | None:
+        """Return the kernel if :meth:`solve` factors it, else None."""
+        if not np.isfinite(self.rounding(alpha)).all():
+            return None
+        coarse = coarse and self._allows_float32(alpha)
+        if not takes_kernel(self, coarse=coarse, max_dense=max_dense):
+            return None
+        return self.kernel_with(self, np.float32 if coarse else np.float64)
+
+    def _allows_float32(self, alpha: float | Floats) -> bool:
+        """Return whether all strengths are above the rounding of a kernel in float32."""
+        return bool(np.all(alpha >= self.rounding(alpha, np.float32)))
 
     def rounding(self, alpha: float | Floats, dtype: Any = np.float64) -> Any:
         """Return the strength below which rounding of the kernel decides, at strength ``alpha``."""

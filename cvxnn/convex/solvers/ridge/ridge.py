@@ -30,7 +30,7 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.ridge.flops import (
     direct_flops,
@@ -101,8 +101,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     check_every : int, default=1
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional
-        Kernel :math:`A A^T` of the gates in float64, where it is known; the direct solution does
-        not compute it again then. A skip connection has a part of its own.
+        Kernel :math:`A A^T` of the gates, where it is known (:meth:`kernel_of`); the direct
+        solution does not compute it again then. A skip connection has a part of its own.
 
     Notes
     -----
@@ -150,6 +150,25 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
         return replace(self, max_iter=1, check_every=1) if self._is_direct(program) else self
+
+    def kernel_of(self, program: ConvexProgram) -> Floats | None:
+        """Compute the kernel that the direct solution of a program factors, in its precision.
+
+        Parameters
+        ----------
+        program : ConvexProgram
+            One that the solver takes.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_samples), or None
+            For ``kernel`` of solvers of the same program at other strengths; None where another
+            matrix is factored, or none.
+        """
+        if not self._is_direct(program):
+            return None
+        data, alpha = RidgeData.of(on_host(program, np.float64)), _alpha_of(program)
+        return data.kernel_to_factor(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
 
     def _is_direct(self, program: ConvexProgram) -> bool:
         n, m = program.operator.n_rows, program.operator.n_patterns * program.operator.X.shape[1]

@@ -78,10 +78,13 @@ class RidgePath:
     solver : Ridge
         Tolerance of each strength and limits of size; ``rank`` is also the most dimensions of the
         space, or 50 for each output if that is more; beyond it the space is started again.
+    matrix : ndarray, shape (n_samples, n_samples), optional
+        Kernel of the program, where it is known; it is not computed again then.
     """
 
     program: ConvexProgram
     solver: Ridge = field(default_factory=Ridge)
+    matrix: Floats | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Prepare the data and choose the matrix that is factored."""
@@ -101,7 +104,10 @@ class RidgePath:
         self._primal = small and primal < dual
         self._direct = small and not self._primal
         stored = self._direct or (not self._primal and n <= self.solver.max_kernel)
-        self.kernel = Kernel.stored(self.data, self.dtype) if stored else Kernel(self.data)
+        if stored and self.matrix is None:
+            self.kernel = Kernel.stored(self.data, self.dtype)
+        else:
+            self.kernel = Kernel(self.data, self.matrix if stored else None)
         self._reduced: Any = None
 
     def largest(self) -> float:

@@ -18,6 +18,7 @@ from cvxnn.cli import (
     fit,
     generate,
     joint,
+    merge,
     push,
     report,
     score,
@@ -35,6 +36,7 @@ OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 COMMANDS: dict[str, ModuleType] = {
     "extract": extract,
+    "merge": merge,
     "fit": fit,
     "score": score,
     "best": best,

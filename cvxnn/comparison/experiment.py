@@ -228,8 +228,8 @@ class _Experiment:
         """Embedded training and held-out pairs, which all heads share."""
         if self.features is not None:
             return self.features.find(self.train), self.features.find(self.test)
+        from cvxnn.features.extraction import extract_pairs
         from cvxnn.llm.embeddings import Embedder
-        from cvxnn.llm.extraction import extract_pairs
 
         embedder = Embedder(self.lm, **self.embedding, progress=self.progress)
         parts = []

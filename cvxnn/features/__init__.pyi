@@ -1,4 +1,5 @@
 from .description import POOLINGS, Description, Pooling, check_description
+from .extraction import PairEmbedder, extract_pairs, extract_shard, merge_pairs
 from .pairs import (
     PairFeatures,
     discard_features,
@@ -6,18 +7,24 @@ from .pairs import (
     join_pair_features,
     read_pair_features,
 )
+from .shards import Shard
 from .store import FeatureWriter, read_features
 
 __all__ = [
     "POOLINGS",
     "Description",
     "FeatureWriter",
+    "PairEmbedder",
     "PairFeatures",
     "Pooling",
+    "Shard",
     "check_description",
     "discard_features",
+    "extract_pairs",
+    "extract_shard",
     "is_extracted",
     "join_pair_features",
+    "merge_pairs",
     "read_features",
     "read_pair_features",
 ]

@@ -1,6 +1,6 @@
 """Embeddings of preference pairs: a folder with the texts and with what the embeddings depend on.
 
-``cvxnn extract`` and ``cvxnn.llm.extract_pairs`` write such a folder; it is read without torch.
+``cvxnn extract`` and `extract_pairs` write such a folder; it is read without torch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.features.description import Description
+from cvxnn.features.shards import delete_shards
 from cvxnn.features.store import read_features
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json
@@ -145,7 +146,7 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
     Parameters
     ----------
     folder : path-like
-        Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote.
+        Folder that ``cvxnn extract`` or ``cvxnn.features.extract_pairs`` wrote.
     check : bool, default=True
         Whether to compare the checksums of the embeddings; see `read_features`.
 
@@ -304,7 +305,7 @@ def discard_features(folder: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     folder : path-like
-        Folder that ``cvxnn extract`` or ``cvxnn.llm.extract_pairs`` wrote. It is not deleted.
+        Folder that ``cvxnn extract`` or ``cvxnn.features.extract_pairs`` wrote. It is not deleted.
     """
     if not Path(folder).is_dir():
         return
@@ -312,3 +313,4 @@ def discard_features(folder: str | os.PathLike[str]) -> None:
         unfinished = [f"{ROWS}.part{ending}" for ending in ("", ".log", ".block")]
         for name in (NOTE, ROWS, PAIRS, f"{ROWS}.json", *unfinished):
             (Path(folder) / name).unlink(missing_ok=True)
+        delete_shards(Path(folder) / ROWS)

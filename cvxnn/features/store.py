@@ -154,7 +154,12 @@ class FeatureWriter(Closing):
         self._write(0, _header(self.n_rows, self.description["width"]))
         self._file.close()
         blocks = [[block.n_rows, block.checksum] for block in self._blocks[: self._n_passed]]
-        note = {"embedding": self.description, "n_rows": self.n_rows, "blocks": blocks}
+        note = {
+            "embedding": self.description,
+            "n_rows": self.n_rows,
+            "blocks": blocks,
+            "pairs": [block.pairs for block in self._blocks[: self._n_passed]],
+        }
         write_json(_note_of(self.path), note)
         move_into_place(self._part, self.path)
         self._log.unlink()
@@ -275,6 +280,32 @@ def read_features(
             first += n
     features = np.memmap(path, dtype="<f4", mode="r", offset=_HEADER, shape=(n_rows, width))
     return features, description
+
+
+def read_block_identities(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """Return the blocks of which a file was written.
+
+    Parameters
+    ----------
+    path : path-like
+        File that a `FeatureWriter` finished.
+
+    Returns
+    -------
+    list of (int, str)
+        Number of rows of each block, and the identity of its pairs.
+
+    Raises
+    ------
+    ValueError
+        If an earlier version wrote the file; embed again.
+    """
+    note = read_json(_note_of(Path(path)))
+    try:
+        pairs = zip(note["blocks"], note["pairs"], strict=True)
+        return [(int(n), str(identity)) for (n, _), identity in pairs]
+    except MALFORMED as error:
+        raise ValueError(f"{path} does not say which pairs its blocks are of: {error}") from error
 
 
 def unfinished_rows(path: str | os.PathLike[str]) -> int:

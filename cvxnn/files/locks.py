@@ -20,7 +20,7 @@ _WORKSPACE = re.compile(r"\.cvxnn-[0-9a-f]{16}")
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+def locked(path: str | os.PathLike[str], *, brief: bool = False) -> Iterator[None]:
     """Keep other processes, and other threads, from writing a file or a folder in a block.
 
     While the block runs, there is a file ``.NAME.lock`` beside `path`. The system ends the lock
@@ -31,6 +31,9 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     ----------
     path : path-like
         The file or folder, which need not exist; its folder has to.
+    brief : bool, default=False
+        Whether others hold the lock for a moment only, so that no warning says that it is waited
+        for.
 
     Yields
     ------
@@ -53,7 +56,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     path = Path(os.path.abspath(path))
     lock = path.with_name(f".{path.name}.lock")
     try:
-        descriptor = _acquire(path, lock)
+        descriptor = _acquire(path, lock, brief)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"cannot write {path}: its folder does not exist; create the folder first"
@@ -213,13 +216,13 @@ def _delete_abandoned(folder: Path) -> None:
                     os.close(descriptor)
 
 
-def _acquire(path: Path, lock: Path) -> int:
+def _acquire(path: Path, lock: Path, brief: bool) -> int:
     """Return the descriptor of a file that this process alone has locked."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if fcntl is not None:
-                _wait_for_lock(descriptor, path)
+                _wait_for_lock(descriptor, path, brief)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                     return descriptor
@@ -229,11 +232,12 @@ def _acquire(path: Path, lock: Path) -> int:
         os.close(descriptor)  # the process that held the lock has deleted its file: try again
 
 
-def _wait_for_lock(descriptor: int, path: Path) -> None:
+def _wait_for_lock(descriptor: int, path: Path, brief: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        warnings.warn(f"waiting for another process, which is writing {path}", stacklevel=5)
+        if not brief:
+            warnings.warn(f"waiting for another process, which is writing {path}", stacklevel=5)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         warnings.warn(

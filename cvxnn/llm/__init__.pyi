@@ -6,7 +6,6 @@ from .decoding.plain_replies import choose_reply, generate_candidates, generate_
 from .decoding.reply_measures import ReplyMeasures, measure_replies
 from .decoding.scoring import DescribedHead, RewardHead
 from .embeddings import Embedder, embed_responses
-from .extraction import extract_pairs
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
 from .fine_tuning.training_loop import FineTuned, fine_tune
@@ -35,7 +34,6 @@ __all__ = [
     "RewardServer",
     "choose_reply",
     "embed_responses",
-    "extract_pairs",
     "fine_tune",
     "generate_candidates",
     "generate_greedy",

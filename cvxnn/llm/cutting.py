@@ -49,21 +49,30 @@ def cut_pairs(
 
 
 def longest_replies(
-    lm: LanguageModel, prompts: Sequence[Prompt], responses: Sequence[str]
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    rows: range | None = None,
 ) -> list[int]:
-    """Return, for each pair, the number of tokens of the longest reply to its prompt."""
+    """Return, for each pair in ``rows``, the number of tokens of the longest reply to its prompt.
+
+    By default, ``rows`` are all pairs. The replies of the others count as well.
+    """
+    n = min(len(prompts), len(responses))
+    keys = [digest(repr(prompt)) for prompt in prompts[:n]]
+    asked = keys if rows is None else keys[rows.start : rows.stop]
+    wanted = set(asked)
+    places = [i for i, key in enumerate(keys) if key in wanted]
     longest: dict[str, int] = {}
-    keys: list[str] = []
-    for start in range(0, min(len(prompts), len(responses)), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, len(places), _BLOCK):
+        block = places[start : start + _BLOCK]
         try:
-            replies = lm.encode_responses(responses[block])
+            replies = lm.encode_responses([responses[i] for i in block])
         except ValueError as error:
-            raise ValueError(f"{error} (counted from pair {start})") from error
-        for prompt, reply in zip(prompts[block], replies, strict=False):
-            keys.append(digest(repr(prompt)))
-            longest[keys[-1]] = max(longest.get(keys[-1], 0), len(reply))
-    return [longest[key] for key in keys]
+            raise ValueError(f"{error} (counted from pair {block[0]})") from error
+        for i, reply in zip(block, replies, strict=True):
+            longest[keys[i]] = max(longest.get(keys[i], 0), len(reply))
+    return [longest[key] for key in asked]
 
 
 def warn_of_cuts(cut: Cut, limit: int, max_length: int) -> None:

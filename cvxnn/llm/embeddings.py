@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from cvxnn._progress import Progress
+from cvxnn.features.blocks import missing_blocks
 from cvxnn.features.description import POOLINGS, Description, Pooling
 from cvxnn.features.store import FeatureWriter
-from cvxnn.files.digests import digest
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.cutting import Cut, cut_pairs, longest_replies, warn_of_cuts
@@ -31,8 +30,6 @@ from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
-
-_BLOCK = 256  # pairs that embed_to_file holds at a time
 
 
 class Embedder:
@@ -281,6 +278,7 @@ class Embedder:
         responses: Iterable[str],
         *,
         common_cut: bool = False,
+        rows: range | None = None,
     ) -> int:
         """Embed pairs into a ``.npy`` file, in memory that does not grow with their number.
 
@@ -298,6 +296,9 @@ class Embedder:
             The replies, as many as there are prompts.
         common_cut : bool, default=False
             As for `embed`; then prompts and responses have to be sequences.
+        rows : range, optional
+            Which of the pairs are embedded, by default all. The others count for the common cut,
+            which this needs.
 
         Returns
         -------
@@ -317,34 +318,25 @@ class Embedder:
         if common_cut:
             if not isinstance(prompts, Sequence) or not isinstance(responses, Sequence):
                 raise ValueError("common_cut needs prompts and responses that are sequences")
-            reserved = longest_replies(self.lm, prompts, responses)
-        cut, missing = Cut(), object()
-        pairs = itertools.zip_longest(prompts, responses, fillvalue=missing)
+            reserved = longest_replies(self.lm, prompts, responses, rows)
+            if rows is not None:
+                part = slice(rows.start, rows.stop)
+                prompts, responses = prompts[part], responses[part]
+        cut = Cut()
         total = len(prompts) if isinstance(prompts, Sequence) else None
         with (
             FeatureWriter(path, self.description) as file,
             BlockJournal(f"{os.fspath(path)}.part.block", file.description["width"]) as journal,
             self._run(total, journal if self.cache is None else None) as (run, bar),
         ):
-            while block := list(itertools.islice(pairs, _BLOCK)):
-                if any(part is missing for part in block[-1]):
-                    raise ValueError("prompts and responses differ in number")
-                start = file.n_rows
-                room = None if reserved is None else reserved[start : start + len(block)]
-                identity = digest(block, *([] if room is None else [room]), digits=64)
-                if file.passes(identity):
-                    bar.update(len(block), skipped=True)
-                else:
-                    try:
-                        texts, replies = zip(*block, strict=True)
-                        items, new = cut_pairs(self.lm, texts, replies, self.limit, room)
-                    except ValueError as error:
-                        raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
-                    file.append(run.embed(items, bar), identity)
-                    journal.clear()
-                    cut = Cut(*(a + b for a, b in zip(cut, new, strict=True)))
-            if file.n_rows == 0:
-                raise ValueError("nothing to embed: expected at least one prompt and response")
+            for block in missing_blocks(file, prompts, responses, bar, reserved):
+                try:
+                    items, new = cut_pairs(self.lm, *block[:2], self.limit, block.reserved)
+                except ValueError as error:
+                    raise ValueError(f"{error} (counted from pair {file.n_rows})") from error
+                file.append(run.embed(items, bar), block.identity)
+                journal.clear()
+                cut = Cut(*(a + b for a, b in zip(cut, new, strict=True)))
             file.finish()
         warn_of_cuts(cut, self.limit, self.max_length)
         return file.n_rows

@@ -77,7 +77,7 @@ class TestExtract:
 
     def test_interrupted_extraction_continues(self, run, model, tmp_path, monkeypatch):
         # Blocks of 8 rows, so that a few pairs are several blocks.
-        monkeypatch.setattr("cvxnn.llm.embeddings._BLOCK", 8)
+        monkeypatch.setattr("cvxnn.features.blocks.BLOCK", 8)
         values = [
             {"prompt": f"a {c}", "chosen": f"b {c}", "rejected": "c d"} for c in "efghijklmnop"
         ]

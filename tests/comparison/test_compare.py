@@ -12,9 +12,9 @@ from cvxnn.comparison import HEADS, METHODS, RESULT_FILE, Comparison, compare
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.heads import fit_head
 from cvxnn.comparison.replies import side_by_side
+from cvxnn.features.extraction import extract_pairs
 from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.llm import Embedder, FineTuningConfig, Guidance, fine_tune
-from cvxnn.llm.extraction import extract_pairs
 from cvxnn.preference import pair_accuracy
 
 torch = pytest.importorskip("torch")

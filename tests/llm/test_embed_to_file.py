@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cvxnn.features import blocks, extract_pairs
 from cvxnn.features.store import FeatureWriter, read_features
-from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, extract_pairs
-from cvxnn.llm import embeddings as module
+from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel
 from cvxnn.llm.block_journal import BlockJournal, kept_rows
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference import PreferenceTriplet
@@ -25,7 +25,7 @@ N = 50
 
 @pytest.fixture
 def lm(tiny_lm: Callable[..., LanguageModel], monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
-    monkeypatch.setattr(module, "_BLOCK", 8)
+    monkeypatch.setattr(blocks, "BLOCK", 8)
     return tiny_lm()
 
 

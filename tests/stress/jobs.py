@@ -32,15 +32,15 @@ import torch
 import transformers
 
 import cvxnn
-import cvxnn.llm.embeddings
+import cvxnn.features.blocks
 from cvxnn.cli.main import main
 from cvxnn.comparison import compare
 from cvxnn.evaluation import compare_with_judge
+from cvxnn.features import extract_pairs
 from cvxnn.llm import (
     Embedder,
     FineTuningConfig,
     LanguageModel,
-    extract_pairs,
     fine_tune,
     load_model,
 )
@@ -120,7 +120,7 @@ def prepare(_: Path) -> None:
 
 
 def extraction(folder: Path) -> None:
-    cvxnn.llm.embeddings._BLOCK = 4
+    cvxnn.features.blocks.BLOCK = 4
     extract_pairs(Embedder(language_model(), batch_tokens=32), pairs(24), folder / "features")
 
 

@@ -1,0 +1,54 @@
+"""Join the shards of a folder of embeddings, and verify them.
+
+This follows "extract --shard" of all shards. It compares checksums, texts and settings, says which
+shards are missing, and needs neither a model nor PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from cvxnn.cli.console import Console
+from cvxnn.cli.extract import describe_result
+from cvxnn.cli.inputs import required
+
+HELP = "join the shards that extract --shard made"
+EXAMPLE = "  cvxnn merge features"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="Folder of cvxnn extract")
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
+    required(options, folder="FOLDER")
+    from cvxnn.features.extraction import merge_pairs
+    from cvxnn.features.pairs import is_extracted
+
+    folder = Path(options.folder)
+    status = "nothing to do" if is_extracted(folder) else "done"
+    console.kept = lambda: "all shards are kept; the same command continues"
+    return describe_result(console, folder, merge_pairs(folder), status)

@@ -1,0 +1,65 @@
+"""Shards and workers of cvxnn extract: the bytes of one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cvxnn.features.pairs import read_pair_features
+
+
+def same(one: Path, other: Path) -> bool:
+    names = ("features.npy", "features.npy.json", "pairs.jsonl.gz")
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_shards_and_a_merge(run, model, data, features, tmp_path, monkeypatch):
+    folder, whole = tmp_path / "shards", tmp_path / "whole"
+    monkeypatch.setattr("cvxnn.features.blocks.BLOCK", 16)  # 80 rows are five blocks
+    arguments = ["extract", data, "--model", model, "--output", folder]
+    run(*arguments[:-1], whole)
+    found = run(*arguments, "--shard", "2/2")
+    assert (found["shard"], found["rows"]) == ("2/2", 48)
+    missing = run("merge", folder, code=1)["error"]
+    assert "1 of 2 shards are not finished" in missing
+    assert "--shard 1/2" in missing
+    assert "filled in 2 shards" in run(*arguments, "--shard", "1/3", code=4)["error"]
+    assert "without --shard" in run(*arguments, "--shard", "1/2", "--overwrite", code=2)["error"]
+    run(*arguments, "--shard", "1/2")
+    merged = run("merge", folder)
+    assert (merged["status"], merged["pairs"]) == ("done", 40)
+    assert same(folder, whole)
+    assert run("merge", folder)["status"] == "nothing to do"
+    assert run(*arguments)["status"] == "nothing to do"
+    assert read_pair_features(folder).costs.flops == read_pair_features(whole).costs.flops > 0
+
+
+def test_bad_shards(run, data, tmp_path):
+    for text in ("3/2", "two"):
+        assert "shard" in run("extract", data, "--shard", text, code=2)["error"]
+    both = run("extract", data, "--shard", "1/2", "--workers", "2", code=2)["error"]
+    assert "not allowed with" in both
+    assert "no shards" in run("merge", tmp_path, code=1)["error"]
+
+
+@pytest.mark.slow
+def test_workers_write_the_bytes_of_one_process(run, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = [
+        {"prompt": f"a {a}", "chosen": f"b {b}", "rejected": "c d"}
+        for a in "abcdefghijklmno"
+        for b in "efghijklmnop"
+    ]
+    file = tmp_path / "pairs.jsonl"  # 360 rows are two blocks
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    arguments = ["extract", file, "--model", model, "--output"]
+    run(*arguments, tmp_path / "whole")
+    found = run(*arguments, tmp_path / "shared", "--workers", "4")  # no more than blocks
+    assert found["status"] == "done"
+    assert same(tmp_path / "shared", tmp_path / "whole")
+    assert run(*arguments, tmp_path / "shared", "--workers", "4")["status"] == "nothing to do"
+    (Path(tmp_path) / "bad").mkdir()
+    failed = run(*arguments, tmp_path / "bad", "--workers", "2", "--layer", "9", code=1)
+    assert "2 of 2 workers failed" in failed["error"]

@@ -150,3 +150,36 @@ def test_no_two_public_functions_share_a_name():
 )
 def test_imports_are_found(source, expected):
     assert imports(source, "cvxnn.a", {"cvxnn", "cvxnn.a", "cvxnn.a.b", "cvxnn.c"}) == expected
+
+
+def private_imports(source: str, module: str) -> set[str]:
+    """Private modules and names that belong to a package which does not hold ``module``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cvxnn"):
+            for name in node.names:
+                path = [*node.module.split("."), name.name]
+                at = [k for k, part in enumerate(path) if part[0] == "_" and part[:2] != "__"]
+                if at and module.split(".")[: at[0]] != path[: at[0]]:
+                    found.add(".".join(path))
+    return found
+
+
+def test_no_module_imports_what_is_private_to_another_package():
+    texts = {module: path.read_text("utf-8") for module, path in MODULES.items()}
+    found = {module: private_imports(text, module) for module, text in texts.items()}
+    assert not {module: names for module, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from cvxnn.a._b import c", {"cvxnn.a._b.c"}),
+        ("from cvxnn.a.b import _c", {"cvxnn.a.b._c"}),
+        ("from cvxnn._a import b", set()),
+        ("from cvxnn.d._b import c", set()),
+        ("from cvxnn import __version__", set()),
+    ],
+)
+def test_private_imports_are_found(line, expected):
+    assert private_imports(f"def f():\n    {line}", "cvxnn.d.e") == expected

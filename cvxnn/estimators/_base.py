@@ -27,9 +27,9 @@ from cvxnn.estimators._parameters import (
     resolve,
 )
 from cvxnn.estimators._plan import HeldOut, Plan
-from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, split, split_groups, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
+from cvxnn.estimators.prediction import NetworkPrediction
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.gates import open_where

@@ -24,10 +24,10 @@ from cvxnn.estimators._calibration import fit_temperature
 from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._rows import DistinctRows, Rows, merge, units_of
 from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier
+from cvxnn.estimators.prediction import NetworkPrediction
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
 # norm has long ceased to.

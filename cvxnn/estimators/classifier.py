@@ -19,7 +19,6 @@ from cvxnn.estimators._calibration import calibrated_log_loss, fit_link
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators._prediction import ClassifierPrediction
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
@@ -29,6 +28,7 @@ from cvxnn.estimators._rows import (
     require_two_classes,
     weights_of,
 )
+from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import winner
 

@@ -15,11 +15,11 @@ from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._cross_validation import HoldsEstimator, warn_of_gaps
 from cvxnn.estimators._monitor import Hook, progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
-from cvxnn.estimators._prediction import NetworkPrediction
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators.coala import COALAPreferenceHead
+from cvxnn.estimators.prediction import NetworkPrediction
 
 _STRENGTHS = (0.3, 0.1, 0.03, 0.01)
 _RIDGES = (1e-1, 1e-2, 1e-3)

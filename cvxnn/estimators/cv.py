@@ -18,7 +18,6 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
 from cvxnn.estimators._monitor import all_or_nothing
-from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
@@ -27,6 +26,7 @@ from cvxnn.estimators._rows import (
     weights_of,
 )
 from cvxnn.estimators.classifier import ConvexReLUClassifier
+from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.estimators.regressor import ConvexReLURegressor, columns
 
 

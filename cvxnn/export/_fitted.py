@@ -7,9 +7,9 @@ from typing import Any
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
+from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.network import TwoLayerNetwork
 
 _CLASSES = (ClassifierPrediction, RegressorPrediction, COALAPreferenceHead, COALAPreferenceHeadCV)

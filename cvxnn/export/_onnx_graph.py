@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cvxnn import __version__
 from cvxnn._extras import require
-from cvxnn.estimators._prediction import ClassifierPrediction, RegressorPrediction
+from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.export._fitted import fitted_network
 from cvxnn.network import TwoLayerNetwork
 

@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from cvxnn._extras import require
-from cvxnn.estimators._prediction import ClassifierPrediction
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
 from cvxnn.estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
+from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.estimators.regressor import ConvexReLURegressor
 from cvxnn.export._fitted import fitted_network
 from cvxnn.export._onnx_graph import OPSET, graph_of

@@ -5,7 +5,7 @@ from .decoding.logits_processor import RewardLogitsProcessor
 from .decoding.plain_replies import choose_reply, generate_candidates, generate_greedy
 from .decoding.reply_measures import ReplyMeasures, measure_replies
 from .decoding.scoring import DescribedHead, RewardHead
-from .embeddings import Embedder, embed_responses
+from .embeddings import Embedder
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
 from .fine_tuning.training_loop import FineTuned, fine_tune
@@ -33,7 +33,6 @@ __all__ = [
     "RewardLogitsProcessor",
     "RewardServer",
     "choose_reply",
-    "embed_responses",
     "fine_tune",
     "generate_candidates",
     "generate_greedy",

@@ -388,32 +388,3 @@ class Embedder:
                 self.tokens_computed_ = run.tokens_computed
                 self.shares_prefixes_ = run.shares_prefixes
                 self.seconds_ = time.perf_counter() - began
-
-
-def embed_responses(
-    lm: LanguageModel, prompts: Sequence[Prompt], responses: Sequence[str], **settings: Any
-) -> np.ndarray:
-    """Embed replies given their prompts: `Embedder` as a function.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        The model, in evaluation mode.
-    prompts : sequence of (str or list of Message), length n
-        What is replied to.
-    responses : sequence of str, length n
-        The replies.
-    **settings : object
-        Settings of `Embedder`, such as ``layer``.
-
-    Returns
-    -------
-    ndarray of shape (n, width), float32
-        One embedding for each pair.
-
-    Raises
-    ------
-    ValueError
-        As `Embedder` and `Embedder.embed` do.
-    """
-    return Embedder(lm, **settings).embed(prompts, responses)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvxnn.features.description import POOLINGS
-from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, embed_responses, load_model
+from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel, load_model
 from cvxnn.llm.packing import Item, lay_out, plan
 from cvxnn.llm.pooling import pool
 from cvxnn.llm.token_embeddings import TokenEmbedder
@@ -167,7 +167,7 @@ def test_layers(family: str, layer: int) -> None:
     lm = make_lm(family)
     prompts, responses = dialogues()
     expected = [oracle(lm, p, r, "mean", layer) for p, r in zip(prompts, responses, strict=True)]
-    actual = embed_responses(lm, prompts, responses, layer=layer)
+    actual = Embedder(lm, layer=layer).embed(prompts, responses)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -176,7 +176,7 @@ def test_blocks_above_the_layer_are_not_run() -> None:
     ran = []
     for i, block in enumerate(lm.model.model.layers):
         block.register_forward_hook(lambda *_, i=i: ran.append(i))
-    embed_responses(lm, ["a"], ["b"], layer=1)
+    Embedder(lm, layer=1).embed(["a"], ["b"])
     assert ran == [0]
     assert not any(block._forward_pre_hooks for block in lm.model.model.layers)
 
@@ -184,7 +184,7 @@ def test_blocks_above_the_layer_are_not_run() -> None:
 def test_output_layer_is_not_run() -> None:
     lm = make_lm()
     lm.model.lm_head.register_forward_hook(lambda *_: pytest.fail("logits were computed"))
-    assert embed_responses(lm, ["a"], ["b"]).shape == (1, 32)
+    assert Embedder(lm).embed(["a"], ["b"]).shape == (1, 32)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_models_that_see_the_other_branches_are_noticed(caplog: pytest.LogCaptur
 def test_half_precision() -> None:
     lm = make_lm()
     prompts, responses = dialogues()
-    expected = embed_responses(lm, prompts, responses)
+    expected = Embedder(lm).embed(prompts, responses)
     lm = dataclasses.replace(lm, model=lm.model.to(torch.bfloat16))
     embedder = Embedder(lm)
     actual = embedder.embed(prompts, responses)
@@ -247,7 +247,7 @@ def test_overflow_is_reported() -> None:
     with torch.no_grad():
         lm.model.model.norm.weight.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite"):
-        embed_responses(lm, ["a"], ["b"])
+        Embedder(lm).embed(["a"], ["b"])
 
 
 # The work
@@ -311,8 +311,8 @@ def test_a_short_common_beginning_does_not_join_long_conversations() -> None:
 def test_long_prompts_lose_their_beginning() -> None:
     lm = make_lm(template=None)
     with pytest.warns(UserWarning, match="1 of 2 pairs are longer than 6 tokens.* 0 of them"):
-        actual = embed_responses(lm, ["a b c d e f", "e f"], ["g h"] * 2, max_length=6)
-    expected = embed_responses(lm, ["c d e f", "e f"], ["g h"] * 2)
+        actual = Embedder(lm, max_length=6).embed(["a b c d e f", "e f"], ["g h"] * 2)
+    expected = Embedder(lm).embed(["c d e f", "e f"], ["g h"] * 2)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
@@ -328,7 +328,7 @@ def test_a_common_cut_leaves_the_same_prompt_to_all_replies() -> None:
         chosen, rejected = embedder.embed_pairs(pairs)
     # The longest reply to the first prompt has three tokens.
     for found, side in ((chosen, "chosen"), (rejected, "rejected")):
-        expected = embed_responses(lm, ["c d e f"] * 3, [getattr(pair, side) for pair in pairs])
+        expected = Embedder(lm).embed(["c d e f"] * 3, [getattr(pair, side) for pair in pairs])
         np.testing.assert_allclose(found, expected, atol=1e-5)
     with pytest.warns(UserWarning, match="longer than 7"):
         naive.embed_pairs(pairs)
@@ -339,7 +339,7 @@ def test_a_common_cut_leaves_the_same_prompt_to_all_replies() -> None:
 def test_long_responses_keep_their_beginning() -> None:
     lm = make_lm(template=None)
     with pytest.warns(UserWarning, match="1 of 1 pairs .* 1 of them"):
-        actual = embed_responses(lm, ["a b"], ["c d e f"], max_length=3)
+        actual = Embedder(lm, max_length=3).embed(["a b"], ["c d e f"])
     with torch.no_grad():
         ids = torch.tensor([lm.encode_responses(["c d e"])[0]])
         expected = lm.decoder(ids).last_hidden_state[0].mean(dim=0)
@@ -349,8 +349,8 @@ def test_long_responses_keep_their_beginning() -> None:
 def test_the_context_length_of_the_model_caps_the_length() -> None:
     lm = make_lm("gpt2", template=None, max_position_embeddings=8)
     with pytest.warns(UserWarning, match="longer than 8 tokens"):
-        actual = embed_responses(lm, ["a " * 20], ["b"], max_length=1000)
-    np.testing.assert_allclose(actual, embed_responses(lm, ["a " * 7], ["b"]), atol=1e-6)
+        actual = Embedder(lm, max_length=1000).embed(["a " * 20], ["b"])
+    np.testing.assert_allclose(actual, Embedder(lm).embed(["a " * 7], ["b"]), atol=1e-6)
 
 
 # The cache
@@ -395,7 +395,7 @@ def test_cache_tells_computations_apart(tmp_path: Path, change: str) -> None:
     lm, prompt = make_lm(), "a b"
     settings: dict[str, Any] = {}
     with EmbeddingCache(tmp_path / "c.sqlite") as cache:
-        embed_responses(lm, [prompt], ["c d"], cache=cache)
+        Embedder(lm, cache=cache).embed([prompt], ["c d"])
         if change == "pooling":
             settings["pooling"] = "last"
         elif change == "layer":
@@ -416,10 +416,8 @@ def test_cache_tells_computations_apart(tmp_path: Path, change: str) -> None:
 
 def test_boundary_between_prompt_and_reply_is_part_of_the_key(tmp_path: Path) -> None:
     lm, path = make_lm(template=None), tmp_path / "c.sqlite"
-    actual = [
-        embed_responses(lm, [p], [r], cache=path) for p, r in [("a b", "c d"), ("a", "b c d")]
-    ]
-    expected = [embed_responses(lm, [p], [r]) for p, r in [("a b", "c d"), ("a", "b c d")]]
+    actual = [Embedder(lm, cache=path).embed([p], [r]) for p, r in [("a b", "c d"), ("a", "b c d")]]
+    expected = [Embedder(lm).embed([p], [r]) for p, r in [("a b", "c d"), ("a", "b c d")]]
     np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert not np.allclose(actual[0], actual[1], atol=1e-3)
 
@@ -461,9 +459,9 @@ def test_progress_is_on_stderr_and_on_request_only(
 ) -> None:
     monkeypatch.setattr("cvxnn._progress._PRINTED", 0.0)
     lm = make_lm()
-    embed_responses(lm, ["a"], ["b"])
+    Embedder(lm).embed(["a"], ["b"])
     assert capfd.readouterr() == ("", "")
-    embed_responses(lm, ["a"], ["b"], progress=True)
+    Embedder(lm, progress=True).embed(["a"], ["b"])
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "embedding 1 of 1 replies (100 %)" in captured.err
@@ -481,7 +479,7 @@ def test_progress_is_on_stderr_and_on_request_only(
 )
 def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        embed_responses(make_lm(), ["a"], ["b"], **options)
+        Embedder(make_lm(), **options).embed(["a"], ["b"])
 
 
 @pytest.mark.parametrize(
@@ -496,14 +494,14 @@ def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
 )
 def test_bad_pairs(prompts: Any, responses: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        embed_responses(make_lm(), prompts, responses)
+        Embedder(make_lm()).embed(prompts, responses)
 
 
 def test_training_mode_is_refused() -> None:
     lm = make_lm()
     lm.model.train()
     with pytest.raises(ValueError, match=r"call model\.eval\(\) first"):
-        embed_responses(lm, ["a"], ["b"])
+        Embedder(lm).embed(["a"], ["b"])
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from cvxnn.llm import (
     Guidance,
     LanguageModel,
     choose_reply,
-    embed_responses,
     generate_candidates,
     generate_greedy,
     generate_guided,
@@ -262,7 +261,7 @@ def test_settings_out_of_range(lm: LanguageModel, options: dict[str, Any]) -> No
 def test_choice_has_the_highest_reward(lm: LanguageModel) -> None:
     head, candidates = Linear(32), ["a b", "c", "d e f", "a b"]
     index, rewards = choose_reply(lm, head, "g h", candidates, pooling="last")
-    expected = head.reward(embed_responses(lm, ["g h"] * 4, candidates, pooling="last"))
+    expected = head.reward(Embedder(lm, pooling="last").embed(["g h"] * 4, candidates))
     np.testing.assert_allclose(rewards, expected, rtol=1e-4)
     assert index == expected.argmax()
 

@@ -108,14 +108,19 @@ CHECKS = ("require", "check_packages")
 
 def test_optional_packages_are_not_required_inside_llm():
     # The door has checked them, so modules import them at their top. What reads GGUF files is
-    # imported by transformers, and only then.
+    # imported by transformers, and only then; vLLM is an extra of its own.
     calls = {
         ast.unparse(node)
         for path in (Path(cvxnn.__file__).parent / "llm").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require"
     }
-    assert calls == {"require('gguf', extra='llm')", "require('accelerate', extra='llm')"}
+    assert calls == {
+        "require('gguf', extra='llm')",
+        "require('accelerate', extra='llm')",
+        "require('vllm', extra='vllm')",
+        "require('vllm.config', extra='vllm')",
+    }
 
 
 def extras_named_in_the_package():

@@ -3,6 +3,7 @@
 The folder records its pairs, model and settings; "fit" and "score" read it. A second call continues
 after an interruption, or says that nothing is to do. --workers 4 shares the work among processes of
 this machine; --shard 2/8 does an eighth of it, and "merge" joins what machines did in one folder.
+--engine http://localhost:8000/v1 asks a server in place of a model here.
 """
 
 from __future__ import annotations
@@ -13,8 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.extraction_workers import run_workers
-from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.extraction_engines import add_engine, embedder_from, is_endpoint
+from cvxnn.cli.extraction_workers import (
+    ShardWorker,
+    kept_of,
+    n_shards_for,
+    run_on_ray,
+    run_processes,
+)
+from cvxnn.cli.inputs import pairs_of, required
 from cvxnn.cli.option_building import UsageError, positive
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.plan import plan_only, show_plan
@@ -25,7 +33,6 @@ from cvxnn.files.locks import check_folder, locked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cvxnn.features.extraction import PairEmbedder
     from cvxnn.features.pairs import PairFeatures
     from cvxnn.features.shards import Shard
     from cvxnn.preference.triplets import PreferenceTriplet
@@ -58,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sharing.add_argument(
         "--shard", type=_shard, metavar="I/N", help="Embed only this part, such as 2/8; then merge"
     )
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="The workers are actors of Ray, on any machine that shares the folder (extra ray)",
+    )
+    add_engine(parser)
     add_memory_plan(parser)
 
 
@@ -77,9 +90,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, data="DATA")
+    if options.ray and options.workers is None:
+        raise UsageError("--ray needs --workers, the number of actors")
     folder = Path(options.output)
     pairs = pairs_of(options, console, options.data)
     console.progress(f"data      {len(pairs)} pairs")
+    if is_endpoint(options) and (options.plan_only or options.memory_plan is not None):
+        raise UsageError("a plan is of a model that runs here, not of a server")
     if options.plan_only:
         return plan_only(options, console, ["embed"], folder, pairs)
     show_plan(options, console, ["embed"])
@@ -90,23 +107,24 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     from cvxnn.features.extraction import extract_pairs, merge_pairs
     from cvxnn.features.pairs import NOTE, ROWS, discard_features, is_extracted
-    from cvxnn.features.shards import n_blocks_of
+    from cvxnn.features.shards import all_shards, n_blocks_of, n_shards_in
 
-    n_rows = 2 * len(pairs)
-    n_workers = min(options.workers or 1, n_blocks_of(n_rows))
     if options.shard is not None:
-        return _extract_shard(options, console, pairs)
+        return _embed_shard(options, console)
     if options.overwrite:
         discard_features(folder)
-    before = is_extracted(folder)
-    if n_workers > 1 and not before:
-        console.progress(f"workers   {n_workers}")
+    n_rows, before = 2 * len(pairs), is_extracted(folder)
+    n_shards = n_shards_in(folder / ROWS) or n_shards_for(options, n_blocks_of(n_rows))
+    if options.workers is not None and n_shards > 1 and not before:
         console.kept = lambda: "what the workers finished is kept; the same command continues"
-        run_workers(work, options, console, folder / ROWS, n_rows, n_workers)
+        if options.ray:
+            run_on_ray(options, console, all_shards(n_shards))
+        else:
+            run_processes(options, console, folder / ROWS, n_rows, all_shards(n_shards))
         features = merge_pairs(folder)
     else:
-        embedder = _embedder(options, console)
-        console.kept = lambda: _kept(folder / ROWS, embedder, n_rows)
+        embedder = embedder_from(options, console)
+        console.kept = lambda: kept_of(folder / ROWS, embedder, n_rows)
         features = extract_pairs(embedder, pairs, folder)
     if request is not None:  # the next call need not load the model
         with locked(folder / NOTE):
@@ -114,52 +132,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return describe_result(console, folder, features, "nothing to do" if before else "done")
 
 
-def work(options: argparse.Namespace, console: Console) -> None:
-    """Embed the shard that the options name, as a worker does.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments, with a shard.
-    console : Console
-        Where to write.
-    """
-    _extract_shard(options, console, pairs_of(options, console, options.data))
-
-
-def _extract_shard(
-    options: argparse.Namespace, console: Console, pairs: Sequence[PreferenceTriplet]
-) -> dict[str, Any]:
-    from cvxnn.features.extraction import extract_shard
-    from cvxnn.features.pairs import ROWS
-
+def _embed_shard(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.overwrite:
         raise UsageError("--overwrite would delete what other workers do; run it without --shard")
-    shard, folder = options.shard, Path(options.output)
-    rows = shard.rows(2 * len(pairs))
-    embedder = _embedder(options, console)
-    console.kept = lambda: _kept(shard.path(folder / ROWS), embedder, len(rows))
-    extract_shard(embedder, pairs, folder, shard)
-    console.show(f"{folder}: shard {shard}, {len(rows)} of {2 * len(pairs)} embeddings (done)")
-    return {"status": "done", "output": str(folder), "shard": str(shard), "rows": len(rows)}
-
-
-def _embedder(options: argparse.Namespace, console: Console) -> PairEmbedder:
-    """Return what computes the embeddings."""
-    from cvxnn.llm.embeddings import Embedder
-
-    lm = model_of(options, console)
-    return Embedder(lm, **EMBEDDING.values(options), progress=not console.quiet)
-
-
-def _kept(path: Path, embedder: PairEmbedder, n_rows: int) -> str:
-    """Say what an interruption has left of a file."""
-    from cvxnn.llm.block_journal import kept_rows
-
-    rows = kept_rows(path, embedder.description["width"])
-    if not rows:
-        return "nothing was kept; the same command begins again"
-    return f"{rows} of {n_rows} embeddings are kept; the same command continues"
+    rows = ShardWorker(options, console).embed(options.shard)
+    console.show(f"{options.output}: shard {options.shard}, {rows} embeddings (done)")
+    shard = str(options.shard)
+    return {"status": "done", "output": options.output, "shard": shard, "rows": rows}
 
 
 def _shard(text: str) -> Shard:
@@ -172,7 +151,12 @@ def _shard(text: str) -> Shard:
 
 
 def _request(options: argparse.Namespace) -> str | None:
-    """Return the digest of the model's files and of the settings; None for a model of the Hub."""
+    """Return the digest of the model's files and of the settings.
+
+    It is None for a model of the Hub or of a server.
+    """
+    if is_endpoint(options):
+        return None
     from cvxnn.llm.loading import digest_of_source, running_type
 
     source = digest_of_source(options.model)

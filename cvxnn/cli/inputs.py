@@ -335,6 +335,11 @@ def embedder_of(
             "the head does not say how its embeddings were made; score a folder of cvxnn extract, "
             "or fit the head with cvxnn fit"
         )
+    if description["pooling"] == "endpoint":
+        raise ValueError(
+            f"a server embedded what the head was fitted to, by {description['model']}; embed the "
+            "texts by cvxnn extract --engine, and score that folder"
+        )
     if options.dtype == "auto":
         options.dtype = description["dtype"]
     name = description["model"]  # of a model on the Hub, it is enough to load it

@@ -1,4 +1,5 @@
 from .description import POOLINGS, Description, Pooling, check_description
+from .endpoint import EndpointEmbedder
 from .extraction import PairEmbedder, extract_pairs, extract_shard, merge_pairs
 from .pairs import (
     PairFeatures,
@@ -13,6 +14,7 @@ from .store import FeatureWriter, read_features
 __all__ = [
     "POOLINGS",
     "Description",
+    "EndpointEmbedder",
     "FeatureWriter",
     "PairEmbedder",
     "PairFeatures",

@@ -10,6 +10,9 @@ Pooling = Literal["mean", "last", "attention"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 """Names of the formulas that make one vector of the hidden states of a reply."""
 
+ENDPOINT = "endpoint"
+"""In the place of a pooling: a server made the embeddings, and alone knows how."""
+
 _LEAST = {"layer": 0, "max_length": 1, "context": 0, "width": 1}
 
 
@@ -30,8 +33,9 @@ class Description(TypedDict):
         Type of the weights that made the embeddings, such as ``"float32"``.
     layer : int
         Layer of the hidden states, from 0, the token embeddings, to the number of blocks.
-    pooling : {"mean", "last", "attention"}
-        Formula that makes one vector of the hidden states of a reply.
+    pooling : {"mean", "last", "attention", "endpoint"}
+        Formula that makes one vector of the hidden states of a reply; with ``"endpoint"``, a server
+        decided about that, and `layer`, `max_length` and `date` say nothing.
     max_length : int
         Largest number of tokens of prompt and reply, at least 1.
     date : str
@@ -96,7 +100,8 @@ def check_description(description: Any) -> None:
         raise ValueError(
             f"embedding['date'] is {description['date']!r}; expected a date like '2024-07-26'"
         ) from error
-    if description["pooling"] not in POOLINGS:
+    if description["pooling"] not in (*POOLINGS, ENDPOINT):
         raise ValueError(
-            f"embedding['pooling'] is {description['pooling']!r}; expected one of {POOLINGS}"
+            f"embedding['pooling'] is {description['pooling']!r}; expected one of "
+            f"{(*POOLINGS, ENDPOINT)}"
         )

@@ -14,6 +14,7 @@ from .log_probabilities import ResponseLogProbabilities, response_log_probabilit
 from .memory import MemoryPlan, memory_plan
 from .models import LanguageModel
 from .reward_server import RewardServer
+from .vllm_embedder import VllmEmbedder, vllm_engine
 
 __all__ = [
     "FINE_TUNING_OBJECTIVES",
@@ -32,6 +33,7 @@ __all__ = [
     "RewardHead",
     "RewardLogitsProcessor",
     "RewardServer",
+    "VllmEmbedder",
     "choose_reply",
     "fine_tune",
     "generate_candidates",
@@ -44,4 +46,5 @@ __all__ = [
     "memory_plan",
     "response_log_probabilities",
     "stream_guided",
+    "vllm_engine",
 ]

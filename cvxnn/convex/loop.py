@@ -164,7 +164,8 @@ def solve(
         state = solver.refresh(problem, first)
 
         def reported(state: Any) -> Any:
-            weights = np.asarray(solver.weights(state)).astype(dtype, copy=False)
+            kept = working if convex else dtype  # what proof and objective belong to
+            weights = np.asarray(solver.weights(state)).astype(kept, copy=False)
             if padded:
                 weights = unpad_weights(given, weights)
             return given.operator.unstack(weights) if convex else weights

@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 
 from cvxnn.numerics.arrays import Array, namespace
 
+# Units of rounding of the sum of all terms' sizes: above what sums of any length were seen to lose.
+_ROUNDING = 4.0
+
 
 class Weights(NamedTuple):
     """Weights of a two-layer network, as the convex program has them.
@@ -196,6 +199,11 @@ class GatedOperator:
         """Return ``F^T r``: (n, n_outputs) to weights (n_outputs, n_signs, P, d)."""
         g = self.adjoint_difference(R)
         return namespace(g).stack([g, -g], axis=1) if n_signs == 2 else g[:, None]
+
+    def adjoint_rounding(self, R: Array) -> Array:
+        """Return how far rounding may take :meth:`adjoint` off, shape (n_outputs, n_features)."""
+        terms = abs(self.compare_adjoint(R)).T @ abs(self.X)
+        return _ROUNDING * namespace(R).finfo(R.dtype).eps * terms
 
     def constraints(self, U: Array) -> Array:
         """Return ``G u``, (n, n_outputs, 2, P), which the cones require to be non-negative."""

@@ -60,7 +60,7 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
-from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
+from cvxnn.convex.penalties import NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.regularizer import Regularizer
 from cvxnn.numerics.arrays import Array, is_sparse, namespace
 
@@ -385,6 +385,10 @@ class ConvexProgram:
             safe = xp.maximum(self.linear_ridge, xp.finfo(slope.dtype).tiny)
             # Without a ridge the projection has made it zero.
             extra = xp.where(self.linear_ridge > 0, (linear**2).sum(axis=(1, 2, 3)) / safe, 0)
+        if type(self.penalty) is not SquaredL2:
+            # Under a norm a slope that cancels to nothing would prove a bound at any strength.
+            rounding = program.operator.adjoint_rounding(self.share * residual)
+            slope = xp.copysign(xp.maximum(abs(slope), rounding[:, None, None]), slope)
         return best_bound(
             self.loss, self.penalty, self.alpha, self.y, self.share, residual, slope, extra
         )

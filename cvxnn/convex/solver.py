@@ -223,7 +223,8 @@ class Result(NamedTuple):
     Attributes
     ----------
     weights : Weights, or ndarray
-        The best point seen: :class:`Weights` of a ``ConvexProgram``, a vector of an objective.
+        The best point seen: :class:`Weights` of a ``ConvexProgram``, in float64 where the solver
+        works ``on_host``, or the vector of an objective.
     objective : float
         Objective of exactly these weights.
     dual_bound : float

@@ -156,5 +156,8 @@ def scale(
             y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
         )
     targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
+    if fit_intercept and not keep_targets:
+        # What rounding left of a large mean would pass for something to learn.
+        targets = (targets - column_means(targets, weight)).astype(X.dtype)
     equal = bool(np.all(weight == weight[0]))
     return Scaled(inputs, targets, None if equal else weight, scaling)

@@ -358,6 +358,12 @@ def fit_iterative(
 def network_of(
     weights: Weights, patterns: ActivationPatterns, formulation: Formulation, *, bias: bool
 ) -> TwoLayerNetwork:
-    """Return the network that weights over patterns stand for; ``bias`` as in the fits above."""
+    """Return the network that weights over patterns stand for, in the precision of the data.
+
+    ``bias`` is as in the fits above.
+    """
     gates = patterns.gates if formulation == "gated" else None
+    dtype = patterns.gates.dtype
+    linear = None if weights.linear is None else np.asarray(weights.linear, dtype)
+    weights = Weights(np.asarray(weights.blocks, dtype), linear)
     return recover(weights, bias=bias, tol=_DEAD, gates=gates)

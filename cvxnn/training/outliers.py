@@ -111,11 +111,12 @@ def choose_delta(
 def spread_of(residual: NDArray[np.floating], weight: NDArray[np.floating]) -> float:
     """Return a robust standard deviation: 1.4826 times the weighted median of absolute values.
 
-    Where more than half are zero, the root mean square; 1 where all are.
+    Where more than half are zero, or rounding beside the largest, the root mean square; 1 where
+    all are zero.
     """
     size = np.abs(residual).ravel()
     middle = 1.4826 * weighted_median(size, weight)
-    if middle > 0:
+    if middle > np.finfo(size.dtype).eps * size.max():
         return middle
     rest = float(np.sqrt(np.average(size**2, weights=weight)))
     return rest if rest > 0 else 1.0

@@ -24,7 +24,6 @@ from cvxnn.convex.compiled_calls import (
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.single_precision import LARGEST_SINGLE
 from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
 from cvxnn.numerics.threads import limits_threads
 
@@ -32,6 +31,8 @@ N_STEPS = 300
 # Products of rows, features, neurons and steps: from the first on steps are taken in single
 # precision, which is enough to propose; from the second on compiling costs less than Python's loop.
 _SINGLE_SIZE, _HOST_SIZE = 8.3e8, 1e10
+# Fourth powers of such values, and sums of a million of them, are within single precision.
+_LARGEST_SINGLE = 1e8
 
 _Pair = tuple[Array, Array]
 _Carry = tuple[_Pair, _Pair, _Pair]
@@ -100,7 +101,8 @@ def propose(
     Notes
     -----
     Small runs stay on the host, where nothing has to be compiled; large ones are compiled. All but
-    the smallest compute in single precision, if the data are within its range.
+    the smallest, and those of data in single precision, compute in it if squares of slopes are
+    within its range.
     """
     refuse_sparse(X, "patterns='local'", "patterns='gaussian'")
     rng = check_random_state(random_state)
@@ -111,7 +113,8 @@ def propose(
     output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
     size = float(n) * d * n_neurons * n_steps
-    dtype = np.dtype(np.float32) if size >= _SINGLE_SIZE and _within_single(X, y) else X.dtype
+    single = (size >= _SINGLE_SIZE or X.dtype == np.float32) and _within_single(X, y)
+    dtype = np.dtype(np.float32 if single else np.float64)
     share = (share / share.sum()).astype(dtype, copy=False)
     start = (hidden.astype(dtype), output.astype(dtype))
     zeros = tuple(np.zeros_like(part) for part in start)
@@ -119,7 +122,8 @@ def propose(
     arrays = X.astype(dtype, copy=False), y.astype(dtype, copy=False)
     parts = (*arrays, share, alpha, loss or SquaredLoss())
     if size < _HOST_SIZE:
-        carry = _adam(*parts, carry, 0, n_steps, n_steps, learning_rate)
+        with np.errstate(over="ignore", invalid="ignore"):  # such neurons are dropped
+            carry = _adam(*parts, carry, 0, n_steps, n_steps, learning_rate)
         return LocalNetwork(*(part.astype(X.dtype, copy=False) for part in carry[0]))
     most = steps_of_a_call(proposal_flops(X.shape, n_neurons, C, 1))
     with precision(dtype), compiled_work():
@@ -133,8 +137,8 @@ def propose(
 
 
 def _within_single(*arrays: NDArray[np.floating]) -> bool:
-    """Return whether squares of all values, and sums of many, are within float32."""
-    return all(np.abs(part).max(initial=0) < LARGEST_SINGLE for part in arrays)
+    """Return whether squares of slopes, which are products of two values, are within float32."""
+    return all(np.abs(part).max(initial=0) < _LARGEST_SINGLE for part in arrays)
 
 
 def proposal_flops(

@@ -41,7 +41,7 @@ from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
@@ -248,12 +248,12 @@ def train(
     result, found, program = best
     if skip is None and proposal is not None and proposed < result.objective:
         # A solver that does not keep the best network stopped too early, before any refinement.
-        result = _with_point(result, proposal, proposed, program, chosen.tol)
+        result = _with_point(result, proposal, program, chosen.tol)
     if skip is None:
         # Where all neurons should be off, an interior point leaves tiny ones of random directions.
         without = float((base.share * base.loss.value(np.zeros_like(y), y)).sum())
         if result.objective >= without - program.rounding():
-            zero = _with_point(result, program.zeros(), without, program, chosen.tol)
+            zero = _with_point(result, program.zeros(), program, chosen.tol)
             # A tolerance below rounding is one still.
             if zero.gap <= max(result.gap, chosen.tol):
                 result = zero
@@ -261,10 +261,10 @@ def train(
     return Training(result, found, program, proposed, rounds, flops)
 
 
-def _with_point(
-    result: Result, weights: Weights, objective: float, program: ConvexProgram, tol: float
-) -> Result:
+def _with_point(result: Result, weights: Weights, program: ConvexProgram, tol: float) -> Result:
     """Return the result with another point in place of the solver's, judged by the same proof."""
+    # In the precision in which a proof is checked: tiny objectives have few digits in another.
+    objective = float(on_host(program, np.float64).evaluate(weights).network_objective)
     gap = relative_gap(objective, result.dual_bound, program.rounding())
     proven = gap <= tol and result.status is not Status.STOPPED
     status = Status.CONVERGED if proven else result.status

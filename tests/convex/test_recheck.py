@@ -1,6 +1,8 @@
 """A bound that was found in one precision, computed again in the other."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -24,6 +26,7 @@ from cvxnn.convex import (
     register_pytree,
 )
 from cvxnn.convex._duality import _best_value
+from cvxnn.convex._padding import pad, pad_dual
 
 N, D, P, C = 40, 3, 5, 3
 
@@ -115,3 +118,39 @@ def test_probabilities_off_the_simplex_by_rounding_prove_a_bound(dtype: Any) -> 
         assert near == pytest.approx(true, abs=100 * size)
     # What is no probability at all proves nothing.
     assert program.bound_of(DualPoint(at.residual + dtype(0.1), None)) == -np.inf
+
+
+def exact_bound(program: ConvexProgram, residual: np.ndarray) -> float:
+    """Bound for the squared loss and one open pattern, without any rounding but the last."""
+    X = [[Fraction(float(value)) for value in row] for row in program.operator.X]
+    r, y = ([Fraction(float(value)) for value in part[:, 0]] for part in (residual, program.y))
+    n, alpha = len(r), Fraction(program.alpha)
+    slope = [sum(ri * row[j] for ri, row in zip(r, X, strict=True)) / n for j in range(len(X[0]))]
+    best = sum(ri * yi for ri, yi in zip(r, y, strict=True)) / sum(ri * ri for ri in r)
+    scale = max(best, Fraction(0))
+    squares = sum(value * value for value in slope)
+    if scale * scale * squares > alpha * alpha:
+        scale = alpha / Fraction(math.sqrt(squares))
+    pairs = zip(r, y, strict=True)
+    return float(sum(scale * ri * yi - (scale * ri) ** 2 / 2 for ri, yi in pairs) / n)
+
+
+@pytest.mark.parametrize("alpha", [1e-24, 1e-20, 1e-16, 1e-12])
+def test_a_slope_that_cancels_proves_no_more_than_its_rounding(alpha: float) -> None:
+    """Rows are equal and targets have mean zero: what is left of the slope is noise."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        X = np.repeat(rng.standard_normal((1, 3)), 5, axis=0)
+        y = rng.standard_normal((5, 1))
+        y -= y.mean()
+        y -= y.mean()
+        program = ConvexProgram(GatedOperator(X, np.ones((5, 1), bool)), y, alpha)
+        program = replace(program, formulation="gated")
+        dual = DualPoint(y, None)
+        found = float(program.bound_of(dual))
+        assert found <= exact_bound(program, y) * (1 + 1e-9)
+        order = rng.permutation(5)
+        mixed = replace(program, operator=GatedOperator(X, np.ones((5, 1), bool)), y=y[order])
+        padded = float(pad(program).bound_of(pad_dual(program, dual)))
+        others = float(mixed.bound_of(DualPoint(y[order], None))), padded
+        assert others == pytest.approx((found, found), rel=1e-9)

@@ -177,3 +177,42 @@ def test_of_a_huber_loss_that_the_data_chose(formulation: Any, tmp_path: Any) ->
         program, _, dual = fitted.certificate(X, y)
         assert float(program.loss.delta) == fitted.delta_ != 1.35
         assert float(program.bound_of(dual)) == pytest.approx(fitted.dual_bound_, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:ConvexReLU:UserWarning")
+@pytest.mark.parametrize(
+    ("options", "X", "y", "weight"),
+    [
+        ({"loss": "huber"}, [[-4.7e-13], [-2.5e4]], [0, 3], [3.69, 4.5e8]),
+        (
+            {"penalty": "neuron", "skip": 0, "patterns": "local"},
+            [[-1.5078908, 3.7206535, -0.65194887], [-0.09251607, 0.0716199, -0.2906424]],
+            [1, 0],
+            None,
+        ),
+        (
+            {"loss": "huber", "penalty": "neuron", "formulation": "relu", "strength": 1e-3},
+            [[9e-9], [-1.19e9], [-6.8e-8]],
+            [0.6, -0.9, -2.2],
+            [2.6e-7, 229.0, 2.4e-4],
+        ),
+    ],
+)
+def test_of_objectives_that_are_next_to_nothing_in_single_precision(
+    options: dict[str, Any], X: Any, y: Any, weight: Any
+) -> None:
+    """To the last bit: rounded to float32, weights and objectives would be others."""
+    rows = np.array(X, np.float32)
+    check(ConvexReLURegressor(**SMALL, **options).fit(rows, y, weight), rows, y, weight)
+
+
+@pytest.mark.filterwarnings("ignore:ConvexReLU:UserWarning")
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+def test_rounding_of_large_targets_has_no_say_in_the_strength(formulation: Any) -> None:
+    X = np.full((5, 3), 0.7)
+    y = 64340 + rng.standard_normal(5)
+    model = ConvexReLURegressor(
+        **SMALL, formulation=formulation, penalty="neuron", strength=1e-9, standardize=False
+    ).fit(X, y)
+    assert model.alpha_max_ == 1  # no slope at all
+    check(model, X, y)

@@ -336,6 +336,11 @@ def test_weighted_median_is_that_of_repeated_values(pairs, unit):
         assert spread_of(values, unit * times) == pytest.approx(1.4826 * spread)
 
 
+def test_residuals_that_are_rounding_beside_the_largest_are_not_the_noise():
+    assert spread_of(np.array([1e-80, -1e-80, 2.0, 0.0]), np.ones(4)) == 1.0
+    assert spread_of(np.array([1e-9, -1e-9, 2.0, 0.0]), np.ones(4)) == pytest.approx(1.4826e-9)
+
+
 def test_each_target_is_fitted_as_alone(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (150, 3))

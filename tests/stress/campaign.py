@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -28,6 +29,10 @@ BLOCK = 40  # as many as share what is compiled in test_bounds.py
 def main(name: str, first: int, last: int) -> None:
     """Run the blocks that are missing."""
     jax.config.update("jax_disable_most_optimizations", True)
+    # Shapes are few: what is compiled outlasts the blocks, in a folder of this process.
+    compiled = tempfile.TemporaryDirectory()
+    jax.config.update("jax_compilation_cache_dir", compiled.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     campaign = importlib.import_module(f"test_{name}")
     path = HERE / f"{name}.jsonl"
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -335,3 +335,13 @@ def test_single_precision_is_used_for_long_runs_only(monkeypatch: pytest.MonkeyP
     assert not np.array_equal(huge.hidden, huge.hidden.astype(np.float32))
     for one, other in zip(single, double, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_data_whose_squared_slopes_overflow_in_single_precision() -> None:
+    X = np.array([[-6e9], [1.2e11], [-4e10], [-7e10], [-3.5e10]], np.float32)
+    y = np.eye(3, dtype=np.float32)[[2, 1, 2, 1, 0]]
+    network = proposal.propose(X, y, 0.01, H, random_state=0)
+    assert network.hidden.dtype == np.float32
+    found = proposal.propose(X.astype(float), y.astype(float), 0.01, H, random_state=0)
+    np.testing.assert_allclose(network.hidden, found.hidden, rtol=1e-6)
+    proposal.propose(1e90 * X.astype(float), y, 0.01, H)  # without a warning

@@ -22,6 +22,7 @@ from cvxnn.convex import (
     SquaredL2,
     SquaredLoss,
     Status,
+    on_host,
     solve,
 )
 from cvxnn.convex.solvers.interior_point import newton_system
@@ -284,7 +285,10 @@ def test_float32_data_is_solved_in_double_precision() -> None:
     operator = replace(program.operator, X=program.operator.X.astype(np.float32))
     single = replace(program, operator=operator, y=program.y.astype(np.float32))
     result = solve(single, InteriorPoint())
-    assert result.weights.blocks.dtype == np.float32
+    # So are its weights: rounded ones would have another objective.
+    assert result.weights.blocks.dtype == np.float64
+    at = on_host(single, np.float64).evaluate(result.weights)
+    assert result.objective == pytest.approx(float(at.network_objective), rel=1e-12)
     assert result.gap <= 1e-6
     np.testing.assert_allclose(result.objective, optimum(program), rtol=1e-5)
 

@@ -18,6 +18,7 @@ from cvxnn.convex import (
     Ridge,
     SquaredL2,
     Status,
+    on_host,
     sample_patterns,
     solve,
     solve_with_cvxpy,
@@ -261,7 +262,9 @@ def test_data_in_float32_are_solved_in_float64() -> None:
     program = make(12, patterns=9, dtype=np.float32)
     result = solve(program, Ridge(tol=1e-9))
     check(program, result, rel=1e-7)
-    assert result.weights.blocks.dtype == np.float32
+    assert result.weights.blocks.dtype == np.float64
+    at = on_host(program, np.float64).evaluate(result.weights)
+    assert result.objective == pytest.approx(float(at.objective), rel=1e-12)
 
 
 @pytest.mark.filterwarnings("error")

@@ -96,7 +96,10 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     if name not in _CLASSES or type(estimator).__module__ != _CLASSES[name]:
         raise TypeError(
             f"cannot save a {name}; expected one of {sorted(_CLASSES)}. Of a pipeline, save its "
-            "last step, pipeline[-1], or write the whole with skops.io.dump."
+            "last step, pipeline[-1], or write the whole with skops.io.dump(pipeline, file). "
+            "skops.io.load(file, trusted=types) reads it, with the types that skops does not know, "
+            "types = skops.io.get_untrusted_types(file=file); look at them first: those of cvxnn "
+            "begin with 'cvxnn.'."
         )
     check_is_fitted(estimator)
     tensors: dict[str, NDArray[Any]] = {}

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import enum
 import importlib
 import inspect
 import json
@@ -268,6 +269,65 @@ def test_documented_parameters_are_those_of_the_signatures():
             actual = [p for p in inspect.signature(documented).parameters if p != "self"]
             if sorted(stated) != sorted(actual):
                 wrong.append(f"{name}: documented {sorted(stated)}, takes {sorted(actual)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def exported() -> set[int]:
+    """Identities of what the packages export."""
+    packages = [info.name for info in pkgutil.walk_packages(cvxnn.__path__, "cvxnn.") if info.ispkg]
+    modules = map(importlib.import_module, ["cvxnn", *packages])
+    return {id(getattr(m, name)) for m in modules for name in getattr(m, "__all__", ())}
+
+
+def described(documented: Any) -> set[str]:
+    """Names that a docstring gives a type and a text."""
+    entries = re.findall(
+        r"^ *(\*{0,2}\w[\w, *]*)(?: : .*)?\n +\S", inspect.getdoc(documented) or "", re.M
+    )
+    return {name.strip(" *") for names in entries for name in names.split(",")}
+
+
+def methods(owner: type) -> set[str]:
+    """Names of the methods that a protocol asks for."""
+    return {n for n, value in vars(owner).items() if inspect.isfunction(value) and n[0] != "_"}
+
+
+def undescribed(name: str, value: Any) -> set[str]:
+    """Parameters of a function, class or method that no docstring describes.
+
+    A method may leave it to its class, or to the base class or protocol whose method it is.
+    """
+    owner, _, method = name.rpartition(".")
+    holder = CALLABLES.get(owner)
+    if is_protocol(value) or (inspect.isclass(value) and issubclass(value, enum.Enum | dict)):
+        return set()  # nobody calls them with arguments of their own
+    holders = []
+    if holder is not None:
+        public = {name for name in dir(holder) if name[0] != "_"}
+        protocols = [c for c in CALLABLES.values() if is_protocol(c) and methods(c) <= public]
+        if any(
+            method in vars(base) for base in [*holder.__mro__[1:], *protocols] if base != holder
+        ):
+            return set()
+        holders = list(holder.__mro__[:-1])
+    elif inspect.isclass(value):
+        holders = list(value.__mro__[1:-1])
+    known = set().union(*map(described, [value, *holders]))
+    return set(inspect.signature(value).parameters) - {"self", "cls"} - known
+
+
+def is_protocol(value: Any) -> bool:
+    return inspect.isclass(value) and getattr(value, "_is_protocol", False)
+
+
+EXPORTED = exported()
+
+
+def test_every_parameter_of_what_is_exported_has_a_text():
+    wrong = []
+    for name, value in CALLABLES.items():
+        if EXPORTED & {id(value), id(CALLABLES.get(name.rpartition(".")[0]))}:
+            wrong += [f"{name}: {parameter}" for parameter in sorted(undescribed(name, value))]
     assert not wrong, "\n".join(wrong)
 
 

@@ -29,6 +29,11 @@ def precision(dtype: Any) -> Iterator[None]:
     """Compute with JAX in ``dtype``, with full-precision products, within a scope.
 
     TensorFloat-32 products are too coarse for conjugate gradient and Cholesky.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64.
     """
     with (
         jax.enable_x64(np.dtype(dtype) == np.float64),

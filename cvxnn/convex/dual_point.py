@@ -26,7 +26,13 @@ class DualPoint(NamedTuple):
     multipliers: Any
 
     def stacked(self, operator: GatedOperator) -> DualPoint:
-        """Return the point with multipliers as solvers carry them, see ``GatedOperator``."""
+        """Return the point with multipliers as solvers carry them, see ``GatedOperator``.
+
+        Parameters
+        ----------
+        operator : GatedOperator
+            That of the program.
+        """
         if self.multipliers is None or not operator.linear:
             return self
         shape = (*self.multipliers.shape[:-1], 1)
@@ -34,13 +40,29 @@ class DualPoint(NamedTuple):
         return self._replace(multipliers=operator.join(self.multipliers, none, axis=-1))
 
     def unstacked(self, operator: GatedOperator) -> DualPoint:
-        """Return the point that a solver's stacked multipliers hold."""
+        """Return the point that a solver's stacked multipliers hold.
+
+        Parameters
+        ----------
+        operator : GatedOperator
+            That of the program.
+        """
         if self.multipliers is None:
             return self
         return self._replace(multipliers=operator.split(self.multipliers, axis=-1)[0])
 
     def check(self, shape: tuple[int, int], n_patterns: int, formulation: Formulation) -> None:
-        """Refuse a dual point of another program, whose targets have a shape."""
+        """Refuse a dual point of another program, whose targets have a shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            ``(n_samples, n_outputs)`` of the targets.
+        n_patterns : int
+            Patterns of the program.
+        formulation : {"relu", "gated"}
+            That of the program.
+        """
         (n, C), multipliers = shape, self.multipliers
         if np.shape(self.residual) != (n, C):
             raise ValueError(

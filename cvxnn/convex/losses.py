@@ -20,6 +20,23 @@ class Loss(Protocol):
     A loss of your own is a frozen dataclass with these methods, registered by ``register_pytree``.
     One that inherits from ``Loss`` may leave out ``coupled`` and ``dual_scale``. ``solve`` refuses
     one whose methods contradict each other.
+
+    Notes
+    -----
+    The methods take
+
+    prediction : Array, shape (n_samples, n_outputs)
+        Outputs of the network.
+    target : Array, shape (n_samples, n_outputs)
+        Targets.
+    dual : Array, shape (n_samples, n_outputs)
+        Slopes, where the conjugate is taken.
+    residual : Array, shape (n_samples, n_outputs)
+        Dual point before it is scaled.
+    share : Array, shape (n_samples, 1), or float
+        Share of each row in the loss; shares add up to one.
+    extra : Array, shape (n_outputs,), or float
+        What the penalty adds to the square of the scale, at least 0.
     """
 
     coupled: ClassVar[bool] = False

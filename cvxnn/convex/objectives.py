@@ -17,6 +17,13 @@ class SmoothObjective(Protocol):
     """A smooth convex function of a vector, for ``AcceleratedGradient``.
 
     Register its class as a pytree, with its arrays as leaves, so that it can be compiled.
+
+    Notes
+    -----
+    The methods take
+
+    theta : Array, shape (n_features,)
+        Point.
     """
 
     def value(self, theta: Array) -> Array:
@@ -48,7 +55,13 @@ class WithProjection(Protocol):
     """Optional part: a convex set over which the function is minimised."""
 
     def project(self, theta: Array) -> Array:
-        """Return the nearest point of the set."""
+        """Return the nearest point of the set.
+
+        Parameters
+        ----------
+        theta : Array, shape (n_features,)
+            Point.
+        """
 
 
 @runtime_checkable
@@ -56,7 +69,17 @@ class WithLowerBound(Protocol):
     """Optional part: the objective's own certificate."""
 
     def lower_bound(self, theta: Array, value: Array, gradient: Array) -> Array:
-        """Return a lower bound on the optimum, from the value and the gradient at ``theta``."""
+        """Return a lower bound on the optimum, from the value and the gradient at ``theta``.
+
+        Parameters
+        ----------
+        theta : Array, shape (n_features,)
+            Point.
+        value : Array
+            Objective there.
+        gradient : Array, shape (n_features,)
+            Gradient there.
+        """
 
 
 @runtime_checkable
@@ -68,7 +91,19 @@ class BallObjective(WithProjection, WithLowerBound, Protocol):
         """Radius of the ball around zero, perhaps infinite."""
 
     def value_and_gradient(self, theta: Array) -> tuple[Any, Array]:
-        """Return the objective and its gradient."""
+        """Return the objective and its gradient.
+
+        Parameters
+        ----------
+        theta : Array, shape (n_features,)
+            Point.
+        """
 
     def hessian(self, theta: Array) -> Array:
-        """Return the Hessian, a positive semi-definite matrix."""
+        """Return the Hessian, a positive semi-definite matrix.
+
+        Parameters
+        ----------
+        theta : Array, shape (n_features,)
+            Point.
+        """

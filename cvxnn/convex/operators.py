@@ -74,6 +74,31 @@ class GatedOperator:
     of two signs, each has half of it. The multipliers of :class:`~cvxnn.convex.DualPoint` have the
     same axis. :meth:`stack`, :meth:`unstack`, :meth:`split` and :meth:`join` are the only places
     that know this layout.
+
+    The methods take
+
+    U : Array, shape (n_outputs, n_signs, P, n_features)
+        Stacked weights; :meth:`scores` takes any shape that ends in ``n_features``.
+    weights : Weights
+        The same as blocks and linear part.
+    n_signs : int
+        2 in the ReLU formulation, 1 in the gated one.
+    Q : Array, shape (n_outputs, P, n_features)
+        Differences ``v - w``.
+    S : Array, shape (n_samples, ..., P)
+        Scores, or multipliers of the cones.
+    R : Array, shape (n_rows, n_outputs)
+        Residuals of predictions.
+    F : Array, shape (n_samples, n_outputs)
+        Outputs of the network for the rows of ``X``.
+    X : Array, shape (n, n_features), optional
+        Rows in the place of the own ones.
+    rows : ndarray of int
+        Numbers of predictions.
+    stacked, patterns, linear : Array
+        Array along whose ``axis`` patterns lie, and its two parts.
+    axis : int
+        Axis of the patterns.
     """
 
     X: Array
@@ -267,5 +292,15 @@ class PairedOperator(GatedOperator):
 
 
 def paired(X: Array, mask: Array, pairs: Array | None) -> GatedOperator:
-    """Return the operator of pairs, or of the rows themselves where there are no pairs."""
+    """Return the operator of pairs, or of the rows themselves where there are no pairs.
+
+    Parameters
+    ----------
+    X : Array, shape (n_samples, n_features)
+        Data.
+    mask : Array of bool, shape (n_samples, n_patterns)
+        Activation patterns.
+    pairs : Array of int, shape (n_pairs, 2), or None
+        Row numbers of each pair; None without pairs.
+    """
     return GatedOperator(X, mask) if pairs is None else PairedOperator(X, mask, pairs=pairs)

@@ -88,13 +88,25 @@ class ActivationPatterns:
         return cls(mask, gates).take(keep[opened[keep]])
 
     def take(self, index: NDArray[np.intp]) -> ActivationPatterns:
-        """Return the patterns at the given positions."""
+        """Return the patterns at the given positions.
+
+        Parameters
+        ----------
+        index : ndarray of int
+            Positions.
+        """
         if np.array_equal(index, np.arange(len(self))):
             return self
         return ActivationPatterns(np.take(self.mask, index, axis=1), self.gates[index])
 
     def union(self, other: ActivationPatterns) -> ActivationPatterns:
-        """Return these patterns and then those of ``other`` that are not among them."""
+        """Return these patterns and then those of ``other`` that are not among them.
+
+        Parameters
+        ----------
+        other : ActivationPatterns
+            Patterns of the same rows.
+        """
         mask = np.concatenate([self.mask, other.mask], axis=1)
         both = ActivationPatterns(mask, stacked_gates(self.gates, other.gates))
         return both.take(_first_of_each(mask))

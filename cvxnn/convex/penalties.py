@@ -23,6 +23,15 @@ class Penalty(Protocol):
     A penalty of your own is a frozen dataclass with these two methods and that of
     :class:`WithDualNorm` or :class:`WithConjugate`, registered by ``register_pytree``. ``solve``
     refuses one that has neither, and one whose methods contradict each other.
+
+    Notes
+    -----
+    The methods take
+
+    U : Array, shape (n_outputs, n_signs, n_patterns, n_features)
+        Weights; of a conjugate or a dual norm, the slope at which it is taken.
+    step : Array or float
+        Factor of the penalty, at least 0.
     """
 
     def value(self, U: Array) -> Array:

@@ -303,6 +303,11 @@ class ConvexProgram:
     def stack(self, weights: Weights) -> Array:
         """Return weights as one array of :attr:`stacked_shape`.
 
+        Parameters
+        ----------
+        weights : Weights
+            Weights of the program.
+
         Raises
         ------
         ValueError
@@ -352,6 +357,11 @@ class ConvexProgram:
         """Return ``F^T`` of the residual times each row's share.
 
         At the residual of a point this is minus the gradient of the mean loss.
+
+        Parameters
+        ----------
+        residual : Array, shape (n_rows, n_outputs)
+            Vector with an entry for each target.
         """
         return self.operator.adjoint(self.share * residual, self.n_signs)
 
@@ -395,7 +405,15 @@ class ConvexProgram:
 
 
 def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
-    """Give the same program as NumPy arrays, floats in ``dtype`` if given."""
+    """Give the same program as NumPy arrays, floats in ``dtype`` if given.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Program with arrays of any kind.
+    dtype : dtype, optional
+        Precision of all floats; by default they keep theirs.
+    """
 
     def convert(leaf: Any) -> Any:
         array = leaf if is_sparse(leaf) else np.asarray(leaf)

@@ -126,6 +126,17 @@ class Solver(ABC, Generic[Problem, State]):
         class. ``solve`` refuses it otherwise.
     takes_pairs : bool, default=False
         Whether the operator may be a ``PairedOperator``, likewise.
+
+    Notes
+    -----
+    The methods take
+
+    problem : ConvexProgram or an objective
+        As ``solve`` prepares it.
+    state : State
+        What an iteration carries.
+    result : Result
+        What ``solve`` returned.
     """
 
     on_host: ClassVar[bool] = False

@@ -130,6 +130,17 @@ class SoftmaxPolicy(BaseEstimator):
         """Build what ``fit`` solves, for ``pareto_front`` and ``post_train``; data as there.
 
         With ``standardize``, its policies are those of the scaled features.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_candidates, n_features)
+            Features of candidates.
+        y : array-like, shape (n_candidates,)
+            True for wanted responses.
+        groups : array-like, shape (n_candidates,)
+            Prompt that each candidate belongs to.
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Features of pairs.
         """
         return self._problem(X, y, groups, chosen, rejected)[0]
 
@@ -222,7 +233,15 @@ class SoftmaxPolicy(BaseEstimator):
         return rows @ self.coef_
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Return the log-probability of each candidate among those of its prompt."""
+        """Return the log-probability of each candidate among those of its prompt.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_candidates, n_features)
+            Features of candidates.
+        groups : array-like, shape (n_candidates,)
+            Prompt that each candidate belongs to.
+        """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         order, offsets = _sets(groups, len(rows))
@@ -231,11 +250,27 @@ class SoftmaxPolicy(BaseEstimator):
         return found
 
     def predict_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each candidate among those of its prompt."""
+        """Return the probability of each candidate among those of its prompt.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_candidates, n_features)
+            Features of candidates.
+        groups : array-like, shape (n_candidates,)
+            Prompt that each candidate belongs to.
+        """
         return np.exp(self.predict_log_proba(X, groups))
 
     def predict(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.bool_]:
-        """Mark the likeliest candidate of each prompt, the first of equals."""
+        """Mark the likeliest candidate of each prompt, the first of equals.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_candidates, n_features)
+            Features of candidates.
+        groups : array-like, shape (n_candidates,)
+            Prompt that each candidate belongs to.
+        """
         found = self.predict_log_proba(X, groups)
         order, offsets = _sets(groups, len(found))
         marks = np.zeros(len(found), bool)
@@ -245,7 +280,17 @@ class SoftmaxPolicy(BaseEstimator):
         return marks
 
     def score(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike) -> float:
-        """Return the share of prompts whose wanted response is the likeliest."""
+        """Return the share of prompts whose wanted response is the likeliest.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_candidates, n_features)
+            Features of candidates.
+        y : array-like, shape (n_candidates,)
+            True for wanted responses.
+        groups : array-like, shape (n_candidates,)
+            Prompt that each candidate belongs to.
+        """
         marks = self.predict(X, groups)
         return float(marks[_marks(y, len(marks))].mean())
 
@@ -253,6 +298,11 @@ class SoftmaxPolicy(BaseEstimator):
         r"""Return DPO's implicit reward of each chosen response minus that of its rejected one.
 
         :math:`\beta (\theta - \theta_{ref})^T (\phi_w - \phi_l)`, equation (17), shape (n_pairs,).
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Features of pairs.
         """
         check_is_fitted(self)
         won, lost = (

@@ -89,7 +89,13 @@ def open_neurons(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.bool_]:
 
 
 def count_regions(active: NDArray[np.bool_]) -> int:
-    """Count the distinct activation patterns among the rows of ``active``."""
+    """Count the distinct activation patterns among the rows of ``active``.
+
+    Parameters
+    ----------
+    active : ndarray of bool, shape (n_samples, n_neurons)
+        Which neurons are active on which rows.
+    """
     if active.size == 0:
         return min(len(active), 1)
     return len(np.unique(np.packbits(active, axis=1), axis=0))

@@ -73,6 +73,15 @@ class ChoiceObjective:
         Modulus :math:`\mu` of strong convexity, at least 0.
     radius : float, default=inf
         Radius :math:`R` of the ball in which ``theta`` lies, above 0.
+
+    Notes
+    -----
+    The methods take
+
+    theta : Array, shape (n_features,)
+        Point.
+    thetas : Array, shape (n_points, n_features)
+        Several points.
     """
 
     rows: Array

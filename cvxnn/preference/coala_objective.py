@@ -36,6 +36,13 @@ class CoalaObjective:
         Hidden features of preferred replies, whose rewards ``report`` follows.
     rejected : Array, shape (n_rejected, n_features), optional
         Hidden features of the other replies. Equal numbers of both are taken as pairs.
+
+    Notes
+    -----
+    The methods take
+
+    theta : Array, shape (n_features,)
+        Point.
     """
 
     margins: Array

@@ -76,7 +76,13 @@ class EarlyStopping:
         self.best: TwoLayerNetwork | None = None
 
     def is_best(self, network: TwoLayerNetwork) -> bool:
-        """Score one more network; return whether none before was as good."""
+        """Score one more network; return whether none before was as good.
+
+        Parameters
+        ----------
+        network : TwoLayerNetwork
+            Network to score.
+        """
         score = self.score(network)
         best = not self.scores or score > max(self.scores)
         if best:
@@ -85,7 +91,13 @@ class EarlyStopping:
         return best
 
     def look(self, network: TwoLayerNetwork) -> bool:
-        """Score one more network; return whether to stop."""
+        """Score one more network; return whether to stop.
+
+        Parameters
+        ----------
+        network : TwoLayerNetwork
+            Network to score.
+        """
         self.is_best(network)
         return len(self.scores) - 1 - int(np.argmax(self.scores)) >= self.patience
 

@@ -113,6 +113,13 @@ def spread_of(residual: NDArray[np.floating], weight: NDArray[np.floating]) -> f
 
     Where more than half are zero, or rounding beside the largest, the root mean square; 1 where
     all are zero.
+
+    Parameters
+    ----------
+    residual : ndarray
+        Values around zero.
+    weight : ndarray
+        Weight of each value, as many as there are.
     """
     size = np.abs(residual).ravel()
     middle = 1.4826 * weighted_median(size, weight)
@@ -123,7 +130,15 @@ def spread_of(residual: NDArray[np.floating], weight: NDArray[np.floating]) -> f
 
 
 def weighted_median(values: NDArray[np.floating], weight: Any) -> float:
-    """Return the median of repeated values, where weights are numbers of repetitions."""
+    """Return the median of repeated values, where weights are numbers of repetitions.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Values.
+    weight : ndarray or float
+        Weight of each value, or one for all.
+    """
     order = np.argsort(values, kind="stable")
     total = np.cumsum(np.broadcast_to(np.asarray(weight, np.float64).ravel(), values.shape)[order])
     # Sums of equal weights may miss the half by rounding: the median is then between two values.

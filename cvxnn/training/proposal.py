@@ -157,6 +157,13 @@ def to_program(
     Neurons that share a pattern are summed, which keeps the predictions and can only lower the
     penalty; neurons that are closed on every row are dropped.
 
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_features)
+        Data that the network was trained on.
+    network : LocalNetwork
+        The network.
+
     Returns
     -------
     patterns : ActivationPatterns

@@ -45,7 +45,13 @@ class Sample(NamedTuple):
         return np.flatnonzero(order % 2 == 0)
 
     def take(self, rows: NDArray[np.intp]) -> Sample:
-        """Return the sample that some of the rows are."""
+        """Return the sample that some of the rows are.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Numbers of rows of the sample.
+        """
         program, units, groups, part = self
         weight = None if program.sample_weight is None else program.sample_weight[rows]
         program = replace(

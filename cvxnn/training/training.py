@@ -287,6 +287,19 @@ def draw_patterns(
     """Draw patterns that need no training; those of ``"data"`` lie between classes, if any.
 
     Thresholds need a column of ones at the end of the data.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix, shape (n_samples, n_features)
+        Data as the network sees it.
+    y : ndarray, shape (n_samples, n_outputs)
+        Targets.
+    n_patterns : int
+        Patterns to look for, at least 1.
+    patterns : {"gaussian", "data", "thresholds", "all"}
+        Where they come from; see :func:`train`.
+    rng : RandomState
+        Draws them.
     """
     if patterns == "all":
         return enumerate_patterns(X, max_patterns=n_patterns)

@@ -100,7 +100,15 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         )
 
     def curvature(self, objective: BallObjective, state: NewtonState) -> Vector:
-        """Return the Hessian to work with; another matrix may serve, with more steps."""
+        """Return the Hessian to work with; another matrix may serve, with more steps.
+
+        Parameters
+        ----------
+        objective : BallObjective
+            What is minimised.
+        state : NewtonState
+            State whose point counts.
+        """
         return objective.hessian(state.theta)
 
     def refresh(self, objective: BallObjective, state: NewtonState) -> NewtonState:

@@ -216,7 +216,7 @@ def _pack_parameter(key: str, value: Any) -> Any:
         return {name: options}
     if isinstance(value, dict):
         # As keys of a JSON object, labels would all become strings.
-        return {"pairs": [[plain(key, k), plain(key, v)] for k, v in value.items()]}
+        return {"pairs": [[plain(key, k), _pack_parameter(key, v)] for k, v in value.items()]}
     if isinstance(value, list | tuple | np.ndarray):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [plain(key, v) for v in value]}
@@ -247,7 +247,7 @@ def _unpack_parameter(value: Any) -> Any:
                 **{key: plain(name, option) for key, option in content.items()}
             )
         if name == "pairs":
-            return {plain(name, k): plain(name, v) for k, v in content}
+            return {plain(name, k): _unpack_parameter(v) for k, v in content}
         return {"list": list, "tuple": tuple}[name](plain(name, v) for v in content)
     return plain("a parameter", value)
 

@@ -9,12 +9,13 @@ written. A second call continues with what is missing. "report" makes a page of 
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import add_replies, write_replies
-from cvxnn.cli.inputs import model_of, pairs_of, required
+from cvxnn.cli.inputs import model_of, pairs_of, request_of, required
 from cvxnn.cli.option_building import natural, option_from
 from cvxnn.cli.option_groups import (
     DATA,
@@ -29,13 +30,20 @@ from cvxnn.cli.option_groups import (
     add_memory_plan,
 )
 from cvxnn.cli.plan import plan_only, show_plan
-from cvxnn.files.json_files import as_json
+from cvxnn.files.digests import digest_of_file
+from cvxnn.files.json_files import as_json, read_json, write_json
 from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cvxnn.cli.inputs import Head
+    from cvxnn.comparison.results import Comparison
+    from cvxnn.llm.embeddings import Embedder
+    from cvxnn.llm.models import LanguageModel
+
+REQUEST_FILE = "request.json"
+"""File of a folder of results that says which command made it."""
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
 EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --layer 16"
@@ -114,11 +122,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         What the command did, for ``--json``.
     """
     required(options, data="DATA")
-    from cvxnn.comparison.experiment import compare
     from cvxnn.comparison.heads import HEADS
+    from cvxnn.comparison.layers import choose_layers
     from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE
-    from cvxnn.features.pairs import join_pair_features
-    from cvxnn.llm.embeddings import Embedder
+    from cvxnn.features.pairs import digest_of_pairs, join_pair_features
     from cvxnn.preference.triplets import split_by_group
 
     folder = Path(options.output)
@@ -143,31 +150,48 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         return plan_only(options, console, uses, folder, pairs)
     show_plan(options, console, uses)
     check_folder(folder)
-    lm = model_of(options, console)
     lines: list[str] = []
+
+    @functools.cache
+    def model() -> LanguageModel:
+        return model_of(options, console)
 
     def say(line: str) -> None:
         lines.append(line)
         console.progress(line)
 
     settings = comparison_settings(options)
-    if features is not None:  # what is not asked for is that of the features
-        settings["embedding"] = {
-            "batch_tokens": options.batch_tokens,
-            **EMBEDDING.changed(options),
-        }
+    wanted = EMBEDDING.changed(options)
+    asked = {"methods": list(options.methods), **settings, "embedding": {**settings["embedding"]}}
+    del asked["overwrite"], asked["embedding"]["batch_tokens"]
+    identities = [digest_of_pairs(train), digest_of_pairs(test), features and features.identity]
+    request = request_of(options, {**asked, "data": identities})
     console.kept = lambda: _kept(lines, folder)
-    comparison = compare(
-        lm,
-        train,
-        test,
-        options.methods,
-        folder=folder,
-        features=features,
-        **settings,
-        say=say,
-        progress=not console.quiet,
-    )
+    comparison = None if options.overwrite else _finished(folder, request, options.methods)
+    if comparison is None:
+        if features is not None:  # what is not asked for is that of the features
+            layers = wanted.pop("layer", "auto")
+            choice = choose_layers(features.find(train), layers, seed=options.seed)
+            if len(features.layers) > 1:
+                console.progress(str(choice))
+            features = features.take_layers(choice.layers)
+            settings["embedding"] = {"batch_tokens": options.batch_tokens, **wanted}
+        from cvxnn.comparison.experiment import compare
+
+        comparison = compare(
+            model(),
+            train,
+            test,
+            options.methods,
+            folder=folder,
+            features=features,
+            **settings,
+            say=say,
+            progress=not console.quiet,
+        )
+        if request is not None:  # the next call need not load the model
+            made = {"request": request, "result": digest_of_file(folder / RESULT_FILE)}
+            write_json(folder / REQUEST_FILE, made)
     worked = any(line.endswith("begins") for line in lines)
     for result in comparison.results:
         console.show(f"{result.summary()}\n")
@@ -179,8 +203,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         prompts = list({as_json(pair.prompt): pair.prompt for pair in test}.values())
 
         def embedder(head: Head) -> Embedder:
+            from cvxnn.llm.embeddings import Embedder
+
             description: Any = head.embedding
-            return Embedder.from_description(lm, description, batch_tokens=options.batch_tokens)
+            return Embedder.from_description(
+                model(), description, batch_tokens=options.batch_tokens
+            )
 
         console.show()
         written, replies = write_replies(
@@ -208,6 +236,22 @@ def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[
         raise ValueError(f"{source} holds extracted pairs, to which {given} do not apply")
     features = read_pair_features(source)
     return list(features.pairs), features
+
+
+def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comparison | None:
+    """Return the comparison of a folder that an equal request has made, without a model."""
+    from cvxnn.comparison.heads import HEADS
+    from cvxnn.comparison.results import RESULT_FILE, Comparison
+
+    files = [folder / f"{method}.json" for method in methods]
+    files += [folder / f"{method}.safetensors" for method in methods if method in HEADS]
+    files += [folder / RESULT_FILE, folder / REQUEST_FILE]
+    if request is None or not all(file.is_file() for file in files):
+        return None
+    made = {"request": request, "result": digest_of_file(folder / RESULT_FILE)}
+    if read_json(folder / REQUEST_FILE) != made:
+        return None
+    return Comparison.read(folder / RESULT_FILE)
 
 
 def _kept(lines: Sequence[str], folder: Path) -> str:

@@ -55,9 +55,10 @@ def insert_settings(
             raise UsageError(f"{path}: {name!r} is a value; expected a table [{name}]")
     parser = parsers[command]
     actions = {
-        (action.option_strings or [action.dest])[0].removeprefix("--"): action
+        name.removeprefix("--"): action
         for action in parser._actions
-        if action.dest not in ("help", "config")
+        for name in action.option_strings or [action.dest]
+        if action.dest not in ("help", "config") and not name.startswith("--no-")
     }
     seen = {argument.partition("=")[0] for argument in given}
     inserted: list[str] = []

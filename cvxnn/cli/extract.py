@@ -22,11 +22,10 @@ from cvxnn.cli.extraction_workers import (
     run_on_ray,
     run_processes,
 )
-from cvxnn.cli.inputs import pairs_of, required
+from cvxnn.cli.inputs import pairs_of, request_of, required
 from cvxnn.cli.option_building import UsageError, positive
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.plan import plan_only, show_plan
-from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json, write_json
 from cvxnn.files.locks import check_folder, locked
 
@@ -38,7 +37,9 @@ if TYPE_CHECKING:
     from cvxnn.preference.triplets import PreferenceTriplet
 
 HELP = "embed preference pairs into a folder"
-EXAMPLE = "  cvxnn extract pairs.jsonl --output features --model ~/models/Llama-3.1-8B --layer 16"
+EXAMPLE = (
+    "  cvxnn extract pairs.jsonl --output features --model ~/models/Llama-3.1-8B --layer 12,16,20"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         return plan_only(options, console, ["embed"], folder, pairs)
     show_plan(options, console, ["embed"])
     check_folder(folder)
-    request = _request(options)
+    request = None  # what a server would answer is not known beforehand
+    if not is_endpoint(options):
+        request = request_of(options, EMBEDDING.values(options))
     if not options.overwrite and (found := _finished(folder, request, pairs)) is not None:
         return describe_result(console, folder, found, "nothing to do")
 
@@ -150,24 +153,6 @@ def _shard(text: str) -> Shard:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _request(options: argparse.Namespace) -> str | None:
-    """Return the digest of the model's files and of the settings.
-
-    It is None for a model of the Hub or of a server.
-    """
-    if is_endpoint(options):
-        return None
-    from cvxnn.llm.loading import digest_of_source, running_type
-
-    source = digest_of_source(options.model)
-    if source is None:
-        return None
-    dtype, _ = running_type(options.dtype, options.device)
-    settings = EMBEDDING.values(options)
-    del settings["batch_tokens"]
-    return digest(source, str(dtype), settings)
-
-
 def _finished(
     folder: Path, request: str | None, pairs: Sequence[PreferenceTriplet]
 ) -> PairFeatures | None:
@@ -204,8 +189,9 @@ def describe_result(
     dict
         The same, for ``--json``.
     """
-    pairs, width = features.pairs, features.chosen.shape[1]
-    console.show(f"{folder}: {len(pairs)} pairs, two embeddings of {width} numbers each ({status})")
+    pairs, width, layers = features.pairs, features.chosen.shape[1], features.layers
+    of = f"{width} numbers" if len(layers) == 1 else f"{len(layers)} layers, {width} numbers"
+    console.show(f"{folder}: {len(pairs)} pairs, two embeddings of {of} each ({status})")
     return {
         "status": status,
         "output": str(folder),

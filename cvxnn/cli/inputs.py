@@ -76,6 +76,33 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     return lm
 
 
+def request_of(options: Namespace, settings: dict[str, Any]) -> str | None:
+    """Identify what a command is asked for, without loading the model.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    settings : dict
+        Everything else that the result depends on; ``batch_tokens`` does not count.
+
+    Returns
+    -------
+    str or None
+        Digest of the model's files, of the type of its weights and of the settings; None for a
+        model of the Hub, which may change there.
+    """
+    from cvxnn.files.digests import digest
+    from cvxnn.llm.loading import digest_of_source, running_type
+
+    source = digest_of_source(options.model)
+    if source is None:
+        return None
+    dtype, _ = running_type(options.dtype, options.device)
+    counted = {name: value for name, value in settings.items() if name != "batch_tokens"}
+    return digest(source, str(dtype), counted)
+
+
 def choose_threads(console: Console) -> None:
     """Leave busy cores to other programs, since threads that wait for each other are slow.
 

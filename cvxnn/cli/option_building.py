@@ -106,7 +106,7 @@ class OptionGroup:
         Dotted name of the function or class.
     options : mapping of str to mapping
         For each parameter that has an option, what differs from `option_from`; an entry ``flag``
-        is the name of the option, where it is not that of the parameter.
+        is the name of the option, where it is not that of the parameter, and ``alias`` another.
     title : str, optional
         Heading of the group in the help; by default the options stand where they are added.
     """
@@ -126,7 +126,8 @@ class OptionGroup:
         group = parser if self.title is None else parser.add_argument_group(self.title)
         for name, own in self.options.items():
             arguments = {**option_from(self.function, name), **own}
-            group.add_argument(arguments.pop("flag", _flag(name)), **arguments)
+            flags = [arguments.pop("flag", _flag(name)), arguments.pop("alias", None)]
+            group.add_argument(*filter(None, flags), **arguments)
 
     def values(self, options: argparse.Namespace) -> dict[str, Any]:
         """Return keyword arguments for the function or class.
@@ -228,6 +229,35 @@ def number_or_word(number: Callable[[str], Any], words: Sequence[str]) -> Callab
 
     number_or.__name__ = f"number or {' or '.join(words)}"  # argparse shows it in its message
     return number_or
+
+
+def layers_among(*words: str) -> Callable[[str], Any]:
+    """Return the type of an option that takes layers: numbers with commas between them, or a word.
+
+    Parameters
+    ----------
+    *words : str
+        Words that may stand for layers, such as ``"all"``.
+
+    Returns
+    -------
+    callable
+        Function of the text as typed: of several numbers it makes a list.
+    """
+
+    def parse(text: str) -> Any:
+        if text in words:
+            return text
+        try:
+            numbers = [int(part) for part in text.split(",")]
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is neither layers, such as 16 or 10,20,30, nor {' or '.join(words)}"
+                f"{nearest(text, words)}"
+            ) from None
+        return numbers[0] if len(numbers) == 1 else numbers
+
+    return parse
 
 
 def names_among(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from cvxnn.cli.option_building import OptionGroup, named_fields, natural, option_from
+from cvxnn.cli.option_building import (
+    OptionGroup,
+    layers_among,
+    named_fields,
+    natural,
+    option_from,
+)
 
 DATA_HELP = (
     "File or folder of files, name of a data set on the Hub, or 'tutoring' for the shipped "
@@ -44,9 +50,11 @@ EMBEDDING = OptionGroup(
     {
         "pooling": {"help": "How the numbers of all tokens of a reply become one row"},
         "layer": {
-            "type": int,
+            "alias": "--layers",
+            "type": layers_among("all"),
+            "metavar": "N,...|all",
             "help": "Layer of the model whose numbers are taken: 1 is the first block, -1 the "
-            "last; lower layers cost less",
+            "last; lower layers cost less. Of several, one pass gives all, and fit chooses",
         },
         "context": {"help": "Describe the prompt as well, behind the reply"},
         "max_length": {},

@@ -66,10 +66,10 @@ def _plans(
     options: argparse.Namespace, uses: Sequence[Any], *, here: bool = False
 ) -> Iterator[tuple[Any, MemoryPlan]]:
     """Yield the plan of each use: in the type that runs here, or that would run on a GPU."""
-    from cvxnn.llm.loading import load_configuration, running_type
+    from cvxnn.llm.loading import load_outline, running_type
     from cvxnn.llm.memory import memory_plan
 
-    settings, source = vars(options), load_configuration(options.model)
+    settings, source = vars(options), load_outline(options.model)
     dtype: Any = settings.get("dtype", "auto")
     if here:
         dtype = running_type(dtype, options.device)[0]
@@ -78,7 +78,9 @@ def _plans(
         if use == "fine_tune":
             # The two replies of a pair, each with its prompt.
             chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
-        plan = memory_plan(source, method=use, dtype=None if dtype == "auto" else dtype, **chosen)
+        plan = memory_plan(
+            source, method=use, dtype="bfloat16" if dtype == "auto" else dtype, **chosen
+        )
         yield use, plan
 
 

@@ -168,11 +168,15 @@ def _pairs(
     """Return the rewards of chosen and of rejected replies, and the pairs."""
     import numpy as np
 
+    from cvxnn.features.description import layers_of
     from cvxnn.features.pairs import is_extracted, read_pair_features
 
     if is_extracted(options.data):
         features = read_pair_features(options.data)
-        if getattr(head, "embedding", None) not in (None, features.embedding):
+        embedding = getattr(head, "embedding", None)
+        if embedding is not None and set(layers_of(embedding)) <= set(features.layers):
+            features = features.take_layers(layers_of(embedding))
+        if embedding not in (None, features.embedding):
             raise ValueError(
                 f"{options.data} was embedded with {features.embedding}, but the head expects "
                 f"{head.embedding}; extract it with the settings of the head"

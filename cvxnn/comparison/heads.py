@@ -102,7 +102,8 @@ def train_head(
     """
     if method not in HEADS:
         raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
-    settings = {"random_state": seed, **(parameters or {}), "embedding": dict(train.embedding)}
+    own = {**_blocks(method, train, parameters or {}), **(parameters or {})}
+    settings = {"random_state": seed, **own, "embedding": dict(train.embedding)}
     head, meter = HEADS[method](**settings), CostMeter()
     with meter.phase("fit"):
         groups = train.groups if len(set(train.groups)) > 1 else None
@@ -198,6 +199,23 @@ def length_baseline(pairs: Sequence[PreferenceTriplet]) -> dict[str, Any]:
     """
     margins = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     return accuracy_of(margins, [pair.group for pair in pairs])
+
+
+def _blocks(
+    method: str, train: PairFeatures, parameters: Mapping[str, Any]
+) -> dict[str, list[int]]:
+    """Return the parameter that gives each of several layers a strength of its own."""
+    n = len(train.layers)
+    pairs = parameters.get("loss", "pairwise") == "pairwise"
+    if (
+        n == 1
+        or method != "coala"
+        or parameters.get("formulation", "gated") != "gated"
+        or not pairs
+    ):
+        return {}
+    own = train.embedding["width"] - train.embedding["context"]
+    return {"blocks": [own // n] * n}
 
 
 def _certificate(head: Any, prefix: str) -> dict[str, float]:

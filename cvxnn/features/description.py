@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 Pooling = Literal["mean", "last", "attention"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -12,6 +12,9 @@ POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 ENDPOINT = "endpoint"
 """In the place of a pooling: a server made the embeddings, and alone knows how."""
+
+Layers: TypeAlias = "int | Sequence[int] | Literal['all']"
+"""Layer of a model, or several whose embeddings stand side by side."""
 
 _LEAST = {"layer": 0, "max_length": 1, "context": 0, "width": 1}
 
@@ -31,8 +34,9 @@ class Description(TypedDict):
         Fingerprint of the model with its weights rounded to bfloat16.
     dtype : str
         Type of the weights that made the embeddings, such as ``"float32"``.
-    layer : int
-        Layer of the hidden states, from 0, the token embeddings, to the number of blocks.
+    layer : int or list of int
+        Layer of the hidden states, from 0, the token embeddings, to the number of blocks; of
+        several, whose embeddings stand side by side in this order, a list.
     pooling : {"mean", "last", "attention", "endpoint"}
         Formula that makes one vector of the hidden states of a reply; with ``"endpoint"``, a server
         decided about that, and `layer`, `max_length` and `date` say nothing.
@@ -51,7 +55,7 @@ class Description(TypedDict):
     fingerprint_float16: str
     fingerprint_bfloat16: str
     dtype: str
-    layer: int
+    layer: int | list[int]
     pooling: str
     max_length: int
     date: str
@@ -87,7 +91,9 @@ def check_description(description: Any) -> None:
             f"Embedder.description, {names}{hint if description.keys() == known_before else ''}"
         )
     for name, value in description.items():
-        if name not in _LEAST:
+        if name == "layer" and isinstance(value, list):
+            _check_layers(value)
+        elif name not in _LEAST:
             if not isinstance(value, str):
                 raise ValueError(f"embedding[{name!r}] is {value!r}; expected text")
         elif not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[name]:
@@ -104,4 +110,30 @@ def check_description(description: Any) -> None:
         raise ValueError(
             f"embedding['pooling'] is {description['pooling']!r}; expected one of "
             f"{(*POOLINGS, ENDPOINT)}"
+        )
+
+
+def layers_of(description: Mapping[str, Any]) -> list[int]:
+    """Return the layers whose embeddings stand side by side.
+
+    Parameters
+    ----------
+    description : Description
+        Description of the embeddings.
+
+    Returns
+    -------
+    list of int
+        The layers in the order of the columns; one if the embeddings are of one layer.
+    """
+    layer = description["layer"]
+    return list(layer) if isinstance(layer, list) else [layer]
+
+
+def _check_layers(layers: list[Any]) -> None:
+    numbers = [n for n in layers if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+    if len(layers) < 2 or len(set(numbers)) != len(layers):
+        raise ValueError(
+            f"embedding['layer'] is {layers!r}; expected an integer of at least 0, or a list of "
+            "several different ones"
         )

@@ -238,7 +238,13 @@ def _begin(
     """Write what all workers share, unless one has; return the note of the folder."""
     if (folder / NOTE).exists():
         note = read_json(folder / NOTE)
-        check_settings(folder, note.get("settings", {}), settings)
+        found = note.get("settings", {})
+        if found.get("pairs") == settings["pairs"] and "context" not in found.get("embedding", {}):
+            raise OtherSettingsError(
+                f"{folder} was extracted by an earlier version of cvxnn, whose embeddings say less "
+                "about how they were made; extract into another folder, or overwrite this one"
+            )
+        check_settings(folder, found, settings)
     else:
         note = {"settings": settings}
         write_json(folder / NOTE, note)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
-from cvxnn.features.description import Description
+from cvxnn.features.description import Description, layers_of
 from cvxnn.features.shards import delete_shards
 from cvxnn.features.store import read_features
 from cvxnn.files.digests import digest
@@ -88,6 +88,59 @@ class PairFeatures:
         return PairFeatures(
             self.chosen[rows], self.rejected[rows], pairs, self.embedding, self.costs
         )
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers whose embeddings stand side by side."""
+        return layers_of(self.embedding)
+
+    def take_layers(self, layers: Sequence[int]) -> PairFeatures:
+        """Return the embeddings of some of the layers.
+
+        Parameters
+        ----------
+        layers : sequence of int
+            Numbers among `layers`, at least one, each once.
+
+        Returns
+        -------
+        PairFeatures
+            These layers side by side, in this order; the costs are those of the whole extraction.
+
+        Raises
+        ------
+        ValueError
+            If a layer is not among those of the features; extract it too.
+        """
+        known, wanted = self.layers, list(layers)
+        if missing := [layer for layer in wanted if layer not in known]:
+            raise ValueError(
+                f"the features have no layer {missing[0]}; they have {', '.join(map(str, known))}. "
+                f"Choose among these, or extract with layer={sorted({*known, *wanted})}"
+            )
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise ValueError(f"layers are {wanted}; expected at least one, each once")
+        if wanted == known:
+            return self
+        n_context, width = self.embedding["context"], self.embedding["width"]
+        own = (width - n_context) // len(known)
+        starts = [known.index(layer) * own for layer in wanted]
+        # Behind the columns of all layers come those of their prompts.
+        starts += [width - n_context + start for start in starts] if n_context else []
+        embedding = {
+            **self.embedding,
+            "layer": wanted[0] if len(wanted) == 1 else wanted,
+            "width": own * len(starts),
+            "context": own * len(wanted) if n_context else 0,
+        }
+
+        def columns(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+            if len(starts) == 1:  # a view: nothing is read
+                return rows[:, starts[0] : starts[0] + own]
+            return np.concatenate([rows[:, start : start + own] for start in starts], axis=1)
+
+        chosen, rejected = columns(self.chosen), columns(self.rejected)
+        return PairFeatures(chosen, rejected, self.pairs, embedding, self.costs)
 
     def find(self, pairs: Sequence[PreferenceTriplet]) -> PairFeatures:
         """Return the features of given pairs.

@@ -12,6 +12,7 @@ import json
 import os
 import warnings
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,13 +101,15 @@ class FeatureWriter(Closing):
             write_text(self._log, "".join(map(_line, [description, *self._blocks])))
             self._opened = stack.pop_all()
 
-    def passes(self, pairs: str) -> bool:
+    def passes(self, pairs: str, earlier: Container[str] = ()) -> bool:
         """Pass over the next block if an earlier writer finished it.
 
         Parameters
         ----------
         pairs : str
             Identity of the pairs in the block.
+        earlier : container of str, default=()
+            Identities that earlier versions of cvxnn gave to the same pairs.
 
         Returns
         -------
@@ -116,11 +119,17 @@ class FeatureWriter(Closing):
         Raises
         ------
         ValueError
-            If the finished block has other pairs.
+            If the finished block has other pairs, or was computed by an earlier version.
         """
         if self._n_passed == len(self._blocks):
             return False
         block = self._blocks[self._n_passed]
+        if block.pairs != pairs and block.pairs in earlier:
+            raise ValueError(
+                f"{self._part} was begun by an earlier version of cvxnn, from which this one does "
+                "not continue; finish it with that version, or begin again: delete it (cvxnn "
+                "extract --overwrite does), or choose another name"
+            )
         if block.pairs != pairs:
             raise ValueError(
                 f"{self._part} is unfinished and holds other pairs from row {self.n_rows} on; "
@@ -193,10 +202,12 @@ class FeatureWriter(Closing):
         try:
             description = json.loads(first)
             check_description(description)
-        except MALFORMED:
+        except MALFORMED as error:
+            reason = f"{self._log} is damaged"
+            if "earlier version" in str(error):
+                reason = f"an earlier version of cvxnn began {self._part}"
             warnings.warn(
-                f"{self._log} is damaged, so the finished part of {self.path} is computed again",
-                stacklevel=4,
+                f"{reason}, so the finished part of {self.path} is computed again", stacklevel=4
             )
             return []
         if description != self.description:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cvxnn.features.description import Layers
 from cvxnn.llm.hidden_states import hidden_states
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack, lay_out, plan
@@ -226,15 +227,15 @@ def prefix_trees(lm: LanguageModel, items: list[Item], batch_tokens: int) -> lis
     return plan(items, max(batch_tokens, longest), lm.n_parameters / operations)
 
 
-def trees_are_exact(lm: LanguageModel, layer: int = -1) -> bool:
+def trees_are_exact(lm: LanguageModel, layer: Layers = -1) -> bool:
     """Return True if a model gives the same for a small prefix tree as for its separate rows.
 
     Parameters
     ----------
     lm : LanguageModel
         The model.
-    layer : int, default=-1
-        Layer whose hidden states are compared; see `Embedder`.
+    layer : int, sequence of int or "all", default=-1
+        Layers whose hidden states are compared; see `Embedder`.
 
     Returns
     -------

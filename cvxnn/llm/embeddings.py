@@ -20,12 +20,12 @@ import numpy as np
 
 from cvxnn._progress import Progress
 from cvxnn.features.blocks import missing_blocks
-from cvxnn.features.description import POOLINGS, Description, Pooling
+from cvxnn.features.description import POOLINGS, Description, Layers, Pooling
 from cvxnn.features.store import FeatureWriter
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.cutting import Cut, cut_pairs, longest_replies, warn_of_cuts
-from cvxnn.llm.hidden_states import layer_index
+from cvxnn.llm.hidden_states import described, layer_indices
 from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.token_embeddings import TokenEmbedder
@@ -52,10 +52,11 @@ class Embedder:
         The model, in evaluation mode.
     pooling : {"mean", "last", "attention"}, default="mean"
         Formula that makes one vector of the hidden states of a reply; see above.
-    layer : int, default=-1
+    layer : int, sequence of int or "all", default=-1
         Layer of the hidden states: 0 is the token embeddings, k the output of block k, and -1 (or
         the number of blocks) the output of the last block after the final normalisation. Blocks
-        above the layer are not run.
+        above the layer are not run. Of several layers, or of the outputs of ``"all"`` blocks, the
+        embeddings stand side by side; one pass of the model gives all of them.
     context : bool, default=False
         Whether an embedding has that of the prompt behind that of the reply.
     max_length : int, default=1024
@@ -113,7 +114,7 @@ class Embedder:
         lm: LanguageModel,
         *,
         pooling: Pooling = "mean",
-        layer: int = -1,
+        layer: Layers = -1,
         context: bool = False,
         max_length: int = 1024,
         batch_tokens: int = 2048,
@@ -123,7 +124,7 @@ class Embedder:
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}; expected one of {POOLINGS}")
-        layer_index(lm, layer)
+        layer_indices(lm, layer)
         if max_length < 1 or batch_tokens < 1:
             raise ValueError(
                 f"max_length is {max_length} and batch_tokens {batch_tokens}; expected at least 1"
@@ -194,7 +195,7 @@ class Embedder:
         for name, expected in settled.items():
             found = settings.get(name, expected)
             if name == "layer":
-                found = layer_index(lm, found)
+                found = described(layer_indices(lm, found))
             if found != expected:
                 raise ValueError(
                     f"{name} is {found!r}, but the embeddings were made with {name}={expected!r}; "

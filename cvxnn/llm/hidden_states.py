@@ -1,13 +1,16 @@
-"""Hidden states of one layer of a language model, with or without the blocks above it."""
+"""Hidden states of layers of a language model, with or without the blocks above them."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import transformers
 
+from cvxnn.features.description import Layers
 from cvxnn.llm.models import LanguageModel
 
 
@@ -40,18 +43,66 @@ def layer_index(lm: LanguageModel, layer: int) -> int:
     return int(layer % (n_layers + 1))
 
 
-class _Reached(Exception):  # noqa: N818 (it reports a success)
-    """Exception that ends a forward pass at the requested layer."""
-
-
-def hidden_states(lm: LanguageModel, layer: int, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return the hidden states of one layer; the blocks above it are not run.
+def layer_indices(lm: LanguageModel, layer: Layers) -> list[int]:
+    """Return the numbers of one or several layers, counted from the token embeddings.
 
     Parameters
     ----------
     lm : LanguageModel
         The model.
-    layer : int
+    layer : int, sequence of int or "all"
+        The layers as in `Embedder`.
+
+    Returns
+    -------
+    list of int
+        Each from 0, the token embeddings, to the number of blocks.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layer, or none or the same one twice is named.
+    """
+    if isinstance(layer, str):
+        if layer != "all":
+            raise ValueError(f"layer is {layer!r}; expected a number, several, or 'all'")
+        return list(range(1, lm.config.num_hidden_layers + 1))
+    if isinstance(layer, int):
+        return [layer_index(lm, layer)]
+    found = [layer_index(lm, one) for one in layer]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"layer is {layer!r}; expected one layer, or several different ones")
+    return found
+
+
+def described(indices: list[int]) -> int | list[int]:
+    """Return the numbers of layers as a description has them.
+
+    Parameters
+    ----------
+    indices : list of int
+        As of `layer_indices`.
+
+    Returns
+    -------
+    int or list of int
+        A number if it is one layer.
+    """
+    return indices[0] if len(indices) == 1 else indices
+
+
+class _Reached(Exception):  # noqa: N818 (it reports a success)
+    """Exception that ends a forward pass at the requested layer."""
+
+
+def hidden_states(lm: LanguageModel, layer: Layers, inputs: dict[str, Any]) -> torch.Tensor:
+    """Return the hidden states of layers; the blocks above them are not run.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    layer : int, sequence of int or "all"
         0 is the token embeddings, k the output of block k; the last one is normalised.
     inputs : dict
         Arguments of the decoder.
@@ -59,44 +110,34 @@ def hidden_states(lm: LanguageModel, layer: int, inputs: dict[str, Any]) -> torc
     Returns
     -------
     Tensor of shape (rows, length, width)
-        The hidden states.
+        The hidden states; those of several layers stand side by side.
     """
-    index, n_layers = layer_index(lm, layer), lm.config.num_hidden_layers
-    seen: list[torch.Tensor] = []
-    if index == n_layers:
-        seen.append(lm.decoder(**inputs, use_cache=False).last_hidden_state)
-        return seen[0]
-    block = _block(lm, index)
-    if block is None:
-        outputs = lm.decoder(**inputs, use_cache=False, output_hidden_states=True)
-        seen.append(outputs.hidden_states[index])
-        return seen[0]
-
-    def stop(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
-        raise _Reached
-
-    handle = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        lm.decoder(**inputs, use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return seen[0]
+    indices, n_layers = layer_indices(lm, layer), lm.config.num_hidden_layers
+    seen: dict[int, torch.Tensor] = {}
+    if not _blocks(lm) and indices != [n_layers]:
+        states = lm.decoder(**inputs, use_cache=False, output_hidden_states=True).hidden_states
+        return _side_by_side([states[index] for index in indices])
+    highest = max(indices)
+    with _inputs_of_blocks(lm, indices, seen, stop=highest):
+        try:
+            outputs = lm.decoder(**inputs, use_cache=False)
+            seen[n_layers] = outputs.last_hidden_state
+        except _Reached:
+            pass
+    return _side_by_side([seen[index] for index in indices])
 
 
 def next_logits(
-    lm: LanguageModel, layer: int, tokens: torch.Tensor, cache: transformers.Cache | None
+    lm: LanguageModel, layer: Layers, tokens: torch.Tensor, cache: transformers.Cache | None
 ) -> tuple[torch.Tensor, torch.Tensor, transformers.Cache | None]:
-    """Run tokens once, for the logits of the next token and the states of one layer.
+    """Run tokens once, for the logits of the next token and the states of layers.
 
     Parameters
     ----------
     lm : LanguageModel
         The model.
-    layer : int
-        Layer of the hidden states, as in `hidden_states`.
+    layer : int, sequence of int or "all"
+        Layers of the hidden states, as in `hidden_states`.
     tokens : Tensor of shape (rows, length)
         Tokens that follow those in the cache.
     cache : transformers.Cache or None
@@ -107,40 +148,61 @@ def next_logits(
     logits : Tensor of shape (rows, vocabulary), float32
         Logits after the last token.
     states : Tensor of shape (rows, length, width)
-        Hidden states of the layer.
+        Hidden states of the layers, side by side.
     cache : transformers.Cache or None
         The cache with these tokens; None if the model keeps none.
     """
-    index, n_layers = layer_index(lm, layer), lm.config.num_hidden_layers
+    indices, n_layers = layer_indices(lm, layer), lm.config.num_hidden_layers
     options: dict[str, Any] = {}
     if tokens.shape[1] > 1 and "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
         options["logits_to_keep"] = 1
-    seen: list[torch.Tensor] = []
-
-    def take_input(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
+    seen: dict[int, torch.Tensor] = {}
 
     def take_output(_: Any, __: Any, output: Any) -> None:
-        seen.append(output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0])
+        last = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
+        seen[n_layers] = last
 
-    block = None if index == n_layers else _block(lm, index)
-    if index == n_layers:
+    whole = not _blocks(lm) and indices != [n_layers]
+    if whole:
+        options["output_hidden_states"] = True
+    with _inputs_of_blocks(lm, [] if whole else indices, seen):
         handle = lm.decoder.register_forward_hook(take_output)
-    elif block is not None:
-        handle = block.register_forward_pre_hook(take_input, with_kwargs=True)
-    else:
-        handle, options["output_hidden_states"] = None, True
-    try:
-        outputs = lm.model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
-    finally:
-        if handle is not None:
+        try:
+            outputs = lm.model(input_ids=tokens, past_key_values=cache, use_cache=True, **options)
+        finally:
             handle.remove()
-    states = seen[0] if seen else outputs.hidden_states[index]
+    known = dict(enumerate(outputs.hidden_states)) if whole else seen
+    states = _side_by_side([known[index] for index in indices])
     return outputs.logits[:, -1].float(), states, getattr(outputs, "past_key_values", None)
 
 
-def _block(lm: LanguageModel, index: int) -> torch.nn.Module | None:
-    """Return the block whose input is the layer; None if the blocks are not in one list."""
+@contextlib.contextmanager
+def _inputs_of_blocks(
+    lm: LanguageModel, indices: list[int], seen: dict[int, torch.Tensor], stop: int | None = None
+) -> Iterator[None]:
+    """Keep what the blocks of these numbers get, and end the pass at one of them."""
+    with contextlib.ExitStack() as stack:
+        for index in indices:
+            if index == lm.config.num_hidden_layers:
+                continue
+
+            def keep(_: Any, args: Any, kwargs: dict[str, Any], index: int = index) -> None:
+                seen[index] = args[0] if args else kwargs["hidden_states"]
+                if index == stop:
+                    raise _Reached
+
+            block = _blocks(lm)[0][index]
+            stack.callback(block.register_forward_pre_hook(keep, with_kwargs=True).remove)
+        yield
+
+
+def _side_by_side(states: list[torch.Tensor]) -> torch.Tensor:
+    if len(states) == 1:
+        return states[0]
+    return torch.cat([part.to(states[0].device) for part in states], dim=-1)
+
+
+def _blocks(lm: LanguageModel) -> list[torch.nn.ModuleList]:
+    """Return the lists of as many modules as the model has blocks; none if it has no such list."""
     lists, n_layers = torch.nn.ModuleList, lm.config.num_hidden_layers
-    found = [m for m in lm.decoder.modules() if isinstance(m, lists) and len(m) == n_layers]
-    return found[0][index] if found else None
+    return [m for m in lm.decoder.modules() if isinstance(m, lists) and len(m) == n_layers]

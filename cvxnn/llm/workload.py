@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from cvxnn.features.description import Layers
+from cvxnn.llm.hidden_states import layer_indices
 from cvxnn.llm.loading import load_outline
 from cvxnn.llm.model_shape import shape_of
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
@@ -54,7 +56,7 @@ def embedding_workload(
     name_or_path: str | os.PathLike[str] | None,
     pairs: Sequence[PreferenceTriplet],
     *,
-    layer: int = -1,
+    layer: Layers = -1,
     max_length: int = 1024,
     context: bool = False,
 ) -> EmbeddingWorkload:
@@ -66,8 +68,8 @@ def embedding_workload(
         The model, as in `load_model`; its configuration and its tokenizer are read.
     pairs : sequence of PreferenceTriplet
         The pairs, at least one.
-    layer : int, default=-1
-        Layer of the hidden states, as in `Embedder`.
+    layer : int, sequence of int or "all", default=-1
+        Layers of the hidden states, as in `Embedder`.
     max_length : int, default=1024
         Largest number of tokens of prompt and reply together.
     context : bool, default=False
@@ -94,14 +96,14 @@ def embedding_workload(
         together += both + kept
     scale = len(pairs) / len(sample)
     shape = shape_of(lm.config, None)
-    n_run = shape.n_layers if layer in (-1, shape.n_layers) else layer
+    indices = layer_indices(lm, layer)
     return EmbeddingWorkload(
         tokens=round(scale * together),
         tokens_apart=round(scale * apart),
         cut=round(scale * cut),
         width=shape.width,
-        flops=2.0 * lm.n_parameters * n_run / shape.n_layers * scale * together,
-        disk=2 * len(pairs) * shape.width * (1 + context) * 4,
+        flops=2.0 * lm.n_parameters * max(indices) / shape.n_layers * scale * together,
+        disk=2 * len(pairs) * len(indices) * shape.width * (1 + context) * 4,
         exact=len(sample) == len(pairs),
     )
 

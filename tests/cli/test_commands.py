@@ -51,7 +51,7 @@ class TestExtract:
 
     def test_second_call_has_nothing_to_do(self, run, features, model, data, tmp_path, monkeypatch):
         files = {path: path.stat().st_mtime_ns for path in Path(features).iterdir()}
-        monkeypatch.setattr("cvxnn.cli.extract.model_of", None)  # no weights are loaded
+        monkeypatch.setattr("cvxnn.cli.extraction_engines.model_of", None)  # no weights are loaded
         moved = copy(model, tmp_path / "moved")
         found = run("extract", data, "--model", moved, "--output", features, "--layer", "-1")
         assert found["status"] == "nothing to do"
@@ -577,6 +577,68 @@ def test_compare_answers_held_out_prompts(run, model, data, tmp_path):
     assert "best_of: 3 in the file, 5 requested" in refused["error"]
 
 
+def test_layers_are_extracted_once_and_chosen_later(
+    run, model, data, tmp_path, capsys, monkeypatch
+):
+    folder, one = tmp_path / "layers", tmp_path / "one"
+    extract = ["extract", data, "--model", model]
+    assert run(*extract, "--layers", "2,1", "--output", folder)["embedding"]["layer"] == [2, 1]
+    alone = run(*extract, "--layer", "1", "--output", one)["embedding"]
+    part = read_pair_features(folder).take_layers([1])
+    assert part.embedding == alone
+    np.testing.assert_allclose(part.chosen, read_pair_features(one).chosen, atol=1e-5)
+    refused = run(*extract, "--layers", "1", "--output", folder, code=4)
+    assert "embedding.layer: [2, 1] in the file, 1 requested" in refused["error"]
+    assert "did you mean 'all'" in run(*extract, "--layer", "al", code=2)["error"]
+
+    fit = ["fit", folder, "--n-patterns", "8", "--output"]
+    auto = run(*fit, tmp_path / "auto.safetensors")
+    [best], shares = auto["layers"]["layers"], auto["layers"]["accuracies"]
+    assert best in (1, 2)
+    assert shares[str(best)] == max(shares.values())
+    assert auto["embedding"]["layer"] == best
+    assert run(*fit, tmp_path / "auto.safetensors")["status"] == "nothing to do"
+    file = tmp_path / "both.safetensors"
+    both = run(*fit, file, "--layers", "all")
+    assert both["measured"]["settings"]["blocks"] == "[16, 16]"
+    kept = cvxnn.load(file)
+    assert kept.embedding["layer"] == [2, 1]
+    assert "no layer 3; they have 2, 1" in run(*fit, file, "--layers", "3", code=1)["error"]
+    fit[1] = one
+    assert "no layer 2; they have 1" in run(*fit, file, "--layers", "2", code=1)["error"]
+
+    # A head takes its layers out of the folder, and a model gives the same rewards.
+    features = read_pair_features(folder).take_layers([2, 1])
+    for place, name in ((folder, file), (folder, tmp_path / "auto.safetensors")):
+        by_folder = run("score", name, place)["rewards"]
+        by_model = run("score", name, data, "--model", model)["rewards"]
+        for row, other in zip(by_folder, by_model, strict=True):
+            np.testing.assert_allclose(row["margin"], other["margin"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        [row["chosen_reward"] for row in run("score", file, folder)["rewards"]],
+        kept.reward(np.asarray(features.chosen)),
+        rtol=1e-6,
+    )
+    guided = ["generate", file, "--model", model, "--prompt", "a b", "--max-new-tokens", "3"]
+    reply = run(*guided)["replies"][0]["replies"]["guided"]
+    if reply["text"]:
+        row = Embedder.from_description(load_model(model), kept.embedding).embed(
+            ["a b"], [reply["text"]]
+        )
+        np.testing.assert_allclose(reply["reward"], kept.reward(row)[0], rtol=1e-3, atol=1e-4)
+
+    compare = ["compare", folder, "--model", model, "--methods", "linear"]
+    compare += ["--output", tmp_path / "compared"]
+    fresh = run(*compare)
+    assert fresh["settings"]["embedding"]["layer"] == best
+    monkeypatch.setattr("cvxnn.cli.compare.model_of", None)  # no weights are loaded
+    again = run(*compare)
+    assert again["status"] == "nothing to do"
+    assert again["results"] == fresh["results"]
+    (tmp_path / "compared" / "linear.json").unlink()
+    assert "not callable" in run(*compare, code=1)["error"]
+
+
 def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, monkeypatch):
     arguments = ["--model", model, "--methods", "linear"]
     fresh = run("compare", data, *arguments, "--output", tmp_path / "fresh")
@@ -590,7 +652,7 @@ def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, 
     again = ["compare", features, *arguments, "--output", tmp_path / "kept"]
     assert run(*again)["status"] == "nothing to do"
     assert "do not apply" in run(*again, "--limit", "3", code=1)["error"]
-    assert "layer is 1, but the embeddings" in run(*again, "--layer", "1", code=1)["error"]
+    assert "no layer 1; they have 2" in run(*again, "--layer", "1", code=1)["error"]
     mixed = run("compare", features, "--test", data, *arguments, "--output", tmp_path, code=1)
     assert "extract both, or none" in mixed["error"]
 

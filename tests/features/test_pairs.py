@@ -32,6 +32,32 @@ def test_split_is_that_of_the_pairs():
         assert part.groups == [PAIRS[row].group for row in rows]
 
 
+@pytest.mark.parametrize("context", [0, 6])
+def test_layers_are_columns(context):
+    # Column 10 a + b is number b of layer a; those of prompts are negative.
+    own = np.array([30, 31, 10, 11, 20, 21])
+    rows = np.append(own, -own if context else [])[None] + np.zeros((4, 1))
+    embedding = {"layer": [3, 1, 2], "width": rows.shape[1], "context": context}
+    one = PairFeatures(rows, rows + 0.5, PAIRS[:4], embedding, Cost(5))
+    assert one.layers == [3, 1, 2]
+    for layers in ([1], [2, 3], [3, 1, 2]):
+        part = one.take_layers(layers)
+        expected = np.array([10 * layer + b for layer in layers for b in range(2)])
+        expected = np.append(expected, -expected if context else [])
+        np.testing.assert_array_equal(part.chosen[2], expected)
+        np.testing.assert_array_equal(part.rejected[2], expected + 0.5)
+        assert part.embedding == {
+            "layer": layers[0] if len(layers) == 1 else layers,
+            "width": len(expected),
+            "context": 2 * len(layers) if context else 0,
+        }
+        assert part.take_layers(layers) is part
+    with pytest.raises(ValueError, match=r"no layer 4; they have 3, 1, 2.*layer=\[1, 2, 3, 4\]"):
+        one.take_layers([1, 4])
+    with pytest.raises(ValueError, match="at least one, each once"):
+        one.take_layers([1, 1])
+
+
 def test_identity_depends_on_texts_and_embedding_only():
     one = features()
     assert one.identity == features().identity

@@ -13,6 +13,7 @@ import pytest
 
 from cvxnn.features import blocks, extract_pairs
 from cvxnn.features.store import FeatureWriter, read_features
+from cvxnn.files.digests import digest
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel
 from cvxnn.llm.block_journal import BlockJournal, kept_rows
 from cvxnn.llm.token_embeddings import TokenEmbedder
@@ -204,6 +205,27 @@ def test_unfinished_file_of_something_else_is_refused(
     np.testing.assert_allclose(
         np.load(path), Embedder(lm).embed(prompts, responses), rtol=1e-4, atol=1e-5
     )
+
+
+def test_unfinished_file_of_an_earlier_version_is_named_as_such(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, responses = pairs()
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureWriter, "append", killed_after(1, FeatureWriter.append))
+        with pytest.raises(Killed):
+            Embedder(lm).embed_to_file(tmp_path / "features.npy", prompts, responses)
+    log = tmp_path / "features.npy.part.log"
+    first, block = log.read_text("utf-8").splitlines()
+    n_rows, _, checksum = json.loads(block)
+    texts = list(zip(prompts[:n_rows], responses[:n_rows], strict=True))
+    block = json.dumps([n_rows, digest(texts, digits=64), checksum])
+    log.write_text(f"{first}\n{block}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"begun by an earlier version .* --overwrite"):
+        Embedder(lm).embed_to_file(tmp_path / "features.npy", prompts, responses, common_cut=True)
+    log.write_text(log.read_text("utf-8").replace('"context": 0, ', ""), encoding="utf-8")
+    with pytest.warns(UserWarning, match="an earlier version of cvxnn began"):
+        Embedder(lm).embed_to_file(tmp_path / "features.npy", prompts, responses)
 
 
 def test_bad_pairs_leave_no_file(lm: LanguageModel, tmp_path: Path) -> None:

@@ -171,6 +171,34 @@ def test_layers(family: str, layer: int) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("layers", [[1, -2], [2, 0], "all"])
+def test_several_layers_stand_side_by_side(pooling: str, layers: Any, tmp_path: Path) -> None:
+    lm, (prompts, responses) = make_lm(), dialogues()
+    numbers = [1, 2, 3] if layers == "all" else layers
+    expected = np.hstack(
+        [
+            [oracle(lm, p, r, pooling, layer) for p, r in zip(prompts, responses, strict=True)]
+            for layer in numbers
+        ]
+    )
+    cached = Embedder(lm, pooling=pooling, layer=layers, cache=tmp_path / "cache")
+    found = cached.embed(prompts, responses)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(cached.embed(prompts, responses), found)
+    described = cached.description
+    assert described["layer"] == [layer % 4 for layer in numbers]
+    assert described["width"] == expected.shape[1]
+    again = Embedder.from_description(lm, described, context=False)
+    assert again.description == described
+
+
+def test_layers_that_make_no_sense() -> None:
+    for layers, message in (([1, -3], "several different"), ([], "one layer"), ("al", "'all'")):
+        with pytest.raises(ValueError, match=message):
+            Embedder(make_lm(), layer=layers)
+
+
 def test_blocks_above_the_layer_are_not_run() -> None:
     lm = make_lm()
     ran = []
@@ -178,6 +206,8 @@ def test_blocks_above_the_layer_are_not_run() -> None:
         block.register_forward_hook(lambda *_, i=i: ran.append(i))
     Embedder(lm, layer=1).embed(["a"], ["b"])
     assert ran == [0]
+    Embedder(lm, layer=[2, 0]).embed(["a"], ["b"])
+    assert ran == [0, 0, 1]
     assert not any(block._forward_pre_hooks for block in lm.model.model.layers)
 
 

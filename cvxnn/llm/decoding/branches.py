@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from transformers import cache_utils
 
-from cvxnn.llm.hidden_states import next_logits
+from cvxnn.features.description import Layers
+from cvxnn.llm.hidden_states import layer_indices, next_logits
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.pooling import GrowingPool, pool_prompt
 
@@ -36,8 +37,8 @@ class Branches:
         Number of the first token of the reply.
     n : int
         Number of replies.
-    layer : int
-        Layer of the embeddings; see `Embedder`.
+    layer : int, sequence of int or "all"
+        Layers of the embeddings; see `Embedder`.
     pooling : {"mean", "last", "attention"}
         Pooling of the embeddings; see `Embedder`.
     context : bool
@@ -61,12 +62,13 @@ class Branches:
         start: int,
         n: int,
         *,
-        layer: int,
+        layer: Layers,
         pooling: str,
         context: bool,
     ) -> None:
         self.lm = lm
         self.layer = layer
+        n_layers = len(layer_indices(lm, layer))
         self._n_apart = 0  # tokens since the replies were equal
         with torch.inference_mode():
             ids = torch.tensor([tokens], device=lm.device)
@@ -74,8 +76,10 @@ class Branches:
             self._cache = _checked_cache(lm, cache)
             self._cache.batch_repeat_interleave(n)
             self.logits = logits.to(lm.device).expand(n, -1)
-            self._pool = GrowingPool(states[0, start:], n, pooling)
-            self._prompt = pool_prompt(states[0, :start].float(), pooling) if context else None
+            self._pool = GrowingPool(states[0, start:], n, pooling, n_layers)
+            self._prompt = None
+            if context:
+                self._prompt = pool_prompt(states[0, :start].float(), pooling, n_layers)
 
     def feed(self, tokens: torch.Tensor, alive: torch.Tensor) -> None:
         """Append a token to each reply.

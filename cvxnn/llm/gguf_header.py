@@ -1,0 +1,85 @@
+"""Fast reading of the header of a GGUF file: names, sizes, vocabulary, and no weights.
+
+``gguf.GGUFReader`` makes several arrays of each token of the vocabulary, one by one, which takes
+seconds; a plan and a configuration need nothing else. Here arrays are read at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_STRING, _ARRAY = 8, 9  # types of values in GGUF
+_TEXT = -1  # not one of them: transformers takes such a value as it is
+
+
+@contextlib.contextmanager
+def fast_headers() -> Iterator[None]:
+    """Let transformers read GGUF files by a faster reader, within this block.
+
+    Without the package gguf nothing changes; transformers then says what is missing.
+    """
+    try:
+        import gguf
+    except ImportError:
+        yield
+        return
+    original = gguf.GGUFReader
+    gguf.GGUFReader = _reader_of
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original
+
+
+def _reader_of(path: str | os.PathLike[str]) -> Any:
+    """Return a reader of a file; of the same file, transformers asks for one several times."""
+    about = os.stat(path)
+    return _kept_reader(os.fspath(path), about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_reader(path: str, size: int, changed: int) -> Any:
+    return _reader_class()(path)
+
+
+@functools.cache
+def _reader_class() -> type[Any]:
+    from gguf.gguf_reader import GGUFReader, GGUFValueType
+
+    class _Reader(GGUFReader):
+        def _get_field_parts(
+            self, orig_offs: int, raw_type: int
+        ) -> tuple[int, list[Any], list[int], list[Any]]:
+            content = np.asarray(self.data).data
+            swapped = self.byte_order != "I"
+            if swapped or int(raw_type) != _ARRAY:
+                found: tuple[int, list[Any], list[int], list[Any]]
+                found = super()._get_field_parts(orig_offs, raw_type)
+                return found
+            kind, n = struct.unpack_from("=IQ", content, orig_offs)
+            start = orig_offs + 12
+            parts: list[Any] = [np.array([kind], np.uint32), np.array([n], np.uint64)]
+            scalar = self.gguf_scalar_to_np.get(GGUFValueType(kind))
+            if scalar is not None:
+                numbers = np.frombuffer(content, scalar, n, start)
+                parts += list(numbers.reshape(-1, 1))
+                types = [GGUFValueType.ARRAY, GGUFValueType(kind)][: 1 + (n > 0)]
+                return 12 + numbers.nbytes, parts, list(range(2, 2 + n)), types
+            if kind != _STRING:
+                found = super()._get_field_parts(orig_offs, raw_type)
+                return found
+            end = start
+            for _ in range(n):
+                (length,) = struct.unpack_from("=Q", content, end)
+                end += 8 + length
+                parts.append(str(content[end - length : end], "utf-8"))
+            return end - orig_offs, parts, list(range(2, 2 + n)), [GGUFValueType.ARRAY, _TEXT]
+
+    return _Reader

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit, or cvxnn.save")
     parser.add_argument("repository", nargs="?", metavar="OWNER/NAME", help="Where to upload to")
-    parser.add_argument("--notes", metavar="FILE", help="Text of yours for the card, in Markdown")
+    parser.add_argument("--notes", metavar="FILE", help="Your own text for the card, in Markdown")
     push = "cvxnn.sharing.push_to_hub"
     for name in ("private", "revision"):
         parser.add_argument(f"--{name}", **option_from(push, name))
@@ -63,17 +63,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     head = load(options.head)
     note = Path(options.head).with_suffix(".json")
-    told: dict[str, Any] = {"measurements": read_json(note) if note.exists() else None}
-    if told["measurements"] is None:
+    contents: dict[str, Any] = {"measurements": read_json(note) if note.exists() else None}
+    if contents["measurements"] is None:
         console.complain("warning", f"no {note}: the card says that nothing was measured")
     if options.notes is not None:
-        told["notes"] = read_text(options.notes)
+        contents["notes"] = read_text(options.notes)
     if options.card_only is not None:
-        write_text(options.card_only, model_card(head, options.repository, **told))
+        write_text(options.card_only, model_card(head, options.repository, **contents))
         console.show(f"wrote {options.card_only}")
         return {"status": "done", "card": options.card_only}
     console.kept = lambda: "nothing was uploaded; the same command begins again"
-    told |= {"private": options.private, "revision": options.revision}
-    url = push_to_hub(head, options.repository, **told)
+    contents |= {"private": options.private, "revision": options.revision}
+    url = push_to_hub(head, options.repository, **contents)
     console.show(f"uploaded {url}")
     return {"status": "done", "url": url}

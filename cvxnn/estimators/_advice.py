@@ -141,7 +141,7 @@ def warn_of_rewards(
     else:
         verb = "ranks" if unknown == "pairs" else "judges"
         warnings.warn(
-            f"{name} {verb} {unknown} that it has not seen no better than chance; its rewards are "
+            f"{name} {verb} held-out {unknown} no better than chance; its rewards are "
             f"close to equal. Name the conversations that {unknown} come from (groups=), or give "
             f"more {unknown}, or embeddings of another layer or model.",
             stacklevel=stacklevel,
@@ -255,7 +255,7 @@ def warn_unless_converged(
     remedy: str | None = None,
     stacklevel: int = 4,
 ) -> None:
-    """Warn of a solver that stopped early, unless it was told to."""
+    """Warn of a solver that stopped early, unless that was asked for."""
     if result.status in (Status.CONVERGED, Status.STOPPED):
         return
     warnings.warn(

@@ -94,7 +94,7 @@ def to_onnx(estimator: Any, X: Any = None) -> Any:
 
 
 def _of_pipeline(pipeline: Pipeline, X: Any) -> Any:
-    """Convert a pipeline by sklearn-onnx, its last step by a converter of ours."""
+    """Convert a pipeline by sklearn-onnx, its last step by a converter of this package."""
     last = pipeline[-1]
     network = fitted_network(last)
     skl2onnx: Any = require("skl2onnx", extra="export")

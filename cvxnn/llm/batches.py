@@ -180,7 +180,7 @@ def may_share(lm: LanguageModel, longest: int) -> bool:
     }
     others = sorted(kinds - {"full_attention", "sliding_attention", "global"})
     obstacles = {
-        f"its attention {config._attn_implementation!r} takes no mask of ours": (
+        f"its attention {config._attn_implementation!r} accepts no mask from outside": (
             config._attn_implementation not in ("eager", "sdpa")
         ),
         "its attention is not causal": not getattr(config, "is_causal", True),

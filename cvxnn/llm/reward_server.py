@@ -63,7 +63,7 @@ class RewardServer(ThreadingHTTPServer):
     max_wait : float, default=0.005
         Seconds that a request waits for others that share its batch.
     max_waiting : int, default=1024
-        Largest number of replies that wait; requests beyond are told to come again.
+        Largest number of replies that wait; further requests are refused and may be repeated.
     max_seconds : float, default=60.0
         Seconds after which a request that still waits for its turn is given up.
 
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Write no line for each request: texts of users do not belong into a log."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what is no request of ours; the standard library would send a page."""
+        """Answer a malformed request in JSON; the standard library would send a page."""
         text = message or HTTPStatus(code).phrase
         self._send(HTTPStatus(code), {"error": f"{text}; expected {_PLACES}"})
 

@@ -52,7 +52,7 @@ def model_card(
     measurements : mapping, optional
         Contents of the JSON file that ``cvxnn fit`` writes beside a head.
     notes : str, default=""
-        Text of yours, in Markdown, at the end of the card.
+        Your own text, in Markdown, at the end of the card.
 
     Returns
     -------

@@ -43,7 +43,7 @@ def push_to_hub(
     measurements : mapping, optional
         Measurements of the head, as ``cvxnn fit`` writes them beside it; see :func:`model_card`.
     notes : str, default=""
-        Text of yours for the card, in Markdown: data, purpose, limits.
+        Your own text for the card, in Markdown: data, purpose, limits.
     private : bool, default=True
         Whether a repository that is created is private. One that exists stays as it is.
     revision : str, optional

@@ -80,7 +80,7 @@ DOCUMENTED_WARNINGS = (
     "relative duality gap",
     "failed to converge",
     "predicts the same for all rows",
-    "that it has not seen no better than chance",
+    "no better than chance",
     "gives all responses the same reward",
     "has no neurons, at a strength of",
     "that is tried",

@@ -115,7 +115,7 @@ def restore(
     Raises
     ------
     ValueError
-        If the file has not these weights; delete it, or choose another folder.
+        If the file lacks these weights; delete it, or choose another folder.
     """
     tensors = safetensors.torch.load_file(path)
     shapes = {name: tensors[name].shape for name in tensors}

@@ -9,10 +9,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
+from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.network import TwoLayerNetwork
 
-_CLASSES = (ClassifierPrediction, RegressorPrediction, COALAPreferenceHead, COALAPreferenceHeadCV)
+HEADS = (COALAPreferenceHead, COALAPreferenceHeadCV, LinearPreferenceHead)
+_CLASSES = (ClassifierPrediction, RegressorPrediction, *HEADS)
 TRAINED = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "linear_weights")
 FIXED = ("gate_weights", "gate_bias", "gate_index")
 
@@ -22,9 +24,9 @@ def fitted_network(estimator: Any) -> TwoLayerNetwork:
     if not isinstance(estimator, _CLASSES):
         raise TypeError(
             f"cannot export a {type(estimator).__name__}; expected a fitted ConvexReLUClassifier, "
-            "ConvexReLURegressor or COALAPreferenceHead, or the CV class of one. Of a pipeline "
-            "that ends with one, to_onnx takes the whole, to_torch and to_jax the last step, "
-            "pipeline[-1], which is fed with what pipeline[:-1] returns."
+            "ConvexReLURegressor or preference head, or the CV class of one. Of a pipeline that "
+            "ends with one, to_onnx takes the whole, the others the last step, pipeline[-1], which "
+            "is fed with what pipeline[:-1] returns."
         )
     check_is_fitted(estimator)
     return estimator.network_

@@ -16,7 +16,7 @@ def to_jax(estimator: Any) -> tuple[Callable[[dict[str, Any], Any], Any], dict[s
 
     Parameters
     ----------
-    estimator : ConvexReLUClassifier, ConvexReLURegressor or COALAPreferenceHead
+    estimator : ConvexReLUClassifier, ConvexReLURegressor or a preference head
         Fitted estimator, or the CV class of one. Of a pipeline, take the last step.
 
     Returns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ from sklearn.pipeline import Pipeline
 
 from cvxnn._extras import require
 from cvxnn.estimators.classifier import ConvexReLUClassifier
-from cvxnn.estimators.coala import COALAPreferenceHead
-from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
 from cvxnn.estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
 from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.estimators.regressor import ConvexReLURegressor
-from cvxnn.export._fitted import fitted_network
+from cvxnn.export._fitted import HEADS, fitted_network
 from cvxnn.export._onnx_graph import OPSET, graph_of
+from cvxnn.export.carried import ONNX_KEY
 
 onnx: Any = require("onnx", extra="export")
 
@@ -24,8 +24,7 @@ _CLASSES = (
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
-    COALAPreferenceHead,
-    COALAPreferenceHeadCV,
+    *HEADS,
 )
 
 
@@ -41,9 +40,10 @@ def to_onnx(estimator: Any, X: Any = None) -> Any:
 
     Parameters
     ----------
-    estimator : ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead or Pipeline
+    estimator : ConvexReLUClassifier, ConvexReLURegressor, a preference head or Pipeline
         Fitted estimator, the CV class of one, a pipeline that ends with one, or a search such as
-        ``GridSearchCV``, of which the best estimator is taken.
+        ``GridSearchCV``, of which the best estimator is taken. The model of a head carries the
+        description of its embeddings: see `embedding_of`.
     X : array-like or DataFrame, shape (n_samples, n_features), optional
         For a pipeline: some of its rows, which show the types of the inputs. A table becomes one
         input for each column, of shape (batch, 1), with the column's name. By default there is one
@@ -82,14 +82,18 @@ def to_onnx(estimator: Any, X: Any = None) -> Any:
     """
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
+    last = estimator
     if isinstance(estimator, Pipeline):
-        return _of_pipeline(estimator, X)
-    model = graph_of(estimator)
-    if X is not None:
-        raise TypeError(
-            f"X shows the inputs of a pipeline, and a {type(estimator).__name__} has one input of "
-            "numbers; leave X out."
-        )
+        last, model = estimator[-1], _of_pipeline(estimator, X)
+    else:
+        model = graph_of(estimator)
+        if X is not None:
+            raise TypeError(
+                f"X shows the inputs of a pipeline, and a {type(estimator).__name__} has one input "
+                "of numbers; leave X out."
+            )
+    if getattr(last, "embedding", None) is not None:
+        model.metadata_props.add(key=ONNX_KEY, value=json.dumps(dict(last.embedding)))
     return model
 
 
@@ -147,7 +151,7 @@ def _types(model: Any) -> list[Any]:
     if isinstance(model, ClassifierPrediction):
         strings = model.classes_.dtype.kind in "OU"
         return [_tensor(np.str_ if strings else np.int64), _tensor(dtype, len(model.classes_))]
-    if isinstance(model, COALAPreferenceHead | COALAPreferenceHeadCV):
+    if isinstance(model, HEADS):
         return [_tensor(dtype), _tensor(dtype)]
     return [_tensor(dtype, network.n_outputs)]
 

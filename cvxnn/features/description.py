@@ -137,3 +137,22 @@ def _check_layers(layers: list[Any]) -> None:
             f"embedding['layer'] is {layers!r}; expected an integer of at least 0, or a list of "
             "several different ones"
         )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two descriptions, in words.
+
+    Parameters
+    ----------
+    one : mapping
+        A description of embeddings.
+    other : mapping
+        Another one.
+
+    Returns
+    -------
+    list of str
+        Texts such as ``"layer is 16 and 32"``; none if they are equal.
+    """
+    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return [f"{name} is {one.get(name)!r} and {other.get(name)!r}" for name in names]

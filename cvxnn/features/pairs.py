@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
-from cvxnn.features.description import Description, layers_of
+from cvxnn.features.description import Description, differences, layers_of
 from cvxnn.features.shards import delete_shards
 from cvxnn.features.store import read_features
 from cvxnn.files.digests import digest
@@ -277,14 +277,9 @@ def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
     """
     first = parts[0]
     for number, part in enumerate(parts[1:], start=2):
-        names = sorted({*first.embedding, *part.embedding})
-        differ = [n for n in names if first.embedding.get(n) != part.embedding.get(n)]
-        if differ:
-            texts = [
-                f"{n} is {first.embedding.get(n)!r} and {part.embedding.get(n)!r}" for n in differ
-            ]
+        if differ := differences(first.embedding, part.embedding):
             raise ValueError(
-                f"folders 1 and {number} were embedded differently ({'; '.join(texts)}); extract "
+                f"folders 1 and {number} were embedded differently ({'; '.join(differ)}); extract "
                 "all with the same model and settings"
             )
     if len(parts) == 1:

@@ -13,6 +13,7 @@ from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan
 from .models import LanguageModel
+from .reward_function import RewardFunction
 from .reward_server import RewardServer
 from .vllm_embedder import VllmEmbedder, vllm_engine
 
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryPlan",
     "ReplyMeasures",
     "ResponseLogProbabilities",
+    "RewardFunction",
     "RewardHead",
     "RewardLogitsProcessor",
     "RewardServer",

@@ -1,0 +1,103 @@
+"""Rewards as trainers ask for them, against those of single replies, and in a trainer of TRL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cvxnn.llm import Embedder, RewardFunction
+
+pytest.importorskip("torch")
+
+
+class First:
+    """A head that rewards the first number of an embedding, in negative numbers as heads do."""
+
+    def reward(self, X: np.ndarray) -> np.ndarray:
+        return X[:, 0] - 10
+
+
+@pytest.fixture(scope="module")
+def function(tiny_lm: Any) -> RewardFunction:
+    return RewardFunction(First(), Embedder(tiny_lm()))
+
+
+def reward(function: RewardFunction, prompt: Any, reply: str) -> float:
+    return float(First().reward(function.embedder.embed([prompt], [reply]))[0])
+
+
+def said(role: str, content: str | None) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def test_texts_and_conversations(function: RewardFunction) -> None:
+    prompts, replies = ["a b", "a b", "c"], ["d", "e f", "g h"]
+    expected = [reward(function, *pair) for pair in zip(prompts, replies, strict=True)]
+    found = function(prompts=prompts, completions=replies, completion_ids=[[1]], answer=["x"] * 3)
+    assert all(type(value) is float for value in found)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    chats: Any = [[said("system", "s"), said("user", prompt)] for prompt in prompts]
+    expected = [reward(function, *pair) for pair in zip(chats, replies, strict=True)]
+    found = function(chats, [[said("assistant", reply)] for reply in replies])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_last_message_of_several_is_scored(function: RewardFunction) -> None:
+    steps = [said("assistant", "d"), said("tool", "e"), said("assistant", "f g")]
+    expected = reward(function, [said("user", "a"), *steps[:2]], "f g")
+    assert function(["a"], [steps]) == pytest.approx([expected])
+
+
+def test_a_completion_without_text_is_never_the_best(function: RewardFunction) -> None:
+    found = function(["a"] * 5, ["b", " ", "c d", [], [said("assistant", None)]])
+    kept = [reward(function, "a", "b"), reward(function, "a", "c d")]
+    least = min(kept)
+    assert found == pytest.approx([kept[0], least, kept[1], least, least])
+    assert function(["a"], [""]) == [0.0]
+
+
+def test_prompts_and_completions_go_together(function: RewardFunction) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        function(["a", "b"], ["c"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # within TRL
+def test_trl_trains_with_it(function: RewardFunction, tiny_lm: Any, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    policy = tiny_lm()
+    policy.tokenizer.pad_token = "v"
+    asked = []
+
+    def watched(**given: Any) -> list[float]:
+        asked.append(given)
+        return function(**given)
+
+    config = trl.GRPOConfig(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        num_generations=4,
+        max_completion_length=4,
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = trl.GRPOTrainer(
+        model=policy.model.train().requires_grad_(True),
+        reward_funcs=[watched, function],
+        args=config,
+        train_dataset=datasets.Dataset.from_list([{"prompt": "a b c"}] * 4),
+        processing_class=policy.tokenizer,
+    )
+    trainer.train()
+    logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
+    assert logged["rewards/cvxnn_reward/mean"] == pytest.approx(logged["rewards/watched/mean"])
+    assert (len(asked), len(asked[0]["completions"])) == (1, 4)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvxnn.features.description import Description, check_description, differences
 
-ONNX_KEY = "cvxnn.embedding"
+ONNX_KEY = "cvxnn_embedding"
 """Name of the description among the metadata of an ONNX model."""
 
 

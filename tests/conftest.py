@@ -65,13 +65,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Share what XLA compiles among workers and with later runs.
 
-    The programs lie in `.pytest_cache/d/xla`; `pytest --cache-clear` removes them.
+    The programs lie in `.pytest_cache/d/xla`, those of processes that tests start in
+    `.pytest_cache/d/programs`; `pytest --cache-clear` removes them.
     """
     jax.monitoring.register_event_duration_secs_listener(count_compilation)
     cache = getattr(config, "cache", None)  # absent under `-p no:cacheprovider`
     if cache is not None and jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        os.environ["CVXNN_PROGRAMS"] = str(cache.mkdir("programs"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cvxnn.convex.kept_programs import kept_programs
 from cvxnn.numerics.arrays import Array
 
 # Operations of one call of compiled code: about half a second, for which an interrupt waits.
@@ -69,7 +70,8 @@ def compiled_work() -> Iterator[None]:
             "solver that compiles nothing (Ridge, InteriorPoint)."
         )
     try:
-        yield
+        with kept_programs():
+            yield
     except BaseException:
         atexit.register(_wait, jnp.zeros(()) + 1, here)
         raise

@@ -17,10 +17,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Half of the time of a first run is compilation. XLA's older generator of code takes a third of the
-# time of its newer one, and programs of tests are small. XLA aborts on flags that it does not
-# know: no other version than the one that was tried gets this one. XLA_FLAGS="" leaves it out.
+# time of its newer one, and programs of tests are small: to split each into 32 parts that threads
+# compile takes longer than to compile it whole. XLA aborts on flags that it does not know: no other
+# version than the one that was tried gets these. XLA_FLAGS="" leaves them out.
 if version("jaxlib") == "0.10.2":
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 import hypothesis
 import jax

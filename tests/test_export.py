@@ -347,12 +347,18 @@ def test_torch_state_and_pickle(kind):
 def test_jax(kind, shape, dtype):
     model, X = regressor(network(kind, shape, dtype)), inputs(dtype)
     function, parameters = to_jax(model)
+
+    @jax.jit  # both in one program
+    def whole_and_by_rows(p, X):
+        return function(p, X), jax.vmap(function, (None, 0))(p, X)
+
     with jax.enable_x64(True):
-        out = jax.jit(function)(parameters, X)
+        out, by_rows = whole_and_by_rows(parameters, X)
         assert out.dtype == dtype
         close(out, model.predict(X), dtype)
+        close(by_rows, out, dtype)
+        # Uncompiled too: operation by operation, each of which is compiled alone.
         close(function(parameters, X), out, dtype)
-        close(jax.jit(jax.vmap(function, (None, 0)))(parameters, X), out, dtype)
 
 
 def test_jax_without_double_precision():
@@ -391,15 +397,15 @@ def test_jax_and_torch_have_the_same_gradient_of_the_weights(kind):
     function, parameters = to_jax(model)
     assert set(parameters) == {name for name, _ in module.named_parameters()}
     with jax.enable_x64(True):
-        squares = jax.jit(lambda p: (function(p, X) ** 2).mean())
-        gradient = jax.jit(jax.grad(squares))(parameters)
+        squares = jax.jit(jax.value_and_grad(lambda p: (function(p, X) ** 2).mean()))
+        gradient = squares(parameters)[1]
         for name, parameter in module.named_parameters():
             close(gradient[name], parameter.grad)
         # And it is the one of finite differences, in some direction.
         rng, step = np.random.default_rng(3), 1e-6
         ways = {name: rng.standard_normal(value.shape) for name, value in parameters.items()}
         moved = [
-            float(squares({n: v + s * ways[n] for n, v in parameters.items()}))
+            float(squares({n: v + s * ways[n] for n, v in parameters.items()})[0])
             for s in (step, -step)
         ]
         expected = sum(float((gradient[n] * ways[n]).sum()) for n in ways)
@@ -447,7 +453,7 @@ def test_all_agree(kind, shape, seed):
     scores = model.network_.forward(X)
     function, parameters = to_jax(model)
     with jax.enable_x64(True):
-        close(function(parameters, X), scores)
+        close(jax.jit(function)(parameters, X), scores)
     close(to_torch(model)(torch.tensor(X)).detach(), scores)
     close(run(model, X)["probabilities"], model.predict_proba(X))
 

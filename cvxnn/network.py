@@ -90,7 +90,13 @@ class TwoLayerNetwork:
 
     @limits_threads(lambda self, X: 2.0 * X.shape[0] * self.hidden_weights.size)
     def hidden(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the hidden activations of rows, shape (n_samples, n_neurons)."""
+        """Return the hidden activations of rows, shape (n_samples, n_neurons).
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_features)
+            Rows, in the units that the network takes.
+        """
         H = np.empty((X.shape[0], self.n_neurons), np.result_type(X.dtype, self.hidden_weights))
         gates = None if self.gate_index is None else self.open_gates(X)
         for neurons in self.blocks:
@@ -112,13 +118,25 @@ class TwoLayerNetwork:
         return H
 
     def open_gates(self, X: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return which gates are open on which rows, shape (n_samples, n_gates)."""
+        """Return which gates are open on which rows, shape (n_samples, n_gates).
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_features)
+            Rows, in the units that the network takes.
+        """
         assert self.gate_weights is not None
         return open_where(X, self.gate_weights, self.gate_bias)
 
     @limits_threads(lambda self, X: 2.0 * X.shape[0] * self.hidden_weights.size)
     def forward(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the outputs for rows, shape (n_samples, n_outputs), in bounded memory."""
+        """Return the outputs for rows, shape (n_samples, n_outputs), in bounded memory.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_features)
+            Rows, in the units that the network takes.
+        """
         n, blocks = X.shape[0], self.blocks
         out = np.empty((n, self.n_outputs), np.result_type(X.dtype, self.hidden_weights))
         n_gates = 0 if self.gate_bias is None else len(self.gate_bias)
@@ -252,7 +270,17 @@ def fold_scaling(
     y_mean: NDArray[np.floating],
     y_scale: NDArray[np.floating],
 ) -> TwoLayerNetwork:
-    """Rewrite a network of ``(x - x_mean) / x_scale`` as one of ``x``, outputs in units of y."""
+    """Rewrite a network of ``(x - x_mean) / x_scale`` as one of ``x``, outputs in units of y.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+        Network of scaled rows.
+    x_mean, x_scale : ndarray, shape (n_features,)
+        Means and scales of the features.
+    y_mean, y_scale : ndarray, shape (n_outputs,)
+        Means and scales of the targets.
+    """
     hidden = network.hidden_weights / x_scale
     own = slice(None) if network.output_index is None else network.output_index
     folded = replace(
@@ -274,7 +302,15 @@ def fold_scaling(
 
 
 def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
-    """Give slices of rows, whose hidden activations of a width fit into bounded memory."""
+    """Give slices of rows, whose hidden activations of a width fit into bounded memory.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows.
+    width : int
+        Hidden activations of a row.
+    """
     step = max(_CHUNK_NUMBERS // width, 1)
     for first in range(0, n_rows, step):
         yield slice(first, min(first + step, n_rows))

@@ -66,7 +66,19 @@ from cvxnn.numerics.arrays import Array, is_sparse, namespace
 
 
 class Evaluation(NamedTuple):
-    """A point of the program, measured with one product with the data."""
+    """A point of the program, measured with one product with the data.
+
+    Attributes
+    ----------
+    objective : Array
+        Objective of the program, a scalar.
+    network_objective : Array
+        Objective of the network with the same weights, a scalar.
+    violation : Array
+        Norm of the scores that are outside their cones, relative to that of all scores.
+    residual : Array, shape (n_rows, n_outputs)
+        Minus the gradient of each row's loss.
+    """
 
     objective: Array
     network_objective: Array

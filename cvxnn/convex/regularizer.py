@@ -58,7 +58,13 @@ class Regularizer:
         return self.operator.join(blocks, linear / (1 + step * self.ridge), axis=2)
 
     def within_dual_ball(self, slope: Array) -> Array:
-        """Project slopes on what subgradients of the penalty can be, by Moreau's identity."""
+        """Project slopes on what subgradients of the penalty can be, by Moreau's identity.
+
+        Parameters
+        ----------
+        slope : Array, shape (n_outputs, n_signs, P, n_features)
+            Slopes of the weights.
+        """
         if not isinstance(self.penalty, WithDualNorm):
             return slope
         return slope - self.penalty.prox(slope, self.alpha)

@@ -331,7 +331,15 @@ def _library(array: AnyArray) -> Any:
 
 
 def counts_like(array: AnyArray, counts: AnyArray) -> AnyArray:
-    """Return integers in the type of an array, because torch would make their product float32."""
+    """Return integers in the type of an array, because torch would make their product float32.
+
+    Parameters
+    ----------
+    array : array
+        Array whose library and type count.
+    counts : array
+        Integers.
+    """
     return _library(array).asarray(counts, dtype=array.dtype)
 
 

@@ -144,7 +144,15 @@ def _within_single(*arrays: NDArray[np.floating]) -> bool:
 def proposal_flops(
     shape: tuple[int, ...], n_neurons: int, n_outputs: int = 1, n_steps: int = N_STEPS
 ) -> float:
-    """Return the operations of :func:`propose` on data of ``shape``, dense products only."""
+    """Return the operations of :func:`propose` on data of ``shape``, dense products only.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(n_samples, n_features)`` of the data.
+    n_neurons, n_outputs, n_steps : int
+        As :func:`propose` takes them.
+    """
     # Each layer's output and the slope of its weights; the data need no slope, the neurons do.
     return (4.0 * shape[1] + 6.0 * n_outputs) * shape[0] * n_neurons * n_steps
 
@@ -186,7 +194,24 @@ def to_program(
 def gradients(
     X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Return the gradients of the objective in both layers."""
+    """Return the gradients of the objective in both layers.
+
+    Parameters
+    ----------
+    X : Array, shape (n_samples, n_features)
+        Data.
+    y : Array, shape (n_samples, n_outputs)
+        Targets.
+    share : Array, shape (n_samples, 1)
+        Share of each row in the loss.
+    alpha : float
+        Strength of the weight decay.
+    loss : Loss
+        Loss of the rows.
+    parameters : tuple of Array
+        Weights of the first layer, (n_neurons, n_features), and of the second, (n_neurons,
+        n_outputs).
+    """
     W, A = parameters
     xp = namespace(W)
     hidden = xp.maximum(X @ W.T, 0)

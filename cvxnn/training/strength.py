@@ -308,7 +308,15 @@ def _error_at(sample: Sample, spectrum: Spectrum, error: HeldOutError, alpha: fl
 
 
 def pilot_flops(program: ConvexProgram, spectrum: Spectrum | None) -> float:
-    """Return the operations of the unit and, with a spectrum, of the choice."""
+    """Return the operations of the unit and, with a spectrum, of the choice.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Program of the rows that are looked at.
+    spectrum : Spectrum or None
+        Of the program, if it was computed.
+    """
     (n_inputs, d), P = program.operator.X.shape, program.operator.n_patterns
     n, C = program.y.shape
     slope = 2.0 * n_inputs * d * P * C

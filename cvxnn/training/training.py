@@ -329,7 +329,21 @@ def first_patterns(
     n_runs: int,
     rng: np.random.RandomState,
 ) -> tuple[ActivationPatterns, Weights | None, float]:
-    """Return first patterns, the best local network as weights over them, and the flops spent."""
+    """Return first patterns, the best local network as weights over them, and the flops spent.
+
+    Parameters
+    ----------
+    base : ConvexProgram
+        Program without patterns.
+    n_patterns : int
+        Patterns to look for in each run.
+    patterns : PatternChoice or ActivationPatterns
+        Where they come from, or the patterns; see :func:`train`.
+    n_runs : int
+        Local runs whose neurons are united.
+    rng : RandomState
+        Draws patterns and starts.
+    """
     X, y = base.operator.X, base.y
     if isinstance(patterns, ActivationPatterns):
         return patterns, None, 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cvxnn.llm.decoding.branches import Branches
 from cvxnn.llm.decoding.guidance import Guidance
@@ -15,7 +16,7 @@ from cvxnn.llm.models import LanguageModel
 class RewardHead(Protocol):
     """Protocol of heads that score embeddings."""
 
-    def reward(self, X: np.ndarray) -> Any:
+    def reward(self, X: np.ndarray) -> ArrayLike:
         """Return the rewards of embeddings.
 
         Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 Supervised = Sequence[tuple[Prompt, str]]
 """Prompts with the replies to learn."""
+Sums: TypeAlias = "np.ndarray | torch.Tensor"
+"""Log-probabilities of replies, without gradients or with them."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Side:
         arrays = self.arrays(members, scorer(self.items, packs))
         return self.objective.losses(arrays, **self.parameters), arrays
 
-    def arrays(self, members: Sequence[int], sums: Any) -> dict[str, Any]:
+    def arrays(self, members: Sequence[int], sums: Sums) -> dict[str, Any]:
         """Return the arguments of the objective for pairs.
 
         Parameters
@@ -233,7 +235,7 @@ class Side:
         won, lost = self.items[2 * row].tokens, self.items[2 * row + 1].tokens
         return Pack([2 * row, 2 * row + 1], len(won) + len(lost) - common_length(won, lost))
 
-    def _lengths(self, members: Sequence[int], like: Any) -> Any:
+    def _lengths(self, members: Sequence[int], like: Sums) -> Sums:
         lengths = [len(self.items[i].tokens) - self.items[i].start for i in members]
         return _like(like, np.array(lengths, dtype=np.float64))
 
@@ -396,9 +398,9 @@ def _encode(
     )
 
 
-def _like(array: Any, values: np.ndarray) -> Any:
+def _like(array: Sums, values: np.ndarray) -> Sums:
     return values if isinstance(array, np.ndarray) else array.new_tensor(values)
 
 
-def _numpy(array: Any) -> np.ndarray:
+def _numpy(array: Sums) -> np.ndarray:
     return np.asarray(array if isinstance(array, np.ndarray) else array.detach().cpu(), np.float64)

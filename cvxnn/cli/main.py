@@ -14,6 +14,7 @@ from cvxnn import __version__
 from cvxnn.cli import (
     best,
     compare,
+    evaluate,
     extract,
     fit,
     generate,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
     "compare": compare,
     "joint": joint,
+    "evaluate": evaluate,
     "study": study,
     "report": report,
     "serve": serve,

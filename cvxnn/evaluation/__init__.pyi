@@ -4,6 +4,7 @@ from .alpaca_eval import (
     read_alpaca_eval_annotations,
     write_alpaca_eval,
 )
+from .endpoint_judge import EndpointJudge
 from .judges import BatchJudge, Judge, JudgedComparison, PositionBias, compare_with_judge
 from .length_control import (
     LengthControlledWinRate,
@@ -53,6 +54,7 @@ __all__ = [
     "AlpacaEvalOutput",
     "Answers",
     "BatchJudge",
+    "EndpointJudge",
     "Judge",
     "JudgedComparison",
     "Judgement",

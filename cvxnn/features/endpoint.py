@@ -6,38 +6,25 @@ and gives one vector. Only the standard library is needed here.
 
 from __future__ import annotations
 
-import email.utils
-import http.client
 import json
-import math
 import os
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from cvxnn._progress import Progress
 from cvxnn.features.blocks import missing_blocks
 from cvxnn.features.description import ENDPOINT, Description
+from cvxnn.features.endpoint_client import EndpointClient
 from cvxnn.features.store import FeatureWriter
 from cvxnn.files.digests import digest
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt, as_text
 
-KEY_VARIABLE = "OPENAI_API_KEY"
-"""Variable of the environment with the key that the server is sent, if there is one."""
-
-_PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # states of a server that may be over soon
-_LONGEST = 60.0  # seconds between two tries, unless the server asks for more
 _NO_CUT, _NO_DATE = 2**31 - 1, "1970-01-01"  # the server's own limit; no chat template is filled
 
 
-class EndpointEmbedder:
+class EndpointEmbedder(EndpointClient):
     r"""Embedder of replies by a server with the interface of OpenAI.
 
     The text of a reply is its prompt, a blank line, and the reply; of a prompt of several messages,
@@ -72,6 +59,8 @@ class EndpointEmbedder:
     If the environment has ``OPENAI_API_KEY``, each request carries it as a bearer token.
     """
 
+    _task = "embed texts"
+
     def __init__(
         self,
         url: str,
@@ -83,25 +72,12 @@ class EndpointEmbedder:
         timeout: float = 120.0,
         progress: bool = False,
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-            raise ValueError(
-                f"url is {url!r}; expected an address such as http://localhost:8000/v1"
-            )
-        if min(batch_size, n_requests, n_tries) < 1 or timeout <= 0:
-            raise ValueError(
-                f"batch_size is {batch_size}, n_requests {n_requests}, n_tries {n_tries} and "
-                f"timeout {timeout}; expected at least 1 of each, and a timeout above 0"
-            )
-        self.url = url.rstrip("/")
-        self.model = model
+        super().__init__(url, model, n_requests=n_requests, n_tries=n_tries, timeout=timeout)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
         self.batch_size = batch_size
-        self.n_requests = n_requests
-        self.n_tries = n_tries
-        self.timeout = timeout
         self.progress = progress
         self._width: int | None = None
-        self._not_before = 0.0  # when the server may be asked again
-        self._stopped = threading.Event()
 
     @property
     def description(self) -> Description:
@@ -220,50 +196,9 @@ class EndpointEmbedder:
         return vectors
 
     def _request(self, texts: list[str]) -> np.ndarray:
-        """Return the vectors of the texts of one request, which is repeated while that may help."""
+        """Return the vectors of the texts of one request."""
         body = {"model": self.model, "input": texts, "encoding_format": "float"}
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(
-            f"{self.url}/embeddings", json.dumps(body).encode(), headers, method="POST"
-        )
-        reason, pauses = "", _pauses()
-        for _ in range(self.n_tries):
-            self._wait()
-            asked: float | None = None
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    content = answer.read()
-                return self._vectors(content, len(texts))
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = f"status {error.code}: {_message(error)}"
-                if error.code not in _PASSING:
-                    self._refuse(error.code, reason)
-                asked = _seconds_asked(error.headers.get("Retry-After"))
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
-            pause = next(pauses)
-            self._not_before = max(
-                self._not_before, time.monotonic() + (pause if asked is None else asked)
-            )
-        raise OSError(
-            f"{self.url} did not embed texts in {self.n_tries} tries ({reason}); what is finished "
-            "is kept, so that the same call continues once the server answers"
-        )
-
-    def _wait(self) -> None:
-        """Wait until the server may be asked."""
-        while (left := self._not_before - time.monotonic()) > 0:
-            if self._stopped.wait(left):
-                raise OSError("another request failed")
-
-    def _refuse(self, code: int, reason: str) -> NoReturn:
-        remedy = "is the model's name right, and is each text short enough for it?"
-        if code in (401, 403):
-            remedy = f"set {KEY_VARIABLE} in the environment to a key that the server accepts"
-        raise ValueError(f"{self.url} refused to embed texts by {self.model} ({reason}); {remedy}")
+        return self._vectors(self._post("embeddings", body), len(texts))
 
     def _vectors(self, content: bytes, n: int) -> np.ndarray:
         """Take the vectors out of an answer, in the order of the texts."""
@@ -301,37 +236,3 @@ def text_of(prompt: Prompt, response: str) -> str:
         Prompt and reply, with a blank line between them.
     """
     return f"{as_text(prompt)}\n\n{response}"
-
-
-def _pauses() -> Iterator[float]:
-    """Yield the seconds to wait after each failure; 1, 2, 4, ..."""
-    pause = 1.0
-    while True:
-        yield min(pause, _LONGEST)
-        pause *= 2
-
-
-def _seconds_asked(header: str | None) -> float | None:
-    """Return how long a server asks to wait: it says seconds, or a date."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _message(error: urllib.error.HTTPError) -> str:
-    """Return what a server says about an error."""
-    content = error.read(2000).decode("utf-8", errors="replace")
-    try:
-        said: Any = json.loads(content)
-        said = said.get("error", said.get("message", said))
-        text = said.get("message", said) if isinstance(said, dict) else said
-    except (ValueError, AttributeError):
-        text = content
-    return " ".join(str(text).split())[:300] or error.reason

@@ -59,7 +59,8 @@ def test_options_have_the_defaults_of_the_library(monkeypatch):
         expected = signature.parameters[parameter].default
         assert plain(default) == plain(expected), (function, parameter)
     monkeypatch.undo()
-    own = {"config", "output", "head", "plain", "overwrite", "json", "quiet", "debug", "help"}
+    own = {"config", "output", "head", "plain", "engine", "overwrite", "json", "quiet", "debug"}
+    own |= {"help"}
     known = [plain(default) for default in made.values()]
     for command in COMMANDS:
         for action in actions(command):
@@ -108,7 +109,7 @@ def test_methods_of_compare_are_those_of_the_library():
         ([], "COMMAND"),
         (
             ["fti"],
-            "study, report, serve, push; did you mean 'fit'? (see cvxnn --help)",
+            "evaluate, study, report, serve, push; did you mean 'fit'? (see cvxnn --help)",
         ),
         (["fit", "x", "--strenght", "1"], "--strenght 1; did you mean '--strength'? (see cvxnn"),
         (["fit", "x", "--zzz"], "unrecognized arguments: --zzz (see cvxnn fit --help)"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,12 +16,12 @@ from cvxnn.features import (
     EndpointEmbedder,
     Shard,
     blocks,
-    endpoint,
     extract_pairs,
     extract_shard,
     merge_pairs,
 )
 from cvxnn.features.endpoint import text_of
+from cvxnn.features.endpoint_client import KEY_VARIABLE
 from cvxnn.features.shards import all_shards
 
 from .stand_in import letter_pairs
@@ -95,7 +96,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seen: list[float] = []
 
     def wait(self: EndpointEmbedder) -> None:
-        now = endpoint.time.monotonic()
+        now = time.monotonic()
         seen.extend([self._not_before - now] * (self._not_before > now))
         self._not_before = 0.0
 
@@ -106,7 +107,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", 16)
-    monkeypatch.delenv(endpoint.KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
 def test_rows_are_those_of_the_server(server: Server, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_busy_server_is_asked_again(
         (500, {"Retry-After": "soon"}, {}),
         (429, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, {}),
     ]
-    monkeypatch.setenv(endpoint.KEY_VARIABLE, "secret")
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
     embedder = EndpointEmbedder(server.url, "letters", n_requests=1)
     chosen, _ = embedder.embed_pairs(PAIRS[:2])
     np.testing.assert_allclose(chosen[:, 0], [1 / 3, 2 / 3])

@@ -1,0 +1,308 @@
+"""Let a judge compare the replies of cvxnn generate, and report win rates with their intervals.
+
+The judge is a head (a file of "cvxnn fit", on the model that it was fitted with), a measure that
+the file has (field:reward, field:log_probability), or a language model behind the interface of
+OpenAI (http://..., with --judge-model). Each way of writing is compared with the --baseline.
+Answers are kept as they come, so that a second call asks only what is open.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cvxnn.cli.console import Console
+from cvxnn.cli.inputs import embedder_of, required, reward_head
+from cvxnn.cli.option_building import UsageError, nearest, option_from, positive
+from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.report import read_examples
+from cvxnn.files.digests import digest, digest_of_file
+from cvxnn.files.json_files import as_json, earlier_result, read_json, write_json
+from cvxnn.files.locks import check_file, locked
+from cvxnn.files.writing import read_text
+
+if TYPE_CHECKING:
+    from cvxnn.evaluation.judges import JudgedComparison
+
+HELP = "let a judge compare replies, with win rates"
+EXAMPLE = "  cvxnn evaluate replies.jsonl --judge http://localhost:8000/v1 --judge-model NAME"
+_FIELD = "field:"
+
+
+class _Judge(NamedTuple):
+    """Judge, how one calls it, and what its answers depend on."""
+
+    asks: Any
+    name: str
+    identity: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    parser.add_argument(
+        "replies", nargs="?", metavar="REPLIES", help="File of cvxnn generate --output"
+    )
+    parser.add_argument(
+        "--judge", metavar="JUDGE", help="A head, field:NAME, or the address of a server"
+    )
+    parser.add_argument(
+        "--output", default="evaluation.json", metavar="FILE", help="File for the results"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="Way of writing that the others are compared with; by default plain, or the first",
+    )
+    compare = "cvxnn.evaluation.compare_with_judge"
+    parser.add_argument("--both-orders", **option_from(compare, "both_orders"))
+    server = parser.add_argument_group("a server as the judge")
+    endpoint = "cvxnn.evaluation.EndpointJudge"
+    server.add_argument(
+        "--judge-model", metavar="NAME", help="Name of the model, as the server knows it"
+    )
+    server.add_argument(
+        "--template",
+        metavar="FILE",
+        help="File with the question, which has {prompt}, {first} and {second}",
+    )
+    budget = {**option_from(endpoint, "token_budget"), "type": positive, "metavar": "N"}
+    server.add_argument("--token-budget", **budget)
+    server.add_argument("--n-requests", **option_from(endpoint, "n_requests"))
+    for group in (MODEL, BATCH):
+        group.add_to(parser)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run this command.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        What the command did, for ``--json``.
+    """
+    required(options, replies="REPLIES", judge="--judge")
+    rows = [row for row in read_examples(options.replies) if len(row.get("replies", {})) > 1]
+    if not rows:
+        raise ValueError(
+            f"{options.replies}: no prompt has two replies; expected those of cvxnn generate with "
+            "--plain or --best-of"
+        )
+    names = list(dict.fromkeys(name for row in rows for name in row["replies"]))
+    baseline = options.baseline or ("plain" if "plain" in names else names[0])
+    if baseline not in names:
+        raise UsageError(
+            f"--baseline {baseline}: the replies are {', '.join(names)}{nearest(baseline, names)}"
+        )
+    output = Path(options.output)
+    check_file(output)
+    judge = _judge(options, rows)
+    settings = {
+        "replies": digest_of_file(options.replies),
+        "judge": judge.identity,
+        "baseline": baseline,
+        "both_orders": options.both_orders,
+        "seed": options.seed,
+    }
+    log = output.with_suffix(".judgements.jsonl")
+    console.kept = lambda: f"answers are kept in {log}; the same command continues"
+    with locked(output):
+        result = earlier_result(output, settings, overwrite=options.overwrite)
+        if result is None:
+            if options.overwrite:
+                log.unlink(missing_ok=True)
+            asks = judge.asks(options, console)
+            systems = {
+                name: _compare(options, console, rows, name, baseline, asks, judge.identity, log)
+                for name in names
+                if name != baseline
+            }
+            done: dict[str, Any] = {"status": "done", "output": str(output), "settings": settings}
+            done |= {"judge": judge.name, "baseline": baseline, "systems": systems}
+            done["unclear"] = getattr(asks, "n_unclear", 0)
+            done["tokens"] = getattr(asks, "tokens", None)
+            write_json(output, done)
+            result = read_json(output)
+        else:
+            result["status"] = "nothing to do"
+    _show(result, console)
+    _warn_of_own_head(options, console)
+    return result
+
+
+def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
+    from cvxnn.evaluation.endpoint_judge import TEMPLATE, EndpointJudge
+    from cvxnn.evaluation.reward_model_judge import RewardModelJudge
+
+    judge = options.judge
+    if judge.startswith(("http://", "https://")):
+        if options.judge_model is None:
+            raise UsageError("--judge with an address needs --judge-model")
+        template = TEMPLATE if options.template is None else read_text(options.template)
+        asks = EndpointJudge(
+            judge,
+            options.judge_model,
+            template=template,
+            token_budget=options.token_budget,
+            n_requests=options.n_requests,
+        )
+        identity = digest(judge, options.judge_model, template)
+        return _Judge(lambda *_: asks, f"{options.judge_model} at {judge}", identity)
+    for name in ("judge_model", "template", "token_budget"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for a server as the judge")
+    if judge.startswith(_FIELD):
+        known = _field(rows, judge.removeprefix(_FIELD), options.replies)
+        return _Judge(lambda *_: RewardModelJudge(known), judge, judge)
+    if not Path(judge).is_file():
+        raise FileNotFoundError(
+            f"no such judge: {judge}; expected the file of a head, field:NAME, or an address that "
+            "begins with http://"
+        )
+
+    def of_head(options: argparse.Namespace, console: Console) -> RewardModelJudge:
+        head = reward_head(judge)
+        return RewardModelJudge(head, features=embedder_of(options, console, head).embed)
+
+    return _Judge(of_head, f"head {Path(judge).name}", digest_of_file(judge))
+
+
+def _field(rows: list[dict[str, Any]], name: str, path: str) -> Any:
+    """Return the scores that a field of the replies has, as a function of prompts and texts."""
+    scores: dict[tuple[str, str], float] = {}
+    for k, row in enumerate(rows):
+        for way, reply in row["replies"].items():
+            value = reply.get(name) if isinstance(reply, dict) else None
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                fields = sorted(reply) if isinstance(reply, dict) else []
+                raise ValueError(
+                    f"{path}: prompt {k + 1}, reply {way!r} has no number {name!r}"
+                    f"{nearest(name, fields)}"
+                )
+            scores[as_json(row["prompt"]), reply["text"]] = float(value)
+
+    def known(prompts: list[Any], texts: list[str]) -> list[float]:
+        return [scores[as_json(p), text] for p, text in zip(prompts, texts, strict=True)]
+
+    return known
+
+
+def _compare(
+    options: argparse.Namespace,
+    console: Console,
+    rows: list[dict[str, Any]],
+    name: str,
+    baseline: str,
+    judge: Any,
+    identity: str,
+    log: Path,
+) -> dict[str, Any]:
+    from cvxnn.evaluation.judges import compare_with_judge
+
+    ways = (name, baseline)
+    own = [row for row in rows if all(_text(row["replies"].get(way)).strip() for way in ways)]
+    if not own:
+        raise ValueError(f"no prompt has both a reply {name!r} and a reply {baseline!r} with words")
+    found = compare_with_judge(
+        judge,
+        [row["prompt"] for row in own],
+        [_text(row["replies"][name]) for row in own],
+        [_text(row["replies"][baseline]) for row in own],
+        both_orders=options.both_orders,
+        systems=(name, baseline),
+        seed=options.seed,
+        log=log,
+        judge_name=identity,
+        batch_size=options.n_requests,
+        progress=not console.quiet,
+    )
+    return {**_summary(found), "left_out": len(rows) - len(own)}
+
+
+def _summary(found: JudgedComparison) -> dict[str, Any]:
+    from cvxnn.evaluation.length_control import length_controlled_win_rate
+    from cvxnn.evaluation.win_rates import win_rate
+
+    preferences, bias = found.preferences, found.position_bias
+    decided = (preferences != 0.5).any()
+    lengths = found.length_differences
+    controlled = None
+    if len(preferences) > 1 and lengths.any():
+        controlled = asdict(length_controlled_win_rate(preferences, lengths))
+    return {
+        "prompts": len(preferences),
+        "win_rate": asdict(win_rate(preferences)),
+        "without_ties": asdict(win_rate(preferences, ties="exclude")) if decided else None,
+        "length_controlled": controlled,
+        "length_difference": float(lengths.mean()),
+        "position_bias": None if bias is None else asdict(bias),
+        "preferences": preferences.tolist(),
+    }
+
+
+def _text(reply: Any) -> str:
+    return str(reply["text"] if isinstance(reply, dict) else reply or "")
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn.comparison.measures import few_groups_text
+
+    console.show(f"judge     {result['judge']}; each way of writing against {result['baseline']}")
+    console.show("          share of prompts won, a tie counts half, with its 95 % interval")
+    least = min(system["prompts"] for system in result["systems"].values())
+    for name, system in result["systems"].items():
+        rate, apart = system["win_rate"], system["without_ties"]
+        low, high = rate["interval"]
+        counts = f"{rate['wins']} won, {rate['losses']} lost, {rate['ties']} tied"
+        console.show(f"{name:<9} {rate['rate']:.1%} [{low:.1%}, {high:.1%}]: {counts}")
+        if system["left_out"]:
+            console.show(f"          {system['left_out']} prompts left out: a reply is empty")
+        if apart is not None and rate["ties"]:
+            console.show(f"          {apart['rate']:.1%} without ties")
+        controlled = system["length_controlled"]
+        if controlled is not None:
+            console.show(
+                f"          {controlled['rate']:.1%} at equal length, {controlled['overlap']:.0%} "
+                f"overlap; {system['length_difference']:+.0f} characters on average"
+            )
+        bias = system["position_bias"]
+        if bias is not None and bias["consistency"] is not None:
+            console.show(
+                f"          {bias['consistency']:.1%} of the answers are the same in both orders"
+            )
+    if result["tokens"]:
+        console.show(f"tokens    {result['tokens']:,}")
+    if result["unclear"]:
+        console.complain("warning", f"{result['unclear']} answers had no verdict; they are ties")
+    if text := few_groups_text(least):
+        console.complain("warning", text)
+    done = "wrote" if result["status"] == "done" else "nothing to do:"
+    console.show(f"{done} {result['output']}")
+
+
+def _warn_of_own_head(options: argparse.Namespace, console: Console) -> None:
+    """Say so where the judge is what guided the replies."""
+    note = Path(f"{options.replies}.json")
+    own = options.judge == f"{_FIELD}reward"
+    if note.is_file() and Path(options.judge).is_file():
+        own |= read_json(note).get("settings", {}).get("head") == digest_of_file(options.judge)
+    if own:
+        console.complain(
+            "warning",
+            "the head that chose or guided the replies judges them here, so of course they win; "
+            "take a judge that it has not seen",
+        )

@@ -1,0 +1,195 @@
+"""Judges behind the interface of OpenAI, against a server in this process, and their command."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cvxnn.cli.main import main
+from cvxnn.evaluation import EndpointJudge, RewardModelJudge, compare_with_judge, win_rate
+from cvxnn.features.endpoint_client import EndpointClient
+
+PROMPTS = [f"Question {k}?" for k in range(6)]
+OUTPUTS = ["yes " * (k + 1) for k in range(6)]
+BASELINE = ["no " * (6 - k) for k in range(6)]
+TEMPLATE = "{prompt}|{first}|{second}|{first}"
+
+
+class Server(ThreadingHTTPServer):
+    """Prefers the longer answer; `trouble` has answers to give first."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[dict[str, Any]] = []
+        self.trouble: list[tuple[int, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        assert self.path == "/v1/chat/completions"
+        status, answer = self.server.trouble.pop(0) if self.server.trouble else (200, None)
+        if answer is None:
+            _, first, second, _ = body["messages"][0]["content"].split("|")
+            verdict = {1: "A", -1: "B"}.get(int(np.sign(len(first) - len(second))), "tie")
+            answer = completion(f"I see.\nVerdict: {verdict}")
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def completion(text: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 10}}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(EndpointClient, "_wait", lambda self: None)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_answers_are_those_of_a_callable(server: Server, tmp_path: Path) -> None:
+    judge = EndpointJudge(server.url, "m", template=TEMPLATE)
+    log = tmp_path / "log.jsonl"
+    found = compare_with_judge(judge, PROMPTS, OUTPUTS, BASELINE, both_orders=True, log=log)
+    longer = RewardModelJudge(lambda _, replies: [len(reply) for reply in replies])
+    expected = compare_with_judge(longer, PROMPTS, OUTPUTS, BASELINE, both_orders=True)
+    assert found.judgements == expected.judgements
+    assert found.position_bias is not None
+    assert found.position_bias.consistency == 1.0
+    assert judge.tokens == 10 * len(server.requests) == 120
+    assert server.requests[0]["model"] == "m"
+    again = compare_with_judge(judge, PROMPTS, OUTPUTS, BASELINE, both_orders=True, log=log)
+    assert again.judgements == found.judgements
+    assert len(server.requests) == 12  # nothing was asked, or paid, twice
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Verdict: A", 1.0),
+        ("**Verdict:** B.", 0.0),
+        ("verdict: A\nOn reflection,\nVERDICT: tie", 0.5),
+        ("(b)", 0.0),
+        ("Both are fine.", None),
+        ("", None),
+    ],
+)
+def test_verdicts(server: Server, said: str, expected: float | None) -> None:
+    server.trouble = [(200, completion(said))]
+    judge = EndpointJudge(server.url, "m")
+    assert judge("p", "a {second}", "b") == (0.5 if expected is None else expected)
+    assert judge.n_unclear == (expected is None)
+    # What stands in a reply is no placeholder.
+    assert "[Answer A]\na {second}\n" in server.requests[0]["messages"][0]["content"]
+
+
+def test_trouble(server: Server) -> None:
+    server.trouble = [(503, {"error": "busy"}), (429, {"error": "busy"})]
+    judge = EndpointJudge(server.url, "m", template=TEMPLATE)
+    assert judge("p", "aa", "b") == 1.0
+    server.trouble = [(401, {"error": "no key"})]
+    with pytest.raises(ValueError, match=r"refused to judge replies .*OPENAI_API_KEY"):
+        judge("p", "aa", "b")
+    server.trouble = [(200, {"choices": []})]
+    with pytest.raises(ValueError, match="expected a chat completion"):
+        judge("p", "aa", "b")
+    with pytest.raises(ValueError, match=r"lacks \{second\}"):
+        EndpointJudge(server.url, "m", template="{prompt} {first}")
+    with pytest.raises(ValueError, match="expected at least 1"):
+        EndpointJudge(server.url, "m", token_budget=0)
+
+
+def replies_file(path: Path) -> Path:
+    rows = [
+        {
+            "prompt": prompt,
+            "replies": {
+                "plain": {"text": b, "reward": float(k % 2)},
+                "guided": {"text": a, "reward": 0.5},
+            },
+        }
+        for k, (prompt, a, b) in enumerate(zip(PROMPTS, OUTPUTS, BASELINE, strict=True))
+    ]
+    rows.append({"prompt": "Alone?", "replies": {"plain": {"text": "x", "reward": 0.0}}})
+    rows.append(
+        {"prompt": "Mute?", "replies": {n: {"text": "", "reward": 0} for n in ("plain", "guided")}}
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    def call(*arguments: object, code: int = 0) -> dict[str, Any]:
+        assert main(["evaluate", *map(str, arguments), "--json"]) == code
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return call
+
+
+def test_command_with_a_server(run: Any, server: Server, tmp_path: Path) -> None:
+    file, template = replies_file(tmp_path / "replies.jsonl"), tmp_path / "question.txt"
+    template.write_text(TEMPLATE, encoding="utf-8")
+    output = tmp_path / "evaluation.json"
+    ask = [file, "--judge", server.url, "--judge-model", "m", "--template", template]
+    ask += ["--output", output, "--n-requests", "1"]
+    spent = run(*ask, "--token-budget", "25", code=1)
+    assert "budget of 25 tokens is used up" in spent["error"]
+    assert len(server.requests) == 3
+    found = run(*ask)
+    assert len(server.requests) == 6
+    guided = found["systems"]["guided"]
+    lengths = zip(map(len, OUTPUTS), map(len, BASELINE), strict=True)
+    preferences = [(1 + float(np.sign(a - b))) / 2 for a, b in lengths]
+    assert guided["preferences"] == preferences
+    assert guided["win_rate"]["rate"] == win_rate(preferences).rate
+    assert (guided["prompts"], guided["left_out"]) == (6, 1)
+    assert guided["length_controlled"]["rate"] != guided["win_rate"]["rate"]
+    assert run(*ask)["status"] == "nothing to do"
+    assert len(server.requests) == 6
+    refused = run(*ask, "--both-orders", code=4)
+    assert "both_orders: false in the file, true requested" in refused["error"]
+
+
+def test_command_with_a_field(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, output = replies_file(tmp_path / "replies.jsonl"), tmp_path / "evaluation.json"
+    found = run(file, "--judge", "field:reward", "--output", output)
+    assert found["systems"]["guided"]["preferences"] == [1.0, 0.0] * 3
+    assert main(["evaluate", str(file), "--judge", "field:reward", "--output", str(output)]) == 0
+    said = capsys.readouterr()
+    assert "of course they win" in said.err
+    assert "guided    50.0%" in said.out
+    for extra, code, message in (
+        (["--judge", "field:rewart"], 1, "did you mean 'reward'"),
+        (["--judge", "field:reward", "--baseline", "plan"], 2, "did you mean 'plain'"),
+        (["--judge", "field:reward", "--token-budget", "3"], 2, "for a server"),
+        (["--judge", "http://localhost:1/v1"], 2, "needs --judge-model"),
+        (["--judge", "nowhere"], 1, "no such judge"),
+    ):
+        assert message in run(file, "--output", tmp_path / "x.json", *extra, code=code)["error"]

@@ -296,6 +296,16 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
                 f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
                 "patterns='gaussian' or 'data', or formulation='relu'."
             )
+        if self.strength == 0:
+            raise ValueError(
+                "strength=0 of the gated formulation needs responses without pairs; use a positive "
+                "one, which may be tiny, such as strength=1e-9, or formulation='relu'."
+            )
+        if self.solver is not None and not self.solver.takes_pairs:
+            raise TypeError(
+                f"{type(self.solver).__name__} in the gated formulation needs responses without "
+                "pairs; use solver=None or Ridge(), or formulation='relu'."
+            )
         uses_context = factors.uses_context
         found = columns.draw_gates(seen, n_patterns, origin, rng, uses_context=uses_context)
         inputs = columns.weighted(seen)

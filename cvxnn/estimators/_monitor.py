@@ -120,16 +120,16 @@ def report_gain(name: str, proposed: float, found: float) -> None:
     if np.isfinite(proposed):
         gain = (proposed - found) / max(abs(proposed), np.finfo(np.float64).tiny)
         print(
-            f"{name}: local training proposed an objective of {proposed:.6g}, "
-            f"the convex program found {found:.6g} ({gain:.2%} lower)",
+            f"{name}: local training {proposed:.4g}, convex program {found:.4g} ({gain:.1%} lower)",
             file=sys.stderr,
         )
 
 
 def _describe(row: dict[str, float]) -> str:
+    """Return what fits 80 columns behind the longest name; the history has the bound."""
     return (
         f"iteration {row['iteration']:.0f}, objective {row['objective']:.6g}, "
-        f"bound {row['dual_bound']:.6g}, gap {row['stopping']:.1e}, {row['time']:.1f} s"
+        f"gap {row['stopping']:.1e}, {row['time']:.1f} s"
     )
 
 

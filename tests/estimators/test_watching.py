@@ -262,12 +262,13 @@ def test_what_the_program_gained_is_told(capsys):
     told = capsys.readouterr().err.splitlines()[-1]
     assert model.objective_ < model.proposal_objective_ < np.inf
     gain = 1 - model.objective_ / model.proposal_objective_
-    assert f"{model.proposal_objective_:.6g}, the convex program found" in told
-    assert told.endswith(f"{model.objective_:.6g} ({gain:.2%} lower)")
+    assert f"local training {model.proposal_objective_:.4g}, convex program" in told
+    assert told.endswith(f"{model.objective_:.4g} ({gain:.1%} lower)")
+    assert len(told) < 80
     # Without a local training there is no proposal, and nothing to tell.
     model.set_params(patterns="gaussian").fit(X, y)
     assert model.proposal_objective_ == np.inf
-    assert "proposed" not in capsys.readouterr().err
+    assert "local training" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", [20, 60, 200])
@@ -290,6 +291,7 @@ def test_progress_counts_folds(drawn_by, capsys):
     assert folds.rstrip().endswith("ConvexReLURegressorCV: fold 3 of 3")
     assert folds.count("fold ") == (3 if drawn_by == "plain" else 1)
     assert "ConvexReLURegressor: iteration" in whole
+    assert len(whole.split("\r")[-1].rstrip()) < 80
     pairs = np.add(np.random.default_rng(0).standard_normal((2, 12, 3)), [[[1]], [[0]]])
     head = COALAPreferenceHead(formulation="relu", n_patterns=8, random_state=0)
     search = COALAPreferenceHeadCV(head, strengths=[0.1], ridges=[0.1], n_folds=2, verbose=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -152,6 +153,23 @@ def test_gguf_copy_is_kept_whole_or_not_at_all(
         assert len(list(copies.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("dtype", "n_bytes"), [("float32", 4), ("bfloat16", 2)])
+def test_a_copy_has_the_type_that_runs(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, n_bytes: int
+) -> None:
+    (tmp_path / "weights.gguf").write_bytes(b"stands for numbers")
+
+    def convert(folder: str, dtype: Any, options: dict[str, Any]) -> Any:
+        return copy.deepcopy(lm.model).to(dtype), lm.tokenizer
+
+    monkeypatch.setattr(loading, "_load", convert)
+    load_model(tmp_path / "weights.gguf", device="cpu", dtype=dtype, cache_dir=tmp_path / "copies")
+    (file,) = (tmp_path / "copies").rglob("*.safetensors")
+    n_weights = sum(weight.numel() for weight in lm.model.parameters())
+    header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    assert file.stat().st_size - header == n_bytes * n_weights
+
+
 def test_quiet_leaves_no_trace_after_an_error() -> None:
     filters, stream = list(warnings.filters), sys.stderr
     verbosity = transformers.logging.get_verbosity()
@@ -287,7 +305,7 @@ def test_responses(lm: LanguageModel) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("released_memory")
 def test_packaged_model_and_its_copy(packaged_model: Any) -> None:
-    copy = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
-    assert copy.fingerprint == packaged_model.fingerprint
-    assert copy.n_parameters == 106_203_456
-    assert copy.tokenizer.chat_template is not None
+    lm = load_model(device="cpu", cache_dir=packaged_model.cache_dir)
+    assert lm.fingerprint == packaged_model.fingerprint
+    assert lm.n_parameters == 106_203_456
+    assert lm.tokenizer.chat_template is not None

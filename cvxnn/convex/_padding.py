@@ -24,11 +24,11 @@ def bucket(n: int) -> int:
     return -(-n // step) * step
 
 
-def pad(program: ConvexProgram) -> ConvexProgram:
-    """Give an equal program of rounded shape, as NumPy or JAX arrays as before."""
+def pad(program: ConvexProgram, n_rows: int) -> ConvexProgram:
+    """Give an equal program of so many rows, and a rounded number of patterns, on the host."""
     op = program.operator
     n, P = op.mask.shape
-    rows = bucket(n) - n
+    rows = n_rows - n
     columns = -P % _N_PATTERNS_STEP
     weight = program.sample_weight
     if weight is None:
@@ -51,12 +51,12 @@ def pad_weights(program: ConvexProgram, weights: Any) -> Any:
     return np.insert(np.asarray(weights), [at] * (-P % _N_PATTERNS_STEP), 0, axis=2)
 
 
-def pad_dual(program: ConvexProgram, dual: DualPoint | None) -> DualPoint | None:
-    """Return a dual point of a program as one of the padded program."""
+def pad_dual(program: ConvexProgram, dual: DualPoint | None, n_rows: int) -> DualPoint | None:
+    """Return a dual point of a program as one of the program padded to so many rows."""
     if dual is None:
         return None
     n, P = program.operator.mask.shape
-    rows = bucket(n) - n
+    rows = n_rows - n
     at = P - program.operator.linear
     multipliers = dual.multipliers
     if multipliers is not None:

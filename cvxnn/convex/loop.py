@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from cvxnn.convex._checks import refuse_sparse_program
-from cvxnn.convex._padding import pad, pad_dual, pad_weights, unpad_dual, unpad_weights
+from cvxnn.convex._padding import bucket, pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.compiled_calls import (
     compiled_work,
     interrupt_held,
@@ -24,6 +25,7 @@ from cvxnn.convex.compiled_calls import (
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.sharding import RowShards
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
 from cvxnn.numerics.arrays import Array
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
@@ -86,6 +88,7 @@ def solve(
     incumbent: float = np.inf,
     time_limit: float | None = None,
     callback: Callback | None = None,
+    mesh: Mesh | None = None,
 ) -> Result:
     """Solve a convex program, or minimise a smooth objective.
 
@@ -110,6 +113,12 @@ def solve(
         Called after each measurement with the newest row of the history as a dict of floats, and
         a function that gives the weights to be returned if this were the end. The solver stops
         where it returns true. To interrupt, let it raise; nothing is left behind.
+    mesh : jax.sharding.Mesh, optional
+        Devices that share the rows of a ``ConvexProgram``, such as
+        ``jax.make_mesh((4,), ("rows",))``. With devices of several processes
+        (``jax.distributed.initialize``), each process calls ``solve`` with its own rows, the same
+        patterns in the same order, and all else equal; each gets the same weights, and the dual
+        point of its rows. By default one device computes.
 
     Returns
     -------
@@ -137,6 +146,11 @@ def solve(
     given = problem.stacked() if convex else problem
     solver = solver.accept(given)
     rounding = given.rounding() if convex else 0.0
+    shards = None
+    if mesh is not None:
+        shards = _shards(given, solver, mesh)
+        weight = given.operator.n_rows if given.sample_weight is None else given.sample_weight.sum()
+        rounding = shards.mean(rounding, float(weight))
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
     context = nullcontext() if solver.on_host else compiled_work()
@@ -144,10 +158,11 @@ def solve(
         beginning = _start(start, given, working)
         problem = given
         if padded:
-            problem = pad(given)
+            n_rows = bucket(given.operator.n_rows) if shards is None else shards.n_rows
+            problem = pad(given, n_rows)
             if beginning is not None:
                 weights = pad_weights(given, beginning.weights)
-                dual = pad_dual(given, beginning.dual)
+                dual = pad_dual(given, beginning.dual, n_rows)
                 beginning = beginning._replace(weights=weights, dual=dual)
         advance: Callable[[Any, Any, Any, Any], Any] = _advance_and_wait
         if solver.on_host:
@@ -155,7 +170,10 @@ def solve(
             with np.errstate(all="ignore"):
                 advance, first = _advance_on_host, solver.init(problem, beginning)
         else:
-            problem = jax.tree.map(jnp.asarray, problem)
+            if shards is None:
+                problem = jax.tree.map(jnp.asarray, problem)
+            else:
+                problem, beginning = shards.program(problem), shards.start(beginning)
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most)
@@ -165,7 +183,9 @@ def solve(
 
         def reported(state: Any) -> Any:
             kept = working if convex else dtype  # what proof and objective belong to
-            weights = np.asarray(solver.weights(state)).astype(kept, copy=False)
+            weights = solver.weights(state)
+            weights = np.asarray(weights) if shards is None else shards.weights(weights)
+            weights = weights.astype(kept, copy=False)
             if padded:
                 weights = unpad_weights(given, weights)
             return given.operator.unstack(weights) if convex else weights
@@ -188,6 +208,9 @@ def solve(
                 }
             )
             stop = callback is not None and callback(rows[-1], partial(reported, state))
+            late = time_limit is not None and elapsed > time_limit
+            if shards is not None:  # their clocks and callbacks may differ
+                stop, late = shards.any(bool(stop)), shards.any(late)
             if not np.isfinite(m.stopping):
                 status = Status.NON_FINITE
                 break
@@ -206,7 +229,7 @@ def solve(
                 break
             if n_iter >= solver.max_iter:
                 break
-            if time_limit is not None and elapsed > time_limit:
+            if late:
                 status = Status.TIME_LIMIT
                 break
             if m.refresh:
@@ -223,7 +246,8 @@ def solve(
         if m.stopping <= solver.tol and status is not Status.STOPPED:
             status = Status.CONVERGED  # no better than the incumbent, which is good enough
         weights = reported(state)
-        dual = jax.tree.map(np.asarray, solver.dual_point(state))
+        dual = solver.dual_point(state)
+        dual = jax.tree.map(np.asarray, dual) if shards is None else shards.dual(dual)
         if padded:
             dual = unpad_dual(given, dual)
         if dual is not None:
@@ -232,16 +256,27 @@ def solve(
     # Where a value overflowed, these two still hold.
     objective = np.inf if np.isnan(objective) else objective
     bound = -np.inf if np.isnan(bound) else bound
+    unit = problem.rounding() if convex and shards is None else rounding
     return Result(
         weights=weights,
         objective=objective,
         dual_bound=bound,
-        gap=relative_gap(objective, bound, problem.rounding() if convex else 0.0),
+        gap=relative_gap(objective, bound, unit),
         status=status,
         n_iter=n_iter,
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _shards(problem: Any, solver: Any, mesh: Mesh) -> RowShards:
+    """Return how the devices of a mesh share the rows, where the solver can work so."""
+    if not isinstance(problem, ConvexProgram) or solver.on_host:
+        raise TypeError(
+            f"mesh is for the rows of a ConvexProgram, and for solvers that are compiled: Cronos, "
+            f"ProximalGradient; got {type(problem).__name__} and {type(solver).__name__}."
+        )
+    return RowShards(mesh, problem.operator.n_rows)
 
 
 def _step_flops(problem: Any) -> float:

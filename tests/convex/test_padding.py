@@ -83,7 +83,7 @@ def test_a_padded_program_is_the_same_program(
     loss: str, formulation: Any, skip: float | None, weighted: bool
 ) -> None:
     program = make(loss=loss, formulation=formulation, skip=skip, weighted=weighted).stacked()
-    padded = _padding.pad(program)
+    padded = _padding.pad(program, _padding.bucket(13))
     n, P = padded.operator.mask.shape
     assert (n, P) == (16, 8)
     assert padded.y.shape == (n, C)
@@ -101,7 +101,7 @@ def test_a_padded_program_is_the_same_program(
     if formulation == "relu":
         multipliers = rng.exponential(size=(13, C, 2, program.operator.n_patterns))
     dual = DualPoint(before.residual, multipliers)
-    wide_dual = _padding.pad_dual(program, dual)
+    wide_dual = _padding.pad_dual(program, dual, 16)
     assert wide_dual is not None
     # As in what a solver finds: rows that do not count have a gradient all the same.
     wide_dual = wide_dual._replace(residual=np.r_[wide_dual.residual[:13], after.residual[13:]])
@@ -111,12 +111,12 @@ def test_a_padded_program_is_the_same_program(
     np.testing.assert_array_equal(back.residual, dual.residual)
     if multipliers is not None:
         np.testing.assert_array_equal(back.multipliers, multipliers)
-    assert _padding.pad_dual(program, None) is _padding.unpad_dual(program, None) is None
+    assert _padding.pad_dual(program, None, 16) is _padding.unpad_dual(program, None) is None
 
 
 def test_round_shapes_are_left_alone() -> None:
     program = make(n=16, P=8)
-    padded = _padding.pad(program)
+    padded = _padding.pad(program, 16)
     np.testing.assert_array_equal(padded.operator.X, program.operator.X)
     np.testing.assert_array_equal(padded.operator.mask, program.operator.mask)
     np.testing.assert_allclose(padded.share[:, 0], 1 / 16)

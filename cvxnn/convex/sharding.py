@@ -1,0 +1,102 @@
+"""Rows of a program on the devices of a mesh, which may belong to several processes.
+
+Data, masks, targets and what a solver keeps for each row are divided among the devices; weights are
+on all of them. XLA adds one sum over the devices to each product that runs over the rows, and to
+each number that is a sum over them. Each process gives the rows that it has read, and gets the dual
+point of these rows back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cvxnn.convex._padding import bucket
+from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.solver import Start
+
+
+class RowShards:
+    """The rows of one program, divided among the devices of a mesh.
+
+    Parameters
+    ----------
+    mesh : jax.sharding.Mesh
+        The devices; all its axes divide the rows.
+    n_rows : int
+        Rows of this process.
+    """
+
+    def __init__(self, mesh: Mesh, n_rows: int) -> None:
+        # XLA decides where each intermediate array lies.
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+        self._whole = NamedSharding(mesh, PartitionSpec())
+        self._by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        # Every device has equally many rows: as many as one of the process that has most.
+        devices = len(mesh.local_devices)
+        most = int(self._of_processes(n_rows).max())
+        self.n_rows = devices * bucket(-(-most // devices))
+
+    # Arrays -------------------------------------------------------------------------------
+
+    def program(self, program: ConvexProgram) -> ConvexProgram:
+        """Put a program of :attr:`n_rows` rows on the devices."""
+        op = program.operator
+        rows = self._divide((op.X, op.mask, program.y, program.sample_weight))
+        rest = {name: getattr(program, name) for name in ("alpha", "loss", "penalty", "skip")}
+        X, mask, y, sample_weight = rows
+        op = replace(op, X=X, mask=mask)
+        return replace(program, operator=op, y=y, sample_weight=sample_weight, **self._repeat(rest))
+
+    def start(self, start: Start | None) -> Start | None:
+        """Put a start of :attr:`n_rows` rows on the devices."""
+        if start is None:
+            return None
+        weights, rho = self._repeat((start.weights, start.rho))
+        return Start(weights, self._divide(start.dual), rho)
+
+    def weights(self, weights: Any) -> Any:
+        """Return weights, which are the same in all processes, on the host."""
+        return np.asarray(jax.device_put(weights, self._whole))
+
+    def dual(self, dual: DualPoint | None) -> DualPoint | None:
+        """Return the rows of a dual point that belong to this process, on the host."""
+
+        def local(array: Any) -> Any:
+            array = jax.device_put(array, self._by_rows)
+            shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+            return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+        return jax.tree.map(local, dual)
+
+    def _divide(self, arrays: Any) -> Any:
+        return jax.tree.map(
+            lambda a: jax.make_array_from_process_local_data(self._by_rows, np.asarray(a)), arrays
+        )
+
+    def _repeat(self, arrays: Any) -> Any:
+        return jax.tree.map(
+            lambda a: jax.make_array_from_process_local_data(self._whole, np.asarray(a)), arrays
+        )
+
+    # What all processes have to agree on --------------------------------------------------
+
+    def mean(self, value: float, weight: float) -> float:
+        """Return the weighted mean of the processes' values."""
+        values, weights = self._of_processes(value), self._of_processes(weight)
+        return float(values @ weights / weights.sum())
+
+    def any(self, condition: bool) -> bool:
+        """Return whether the condition holds in a process."""
+        return bool(self._of_processes(condition).any())
+
+    def _of_processes(self, value: float) -> Any:
+        if jax.process_count() == 1:
+            return np.array([value])
+        return np.asarray(multihost_utils.process_allgather(np.asarray(value)))

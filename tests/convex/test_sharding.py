@@ -1,0 +1,116 @@
+"""Rows on several devices, of one process and of two: the solution of one device."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cvxnn.convex import (
+    ConvexProgram,
+    GatedOperator,
+    InteriorPoint,
+    ProximalGradient,
+    solve,
+)
+
+# Each process has its part of 101 rows, two devices hold a part of that each. All of them also
+# solve the whole program, on one device, for comparison.
+SHARED = """
+import sys
+import jax
+import numpy as np
+
+rank, n_processes, port = map(int, sys.argv[1:])
+if n_processes > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", n_processes, rank)
+from cvxnn.convex import (
+    ConvexProgram, Cronos, GatedOperator, HuberLoss, ProximalGradient, sample_patterns, solve
+)
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(101, 4))
+y = np.abs(X[:, :1]) - X[:, 1:2]
+weight = rng.uniform(size=101)
+mask = sample_patterns(X, 5, random_state=0).mask
+own = slice(None) if n_processes == 1 else slice(0, 70) if rank == 0 else slice(70, None)
+mesh = jax.make_mesh((jax.device_count(),), ("rows",))
+assert jax.device_count() == 4
+
+def program(rows, **options):
+    operator = GatedOperator(X[rows], mask[rows])
+    return ConvexProgram(operator, y[rows], 1e-3, sample_weight=weight[rows], **options)
+
+for solver, options in (
+    (ProximalGradient(tol=1e-7), {"formulation": "gated"}),
+    (Cronos(tol=1e-4), {"skip": 1e-2}),
+    (Cronos(linear_solver="dual", max_iter=50), {"loss": HuberLoss(1.0)}),
+):
+    whole = solve(program(slice(None), **options), solver)
+    shared = solve(program(own, **options), solver, mesh=mesh)
+    np.testing.assert_allclose(shared.weights.blocks, whole.weights.blocks, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(shared.dual.residual, whole.dual.residual[own], rtol=0, atol=1e-6)
+    assert abs(shared.objective / whole.objective - 1) < 1e-9
+    assert abs(shared.dual_bound / whole.dual_bound - 1) < 1e-5
+    assert shared.status == whole.status
+    again = solve(program(own, **options), solver, start=shared, mesh=mesh)
+    assert again.n_iter <= shared.n_iter
+    # A callback may stop in one process alone.
+    stopped = solve(program(own, **options), solver, mesh=mesh, callback=lambda *_: rank == 0)
+    assert stopped.n_iter == solver.check_every
+print("done")
+"""
+
+
+def shared_solves(n_processes: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={4 // n_processes}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, str(rank), str(n_processes), str(port)],
+            env=os.environ | {"XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(n_processes)
+    ]
+    try:
+        for process in processes:
+            out, error = process.communicate(timeout=500)
+            assert out.endswith("done\n"), error
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_four_devices_of_one_process_solve_as_one_does() -> None:
+    shared_solves(1)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_solve_as_one_does() -> None:
+    shared_solves(2)
+
+
+def test_a_mesh_of_one_device_changes_nothing() -> None:
+    X = np.random.default_rng(0).normal(size=(13, 2))
+    program = ConvexProgram(GatedOperator(X, X > 0), X[:, :1], 1e-2, formulation="gated")
+    plain = solve(program, ProximalGradient())
+    meshed = solve(program, ProximalGradient(), mesh=jax.make_mesh((1,), ("rows",)))
+    np.testing.assert_allclose(meshed.weights.blocks, plain.weights.blocks, rtol=1e-12)
+    np.testing.assert_allclose(meshed.dual.residual, plain.dual.residual, rtol=1e-12)
+    assert (meshed.gap, meshed.n_iter) == (pytest.approx(plain.gap), plain.n_iter)
+
+
+def test_a_solver_that_is_not_compiled_is_refused() -> None:
+    X = np.random.default_rng(0).normal(size=(13, 2))
+    program = ConvexProgram(GatedOperator(X, X > 0), X[:, :1], 1e-2, formulation="gated")
+    with pytest.raises(TypeError, match="Cronos, ProximalGradient; got ConvexProgram and Inter"):
+        solve(program, InteriorPoint(), mesh=jax.make_mesh((1,), ("rows",)))

@@ -118,7 +118,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         If it cannot be created, or is read-only; choose another one. The message has its name.
     """
     _make_folder(Path(path))
-    with locked(Path(path) / "results"):
+    with locked(Path(path) / "results", brief=True):
         pass
 
 

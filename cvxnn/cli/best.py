@@ -29,13 +29,7 @@ EXAMPLE = "  cvxnn best head.safetensors candidates.jsonl --output best.jsonl --
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
     parser.add_argument("replies", nargs="?", metavar="REPLIES", help="File of prompts and replies")
     parser.add_argument(
@@ -54,20 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, head="HEAD", replies="REPLIES")
     candidates = read_candidates(options.replies)
     if options.output is None:

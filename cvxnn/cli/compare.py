@@ -50,13 +50,7 @@ EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output compa
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     help = f"{DATA_HELP}, or folder of cvxnn extract"
     parser.add_argument("data", nargs="?", metavar="DATA", help=help)
     parser.add_argument(
@@ -107,20 +101,7 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, data="DATA")
     from cvxnn.comparison.heads import HEADS
     from cvxnn.comparison.layers import choose_layers

@@ -43,13 +43,7 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("data", nargs="?", metavar="DATA", help=DATA_HELP)
     parser.add_argument(
         "--output", default="features", metavar="FOLDER", help="Folder for the embeddings"
@@ -76,20 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, data="DATA")
     if options.ray and options.workers is None:
         raise UsageError("--ray needs --workers, the number of actors")

@@ -31,13 +31,7 @@ EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_featur
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument(
         "features", nargs="*", metavar="FEATURES", help="Folders of cvxnn extract, equal settings"
     )
@@ -65,20 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, features="FEATURES")
     from cvxnn.comparison.layers import choose_layers
     from cvxnn.features.pairs import join_pair_features, read_pair_features

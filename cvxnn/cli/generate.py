@@ -41,13 +41,7 @@ EXAMPLE = '  cvxnn generate head.safetensors --prompt "What is 2 + 2?" --plain -
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
     parser.add_argument("--prompt", action="append", metavar="TEXT", help="A prompt; repeatable")
     parser.add_argument("--prompts", metavar="FILE", help="File of prompts")
@@ -88,20 +82,7 @@ def add_replies(parser: argparse.ArgumentParser, best_of: int = 0) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, head="HEAD")
     if options.plan_only:
         known = _prompts(options) if options.prompt or options.prompts else []

@@ -34,13 +34,7 @@ POLICY = OptionGroup(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("features", nargs="?", metavar="FEATURES", help="Folder of cvxnn extract")
     parser.add_argument(
         "demonstrations", nargs="?", metavar="DEMONSTRATIONS", help="File of demonstrations"
@@ -64,20 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, features="FEATURES", demonstrations="DEMONSTRATIONS")
     from cvxnn.features.pairs import read_pair_features
     from cvxnn.files.digests import digest

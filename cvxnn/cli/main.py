@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 from collections.abc import Collection, Sequence
-from types import ModuleType
 
 from cvxnn import __version__
 from cvxnn.cli import (
@@ -26,6 +25,7 @@ from cvxnn.cli import (
     serve,
     study,
 )
+from cvxnn.cli.command import Command
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError, nearest
@@ -35,7 +35,7 @@ from cvxnn.preference.text_checks import check_is_text
 
 OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-COMMANDS: dict[str, ModuleType] = {
+COMMANDS: dict[str, Command] = {
     "extract": extract,
     "merge": merge,
     "fit": fit,

@@ -19,31 +19,12 @@ EXAMPLE = "  cvxnn merge features"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="Folder of cvxnn extract")
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, folder="FOLDER")
     from cvxnn.features.extraction import merge_pairs
     from cvxnn.features.pairs import is_extracted

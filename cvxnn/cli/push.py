@@ -22,13 +22,7 @@ EXAMPLE = "  cvxnn push head.safetensors OWNER/NAME --notes notes.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit, or cvxnn.save")
     parser.add_argument("repository", nargs="?", metavar="OWNER/NAME", help="Where to upload to")
     parser.add_argument("--notes", metavar="FILE", help="Your own text for the card, in Markdown")
@@ -41,20 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, head="HEAD", repository="OWNER/NAME")
     if len([part for part in options.repository.split("/") if part]) != 2:
         raise UsageError(f"{options.repository!r} is not of the form OWNER/NAME")

@@ -19,13 +19,7 @@ EXAMPLE = "  cvxnn report comparison --examples replies.jsonl --output report.ht
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument(
         "results", nargs="?", metavar="RESULTS", help="Folder of cvxnn compare, or its JSON file"
     )
@@ -39,20 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, results="RESULTS")
     from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE, Comparison
 

@@ -36,13 +36,7 @@ EXAMPLE = "  cvxnn score head.safetensors pairs.jsonl --output rewards.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
     parser.add_argument("data", nargs="?", metavar="DATA", help="Features, pairs or replies")
     parser.add_argument(
@@ -53,20 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, head="HEAD", data="DATA")
     head = reward_head(options.head)
     if options.output is None:

@@ -23,13 +23,7 @@ _LIMITS = ("max_replies", "max_bytes", "max_waiting", "max_wait", "max_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
     server = "cvxnn.llm.RewardServer"
     parser.add_argument("--host", **option_from(server, "host"))
@@ -41,20 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, head="HEAD")
     from cvxnn.llm.reward_server import RewardServer
 

@@ -24,13 +24,7 @@ EXAMPLE = "  cvxnn study replies.jsonl --output study"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument(
         "replies", nargs="?", metavar="REPLIES", help="File of cvxnn generate --output"
     )
@@ -44,20 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     folder = Path(options.output)
     key = folder.with_name(f"{folder.name}.key.json")
     if options.answers:

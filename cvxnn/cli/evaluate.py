@@ -40,13 +40,7 @@ class _Judge(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of the command.
-    """
+    """Add the options of this command; see ``command.py``."""
     parser.add_argument(
         "replies", nargs="?", metavar="REPLIES", help="File of cvxnn generate --output"
     )
@@ -81,20 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run this command.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Parsed arguments.
-    console : Console
-        Where to write.
-
-    Returns
-    -------
-    dict
-        What the command did, for ``--json``.
-    """
+    """Run this command; see ``command.py``."""
     required(options, replies="REPLIES", judge="--judge")
     rows = [row for row in read_examples(options.replies) if len(row.get("replies", {})) > 1]
     if not rows:

@@ -52,8 +52,9 @@ class EndpointJudge(EndpointClient):
         Address of the interface, such as ``"http://localhost:8000/v1"``.
     model : str
         Name of the model, as the server knows it.
-    template : str, default=TEMPLATE
-        Text of a question, with ``{prompt}``, ``{first}`` and ``{second}``. The answer has to hold
+    template : str, optional
+        Text of a question, with ``{prompt}``, ``{first}`` and ``{second}``; by default ``TEMPLATE``
+        of this module. The answer has to hold
         "Verdict: A", "Verdict: B" or "Verdict: tie"; of several, the last one counts.
     max_tokens : int, default=256
         Largest number of tokens of an answer.

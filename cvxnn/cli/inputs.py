@@ -354,6 +354,7 @@ def embedder_of(
     ValueError
         If the head does not say how its embeddings were made.
     """
+    from cvxnn.features.description import check_not_of_server
     from cvxnn.llm.embeddings import Embedder
 
     description = getattr(head, "embedding", None)
@@ -362,11 +363,7 @@ def embedder_of(
             "the head does not say how its embeddings were made; score a folder of cvxnn extract, "
             "or fit the head with cvxnn fit"
         )
-    if description["pooling"] == "endpoint":
-        raise ValueError(
-            f"a server embedded what the head was fitted to, by {description['model']}; embed the "
-            "texts by cvxnn extract --engine, and score that folder"
-        )
+    check_not_of_server(description)
     if options.dtype == "auto":
         options.dtype = description["dtype"]
     name = description["model"]  # of a model on the Hub, it is enough to load it

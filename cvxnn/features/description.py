@@ -113,6 +113,27 @@ def check_description(description: Any) -> None:
         )
 
 
+def check_not_of_server(description: Mapping[str, Any]) -> None:
+    """Refuse embeddings that a server made, where a model has to make more of them.
+
+    Parameters
+    ----------
+    description : Description
+        Description of the embeddings.
+
+    Raises
+    ------
+    ValueError
+        If a server made them; ask it for the others too.
+    """
+    if description["pooling"] == ENDPOINT:
+        raise ValueError(
+            f"a server made the embeddings, by {description['model']}, so no model here makes more "
+            "of them; ask it by EndpointEmbedder, or by cvxnn extract --engine and score that "
+            "folder"
+        )
+
+
 def layers_of(description: Mapping[str, Any]) -> list[int]:
     """Return the layers whose embeddings stand side by side.
 

@@ -123,10 +123,40 @@ class EndpointEmbedder(EndpointClient):
         ValueError
             If it refuses the texts, or answers something else.
         """
-        texts = [text_of(p.prompt, reply) for p in pairs for reply in (p.chosen, p.rejected)]
-        with ThreadPoolExecutor(self.n_requests) as pool:
-            rows = self._embed(texts, pool)
+        prompts = [pair.prompt for pair in pairs for _ in range(2)]
+        rows = self.embed(prompts, [reply for p in pairs for reply in (p.chosen, p.rejected)])
         return rows[0::2], rows[1::2]
+
+    def embed(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """Embed the reply of each pair, given its prompt.
+
+        Parameters
+        ----------
+        prompts : sequence of (str or list of Message), length n
+            What is replied to.
+        responses : sequence of str, length n
+            The replies.
+
+        Returns
+        -------
+        ndarray of shape (n, width), float32
+            One embedding for each pair.
+
+        Raises
+        ------
+        OSError
+            If the server does not answer.
+        ValueError
+            If there is no pair, the numbers of prompts and responses differ, the server refuses the
+            texts, or answers something else.
+        """
+        if len(prompts) != len(responses) or len(prompts) == 0:
+            raise ValueError(
+                f"{len(prompts)} prompts and {len(responses)} responses; expected as many of each, "
+                "and at least one"
+            )
+        with ThreadPoolExecutor(self.n_requests) as pool:
+            return self._embed(list(map(text_of, prompts, responses)), pool)
 
     def embed_to_file(
         self,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features import blocks
 from cvxnn.features.blocks import digest_of_texts
-from cvxnn.features.description import Description
+from cvxnn.features.description import ENDPOINT, Description
 from cvxnn.features.pairs import (
     NOTE,
     PAIRS,
@@ -285,11 +285,15 @@ def _finished(folder: Path) -> PairFeatures:
     features = read_pair_features(folder)
     equal = _equal_pairs(features)
     if equal:
+        reason = (
+            f"they differ only beyond max_length={features.embedding['max_length']} tokens, or in "
+            "what the tokenizer ignores. Increase max_length"
+        )
+        if features.embedding["pooling"] == ENDPOINT:
+            reason = "they differ only in what the server cuts or ignores. Shorten them"
         warnings.warn(
             f"{len(equal)} of {len(features)} pairs have the same embedding for both replies (the "
-            f"first is number {equal[0]}): they differ only beyond max_length="
-            f"{features.embedding['max_length']} tokens, or in what the tokenizer ignores. "
-            "Increase max_length, or leave them out",
+            f"first is number {equal[0]}): {reason}, or leave them out",
             stacklevel=3,
         )
     return features

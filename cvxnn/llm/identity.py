@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cvxnn.features.description import Description, Layers, check_description
+from cvxnn.features.description import Description, Layers, check_description, check_not_of_server
 from cvxnn.llm.fingerprint import fingerprints
 from cvxnn.llm.hidden_states import described, layer_indices
 from cvxnn.llm.models import LanguageModel, dtype_name
@@ -127,6 +127,7 @@ def check_model(lm: LanguageModel, description: Description) -> None:
         If the weights have another type than those that made the embeddings.
     """
     check_description(description)
+    check_not_of_server(description)
     here, there = dtype_name(lm.dtype), description["dtype"]
     known = {
         "exact": description["fingerprint"],

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import __version__
 from cvxnn.comparison.heads import certificate_of
 from cvxnn.comparison.texts import certificate_text, name_of, share_text
+from cvxnn.features.description import ENDPOINT
 
 _OWN_MODEL = "SmolLM2-135M-Instruct."  # GGUF files of the model that load_model has by default
 _USES = {
@@ -21,6 +22,14 @@ from cvxnn.sharing import from_pretrained
 
 head = from_pretrained({repository})
 embedder = Embedder.from_description(load_model({model}), head.embedding)
+print(head.reward(embedder.embed(["What is asked"], ["A reply"])))""",
+    "endpoint": """\
+from cvxnn.features import EndpointEmbedder
+from cvxnn.sharing import from_pretrained
+
+head = from_pretrained({repository})
+embedder = EndpointEmbedder("http://localhost:8000/v1", head.embedding["model"])
+assert embedder.description == head.embedding
 print(head.reward(embedder.embed(["What is asked"], ["A reply"])))""",
     "predict": """\
 from cvxnn.sharing import from_pretrained
@@ -72,7 +81,10 @@ def model_card(
     kind = type(estimator).__name__
     if measurements is not None:
         _check_measurements(estimator, measurements)
-    use = _USES["reward" if embedding is not None else "predict"].format(
+    kind_of_use = "predict" if embedding is None else "reward"
+    if embedding is not None and embedding["pooling"] == ENDPOINT:
+        kind_of_use = "endpoint"
+    use = _USES[kind_of_use].format(
         repository=json.dumps(repository),
         model=_as_argument(model),
         width=estimator.n_features_in_,
@@ -182,8 +194,13 @@ def _embedding(embedding: Mapping[str, Any] | None, model: str | None) -> Iterat
     if embedding is None:
         yield "Unknown: the head does not say how the embeddings that it expects are made."
         return
-    rows = [f"| {name} | `{model if name == 'model' else v}` |" for name, v in embedding.items()]
+    served = embedding["pooling"] == ENDPOINT
+    said = {n: v for n, v in embedding.items() if not served or n in ("model", "pooling", "width")}
+    rows = [f"| {name} | `{model if name == 'model' else v}` |" for name, v in said.items()]
     yield "\n".join(["| Setting | Value |", "| --- | --- |", *rows])
+    if served:
+        yield "A server made these embeddings, and alone knows how; `EndpointEmbedder` asks one."
+        return
     yield "`Embedder.from_description` makes these embeddings, and refuses any other model."
 
 

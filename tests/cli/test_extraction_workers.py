@@ -40,6 +40,17 @@ def test_shards_and_a_merge(run, model, data, features, tmp_path, monkeypatch):
     assert 1.0 <= flops[1] / flops[0] < 1.1  # each worker checks a few tokens first
 
 
+def test_shards_of_several_layers(run, model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("cvxnn.features.blocks.BLOCK", 32)
+    arguments = ["extract", data, "--model", model, "--layer", "1,2", "--output"]
+    run(*arguments, tmp_path / "whole")
+    for shard in ("2/2", "1/2"):
+        run(*arguments, tmp_path / "shards", "--shard", shard)
+    assert run("merge", tmp_path / "shards")["width"] == 32
+    assert same(tmp_path / "shards", tmp_path / "whole")
+    assert read_pair_features(tmp_path / "shards").layers == [1, 2]
+
+
 def test_bad_shards(run, data, tmp_path):
     for text in ("3/2", "two"):
         assert "shard" in run("extract", data, "--shard", text, code=2)["error"]
@@ -94,7 +105,7 @@ def test_an_endpoint_makes_features_for_a_head(run, data, tmp_path, monkeypatch)
     run("fit", folder, "--output", head, "--n-patterns", "8")
     run("score", head, folder)
     refused = run("score", head, data, code=1)["error"]
-    assert "embed the texts by cvxnn extract --engine" in refused
+    assert "cvxnn extract --engine and score that folder" in refused
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from cvxnn.features import (
 from cvxnn.features.endpoint import text_of
 from cvxnn.features.endpoint_client import KEY_VARIABLE
 from cvxnn.features.shards import all_shards
+from cvxnn.sharing import model_card
 
 from .stand_in import letter_pairs
 
@@ -129,9 +130,17 @@ def test_rows_are_those_of_the_server(server: Server, tmp_path: Path) -> None:
     assert len(sent) == 1 + 2 * len(PAIRS)  # one for the width
     assert server.keys[0] is None
     np.testing.assert_array_equal(embedder.embed_pairs(PAIRS)[1], features.rejected)
+    found = embedder.embed([p.prompt for p in PAIRS], [p.chosen for p in PAIRS])
+    np.testing.assert_array_equal(found, features.chosen)
+    with pytest.raises(ValueError, match="as many of each"):
+        embedder.embed(["a"], [])
     head = LinearPreferenceHead(embedding=features.embedding)
     head.fit_pairs(features.chosen, features.rejected)
     assert head.reward(features.chosen).shape == (len(PAIRS),)
+    card = model_card(head)
+    assert 'EndpointEmbedder("http://localhost:8000/v1", head.embedding["model"])' in card
+    assert "| width | `4` |" in card
+    assert "max_length" not in card
 
 
 def test_equal_texts_are_sent_once(server: Server) -> None:

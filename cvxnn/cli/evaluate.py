@@ -19,8 +19,8 @@ from cvxnn.cli.option_building import UsageError, nearest, option_from, positive
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.report import read_examples
 from cvxnn.files.digests import digest, digest_of_file
-from cvxnn.files.json_files import as_json, earlier_result, read_json, write_json
-from cvxnn.files.locks import check_file, locked
+from cvxnn.files.json_files import as_json, made_once, read_json
+from cvxnn.files.locks import check_file
 from cvxnn.files.writing import read_text
 
 if TYPE_CHECKING:
@@ -101,25 +101,24 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     log = output.with_suffix(".judgements.jsonl")
     console.kept = lambda: f"answers are kept in {log}; the same command continues"
-    with locked(output):
-        result = earlier_result(output, settings, overwrite=options.overwrite)
-        if result is None:
-            if options.overwrite:
-                log.unlink(missing_ok=True)
-            asks = judge.asks(options, console)
-            systems = {
+
+    def ask() -> dict[str, Any]:
+        if options.overwrite:
+            log.unlink(missing_ok=True)
+        asks = judge.asks(options, console)
+        return {
+            "judge": judge.name,
+            "baseline": baseline,
+            "systems": {
                 name: _compare(options, console, rows, name, baseline, asks, judge.identity, log)
                 for name in names
                 if name != baseline
-            }
-            done: dict[str, Any] = {"status": "done", "output": str(output), "settings": settings}
-            done |= {"judge": judge.name, "baseline": baseline, "systems": systems}
-            done["unclear"] = getattr(asks, "n_unclear", 0)
-            done["tokens"] = getattr(asks, "tokens", None)
-            write_json(output, done)
-            result = read_json(output)
-        else:
-            result["status"] = "nothing to do"
+            },
+            "unclear": getattr(asks, "n_unclear", 0),
+            "tokens": getattr(asks, "tokens", None),
+        }
+
+    result = made_once(output, settings, ask, overwrite=options.overwrite)
     _show(result, console)
     _warn_of_own_head(options, console)
     return result

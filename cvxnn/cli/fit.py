@@ -12,6 +12,7 @@ by side.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError, layers_among
 from cvxnn.cli.option_groups import HEAD, add_held_out
-from cvxnn.files.json_files import earlier_result, read_json, write_json
-from cvxnn.files.locks import check_file, locked
+from cvxnn.files.json_files import made_once
+from cvxnn.files.locks import check_file
 
 if TYPE_CHECKING:
     from cvxnn.cli.inputs import Head
@@ -93,14 +94,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     note = output.with_suffix(".json")
     check_file(output)
     console.kept = lambda: "no head was written; the same command begins again"
-    with locked(output):
-        result = earlier_result(note, settings, overwrite=options.overwrite)
-        if result is not None and output.exists():
-            result["status"] = "nothing to do"
-        else:
-            note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the head
-            write_json(note, _fit(options, console, settings, features, held_out))
-            result = read_json(note)
+    fit = partial(_fit, options, console, parameters, features, held_out)
+    result = made_once(output, settings, fit, note=note, overwrite=options.overwrite)
     _show(result, console)
     return result
 
@@ -108,7 +103,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _fit(
     options: argparse.Namespace,
     console: Console,
-    settings: dict[str, Any],
+    parameters: dict[str, Any],
     features: PairFeatures,
     held_out: PairFeatures | None,
 ) -> dict[str, Any]:
@@ -119,7 +114,7 @@ def _fit(
     from cvxnn.features.pairs import join_pair_features
     from cvxnn.persistence import save
 
-    kind, parameters, output = options.head, settings["parameters"], Path(options.output)
+    kind = options.head
     result: dict[str, Any] = {"measured": None, "baselines": {}, "held_out_pairs": 0}
     everything = features if held_out is None else join_pair_features([features, held_out])
     train, test = features, held_out
@@ -141,11 +136,8 @@ def _fit(
             "seconds": cost.seconds,
             "certificate": certificate_of(head),
         }
-    save(head, output)
+    save(head, options.output)
     return {
-        "status": "done",
-        "output": str(output),
-        "settings": settings,
         "converged": getattr(head, "status_", "converged") in ("converged", "stopped"),
         **result,
         **({"layers": choice._asdict()} if len(features.layers) > 1 else {}),

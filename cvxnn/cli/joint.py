@@ -17,8 +17,8 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
 from cvxnn.cli.option_building import OptionGroup, names_among, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
-from cvxnn.files.json_files import earlier_result, read_json, write_json
-from cvxnn.files.locks import check_folder, locked
+from cvxnn.files.json_files import made_once
+from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures
@@ -82,15 +82,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     console.kept = lambda: "embeddings are kept; the same command continues"
-    with locked(folder / NOTE):
-        result = earlier_result(folder / NOTE, settings, overwrite=options.overwrite)
-        if result is not None:
-            result["status"] = "nothing to do"
-        else:
-            rows = _fit(options, console, features, held_out, demonstrations)
-            done = {"status": "done", "output": str(folder), "settings": settings}
-            write_json(folder / NOTE, {**done, "policies": rows})
-            result = read_json(folder / NOTE)
+
+    def fit() -> dict[str, Any]:
+        rows = _fit(options, console, features, held_out, demonstrations)
+        return {"output": str(folder), "policies": rows}
+
+    result = made_once(folder / NOTE, settings, fit, overwrite=options.overwrite)
     _show(result, console)
     return result
 

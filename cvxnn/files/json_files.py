@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cvxnn.files.digests import digest
+from cvxnn.files.locks import locked
 from cvxnn.files.writing import read_text, write_text
 
 
@@ -116,6 +117,50 @@ def earlier_result(
     result = read_json(path)
     check_settings(path, result.get("settings", {}), settings)
     return result
+
+
+def made_once(
+    output: Path,
+    settings: Mapping[str, Any],
+    make: Callable[[], Mapping[str, Any]],
+    *,
+    overwrite: bool,
+    note: Path | None = None,
+) -> dict[str, Any]:
+    """Return the result of an earlier call with the same settings, or make it and write it down.
+
+    Parameters
+    ----------
+    output : Path
+        File that is made; one process at a time makes it.
+    settings : mapping
+        Everything that the result depends on.
+    make : callable
+        Makes everything, and returns what the note is to hold beside the settings.
+    overwrite : bool
+        Whether to make it in any case.
+    note : Path, optional
+        JSON file of the result, if it is not `output` itself.
+
+    Returns
+    -------
+    dict
+        Contents of the note, with ``status``: ``"done"`` or ``"nothing to do"``.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the note holds a result of other settings.
+    """
+    note = note or output
+    with locked(output):
+        found = earlier_result(note, settings, overwrite=overwrite)
+        if found is not None and output.exists():
+            return {**found, "status": "nothing to do"}
+        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe what is made
+        known = {"status": "done", "output": str(output), "settings": settings}
+        write_json(note, {**known, **make()})
+        return read_json(note)
 
 
 def check_settings(

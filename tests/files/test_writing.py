@@ -18,6 +18,7 @@ from cvxnn.files.json_files import (
     as_json,
     check_settings,
     earlier_result,
+    made_once,
     read_json,
     write_json,
 )
@@ -84,6 +85,31 @@ def test_settings_that_differ_are_named(tmp_path):
         OtherSettingsError, match="a: 1 in the file, null requested; b: null in the file, 2"
     ):
         check_settings(path, {"a": 1}, {"b": 2})
+
+
+def test_a_result_is_made_once_for_its_settings(tmp_path):
+    output, note = tmp_path / "out.txt", tmp_path / "out.json"
+    made = []
+
+    def make():
+        assert not note.exists()
+        output.write_text("x", "utf-8")
+        made.append(1)
+        return {"value": (1, 2)}
+
+    def once(settings, *, overwrite=False):
+        return made_once(output, settings, make, note=note, overwrite=overwrite)
+
+    first = once({"a": 1})
+    assert (first["status"], first["value"], first["output"]) == ("done", [1, 2], str(output))
+    assert once({"a": 1}) == {**first, "status": "nothing to do"}
+    with pytest.raises(OtherSettingsError):
+        once({"a": 2})
+    assert len(made) == 1
+    assert once({"a": 2}, overwrite=True)["settings"] == {"a": 2}
+    output.unlink()  # a note without its file is no result
+    assert once({"a": 2})["status"] == "done"
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])

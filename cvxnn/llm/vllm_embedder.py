@@ -22,6 +22,7 @@ from cvxnn.llm.packing import Item, Pack
 from cvxnn.llm.pooling import pool, pool_prompt
 from cvxnn.llm.token_embeddings import TokenEmbedder
 
+_TASK = "token_embed"  # vLLM's name of the hidden states of all tokens
 _TOLERANCE = 0.05  # relative; kernels differ, and so does the order of sums in half precision
 
 
@@ -123,12 +124,15 @@ def vllm_engine(name_or_path: str, lm: LanguageModel, max_length: int, **options
         If vLLM is missing; the message names the extra.
     """
     vllm = require("vllm", extra="vllm")
-    config = require("vllm.config", extra="vllm")
+    config = require("vllm.config", extra="vllm").PoolerConfig
+    pooler: dict[str, Any] = {"use_activation": False}  # else the states are normalised
+    if "task" in getattr(config, "__dataclass_fields__", {}):
+        pooler["task"] = _TASK  # since 0.20, vLLM runs the task that it was started for alone
     return vllm.LLM(
         model=name_or_path,
         runner="pooling",
         convert="embed",
-        pooler_config=config.PoolerConfig(use_activation=False),
+        pooler_config=config(**pooler),
         dtype=dtype_name(lm.dtype),
         max_model_len=max_length,
         **options,
@@ -162,7 +166,7 @@ class _VllmTokenEmbedder(TokenEmbedder):
 def _hidden_states(engine: Any, sequences: list[np.ndarray]) -> list[torch.Tensor]:
     """Return the hidden states of all tokens of sequences, in float32."""
     prompts = [{"prompt_token_ids": ids.tolist()} for ids in sequences]
-    outputs = engine.encode(prompts, pooling_task="token_embed", use_tqdm=False)
+    outputs = engine.encode(prompts, pooling_task=_TASK, use_tqdm=False)
     found = [torch.as_tensor(output.outputs.data).float().cpu() for output in outputs]
     for ids, states in zip(sequences, found, strict=True):
         if len(states) != len(ids):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -78,6 +79,20 @@ def test_engines_that_differ_are_refused(tiny_lm: Callable[..., LanguageModel]) 
         VllmEmbedder(lm, StandIn(lm), layer=1)
 
 
+@dataclass
+class PoolerConfig:
+    """``vllm.config.PoolerConfig`` of 0.18."""
+
+    use_activation: bool | None = None
+
+
+@dataclass
+class LaterPoolerConfig(PoolerConfig):
+    """That of 0.20, where an engine has one task."""
+
+    task: str | None = None
+
+
 def test_engine_is_started_as_documented(
     tiny_lm: Callable[..., LanguageModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,15 +101,19 @@ def test_engine_is_started_as_documented(
         vllm_engine("folder", lm, 64)
     vllm, config = ModuleType("vllm"), ModuleType("vllm.config")
     vllm.LLM = lambda **options: options  # type: ignore[attr-defined]
-    config.PoolerConfig = lambda **options: options  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setitem(sys.modules, "vllm.config", config)
-    assert vllm_engine("folder", lm, 64, tensor_parallel_size=2) == {
-        "model": "folder",
-        "runner": "pooling",
-        "convert": "embed",
-        "pooler_config": {"use_activation": False},
-        "dtype": "float32",
-        "max_model_len": 64,
-        "tensor_parallel_size": 2,
-    }
+    for kind, expected in (
+        (PoolerConfig, PoolerConfig(False)),
+        (LaterPoolerConfig, LaterPoolerConfig(False, "token_embed")),
+    ):
+        config.PoolerConfig = kind  # type: ignore[attr-defined]
+        assert vllm_engine("folder", lm, 64, tensor_parallel_size=2) == {
+            "model": "folder",
+            "runner": "pooling",
+            "convert": "embed",
+            "pooler_config": expected,
+            "dtype": "float32",
+            "max_model_len": 64,
+            "tensor_parallel_size": 2,
+        }

@@ -50,7 +50,8 @@ def main() -> None:
             if not todo:
                 continue
             print(f"{table}: {method}", file=sys.stderr, flush=True)
-            for found in measure(paths[table], method, todo, arguments.limit_s):
+            run = measure_here if arguments.together else measure
+            for found in run(paths[table], method, todo, arguments.limit_s):
                 record = {"table": table, "method": method, **found}
                 records[key(record)] = record
                 append(arguments.out, record)
@@ -105,7 +106,27 @@ def measure(path: Path, method: str, splits: list[int], limit: float) -> Iterato
         receiver.close()
 
 
-def _child(path: Path, method: str, splits: list[int], pipe: Connection) -> None:
+def measure_here(path: Path, method: str, splits: list[int], limit: float) -> Iterator[Record]:
+    """Run a method on splits in this process, each fit once and without a limit."""
+    for split in splits:
+        messages = _Messages()
+        _child(path, method, [split], messages, repeat=False)
+        yield {"split": split, "limit_s": limit, "together": True, **NOT_FITTED, **messages.record}
+
+
+class _Messages:
+    """The end of a pipe that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.record: Record = {}
+
+    def send(self, found: Record) -> None:
+        self.record.update(found)
+
+
+def _child(
+    path: Path, method: str, splits: list[int], pipe: Connection | _Messages, repeat: bool = True
+) -> None:
     """Send what is known of each split as soon as it is; each message restarts the clock."""
     try:
         began = time.perf_counter()
@@ -120,7 +141,7 @@ def _child(path: Path, method: str, splits: list[int], pipe: Connection) -> None
             sizes = {"n": n, "n_test": len(data.X_test), "d": d, "k": k}
             pipe.send({**sizes, "import_s": import_s, "before_mb": _peak_mb()})
             seconds, result = _fit(method, split, data, pipe)
-            if split == splits[0]:
+            if split == splits[0] and repeat:
                 pipe.send({"first_s": seconds, **result})
                 if seconds > REPEAT_UP_TO:
                     pipe.send({"status": "done"})
@@ -131,7 +152,7 @@ def _child(path: Path, method: str, splits: list[int], pipe: Connection) -> None
         pipe.send({"status": f"failed: {type(error).__name__}: {str(error)[:200]}"})
 
 
-def _fit(method: str, split: int, data: Any, pipe: Connection) -> tuple[float, Record]:
+def _fit(method: str, split: int, data: Any, pipe: Connection | _Messages) -> tuple[float, Record]:
     """Seconds of a fit, and what the fitted method does with the test rows."""
     import numpy as np
     from sklearn.exceptions import ConvergenceWarning
@@ -146,7 +167,7 @@ def _fit(method: str, split: int, data: Any, pipe: Connection) -> tuple[float, R
         fit_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     pipe.send({})
     began = time.perf_counter()
-    predicted = model.predict(data.X_test)
+    predicted = np.ravel(model.predict(data.X_test))  # CatBoost gives a column of several classes
     return fit_s, {
         "cpu_s": cpu_s,
         "predict_s": time.perf_counter() - began,
@@ -194,6 +215,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=words, default=list(DEFAULT), help=",".join(METHODS))
     parser.add_argument("--splits", type=int, default=1, help="of each table below 3000 rows")
     parser.add_argument("--limit-s", type=float, default=1800.0, help="seconds a fit may take")
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="one fit each, all in this process: no limit, no first fits, no memory",
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.methods) - set(METHODS):
         parser.error(f"--methods has {sorted(unknown)}; choose from {', '.join(METHODS)}.")

@@ -127,7 +127,7 @@ def vllm_engine(name_or_path: str, lm: LanguageModel, max_length: int, **options
     config = require("vllm.config", extra="vllm").PoolerConfig
     pooler: dict[str, Any] = {"use_activation": False}  # else the states are normalised
     if "task" in getattr(config, "__dataclass_fields__", {}):
-        pooler["task"] = _TASK  # since 0.20, vLLM runs the task that it was started for alone
+        pooler["task"] = _TASK  # newer versions run the task that they were started for alone
     return vllm.LLM(
         model=name_or_path,
         runner="pooling",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_workers_write_the_bytes_of_one_process(run, model, tmp_path, monkeypatc
     assert "2 of 2 workers failed" in failed["error"]
 
 
-def test_engines_are_checked(run, data, model, tmp_path):
+def test_engines_are_checked(run, data, model, tmp_path, monkeypatch):
     arguments = ["extract", data, "--output", tmp_path / "features"]
     for engine, said in (("tgi", "neither"), ("vllm", "needs --model"), ("http://h/v1", "--model")):
         assert said in run(*arguments, "--engine", engine, code=2)["error"]
@@ -90,6 +91,10 @@ def test_engines_are_checked(run, data, model, tmp_path):
     missing = run(*arguments, "--engine", "vllm", "--model", model, code=1)["error"]
     assert 'pip install "cvxnn[vllm]"' in missing
     assert "needs --workers" in run(*arguments, "--ray", code=2)["error"]
+    monkeypatch.setattr("cvxnn.features.blocks.BLOCK", 16)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    missing = run(*arguments, "--model", model, "--workers", "2", "--ray", code=1)["error"]
+    assert 'pip install "cvxnn[ray]"' in missing
 
 
 def test_an_endpoint_makes_features_for_a_head(run, data, tmp_path, monkeypatch):

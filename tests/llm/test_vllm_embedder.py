@@ -88,7 +88,7 @@ class PoolerConfig:
 
 @dataclass
 class LaterPoolerConfig(PoolerConfig):
-    """That of 0.20, where an engine has one task."""
+    """That of newer versions, where an engine has one task."""
 
     task: str | None = None
 

@@ -151,6 +151,6 @@ def test_a_slope_that_cancels_proves_no_more_than_its_rounding(alpha: float) -> 
         assert found <= exact_bound(program, y) * (1 + 1e-9)
         order = rng.permutation(5)
         mixed = replace(program, operator=GatedOperator(X, np.ones((5, 1), bool)), y=y[order])
-        padded = float(pad(program).bound_of(pad_dual(program, dual)))
+        padded = float(pad(program, 8).bound_of(pad_dual(program, dual, 8)))
         others = float(mixed.bound_of(DualPoint(y[order], None))), padded
         assert others == pytest.approx((found, found), rel=1e-9)

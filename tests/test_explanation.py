@@ -322,6 +322,8 @@ def test_report_reads_and_goes_into_tables() -> None:
     report = neuron_report(network, X, ["age", "bmi"])
     assert str(report).splitlines() == [
         "3 neurons, 1 of them active; 2 linear regions on 2 rows",
+        "norm: of the input weights times the output weight; open: share of rows; output:",
+        "sign of the weight, and its number; slopes: of the output by a feature, where open",
         "neuron      norm   open  output  largest slopes",
         "     0         6    50%      +0  age +6",
         "     2         1     0%      -1  bmi -1",
@@ -340,7 +342,7 @@ def test_a_long_report_is_cut() -> None:
     report = neuron_report(make(m=14), rows())
     assert isinstance(report, NeuronReport)
     lines = str(report).splitlines()
-    shown = [int(line.split()[0]) for line in lines[2:-1]]
+    shown = [int(line.split()[0]) for line in lines[4:-1]]
     assert shown == np.argsort(-report.norm)[:10].tolist()
     assert lines[-1] == "and 4 neurons of smaller norm"
     assert report.feature_names == ("x0", "x1", "x2", "x3")

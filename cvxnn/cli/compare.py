@@ -103,9 +103,7 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, data="DATA")
-    from cvxnn.comparison.heads import HEADS
-    from cvxnn.comparison.layers import choose_layers
-    from cvxnn.comparison.results import REPLIES_FILE, RESULT_FILE
+    from cvxnn.comparison.results import HEAD_METHODS, REPLIES_FILE, RESULT_FILE
     from cvxnn.features.pairs import digest_of_pairs, join_pair_features
     from cvxnn.preference.triplets import split_by_group
 
@@ -123,7 +121,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         parts += others
     features = join_pair_features(parts) if parts else None
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
-    heads = [method for method in HEADS if method in options.methods]
+    heads = [method for method in HEAD_METHODS if method in options.methods]
     uses = ["embed"] if heads and features is None else []
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []
     uses += ["guide"] if heads and options.replies and options.guided else []
@@ -150,15 +148,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.kept = lambda: _kept(lines, folder)
     comparison = None if options.overwrite else _finished(folder, request, options.methods)
     if comparison is None:
+        from cvxnn.comparison.experiment import compare
+        from cvxnn.comparison.layers import choose_layers
+
         if features is not None:  # what is not asked for is that of the features
             layers = wanted.pop("layer", "auto")
-            choice = choose_layers(features.find(train), layers, seed=options.seed)
+            choice = choose_layers(
+                features.find(train), layers, seed=options.seed, progress=not console.quiet
+            )
             if len(features.layers) > 1:
                 console.progress(str(choice))
             features = features.take_layers(choice.layers)
             settings["embedding"] = {"batch_tokens": options.batch_tokens, **wanted}
-        from cvxnn.comparison.experiment import compare
-
         comparison = compare(
             model(),
             train,
@@ -176,7 +177,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     worked = any(line.endswith("begins") for line in lines)
     for result in comparison.results:
         console.show(f"{result.summary()}\n")
-    console.show(f"{comparison}\n")
+    console.show(str(comparison))
+    console.show(
+        "held out, train: share of pairs ranked correctly; margin: mean difference of the rewards\n"
+        "of held-out pairs, in units of each method's own; FLOPs, memory and time with embeddings\n"
+    )
     for sentence in comparison.conclusions():
         console.show(sentence)
     replies: list[dict[str, Any]] = []
@@ -221,11 +226,10 @@ def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[
 
 def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comparison | None:
     """Return the comparison of a folder that an equal request has made, without a model."""
-    from cvxnn.comparison.heads import HEADS
-    from cvxnn.comparison.results import RESULT_FILE, Comparison
+    from cvxnn.comparison.results import HEAD_METHODS, RESULT_FILE, Comparison
 
     files = [folder / f"{method}.json" for method in methods]
-    files += [folder / f"{method}.safetensors" for method in methods if method in HEADS]
+    files += [folder / f"{method}.safetensors" for method in methods if method in HEAD_METHODS]
     files += [folder / RESULT_FILE, folder / REQUEST_FILE]
     if request is None or not all(file.is_file() for file in files):
         return None
@@ -238,11 +242,11 @@ def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comp
 def _kept(lines: Sequence[str], folder: Path) -> str:
     """Return what an interrupted comparison has left, from the lines that it said."""
     from cvxnn.comparison.fine_tuned import CHECKPOINT
-    from cvxnn.comparison.heads import HEADS
+    from cvxnn.comparison.results import HEAD_METHODS
 
     kept = [line.split()[0] for line in lines if not line.endswith("begins")]
     current = lines[-1].split()[0] if lines and lines[-1].endswith("begins") else None
-    if current in HEADS:
+    if current in HEAD_METHODS:
         kept.append("the embeddings that were finished")
     elif current is not None and (folder / current / CHECKPOINT).exists():
         kept.append(f"the training of {current} until its last checkpoint")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 HELP = "let a judge compare replies, with win rates"
 EXAMPLE = "  cvxnn evaluate replies.jsonl --judge http://localhost:8000/v1 --judge-model NAME"
 _FIELD = "field:"
+_FEW = 30  # prompts; a win rate over fewer says little
 
 
 class _Judge(NamedTuple):
@@ -239,8 +240,6 @@ def _text(reply: Any) -> str:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    from cvxnn.comparison.measures import few_groups_text
-
     console.show(f"judge     {result['judge']}; each way of writing against {result['baseline']}")
     console.show("          share of prompts won, a tie counts half, with its 95 % interval")
     least = min(system["prompts"] for system in result["systems"].values())
@@ -268,8 +267,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.show(f"tokens    {result['tokens']:,}")
     if result["unclear"]:
         console.complain("warning", f"{result['unclear']} answers had no verdict; they are ties")
-    if text := few_groups_text(least):
-        console.complain("warning", text)
+    if least < _FEW:
+        console.complain(
+            "warning",
+            f"the win rate is over {least} prompts only, so it may be far off, as its interval "
+            f"shows; judge at least {_FEW}",
+        )
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")
 
@@ -283,6 +286,6 @@ def _warn_of_own_head(options: argparse.Namespace, console: Console) -> None:
     if own:
         console.complain(
             "warning",
-            "the head that chose or guided the replies judges them here, so of course they win; "
-            "take a judge that it has not seen",
+            "the head that chose or guided the replies judges them here, which says little "
+            "about them; take a judge that had no part in them",
         )

@@ -120,7 +120,8 @@ def _fit(
     train, test = features, held_out
     if held_out is None and options.test_size > 0:
         train, test = features.split(options.test_size, options.seed)
-    choice = choose_layers(train, options.layers, seed=options.seed)
+    show = not console.quiet
+    choice = choose_layers(train, options.layers, seed=options.seed, progress=show)
     train, everything = train.take_layers(choice.layers), everything.take_layers(choice.layers)
     if test is None:
         console.progress(f"data      {len(train)} training pairs, none held out")
@@ -158,9 +159,11 @@ def _measure(
     from dataclasses import asdict
 
     from cvxnn.comparison.heads import LONGER, fit_head, length_baseline
+    from cvxnn.comparison.texts import name_of
     from cvxnn.preference.metrics import length_bias
 
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
+    console.progress(f"fit       {name_of(kind)}")
     head, measured = fit_head(kind, train, test, parameters, seed=seed)
     baselines = {LONGER: length_baseline(test.pairs)}
     if kind != "linear":
@@ -193,6 +196,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
         row = MethodResult.from_dict(result["measured"])
         for line in _bounds(row.certificate):
             console.show(line)
+        for line in _phases(row.settings, row.certificate):
+            console.show(f"          {line}")
         cost = f"{seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
         console.show(f"cost      {cost}")
         console.show(f"held out  pair accuracy over {result['held_out_pairs']} pairs")
@@ -217,6 +222,18 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.show(f"          {unseen}")
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")
+
+
+def _phases(settings: dict[str, Any], certificate: dict[str, Any]) -> list[str]:
+    """Return what the phases are, and what a gap is."""
+    lines = []
+    if "phase II" in certificate:
+        gated = settings.get("formulation", "gated") == "gated"
+        second = "the scale of its reward" if gated else "its last layer"
+        lines.append(f"phase I fits the network to the pairs, phase II {second}")
+    if any("gap" in bounds for bounds in certificate.values()):
+        lines.append("gap: the most that a better network could gain, as a share of the objective")
+    return lines
 
 
 def _bounds(certificate: dict[str, dict[str, float]]) -> list[str]:

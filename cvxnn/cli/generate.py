@@ -198,6 +198,10 @@ def _write(
     if any(len(row["replies"]) > 1 for row in rows) or len(rows) > 1:
         for line in reply_table(rows):
             console.show(line)
+        console.show(
+            "means over replies; log-prob.: under the model; repeated: share of runs of three\n"
+            "tokens that were in the reply before; cut: at --max-new-tokens"
+        )
     if warning := hacking_text(rows):
         console.complain("warning", warning)
     return bool(remaining), rows

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 _USES = {"embed": "embeddings", "guide": "guided replies", "fine_tune": "fine-tuning"}
+_LIBRARIES = 460_000_000  # bytes of a process that has imported torch and transformers
 _SETTINGS = {
     "embed": ("max_length", "batch_tokens"),
     "guide": ("max_length", "batch_tokens", "n_candidates"),
@@ -114,10 +115,13 @@ def plan_only(
     dict
         ``fits`` and the numbers, in bytes and seconds.
     """
+    from cvxnn.llm.loading import running_type
+
     gib, where = options.memory, f"{options.memory or 0:g} GiB"
     if gib is None:
         gib, where = _memory_here(options)
     result: dict[str, Any] = {"status": "planned", "fits": True, "memory": []}
+    on_cpu = options.memory is None and running_type(options.dtype, options.device)[1].type == "cpu"
     for use, plan in _plans(options, uses, here=options.memory is None):
         console.show(f"{_USES[use]} in {plan.settings.dtype}")
         for line in plan.report(gib).splitlines()[:-1]:
@@ -125,9 +129,14 @@ def plan_only(
         fits, verdict = plan.fits(gib), f"fits in {where}"
         if not fits:
             verdict = f"does not fit in {where}: {_advice(options, use, plan, gib)}"
+        if on_cpu:
+            process = plan.total + _LIBRARIES
+            text = f"{process / 2**30:.2f} GiB is about what the system will show of the process"
+            console.show(f"  {text}, Python and its libraries included")
         console.show(f"  {verdict}")
         result["fits"] &= fits
-        result["memory"].append(plan.to_dict())
+        peak = {"process": plan.total + _LIBRARIES} if on_cpu else {}
+        result["memory"].append({**plan.to_dict(), **peak})
     if options.memory is None:  # the speed of another machine is not known
         result |= _loading(options, console)
         if prompts:
@@ -149,7 +158,7 @@ def _loading(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.show("loading   not known: the model may have to be fetched from the Hub")
         return {}
     hint = ", since a GGUF file is converted (--model-cache keeps the result)" if converts else ""
-    console.show(f"loading   about {seconds_text(seconds)}{hint}")
+    console.show(f"loading   about {seconds_text(seconds)} of a free core{hint}")
     return {"loading_seconds": seconds}
 
 

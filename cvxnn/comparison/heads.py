@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cvxnn.comparison.measures import accuracy_of, peak_memory
-from cvxnn.comparison.results import MethodResult
+from cvxnn.comparison.results import HEAD_METHODS, MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead
@@ -18,7 +18,9 @@ from cvxnn.features.training_record import training_record
 from cvxnn.preference.metrics import pair_accuracy, reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
-HEADS: dict[str, type[Any]] = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}
+HEADS: dict[str, type[Any]] = dict(
+    zip(HEAD_METHODS, (COALAPreferenceHead, LinearPreferenceHead), strict=True)
+)
 LONGER = "longer reply wins"
 _KEPT = 200  # largest number of points of a history
 

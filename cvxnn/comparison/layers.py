@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cvxnn._progress import Progress
 from cvxnn.comparison.heads import train_head
 from cvxnn.features.pairs import PairFeatures
 
@@ -45,6 +46,7 @@ def choose_layers(
     layers: int | Sequence[int] | Literal["auto", "all"] = "auto",
     *,
     seed: int = 0,
+    progress: bool = False,
 ) -> LayerChoice:
     """Choose layers of features that have several.
 
@@ -58,6 +60,8 @@ def choose_layers(
         correctly; among equals the lowest, which costs least.
     seed : int, default=0
         Seed of the folds.
+    progress : bool, default=False
+        Whether to say on stderr how many layers are tried, and how long the rest will take.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def choose_layers(
             f"{', '.join(map(str, known))} by leaving groups out; name the layers"
         )
     fold = np.random.default_rng(seed).permutation(np.arange(n_groups) % _N_FOLDS)[groups]
-    accuracies = {}
+    accuracies, bar = {}, Progress("choosing", len(known), "layers", show=progress)
     for layer in known:
         own, right = train.take_layers([layer]), 0.0
         for k in range(_N_FOLDS):
@@ -93,5 +97,7 @@ def choose_layers(
             margins = np.asarray(head.reward_margin(left_out.chosen, left_out.rejected))
             right += float(((margins > 0) + (margins == 0) / 2).sum())
         accuracies[layer] = right / len(train)
+        bar.update()
+    bar.close()
     best = min(known, key=lambda layer: (-accuracies[layer], layer))
     return LayerChoice([best], accuracies)

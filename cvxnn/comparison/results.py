@@ -25,6 +25,8 @@ from cvxnn.preference.metrics import reward_text
 RESULT_FILE = "comparison.json"
 REPLIES_FILE = "replies.jsonl"
 """Name of the file in a folder of results that `Comparison.read` reads."""
+HEAD_METHODS = ("coala", "linear")
+"""Methods that fit a head to embeddings; see ``HEADS`` of ``cvxnn.comparison.heads``."""
 _DISTINCT = 2.0  # standard errors above which a difference is reported as one
 
 

@@ -92,6 +92,10 @@ class NeuronReport:
             f"on {self.n_samples} rows"
         ]
         if n_neurons:
+            lines.append(
+                "norm: of the input weights times the output weight; open: share of rows; output:\n"
+                "sign of the weight, and its number; slopes: of the output by a feature, where open"
+            )
             lines.append("neuron      norm   open  output  largest slopes")
         for j in np.argsort(-self.norm, kind="stable")[:_TOP_NEURONS]:
             output = "-0+"[self.sign[j] + 1] + str(self.output[j])

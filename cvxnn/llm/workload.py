@@ -168,17 +168,28 @@ def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024
     -------
     float
         Floating-point operations a second: 0.6 times those of products of matrices, timed for about
-        a third of a second.
+        a third of a second; on a CPU, of its time, and times the share of it that is free.
     """
     left = torch.ones(rows, width, dtype=dtype, device=device)
     # Few rows take as long as it takes to read the weights, which no processor's cache holds.
     columns = width if rows >= _MANY else max(_WEIGHTS // width, width)
     right = torch.ones(width, columns, dtype=dtype, device=device)
     left @ right  # the first product sets threads and kernels up
-    began, n = time.perf_counter(), 0
-    while time.perf_counter() - began < _SECONDS:
+    # A third of a second of a busy machine may be any; processor time and the load vary less.
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began, n = clock(), 0
+    while clock() - began < _SECONDS:
         left @ right
         if device != "cpu":
             torch.cuda.synchronize()
         n += 1
-    return _EFFICIENCY * n * 2.0 * rows * width * columns / (time.perf_counter() - began)
+    speed = _EFFICIENCY * n * 2.0 * rows * width * columns / (clock() - began)
+    return speed * torch.get_num_threads() * _share_of_core() if device == "cpu" else speed
+
+
+def _share_of_core() -> float:
+    """Return the share of a core that a thread gets beside the other programs of this machine."""
+    if not hasattr(os, "getloadavg"):
+        return 1.0
+    cores = os.cpu_count() or 1
+    return min(1.0, cores / (os.getloadavg()[0] + torch.get_num_threads()))

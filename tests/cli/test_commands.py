@@ -168,8 +168,12 @@ class TestExtract:
         found = run(*arguments, "--prompt", "a b", "--plain")
         assert found["seconds"] > 0
         size = sum(file.stat().st_size for file in Path(model).iterdir())
-        assert found["loading_seconds"] == pytest.approx(size / 1e9)
-        assert "loading_seconds" not in run(*arguments, "--memory", "24")
+        assert found["loading_seconds"] == pytest.approx(2 + size / 1e9)
+        [plan] = found["memory"]
+        assert plan["process"] == plan["total"] + 460_000_000
+        other = run(*arguments, "--memory", "24")
+        assert "loading_seconds" not in other
+        assert "process" not in other["memory"][0]
 
     def test_a_device_that_is_not_here(self, run, model, data, tmp_path, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)

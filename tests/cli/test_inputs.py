@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import _finished, _prompts
-from cvxnn.cli.inputs import choose_threads, read_prompts, read_replies
+from cvxnn.cli.inputs import choose_threads, cores_allowed, read_prompts, read_replies
 from cvxnn.cli.report import read_examples
 from cvxnn.evaluation import compare_with_judge
 from cvxnn.files.locks import check_room
@@ -89,12 +89,19 @@ def test_threads_leave_busy_cores_alone(
 ) -> None:
     torch.set_num_threads(4)  # the fixture sets them back
     monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("cvxnn.cli.inputs.cores_allowed", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for load, expected in ((0.3, 4), (5.6, 2), (30.0, 1)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
         choose_threads(Console())
         assert torch.get_num_threads() == expected
     assert capsys.readouterr().err.count("other programs keep cores busy") == 2
+    torch.set_num_threads(4)
+    monkeypatch.setattr("cvxnn.cli.inputs.cores_allowed", lambda: 3)
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.0, 0.0))
+    choose_threads(Console())
+    assert torch.get_num_threads() == 3
+    assert "3 of 4, since this container may use no more cores" in capsys.readouterr().err
     torch.set_num_threads(4)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     choose_threads(Console())
@@ -185,3 +192,15 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     error = capsys.readouterr().err
     assert output in error
     assert model not in error
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("", 8), (None, 8)],
+)
+def test_a_container_may_use_fewer_cores(tmp_path, monkeypatch, limit, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    file = tmp_path / "cpu.max"
+    if limit is not None:
+        file.write_text(limit, encoding="ascii")
+    assert cores_allowed(file) == expected

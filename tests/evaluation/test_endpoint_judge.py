@@ -183,7 +183,8 @@ def test_command_with_a_field(run: Any, tmp_path: Path, capsys: pytest.CaptureFi
     assert found["systems"]["guided"]["preferences"] == [1.0, 0.0] * 3
     assert main(["evaluate", str(file), "--judge", "field:reward", "--output", str(output)]) == 0
     said = capsys.readouterr()
-    assert "of course they win" in said.err
+    assert "had no part in them" in said.err
+    assert "over 6 prompts only" in said.err
     assert "guided    50.0%" in said.out
     for extra, code, message in (
         (["--judge", "field:rewart"], 1, "did you mean 'reward'"),

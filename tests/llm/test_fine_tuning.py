@@ -156,6 +156,7 @@ def test_the_given_model_stays_as_it_is(family: str) -> None:
     assert all(weight.requires_grad for weight in lm.model.parameters())
     assert not torch.allclose(logits(tuned.lm), before)
     assert not any(weight.requires_grad for weight in tuned.lm.model.parameters())
+    assert all(weight.grad is None for weight in tuned.lm.model.parameters())
     own = {weight.data_ptr() for weight in lm.model.parameters()}
     new = [w for w in tuned.lm.model.parameters() if w.data_ptr() not in own]
     assert sum(w.numel() for w in new) == sum(

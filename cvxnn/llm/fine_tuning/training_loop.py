@@ -345,7 +345,6 @@ class _Run:
         rate = config.learning_rate * schedule(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.zero_grad()
         losses: dict[str, float] = {}
         rewards: dict[str, float] = {}
         with self._dropout():
@@ -358,6 +357,7 @@ class _Run:
         state.step += 1
         self._check(loss=loss, gradient_norm=norm)
         optimizer.step()
+        optimizer.zero_grad()  # gradients take as much memory as the adapters, and have no more use
         if config.strategy == "maxright":
             state.gaps.update({side: gap(config, side, value) for side, value in losses.items()})
         entry = {"step": state.step, "loss": loss}

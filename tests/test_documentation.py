@@ -405,11 +405,12 @@ def test_parameters_are_read_from_docstrings():
 
 BENCHMARKS = ROOT / "asv_bench"
 RAW_RESULTS = sorted(BENCHMARKS.rglob("*.jsonl"))
+CAMPAIGNS = ROOT / "tests" / "stress"  # their records have a format of their own
 PROVENANCE = {"command", "commit", "date", "machine", "versions"}
 
 
 def raw_results_of(text: str) -> set[str]:
-    return set(re.findall(r"asv_bench/[\w/]+\.jsonl", text))
+    return set(re.findall(r"(?:asv_bench|tests/stress)/[\w/]+\.jsonl", text))
 
 
 def tables_of_figures(text: str) -> Iterator[str]:
@@ -436,7 +437,7 @@ def test_tables_of_figures_name_their_raw_results(page):
 @pytest.mark.parametrize("page", [*PAGES, *sorted(BENCHMARKS.rglob("*.md"))], ids=name_of)
 def test_raw_results_exist(page):
     named = raw_results_of(page.read_text("utf-8"))
-    assert named <= {name_of(path) for path in RAW_RESULTS}
+    assert named <= {name_of(path) for path in [*RAW_RESULTS, *CAMPAIGNS.glob("*.jsonl")]}
 
 
 @pytest.mark.parametrize("path", RAW_RESULTS, ids=name_of)

@@ -190,14 +190,18 @@ def orthogonal_to_columns(residual: Array, X: Array, share: Array | float) -> Ar
     # A^T A. Along its eigenvectors they stand alone, and have a size that is accurate.
     _, directions = xp.linalg.eigh(A.T @ A)
     B = A @ directions
-    size = xp.linalg.norm(B, axis=0)
-    B = B / xp.where(size > len(size) * eps * size.max(), size, xp.inf)
-    values, vectors = xp.linalg.eigh(B.T @ B)
-    cut = values[-1] * len(values) * eps
-    inverse = xp.where(values > cut, 1 / xp.where(values > cut, values, 1), 0)
+    # Where columns depend on each other, what is left of some directions is rounding of their
+    # terms, and a part of directions before them.
+    order = xp.argsort(-xp.linalg.norm(B, axis=0))
+    noise = 4 * len(order) * eps * xp.linalg.norm(abs(A) @ abs(directions), axis=0)[order]
+    own = abs(xp.diagonal(xp.linalg.qr(B[:, order])[1]))
+    kept = xp.concatenate([own > noise[: len(own)], xp.zeros(len(order) - len(own), bool)])
+    first = xp.argsort(~kept, stable=True)
+    Q, _ = xp.linalg.qr(xp.where(kept, B[:, order], 0)[:, first])
+    Q = xp.where(kept[first][: Q.shape[1]], Q, 0)
     rest = given
     for _ in range(2):  # the second time takes off what rounding left
-        rest = rest - B @ ((vectors * inverse) @ (vectors.T @ (B.T @ rest)))
+        rest = rest - Q @ (Q.T @ rest)
     # What is nothing but rounding must not be scaled up to pass for a dual point, and a slope
     # that is more than rounding proves nothing.
     rounding, left = 100 * len(residual) ** 0.5 * eps, xp.linalg.norm(rest, axis=0)

@@ -147,39 +147,36 @@ class Responses(NamedTuple):
             splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-                parts = list(splitter.split(first, self.preferred[first]))
-            return [
-                (np.flatnonzero(np.isin(same, seen)), np.flatnonzero(np.isin(same, unseen)))
-                for seen, unseen in parts
-            ]
-        alike = np.column_stack([np.arange(len(self.X)), first[same]])
-        links = [alike]
+                return _rows_of(same, list(splitter.split(first, self.preferred[first])))
+        # Parts of the distinct responses, in their order: neither the order of the rows nor how
+        # often one is repeated changes a fold.
+        links = [np.empty((0, 2), np.intp)]
         if self.groups is not None:
             _, beginning, number = np.unique(self.groups, return_index=True, return_inverse=True)
-            links.append(np.column_stack([np.arange(len(self.X)), beginning[number]]))
+            links.append(np.column_stack([same, same[beginning[number]]]))
         if self.pairs is not None:
-            links.append(self.pairs)
+            links.append(same[self.pairs])
         edges = np.concatenate(links)
-        graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(self.X),) * 2)
-        n_parts, prompts = connected_components(graph, directed=False)
+        graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(first),) * 2)
+        n_parts, part = connected_components(graph, directed=False)
         if self.pairs is None:
             if n_parts < n_folds:
                 raise ValueError(
                     f"n_folds={n_folds}, but there are only {n_parts} groups without a response in "
                     "common; expected at most as many folds."
                 )
-            return list(StratifiedGroupKFold(n_folds).split(self.X, self.preferred, prompts))
+            grouped = StratifiedGroupKFold(n_folds).split(first, self.preferred[first], part)
+            return _rows_of(same, list(grouped))
         # Responses without a partner have no pair to be scored: they are always trained on.
-        alone = ~np.isin(prompts, prompts[self.pairs])
-        paired, single = np.flatnonzero(~alone), np.flatnonzero(alone)
-        n_prompts = len(np.unique(prompts[paired]))
+        paired = np.flatnonzero(np.isin(part, part[same[self.pairs]]))
+        n_prompts = len(np.unique(part[paired]))
         if n_prompts < n_folds:
             raise ValueError(
                 f"n_folds={n_folds}, but there are only {n_prompts} prompts with a pair; expected "
                 "at most as many folds. Prompts that share a response count as one."
             )
-        folds = GroupKFold(n_folds).split(paired, groups=prompts[paired])
-        return [(np.concatenate([paired[a], single]), paired[b]) for a, b in folds]
+        split = GroupKFold(n_folds).split(paired, groups=part[paired])
+        return _rows_of(same, [(seen, paired[unseen]) for seen, unseen in split])
 
     def accuracy(self, network: TwoLayerNetwork) -> float:
         """Return the weighted part of the pairs, or of the responses, that a head has right."""
@@ -188,3 +185,11 @@ class Responses(NamedTuple):
             return float(np.average((logits > 0) == self.preferred, weights=self.weight))
         won, lost = logits[self.pairs].T
         return float(np.average(won > lost, weights=self.pair_weight))
+
+
+def _rows_of(
+    same: NDArray[np.intp], parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return the rows of folds of distinct responses: what is not held out is trained on."""
+    held_out = [np.isin(same, unseen) for _, unseen in parts]
+    return [(np.flatnonzero(~held), np.flatnonzero(held)) for held in held_out]

@@ -46,7 +46,7 @@ from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
-from cvxnn.numerics.threads import limits_threads
+from cvxnn.numerics.threads import limit_threads, limits_threads
 from cvxnn.training import pricing, proposal
 
 PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]
@@ -212,7 +212,8 @@ def train(
     proposed = float("inf")
     beginning: Result | Weights | None = start
     if proposal is not None and formulation == "relu":
-        proposed = float(_over(base, found).evaluate(proposal).network_objective)
+        with limit_threads(_product(base, len(found))):
+            proposed = float(_over(base, found).evaluate(proposal).network_objective)
         beginning = proposal
     every = cache(partial(_all_patterns, X))
     rows: list[dict[str, float]] = []
@@ -261,6 +262,7 @@ def train(
     return Training(result, found, program, proposed, rounds, flops)
 
 
+@limits_threads(lambda result, weights, program, _: _product(program, program.operator.n_patterns))
 def _with_point(result: Result, weights: Weights, program: ConvexProgram, tol: float) -> Result:
     """Return the result with another point in place of the solver's, judged by the same proof."""
     # In the precision in which a proof is checked: tiny objectives have few digits in another.

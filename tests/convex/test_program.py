@@ -38,6 +38,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
+from cvxnn.convex._duality import orthogonal_to_columns
 from cvxnn.convex.compiled_calls import precision
 
 N, D, P, C = 8, 3, 4, 2
@@ -727,3 +728,21 @@ def test_units_of_an_output_are_its_strength_under_a_norm() -> None:
     strong = solve_with_cvxpy(replace(program, alpha=r * ALPHA))
     scaled = solve_with_cvxpy(replace(program, y=program.y / r))
     assert strong.objective == pytest.approx(r**2 * scaled.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("namespace", [np, jnp])
+def test_equal_columns_take_no_direction_from_a_free_linear_part(namespace: Any) -> None:
+    # A row that weighs 1e9 times as much as the others; two columns are equal. What rounding left
+    # of their difference passed for a direction, and the dual point lost most of its size.
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.uniform(100, 400, (5, 2)), np.ones(5)])
+    X[-1, :2] *= -1e-6
+    share = np.array([3e-9, 4e-6, 2e-8, 4e-10, 1.0])[:, None]
+    residual = np.array([-7e3, 30, -7e3, -6e3, 1e-5])[:, None]
+    root = np.sqrt(share)
+    expected = residual - X @ np.linalg.lstsq(root * X, root * residual, rcond=None)[0]
+    with precision(np.float64):
+        arrays = map(namespace.asarray, (residual, X[:, [0, 1, 0, 2]], share))
+        found = np.asarray(orthogonal_to_columns(*arrays))
+    np.testing.assert_allclose(found[:4], expected[:4], rtol=1e-6)
+    np.testing.assert_allclose((share * found).T @ X, 0, atol=1e-12)

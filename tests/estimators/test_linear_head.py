@@ -124,8 +124,9 @@ def test_chosen_strength_is_the_best_of_the_folds():
 
 
 def test_noise_gets_a_strong_penalty_and_signal_a_weak_one():
-    noise = np.random.default_rng(3).standard_normal((2, 60, 20))
-    assert LinearPreferenceHead().fit_pairs(*noise).C_ <= 1e-3
+    noise = [np.random.default_rng(k).standard_normal((2, 60, 20)) for k in range(9)]
+    chosen_for_noise = [LinearPreferenceHead().fit_pairs(*pair).C_ for pair in noise]
+    assert np.median(chosen_for_noise) <= 1e-3
     chosen, rejected = pairs(60)
     assert LinearPreferenceHead().fit_pairs(np.add(chosen, [3, 0, 0, 0]), rejected).C_ >= 1e-2
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvxnn.estimators._responses import Responses
 
@@ -60,3 +62,45 @@ def test_stacked_pairs() -> None:
     assert rows.preferred[rows.pairs].tolist() == [[True, False]] * 3
     assert rows.signs[:, 0].tolist() == [1, 1, 1, -1, -1, -1]
     assert rows.weight.tolist() == [1, 2, 3, 1, 2, 3]
+
+
+def draw(seed: int, kind: str) -> Responses:
+    """Return 30 responses, some equal, in pairs, in groups, or labelled one by one."""
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 3, (30, 3)).astype(float)
+    groups = rng.integers(0, 12, 30) if kind == "groups" else None
+    if kind == "pairs":
+        X = rng.normal(size=(30, 3))
+        X[rng.integers(0, 15, 4)] = X[rng.integers(0, 15)]
+        return Responses.of_pairs(X[:15], X[15:], np.ones(15))
+    return Responses(X, rng.random(30) < 0.5, np.ones(30), groups=groups)
+
+
+def contents(rows: Responses, held: np.ndarray) -> set[tuple]:
+    """What a fold holds out, as a set."""
+    return {(*rows.X[k], rows.preferred[k]) for k in held}
+
+
+@pytest.mark.parametrize("kind", ["pairs", "groups", "single"])
+@given(st.integers(0, 100))
+def test_order_and_repetition_change_no_fold(kind: str, seed: int) -> None:
+    rows = draw(seed, kind)
+    try:
+        expected = rows.folds(3)
+    except ValueError:  # too few parts
+        return
+    rng = np.random.default_rng(seed)
+    if kind == "pairs":
+        again = rng.permutation(np.r_[np.arange(15), rng.integers(0, 15, 20)])
+        other = Responses.of_pairs(rows.X[:15][again], rows.X[15:][again], np.ones(35))
+    else:
+        again = rng.permutation(np.r_[np.arange(30), rng.integers(0, 30, 20)])
+        other = rows.take(again)
+    found = other.folds(3)
+    for (seen, unseen), (_, held) in zip(expected, found, strict=True):
+        assert contents(rows, unseen) == contents(other, held)
+        assert not contents(rows, seen) & contents(rows, unseen)
+        assert len(seen) + len(unseen) == 30
+    if rows.groups is not None:
+        parts = [set(rows.groups[unseen]) for _, unseen in expected]
+        assert sum(map(len, parts)) == len(set.union(*parts))

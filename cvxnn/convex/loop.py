@@ -144,7 +144,7 @@ def solve(
     dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem
-    solver = solver.accept(given)
+    solver = (solver if mesh is None else solver.across_devices()).accept(given)
     rounding = given.rounding() if convex else 0.0
     shards = None
     if mesh is not None:
@@ -179,7 +179,8 @@ def solve(
                 advance = _advance_in_parts(most)
             with interrupt_held():
                 first = jax.block_until_ready(_init(problem, solver, beginning))
-        state = solver.refresh(problem, first)
+        # Waited for: sums over devices of two programs that run at once may wait for each other.
+        state = jax.block_until_ready(solver.refresh(problem, first))
 
         def reported(state: Any) -> Any:
             kept = working if convex else dtype  # what proof and objective belong to
@@ -233,7 +234,7 @@ def solve(
                 status = Status.TIME_LIMIT
                 break
             if m.refresh:
-                state = solver.refresh(problem, state)
+                state = jax.block_until_ready(solver.refresh(problem, state))
         again = None
         if status not in (Status.CONVERGED, Status.NON_FINITE):
             again = solver.conclude(problem, state)

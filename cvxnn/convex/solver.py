@@ -147,6 +147,21 @@ class Solver(ABC, Generic[Problem, State]):
     max_iter: int
     check_every: int
 
+    def across_devices(self) -> Self:
+        """Return the solver for rows that several devices share; ``solve`` calls this first.
+
+        Returns
+        -------
+        Solver
+            By default the solver itself.
+
+        Raises
+        ------
+        ValueError
+            If an option is for one device only.
+        """
+        return self
+
     def accept(self, problem: Any, /) -> Self:
         """Return the solver with all options resolved for a problem.
 

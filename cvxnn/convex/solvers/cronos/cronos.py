@@ -155,6 +155,15 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     check_every: int = 10
     seed: int = 0
 
+    def across_devices(self) -> Cronos:
+        """Choose conjugate gradient: the inverse of ``"dual"`` would need all rows in one place."""
+        if self.linear_solver == "dual":
+            raise ValueError(
+                "linear_solver='dual' inverts a matrix of all rows, which a mesh divides; leave "
+                "linear_solver='auto', or solve without mesh."
+            )
+        return replace(self, linear_solver="mean_field") if self.linear_solver == "auto" else self
+
     def accept(self, program: Any) -> Cronos:
         """Resolve ``linear_solver="auto"`` and refuse what the method cannot solve."""
         if not isinstance(program, ConvexProgram):

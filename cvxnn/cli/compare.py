@@ -147,7 +147,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     request = request_of(options, {**asked, "data": identities})
     console.kept = lambda: _kept(lines, folder)
     comparison = None if options.overwrite else _finished(folder, request, options.methods)
-    if comparison is None:
+    if comparison is not None:
+        for method in options.methods:
+            say(f"{method:<9} kept from before")
+    else:
         from cvxnn.comparison.experiment import compare
         from cvxnn.comparison.layers import choose_layers
 

@@ -48,7 +48,8 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         Features count in their standard deviations, or in raw units with ``standardize=False``; see
         `cvxnn.explanation.feature_importances`. With ``penalty="feature"`` those that were removed
-        have 0: ``SelectFromModel(model, threshold=1e-9)`` keeps the others.
+        have 0: ``SelectFromModel(model, threshold=1e-9)`` keeps the others. Gates of the gated
+        formulation look at all features and are not counted: select by ``formulation="relu"``.
         """
         check_is_fitted(self)
         return feature_importances(self.network_, self._feature_scale)

@@ -99,6 +99,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         discard_features(folder)
     n_rows, before = 2 * len(pairs), is_extracted(folder)
     n_shards = n_shards_in(folder / ROWS) or n_shards_for(options, n_blocks_of(n_rows))
+    if options.workers is not None and n_shards == 1 and not before:
+        console.progress("workers   one, in this process: all embeddings are one block")
     if options.workers is not None and n_shards > 1 and not before:
         console.kept = lambda: "what the workers finished is kept; the same command continues"
         if options.ray:

@@ -80,8 +80,9 @@ def warn_of_cuts(cut: Cut, limit: int, max_length: int) -> None:
     if not cut.n_prompts and not cut.n_responses:
         return
     warnings.warn(
-        f"{cut.n_prompts} of {cut.n_pairs} pairs are longer than {limit} tokens and lost the "
-        f"beginning of the prompt; {cut.n_responses} of them the end of the response too. "
+        f"{cut.n_prompts} of {cut.n_pairs} replies are, with their prompts, longer than {limit} "
+        f"tokens and lost the beginning of the prompt; {cut.n_responses} of them the end of the "
+        "response too. "
         f"Increase max_length (now {max_length}) if the model and the memory allow it",
         stacklevel=3,
     )

@@ -340,7 +340,10 @@ def test_a_short_common_beginning_does_not_join_long_conversations() -> None:
 
 def test_long_prompts_lose_their_beginning() -> None:
     lm = make_lm(template=None)
-    with pytest.warns(UserWarning, match="1 of 2 pairs are longer than 6 tokens.* 0 of them"):
+    with pytest.warns(
+        UserWarning,
+        match="1 of 2 replies are, with their prompts, longer than 6 tokens.* 0 of them",
+    ):
         actual = Embedder(lm, max_length=6).embed(["a b c d e f", "e f"], ["g h"] * 2)
     expected = Embedder(lm).embed(["c d e f", "e f"], ["g h"] * 2)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
@@ -354,7 +357,9 @@ def test_a_common_cut_leaves_the_same_prompt_to_all_replies() -> None:
         PreferenceTriplet("c d e f", "g", "h", group="1"),
     ]
     embedder, naive = (Embedder(lm, max_length=7, share_prefixes=share) for share in (True, False))
-    with pytest.warns(UserWarning, match="4 of 6 pairs are longer than 7 tokens"):
+    with pytest.warns(
+        UserWarning, match="4 of 6 replies are, with their prompts, longer than 7 tokens"
+    ):
         chosen, rejected = embedder.embed_pairs(pairs)
     # The longest reply to the first prompt has three tokens.
     for found, side in ((chosen, "chosen"), (rejected, "rejected")):
@@ -368,7 +373,7 @@ def test_a_common_cut_leaves_the_same_prompt_to_all_replies() -> None:
 
 def test_long_responses_keep_their_beginning() -> None:
     lm = make_lm(template=None)
-    with pytest.warns(UserWarning, match="1 of 1 pairs .* 1 of them"):
+    with pytest.warns(UserWarning, match="1 of 1 replies .* 1 of them"):
         actual = Embedder(lm, max_length=3).embed(["a b"], ["c d e f"])
     with torch.no_grad():
         ids = torch.tensor([lm.encode_responses(["c d e"])[0]])

@@ -85,8 +85,6 @@ def pytest_runtestloop() -> None:
     """Look for garbage from here on, among what tests create."""
     gc.collect()
     gc.freeze()
-    # Not after every 700 new objects, of which tracing a program makes thousands that stay.
-    gc.set_threshold(20_000, 20, 20)
     gc.enable()
 
 

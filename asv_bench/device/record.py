@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pstats
+import re
 import signal
 import statistics
 import sys
@@ -37,6 +38,7 @@ def run(part: str, measurements: Mapping[str, Measurement], library: Library) ->
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "device")
     parser.add_argument("--small", action="store_true", help="try everything on tiny shapes")
     parser.add_argument("--until", type=float, default=math.inf, help="end, seconds since 1970")
+    parser.add_argument("--only", metavar="REGEX", default="", help="measurements by name")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.jsonl"
@@ -44,6 +46,8 @@ def run(part: str, measurements: Mapping[str, Measurement], library: Library) ->
     done = {(r["part"], r["name"], r["small"]) for r in rows if "error" not in r}
     signal.signal(signal.SIGALRM, _stop)
     for name, (function, limit) in measurements.items():
+        if not re.fullmatch(options.only or ".*", name):
+            continue
         left = options.until - time.time() - 2
         if (part, name, options.small) in done or left < 2:
             continue

@@ -6,8 +6,9 @@
 ``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``. Each
 run is a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never
 share a prompt with training pairs, and of hh-rlhf only the "helpful" subsets are used. Operations
-are counted, and held-out margins are taken during the run, for seed 0 alone: on a GPU, counting
-takes about as long as a step of so small a model.
+are counted for one epoch of seed 0 alone (each further epoch takes as many; on a GPU, counting
+takes about as long as a step of so small a model), and held-out margins are taken during the runs
+of seed 0.
 """
 
 from __future__ import annotations
@@ -112,13 +113,14 @@ def run(
             watched.append((now, entry["eval_loss"], entry["eval_rewards/margins"]))
 
     seen_now = test[:N_WATCHED] if seed == 0 else None
-    with nullcontext() if seed == 0 else patch.object(operations, "OperationCounter", Uncounted):
+    counted = seed == 0 and epochs == 1
+    with nullcontext() if counted else patch.object(operations, "OperationCounter", Uncounted):
         tuned = fine_tune(lm, config, preferences=train, held_out=seen_now, progress=note)
     seconds = time.perf_counter() - began
     held_out = np.subtract(*implied_rewards(lm, tuned, test))
     seen = np.subtract(*implied_rewards(lm, tuned, train[:N_SEEN]))
     costs = {name: dict(cost) for name, cost in tuned.costs.items()}
-    for cost in costs.values() if seed else ():
+    for cost in () if counted else costs.values():
         del cost["flops"]
     return {
         "n_train": len(train),

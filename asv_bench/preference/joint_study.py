@@ -38,7 +38,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "mix": {"strategy": "mix"},
     "alright": {"strategy": "alright"},
     "maxright": {"strategy": "maxright"},
-    "maxright, every 10": {"strategy": "maxright", "max_evaluation_steps": 10},
+    **{
+        f"maxright, every {k}": {"strategy": "maxright", "max_evaluation_steps": k}
+        for k in (10, 100, 1000)
+    },
 }
 
 

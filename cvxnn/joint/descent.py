@@ -159,10 +159,13 @@ class Descent:
     def maxright(
         self, lam: float, ideal: tuple[float, float], every: int, t: int, theta: Vector
     ) -> Any:
-        """Follow Algorithm 2 with equation (14), or Algorithm 3 if ``every`` is above 1."""
+        """Follow Algorithm 2 with equation (14), or Algorithm 3 if ``every`` is above 1.
+
+        Its steps count from 1, ``t`` from 0: both objectives are evaluated at the steps 1, k, 2k...
+        """
         best, share = (ideal[1], ideal[0]), (1 - lam, lam)
         found: list[Any] = [None, None]
-        if t % every == 0:
+        if t == 0 or (t + 1) % every == 0:
             found = [source.forward(theta) for source in self.sources]
             self.stale = [share[i] * (found[i][0] - best[i]) for i in (0, 1)]
         which = int(self.stale[1] >= self.stale[0])

@@ -125,8 +125,9 @@ def post_train(
         Number of examples drawn with replacement for each gradient; None uses all data, without
         sampling. Algorithms 1 and 2 as printed use 1.
     max_evaluation_steps : int, default=1
-        Interval, in steps, at which ``"maxright"`` evaluates both objectives. Between evaluations
-        it uses the last known value of the objective that it does not descend (Algorithm 3).
+        Interval k, in steps, at which ``"maxright"`` evaluates both objectives: at the first step
+        and at the steps k, 2k, 3k... (Algorithm 3). Between evaluations it uses the last known
+        value of the objective that it does not descend.
     order : {"dpo-sft", "sft-dpo"}, default="dpo-sft"
         Order of the stages, for ``"sequential"``.
     dpo_share : float, optional

@@ -81,7 +81,7 @@ def by_hand(
         elif strategy == "alright":
             i = int(tosses[t - 1])
         elif strategy == "maxright":
-            if (t - 1) % every == 0:
+            if t % every == 0 or t == 1:
                 stale[1] = lam * (problem.dpo.value(theta) - f_dpo)
                 stale[0] = (1 - lam) * (problem.sft.value(theta) - f_sft)
             i = 1 if stale[1] >= stale[0] else 0

@@ -46,8 +46,9 @@ class FineTuningConfig:
         given model in either order; to have the supervised one, fine-tune in two calls, with
         ``FineTuned.merge`` between them.
     max_evaluation_steps : int, default=10
-        Number of steps between two evaluations of both objectives by ``"maxright"``. In between,
-        the last known value stands for an objective that is not trained.
+        Interval k at which ``"maxright"`` evaluates both objectives: at the first step and at the
+        steps k, 2k, 3k... (Algorithm 3). In between, the last known value stands for an objective
+        that is not trained.
     preference_optimum : float, default=0.0
         Smallest value of f_1, estimated by training for it alone.
     supervised_optimum : float, default=0.0

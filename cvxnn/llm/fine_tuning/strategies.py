@@ -143,6 +143,6 @@ def weigh_objectives(
     if config.strategy == "alright":
         draw = np.random.default_rng([config.seed, _DRAWS, step]).random()
         return {PREFERENCE if draw < config.lam else SUPERVISED: 1.0}
-    if step % config.max_evaluation_steps == 0:
+    if step == 0 or (step + 1) % config.max_evaluation_steps == 0:  # steps 1, k, 2k, ... from 1
         gaps.update({side: gap(config, side, evaluate(side)) for side in stage.sides})
     return {max(stage.sides, key=lambda side: gaps[side]): 1.0}

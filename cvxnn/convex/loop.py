@@ -27,7 +27,7 @@ from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.sharding import RowShards
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
-from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.arrays import Array, node_classes
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 
 # Columns of the history that hold penalty parameters, which a warm start takes over.
@@ -38,25 +38,31 @@ _RHO = ("rho_weights", "rho_cones")
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
 
 
-@jax.jit
-def _init(problem: Any, solver: Any, start: Any) -> Any:
+# Of these, ``classes`` are those in the problem and the solver: others need other code.
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _init(classes: tuple[type, ...], problem: Any, solver: Any, start: Any) -> Any:
     return solver.init(problem, start)
 
 
-@partial(jax.jit, donate_argnums=(2,))
-def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
+@partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
+def _advance(
+    classes: tuple[type, ...], problem: Any, solver: Any, state: Any, n_steps: Array
+) -> Any:
     state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
     return solver.measure(problem, state)
 
 
-@partial(jax.jit, donate_argnums=(2,))
-def _take(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
+@partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
+def _take(classes: tuple[type, ...], problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     return jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
 
 
 def _advance_and_wait(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
+    classes = node_classes((problem, solver))
     with interrupt_held():
-        state, measured = jax.block_until_ready(_advance(problem, solver, state, n_steps))
+        state, measured = jax.block_until_ready(_advance(classes, problem, solver, state, n_steps))
     return state, jax.device_get(measured)
 
 
@@ -64,9 +70,10 @@ def _advance_in_parts(most: int) -> Callable[[Any, Any, Any, Any], Any]:
     """Return ``_advance`` in several calls, the last of which measures."""
 
     def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
+        classes, part = node_classes((problem, solver)), np.int32(most)
         while n_steps > most:
             with interrupt_held():
-                state = jax.block_until_ready(_take(problem, solver, state, np.int32(most)))
+                state = jax.block_until_ready(_take(classes, problem, solver, state, part))
             n_steps -= most
         return _advance_and_wait(problem, solver, state, np.int32(n_steps))
 
@@ -177,8 +184,9 @@ def solve(
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most)
+            classes = node_classes((problem, solver))
             with interrupt_held():
-                first = jax.block_until_ready(_init(problem, solver, beginning))
+                first = jax.block_until_ready(_init(classes, problem, solver, beginning))
         # Waited for: sums over devices of two programs that run at once may wait for each other.
         state = jax.block_until_ready(solver.refresh(problem, first))
 
@@ -311,7 +319,7 @@ def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
     if not solver.on_host and any(leaf is solver for leaf in jax.tree.leaves(solver)):
         raise TypeError(
             f"{type(solver).__name__} is no pytree, so that nothing compiles it; write "
-            "@jax.tree_util.register_dataclass above @dataclass(frozen=True), or set on_host."
+            "@register_pytree (of cvxnn.convex) above @dataclass(frozen=True), or set on_host."
         )
     for name in ("max_iter", "check_every"):
         if not getattr(solver, name) >= 1:

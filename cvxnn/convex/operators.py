@@ -22,11 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.numerics.arrays import Array, namespace
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 # Units of rounding of the sum of all terms' sizes: above what sums of any length were seen to lose.
 _ROUNDING = 4.0
@@ -48,7 +47,7 @@ class Weights(NamedTuple):
     linear: Any = None
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class GatedOperator:
     """Maps F and G of fixed activation patterns, and their adjoints.
@@ -247,7 +246,7 @@ class GatedOperator:
         return self.compare(hidden[..., 0] - hidden[..., 1])
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class PairedOperator(GatedOperator):
     r"""Operator whose predictions are differences between the outputs of two rows of ``X``.

@@ -62,7 +62,7 @@ from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.regularizer import Regularizer
-from cvxnn.numerics.arrays import Array, is_sparse, namespace
+from cvxnn.numerics.arrays import Array, is_sparse, namespace, register_pytree
 
 
 class Evaluation(NamedTuple):
@@ -86,7 +86,7 @@ class Evaluation(NamedTuple):
     residual: Array
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class ConvexProgram:
     """A convex two-layer network training problem.

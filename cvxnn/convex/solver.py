@@ -101,8 +101,8 @@ class Solver(ABC, Generic[Problem, State]):
     the other methods have defaults. ``solve(problem, solver)`` then does the rest: it checks the
     options, prepares the problem, counts iterations, keeps the history, and stops.
 
-    A solver with ``on_host = False`` is compiled by JAX: register it with
-    ``jax.tree_util.register_dataclass``, write its methods with ``jax.numpy``, and let states be
+    A solver with ``on_host = False`` is compiled by JAX: decorate it with
+    :func:`register_pytree`, write its methods with ``jax.numpy``, and let states be
     pytrees (NamedTuples of arrays, for example). Fields that are strings or choose between
     branches of Python need ``field(metadata={"static": True})``. One with ``on_host = True`` is
     called as plain Python with NumPy arrays in float64.

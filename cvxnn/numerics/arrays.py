@@ -5,6 +5,7 @@ JAX is imported where it is used, since predictions need NumPy only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,23 +31,56 @@ def namespace(array: Array) -> Any:
 
 
 def register_pytree(cls: type[_T]) -> type[_T]:
-    """Register a dataclass whose fields are all leaves as a pytree that knows its class.
+    """Register a dataclass as a pytree that knows its class.
 
-    Use it as a decorator above ``@dataclass(frozen=True)``, for losses and penalties of your own.
+    Use it as a decorator above ``@dataclass(frozen=True)``, for losses, penalties, objectives and
+    solvers of your own. Fields are leaves, except those with ``field(metadata={"static": True})``.
 
     To JAX (0.10) the structures of two classes given to ``register_dataclass`` are equal where
-    their fields are: occasionally, one loss then runs with code that was compiled for another.
+    their fields are: about one time in a hundred, one class then runs with code that was compiled
+    for the other.
     """
     import_jax()
     import jax
 
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    static: list[str] = []
+    names: list[str] = []
+    for each in fields(cls):  # type: ignore[arg-type]
+        (static if each.metadata.get("static", False) else names).append(each.name)
+    keys = [jax.tree_util.GetAttrKey(name) for name in names]
 
-    def flatten(tree: _T) -> tuple[list[Any], None]:
-        return [getattr(tree, name) for name in names], None
+    def flatten(tree: _T) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(tree, name) for name in names], tuple(getattr(tree, s) for s in static)
 
-    jax.tree_util.register_pytree_node(cls, flatten, lambda _, leaves: cls(*leaves))
+    def flatten_with_keys(tree: _T) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        leaves, fixed = flatten(tree)
+        return list(zip(keys, leaves, strict=True)), fixed
+
+    def unflatten(fixed: tuple[Any, ...], leaves: Iterable[Any]) -> _T:
+        return cls(**dict(zip((*names, *static), (*leaves, *fixed), strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def node_classes(tree: Any) -> tuple[type, ...]:
+    """Return the class of each node of a pytree, for code compiled for no others.
+
+    As a static argument of ``jax.jit`` it tells classes apart that ``register_dataclass`` made
+    equal to JAX; see :func:`register_pytree`.
+    """
+    import_jax()
+    import jax
+
+    found: list[type] = []
+
+    def note(node: Any) -> bool:
+        if not jax.tree_util.all_leaves([node]):
+            found.append(type(node))
+        return False
+
+    jax.tree.leaves(tree, is_leaf=note)
+    return tuple(found)
 
 
 def is_sparse(array: Any) -> bool:

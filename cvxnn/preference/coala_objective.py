@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
-
-from cvxnn.numerics.arrays import Array, namespace
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class CoalaObjective:
     r"""Mean COALA loss plus a ridge, a smooth convex function of ``theta``.

@@ -23,6 +23,7 @@ from cvxnn.convex import (
     Status,
     compiled_calls,
     loop,
+    register_pytree,
     relative_gap,
     solve,
 )
@@ -49,7 +50,7 @@ class Halving(NamedTuple):
     n_steps: jax.Array
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Halve(Solver[Any, Any]):
     """A solver of nothing: halves x, asks for a refresh at every measurement if told so."""
@@ -156,13 +157,13 @@ def test_the_best_weights_survive_a_later_failure() -> None:
 
     with precision(np.float64):
         accepted = solver.accept(problem)
-        state = accepted.refresh(problem, loop._init(problem, accepted, None))
+        state = accepted.refresh(problem, loop._init((), problem, accepted, None))
         for _ in range(3):
-            state, measured = loop._advance(problem, accepted, state, np.int32(10))
+            state, measured = loop._advance((), problem, accepted, state, np.int32(10))
             if measured.refresh:
                 state = accepted.refresh(problem, state)
         state = state._replace(u=state.u * jnp.nan, dual_u=state.dual_u * jnp.nan)
-        state, measured = loop._advance(problem, accepted, state, np.int32(10))
+        state, measured = loop._advance((), problem, accepted, state, np.int32(10))
         assert not np.isfinite(measured.stopping)
         # The loop pads shapes, which moves the last digits.
         np.testing.assert_allclose(
@@ -324,7 +325,7 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
     whole, take = solve(problem, SOLVER), loop._take
 
     def counted(*arguments: Any) -> Any:
-        calls.append(int(arguments[3]))
+        calls.append(int(arguments[4]))
         return take(*arguments)
 
     monkeypatch.setattr(loop, "_take", counted)

@@ -76,7 +76,7 @@ class Descent(NamedTuple):
     step: Any
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class PlainProximalGradient(Solver[ConvexProgram, Descent]):
     """The gated formulation by proximal gradient without momentum."""
@@ -163,6 +163,38 @@ def test_a_loss_and_a_penalty_of_ones_own() -> None:
     assert solve(twice, ProximalGradient(tol=1e-6)).objective == pytest.approx(ours.objective)
     other = solve(replace(program, loss=SquaredLoss()), ProximalGradient(tol=1e-6))
     assert other.objective > ours.objective
+
+
+def numbered(k: int) -> Solver[Any, Any]:
+    """Make a solver that differs from others of another number in nothing that JAX compares."""
+
+    @jax.tree_util.register_dataclass
+    @dataclass(frozen=True)
+    class Numbered(Solver[Any, Any]):
+        tol: float = 0.0
+        max_iter: int = 1
+        check_every: int = 1
+
+        def init(self, problem: Any, start: Start | None) -> Any:
+            return jnp.full((), k)
+
+        def step(self, problem: Any, state: Any) -> Any:
+            return state
+
+        def measure(self, problem: Any, state: Any) -> tuple[Any, Measurement]:
+            return state, Measurement(jnp.asarray(float(k)), -jnp.inf, jnp.asarray(1.0))
+
+        def weights(self, state: Any) -> Any:
+            return state
+
+    return Numbered()
+
+
+@pytest.mark.slow
+def test_code_of_one_solver_serves_no_other() -> None:
+    results = [solve(np.zeros(2), numbered(k)) for k in range(40)]
+    assert [int(result.weights) for result in results] == list(range(40))
+    assert [result.objective for result in results] == list(range(40))
 
 
 def test_what_a_solver_has_to_write() -> None:

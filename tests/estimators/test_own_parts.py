@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -65,7 +64,7 @@ class OwnRidge:
         return (U**2).sum(axis=(1, 2, 3)) / 2
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class OwnSolver(ProximalGradient):
     """One that the package does not know."""

@@ -20,7 +20,9 @@ An objective that knows a matrix :math:`P` above all its Hessians gets steps
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +37,7 @@ from cvxnn.convex.objectives import (
     WithProjection,
 )
 from cvxnn.convex.solver import Measurement, Solver, Start
-from cvxnn.numerics.arrays import Array, namespace
+from cvxnn.numerics.arrays import Array, namespace, node_classes, register_pytree
 
 
 class AcceleratedGradientState(NamedTuple):
@@ -53,7 +55,7 @@ class AcceleratedGradientState(NamedTuple):
     """Cholesky factor of the curvature, where steps are measured by it."""
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     r"""Nesterov's method, with adaptive restart if wanted.
@@ -135,10 +137,8 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
             and isinstance(objective, WithCurvature)
             and not isinstance(objective, WithProjection)
         ):
-            factor = _factor if self.on_host else _compiled_factor
-            return state._replace(factor=factor(objective))
-        smoothness = _smoothness if self.on_host else _compiled_smoothness
-        return state._replace(smoothness=smoothness(objective))
+            return state._replace(factor=self._compute(_factor, objective))
+        return state._replace(smoothness=self._compute(_smoothness, objective))
 
     def step(
         self, objective: SmoothObjective, state: AcceleratedGradientState
@@ -202,6 +202,11 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         """Return the best point seen."""
         return state.best
 
+    def _compute(self, function: Callable[[Any], Array], objective: SmoothObjective) -> Array:
+        if self.on_host:
+            return function(objective)
+        return _compiled(function, node_classes(objective), objective)
+
 
 def _smoothness(objective: SmoothObjective) -> Array:
     return objective.smoothness()
@@ -219,7 +224,11 @@ def _factor(objective: WithCurvature) -> Array:
         return np.full_like(curvature, np.nan)
 
 
-_compiled_smoothness, _compiled_factor = jax.jit(_smoothness), jax.jit(_factor)
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(
+    function: Callable[[Any], Array], classes: tuple[type, ...], objective: SmoothObjective
+) -> Array:
+    return function(objective)
 
 
 def _solve(factor: Array, right: Array) -> Array:

@@ -24,6 +24,7 @@ from jax import Array
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
+from cvxnn.numerics.arrays import register_pytree
 
 # Factors of L after an accepted and after a refused step.
 _EASE, _TIGHTEN = 0.97, 2.0
@@ -45,7 +46,7 @@ class ProximalGradientState(NamedTuple):
     residual: Array
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
     """Accelerated proximal gradient for the gated formulation, any loss, any penalty.

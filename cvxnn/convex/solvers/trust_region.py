@@ -17,13 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from cvxnn.convex.objectives import BallObjective
 from cvxnn.convex.solver import Measurement, Solver, Start
+from cvxnn.numerics.arrays import register_pytree
 
 # A Hessian is kept while a step without a new one leaves at most this part of the gap.
 _FAST_ENOUGH = 0.1
@@ -49,7 +49,7 @@ class NewtonState(NamedTuple):
     stuck: bool
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class TrustRegionNewton(Solver[BallObjective, NewtonState]):
     """Newton's method on the host, in float64.

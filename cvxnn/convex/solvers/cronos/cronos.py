@@ -36,6 +36,7 @@ The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance fa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -48,6 +49,7 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
+from cvxnn.numerics.arrays import node_classes, register_pytree
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
 
@@ -80,7 +82,7 @@ class CronosState(NamedTuple):
     dual: DualPoint
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Cronos(Solver[ConvexProgram, CronosState]):
     r"""ADMM for the ReLU program, any loss, any penalty.
@@ -257,7 +259,8 @@ class Cronos(Solver[ConvexProgram, CronosState]):
 
     def refresh(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """Factor the u-system for the present penalty parameters."""
-        return state._replace(factors=_factor(program, self, state.rows, state.rho))
+        classes = node_classes((program, self))
+        return state._replace(factors=_factor(classes, program, self, state.rows, state.rho))
 
     def step(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """Run one ADMM iteration (Algorithm 2)."""
@@ -437,8 +440,10 @@ def _system(program: ConvexProgram, rows: Array) -> USystem:
     return USystem(program.operator, curvature, rows)
 
 
-@jax.jit
-def _factor(program: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
+@partial(jax.jit, static_argnums=(0,))
+def _factor(
+    classes: tuple[type, ...], program: ConvexProgram, solver: Cronos, rows: Array, rho: Array
+) -> Factors:
     return _system(program, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
 
 

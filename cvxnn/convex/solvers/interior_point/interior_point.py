@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from cvxnn.convex.solvers.interior_point.central_path import (
     begin_near,
 )
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
+from cvxnn.numerics.arrays import register_pytree
 from cvxnn.numerics.threads import limit_threads
 
 # Measurements without progress in anything after which the method stops.
@@ -48,7 +48,7 @@ class InteriorPointState(NamedTuple):
     n_stalled: int
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     """Interior-point method for losses that take outputs one by one.

@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +39,7 @@ from cvxnn.convex.solvers.ridge.flops import (
 )
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
 from cvxnn.convex.solvers.ridge.products import COARSE, Kernel, RidgeData, dots
+from cvxnn.numerics.arrays import register_pytree
 
 Floats = NDArray[np.floating]
 
@@ -78,7 +78,7 @@ class RidgeState(NamedTuple):
         return self.kernel.data
 
 
-@jax.tree_util.register_dataclass
+@register_pytree
 @dataclass(frozen=True)
 class Ridge(Solver[ConvexProgram, RidgeState]):
     """Direct solution of the gated formulation with squared loss and ridge penalty.

@@ -1,4 +1,4 @@
-"""Warnings of fits that are empty, constant, or at the end of a range, each with its remedy."""
+"""Warnings of fits that say little or not what was asked, each with its remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.solver import Result, Status
 from cvxnn.estimators._rows import Rows
 from cvxnn.network import TwoLayerNetwork
@@ -93,9 +93,9 @@ def warn_of_fit(
     *,
     stacklevel: int = 4,
 ) -> None:
-    """Warn once of a network that is constant or empty, or of a strength at the end of its range.
+    """Warn once of a network that is constant or empty, or that still looks at removed features.
 
-    A callback that stopped the fit wanted what there is.
+    Or of a strength at the end of its range. A callback that stopped the fit wanted what there is.
     """
     if _stopped(estimator) and getattr(estimator, "validation_scores_", None) is None:
         return
@@ -108,6 +108,14 @@ def warn_of_fit(
             f"{float(np.max(estimator.strength_)):.2g} (strength={estimator.strength!r}): what is "
             "left is the linear model of skip. Decrease strength to get neurons, or keep the "
             "linear model.",
+            stacklevel=stacklevel,
+        )
+    elif removed := _removed_but_seen(estimator):
+        warnings.warn(
+            f"{type(estimator).__name__}: penalty='feature' removed {removed} of "
+            f"{estimator.n_features_in_} features, at which gates of the gated formulation still "
+            "look, so that they move predictions. Set formulation='relu', whose neurons open by "
+            "the weights that the penalty removes.",
             stacklevel=stacklevel,
         )
     elif estimator.strength == "auto":
@@ -191,6 +199,19 @@ def warn_of_range(
                 stacklevel=stacklevel,
             )
             return
+
+
+def _removed_but_seen(estimator: Any) -> int:
+    """Return how many features the penalty of features removed from all but the gates."""
+    network, penalty = estimator.network_, getattr(estimator, "penalty", None)
+    named = isinstance(penalty, str) and penalty == "feature"
+    if network.gate_weights is None or not (named or isinstance(penalty, convex.FeatureGroupLasso)):
+        return 0
+    kept = (network.hidden_weights != 0).any(axis=0)
+    if network.linear_weights is not None:
+        kept |= (network.linear_weights != 0).any(axis=1)
+    seen = (network.gate_weights.reshape(-1, len(kept)) != 0).any(axis=0)
+    return int((seen & ~kept).sum())
 
 
 def _falls(measured: training.Strength, grid: Floats) -> NDArray[np.bool_]:

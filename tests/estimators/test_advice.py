@@ -16,7 +16,7 @@ from cvxnn import (
     LinearPreferenceHead,
     SoftmaxPolicy,
 )
-from cvxnn.convex import InteriorPoint
+from cvxnn.convex import FeatureGroupLasso, InteriorPoint
 from cvxnn.estimators._advice import end_of_grid
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -90,6 +90,25 @@ def test_neurons_that_are_not_worth_their_penalty(model: type, form: str, early:
     if not early:
         estimator.set_params(skip=0.1)
         one(told(estimator.fit, ROWS, LABELS), "has no neurons", "Decrease strength")
+
+
+@single
+@pytest.mark.parametrize("penalty", ["feature", FeatureGroupLasso()])
+def test_removed_features_at_which_gates_look(model: type, penalty: Any) -> None:
+    # The target follows one feature: the penalty takes the slopes of the two others off.
+    estimator = make(model, penalty=penalty, strength=0.5)
+    one(told(estimator.fit, ROWS, LABELS), "removed 2 of 3 features", "Set formulation='relu'")
+    output = getattr(estimator, "decision_function", estimator.predict)
+    assert estimator.feature_importances_[1:].tolist() == [0, 0]
+    assert np.ptp(output(np.column_stack([np.zeros(N), ROWS[:, 1:]]))) > 0
+    # With the remedy, they move nothing.
+    estimator.set_params(formulation="relu", patterns="gaussian")
+    assert not told(estimator.fit, ROWS, LABELS)
+    assert estimator.feature_importances_[1:].tolist() == [0, 0]
+    assert np.ptp(output(np.column_stack([np.zeros(N), ROWS[:, 1:]]))) == 0
+    # Nor is anything said where no feature was removed, or none that varies.
+    estimator.set_params(formulation="gated", strength=1e-3)
+    assert not told(estimator.fit, np.column_stack([ROWS, np.ones(N)]), LABELS)
 
 
 @single

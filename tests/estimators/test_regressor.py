@@ -209,7 +209,8 @@ def test_features_without_use_vanish():
     X, _ = bumps(80)
     y = np.abs(X[:, 0])
     options = {"formulation": "gated", "strength": 0.4, "n_patterns": 16}
-    grouped = make(penalty="feature", **options).fit(X, y)
+    with pytest.warns(UserWarning, match="removed 2 of 3 features, at which gates"):
+        grouped = make(penalty="feature", **options).fit(X, y)
     used = np.abs(grouped.network_.hidden_weights).max(axis=0)
     assert used[0] > 0
     np.testing.assert_array_equal(used[1:], 0)

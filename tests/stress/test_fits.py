@@ -83,6 +83,7 @@ DOCUMENTED_WARNINGS = (
     "no better than chance",
     "gives all responses the same reward",
     "has no neurons, at a strength of",
+    "at which gates of the gated formulation still look",
     "that is tried",
     "of those that were tried",
     "gives all candidates of each prompt the same probability",

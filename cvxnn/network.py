@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.numerics.gates import open_where
+from cvxnn.numerics.stored_rows import is_stored
 from cvxnn.numerics.threads import limits_threads
 
 if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
@@ -144,6 +145,8 @@ class TwoLayerNetwork:
         by_gates = n >= _FEW_ROWS and X.shape[1] < n_gates and isinstance(X, np.ndarray)
         linear_models = self._of_gates() if by_gates else None
         widest = max(n_gates, *(neurons.stop - neurons.start for neurons in blocks), 1)
+        if is_stored(X):
+            widest = max(widest, X.shape[1])
         if linear_models is not None:
             widest = max(n_gates, linear_models.shape[1])
         for rows in row_chunks(n, widest):

@@ -20,6 +20,7 @@ from cvxnn.convex.penalties import (
     WithDualNorm,
 )
 from cvxnn.numerics.arrays import is_sparse, refuse_sparse
+from cvxnn.numerics.stored_rows import is_stored
 
 # Their mathematics is tested; a subclass is another function, and is checked.
 _LOSSES = (SquaredLoss, HuberLoss, LogisticLoss, MultinomialLoss)
@@ -83,7 +84,7 @@ def check_values(operator: GatedOperator, y: Any, sample_weight: Any, loss: Any)
             raise ValueError(f"pairs must be row numbers of X, from 0 to {n - 1}.")
     X = operator.X.data if is_sparse(operator.X) else operator.X
     for name, array in (("X", X), ("y", y), ("sample_weight", sample_weight)):
-        if array is not None and not np.isfinite(array).all():
+        if array is not None and not _is_finite(array):
             raise ValueError(
                 f"{name} holds NaN or infinite values, with which no objective or bound exists; "
                 "remove or impute them."
@@ -105,6 +106,10 @@ def check_values(operator: GatedOperator, y: Any, sample_weight: Any, loss: Any)
         )
     if type(loss) is HuberLoss and not 0 < float(loss.delta) < np.inf:
         raise ValueError(f"HuberLoss has delta={loss.delta!r}; expected a finite number above 0.")
+
+
+def _is_finite(array: Any) -> bool:
+    return array.is_finite() if is_stored(array) else bool(np.isfinite(array).all())
 
 
 def number(name: str, value: Any) -> float:

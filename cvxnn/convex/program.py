@@ -63,6 +63,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.regularizer import Regularizer
 from cvxnn.numerics.arrays import Array, is_sparse, namespace, register_pytree
+from cvxnn.numerics.stored_rows import is_stored
 
 
 class Evaluation(NamedTuple):
@@ -428,7 +429,7 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
     """
 
     def convert(leaf: Any) -> Any:
-        array = leaf if is_sparse(leaf) else np.asarray(leaf)
+        array = leaf if is_sparse(leaf) or is_stored(leaf) else np.asarray(leaf)
         floating = np.issubdtype(array.dtype, np.floating)
         return array.astype(dtype, copy=False) if floating and dtype is not None else array
 

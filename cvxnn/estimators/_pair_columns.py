@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._pairs import DistinctPairs
+from cvxnn.numerics.stored_rows import is_stored
 
 # Pairs that the choice of factors looks at; blocks take many looks.
 _MOST_PAIRS, _MOST_PAIRS_OF_BLOCKS = 1024, 512
@@ -76,7 +77,8 @@ class PairColumns(NamedTuple):
 
     def weighted(self, seen: Floats) -> Floats:
         """Return the columns that have weights: those of the responses."""
-        return np.ascontiguousarray(seen[:, : seen.shape[1] - self.n_context])
+        own = seen[:, : seen.shape[1] - self.n_context]
+        return own if is_stored(own) else np.ascontiguousarray(own)
 
     def draw_gates(
         self,
@@ -105,12 +107,14 @@ class PairColumns(NamedTuple):
         """Return the factors of scaled embeddings that predict best the pairs that are left out."""
         if self.alike:
             return ColumnFactors()
+        most = _MOST_PAIRS if self.blocks is None else _MOST_PAIRS_OF_BLOCKS
+        if len(rows.pairs) <= most:
+            inputs = np.asarray(inputs)
         no_gates = np.zeros((len(inputs), 0), bool)
         operator = convex.PairedOperator(inputs, no_gates, pairs=rows.pairs)
         program = convex.ConvexProgram(
             operator, rows.targets, 0.0, sample_weight=rows.sample_weight, formulation="gated"
         )
-        most = _MOST_PAIRS if self.blocks is None else _MOST_PAIRS_OF_BLOCKS
         sample = training.sample_rows(
             program, rng, units=rows.several_units, groups=rows.groups, most=most
         )

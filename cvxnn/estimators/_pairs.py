@@ -12,8 +12,12 @@ from scipy.sparse.csgraph import connected_components
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge, row_codes
 from cvxnn.estimators._scaling import Scaling
+from cvxnn.numerics.stored_rows import is_stored
 
 Floats = NDArray[np.floating]
+
+# Big-endian, so that the order of bytes is that of numbers.
+_CODE = np.dtype(">u4")
 
 
 class DistinctPairs(NamedTuple):
@@ -48,20 +52,23 @@ class DistinctPairs(NamedTuple):
         """Take the pairs among responses."""
         assert rows.pairs is not None
         assert rows.pair_weight is not None
-        chosen, rejected = rows.pairs.T
-        both = np.concatenate([rows.X[chosen], rows.X[rejected]], axis=1)
-        given = None if rows.groups is None else rows.groups[chosen]
-        distinct = merge(both, np.ones((len(both), 1), both.dtype), rows.pair_weight, given)
-        stacked = distinct.X.reshape(2 * len(distinct.X), -1)
-        codes = row_codes(stacked, np.zeros((len(stacked), 0)))
-        _, first, same = np.unique(codes, return_index=True, return_inverse=True)
-        order = np.argsort(first)
+        given = None if rows.groups is None else rows.groups[rows.pairs[:, 0]]
+        # Pairs in the order of the bytes of the chosen row, then of the rejected one.
+        codes = row_codes(rows.X, np.zeros((len(rows.X), 0)))
+        both = codes[rows.pairs].astype(_CODE).view(np.uint8)
+        distinct = merge(both, np.ones((len(both), 1)), rows.pair_weight, given)
+        needed = distinct.X.view(_CODE).ravel()
+        known, first, same = np.unique(needed, return_index=True, return_inverse=True)
+        place = np.unique(codes, return_index=True)[1][known]
+        # Rows in the order in which pairs need them, or in that of the disk.
+        order = np.argsort(place if is_stored(rows.X) else first)
         pairs = np.argsort(order)[same].reshape(-1, 2)
         total = np.bincount(pairs.ravel(), weights=distinct.weight.astype(np.float64).repeat(2))
         groups = distinct.groups if rows.groups is not None else _linked(pairs)
+        X = rows.X.take(place[order]) if is_stored(rows.X) else rows.X[place[order]]
         return cls(
-            stacked[first[order]],
-            total.astype(both.dtype),
+            X,
+            total.astype(X.dtype),
             pairs,
             distinct.weight,
             distinct.units,
@@ -106,4 +113,8 @@ def _linked(pairs: NDArray[np.intp]) -> NDArray[np.intp] | None:
     n = pairs.max() + 1
     graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
     n_parts, part = connected_components(graph, directed=False)
-    return part[pairs[:, 0]].astype(np.intp) if 1 < n_parts < len(pairs) else None
+    if not 1 < n_parts < len(pairs):
+        return None
+    # Numbered as pairs meet them, in whatever order the rows are.
+    _, first, own = np.unique(part[pairs[:, 0]], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[own]

@@ -13,6 +13,7 @@ from sklearn.callback import with_callbacks
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
@@ -22,11 +23,13 @@ from cvxnn.estimators._rows import (
     groups_of,
     refuse_missing,
     require_two_classes,
+    select,
     to_host,
     weights_of,
 )
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import log_probabilities, probabilities, winner
+from cvxnn.numerics.stored_rows import StoredRows, is_stored
 
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
@@ -159,7 +162,8 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             keep = weight > 0
             numbers = groups_of(groups, len(won))
             numbers = None if numbers is None else numbers[keep]
-            rows = Responses.of_pairs(won[keep], lost[keep], weight[keep], numbers)
+            won, lost = select(won, keep), select(lost, keep)
+            rows = Responses.of_pairs(won, lost, weight[keep], numbers)
             classes = np.array([0, 1])
             self._fit(rows, self._head_hook(rows.X, rows.preferred.astype(int), None, classes))
             self.classes_ = classes
@@ -335,9 +339,19 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
         y = to_host(y)
         refuse_missing(y)
+        if is_stored(X) and isinstance(y, str):
+            return self._validate_stored(X, **options)
         validated = validate_data(self, to_host(X), y, dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated
+
+    def _validate_stored(self, X: StoredRows, *, reset: bool = True) -> StoredRows:
+        """Check rows on the disk, which stay there."""
+        check_n_features(self, X, reset=reset)
+        if not X.is_finite():
+            raise ValueError("Input X contains NaN or infinity, or holds values too large.")
+        self._check_width(self.n_features_in_)
+        return X
 
     def _check_embedding(self) -> None:
         if self.embedding is not None:

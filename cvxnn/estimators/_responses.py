@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, Stratified
 
 from cvxnn.estimators._rows import require_range
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.stored_rows import StoredRows, is_stored
 
 
 class Responses(NamedTuple):
@@ -53,7 +54,9 @@ class Responses(NamedTuple):
         """Stack chosen and rejected responses; row ``k`` of both is a pair of ``weight[k]``."""
         n = len(chosen)
         pairs = np.column_stack([np.arange(n), np.arange(n) + n])
-        X = np.concatenate([chosen, rejected])
+        parts: list[Any] = [chosen, rejected]
+        stored = all(map(is_stored, parts))
+        X: Any = StoredRows.stacked(parts) if stored else np.concatenate(parts)
         twice = np.tile(weight, 2)
         require_range(twice, "sample_weight")
         both = None if groups is None else np.tile(groups, 2)

@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils.class_weight import compute_class_weight
 
 from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.stored_rows import is_stored
 
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)
@@ -23,9 +24,14 @@ _MOST_COUNT = 1e9
 Rows = Any
 
 
+def select(X: Rows, kept: NDArray[np.bool_]) -> Rows:
+    """Return the rows that are kept; of stored rows, nothing is read."""
+    return X.take(np.flatnonzero(kept)) if is_stored(X) else X[kept]
+
+
 def to_host(array: Any) -> Any:
     """Bring a JAX or PyTorch array, or any other that speaks DLPack, to NumPy; leave the rest."""
-    if isinstance(array, np.ndarray) or is_sparse(array):
+    if isinstance(array, np.ndarray) or is_sparse(array) or is_stored(array):
         return array
     if hasattr(array, "detach") and hasattr(array, "cpu"):  # PyTorch, perhaps with a gradient
         array = array.detach().cpu()
@@ -243,6 +249,8 @@ def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
 
     Their order follows from the rows, not from that in which they come.
     """
+    if is_stored(X) and not y.size:
+        return X.codes()
     return np.unique(_keys(X, y), return_inverse=True)[1]
 
 
@@ -257,7 +265,10 @@ def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
             for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
         ]
         return np.array(keys, dtype=object)
-    bytes_ = [np.ascontiguousarray(part + 0.0).view(np.uint8) for part in (X, y)]
+    bytes_ = [
+        np.ascontiguousarray(part if part.dtype == np.uint8 else part + 0.0).view(np.uint8)
+        for part in (X, y)
+    ]
     joined = np.concatenate([part.reshape(len(y), -1) for part in bytes_], axis=1)
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
 

@@ -11,6 +11,7 @@ from scipy import sparse
 from cvxnn.convex.patterns import add_bias
 from cvxnn.estimators._rows import Rows
 from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.stored_rows import StoredRows, is_stored
 
 
 class Scaling(NamedTuple):
@@ -53,7 +54,7 @@ class Scaling(NamedTuple):
                 x_mean, x_scale = _mean_and_scale(X, weight, centre=fit_intercept)
                 x_scale = x_scale * dtype.type(np.sqrt(d))
             else:
-                total = abs(X).max() ** 2 * dtype.type(X.shape[0] * d)
+                total = _largest(X) ** 2 * dtype.type(X.shape[0] * d)
             y_mean, y_scale = _mean_and_scale(y, weight, centre=fit_intercept)
         scaling = cls(x_mean, x_scale, y_mean, np.where(y_scale == 0, 1, y_scale))
         if not all(np.isfinite(part).all() for part in (*scaling, total)):
@@ -73,6 +74,9 @@ class Scaling(NamedTuple):
 
     def inputs(self, X: Rows, *, bias: bool) -> Rows:
         """Return data as the network sees them, with a column of ones if there are biases."""
+        if is_stored(X):
+            assert not bias
+            return X.scaled(self.x_mean, self.x_scale)
         if not is_sparse(X):
             scaled = (X - self.x_mean) / self.x_scale
             return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
@@ -96,6 +100,12 @@ def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float
     return means
 
 
+def _largest(X: Rows) -> Any:
+    if is_stored(X):
+        return max(np.abs(X[rows]).max() for rows in X.blocks())
+    return abs(X).max()
+
+
 def _mean_and_scale(
     values: Rows, weight: NDArray[np.floating], *, centre: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -103,6 +113,8 @@ def _mean_and_scale(
 
     The latter is 0 for constant columns.
     """
+    if is_stored(values):
+        return _mean_and_scale_of_stored(values, weight, centre=centre)
     dtype = values.dtype
     mean = np.zeros(values.shape[1], dtype)
     if is_sparse(values):
@@ -125,9 +137,33 @@ def _mean_and_scale(
     else:
         squares = column_means((rest / peak) ** 2, weight)
     scale = peak * np.sqrt(squares)
-    # Rounding alone leaves a spread of about eps times the mean on constant columns.
-    constant = scale <= 10 * np.finfo(dtype).eps * np.abs(mean)
-    return mean, np.where(constant, 0, scale).astype(dtype)
+    return mean, _without_rounding(scale, mean).astype(dtype)
+
+
+def _mean_and_scale_of_stored(
+    values: StoredRows, weight: NDArray[np.floating], *, centre: bool
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the same, from sums in float64, for which the rows are read two times."""
+    share = weight.astype(np.float64)
+    share = share / share.sum()
+    mean, off, squares = np.zeros((3, values.shape[1]))
+    if centre:
+        mean = share @ values.astype(np.float64)
+    for rows in values.blocks():
+        rest = values[rows] - mean
+        off += share[rows] @ rest
+        squares += share[rows] @ rest**2
+    if centre:
+        mean, squares = mean + off, squares - off**2
+    mean = mean.astype(values.dtype)
+    scale = np.sqrt(np.maximum(squares, 0)).astype(values.dtype)
+    return mean, _without_rounding(scale, mean)
+
+
+def _without_rounding(scale: NDArray[np.floating], mean: NDArray[np.floating]) -> Any:
+    """Return scales without those of constant columns, whose rounding leaves some spread."""
+    constant = scale <= 10 * np.finfo(mean.dtype).eps * np.abs(mean)
+    return np.where(constant, 0, scale)
 
 
 class Scaled(NamedTuple):

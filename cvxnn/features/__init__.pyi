@@ -9,7 +9,7 @@ from .pairs import (
     read_pair_features,
 )
 from .shards import Shard
-from .store import FeatureWriter, read_features
+from .store import FeatureWriter, StoredRows, read_features
 
 __all__ = [
     "POOLINGS",
@@ -20,6 +20,7 @@ __all__ = [
     "PairFeatures",
     "Pooling",
     "Shard",
+    "StoredRows",
     "check_description",
     "discard_features",
     "extract_pairs",

@@ -22,6 +22,7 @@ from cvxnn.features.description import Description, check_description
 from cvxnn.files.json_files import read_json, write_json
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import MALFORMED, Closing, append, move_into_place, write_text
+from cvxnn.numerics.stored_rows import StoredRows as StoredRows
 
 _HEADER = 128  # bytes of a .npy header; numpy leaves room in it for the number of rows to grow
 

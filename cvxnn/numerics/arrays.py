@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from cvxnn.numerics.jax_import import import_jax
+from cvxnn.numerics.stored_rows import StoredRows
 
 Array: TypeAlias = Any
 """An array of either library."""
@@ -21,8 +22,8 @@ _T = TypeVar("_T")
 
 
 def namespace(array: Array) -> Any:
-    """Return NumPy for arrays of NumPy and SciPy, ``jax.numpy`` for all else, tracers included."""
-    if isinstance(array, np.ndarray | np.generic) or issparse(array):
+    """Return NumPy for arrays of the host, ``jax.numpy`` for all else, tracers included."""
+    if isinstance(array, np.ndarray | np.generic | StoredRows) or issparse(array):
         return np
     import_jax()
     import jax.numpy as jnp

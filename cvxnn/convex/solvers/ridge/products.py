@@ -14,6 +14,7 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.factors import Floats, by_strength, shifted_inverse
 from cvxnn.convex.solvers.ridge.flops import takes_kernel
 from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.stored_rows import is_stored
 from cvxnn.numerics.threads import limits_threads
 
 # Gaps down to which products in float32 are good enough.
@@ -129,7 +130,7 @@ class RidgeData:
                 out[rows] = np.matmul(local, self.X[rows][:, :, None])[..., 0]
         else:
             flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
-            for rows in _row_blocks(len(out), C * P):
+            for rows in _row_blocks(len(out), self._width(C * P)):
                 scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
                 out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
         return out if self.pairs is None else out[self.pairs[:, 0]] - out[self.pairs[:, 1]]
@@ -148,10 +149,14 @@ class RidgeData:
                 sums += self.columns[rows].T @ spread.reshape(-1, C * d)
             return sums.reshape(P, C, d).transpose(1, 0, 2)
         out = np.zeros((d, C * P), R.dtype)
-        for rows in _row_blocks(len(R), C * P):
+        for rows in _row_blocks(len(R), self._width(C * P)):
             spread = R[rows][:, :, None] * self.columns[rows][:, None, :]
             out += self.X[rows].T @ spread.reshape(-1, C * P)
         return out.T.reshape(C, P, d)
+
+    def _width(self, width: int) -> int:
+        """Return the numbers that a row of a block takes, of which some are computed."""
+        return max(width, self.X.shape[1]) if is_stored(self.X) else width
 
     @property
     def _sums_patterns_first(self) -> bool:
@@ -184,7 +189,9 @@ class RidgeData:
         some = replace(self, root=self.root[rows], y=self.y[rows])
         if self.pairs is None:
             return replace(some, X=self.X[rows], columns=self.columns[rows])
-        return replace(some, pairs=self.pairs[rows])
+        used, index = np.unique(self.pairs[rows], return_inverse=True)
+        pairs = index.reshape(-1, 2)
+        return replace(some, X=self.X[used], columns=self.columns[used], pairs=pairs)
 
     @limits_threads(
         lambda self, other, *_: (
@@ -229,11 +236,13 @@ class RidgeData:
 
     def _kernel_by_rows(self, other: RidgeData, dtype: Any) -> Floats:
         X, D = self.X.astype(dtype, copy=False), self.columns.astype(dtype, copy=False)
-        X_other = other.X.astype(dtype, copy=False).T
+        # Stored rows of a kernel that fits into memory do so too.
+        X_other = np.asarray(other.X) if is_stored(other.X) else other.X
+        X_other = X_other.astype(dtype, copy=False).T
         D_other = other.columns.astype(dtype, copy=False).T
         root, root_other = self.root[:, 0].astype(dtype), other.root[:, 0].astype(dtype)
         K = np.empty((self.n_rows, other.n_rows), dtype)
-        for rows in _row_blocks(len(K), other.X.shape[0]):
+        for rows in _row_blocks(len(K), self._width(other.X.shape[0])):
             end = rows.stop if other is self else other.n_rows
             if self.pairs is None and other.pairs is None:
                 block = X[rows] @ X_other[:, :end]
@@ -308,8 +317,13 @@ class RidgeData:
     def rounding(self, alpha: float | Floats, dtype: Any = np.float64) -> Any:
         """Return the strength below which rounding of the kernel decides, at strength ``alpha``."""
         X = self.X.astype(np.float64, copy=False)
-        squares = X.multiply(X).sum(axis=1) if is_sparse(X) else np.einsum("nd,nd->n", X, X)
-        squares = np.asarray(squares).ravel()
+        if is_sparse(X):
+            squares = np.asarray(X.multiply(X).sum(axis=1)).ravel()
+        else:
+            squares = np.empty(X.shape[0])
+            for rows in _row_blocks(len(squares), X.shape[1]):
+                block = X[rows]
+                np.einsum("nd,nd->n", block, block, out=squares[rows])
         if self.pairs is not None:
             squares = 2 * squares[self.pairs]
         n_open = self.gates.columns.sum(axis=1)

@@ -1,0 +1,76 @@
+"""Rows on the disk behave as the array that they are, whatever they are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from cvxnn.numerics import stored_rows
+from cvxnn.numerics.stored_rows import StoredRows
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_rows, "_BLOCK_NUMBERS", 12)
+
+
+def on_disk(path: Path, X: np.ndarray) -> np.memmap:
+    stored = np.memmap(path, X.dtype, "w+", shape=X.shape)
+    stored[:] = X
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("source", "read"),
+    [
+        (np.float64, np.float64),
+        (np.float32, np.float32),
+        (np.float16, np.float32),
+        (ml_dtypes.bfloat16, np.float32),
+    ],
+)
+def test_views_and_products_are_those_of_the_array(
+    tmp_path: Path, source: type, read: type
+) -> None:
+    rng = np.random.default_rng(0)
+    raw = [rng.normal(size=(7, 5)).astype(source), rng.normal(size=(4, 5)).astype(source)]
+    disk = [on_disk(tmp_path / name, X) for name, X in zip("ab", raw, strict=True)]
+    parts = [StoredRows(disk[0][::2]), StoredRows(disk[1])]
+    whole = np.concatenate([raw[0][::2], raw[1]]).astype(read)
+    index = np.array([7, 0, 5, 0, 2])
+    mean, scale = whole.mean(axis=0), np.array([1, 2, np.inf, 4, 5], read)
+    rows = StoredRows.stacked(parts)
+    expected = ((whole - mean) / scale)[index][:, 1:4]
+    seen = rows.scaled(mean, scale).take(index)[:, 1:4]
+    assert (seen.shape, seen.size, seen.ndim, len(seen)) == ((5, 3), 15, 2, 5)
+    assert seen.dtype == read
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(np.asarray(rows), whole)
+    for key in (2, slice(1, 4), slice(None, None, 2), index[-2:], index > 4):
+        np.testing.assert_array_equal(seen[key], expected[key])
+    double = seen.astype(np.float64)
+    assert double.dtype == double[:1].dtype == np.float64
+    right, left = rng.normal(size=(3, 2)), rng.normal(size=(2, 5))
+    np.testing.assert_allclose(double @ right, expected.astype(float) @ right, rtol=1e-12)
+    np.testing.assert_allclose(left @ double, left @ expected.astype(float), rtol=1e-12)
+    assert seen.is_finite()
+
+
+def test_equal_rows_have_one_code_and_codes_are_in_the_order_of_bytes() -> None:
+    X = np.array([[1, 2], [0, 0], [1, 2], [3, -1], [-0.0, 0]], np.float32)
+    codes = StoredRows(X).codes()
+    keys = [row.tobytes() for row in X + np.float32(0)]
+    assert codes.tolist() == [sorted(set(keys)).index(key) for key in keys]
+
+
+def test_what_is_no_matrix_or_not_finite_is_seen() -> None:
+    X = np.ones((5, 3), np.float32)
+    X[4, 2] = np.nan
+    assert not StoredRows(X).is_finite()
+    with pytest.raises(ValueError, match="source has 1 axes; expected rows and columns"):
+        StoredRows(X[0])
+    with pytest.raises(ValueError, match="have to be read"):
+        np.asarray(StoredRows(X), copy=False)

@@ -98,6 +98,23 @@ class Responses(NamedTuple):
         require_range(pair_weight, "sample_weight of pairs, the product of that of two responses")
         return self._replace(pairs=pairs, pair_weight=pair_weight)
 
+    def paired_in_halves(self) -> Responses:
+        """Pair the chosen responses with the rejected ones that follow them in the same order.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not such halves.
+        """
+        n = len(self.X) // 2
+        if not (self.preferred[:n].all() and not self.preferred[n:].any() and len(self.X) == 2 * n):
+            raise ValueError(
+                "the head was fitted to pairs: give pair_id, or all chosen embeddings followed by "
+                "the rejected ones in the same order."
+            )
+        groups = None if self.groups is None else self.groups[:n]
+        return Responses.of_pairs(self.X[:n], self.X[n:], self.weight[:n], groups)
+
     @property
     def signs(self) -> NDArray[np.floating]:
         """Targets of least squares, 1 and -1, shape (n_responses, 1)."""

@@ -8,19 +8,18 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._monitor import Hook
-from cvxnn.estimators._pair_columns import ColumnFactors, PairColumns
+from cvxnn.estimators._pair_program import PairProgram
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._parameters import Number, PatternsParameter
-from cvxnn.estimators._plan import HeldOut, Plan
+from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
@@ -28,12 +27,11 @@ from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pairwise", "pointwise"]
-_MOST_PAIRS = 1024  # that the choice of a strength looks at
 
 Floats = NDArray[np.floating]
 
 
-class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
+class COALAPreferenceHead(PreferenceHead, PairProgram):
     r"""Reward head of a language model, in two convex phases: COALA.
 
     **Many gates** (``formulation="gated"``). Phase I fits a network of many random gates by one
@@ -276,78 +274,6 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             self, plan.strength, rows.X, rows.signs, None if second.informative else what
         )
 
-    def _plan_pairs(self, rows: DistinctPairs) -> Plan:
-        """Plan the fit of a gated network whose rewards differ by 1 between chosen and rejected."""
-        rng = check_random_state(self.random_state)
-        scaling = rows.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        columns = self._columns
-        # An offset of the gates costs accuracy, and no margin knows an intercept.
-        seen = scaling.inputs(rows.X, bias=False)
-        factors = columns.choose_factors(seen, rows, rng)
-        self.uses_context_ = factors.uses_context
-        if factors.blocks is not None:
-            self.block_factors_ = factors.blocks
-        if not columns.alike:
-            scaling = scaling.with_factors(columns.each(factors, seen.shape[1]))
-            seen = scaling.inputs(rows.X, bias=False)
-        shape, (penalty, origin, n_patterns) = seen.shape, self._choose(*seen.shape)
-        if origin in ("local", "adaptive", "thresholds"):
-            raise ValueError(
-                f"patterns={origin!r} of the gated formulation needs responses without pairs; use "
-                "patterns='gaussian' or 'data', or formulation='relu'."
-            )
-        if self.strength == 0:
-            raise ValueError(
-                "strength=0 of the gated formulation needs responses without pairs; use a positive "
-                "one, which may be tiny, such as strength=1e-9, or formulation='relu'."
-            )
-        if self.solver is not None and not self.solver.takes_pairs:
-            raise TypeError(
-                f"{type(self.solver).__name__} in the gated formulation needs responses without "
-                "pairs; use solver=None or Ridge(), or formulation='relu'."
-            )
-        uses_context = factors.uses_context
-        found = columns.draw_gates(seen, n_patterns, origin, rng, uses_context=uses_context)
-        inputs = columns.weighted(seen)
-        operator = convex.PairedOperator(inputs, found.mask, pairs=rows.pairs)
-        loss, weight = convex.SquaredLoss(), rows.sample_weight
-        program = convex.ConvexProgram(operator, rows.targets, 0.0, loss, penalty, weight, "gated")
-        measured = training.measure_strength(
-            program,
-            self.strength,
-            rng,
-            units=rows.several_units,
-            groups=rows.groups,
-            most=_MOST_PAIRS,
-        )
-        arguments = {
-            "X": inputs,
-            "y": rows.targets,
-            "alpha": measured.alpha,
-            "n_patterns": n_patterns,
-            "sample_weight": weight,
-            "skip": None,
-            "patterns": found,
-            "bias": False,
-            "pairs": rows.pairs,
-            "kernel": measured.kernel,
-            "solver": self.solver,
-            "tol": self.tol,
-            "max_iter": self.max_iter,
-        }
-        request = self._request(*shape, n_outputs=1)
-        return Plan(training.fit_direct, arguments, scaling, measured, request)
-
-    @property
-    def _columns(self) -> PairColumns:
-        """What the columns of the embeddings stand for."""
-        context = self.context
-        if context is None:
-            pairwise = self.formulation == "gated" and self.loss == "pairwise"
-            described = {} if self.embedding is None or not pairwise else self.embedding
-            context = int(described.get("context", 0))
-        return PairColumns(self.blocks, context)
-
     def _fit_second_phase(
         self,
         network: TwoLayerNetwork,
@@ -411,21 +337,8 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
         check_is_fitted(self)
         if self.n_pairs_ == 0:
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
-        pairs = DistinctPairs.of(self._responses(X, y, sample_weight, groups, pair_id))
-        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        columns = self._columns
-        if not columns.alike:
-            factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
-            scaling = scaling.with_factors(columns.each(factors, len(scaling.x_scale)))
-        seen = scaling.inputs(pairs.X, bias=False)
-        return self._proven(
-            columns.weighted(seen),
-            pairs.targets,
-            pairs.sample_weight,
-            convex.SquaredLoss(),
-            pairs.pairs,
-            seen,
-        )
+        rows = self._responses(X, y, sample_weight, groups, pair_id)
+        return self._certificate_of_pairs(DistinctPairs.of(rows))
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any
@@ -449,12 +362,4 @@ class COALAPreferenceHead(PreferenceHead, ConvexReLUBase):
             return rows
         if pair_id is not None:
             return rows.paired_by(column_or_1d(pair_id)[keep])
-        n = len(rows.X) // 2
-        if not (rows.preferred[:n].all() and not rows.preferred[n:].any() and len(rows.X) == 2 * n):
-            raise ValueError(
-                "the head was fitted to pairs: give pair_id, or all chosen embeddings followed by "
-                "the rejected ones in the same order."
-            )
-        return Responses.of_pairs(
-            rows.X[:n], rows.X[n:], rows.weight[:n], None if numbers is None else numbers[:n]
-        )
+        return rows.paired_in_halves()

@@ -1,4 +1,5 @@
 from .blocks import block_factors
+from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
@@ -8,7 +9,7 @@ from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
 from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
-from .training import PatternChoice, Training, draw_patterns, train
+from .training import Training, train
 
 __all__ = [
     "ChosenPatterns",

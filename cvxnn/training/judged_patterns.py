@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.training.first_patterns import draw_patterns
 from cvxnn.training.row_sample import sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
-from cvxnn.training.training import draw_patterns
 
 # Rows that are looked at, unless outputs are many: then as many of each, up to a limit.
 _ROWS, _ROWS_OF_OUTPUT, _LIMIT = 256, 4, 1024

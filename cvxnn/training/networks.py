@@ -26,7 +26,8 @@ from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.network import TwoLayerNetwork, recover
-from cvxnn.training.training import PatternChoice, Training, first_patterns, train
+from cvxnn.training.first_patterns import PatternChoice, first_patterns
+from cvxnn.training.training import Training, train
 
 # Neurons below this part of the largest are zero up to the accuracy of a solver.
 _DEAD = 1e-6

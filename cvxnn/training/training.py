@@ -27,18 +27,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.dual_point import DualPoint
-from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
-from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
 from cvxnn.convex.program import ConvexProgram, on_host
@@ -47,22 +44,14 @@ from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.numerics.threads import limit_threads, limits_threads
-from cvxnn.training import pricing, proposal
+from cvxnn.training.first_patterns import PatternChoice, first_patterns
+from cvxnn.training.other_patterns import product_flops, program_over
+from cvxnn.training.refinement import all_patterns, carry, refine
 
-PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]
-
-# Neurons below this part of the largest are left out before patterns are added.
-_ACTIVE = 1e-3
 # Interior points go at least this far, which takes them a few iterations more than 1e-2.
 _FINE_TOL = 1e-3
 # Rounds end when one gains less than this part of the objective.
 _LEAST_GAIN = 1e-5
-# Data of at most this many patterns have all of them priced, in about a second for each output.
-_MOST_PRICED = 10_000
-# A search that found nothing is repeated with as many times the starts, and longer ascents.
-_HARDER, _LONG_ASCENT = 16, 100
-# Targets of at most this many values are classes, whose rows make good pairs for gates.
-_MOST_CLASSES = 100
 
 
 TrainingCallback = Callable[
@@ -212,14 +201,14 @@ def train(
     proposed = float("inf")
     beginning: Result | Weights | None = start
     if proposal is not None and formulation == "relu":
-        with limit_threads(_product(base, len(found))):
-            proposed = float(_over(base, found).evaluate(proposal).network_objective)
+        with limit_threads(product_flops(base, len(found))):
+            proposed = float(program_over(base, found).evaluate(proposal).network_objective)
         beginning = proposal
-    every = cache(partial(_all_patterns, X))
+    every = cache(partial(all_patterns, X))
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
     for round_ in range(n_rounds + 1):
-        program = _over(base, found)
+        program = program_over(base, found)
         chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
         watch = _with_patterns(callback, found)
         own = solver is not None or chosen.on_host
@@ -241,10 +230,10 @@ def train(
         little = previous - result.objective < _LEAST_GAIN * abs(previous)
         if n_rounds == 0 or result.dual is None or result.status is Status.STOPPED:
             break
-        kept, better, row["gain"] = _refine(program, found, result, n_patterns, rng, every)
+        kept, better, row["gain"] = refine(program, found, result, n_patterns, rng, every)
         if len(better) == 0 or round_ == n_rounds or (round_ > 0 and little):
             break
-        found, beginning = _carry(found, result, kept, better)
+        found, beginning = carry(found, result, kept, better)
     assert best is not None
     result, found, program = best
     if skip is None and proposal is not None and proposed < result.objective:
@@ -262,7 +251,7 @@ def train(
     return Training(result, found, program, proposed, rounds, flops)
 
 
-@limits_threads(lambda result, weights, program, _: _product(program, program.operator.n_patterns))
+@limits_threads(lambda _, __, program, ___: product_flops(program, program.operator.n_patterns))
 def _with_point(result: Result, weights: Weights, program: ConvexProgram, tol: float) -> Result:
     """Return the result with another point in place of the solver's, judged by the same proof."""
     # In the precision in which a proof is checked: tiny objectives have few digits in another.
@@ -279,112 +268,6 @@ def _with_patterns(callback: TrainingCallback | None, found: ActivationPatterns)
     return lambda row, weights: callback(row, lambda: (weights(), found))
 
 
-def draw_patterns(
-    X: NDArray[np.floating],
-    y: NDArray[np.floating],
-    n_patterns: int,
-    patterns: Literal["gaussian", "data", "thresholds", "all"],
-    rng: np.random.RandomState,
-) -> ActivationPatterns:
-    """Draw patterns that need no training; those of ``"data"`` lie between classes, if any.
-
-    Thresholds need a column of ones at the end of the data.
-
-    Parameters
-    ----------
-    X : ndarray or CSR matrix, shape (n_samples, n_features)
-        Data as the network sees it.
-    y : ndarray, shape (n_samples, n_outputs)
-        Targets.
-    n_patterns : int
-        Patterns to look for, at least 1.
-    patterns : {"gaussian", "data", "thresholds", "all"}
-        Where they come from; see :func:`train`.
-    rng : RandomState
-        Draws them.
-    """
-    if patterns == "all":
-        return enumerate_patterns(X, max_patterns=n_patterns)
-    if patterns == "gaussian":
-        return sample_patterns(X, n_patterns, random_state=rng)
-    if patterns == "thresholds":
-        return sample_patterns(X, n_patterns, patterns=patterns, n_constant=1, random_state=rng)
-    classes, codes = np.unique(y, axis=0, return_inverse=True)
-    labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
-    # Bisectors need an offset, which only a column of ones can carry.
-    n_constant = int(X.shape[1] > 1 and X[0, -1] != 0 and np.all(X[:, -1] == X[0, -1]))
-    return sample_patterns(
-        X, n_patterns, patterns="data", n_constant=n_constant, y=labels, random_state=rng
-    )
-
-
-def _product(program: ConvexProgram, n_patterns: int) -> float:
-    """Return the operations of a product with the data and so many patterns."""
-    return 2.0 * program.y.size * program.operator.X.shape[1] * n_patterns
-
-
-@limits_threads(lambda base, n_patterns, *_: _product(base, n_patterns))
-def first_patterns(
-    base: ConvexProgram,
-    n_patterns: int,
-    patterns: PatternChoice | ActivationPatterns,
-    n_runs: int,
-    rng: np.random.RandomState,
-) -> tuple[ActivationPatterns, Weights | None, float]:
-    """Return first patterns, the best local network as weights over them, and the flops spent.
-
-    Parameters
-    ----------
-    base : ConvexProgram
-        Program without patterns.
-    n_patterns : int
-        Patterns to look for in each run.
-    patterns : PatternChoice or ActivationPatterns
-        Where they come from, or the patterns; see :func:`train`.
-    n_runs : int
-        Local runs whose neurons are united.
-    rng : RandomState
-        Draws patterns and starts.
-    """
-    X, y = base.operator.X, base.y
-    if isinstance(patterns, ActivationPatterns):
-        return patterns, None, 0.0
-    if patterns in ("gaussian", "data", "thresholds", "all"):
-        return draw_patterns(X, y, n_patterns, patterns, rng), None, 0.0
-    if patterns != "local":
-        raise ValueError(
-            f"patterns={patterns!r}; expected 'local', 'gaussian', 'data', 'thresholds', "
-            "'all' or ActivationPatterns."
-        )
-    found: ActivationPatterns | None = None
-    best: tuple[ActivationPatterns, Weights] | None = None
-    lowest = np.inf
-    for _ in range(n_runs):
-        network = proposal.propose(
-            X,
-            y,
-            float(np.mean(base.alpha)),
-            n_patterns,
-            loss=base.loss,
-            sample_weight=base.sample_weight,
-            random_state=rng,
-        )
-        own, weights = proposal.to_program(X, network)
-        if len(own) == 0:
-            continue
-        found = own if found is None else found.union(own)
-        value = float(
-            _over(replace(base, formulation="relu"), own).evaluate(weights).network_objective
-        )
-        if value < lowest:
-            best, lowest = (own, weights), value
-    flops = n_runs * proposal.proposal_flops(X.shape, n_patterns, y.shape[1])
-    if found is None or best is None:
-        # Every neuron died, as happens near alpha_max: any pattern proves as much.
-        return sample_patterns(X, n_patterns, random_state=rng), None, flops
-    return found, _embed_weights(best[1], best[0], found), flops
-
-
 def _solver_for(
     program: ConvexProgram, tol: float, max_iter: int | None, *, refining: bool
 ) -> Solver:
@@ -396,94 +279,3 @@ def _solver_for(
         # unused ones, and true gains from slack.
         return replace(chosen, tol=min(tol, 1e-6), certify="program")
     return replace(chosen, tol=min(tol, _FINE_TOL))
-
-
-def _over(base: ConvexProgram, found: ActivationPatterns) -> ConvexProgram:
-    return replace(base, operator=replace(base.operator, mask=found.mask))
-
-
-def _all_patterns(X: NDArray[np.floating]) -> ActivationPatterns | None:
-    """Return all patterns of data; None where they are too many, or too close to be told apart."""
-    try:
-        return enumerate_patterns(X, max_patterns=_MOST_PRICED)
-    except ValueError:
-        return None
-
-
-@limits_threads(lambda program, found, result, n_patterns, *_: _product(program, n_patterns))
-def _refine(
-    program: ConvexProgram,
-    found: ActivationPatterns,
-    result: Result,
-    n_patterns: int,
-    rng: np.random.RandomState,
-    every: Callable[[], ActivationPatterns | None],
-) -> tuple[ActivationPatterns, ActivationPatterns, float]:
-    """Return patterns to keep, better ones to add, and the best gain over its price.
-
-    Without better ones, a gain is a proof that there are none, and nan says that there is no proof.
-    """
-    weights, dual = result.weights, result.dual
-    assert dual is not None
-    norms = np.linalg.norm(weights.blocks, axis=-1).max(axis=(0, 1))
-    kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
-    for n_starts, n_steps in (
-        (2 * n_patterns, pricing.N_STEPS),
-        (2 * n_patterns * _HARDER, _LONG_ASCENT),
-    ):
-        starts = pricing.directions(program, weights, dual, n_starts, rng)
-        gates, gains = pricing.price(program, dual, starts, n_steps=n_steps)
-        better = ActivationPatterns.from_gates(program.operator.X, gates)
-        better = better.take(np.flatnonzero(_positions(better, kept) < 0)[:n_patterns])
-        if len(better):
-            return kept, better, float(gains.max())
-        listed = every()
-        if listed is not None:
-            others = listed.take(np.flatnonzero(_positions(listed, found) < 0))
-            return kept, *pricing.price_all(program, dual, others, n_patterns)
-    return kept, better, np.nan
-
-
-def _carry(
-    found: ActivationPatterns,
-    result: Result,
-    kept: ActivationPatterns,
-    better: ActivationPatterns,
-) -> tuple[ActivationPatterns, Result]:
-    """Return the patterns of the next round, and the result of the last one as its start."""
-    union = kept.union(better)
-    weights = _embed_weights(result.weights, found, union)
-    dual = result.dual
-    assert dual is not None
-    multipliers = dual.multipliers
-    if multipliers is not None:
-        multipliers = _embed(multipliers, found, union, axis=3)
-    return union, result._replace(weights=weights, dual=DualPoint(dual.residual, multipliers))
-
-
-def _positions(these: ActivationPatterns, among: ActivationPatterns) -> NDArray[np.intp]:
-    """Return the positions of ``these`` patterns ``among`` the others; -1 where one is missing."""
-    index = {column.tobytes(): i for i, column in enumerate(among.mask.T)}
-    return np.array([index.get(column.tobytes(), -1) for column in these.mask.T], np.intp)
-
-
-def _embed_weights(
-    weights: Weights, patterns_of: ActivationPatterns, among: ActivationPatterns
-) -> Weights:
-    """Return weights over other patterns: the same blocks, zero for patterns that had none."""
-    return weights._replace(blocks=_embed(weights.blocks, patterns_of, among, axis=2))
-
-
-def _embed(
-    values: NDArray[np.floating],
-    patterns_of: ActivationPatterns,
-    among: ActivationPatterns,
-    axis: int,
-) -> NDArray[np.floating]:
-    """Move values from their patterns to the same ones among others; zero elsewhere."""
-    position = _positions(patterns_of, among)
-    shape = (*values.shape[:axis], len(among), *values.shape[axis + 1 :])
-    out = np.zeros(shape, values.dtype)
-    present = position >= 0
-    np.moveaxis(out, axis, 0)[position[present]] = np.moveaxis(values, axis, 0)[present]
-    return out

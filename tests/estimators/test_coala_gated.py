@@ -160,7 +160,7 @@ def test_a_sample_of_many_pairs_chooses(monkeypatch: pytest.MonkeyPatch) -> None
     chosen, rejected = pairs(120)
     groups = np.arange(120) // 3
     whole = make().fit_pairs(chosen, rejected, groups=groups)
-    monkeypatch.setattr("cvxnn.estimators.coala._MOST_PAIRS", 60)
+    monkeypatch.setattr("cvxnn.estimators._pair_program._MOST_PAIRS", 60)
     part = make().fit_pairs(chosen, rejected, groups=groups)
     assert 0.05 < part.strength_ / whole.strength_ < 20
     assert (part.reward_margin(chosen, rejected) > 0).mean() > 0.85

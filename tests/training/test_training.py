@@ -29,7 +29,7 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex.compiled_calls import precision
-from cvxnn.training import proposal, training
+from cvxnn.training import proposal, refinement, training
 from cvxnn.training.training import Training
 
 N, D, P = 30, 4, 12
@@ -549,7 +549,7 @@ def test_beyond_alpha_max_there_are_no_neurons(part: float, formulation: Any, dt
 
 def test_a_search_that_finds_nothing_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = tiny()
-    monkeypatch.setattr(training, "_MOST_PRICED", 10)
+    monkeypatch.setattr(refinement, "_MOST_PRICED", 10)
     found = training.train(X, y, TINY_ALPHA, 20, n_rounds=30, random_state=0)
     assert np.isnan(found.rounds["gain"][-1])
     assert (found.rounds["gain"][:-1] > 1).all()

@@ -41,22 +41,17 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
+from cvxnn.convex.solvers.cronos.flops import cheaper_solver, solve_flops
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
 from cvxnn.numerics.arrays import node_classes, register_pytree
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
-
-# What the cost model takes for granted: PCG iterations within an ADMM iteration, and how often
-# balancing asks for new factors.
-_PCG_ITERATIONS = 6
-_FACTORINGS_PER_ITERATION = 0.03
 
 
 class CronosState(NamedTuple):
@@ -197,7 +192,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             raise ValueError(f"rank={self.rank!r}; expected at least 1.")
         if self.linear_solver != "auto":
             return self
-        return replace(self, linear_solver=_cheaper(program))
+        return replace(self, linear_solver=cheaper_solver(program))
 
     # What the loop calls ------------------------------------------------------------------
 
@@ -383,30 +378,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
         """Return the flops of a solve, counting dense products and factorisations."""
-        n, d = program.operator.X.shape
-        P, C = program.operator.n_patterns, program.y.shape[1]
-        product, small = 2.0 * n * d * P * C, 2.0 * d * d * P * C
-        steps, checks = result.n_iter, len(result.history["iteration"])
-        factorings = 1 + np.count_nonzero(np.diff(result.history["rho_weights"]))
-        cg = result.history["cg_iterations"][-1]
-        kind = self.accept(program).linear_solver
-        update = 2 * product + 3 * small if kind != "nystrom" else 6 * product
-        if kind == "dual":
-            update += 2.0 * n * n * C
-        per_cg = 2 * product + 2 * small if kind != "nystrom" else 6 * product
-        if kind == "dual":
-            per_cg += 2 * product + 2.0 * n * n * C
-        factor = 2.0 * n * d * d + 2.5 * d**3
-        if kind == "dual":
-            factor += 2.0 * n * n * (d + P) + 2.5 * n**3
-        if kind in ("nystrom", "block_nystrom"):
-            factor += (6 if kind == "nystrom" else 2) * product * self.rank / C
-        return (
-            steps * (4 * product + update)
-            + cg * per_cg
-            + checks * 6 * product
-            + (factorings * factor)
-        )
+        return solve_flops(program, result, self.accept(program).linear_solver, self.rank)
 
     # Parts --------------------------------------------------------------------------------
 
@@ -425,14 +397,6 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             dual_s=state.dual_s / factor[1],
         )
         return state, jnp.any(factor != 1.0)
-
-
-def _cheaper(program: ConvexProgram) -> Literal["dual", "mean_field"]:
-    """Compare flops of an iteration: n x n products and a share of the inverses, or PCG."""
-    (n, d), P, C = program.operator.X.shape, program.operator.n_patterns, program.y.shape[1]
-    factor = 2.0 * n * n * (d + P) + 3.0 * n**3
-    exact = 2.0 * n * n * C + _FACTORINGS_PER_ITERATION * factor
-    return "dual" if exact <= _PCG_ITERATIONS * 4.0 * n * d * P * C else "mean_field"
 
 
 def _system(program: ConvexProgram, rows: Array) -> USystem:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +103,7 @@ def missing_batches(
 
 def model_inputs(
     lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
-) -> tuple[dict[str, Any], list[tuple[int, np.ndarray]]]:
+) -> tuple[dict[str, torch.Tensor], list[tuple[int, np.ndarray]]]:
     """Make the inputs of a call of the model for a batch of rows.
 
     Rows with several members are prefix trees, in which a mask hides the other branches.
@@ -140,7 +139,7 @@ def model_inputs(
             np.fill_diagonal(visible[row], True)  # padding sees itself, else softmax is empty
             paths = lay_out(sequences, tokens[row], depth[row], visible[row])
         where += [(row, path) for path in paths]
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(tokens).to(lm.device)}
+    inputs: dict[str, torch.Tensor] = {"input_ids": torch.from_numpy(tokens).to(lm.device)}
     mask = torch.from_numpy(visible).to(lm.device)
     if separate:
         inputs["attention_mask"] = mask.long()

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -240,7 +240,7 @@ class EmbeddingCache(Closing):
             ) from error
 
 
-def cache_key(settings: Any, key: bytes) -> bytes:
+def cache_key(settings: object, key: bytes) -> bytes:
     """Return the key under which a result of a model is kept in an `EmbeddingCache`.
 
     Parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 import jinja2
 import transformers
@@ -52,7 +51,7 @@ def render(
         If the template rejects the messages.
     """
     template = tokenizer.get_chat_template()
-    options: dict[str, Any] = {}
+    options: dict[str, dict[str, str]] = {}
     if "strftime_now" in template:
         template = _FIXED_DATE + template
         options["fixed_date"] = _directives(date)

@@ -11,9 +11,12 @@ import functools
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import gguf
 
 _STRING, _ARRAY = 8, 9  # types of values in GGUF
 _TEXT = -1  # not one of them: transformers takes such a value as it is
@@ -38,34 +41,34 @@ def fast_headers() -> Iterator[None]:
         gguf.GGUFReader = original
 
 
-def _reader_of(path: str | os.PathLike[str]) -> Any:
+def _reader_of(path: str | os.PathLike[str]) -> gguf.GGUFReader:
     """Return a reader of a file; of the same file, transformers asks for one several times."""
     about = os.stat(path)
     return _kept_reader(os.fspath(path), about.st_size, about.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1)
-def _kept_reader(path: str, size: int, changed: int) -> Any:
+def _kept_reader(path: str, size: int, changed: int) -> gguf.GGUFReader:
     return _reader_class()(path)
 
 
 @functools.cache
-def _reader_class() -> type[Any]:
+def _reader_class() -> type[gguf.GGUFReader]:
     from gguf.gguf_reader import GGUFReader, GGUFValueType
 
     class _Reader(GGUFReader):
         def _get_field_parts(
             self, orig_offs: int, raw_type: int
-        ) -> tuple[int, list[Any], list[int], list[Any]]:
+        ) -> tuple[int, list[np.ndarray | str], list[int], list[int]]:
             content = np.asarray(self.data).data
             swapped = self.byte_order != "I"
             if swapped or int(raw_type) != _ARRAY:
-                found: tuple[int, list[Any], list[int], list[Any]]
+                found: tuple[int, list[np.ndarray | str], list[int], list[int]]
                 found = super()._get_field_parts(orig_offs, raw_type)
                 return found
             kind, n = struct.unpack_from("=IQ", content, orig_offs)
             start = orig_offs + 12
-            parts: list[Any] = [np.array([kind], np.uint32), np.array([n], np.uint64)]
+            parts: list[np.ndarray | str] = [np.array([kind], np.uint32), np.array([n], np.uint64)]
             scalar = self.gguf_scalar_to_np.get(GGUFValueType(kind))
             if scalar is not None:
                 numbers = np.frombuffer(content, scalar, n, start)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import transformers
@@ -95,7 +94,9 @@ class _Reached(Exception):  # noqa: N818 (it reports a success)
     """Exception that ends a forward pass at the requested layer."""
 
 
-def hidden_states(lm: LanguageModel, layer: Layers, inputs: dict[str, Any]) -> torch.Tensor:
+def hidden_states(
+    lm: LanguageModel, layer: Layers, inputs: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """Return the hidden states of layers; the blocks above them are not run.
 
     Parameters
@@ -153,12 +154,16 @@ def next_logits(
         The cache with these tokens; None if the model keeps none.
     """
     indices, n_layers = layer_indices(lm, layer), lm.config.num_hidden_layers
-    options: dict[str, Any] = {}
+    options: dict[str, int | bool] = {}
     if tokens.shape[1] > 1 and "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
         options["logits_to_keep"] = 1
     seen: dict[int, torch.Tensor] = {}
 
-    def take_output(_: Any, __: Any, output: Any) -> None:
+    def take_output(
+        _: torch.nn.Module,
+        __: tuple[torch.Tensor, ...],
+        output: transformers.utils.ModelOutput | tuple[torch.Tensor, ...],
+    ) -> None:
         last = output.last_hidden_state if hasattr(output, "last_hidden_state") else output[0]
         seen[n_layers] = last
 
@@ -186,7 +191,12 @@ def _inputs_of_blocks(
             if index == lm.config.num_hidden_layers:
                 continue
 
-            def keep(_: Any, args: Any, kwargs: dict[str, Any], index: int = index) -> None:
+            def keep(
+                _: torch.nn.Module,
+                args: tuple[torch.Tensor, ...],
+                kwargs: dict[str, torch.Tensor],
+                index: int = index,
+            ) -> None:
                 seen[index] = args[0] if args else kwargs["hidden_states"]
                 if index == stop:
                     raise _Reached

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -14,7 +14,16 @@ from cvxnn.llm.hidden_states import described, layer_indices
 from cvxnn.llm.models import LanguageModel, dtype_name
 
 
-def describe_model(lm: LanguageModel) -> dict[str, Any]:
+class Identity(TypedDict):
+    """What identifies a language model, in words and digests."""
+
+    model: str
+    dtype: str
+    date: str
+    fingerprints: dict[str, str]
+
+
+def describe_model(lm: LanguageModel) -> Identity:
     """Describe a model, so that `is_same_model` recognises it.
 
     Parameters
@@ -24,7 +33,7 @@ def describe_model(lm: LanguageModel) -> dict[str, Any]:
 
     Returns
     -------
-    dict
+    Identity
         ``model``, its name; ``dtype``, the type of its weights; ``date``, what its chat template
         takes for today; ``fingerprints``, those of the weights as they are (``exact``) and rounded
         (``float16``, ``bfloat16``).

@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -73,7 +72,7 @@ def load_model(
         If `dtype` is not a floating-point type, or there is no such device here.
     """
     number, where = running_type(dtype, device)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    options: dict[str, object] = {"trust_remote_code": trust_remote_code}
     source, gguf = _locate(name_or_path)
     if gguf is not None:
         name = gguf.stem
@@ -326,7 +325,7 @@ def _locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | No
 
 
 def _load(
-    source: str, dtype: torch.dtype, options: dict[str, Any]
+    source: str, dtype: torch.dtype, options: dict[str, object]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
@@ -336,7 +335,7 @@ def _load(
 def _load_gguf(
     file: Path,
     dtype: torch.dtype,
-    options: dict[str, Any],
+    options: dict[str, object],
     cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     options = {**options, "local_files_only": True}

@@ -151,7 +151,7 @@ class MemoryPlan:
             )
         return changed
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the plan as plain data, for JSON.
 
         Returns

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +168,7 @@ def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _predictions(
     lm: LanguageModel, items: Sequence[Item], batch: Sequence[Pack]
-) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """Return inputs, then rows and columns of predictions, their targets, and counts per member."""
     inputs, paths = model_inputs(lm, items, batch)
     members = [items[i] for pack in batch for i in pack.members]

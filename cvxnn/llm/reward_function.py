@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class RewardFunction:
         self,
         prompts: Sequence[Prompt],
         completions: Sequence[str | list[Message]],
-        **columns: Any,
+        **columns: object,
     ) -> list[float]:
         """Return the reward of each completion.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import sys
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -26,6 +27,11 @@ _FORMS = {
     "/rank": '{"prompt": ..., "responses": [...]}',
 }
 _PLACES = "POST /score, POST /rank and GET /healthz"
+
+
+class _Rewards(TypedDict):
+    rewards: list[float]
+    cut: int
 
 
 class _RefusedError(Exception):
@@ -114,7 +120,9 @@ class RewardServer(ThreadingHTTPServer):
         super().server_close()
         self.queue.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
         """Say on stderr what went wrong, unless a client has gone before it had its answer.
 
         Parameters
@@ -127,7 +135,7 @@ class RewardServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> dict[str, str | int]:
         """Return what ``GET /healthz`` answers.
 
         Returns
@@ -144,7 +152,7 @@ class RewardServer(ThreadingHTTPServer):
             "waiting": self.queue.waiting,
         }
 
-    def answer(self, path: str, request: Any) -> dict[str, Any]:
+    def answer(self, path: str, request: object) -> Mapping[str, object]:
         """Return the answer to a request.
 
         Parameters
@@ -188,7 +196,7 @@ class RewardServer(ThreadingHTTPServer):
 
     def _rewards(
         self, prompts: list[Prompt | Any], responses: list[Any], *, common_cut: bool = False
-    ) -> dict[str, Any]:
+    ) -> _Rewards:
         for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             if prompt is None or response is None:
                 raise ValueError(
@@ -228,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._reply()
 
-    def log_message(self, *arguments: Any) -> None:
+    def log_message(self, *arguments: object) -> None:
         """Write no line for each request: texts of users do not belong into a log."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -245,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
                 status = HTTPStatus.METHOD_NOT_ALLOWED
                 raise _RefusedError(status, f"{self.command} {path}; expected {_PLACES}")
             if path == "/healthz":
-                answer = self.server.health()
+                answer: Mapping[str, object] = self.server.health()
             else:
                 answer = self.server.answer(path, self._body(path))
         except _RefusedError as error:
@@ -259,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, answer)
 
-    def _body(self, path: str) -> Any:
+    def _body(self, path: str) -> object:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
             raise _RefusedError(
@@ -284,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
         while n_bytes > 0 and (part := self.rfile.read(min(n_bytes, 1 << 16))):
             n_bytes -= len(part)
 
-    def _send(self, status: HTTPStatus, answer: Mapping[str, Any]) -> None:
+    def _send(self, status: HTTPStatus, answer: Mapping[str, object]) -> None:
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +76,7 @@ class TokenEmbedder:
         self.batch_tokens = batch_tokens
         self.share_prefixes = share_prefixes
         self.cache = cache
-        self._settings: list[Any] = []  # what an embedding depends on, beside its tokens
+        self._settings: list[object] = []  # what an embedding depends on, beside its tokens
         if cache is not None:
             self._settings = [lm.fingerprint, pooling, described(indices), str(lm.dtype)]
             self._settings += ["context"] if context else []

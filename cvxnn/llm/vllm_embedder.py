@@ -7,7 +7,8 @@ offline interface that vLLM documents (``LLM(runner="pooling")``, ``LLM.encode``
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,25 @@ from cvxnn.llm.token_embeddings import TokenEmbedder
 
 _TASK = "token_embed"  # vLLM's name of the hidden states of all tokens
 _TOLERANCE = 0.05  # relative; kernels differ, and so does the order of sums in half precision
+
+
+class PoolingEngine(Protocol):
+    """Protocol of what `VllmEmbedder` needs of ``vllm.LLM``."""
+
+    def encode(
+        self, prompts: list[dict[str, list[int]]], *, pooling_task: str, use_tqdm: bool
+    ) -> Sequence[Any]:
+        """Return an object with ``outputs.data`` for each prompt: the states of its tokens.
+
+        Parameters
+        ----------
+        prompts : list of dict
+            ``prompt_token_ids`` of each text.
+        pooling_task : str
+            What is asked for: ``"token_embed"``.
+        use_tqdm : bool
+            Whether a progress bar is shown.
+        """
 
 
 class VllmEmbedder(Embedder):
@@ -48,7 +68,7 @@ class VllmEmbedder(Embedder):
         If another layer is asked for, or if vLLM gives other hidden states than the model.
     """
 
-    def __init__(self, lm: LanguageModel, engine: Any, **settings: Any) -> None:
+    def __init__(self, lm: LanguageModel, engine: PoolingEngine, **settings: Any) -> None:
         super().__init__(lm, **settings)
         n_layers = lm.config.num_hidden_layers
         if layer_indices(lm, self.layer) != [n_layers]:
@@ -99,7 +119,9 @@ class VllmEmbedder(Embedder):
             )
 
 
-def vllm_engine(name_or_path: str, lm: LanguageModel, max_length: int, **options: Any) -> Any:
+def vllm_engine(
+    name_or_path: str, lm: LanguageModel, max_length: int, **options: object
+) -> PoolingEngine:
     """Start vLLM's pooling runner.
 
     Parameters
@@ -125,7 +147,7 @@ def vllm_engine(name_or_path: str, lm: LanguageModel, max_length: int, **options
     """
     vllm = require("vllm", extra="vllm")
     config = require("vllm.config", extra="vllm").PoolerConfig
-    pooler: dict[str, Any] = {"use_activation": False}  # else the states are normalised
+    pooler: dict[str, bool | str] = {"use_activation": False}  # else the states are normalised
     if "task" in getattr(config, "__dataclass_fields__", {}):
         pooler["task"] = _TASK  # newer versions run the task that they were started for alone
     return vllm.LLM(
@@ -142,7 +164,7 @@ def vllm_engine(name_or_path: str, lm: LanguageModel, max_length: int, **options
 class _VllmTokenEmbedder(TokenEmbedder):
     """Embedder of token sequences that leaves the model and its batches to vLLM."""
 
-    def __init__(self, engine: Any, **settings: Any) -> None:
+    def __init__(self, engine: PoolingEngine, **settings: Any) -> None:
         super().__init__(**settings)
         self._engine = engine
 
@@ -163,7 +185,7 @@ class _VllmTokenEmbedder(TokenEmbedder):
         return vectors
 
 
-def _hidden_states(engine: Any, sequences: list[np.ndarray]) -> list[torch.Tensor]:
+def _hidden_states(engine: PoolingEngine, sequences: list[np.ndarray]) -> list[torch.Tensor]:
     """Return the hidden states of all tokens of sequences, in float32."""
     prompts = [{"prompt_token_ids": ids.tolist()} for ids in sequences]
     outputs = engine.encode(prompts, pooling_task=_TASK, use_tqdm=False)

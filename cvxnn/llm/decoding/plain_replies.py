@@ -185,7 +185,7 @@ def write_plain(
     n: int,
     max_new_tokens: int,
     stop: str | Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[tuple[str, Ending]]:
     """Write replies of the model alone, in one batch, and say what ended them.
 
@@ -273,7 +273,7 @@ class _Stopping(transformers.StoppingCriteria):
         self._reply = reply
         self._start = start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         rows = input_ids[:, self._start :].tolist()
         return torch.tensor([self._reply.stops(row) for row in rows], device=input_ids.device)
 

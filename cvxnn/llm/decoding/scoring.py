@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,14 +36,11 @@ class DescribedHead(RewardHead, Protocol):
     """Protocol of reward heads that know which embeddings they were fitted to.
 
     If the head has a ``decision_function``, its values guide; else the rewards do.
-
-    Attributes
-    ----------
-    embedding : Description
-        Description of the embeddings.
     """
 
-    embedding: Any
+    @property
+    def embedding(self) -> Mapping[str, object] | None:
+        """Description of the embeddings."""
 
 
 class Scorer:

@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import peft
 import safetensors
@@ -116,7 +115,7 @@ def set_dropout(lm: LanguageModel, on: bool) -> None:
 
 
 def save_adapter(
-    lm: LanguageModel, folder: str | os.PathLike[str], record: Mapping[str, Any]
+    lm: LanguageModel, folder: str | os.PathLike[str], record: Mapping[str, object]
 ) -> None:
     """Write adapters and a record into a folder, completely or not at all.
 
@@ -280,7 +279,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _twin(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Copy the modules of a model around the same numbers, which are frozen."""
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    memo: dict[int, torch.Tensor] = {id(buffer): buffer for buffer in model.buffers()}
     for weight in model.parameters():
         plain = type(weight) is torch.nn.Parameter
         memo[id(weight)] = torch.nn.Parameter(weight.data, requires_grad=False) if plain else weight

@@ -23,8 +23,8 @@ def write_checkpoint(
     path: Path,
     weights: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    settings: Mapping[str, Any],
-    state: Mapping[str, Any],
+    settings: Mapping[str, object],
+    state: Mapping[str, object],
 ) -> None:
     """Write a checkpoint, completely or not at all.
 
@@ -57,7 +57,7 @@ def write_checkpoint(
         safetensors.torch.save_file(tensors, temporary, metadata)
 
 
-def read_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def read_state(path: Path, settings: Mapping[str, object]) -> dict[str, Any]:
     """Read the progress of a run.
 
     Parameters
@@ -140,7 +140,7 @@ def restore(
 
 
 def _digest(
-    tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], state: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor], settings: Mapping[str, object], state: Mapping[str, object]
 ) -> str:
     parts = (part for name in sorted(tensors) for part in (name, tensors[name].numpy()))
     return digest(dict(settings), dict(state), *parts, digits=64)

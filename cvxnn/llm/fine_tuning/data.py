@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Side:
         Tokens of the replies; for pairs, chosen and rejected replies alternate.
     objective : Objective
         The objective.
-    parameters : mapping of str to object
+    parameters : mapping of str to float or bool
         Hyper-parameters of the objective.
     stream : int
         Number that makes the random numbers differ from those of the other objective.
@@ -51,7 +51,7 @@ class Side:
 
     items: list[Item]
     objective: Objective
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, float]
     stream: int
     paired: bool
     reference: np.ndarray | None = None
@@ -117,7 +117,7 @@ class Side:
 
     def losses(
         self, scorer: ResponseScorer, rows: list[int]
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+    ) -> tuple[torch.Tensor, dict[str, Sums]]:
         """Return the differentiable losses of rows, and the arrays they are computed from.
 
         Parameters
@@ -147,7 +147,7 @@ class Side:
         arrays = self.arrays(members, scorer(self.items, packs))
         return self.objective.losses(arrays, **self.parameters), arrays
 
-    def arrays(self, members: Sequence[int], sums: Sums) -> dict[str, Any]:
+    def arrays(self, members: Sequence[int], sums: Sums) -> dict[str, Sums]:
         """Return the arguments of the objective for pairs.
 
         Parameters
@@ -209,7 +209,7 @@ class Side:
         loss = float(self.objective.losses(arrays, **self.parameters).mean())
         return loss, reward_metrics(*self.rewards(arrays))
 
-    def rewards(self, arrays: Mapping[str, Any]) -> np.ndarray:
+    def rewards(self, arrays: Mapping[str, Sums]) -> np.ndarray:
         """Return the rewards of chosen and rejected replies.
 
         Parameters
@@ -386,7 +386,7 @@ def supervised_side(lm: LanguageModel, supervised: Supervised, config: FineTunin
     return Side(items, OBJECTIVES["sft"], _supervised(config), 0, False)
 
 
-def _supervised(config: FineTuningConfig) -> dict[str, Any]:
+def _supervised(config: FineTuningConfig) -> dict[str, bool]:
     return {"per_token": config.per_token}
 
 

@@ -10,10 +10,9 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +88,7 @@ class FineTuned:
     tokens_evaluated: int
     seconds: float
     costs: dict[str, dict[str, float]] = field(repr=False)
-    base: dict[str, Any] = field(repr=False)
+    base: Mapping[str, object] = field(repr=False)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the adapters (as peft does), the settings and the history into a folder.
@@ -210,8 +209,8 @@ def _fine_tune(
     lm: LanguageModel,
     config: FineTuningConfig,
     data: dict[str, Side],
-    settings: dict[str, Any],
-    base: dict[str, Any],
+    settings: dict[str, object],
+    base: Mapping[str, object],
     folder: Path | None,
     progress: bool | Callable[[dict[str, float]], None],
 ) -> FineTuned:
@@ -272,7 +271,7 @@ class _Run:
         self,
         parts: list[Stage],
         path: Path | None,
-        settings: dict[str, Any],
+        settings: dict[str, object],
         tell: Callable[[dict[str, float]], None],
     ) -> None:
         """Train from the current step to the end of the run."""

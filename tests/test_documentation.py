@@ -376,6 +376,45 @@ def test_defaults_are_read_from_guides():
     ]
 
 
+def constants_in(text: str) -> Iterator[tuple[float, str]]:
+    """Numbers with the constant behind each: "10,000<!-- = training.refinement._MOST_PRICED -->".
+
+    It may be an entry of a tuple, multiplied and divided: ``_LIMIT / 2**20``, ``BENDS[-1]``.
+    """
+    for number, expression in re.findall(r"([\d.,]+(?:e-?\d+)?)<!-- = ([^>]+) -->", text):
+        yield float(number.replace(",", "")), expression
+
+
+def value_of_constant(expression: str) -> float:
+    parts = re.fullmatch(r"([\w.]+)\.(\w+)((?:\[-?\d+\])?(?: [*/] \d+(?:\*\*\d+)?)*)", expression)
+    assert parts, f"{expression}: expected a name such as training.refinement._MOST_PRICED"
+    module, name, rest = parts.groups()
+    constant = getattr(importlib.import_module(f"cvxnn.{module}"), name)
+    return float(eval(f"constant{rest}", {"constant": constant}))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_constants_in_the_guide_are_those_of_the_modules(page):
+    text = page.read_text("utf-8")
+    found = list(constants_in(text))
+    assert len(found) == text.count("<!-- = "), (
+        "expected a number right before each <!-- = NAME -->"
+    )
+    wrong = []
+    for stated, name in found:
+        actual = value_of_constant(name)
+        if stated != pytest.approx(actual, rel=1e-12):
+            wrong.append(f"{name} = {actual:g}, documented {stated:g}")
+    assert not wrong
+
+
+def test_constants_are_read_from_guides():
+    text = "Up to 10,000<!-- = training.pricing.N_STEPS --> rows, 1e-4<!-- = a.B / 2**20 -->, 32."
+    assert list(constants_in(text)) == [(10_000, "training.pricing.N_STEPS"), (1e-4, "a.B / 2**20")]
+    assert value_of_constant("training.pricing.N_STEPS") == cvxnn.training.pricing.N_STEPS
+    assert value_of_constant("estimators._calibration.BENDS[-1] * 2 / 2**3") == 16.0
+
+
 def test_parameters_are_read_from_docstrings():
     def documented(a, b=1, c=2, *, d="x"):
         """Return nothing.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 WORDS = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>", "<bos>", *"abcdefghijklmnopqrst"]
 TEMPLATE = (
@@ -33,16 +34,11 @@ def one_thread() -> Iterator[None]:
 
 def make_model(folder: Path, seed: int = 0) -> Path:
     """A random LLaMA of two blocks that knows the letters a to t."""
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
+    tokenizer = tiny_tokenizer(WORDS, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
     tokenizer.chat_template = TEMPLATE
-    config = transformers.LlamaConfig(
+    model = tiny_model(
+        "llama",
+        seed=seed,
         vocab_size=len(WORDS),
         hidden_size=16,
         intermediate_size=24,
@@ -54,12 +50,6 @@ def make_model(folder: Path, seed: int = 0) -> Path:
         eos_token_id=2,
         pad_token_id=0,
     )
-    torch.manual_seed(seed)
-    model = transformers.LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

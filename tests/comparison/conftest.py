@@ -10,8 +10,9 @@ import pytest
 from cvxnn.llm import LanguageModel
 from cvxnn.preference import PreferenceTriplet
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 WORDS = ["<pad>", "<unk>", "<eos>", *"abcdefghijklmnopqrst"]
 
@@ -26,15 +27,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lm() -> LanguageModel:
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
-    config = transformers.LlamaConfig(
+    tokenizer = tiny_tokenizer(WORDS, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+    model = tiny_model(
+        "llama",
         vocab_size=len(WORDS),
         hidden_size=16,
         intermediate_size=24,
@@ -46,12 +41,6 @@ def lm() -> LanguageModel:
         eos_token_id=2,
         pad_token_id=0,
     )
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
     return LanguageModel(model, tokenizer, "tiny")
 
 

@@ -16,6 +16,8 @@ from cvxnn.costs.operations import OperationCounter
 from cvxnn.llm import LanguageModel
 from cvxnn.llm.models import quiet
 
+from ..tiny_models import tiny_tokenizer
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -289,13 +291,6 @@ def test_kernels_of_a_gpu_count_grouped_queries(kernel):
 
 @pytest.fixture
 def tiny() -> LanguageModel:
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    vocabulary = {w: i for i, w in enumerate(["<pad>", "<unk>", "<eos>", *"abcdefgh"])}
-    words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
+    words = ["<pad>", "<unk>", "<eos>", *"abcdefgh"]
+    tokenizer = tiny_tokenizer(words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
     return LanguageModel(llama(), tokenizer, "tiny")

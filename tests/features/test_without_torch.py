@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxnn.features import Description, FeatureWriter
+from cvxnn.features import FeatureWriter
 from cvxnn.features.pairs import extraction_settings
 from cvxnn.preference import PreferenceTriplet, write_preferences
+
+from .stand_in import DESCRIPTION
 
 BLOCK = """\
 import sys
@@ -38,25 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(48, 4)).astype(np.float32)
     rows[0::2, 0] += 2.0
-    description = Description(
-        model="m",
-        fingerprint="1",
-        fingerprint_float16="2",
-        fingerprint_bfloat16="3",
-        dtype="float32",
-        layer=1,
-        pooling="mean",
-        max_length=16,
-        context=0,
-        date="2024-07-26",
-        width=4,
-    )
-    with FeatureWriter(path / "features.npy", description) as writer:
+    with FeatureWriter(path / "features.npy", DESCRIPTION) as writer:
         writer.append(rows, "all")
         writer.finish()
     pairs = [PreferenceTriplet(f"p{i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(24)]
     write_preferences(path / "pairs.jsonl.gz", pairs, format="conversational")
-    note = {"settings": extraction_settings(description, pairs), "costs": {}}
+    note = {"settings": extraction_settings(DESCRIPTION, pairs), "costs": {}}
     (path / "features.json").write_text(json.dumps(note), "utf-8")
     return path
 

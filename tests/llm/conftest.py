@@ -9,8 +9,9 @@ import pytest
 
 from cvxnn.llm import LanguageModel
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 WORDS = ["u", "v", "<eos>", *"abcdefghijklmnopqrst"]
 GROUPED = {"num_key_value_heads": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -42,12 +43,7 @@ def one_thread() -> Iterator[None]:
 
 def make_tiny_lm(family: str = "llama", *, scale: float = 4.0, **options: Any) -> LanguageModel:
     """Make a random model of two blocks whose words are the letters a to v."""
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="u"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+    tokenizer = tiny_tokenizer(WORDS, unknown="u", eos_token="<eos>")
     sizes = {
         "vocab_size": len(WORDS),
         "hidden_size": 32,
@@ -58,13 +54,7 @@ def make_tiny_lm(family: str = "llama", *, scale: float = 4.0, **options: Any) -
     }
     if family == "mamba":
         del sizes["max_position_embeddings"]
-    config = transformers.CONFIG_MAPPING[family](**{**sizes, **SIZES[family], **options})
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():  # the usual small weights give an almost uniform distribution
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(scale)
+    model = tiny_model(family, scale=scale, **{**sizes, **SIZES[family], **options})
     return LanguageModel(model, tokenizer, family)
 
 

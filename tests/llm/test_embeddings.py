@@ -20,8 +20,9 @@ from cvxnn.llm.pooling import pool
 from cvxnn.llm.token_embeddings import TokenEmbedder
 from cvxnn.preference import Conversation, PreferenceTriplet, alternating_population
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 WORDS = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>", "<bos>", *"abcdefghijklmnopqrst"]
 TEMPLATE = (
@@ -49,16 +50,9 @@ def make_lm(
     family: str = "llama", *, template: str | None = TEMPLATE, **options: Any
 ) -> LanguageModel:
     """A random model of three blocks, and a tokenizer that knows the letters a to t."""
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
+    tokenizer = tiny_tokenizer(WORDS, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
     tokenizer.chat_template = template
-    implementation = options.pop("attn_implementation", None)
+    attention = options.pop("attn_implementation", None)
     sizes = {
         "vocab_size": len(WORDS),
         "hidden_size": 32,
@@ -68,16 +62,8 @@ def make_lm(
     }
     if family != "bloom":
         sizes["max_position_embeddings"] = 128
-    config = transformers.CONFIG_MAPPING[family](**{**sizes, **SIZES[family], **options})
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, **({"attn_implementation": implementation} if implementation else {})
-    )
-    with torch.no_grad():  # the usual small weights make attention too uniform to tell errors
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
-    return LanguageModel(model.eval(), tokenizer, family)
+    sizes = {**sizes, **SIZES[family], **options}
+    return LanguageModel(tiny_model(family, attention=attention, **sizes), tokenizer, family)
 
 
 def dialogues() -> tuple[list[Any], list[str]]:

@@ -31,8 +31,9 @@ from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference import PreferenceTriplet
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
@@ -65,25 +66,12 @@ def one_thread() -> Iterator[None]:
 
 def make_lm(family: str = "llama", *, seed: int = 0, **options: Any) -> LanguageModel:
     """A random model of one block without padding token and chat template."""
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
     sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1}
     sizes.update(bos_token_id=1, eos_token_id=2)
     if family != "bloom":
         sizes["max_position_embeddings"] = 64
-    torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.CONFIG_MAPPING[family](**{**sizes, **SIZES[family], **options})
-    )
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
-    return LanguageModel(model.eval(), tokenizer, family)
+    model = tiny_model(family, seed=seed, **{**sizes, **SIZES[family], **options})
+    return LanguageModel(model, tiny_tokenizer(WORDS, eos_token="<eos>"), family)
 
 
 def make_pairs(n: int = 20, seed: int = 0) -> list[PreferenceTriplet]:
@@ -444,8 +432,8 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_killed_process_resumes(tmp_path: Path) -> None:
     program = f"""
 import os, signal, sys
-sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
-import test_fine_tuning as t
+sys.path.insert(0, {os.fspath(Path(__file__).parents[2])!r})
+import tests.llm.test_fine_tuning as t
 t.torch.set_num_threads(1)
 t.run(t.CONFIGS["alright"], folder={os.fspath(tmp_path)!r},
       progress=lambda entry: entry["step"] == 5 and os.kill(os.getpid(), signal.SIGKILL))

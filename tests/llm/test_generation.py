@@ -21,6 +21,8 @@ from cvxnn.llm import (
 from cvxnn.llm.decoding import plain_replies
 from cvxnn.llm.fine_tuning.adapters import add_adapter
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -38,15 +40,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", eos_token="<eos>"
-    )
-    config = transformers.CONFIG_MAPPING[request.param](
+    tokenizer = tiny_tokenizer(WORDS, unk_token="<unk>", eos_token="<eos>")
+    model = tiny_model(
+        request.param,
+        scale=5,
         vocab_size=len(WORDS),
         hidden_size=32,
         num_hidden_layers=2,
@@ -55,12 +52,6 @@ def lm(request: pytest.FixtureRequest) -> LanguageModel:
         bos_token_id=1,
         eos_token_id=2,
     )
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():  # the usual small weights give an almost uniform distribution
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(5)
     return LanguageModel(model, tokenizer, request.param)
 
 

@@ -16,8 +16,9 @@ from cvxnn.llm.log_probabilities import (
 from cvxnn.llm.packing import Pack
 from cvxnn.llm.response_scorer import ResponseScorer
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 WORDS = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>", "<bos>", *"abcdefghijklmnopqrst"]
 TEMPLATE = (
@@ -51,28 +52,14 @@ def make_lm(
     special: dict[str, str] | None = None,
     **options: Any,
 ) -> LanguageModel:
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, **({"eos_token": "<eos>"} if special is None else special)
-    )
+    tokenizer = tiny_tokenizer(WORDS, **({"eos_token": "<eos>"} if special is None else special))
     tokenizer.chat_template = template
     sizes = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 2}
     if family != "bloom":
         sizes["max_position_embeddings"] = CONTEXT
     sizes.update(bos_token_id=5, eos_token_id=2, pad_token_id=0)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.CONFIG_MAPPING[family](**{**sizes, **SIZES[family], **options})
-    )
-    with torch.no_grad():  # the usual small weights make replies too alike to tell errors
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.mul_(4)
-    return LanguageModel(model.eval().requires_grad_(False), tokenizer, family)
+    model = tiny_model(family, **{**sizes, **SIZES[family], **options})
+    return LanguageModel(model.requires_grad_(False), tokenizer, family)
 
 
 def naive(lm: LanguageModel, prompt: Any, response: str, end: bool = True) -> tuple[float, int]:

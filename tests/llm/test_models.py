@@ -13,6 +13,8 @@ import pytest
 
 from cvxnn.llm import LanguageModel, load_model, loading, models
 
+from ..tiny_models import tiny_model, tiny_tokenizer
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -34,15 +36,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def lm() -> LanguageModel:
-    from tokenizers import Tokenizer, pre_tokenizers
-    from tokenizers.models import WordLevel
-
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
-    config = transformers.LlamaConfig(
+    tokenizer = tiny_tokenizer(WORDS, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+    model = tiny_model(
+        "llama",
+        scale=1,
         vocab_size=len(WORDS),
         hidden_size=16,
         intermediate_size=24,
@@ -51,8 +48,7 @@ def lm() -> LanguageModel:
         max_position_embeddings=64,
         eos_token_id=2,
     )
-    torch.manual_seed(0)
-    return LanguageModel(transformers.LlamaForCausalLM(config).eval(), tokenizer, "tiny")
+    return LanguageModel(model, tokenizer, "tiny")
 
 
 def save(lm: LanguageModel, folder: Path) -> Path:

@@ -15,11 +15,18 @@ from cvxnn.convex.loop import solve
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.single_precision import solve_to_tolerance
-from cvxnn.convex.solver import Callback, Result, Solver
-from cvxnn.convex.solvers.automatic import automatic
+from cvxnn.convex.solver import Callback, Result, Solver, Status
+from cvxnn.convex.solvers.automatic import INTERIOR_POINT_ITERATIONS, automatic
+from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, cost
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.convex.solvers.working_set import solve_on_working_sets
+
+# From so many flops of interior point along a path on, and for tolerances from this on, CRONOS goes
+# first, which continues from the last strength where interior point begins anew; until a strength
+# takes it so many iterations. Weak ones do, and interior point is then quicker.
+_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 2e10, 1e-3, 150
 
 
 class RegularizationPath(NamedTuple):
@@ -117,7 +124,10 @@ def regularization_path(
     Notes
     -----
     In the gated formulation with the neuron group lasso each strength is solved on working sets
-    that start from the active patterns of the last one; the certificate is one for all patterns. If
+    that start from the active patterns of the last one; the certificate is one for all patterns. In
+    the ReLU formulation, where interior point would be chosen and has much to do, CRONOS goes first
+    if ``tol`` is 1e-3 or more: it continues from the last weights and multipliers. Once a strength
+    takes it more than 150 iterations, interior point goes on. If
     the solution is direct, all strengths share a few factorisations
     (``cvxnn.convex.solvers.ridge.ridge_path``).
     """
@@ -126,7 +136,8 @@ def regularization_path(
     if len(grid) == 0 or not np.all(np.isfinite(grid)) or grid[-1] < 0:
         raise ValueError(f"alphas={alphas!r}; expected one or more finite numbers of at least 0.")
     results: list[Result] = []
-    for alpha, last in zip(grid, _solutions(program, grid, tol, solver, max_iter), strict=True):
+    found = solutions(program, grid, tol=tol, solver=solver, max_iter=max_iter)
+    for alpha, last in zip(grid, found, strict=True):
         results.append(last)
         if callback is not None:
             n_active = int((np.abs(last.weights.blocks).max(axis=(0, 1, 3)) > 0).sum())
@@ -143,14 +154,15 @@ def regularization_path(
     return RegularizationPath(np.asarray(grid, float), results)
 
 
-def _solutions(
+def solutions(
     program: ConvexProgram,
     grid: NDArray[np.floating],
+    *,
     tol: float,
     solver: Solver | None,
     max_iter: int | None,
 ) -> Iterator[Result]:
-    """Yield the solutions, each started from the last."""
+    """Yield the solutions at falling strengths, each started from the last, when asked for."""
     if takes_path(program) and grid[-1] > 0 and (solver is None or isinstance(solver, Ridge)):
         options = solver or Ridge(tol=tol)
         if solver is None and max_iter is not None:
@@ -163,12 +175,27 @@ def _solutions(
         and type(program.penalty) is NeuronGroupLasso
         and program.skip is None
     )
+    continues = solver is None and _continues(program, len(grid), tol)
+    quick = Cronos(tol=tol, max_iter=min(_FEW_ITERATIONS, max_iter or _FEW_ITERATIONS))
     last: Result | None = None
     for alpha in grid:
         at = replace(program, alpha=float(alpha))
         if screened:
-            last = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
-        else:
+            found = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
+        elif continues:
+            found = last = solve_to_tolerance(at, quick, start=last)
+            continues = last.status is Status.CONVERGED
+        if not (screened or continues):
             chosen = solver or automatic(at, tol=tol, max_iter=max_iter)
-            last = (solve_to_tolerance if solver is None else solve)(at, chosen, start=last)
-        yield last
+            found = (solve_to_tolerance if solver is None else solve)(at, chosen, start=last)
+        last = found
+        yield found
+
+
+def _continues(program: ConvexProgram, n_alphas: int, tol: float) -> bool:
+    """Return whether CRONOS goes first along a path that would be one of interior point."""
+    if program.formulation != "relu" or tol < _COARSE_TOL:
+        return False
+    chosen = automatic(replace(program, alpha=1.0), tol=tol)
+    expected = n_alphas * INTERIOR_POINT_ITERATIONS * cost(program)
+    return isinstance(chosen, InteriorPoint) and expected > _MANY_FLOPS

@@ -198,7 +198,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
 
     def _cross_validate(self, task: Task, weight: Floats | None, groups: Any) -> None:
         """Score all strengths on all folds, with ``weight``, and set the attributes found."""
-        from cvxnn.estimators._folds import Fold, best_of  # with JAX, for fits only
+        from cvxnn.estimators._folds import Fold, best_of, cannot_win  # with JAX, for fits only
 
         base = clone(self._base)
         classifier = self._held is ConvexReLUClassifier
@@ -207,28 +207,48 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         splitter = self._splitter(task, classifier, groups)
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
-        outputs = []
+        paths, stops = [], self.strengths is None
+        scores = np.empty((len(folds), len(grid)))
         with progress_line(self.verbose, type(self).__name__) as write:
             for k, (seen, unseen) in enumerate(folds):
                 if write is not None:
                     write(f"fold {k + 1} of {len(folds)}")
                 self._check_fold(k, task, seen, unseen)
                 rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
-                found, certified = Fold.of(base, rows, task.loss).predictions(task.X[unseen], grid)
-                outputs.append(found)
+                fold = Fold.of(base, rows, task.loss)
+                stops &= not fold.direct
+                paths.append(fold.predictions(task.X[unseen], grid))
+            for j in range(len(grid)):
+                if write is not None and stops:
+                    write(f"strength {j + 1} of at most {len(grid)}")
+                found, certified = zip(*map(next, paths), strict=True)
                 gaps += certified
-        scores = np.empty((len(folds), len(grid)))
-        for j in range(len(grid)):
-            pooled = cache(partial(self._temperature_of, task, folds, [out[j] for out in outputs]))
-            for k, (_, unseen) in enumerate(folds):
-                X = task.X[unseen]
-                model = self._stand_in(_Replay(X, outputs[k][j]), pooled)
-                own = None if weight is None else weight[unseen]
-                scores[k, j] = scorer(model, X, task.labels[unseen], own)
+                scores[:, j] = self._scores(task, folds, list(found), weight, scorer)
+                if stops and cannot_win(scores[:, : j + 1]):
+                    grid, scores = grid[: j + 1], scores[:, : j + 1]
+                    break
         best, self.best_score_ = best_of(scores)
         self.strengths_, self.cv_scores_ = grid, scores
         self.best_strength_ = float(grid[best])
         warn_of_gaps(self, gaps, base.tol if base.solver is None else base.solver.tol)
+
+    def _scores(
+        self,
+        task: Task,
+        folds: list[Any],
+        outputs: list[Floats],
+        weight: Floats | None,
+        scorer: HeldOutScorer,
+    ) -> list[float]:
+        """Return the score of each fold at one strength, from outputs for its held-out rows."""
+        pooled = cache(partial(self._temperature_of, task, folds, outputs))
+        scores = []
+        for (_, unseen), found in zip(folds, outputs, strict=True):
+            X = task.X[unseen]
+            model = self._stand_in(_Replay(X, found), pooled)
+            own = None if weight is None else weight[unseen]
+            scores.append(scorer(model, X, task.labels[unseen], own))
+        return scores
 
     def _warn_of_grid(self, stacklevel: int = 4) -> None:
         """Warn of a strength at an end of the grid, unless the network says that it is constant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from sklearn.utils import check_random_state
 
 from cvxnn.convex.losses import Loss
 from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.path import regularization_path
+from cvxnn.convex.path import solutions
 from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
@@ -37,6 +38,9 @@ Floats = NDArray[np.floating]
 _FINER = 0.1
 # Part of a score that is rounding: scores this close are equal.
 _TIE = 1e-10
+# So many weaker strengths in turn that score worse than the best by more than a standard error end
+# a path; fewer folds than these know no standard error.
+_PATIENCE, _LEAST_FOLDS = 3, 3
 
 
 class Fold(NamedTuple):
@@ -89,15 +93,21 @@ class Fold(NamedTuple):
             and (estimator.solver is None or isinstance(estimator.solver, Ridge))
         )
 
+    def predictions(self, X: Rows, grid: Floats) -> Iterator[tuple[Floats, float]]:
+        """Return outputs for new rows and the certified gap at one strength after another.
+
+        Where they are not direct, each is found when it is asked for.
+        """
+        if self.direct:
+            return self._directly(X, grid)
+        return ((network.forward(X), result.gap) for network, result in self.networks(grid))
+
     @limits_threads(
         lambda self, *_: 2.0 * len(self.patterns) * max(self.program.operator.X.shape) ** 2
     )
-    def predictions(self, X: Rows, grid: Floats) -> tuple[list[Floats], list[float]]:
-        """Return outputs for new rows at each strength, and the certified gaps."""
+    def _directly(self, X: Rows, grid: Floats) -> Iterator[tuple[Floats, float]]:
+        """Return outputs and gaps at all strengths at once."""
         estimator, scaling = self.estimator, self.scaling
-        if not self.direct:
-            networks, results = self.networks(grid)
-            return [network.forward(X) for network in networks], [r.gap for r in results]
         options = Ridge(tol=_FINER * estimator.tol, max_iter=estimator.max_iter)
         given = estimator.solver if isinstance(estimator.solver, Ridge) else options
         path = RidgePath(self.program, given, self.spectrum and self.spectrum.kernel)
@@ -106,10 +116,10 @@ class Fold(NamedTuple):
         inputs = scaling.inputs(X, bias=estimator.fit_intercept)
         mask = open_where(inputs, self.patterns.gates.astype(inputs.dtype))
         outputs = path.predict(points, inputs, mask) * scaling.y_scale + scaling.y_mean
-        return list(outputs.astype(X.dtype)), [point.gap for point in points]
+        return zip(outputs.astype(X.dtype), [point.gap for point in points], strict=True)
 
-    def networks(self, grid: Floats) -> tuple[list[TwoLayerNetwork], list[Result]]:
-        """Return networks of raw features at each strength, and how they were found."""
+    def networks(self, grid: Floats) -> Iterator[tuple[TwoLayerNetwork, Result]]:
+        """Yield the network of raw features at each strength, and how it was found."""
         estimator = self.estimator
         pilot = sample_rows(self.program, self.rng).program
         spectrum = None
@@ -131,21 +141,13 @@ class Fold(NamedTuple):
             formulation=estimator.formulation,
             skip=estimator.skip,
         )
-        results = regularization_path(
-            program,
-            alphas=alphas,
-            tol=estimator.tol,
-            solver=estimator.solver,
-            max_iter=estimator.max_iter,
-        ).results
-        networks = [
-            fold_scaling(
-                network_of(r.weights, used, program.formulation, bias=estimator.fit_intercept),
-                *self.scaling,
+        for result in solutions(
+            program, alphas, tol=estimator.tol, solver=estimator.solver, max_iter=estimator.max_iter
+        ):
+            network = network_of(
+                result.weights, used, program.formulation, bias=estimator.fit_intercept
             )
-            for r in results
-        ]
-        return networks, results
+            yield fold_scaling(network, *self.scaling), result
 
     def _trained(self, alpha: float, n_patterns: int, *, adaptive: bool) -> ActivationPatterns:
         """Return patterns found by training at one strength."""
@@ -216,3 +218,20 @@ def best_of(scores: Floats) -> tuple[int, float]:
     top = mean[np.isfinite(mean)].max()
     best = int(np.flatnonzero(mean >= top - _TIE * max(abs(top), 1))[0])
     return best, float(mean[best])
+
+
+def cannot_win(scores: Floats) -> bool:
+    """Return whether weaker strengths than those scored, one a column, promise nothing.
+
+    The last ones score worse than the best, each by more than the standard error of the difference,
+    fold by fold.
+    """
+    scores = scores[~np.isnan(scores).any(axis=1)]
+    if len(scores) < _LEAST_FOLDS or scores.shape[1] <= _PATIENCE:
+        return False
+    best, _ = best_of(scores)
+    if best >= scores.shape[1] - _PATIENCE:
+        return False
+    worse = scores[:, [best]] - scores[:, -_PATIENCE:]
+    errors = worse.std(axis=0, ddof=1) / len(worse) ** 0.5
+    return bool((worse.mean(axis=0) > errors).all())

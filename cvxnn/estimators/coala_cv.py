@@ -144,7 +144,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
                     write(f"fold {k + 1} of {len(folds)}")
                 part, held_out = rows.take(seen), rows.take(unseen)
                 fold = Fold.of(model, merge(part.X, part.signs, part.weight), convex.SquaredLoss())
-                for i, (network, result) in enumerate(zip(*fold.networks(strengths), strict=True)):
+                for i, (network, result) in enumerate(fold.networks(strengths)):
                     gaps.append(result.gap)
                     for j, ridge in enumerate(ridges):
                         # Each ridge starts from the head of the one before.

@@ -54,9 +54,11 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         of the grid. ``early_stopping`` and ``warm_start`` act on the last fit only.
     strengths : array-like, shape (n_strengths,), optional
         Strengths to try, above 0 and at most 1: fractions of ``alpha_max_``, as the single
-        estimator takes them. By default a geometric grid of ``n_strengths`` from 1 to ``eps``.
+        estimator takes them. By default a geometric grid of ``n_strengths`` from 1 to ``eps``;
+        without a closed form it ends where three strengths in turn score worse than the best, each
+        by more than a standard error (with three folds or more).
     n_strengths : int, default=20
-        Number of strengths of the default grid, at least 1.
+        Number of strengths of the default grid at most, at least 1.
     eps : float, optional
         The weakest strength of the default grid, above 0 and below 1: by default 1e-6 for the
         penalty ``"l2"`` and 1e-3 for the others.
@@ -213,9 +215,11 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
         of the grid. ``early_stopping`` and ``warm_start`` act on the last fit only.
     strengths : array-like, shape (n_strengths,), optional
         Strengths to try, above 0 and at most 1: fractions of ``alpha_max_``, as the single
-        estimator takes them. By default a geometric grid of ``n_strengths`` from 1 to ``eps``.
+        estimator takes them. By default a geometric grid of ``n_strengths`` from 1 to ``eps``;
+        without a closed form it ends where three strengths in turn score worse than the best, each
+        by more than a standard error (with three folds or more).
     n_strengths : int, default=20
-        Number of strengths of the default grid, at least 1.
+        Number of strengths of the default grid at most, at least 1.
     eps : float, optional
         The weakest strength of the default grid, above 0 and below 1: by default 1e-6 for the
         penalty ``"l2"`` and 1e-3 for the others.

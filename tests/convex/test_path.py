@@ -134,6 +134,29 @@ def test_the_solver_given_is_used() -> None:
     assert result.status is Status.MAX_ITER
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_cronos_continues_until_interior_point_is_quicker(monkeypatch: Any) -> None:
+    monkeypatch.setattr(path, "_MANY_FLOPS", 0)
+    monkeypatch.setattr(path, "_FEW_ITERATIONS", 20)
+    program = make("relu")
+    found = path.regularization_path(program, n_alphas=6, eps=1e-3, tol=1e-3)
+    by_cronos = ["rho_cones" in result.history for result in found.results]
+    assert by_cronos == sorted(by_cronos, reverse=True)
+    assert by_cronos[0]
+    assert not by_cronos[-1]
+    for alpha, result in zip(found.alphas, found.results, strict=True):
+        at = replace(program, alpha=float(alpha))
+        cold = solve(at, TIGHT)
+        assert result.gap <= 1e-3
+        assert float(at.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-9)
+        assert result.dual_bound <= cold.objective * (1 + 1e-6)
+        assert result.objective <= cold.objective * (1 + 2e-3)
+    # A finer tolerance is one of interior point from the first strength on.
+    fine = path.regularization_path(program, alphas=found.alphas[:2], tol=9e-4)
+    assert all("rank" in result.history for result in fine.results)
+
+
 def test_callback_gets_each_strength() -> None:
     rows: list[dict[str, float]] = []
     found = path.regularization_path(

@@ -231,6 +231,34 @@ def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() ->
     assert weak.best_score_ > 0.9
 
 
+@pytest.mark.parametrize("n_folds", [2, 3])
+def test_a_default_grid_of_a_norm_ends_where_no_strength_can_win(n_folds: int) -> None:
+    X, y = table()
+    y = y + np.random.default_rng(5).standard_normal(len(X))
+    options = {"cv": KFold(n_folds), "penalty": "neuron", "n_patterns": 16}
+    short = make(ConvexReLURegressorCV, **options).fit(X, y)
+    whole = make(ConvexReLURegressorCV, np.geomspace(1, 1e-3, 20), **options).fit(X, y)
+    n = len(short.strengths_)
+    assert short.cv_scores_.shape == (n_folds, n)
+    np.testing.assert_array_equal(short.strengths_, whole.strengths_[:n])
+    np.testing.assert_array_equal(short.cv_scores_, whole.cv_scores_[:, :n])
+    assert short.best_strength_ == whole.best_strength_
+    ends = [j for j in range(1, 21) if n_folds > 2 and worse_in_turn(whole.cv_scores_[:, :j])]
+    assert n == min([*ends, 20])
+    assert (n < 20) == (n_folds > 2)
+
+
+def worse_in_turn(scores: np.ndarray) -> bool:
+    """Return whether each of the last three scores is worse than the best by a standard error."""
+    means = [column.mean() for column in scores.T]
+    best = scores[:, means.index(max(means))]
+    found = []
+    for j in range(max(scores.shape[1] - 3, 0), scores.shape[1]):
+        lost = [b - s for b, s in zip(best, scores[:, j], strict=True)]
+        found.append(np.mean(lost) > np.std(lost, ddof=1) / np.sqrt(len(lost)))
+    return len(found) == 3 and all(found)
+
+
 def test_strengths_change_only_little_from_local_patterns() -> None:
     X, y = table(48)
     model = make(

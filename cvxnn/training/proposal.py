@@ -33,6 +33,9 @@ N_STEPS = 300
 _SINGLE_SIZE, _HOST_SIZE = 8.3e8, 1e10
 # Fourth powers of such values, and sums of a million of them, are within single precision.
 _LARGEST_SINGLE = 1e8
+# Rows of which the host keeps all neurons at once: they stay in its cache, and fresh memory for
+# each array of all rows costs more than the products.
+_BLOCK = 1024
 
 _Pair = tuple[Array, Array]
 _Carry = tuple[_Pair, _Pair, _Pair]
@@ -213,11 +216,33 @@ def gradients(
         n_outputs).
     """
     W, A = parameters
-    xp = namespace(W)
-    hidden = xp.maximum(X @ W.T, 0)
+    if namespace(W) is np:
+        return _gradients_by_blocks(X, y, share, alpha, loss, parameters)
+    hidden = jnp.maximum(X @ W.T, 0)
     error = share * loss.gradient(hidden @ A, y)
-    back = xp.where(hidden > 0, error @ A.T, 0)
+    back = jnp.where(hidden > 0, error @ A.T, 0)
     return back.T @ X + alpha * W, hidden.T @ error + alpha * A
+
+
+def _gradients_by_blocks(
+    X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    W, A = parameters
+    slope_W, slope_A = alpha * W, alpha * A
+    WT, AT = np.ascontiguousarray(W.T), np.ascontiguousarray(A.T)
+    shape = (min(_BLOCK, len(X)), len(W))
+    hidden_rows, back_rows = np.empty(shape, W.dtype), np.empty(shape, W.dtype)
+    for first in range(0, len(X), _BLOCK):
+        rows = slice(first, first + _BLOCK)
+        x = X[rows]
+        hidden = np.matmul(x, WT, out=hidden_rows[: len(x)])
+        np.maximum(hidden, 0, out=hidden)
+        error = share[rows] * loss.gradient(hidden @ A, y[rows])
+        back = np.matmul(error, AT, out=back_rows[: len(x)])
+        np.multiply(back, hidden > 0, out=back)
+        slope_W += back.T @ x
+        slope_A += hidden.T @ error
+    return slope_W, slope_A
 
 
 def _adam(

@@ -112,7 +112,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
         needs fewer flops. In float32, ``"dual"`` preconditions PCG.
     rank : int, default=20
         Rank of the Nystrom sketches.
-    cg_tol : float, default=0.1
+    cg_tol : float, default=0.01
         Relative residual of the first PCG solve; it falls like ``k**-1.1``, and with the largest
         residual of ADMM where that is smaller, down to ``cg_floor``.
     cg_floor : float, default=0
@@ -145,7 +145,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     scale_rows: bool = field(default=True, metadata={"static": True})
     linear_solver: LinearSolver = field(default="auto", metadata={"static": True})
     rank: int = field(default=20, metadata={"static": True})
-    cg_tol: float = 0.1
+    cg_tol: float = 0.01
     cg_floor: float = 0.0
     cg_max_iter: int = 200
     certify: Literal["network", "program"] = field(default="network", metadata={"static": True})

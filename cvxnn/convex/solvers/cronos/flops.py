@@ -37,7 +37,9 @@ def solve_flops(program: ConvexProgram, result: Result, kind: str, rank: int) ->
     cg = result.history["cg_iterations"][-1]
     update = 2 * product + 3 * small if kind != "nystrom" else 6 * product
     if kind == "dual":
-        update += 2.0 * n * n * C
+        # In single precision the inverse is applied in conjugate gradient only, which first finds
+        # the residual.
+        update += 2.0 * n * n * C if cg == 0 else 0.0
     per_cg = 2 * product + 2 * small if kind != "nystrom" else 6 * product
     if kind == "dual":
         per_cg += 2 * product + 2.0 * n * n * C

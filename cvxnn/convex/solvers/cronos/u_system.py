@@ -69,21 +69,22 @@ def batched_pcg(
         return (k < 0) | (jnp.any(inner(r, r) > target) & (k < max_iter))
 
     def iterate(carry: _Carry) -> _Carry:
-        x, r, p, rz, k = carry
+        x, r, p, rz_old, k = carry
+        # The first time round finds the residual at x0, so that the product is compiled once.
+        first = k < 0
+        z = jax.lax.cond(first, lambda _: x0, precondition, r)
+        rz = inner(r, z)
+        beta = jnp.where((rz_old <= 0) | (k <= 0), 0, rz / jnp.where(rz_old == 0, 1, rz_old))
+        p = z + beta * p
         Ap = matvec(p)
         curvature = inner(p, Ap)
         # A system that is solved exactly has p = 0: its step must be 0, not 0 / 0. NaN passes,
         # for the loop to see.
         step = jnp.where(curvature <= 0, 0, rz / jnp.where(curvature == 0, 1, curvature))
-        # The first time round finds the residual at x0, so that the product is compiled once.
-        first = k < 0
         x, r = x + jnp.where(first, 0, step) * p, r - jnp.where(first, 1, step) * Ap
-        z = precondition(r)
-        rz_new = inner(r, z)
-        beta = jnp.where((rz <= 0) | first, 0, rz_new / jnp.where(rz == 0, 1, rz))
-        return x, r, z + beta * p, rz_new, k + 1
+        return x, r, p, rz, k + 1
 
-    start = (x0, b, x0, jnp.zeros_like(target), jnp.full((), -1, jnp.int32))
+    start = (x0, b, jnp.zeros_like(x0), jnp.zeros_like(target), jnp.full((), -1, jnp.int32))
     x, _, _, _, n_iter = jax.lax.while_loop(unfinished, iterate, start)
     return x, n_iter
 

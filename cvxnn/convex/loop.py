@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,23 +17,21 @@ from numpy.typing import NDArray
 
 from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import bucket, pad, pad_dual, pad_weights, unpad_dual, unpad_weights
+from cvxnn.convex.checkpoint import RHO, Checkpoint
 from cvxnn.convex.compiled_calls import (
     compiled_work,
     interrupt_held,
     precision,
     steps_of_a_call,
 )
+from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
-from cvxnn.convex.sharding import RowShards
+from cvxnn.convex.sharding import RowShards, ends_noticed
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
 from cvxnn.numerics.arrays import Array, node_classes
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
-
-# Columns of the history that hold penalty parameters, which a warm start takes over.
-_RHO = ("rho_weights", "rho_cones")
-
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
@@ -96,6 +95,7 @@ def solve(
     time_limit: float | None = None,
     callback: Callback | None = None,
     mesh: Mesh | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Solve a convex program, or minimise a smooth objective.
 
@@ -126,6 +126,11 @@ def solve(
         (``jax.distributed.initialize``), each process calls ``solve`` with its own rows, the same
         patterns in the same order, and all else equal; each gets the same weights, and the dual
         point of its rows. By default one device computes.
+    checkpoint : path-like, optional
+        File for the point so far, of a ``ConvexProgram`` and a compiled solver. It is written after
+        a measurement, at most twice a minute, and at the end. Where it exists, the solver starts
+        there, unless ``start`` is given: the same call goes on after an interruption. Of several
+        processes each has a file of its own.
 
     Returns
     -------
@@ -141,6 +146,8 @@ def solve(
         If an option of the solver or a parameter of the program is out of range, arrays do not fit
         together or are not finite, or a loss or penalty of your own contradicts itself; see
         :meth:`ConvexProgram.check`.
+    ConnectionError
+        If another process of the mesh has ended; start all of them again.
     RuntimeError
         If the solver compiles, in a process forked from one that had run compiled code; spawn it.
     """
@@ -158,10 +165,15 @@ def solve(
         shards = _shards(given, solver, mesh)
         weight = given.operator.n_rows if given.sample_weight is None else given.sample_weight.sum()
         rounding = shards.mean(rounding, float(weight))
+    kept = None if checkpoint is None else _checkpoint(checkpoint, problem, solver)
+    if kept is not None and start is None:
+        start = kept.read()
+        if shards is not None and shards.any(start is None):  # one died before it wrote
+            start = None
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
     context = nullcontext() if solver.on_host else compiled_work()
-    with precision(working), context, limit_threads(_shared_work(given), 1):
+    with ends_noticed(), precision(working), context, limit_threads(_shared_work(given), 1):
         beginning = _start(start, given, working)
         problem = given
         if padded:
@@ -191,13 +203,20 @@ def solve(
         state = jax.block_until_ready(solver.refresh(problem, first))
 
         def reported(state: Any) -> Any:
-            kept = working if convex else dtype  # what proof and objective belong to
+            exact = working if convex else dtype  # what proof and objective belong to
             weights = solver.weights(state)
             weights = np.asarray(weights) if shards is None else shards.weights(weights)
-            weights = weights.astype(kept, copy=False)
+            weights = weights.astype(exact, copy=False)
             if padded:
                 weights = unpad_weights(given, weights)
             return given.operator.unstack(weights) if convex else weights
+
+        def proven(state: Any) -> DualPoint | None:
+            dual = solver.dual_point(state)
+            dual = jax.tree.map(np.asarray, dual) if shards is None else shards.dual(dual)
+            if padded:
+                dual = unpad_dual(given, dual)
+            return None if dual is None else dual.unstacked(given.operator)
 
         rows: list[dict[str, float]] = []
         status, n_iter = Status.MAX_ITER, 0
@@ -241,6 +260,10 @@ def solve(
             if late:
                 status = Status.TIME_LIMIT
                 break
+            if kept is not None:
+                due = kept.is_due()
+                if due if shards is None else shards.any(due):
+                    kept.write(reported(state), proven(state), rows[-1])
             if m.refresh:
                 state = jax.block_until_ready(solver.refresh(problem, state))
         again = None
@@ -254,13 +277,9 @@ def solve(
                 status = Status.CONVERGED
         if m.stopping <= solver.tol and status is not Status.STOPPED:
             status = Status.CONVERGED  # no better than the incumbent, which is good enough
-        weights = reported(state)
-        dual = solver.dual_point(state)
-        dual = jax.tree.map(np.asarray, dual) if shards is None else shards.dual(dual)
-        if padded:
-            dual = unpad_dual(given, dual)
-        if dual is not None:
-            dual = dual.unstacked(given.operator)
+        weights, dual = reported(state), proven(state)
+        if kept is not None and status is not Status.NON_FINITE:
+            kept.write(weights, dual, rows[-1])
     objective, bound = rows[-1]["objective"], rows[-1]["dual_bound"]
     # Where a value overflowed, these two still hold.
     objective = np.inf if np.isnan(objective) else objective
@@ -276,6 +295,16 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _checkpoint(path: Any, problem: Any, solver: Any) -> Checkpoint:
+    """Return the file of a point, where the solver goes on from one."""
+    if not isinstance(problem, ConvexProgram) or solver.on_host:
+        raise TypeError(
+            f"checkpoint is for a ConvexProgram and for solvers that are compiled: Cronos, "
+            f"ProximalGradient; got {type(problem).__name__} and {type(solver).__name__}."
+        )
+    return Checkpoint(path, problem, type(solver).__name__)
 
 
 def _shards(problem: Any, solver: Any, mesh: Mesh) -> RowShards:
@@ -357,7 +386,7 @@ def _start(start: Any, problem: Any, dtype: Any) -> Start | None:
 
     if not isinstance(start, Result):
         return Start(arrays(start))
-    rho = [start.history[name][-1] for name in _RHO if name in start.history]
+    rho = [start.history[name][-1] for name in RHO if name in start.history]
     dual = start.dual
     if dual is not None:
         dual = jax.tree.map(lambda part: np.array(part, dtype), dual.stacked(problem.operator))

@@ -8,6 +8,8 @@ point of these rows back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,23 @@ from cvxnn.convex._padding import bucket
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Start
+
+# Names in the messages of sums that a process did not join.
+_TRANSPORTS = ("Gloo", "NCCL", "MPI", "coordination")
+
+
+@contextmanager
+def ends_noticed() -> Iterator[None]:
+    """Say in plain words, within a scope, that another process has ended."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or not any(name in str(error) for name in _TRANSPORTS):
+            raise
+        raise ConnectionError(
+            "another process of the mesh has ended, or its machine cannot be reached; start all "
+            "processes again. With checkpoint=, they go on where they wrote last."
+        ) from error
 
 
 class RowShards:
@@ -58,7 +77,10 @@ class RowShards:
         """Put a start of :attr:`n_rows` rows on the devices."""
         if start is None:
             return None
-        weights, rho = self._repeat((start.weights, start.rho))
+        weights, rho = start.weights, start.rho
+        if jax.process_count() > 1:  # a checkpoint may be newer in one process than in another
+            weights, rho = multihost_utils.broadcast_one_to_all((weights, rho))
+        weights, rho = self._repeat((weights, rho))
         return Start(weights, self._divide(start.dual), rho)
 
     def weights(self, weights: Any) -> Any:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,11 +22,13 @@ from cvxnn.convex import (
 # Each process has its part of 101 rows, two devices hold a part of that each. All of them also
 # solve the whole program, on one device, for comparison.
 SHARED = """
+import os
 import sys
 import jax
 import numpy as np
 
-rank, n_processes, port = map(int, sys.argv[1:])
+rank, n_processes, port = map(int, sys.argv[1:4])
+folder = sys.argv[4]
 if n_processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", n_processes, rank)
 from cvxnn.convex import (
@@ -59,20 +62,38 @@ for solver, options in (
     again = solve(program(own, **options), solver, start=shared, mesh=mesh)
     assert again.n_iter <= shared.n_iter
     # A callback may stop in one process alone.
-    stopped = solve(program(own, **options), solver, mesh=mesh, callback=lambda *_: rank == 0)
+    file = os.path.join(folder, type(solver).__name__)
+    stopped = solve(
+        program(own, **options), solver, mesh=mesh, callback=lambda *_: rank == 0, checkpoint=file
+    )
     assert stopped.n_iter == solver.check_every
-print("done")
+    # It goes on from there.
+    resumed = solve(program(own, **options), solver, mesh=mesh, checkpoint=file)
+    assert resumed.n_iter <= shared.n_iter
+    assert abs(resumed.objective / whole.objective - 1) < 1e-3
+
+if n_processes > 1:
+    print("about to end", flush=True)
+    forever = ProximalGradient(tol=0.0, max_iter=10**9)
+    end = lambda *_: os._exit(9) if rank == 1 else False
+    try:
+        solve(program(own, formulation="gated"), forever, mesh=mesh, callback=end)
+    except ConnectionError as error:
+        assert "start all processes again" in str(error)
+        print("noticed", flush=True)
+        os._exit(0)
+print("done", flush=True)
 """
 
 
-def shared_solves(n_processes: int) -> None:
+def shared_solves(n_processes: int, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = f"--xla_force_host_platform_device_count={4 // n_processes}"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SHARED, str(rank), str(n_processes), str(port)],
+            [sys.executable, "-c", SHARED, str(rank), str(n_processes), str(port), str(folder)],
             env=os.environ | {"XLA_FLAGS": flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,22 +102,23 @@ def shared_solves(n_processes: int) -> None:
         for rank in range(n_processes)
     ]
     try:
-        for process in processes:
+        expected = ["done"] if n_processes == 1 else ["noticed", "about to end"]
+        for process, last in zip(processes, expected, strict=True):
             out, error = process.communicate(timeout=200)
-            assert out.endswith("done\n"), error
+            assert out.endswith(f"{last}\n"), error
     finally:
         for process in processes:
             process.kill()
 
 
 @pytest.mark.slow
-def test_four_devices_of_one_process_solve_as_one_does() -> None:
-    shared_solves(1)
+def test_four_devices_of_one_process_solve_as_one_does(tmp_path: Path) -> None:
+    shared_solves(1, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_solve_as_one_does() -> None:
-    shared_solves(2)
+def test_two_processes_of_two_devices_solve_as_one_does(tmp_path: Path) -> None:
+    shared_solves(2, tmp_path)
 
 
 def test_a_mesh_of_one_device_changes_nothing() -> None:

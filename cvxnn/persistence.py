@@ -59,6 +59,11 @@ _NEEDED = {
 }
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NEEDED["SoftmaxPolicy"] = {"coef_", "reference_", "n_features_in_"}
+_NAMES_OF_LOSSES = {
+    "SquaredLoss": "squared",
+    "LogisticLoss": "logistic",
+    "MultinomialLoss": "multinomial",
+}
 _SOLVERS = ("Cronos", "InteriorPoint", "ProximalGradient", "Ridge")
 
 
@@ -121,7 +126,14 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _without_objects(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters without objects that would need code, and warn of them."""
+    """Return the parameters without objects that would need code, and warn of them.
+
+    Losses of the package that have a name go by it.
+    """
+    if (loss := type(parameters.get("loss")).__name__) in _NAMES_OF_LOSSES and isinstance(
+        parameters["loss"], getattr(convex, loss)
+    ):
+        parameters = {**parameters, "loss": _NAMES_OF_LOSSES[loss]}
     left_out = [
         key
         for key, value in parameters.items()

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.numerics.scores import bent, log_probabilities, winner
+from cvxnn.numerics.scores import bent, log_probabilities, scores_of, winner
 
 # Bends that are tried, and the part of the log-loss that one has to gain: less is chance. Chosen on
 # half of the tables of asv_bench/tables/links.py.
 BENDS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _LEAST_GAIN = 5e-3
+# Units of a class from which on log-odds stand as they were fitted.
+_FEW_UNITS = 10
 
 
 class Calibration(NamedTuple):
@@ -75,6 +78,35 @@ def fit_link(unseen: HeldOut, seen: HeldOut) -> tuple[float, float]:
         if best.loss > (1 - _LEAST_GAIN) * plain.loss or own.loss > straight.loss:
             best, own, bend = plain, straight, 0.0
     return min(best.temperature, own.temperature), bend
+
+
+def limit_log_odds(
+    seen: HeldOut, groups: NDArray[np.intp] | None, *, one_against_rest: bool
+) -> float:
+    """Return a factor, at most 1, of log-odds that too few rows of a class may have made rash.
+
+    Rows left out cannot tell: without one of its few rows, a class is another one. The factor is
+    that of least log-loss of the rows with themselves and smoothed targets, see :func:`calibrate`;
+    1 where each class has ten units of data, or groups of them, or more.
+    """
+    codes, weight = winner(seen.targets), seen.weight.astype(np.float64)
+    if groups is None:
+        units = np.bincount(codes, weight)
+    else:
+        units = np.bincount(np.unique(np.column_stack([codes, groups]), axis=0)[:, 0])
+    if not 0 < units.min() < _FEW_UNITS:
+        return 1.0
+    scores = scores_of(seen.predictions.astype(np.float64))
+    total = weight.sum()
+
+    def loss(log_factor: float) -> float:
+        logs = log_probabilities(np.exp(log_factor) * scores, one_against_rest=one_against_rest)
+        own = logs[np.arange(len(logs)), codes]
+        others = (logs.sum(axis=1) - own) / (logs.shape[1] - 1)
+        return -float(weight @ ((total + 1) * own + others)) / (total * (total + 2))
+
+    best = minimize_scalar(loss, bounds=(-10, 0), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
 def calibrated_log_loss(held_out: HeldOut) -> float:

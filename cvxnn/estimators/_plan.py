@@ -78,11 +78,15 @@ class Plan(NamedTuple):
 
         The network of the fit is the one of the program's units.
         """
+        return self.without_themselves(fit), self.with_themselves(fit)
+
+    def with_themselves(self, fit: training.Fit) -> HeldOut:
+        """Return predictions of a sample of rows by the network of the fit."""
         sample, bias = self.strength.sample, self.arguments["bias"]
         operator = sample.program.operator
         X = operator.X
         seen = operator.compare(fit.network.forward(X[:, :-1] if bias else X))
-        return self.without_themselves(fit), HeldOut.of(sample, seen, self.scaling)
+        return HeldOut.of(sample, seen, self.scaling)
 
     def without_themselves(self, fit: training.Fit) -> HeldOut:
         """Return predictions of a sample of rows without themselves.

@@ -10,15 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
 
-from cvxnn import convex
+from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Validation
-from cvxnn.estimators._calibration import calibrated_log_loss, fit_link
+from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_log_odds
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
-from cvxnn.estimators._plan import HeldOut
+from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
@@ -184,7 +184,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Names of the features; only where ``X`` had names.
     temperature_ : float
         Factor of the scores in ``predict_proba``, found without a further fit; 1 with the logistic
-        losses.
+        losses, or less where a class has fewer than ten units of data.
     bend_ : float
         How far ``predict_proba`` goes from differences of scores to ratios of the chances that they
         estimate, at least 0, as where classes are rare or many; found as ``temperature_`` is, and 0
@@ -333,9 +333,9 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             with self._watched(plan, hook, validation, _correct) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             self._require_finite(fit.training.result)
-            # The scores of a logistic loss are log-odds already.
-            self.temperature_, self.bend_ = 1.0, 0.0
-            if not self._gives_log_odds():
+            if self._gives_log_odds():
+                self.temperature_, self.bend_ = self._limit(plan, fit), 0.0
+            else:
                 self.temperature_, self.bend_ = fit_link(*plan.leave_one_out(fit))
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
@@ -401,8 +401,15 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     def _held_out_error(self) -> Callable[[HeldOut], float]:
         return calibrated_log_loss
 
+    def _limit(self, plan: Plan, fit: training.Fit) -> float:
+        return limit_log_odds(
+            plan.with_themselves(fit),
+            plan.strength.sample.groups,
+            one_against_rest=self._one_against_rest(),
+        )
+
     def _gives_log_odds(self) -> bool:
-        """Return whether scores are log-odds already, which need no temperature."""
+        """Return whether scores are log-odds already, which need no temperature but of few rows."""
         if isinstance(self.loss, str):
             return self.loss != "squared"
         return type(self.loss) in (convex.LogisticLoss, convex.MultinomialLoss)

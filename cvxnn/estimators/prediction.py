@@ -19,6 +19,7 @@ from sklearn.base import (
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.estimators._rows import FLOATS, Rows, canonical, refuse_missing, to_host
 from cvxnn.explanation import (
     Contributions,
@@ -229,7 +230,8 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         scores of the same rows with themselves ask for, and these have to gain by the bend as well.
         With the
         logistic loss of more than two classes they are the probabilities of each class against the
-        rest, brought to sum one. The ranking and the most likely class are those of the scores.
+        rest, brought to sum one. Where a class has fewer than ten units of data, smoothed targets
+        limit log-odds as well. The ranking and the most likely class are those of the scores.
 
         Parameters
         ----------
@@ -261,7 +263,13 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
     def _scaled_scores(self, X: ArrayLike) -> dict[str, Any]:
         """Return what the logistic or softmax link turns into probabilities."""
         scores = bent(self.decision_function(X), self.bend_) * self.temperature_
-        return {"scores": scores, "one_against_rest": self.loss == "logistic"}
+        return {"scores": scores, "one_against_rest": self._one_against_rest()}
+
+    def _one_against_rest(self) -> bool:
+        """Return whether each score is the log-odds of its class against the rest."""
+        if isinstance(self.loss, str):
+            return self.loss == "logistic"
+        return type(self.loss) is convex.LogisticLoss
 
 
 class RegressorPrediction(RegressorMixin, NetworkPrediction):

@@ -169,7 +169,7 @@ def _classify(graph: _Graph, scores: str, classifier: Any) -> None:
         probabilities = graph("Concat", first, second, axis=1)
     else:
         code = graph("ArgMax", scores, axis=1, keepdims=0)
-        link = graph.log_sigmoid(scaled) if classifier.loss == "logistic" else scaled
+        link = graph.log_sigmoid(scaled) if classifier._one_against_rest() else scaled
         probabilities = graph("Softmax", link, axis=1)
     graph.output("label", graph("Gather", classes, code), dtype=classes.dtype)
     graph.output("probabilities", probabilities, len(classes))

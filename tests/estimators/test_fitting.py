@@ -785,13 +785,6 @@ def test_few_rows_leave_doubt(sizes, d, seed, options):
     assert proba.min() > 1e-3
 
 
-@pytest.mark.parametrize("far", [1.0, 1e6])
-def test_two_rows_give_three_quarters(far):
-    X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
-    proba = ConvexReLUClassifier(random_state=0).fit(X, [0, 1]).predict_proba(X)
-    np.testing.assert_allclose(proba, [[3 / 4, 1 / 4], [1 / 4, 3 / 4]], atol=0.01)
-
-
 def test_the_temperature_is_that_of_smoothed_targets():
     rng = np.random.default_rng(0)
     codes, weight = rng.integers(3, size=40), rng.integers(1, 4, 40).astype(float)

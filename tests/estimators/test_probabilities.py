@@ -1,0 +1,68 @@
+"""Probabilities of few rows: honest by the rule of succession, and those of a loss by any name."""
+
+import numpy as np
+import pytest
+
+from cvxnn import ConvexReLUClassifier, load, load_network, save
+from cvxnn.convex import InteriorPoint, LogisticLoss
+from cvxnn.estimators._calibration import limit_log_odds
+from cvxnn.estimators._plan import HeldOut
+from cvxnn.numerics.scores import probabilities
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("far", [1.0, 1e6])
+def test_two_rows_give_three_quarters(far, loss):
+    X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
+    model = ConvexReLUClassifier(loss=loss, n_patterns=16, random_state=0).fit(X, [0, 1])
+    np.testing.assert_allclose(model.predict_proba(X), [[3 / 4, 1 / 4], [1 / 4, 3 / 4]], atol=0.01)
+
+
+def limited(counts, one_against_rest=True, groups=None, size=30.0):
+    """Limit scores that are certain of classes of so many rows, in units of targets -1 and 1."""
+    codes = np.repeat(np.arange(len(counts)), counts)
+    truth = 2.0 * (codes[:, None] == np.arange(len(counts))) - 1
+    truth = truth[:, 1:] if len(counts) == 2 else truth
+    seen = HeldOut(size * truth, truth, np.ones(len(codes)))
+    factor = limit_log_odds(seen, groups, one_against_rest=one_against_rest)
+    scores = factor * seen.predictions
+    scores = scores[:, 0] if len(counts) == 2 else scores
+    proba = probabilities(scores, one_against_rest=one_against_rest)
+    return factor, proba[np.arange(len(codes)), codes]
+
+
+@pytest.mark.parametrize("one_against_rest", [True, False])
+@pytest.mark.parametrize("counts", [(1, 1), (2, 3), (1, 4), (9, 40), (1, 1, 1), (2, 30, 1)])
+def test_log_odds_of_few_rows_are_those_of_succession(counts, one_against_rest):
+    factor, own = limited(counts, one_against_rest)
+    n = sum(counts)
+    assert 0 < factor < 1
+    np.testing.assert_allclose(own, (n + 1) / (n + 2), rtol=1e-3)
+    # What is less certain than that stays.
+    assert limited(counts, one_against_rest, size=0.1)[0] == 1
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (10, 900), (10, 40, 10)])
+def test_log_odds_of_many_rows_stay(counts):
+    assert limited(counts)[0] == 1
+    # Rows of one group are one unit; what differs between groups is what was not seen often.
+    codes = np.repeat(np.arange(len(counts)), counts)
+    assert limited(counts, groups=codes)[0] < 1
+    assert limited(counts, groups=np.arange(len(codes)))[0] == 1
+
+
+def test_losses_of_the_package_give_the_probabilities_of_their_names(tmp_path):
+    X = np.random.default_rng(0).standard_normal((36, 2))
+    y = np.argmax(np.column_stack([X, np.zeros(36)]), axis=1)
+    options = {"strength": 0.03, "n_patterns": 8, "random_state": 0, "solver": InteriorPoint()}
+    named, given = (
+        ConvexReLUClassifier(loss=loss, **options).fit(X, y)
+        for loss in ("logistic", LogisticLoss())
+    )
+    np.testing.assert_array_equal(given.predict_proba(X), named.predict_proba(X))
+    save(given, tmp_path / "model.cvxnn")
+    loaded = load(tmp_path / "model.cvxnn")
+    assert loaded.loss == "logistic"
+    np.testing.assert_array_equal(loaded.predict_proba(X), named.predict_proba(X))
+    served = load_network(tmp_path / "model.cvxnn")
+    np.testing.assert_allclose(served.predict_proba(X), named.predict_proba(X), rtol=1e-12)

@@ -79,7 +79,7 @@ def phase2(small: bool) -> dict[str, Any]:
     """Last layer on the hidden features of the first phase's network."""
     from cvxnn.preference import CoalaObjective
 
-    blocks = first_solve(small).weights
+    blocks = first_solve(small).weights.blocks
     U = blocks.reshape(-1, blocks.shape[-1])
     U = U[np.linalg.norm(U, axis=1) > 0]
     H = np.maximum(np.asarray(jnp.asarray(embeddings(small)) @ U.T), 0)

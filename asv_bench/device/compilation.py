@@ -50,14 +50,14 @@ def call(solver: Any, formulation: planted.Formulation, function: Function, smal
         formulation=formulation,
     )
     if function == "init":
-        return Call(loop._init, ((), program, solver, None))
-    state = jax.eval_shape(loop._init, (), program, solver, None)
+        return Call(loop._init, (program, solver, None))
+    state = jax.eval_shape(loop._init, program, solver, None)
     if isinstance(solver, Cronos):
-        factoring = (), program, solver, state.rows, state.rho
+        factoring = program, solver, state.rows, state.rho
         if function == "factor":
             return Call(cronos._factor, factoring)
         state = state._replace(factors=jax.eval_shape(cronos._factor, *factoring))
-    return Call(loop._advance, ((), program, solver, state, Shape((), np.int32)))
+    return Call(loop._advance, (program, solver, state, Shape((), np.int32)))
 
 
 def compiled(

@@ -57,7 +57,8 @@ def run(part: str, measurements: Mapping[str, Measurement], library: Library) ->
             signal.alarm(int(min(limit, left)))
             row = function(options.small)
         except Exception as error:  # it belongs into the row; the others go on
-            row = {"error": repr(error)[:500], "where": traceback.format_exc()[-1500:]}
+            where_it_was = traceback.format_exc().replace(f"{ROOT}/", "")[-1500:]
+            row = {"error": repr(error)[:500], "where": where_it_was}
         finally:
             signal.alarm(0)
         whole = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Calls of compiled code: their precision and length, and the process that they run in."""
+"""Compiled code: how it is compiled, precision and length of calls, and the process it runs in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import jax
@@ -15,14 +16,64 @@ import jax.numpy as jnp
 import numpy as np
 
 from cvxnn.convex.kept_programs import kept_programs
-from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.arrays import Array, node_classes
 
 # Operations of one call of compiled code: about half a second, for which an interrupt waits.
 # Shorter calls would cost some per cent, since each asks the system for its memory.
 _CALL = 2e10
 
+# For each product on a GPU, XLA would compile and time kernels of Triton: two minutes for CRONOS on
+# 131,072 x 4,096. Kernels of the library, which it takes then, are as fast (asv_bench/device).
+_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+
 # The process whose threads run compiled code; None before there was any.
 _process: int | None = None
+
+
+class Compiled:
+    """A function compiled by ``jax.jit``, for the classes of its arguments and for no others.
+
+    See :func:`node_classes` for why classes count. Within another compiled function it is a part
+    of that one.
+
+    Parameters
+    ----------
+    function : callable
+        What to compile.
+    donate_argnums : tuple of int, default=()
+        Arguments whose memory the result may take over.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, donate_argnums: tuple[int, ...] = ()
+    ) -> None:
+        self.function = function
+
+        @wraps(function)
+        def traced(classes: tuple[type, ...], *arguments: Any) -> Any:
+            return function(*arguments)
+
+        self._compiled: Any = jax.jit(
+            traced,
+            static_argnums=(0,),
+            donate_argnums=tuple(number + 1 for number in donate_argnums),
+            compiler_options=_OPTIONS,
+        )
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Return what the function returns; shapes and types that are new are compiled for."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+            return self.function(*arguments)
+        return self._compiled(node_classes(arguments), *arguments)
+
+    def lower(self, *arguments: Any) -> Any:
+        """Return what the compiler would be given for such arguments."""
+        return self._compiled.lower(node_classes(arguments), *arguments)
+
+    @property
+    def n_programs(self) -> int:
+        """Number of programs in memory."""
+        return int(self._compiled._cache_size())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import bucket, pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex.checkpoint import RHO, Checkpoint
 from cvxnn.convex.compiled_calls import (
+    Compiled,
     compiled_work,
     interrupt_held,
     precision,
@@ -30,38 +31,32 @@ from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.sharding import RowShards, ends_noticed
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
-from cvxnn.numerics.arrays import Array, node_classes
+from cvxnn.numerics.arrays import Array
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
 
 
-# Of these, ``classes`` are those in the problem and the solver: others need other code.
-
-
-@partial(jax.jit, static_argnums=(0,))
-def _init(classes: tuple[type, ...], problem: Any, solver: Any, start: Any) -> Any:
+@Compiled
+def _init(problem: Any, solver: Any, start: Any) -> Any:
     return solver.init(problem, start)
 
 
-@partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
-def _advance(
-    classes: tuple[type, ...], problem: Any, solver: Any, state: Any, n_steps: Array
-) -> Any:
+@partial(Compiled, donate_argnums=(2,))
+def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
     return solver.measure(problem, state)
 
 
-@partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
-def _take(classes: tuple[type, ...], problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
+@partial(Compiled, donate_argnums=(2,))
+def _take(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
     return jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
 
 
 def _advance_and_wait(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-    classes = node_classes((problem, solver))
     with interrupt_held():
-        state, measured = jax.block_until_ready(_advance(classes, problem, solver, state, n_steps))
+        state, measured = jax.block_until_ready(_advance(problem, solver, state, n_steps))
     return state, jax.device_get(measured)
 
 
@@ -69,10 +64,10 @@ def _advance_in_parts(most: int) -> Callable[[Any, Any, Any, Any], Any]:
     """Return ``_advance`` in several calls, the last of which measures."""
 
     def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-        classes, part = node_classes((problem, solver)), np.int32(most)
+        part = np.int32(most)
         while n_steps > most:
             with interrupt_held():
-                state = jax.block_until_ready(_take(classes, problem, solver, state, part))
+                state = jax.block_until_ready(_take(problem, solver, state, part))
             n_steps -= most
         return _advance_and_wait(problem, solver, state, np.int32(n_steps))
 
@@ -196,9 +191,8 @@ def solve(
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most)
-            classes = node_classes((problem, solver))
             with interrupt_held():
-                first = jax.block_until_ready(_init(classes, problem, solver, beginning))
+                first = jax.block_until_ready(_init(problem, solver, beginning))
         # Waited for: sums over devices of two programs that run at once may wait for each other.
         state = jax.block_until_ready(solver.refresh(problem, first))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from cvxnn.convex.compiled_calls import (
+    Compiled,
     compiled_work,
     interrupt_held,
     precision,
@@ -280,4 +281,4 @@ def _adam(
     return carry
 
 
-_adam_compiled = jax.jit(_adam)
+_adam_compiled = Compiled(_adam)

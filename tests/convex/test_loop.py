@@ -157,13 +157,13 @@ def test_the_best_weights_survive_a_later_failure() -> None:
 
     with precision(np.float64):
         accepted = solver.accept(problem)
-        state = accepted.refresh(problem, loop._init((), problem, accepted, None))
+        state = accepted.refresh(problem, loop._init(problem, accepted, None))
         for _ in range(3):
-            state, measured = loop._advance((), problem, accepted, state, np.int32(10))
+            state, measured = loop._advance(problem, accepted, state, np.int32(10))
             if measured.refresh:
                 state = accepted.refresh(problem, state)
         state = state._replace(u=state.u * jnp.nan, dual_u=state.dual_u * jnp.nan)
-        state, measured = loop._advance((), problem, accepted, state, np.int32(10))
+        state, measured = loop._advance(problem, accepted, state, np.int32(10))
         assert not np.isfinite(measured.stopping)
         # The loop pads shapes, which moves the last digits.
         np.testing.assert_allclose(
@@ -325,7 +325,7 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
     whole, take = solve(problem, SOLVER), loop._take
 
     def counted(*arguments: Any) -> Any:
-        calls.append(int(arguments[4]))
+        calls.append(int(arguments[3]))
         return take(*arguments)
 
     monkeypatch.setattr(loop, "_take", counted)
@@ -346,7 +346,7 @@ def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     solve(program(), SOLVER)
     problem = program()
     before = compilations()
-    size = loop._advance._cache_size()
+    size = loop._advance.n_programs
     changes = [
         {"tol": 1e-3},
         {"rho": 1.0},
@@ -360,7 +360,7 @@ def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     for alpha in (1e-3, 0.5, 0.0):
         solve(replace(problem, alpha=alpha), SOLVER)
     assert compilations() == before
-    assert loop._advance._cache_size() == size
+    assert loop._advance.n_programs == size
 
 
 def test_the_counter_sees_a_new_shape(compilations: Callable[[], int]) -> None:

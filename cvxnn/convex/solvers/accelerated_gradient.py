@@ -20,16 +20,14 @@ An objective that knows a matrix :math:`P` above all its Hessians gets steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import scipy.linalg
 from jax.scipy.linalg import cho_solve
 
+from cvxnn.convex.compiled_calls import Compiled
 from cvxnn.convex.objectives import (
     SmoothObjective,
     WithCurvature,
@@ -37,7 +35,7 @@ from cvxnn.convex.objectives import (
     WithProjection,
 )
 from cvxnn.convex.solver import Measurement, Solver, Start
-from cvxnn.numerics.arrays import Array, namespace, node_classes, register_pytree
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 
 class AcceleratedGradientState(NamedTuple):
@@ -137,8 +135,10 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
             and isinstance(objective, WithCurvature)
             and not isinstance(objective, WithProjection)
         ):
-            return state._replace(factor=self._compute(_factor, objective))
-        return state._replace(smoothness=self._compute(_smoothness, objective))
+            factor = _factor if self.on_host else _compiled_factor
+            return state._replace(factor=factor(objective))
+        smoothness = _smoothness if self.on_host else _compiled_smoothness
+        return state._replace(smoothness=smoothness(objective))
 
     def step(
         self, objective: SmoothObjective, state: AcceleratedGradientState
@@ -202,11 +202,6 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
         """Return the best point seen."""
         return state.best
 
-    def _compute(self, function: Callable[[Any], Array], objective: SmoothObjective) -> Array:
-        if self.on_host:
-            return function(objective)
-        return _compiled(function, node_classes(objective), objective)
-
 
 def _smoothness(objective: SmoothObjective) -> Array:
     return objective.smoothness()
@@ -224,11 +219,7 @@ def _factor(objective: WithCurvature) -> Array:
         return np.full_like(curvature, np.nan)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _compiled(
-    function: Callable[[Any], Array], classes: tuple[type, ...], objective: SmoothObjective
-) -> Array:
-    return function(objective)
+_compiled_smoothness, _compiled_factor = Compiled(_smoothness), Compiled(_factor)
 
 
 def _solve(factor: Array, right: Array) -> Array:

@@ -36,20 +36,20 @@ The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance fa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from cvxnn.convex.compiled_calls import Compiled
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.cronos.flops import cheaper_solver, solve_flops
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
-from cvxnn.numerics.arrays import node_classes, register_pytree
+from cvxnn.numerics.arrays import register_pytree
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
 
@@ -254,8 +254,7 @@ class Cronos(Solver[ConvexProgram, CronosState]):
 
     def refresh(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """Factor the u-system for the present penalty parameters."""
-        classes = node_classes((program, self))
-        return state._replace(factors=_factor(classes, program, self, state.rows, state.rho))
+        return state._replace(factors=_factor(program, self, state.rows, state.rho))
 
     def step(self, program: ConvexProgram, state: CronosState) -> CronosState:
         """Run one ADMM iteration (Algorithm 2)."""
@@ -404,10 +403,8 @@ def _system(program: ConvexProgram, rows: Array) -> USystem:
     return USystem(program.operator, curvature, rows)
 
 
-@partial(jax.jit, static_argnums=(0,))
-def _factor(
-    classes: tuple[type, ...], program: ConvexProgram, solver: Cronos, rows: Array, rho: Array
-) -> Factors:
+@Compiled
+def _factor(program: ConvexProgram, solver: Cronos, rows: Array, rho: Array) -> Factors:
     return _system(program, rows).factor(solver.linear_solver, rho, solver.rank, solver.seed)
 
 

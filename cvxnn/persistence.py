@@ -36,8 +36,9 @@ from cvxnn.features.description import check_description
 from cvxnn.files.writing import replacing
 from cvxnn.network import TwoLayerNetwork
 
-# The state of a warm start is large, and predictions do not need it. Callbacks are code.
-_NOT_SAVED = ("_warm", "_skl_callbacks")
+# The state of a warm start, and the course of a policy, are large, and predictions do not need
+# them. Callbacks are code.
+_NOT_SAVED = ("_warm", "_skl_callbacks", "trajectory_")
 # Parameters that may be objects of any class, and count in another fit only.
 _OF_FITS = ("cv", "scoring", "loss", "penalty", "solver")
 _CLASSES = {

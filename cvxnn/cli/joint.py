@@ -20,17 +20,53 @@ from cvxnn.cli.option_building import OptionGroup, names_among, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_folder
+from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures
+    from cvxnn.joint.problem import JointProblem
+    from cvxnn.joint.trade_offs import ParetoFront
     from cvxnn.preference.demonstrations import CandidateReplies, Demonstration
 
 HELP = "fit policies to preferences and demonstrations at once"
 EXAMPLE = "  cvxnn joint features sft.jsonl --lam 0.25,0.5,0.75 --strategy exact,sequential"
 
+
+def _batch_sizes(text: str) -> int | tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) not in (1, 2) or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of examples nor one of pairs and one of demonstrations, "
+            "such as 4,16"
+        )
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _trade_offs(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form L,L,... in [0, 1]")
+    return tuple(dict.fromkeys(values))
+
+
 NOTE = "joint.json"
 POLICY = OptionGroup(
-    "cvxnn.SoftmaxPolicy", {"beta": {}, "ridge": {}, "n_steps": {}}, title="policies"
+    "cvxnn.SoftmaxPolicy",
+    {
+        "beta": {},
+        "ridge": {},
+        "n_steps": {},
+        "batch_size": {"type": _batch_sizes, "metavar": "N|N,M"},
+        "max_evaluation_steps": {},
+        "stop_excess": {},
+    },
+    title="policies",
 )
 
 
@@ -53,6 +89,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sets = "cvxnn.preference.candidate_replies"
     parser.add_argument("--candidates", **option_from(sets, "n_candidates"))
     parser.add_argument("--limit", **option_from("cvxnn.preference.read_demonstrations", "limit"))
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="HTML page with the exact front, the course of each strategy, and what each costs",
+    )
     add_held_out(parser, "FOLDER", "Features of held-out pairs")
     for group in (POLICY, MODEL, BATCH):
         group.add_to(parser)
@@ -85,11 +126,18 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.kept = lambda: "embeddings are kept; the same command continues"
 
     def fit() -> dict[str, Any]:
-        rows = _fit(options, console, features, held_out, demonstrations)
-        return {"output": str(folder), "policies": rows}
+        return {
+            "output": str(folder),
+            **_fit(options, console, features, held_out, demonstrations),
+        }
 
     result = made_once(folder / NOTE, settings, fit, overwrite=options.overwrite)
     _show(result, console)
+    if options.report is not None:
+        from cvxnn.comparison.report.joint_page import render_joint_report
+
+        write_text(Path(options.report), render_joint_report(result))
+        console.show(f"wrote {options.report}")
     return result
 
 
@@ -99,12 +147,13 @@ def _fit(
     features: PairFeatures,
     held_out: PairFeatures | None,
     demonstrations: list[Demonstration],
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     import numpy as np
 
     from cvxnn.comparison.measures import accuracy_of
     from cvxnn.estimators.policy import SoftmaxPolicy
     from cvxnn.features.training_record import training_record
+    from cvxnn.joint.trade_offs import pareto_front
     from cvxnn.persistence import save
     from cvxnn.preference.demonstrations import candidate_replies
 
@@ -120,7 +169,10 @@ def _fit(
     sets = [candidate_replies(part, options.candidates, options.seed) for part in (learnt, kept)]
     X, seen = _embed(options, console, features.embedding, sets)
     chosen, rejected = np.asarray(train.chosen), np.asarray(train.rejected)
-    rows = []
+    exact = SoftmaxPolicy(standardize=True, **_problem_options(options))
+    problem = exact.problem(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
+    front = pareto_front(problem)
+    rows: list[dict[str, Any]] = []
     wanted = [(s, lam) for s in _several(options.strategy) for lam in _several(options.lam)]
     with Progress("fit", len(wanted), "policies", show=not console.quiet) as bar:
         for strategy, lam in wanted:
@@ -148,6 +200,7 @@ def _fit(
                     "dpo": policy.dpo_,
                     "sft": policy.sft_,
                     "gap": policy.gap_,
+                    **_course(policy, problem, front),
                     "preferences": accuracy_of(margins, test.groups),
                     "demonstrations": policy.score(seen, sets[1].wanted, sets[1].groups),
                     "n_demonstrations": len(kept),
@@ -155,6 +208,44 @@ def _fit(
                 }
             )
             bar.update(1, f"{strategy}, lambda {lam:g}")
+    return {
+        "policies": _with_increases(rows),
+        "front": {"dpo": front.dpo.tolist(), "sft": front.sft.tolist(), "ideal": list(front.ideal)},
+    }
+
+
+def _problem_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters of a policy on which its objectives depend."""
+    return {name: POLICY.values(options)[name] for name in ("beta", "ridge")}
+
+
+def _course(policy: Any, problem: JointProblem, front: ParetoFront) -> dict[str, Any]:
+    """Return where a policy ends, beside the optima, and how a strategy came there."""
+    run = policy.trajectory_
+    found: dict[str, Any] = {
+        "excess": float(front.excess(policy.dpo_, policy.sft_)),
+        "ideal_distance": float(problem.ideal_distance(policy.dpo_, policy.sft_)),
+        "dpo_gap": policy.dpo_ - front.ideal[0],
+        "sft_gap": policy.sft_ - front.ideal[1],
+    }
+    if run is not None:
+        found |= {"status": run.status, "steps": int(run.steps[-1]), "cpu_seconds": run.cpu_time}
+        found["course"] = {
+            "step": run.steps.tolist(),
+            "dpo": run.dpo.tolist(),
+            "sft": run.sft.tolist(),
+        }
+    return found
+
+
+def _with_increases(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add what each strategy costs beside the sequential one of its trade-off (appendix B.5)."""
+    from cvxnn.joint.improvement import percentage_increase
+
+    base = {r["lam"]: r["cpu_seconds"] for r in rows if r["strategy"] == "sequential"}
+    for row in rows:
+        if "cpu_seconds" in row and base.get(row["lam"], 0.0) > 0:
+            row["more_time"] = percentage_increase(row["cpu_seconds"], base[row["lam"]])
     return rows
 
 
@@ -231,13 +322,3 @@ def _show(result: dict[str, Any], console: Console) -> None:
 def _several(value: Any) -> tuple[Any, ...]:
     """Return what was typed, or the default of the library, which is one value."""
     return value if isinstance(value, tuple) else (value,)
-
-
-def _trade_offs(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(0 <= value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form L,L,... in [0, 1]")
-    return tuple(dict.fromkeys(values))

@@ -76,7 +76,7 @@ def option_from(function: str, parameter: str) -> dict[str, Any]:
     if found.repeated and found.choices:
         text = f"{option['help']}, out of {', '.join(found.choices)}"
         return {**option, "help": text, "type": names_among(found.choices), "metavar": "A,B,..."}
-    if found.repeated:
+    if found.repeated and not isinstance(found.default, int):  # one number may stand for several
         return {**option, "default": list(found.default), "action": "append", "metavar": "TEXT"}
     if found.type is bool:
         return {**option, "action": argparse.BooleanOptionalAction}

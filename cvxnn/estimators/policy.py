@@ -22,6 +22,7 @@ from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
 from cvxnn.joint.post_training import Strategy, post_train
 from cvxnn.joint.problem import JointProblem
+from cvxnn.joint.trade_offs import pareto_front, stop_at_front
 
 # Scores that differ by less are the same.
 _ALIKE = 1e-6
@@ -57,6 +58,13 @@ class SoftmaxPolicy(BaseEstimator):
         Duality gap of all optima, in units of the objective or of 1, whichever is larger.
     n_steps : int, default=10_000
         Steps of a stochastic strategy.
+    batch_size : int or (int, int), default=16
+        Examples that a stochastic strategy draws for a gradient, or those of DPO and of SFT.
+    max_evaluation_steps : int, default=10
+        Interval at which ``"maxright"`` evaluates both objectives; 1 evaluates both at each step.
+    stop_excess : float, optional
+        Fraction by which both objectives may exceed the exact front where a strategy other than
+        ``"sequential"`` stops, as in appendix B.2 of the paper; by default all steps are made.
     random_state : int, RandomState or None, default=None
         Samples of a stochastic strategy.
     embedding : dict, optional
@@ -74,6 +82,8 @@ class SoftmaxPolicy(BaseEstimator):
     objective_, dual_bound_, gap_ : float
         Their mix, a lower bound on its optimum, and the difference, in units of the mix or of 1,
         whichever is larger: how much better any policy could be, whatever the strategy was.
+    trajectory_ : Trajectory or None
+        Course of a stochastic strategy, in scaled features; None for ``"exact"``. It is not saved.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -103,6 +113,9 @@ class SoftmaxPolicy(BaseEstimator):
         standardize: bool = False,
         tol: float = 1e-8,
         n_steps: int = 10_000,
+        batch_size: int | tuple[int, int] = 16,
+        max_evaluation_steps: int = 10,
+        stop_excess: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         embedding: Mapping[str, Any] | None = None,
     ) -> None:
@@ -115,6 +128,9 @@ class SoftmaxPolicy(BaseEstimator):
         self.standardize = standardize
         self.tol = tol
         self.n_steps = n_steps
+        self.batch_size = batch_size
+        self.max_evaluation_steps = max_evaluation_steps
+        self.stop_excess = stop_excess
         self.random_state = random_state
         self.embedding = embedding
 
@@ -191,16 +207,23 @@ class SoftmaxPolicy(BaseEstimator):
         problem, reference, scale = self._problem(X, y, groups, chosen, rejected)
         best = problem.optimum(self.lam)
         theta: NDArray[np.floating] = best.weights
+        self.trajectory_ = None
         if self.strategy != "exact":
             seed = check_random_state(self.random_state).randint(2**31 - 1)
-            theta = post_train(
+            stop = None
+            if self.stop_excess is not None and self.strategy != "sequential":
+                stop = stop_at_front(problem, pareto_front(problem), self.stop_excess)
+            self.trajectory_ = post_train(
                 problem,
                 self.strategy,
                 self.lam,
                 n_steps=self.n_steps,
-                max_evaluation_steps=10,
+                batch_size=self.batch_size,
+                max_evaluation_steps=self.max_evaluation_steps,
                 seed=seed,
-            ).theta
+                callback=stop,
+            )
+            theta = self.trajectory_.theta
         dpo, sft = problem.values(theta)
         self.coef_ = theta / scale
         self.reference_ = reference / scale

@@ -9,7 +9,13 @@ from .policy_objectives import (
 )
 from .post_training import Strategy, Trajectory, post_train
 from .problem import JointProblem
-from .trade_offs import BalancedOptimum, ParetoFront, balanced_optimum, pareto_front
+from .trade_offs import (
+    BalancedOptimum,
+    ParetoFront,
+    balanced_optimum,
+    pareto_front,
+    stop_at_front,
+)
 
 __all__ = [
     "BalancedOptimum",
@@ -28,4 +34,5 @@ __all__ = [
     "percentage_increase",
     "post_train",
     "sft_objective",
+    "stop_at_front",
 ]

@@ -93,7 +93,7 @@ def post_train(
     *,
     n_steps: int = 10_000,
     step: float | Literal["auto"] = "auto",
-    batch_size: int | None = 16,
+    batch_size: int | tuple[int, int] | None = 16,
     max_evaluation_steps: int = 1,
     order: Literal["dpo-sft", "sft-dpo"] = "dpo-sft",
     dpo_share: float | None = None,
@@ -121,9 +121,9 @@ def post_train(
     step : float or "auto", default="auto"
         Numerator :math:`\alpha_0` of the step length :math:`\alpha_0 / \sqrt T`, above 0.
         ``"auto"`` takes the value that the theory recommends; see Notes.
-    batch_size : int or None, default=16
-        Number of examples drawn with replacement for each gradient; None uses all data, without
-        sampling. Algorithms 1 and 2 as printed use 1.
+    batch_size : int, (int, int) or None, default=16
+        Number of examples drawn with replacement for each gradient, or those of DPO and of SFT;
+        None uses all data, without sampling. Algorithms 1 and 2 as printed use 1.
     max_evaluation_steps : int, default=1
         Interval k, in steps, at which ``"maxright"`` evaluates both objectives: at the first step
         and at the steps k, 2k, 3k... (Algorithm 3). Between evaluations it uses the last known
@@ -198,9 +198,12 @@ def post_train(
     share = lam if dpo_share is None else dpo_share
     if not 0 <= share <= 1:
         raise ValueError(f"dpo_share={share!r}; expected a number from 0 to 1.")
+    sizes = batch_size if isinstance(batch_size, tuple | list) else (batch_size, batch_size)
+    if len(sizes) != 2:
+        raise ValueError(f"batch_size={batch_size!r}; expected one number, or two.")
     for name, count in (
         ("n_steps", n_steps),
-        ("batch_size", 1 if batch_size is None else batch_size),
+        *(("batch_size", 1 if size is None else size) for size in sizes),
         ("max_evaluation_steps", max_evaluation_steps),
         ("n_records", n_records),
     ):
@@ -214,7 +217,7 @@ def post_train(
         theta = problem.dpo.project(as_vector("start", start, problem.n_features))
     entropy = int(np.random.default_rng(seed).integers(2**62))
     sources = tuple(
-        MinibatchObjective(objective, batch_size, weight_decay, (entropy, which))
+        MinibatchObjective(objective, sizes[1 - which], weight_decay, (entropy, which))
         for which, objective in enumerate((problem.sft, problem.dpo))
     )
     if step == "auto":
@@ -337,7 +340,7 @@ def _automatic_step(
     """Return the minimiser of the bound (46), or the longest stable step if that is shorter."""
     smoothness = max(float(part.smoothness()) for part in (problem.dpo, problem.sft))
     longest = math.sqrt(n_steps) / smoothness
-    if sources[0].batch_size is None:
+    if sources[0].batch_size is None and sources[1].batch_size is None:
         return longest
     distance = float(np.linalg.norm(theta - problem.optimum(lam).weights))
     moment = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,6 +67,49 @@ class ParetoFront:
         a, b = (np.asarray(each, float)[..., None] for each in (dpo, sft))
         mixed = self.lambdas * a + (1 - self.lambdas) * b
         return (mixed / self.objective).min(axis=-1) - 1
+
+
+def stop_at_front(
+    problem: JointProblem, front: ParetoFront, excess: float = 0.01
+) -> Callable[[int, NDArray[np.float64]], bool]:
+    """Return a callback for `post_train` that ends a run once it is near a front.
+
+    Appendix B.2 of the paper stops joint strategies at a reference front, which it estimates by
+    ALRIGHT; `pareto_front` gives the exact one.
+
+    Parameters
+    ----------
+    problem : JointProblem
+        The two objectives.
+    front : ParetoFront
+        Front of the problem.
+    excess : float, default=0.01
+        Fraction by which both objectives may exceed the front, above 0; see `ParetoFront.excess`.
+
+    Returns
+    -------
+    callable
+        ``callback(step, theta)``, true near the front.
+
+    Raises
+    ------
+    ValueError
+        If `excess` is not above 0.
+
+    Examples
+    --------
+    >>> from cvxnn.joint import pareto_front, post_train, stop_at_front   # doctest: +SKIP
+    >>> stop = stop_at_front(problem, pareto_front(problem), 0.02)        # doctest: +SKIP
+    >>> post_train(problem, "alright", callback=stop).status              # doctest: +SKIP
+    'stopped'
+    """
+    if not excess > 0:
+        raise ValueError(f"excess={excess!r}; expected a number above 0.")
+
+    def near(step: int, theta: NDArray[np.float64]) -> bool:
+        return bool(front.excess(*problem.values(theta)) <= excess)
+
+    return near
 
 
 def pareto_front(problem: JointProblem, lambdas: ArrayLike | None = None) -> ParetoFront:

@@ -34,14 +34,42 @@ def test_from_features_to_replies(run, features, data, model, tmp_path, capsys):
     policy = cvxnn.load(exact[0]["file"])
     X = np.random.default_rng(0).standard_normal((3, policy.n_features_in_))
     np.testing.assert_allclose(policy.reward(X), X @ policy.coef_)
-    again = run(*command)
+    for best, other in zip(exact, mix, strict=True):
+        assert abs(best["excess"]) < 1e-6 < other["excess"]
+        distance = np.hypot(other["dpo_gap"], other["sft_gap"])
+        np.testing.assert_allclose(other["ideal_distance"], distance)
+        np.testing.assert_allclose(other["course"]["dpo"][-1], other["dpo"])
+    page = tmp_path / "joint.html"
+    again = run(*command, "--report", page)
     assert again["status"] == "nothing to do"
+    assert page.read_text("utf-8").count("<svg") == 4  # no sequential strategy: no times beside it
     capsys.readouterr()
     assert main([*map(str, command), "--seed", "1"]) == 4  # results of other settings
     replies = run(
         "generate", exact[0]["file"], "--model", model, "--prompt", "a b", "--max-new-tokens", "4"
     )
     assert "guided" in replies["replies"][0]["replies"]
+
+
+def test_strategies_stop_near_the_front_and_have_batches_of_their_own(
+    run, features, data, model, tmp_path
+):
+    pairs = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+    rows = [{"prompt": f"{p['prompt']} b", "response": p["chosen"]} for p in pairs[:24]]
+    file = tmp_path / "sft.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["joint", features, file, "--model", model, "--output", tmp_path / "joint"]
+    command += ["--lam", "0.5", "--strategy", "sequential,alright", "--n-steps", "400"]
+    found = run(*command, "--batch-size", "4,8", "--stop-excess", "0.5")
+    sequential, alright = found["policies"]
+    assert (sequential["status"], sequential["steps"]) == ("finished", 400)
+    assert alright["status"] == "stopped"
+    assert alright["steps"] < 400
+    assert alright["excess"] <= 0.5
+    assert sequential["more_time"] == 0
+    assert "more_time" in alright
+    refused = run(*command, "--batch-size", "4,0", code=2)["error"]
+    assert "'4,0' is neither a number of examples nor" in refused
 
 
 def test_bad_trade_offs_are_named(capsys):

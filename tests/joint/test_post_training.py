@@ -15,6 +15,7 @@ from cvxnn.joint import (
     pareto_front,
     post_train,
     sft_objective,
+    stop_at_front,
 )
 from cvxnn.joint.descent import MinibatchObjective
 
@@ -422,3 +423,34 @@ def test_very_different_sizes() -> None:
     )
     run = post_train(problem, "alright", n_steps=3000, batch_size=8)
     assert problem.gap(run.dpo[-1], run.sft[-1], 0.5) < 0.02
+
+
+def test_batches_of_two_sizes_are_those_of_each_objective() -> None:
+    options = {"n_steps": 60, "step": 0.5}
+    mixed = post_train(PROBLEM, "mix", 0.4, batch_size=(3, 8), **options)
+    theta, size = np.zeros(D), 0.5 / np.sqrt(60)
+    entropy = int(np.random.default_rng(0).integers(2**62))
+    sources = [
+        MinibatchObjective(objective, n, 0.0, (entropy, which))
+        for which, (objective, n) in enumerate(((PROBLEM.sft, 8), (PROBLEM.dpo, 3)))
+    ]
+    for _ in range(60):
+        slopes = []
+        for source in sources:
+            _, odds, rows = source.forward(theta)
+            slopes.append(source.backward(odds, rows, theta))
+        theta = PROBLEM.dpo.project(theta - size * (0.4 * slopes[1] + 0.6 * slopes[0]))
+    np.testing.assert_allclose(mixed.theta, theta, atol=1e-12)
+    with pytest.raises(ValueError, match="one number, or two"):
+        post_train(PROBLEM, batch_size=(1, 2, 3))
+
+
+def test_a_run_stops_near_the_front() -> None:
+    front = pareto_front(PROBLEM)
+    stop, start = stop_at_front(PROBLEM, front, 0.05), np.full(D, 1.4)
+    run = post_train(PROBLEM, "alright", start=start, callback=stop)
+    assert run.status == "stopped"
+    last, before = front.excess(run.dpo[-1:-3:-1], run.sft[-1:-3:-1])
+    assert last <= 0.05 < before
+    with pytest.raises(ValueError, match="above 0"):
+        stop_at_front(PROBLEM, front, 0.0)

@@ -27,6 +27,7 @@ from cvxnn.llm import (
     load_model,
 )
 from cvxnn.llm.fine_tuning import adapters, data, strategies, training_loop
+from cvxnn.llm.fine_tuning.presets import PRESETS, preset
 from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference import PreferenceTriplet
@@ -660,6 +661,89 @@ def test_loss_and_gradient_of_trl(tmp_path: Path) -> None:
         assert trainer._metrics["eval"][name][0] == pytest.approx(value, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # TRL's
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_mixed_losses_of_trl(weight: float, tmp_path: Path) -> None:
+    """``loss_type=["sigmoid", "sft"]`` with weights is the mix whose replies are the chosen ones.
+
+    TRL divides its supervised loss by the tokens of the whole batch, we by those of each reply:
+    they are equal for one pair, or where all chosen replies are equally long.
+    """
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    lm, [pair] = make_lm(), make_pairs(1)
+    lm.tokenizer.pad_token = "<pad>"
+    config = FineTuningConfig("dpo", strategy="mix", lam=weight, beta=0.3, lora_dropout=0.0)
+    adapted = adapters.add_adapter(lm, config)
+    weights = adapters.trained_weights(adapted)
+    trainer = trl.DPOTrainer(
+        adapted.model,
+        args=trl.DPOConfig(
+            output_dir=os.fspath(tmp_path),
+            beta=0.3,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[weight, 1 - weight],
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+        ),
+        train_dataset=datasets.Dataset.from_list(
+            [{"prompt": f"{pair.prompt} ", "chosen": pair.chosen, "rejected": pair.rejected}]
+        ),
+        processing_class=lm.tokenizer,
+    )
+    torch.manual_seed(0)
+    for each in weights.values():
+        each.data.normal_(std=0.3)
+    theirs = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    slopes = torch.autograd.grad(theirs, list(weights.values()))
+
+    side = data.preference_side(lm, [pair], config)
+    side = dataclasses.replace(side, reference=score_items(lm, side.items)[0])
+    sides = {strategies.PREFERENCE: side}
+    replies = [(pair.prompt, pair.chosen)]
+    sides[strategies.SUPERVISED] = data.supervised_side(lm, replies, config)
+    scorer = ResponseScorer(adapted)
+    ours = sum(
+        strategies.weight(config, s) * each.losses(scorer, [0])[0].mean()
+        for s, each in sides.items()
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0.0)
+    found = torch.autograd.grad(ours, list(weights.values()))
+    for one, other in zip(found, slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_presets_are_settings_with_the_batches_of_the_paper() -> None:
+    sizes = {}
+    for name in PRESETS:
+        config = FineTuningConfig(strategy="alright", **preset(name))
+        sizes[name] = config.batch_of(True), config.batch_of(False)
+    assert FineTuningConfig(**preset("coala")) == FineTuningConfig()
+    assert sizes == {
+        "coala": (16, 16),
+        "pythia-1b": (8, 24),
+        "llama3-8b": (4, 16),
+        "opt-1.3b": (8, 8),
+    }
+    with pytest.raises(ValueError, match="expected one of"):
+        preset("llama-80b")
+
+
+def test_each_objective_has_its_own_batch() -> None:
+    config = FineTuningConfig(strategy="mix", micro_batch=2, accumulation=2, supervised_batch=5)
+    assert config.n_steps(20, 20) == 5
+    assert dataclasses.replace(config, strategy="alright").n_steps(20, 20) == 9
+    pairs, replies = make_pairs(8), make_replies(8)
+    lm = make_lm()
+    assert len(data.preference_side(lm, pairs, config).batch(0, config)) == 4
+    supervised = data.supervised_side(lm, replies, config)
+    assert len(supervised.batch(0, config)) == 5
+    drawn = [row for step in range(8) for row in supervised.batch(step, config)]
+    assert sorted(drawn) == sorted(list(range(8)) * 5)
+
+
 # Bad input
 
 
@@ -676,6 +760,7 @@ def test_loss_and_gradient_of_trl(tmp_path: Path) -> None:
         ({"beta": 0.0}, "beta is 0.0; expected a positive number"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"micro_batch": 0}, "micro_batch is 0; expected a positive integer"),
+        ({"supervised_batch": 0}, "supervised_batch is 0; expected a positive integer"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"steps": 0}, "steps is 0"),
         ({"seed": -1}, "seed -1"),

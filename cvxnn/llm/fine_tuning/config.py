@@ -90,6 +90,9 @@ class FineTuningConfig:
         Number of pairs (or replies) in one call of the model.
     accumulation : int, default=8
         Number of calls for each step.
+    supervised_batch : int, optional
+        Number of supervised replies in a step of a joint strategy, by default as many as pairs:
+        `micro_batch` times `accumulation`.
     max_gradient_norm : float, default=1.0
         Norm to which larger gradients are clipped.
     epochs : int, default=1
@@ -145,6 +148,7 @@ class FineTuningConfig:
     warmup_steps: int = 1000
     micro_batch: int = 2
     accumulation: int = 8
+    supervised_batch: int | None = None
     max_gradient_norm: float = 1.0
     epochs: int = 1
     steps: int | None = None
@@ -176,6 +180,7 @@ class FineTuningConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         whole = ["lora_r", "micro_batch", "accumulation", "epochs", "max_evaluation_steps"]
         whole += ["evaluate_every", "checkpoint_every", *(["steps"] if self.steps else [])]
+        whole += [] if self.supervised_batch is None else ["supervised_batch"]
         for name in whole:
             if getattr(self, name) < 1 or getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a positive integer")
@@ -207,8 +212,24 @@ class FineTuningConfig:
 
     @property
     def batch_size(self) -> int:
-        """Number of pairs, or replies, in a step."""
+        """Number of pairs, or of replies of the strategy ``"single"``, in a step."""
         return self.micro_batch * self.accumulation
+
+    def batch_of(self, paired: bool) -> int:
+        """Return the number of rows in a step.
+
+        Parameters
+        ----------
+        paired : bool
+            Whether the rows are pairs.
+
+        Returns
+        -------
+        int
+            Number of pairs, or of supervised replies.
+        """
+        alone = paired or self.strategy == "single" or self.supervised_batch is None
+        return self.batch_size if alone else int(self.supervised_batch or 0)
 
     def n_steps(self, n_preferences: int, n_supervised: int) -> int:
         """Return the number of steps for data of a given size.
@@ -227,9 +248,9 @@ class FineTuningConfig:
         """
         if self.steps is not None:
             return self.steps
-        larger, sum_ = max(n_preferences, n_supervised), n_preferences + n_supervised
-        rows = larger if self.strategy == "mix" else sum_
-        return math.ceil(self.epochs * rows / self.batch_size)
+        passes = n_preferences / self.batch_of(True), n_supervised / self.batch_of(False)
+        batches = max(passes) if self.strategy == "mix" else sum(passes)
+        return math.ceil(round(self.epochs * batches, 9))
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -80,7 +80,7 @@ class Side:
         list of int
             Numbers of pairs, or of replies.
         """
-        size, n = config.batch_size, len(self)
+        size, n = config.batch_of(self.paired), len(self)
         stop = (step + 1) * size if n_rows is None else min((step + 1) * size, n_rows)
         orders: dict[int, np.ndarray] = {}
         rows = []

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, request_of, required
-from cvxnn.cli.option_building import natural, option_from
+from cvxnn.cli.option_building import natural, option_from, positive
 from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
@@ -35,10 +36,11 @@ from cvxnn.files.json_files import as_json, read_json, write_json
 from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cvxnn.cli.inputs import Head
     from cvxnn.comparison.results import Comparison
+    from cvxnn.features.pairs import PairFeatures
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.models import LanguageModel
 
@@ -46,7 +48,7 @@ REQUEST_FILE = "request.json"
 """File of a folder of results that says which command made it."""
 
 HELP = "compare COALA, a linear head, SFT, DPO, ORPO and SimPO on the same pairs"
-EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --layer 16"
+EXAMPLE = "  cvxnn compare pairs.jsonl --methods coala,linear,dpo --output comparison --seeds 3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", default="comparison", metavar="FOLDER", help="Folder for the results"
     )
     parser.add_argument("--methods", **option_from("cvxnn.comparison.compare", "methods"))
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="Number of seeds, from --seed on: means, their spread, and tests on the same pairs",
+    )
+    folds = option_from("cvxnn.comparison.compare", "grid_folds")
+    parser.add_argument("--grid-folds", **{**folds, "type": natural})
     parser.add_argument(
         "--replies",
         type=natural,
@@ -95,6 +106,7 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
         "parameters": {
             method: own[method].values(options) for method in options.methods if method in own
         },
+        "grid_folds": options.grid_folds,
         "seed": options.seed,
         "overwrite": options.overwrite,
     }
@@ -104,7 +116,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, data="DATA")
     from cvxnn.comparison.results import HEAD_METHODS, REPLIES_FILE, RESULT_FILE
-    from cvxnn.features.pairs import digest_of_pairs, join_pair_features
+    from cvxnn.comparison.seeds import seeds_text, summarise_seeds
+    from cvxnn.features.pairs import join_pair_features
     from cvxnn.preference.triplets import split_by_group
 
     folder = Path(options.output)
@@ -139,47 +152,25 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         lines.append(line)
         console.progress(line)
 
-    settings = comparison_settings(options)
-    wanted = EMBEDDING.changed(options)
-    asked = {"methods": list(options.methods), **settings, "embedding": {**settings["embedding"]}}
-    del asked["overwrite"], asked["embedding"]["batch_tokens"]
-    identities = [digest_of_pairs(train), digest_of_pairs(test), features and features.identity]
-    request = request_of(options, {**asked, "data": identities})
     console.kept = lambda: _kept(lines, folder)
-    comparison = None if options.overwrite else _finished(folder, request, options.methods)
-    if comparison is not None:
-        for method in options.methods:
-            say(f"{method:<9} kept from before")
-    else:
-        from cvxnn.comparison.experiment import compare
-        from cvxnn.comparison.layers import choose_layers
-
-        if features is not None:  # what is not asked for is that of the features
-            layers = wanted.pop("layer", "auto")
-            choice = choose_layers(
-                features.find(train), layers, seed=options.seed, progress=not console.quiet
-            )
-            if len(features.layers) > 1:
-                console.progress(str(choice))
-            features = features.take_layers(choice.layers)
-            settings["embedding"] = {"batch_tokens": options.batch_tokens, **wanted}
-        comparison = compare(
-            model(),
-            train,
-            test,
-            options.methods,
-            folder=folder,
-            features=features,
-            **settings,
-            say=say,
-            progress=not console.quiet,
-        )
-        if request is not None:  # the next call need not load the model
-            made = {"request": request, "result": digest_of_file(folder / RESULT_FILE)}
-            write_json(folder / REQUEST_FILE, made)
+    seeds = range(options.seed, options.seed + options.seeds)
+    several = options.seeds > 1
+    found = []
+    for seed in seeds:
+        if several:
+            console.progress(f"seed      {seed}")
+        place = folder / f"seed-{seed}" if several else folder
+        found.append(_measure(options, console, model, say, (train, test, features), place, seed))
+    comparison, own = found[0], folder / f"seed-{options.seed}" if several else folder
+    if several:
+        rows = summarise_seeds(found)
+        comparison = replace(comparison, seeds=rows)
+        comparison.write(folder / RESULT_FILE)
     worked = any(line.endswith("begins") for line in lines)
     for result in comparison.results:
         console.show(f"{result.summary()}\n")
+    if several:
+        console.show(f"{seeds_text(comparison.seeds)}\n\nof the first seed:")
     console.show(str(comparison))
     console.show(
         "held out, train: share of pairs ranked correctly; margin: mean difference of the rewards\n"
@@ -203,7 +194,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         written, replies = write_replies(
             options,
             console,
-            folder / f"{heads[0]}.safetensors",
+            own / f"{heads[0]}.safetensors",
             prompts[: options.replies],
             folder / REPLIES_FILE,
             embedder,
@@ -213,6 +204,59 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.show(f"{'wrote' if worked else 'nothing to do:'} {file}")
     status = "done" if worked else "nothing to do"
     return {"status": status, "output": str(file), "replies": replies, **comparison.to_dict()}
+
+
+def _measure(
+    options: argparse.Namespace,
+    console: Console,
+    model: Callable[[], LanguageModel],
+    say: Callable[[str], None],
+    data: tuple[Any, Any, PairFeatures | None],
+    folder: Path,
+    seed: int,
+) -> Comparison:
+    """Return the comparison of one seed; one that an equal request has made needs no model."""
+    from cvxnn.comparison.results import RESULT_FILE
+    from cvxnn.features.pairs import digest_of_pairs
+
+    train, test, features = data
+    settings = {**comparison_settings(options), "seed": seed}
+    wanted = EMBEDDING.changed(options)
+    asked = {"methods": list(options.methods), **settings, "embedding": {**settings["embedding"]}}
+    del asked["overwrite"], asked["embedding"]["batch_tokens"]
+    identities = [digest_of_pairs(train), digest_of_pairs(test), features and features.identity]
+    request = request_of(options, {**asked, "data": identities})
+    comparison = None if options.overwrite else _finished(folder, request, options.methods)
+    if comparison is not None:
+        for method in options.methods:
+            say(f"{method:<9} kept from before")
+        return comparison
+    from cvxnn.comparison.experiment import compare
+    from cvxnn.comparison.layers import choose_layers
+
+    if features is not None:  # what is not asked for is that of the features
+        layers = wanted.pop("layer", "auto")
+        choice = choose_layers(features.find(train), layers, seed=seed, progress=not console.quiet)
+        if len(features.layers) > 1:
+            console.progress(str(choice))
+        features = features.take_layers(choice.layers)
+        settings["embedding"] = {"batch_tokens": options.batch_tokens, **wanted}
+    comparison = compare(
+        model(),
+        train,
+        test,
+        options.methods,
+        folder=folder,
+        features=features,
+        embeddings=Path(options.output) / "features",
+        **settings,
+        say=say,
+        progress=not console.quiet,
+    )
+    if request is not None:  # the next call need not load the model
+        made = {"request": request, "result": digest_of_file(folder / RESULT_FILE)}
+        write_json(folder / REQUEST_FILE, made)
+    return comparison
 
 
 def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[Any, ...]:
@@ -251,7 +295,7 @@ def _kept(lines: Sequence[str], folder: Path) -> str:
     current = lines[-1].split()[0] if lines and lines[-1].endswith("begins") else None
     if current in HEAD_METHODS:
         kept.append("the embeddings that were finished")
-    elif current is not None and (folder / current / CHECKPOINT).exists():
+    elif current is not None and any(folder.rglob(f"{current}/{CHECKPOINT}")):
         kept.append(f"the training of {current} until its last checkpoint")
     if not kept:
         return "nothing was kept; the same command begins again"

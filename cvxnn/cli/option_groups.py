@@ -71,6 +71,12 @@ HEAD = OptionGroup(
             "of COALA"
         },
         "strength": {"help": "Regularisation, as a fraction of what makes all weights zero"},
+        "patterns": {"help": "Where gates, or neurons to choose from, come from"},
+        "solver": {
+            "choices": ("cronos", "interior-point"),
+            "metavar": None,
+            "help": "Solver of a ReLU network; by default one is chosen by cost",
+        },
         "n_patterns": {"help": "Number of gates, or of neurons to choose from, at least 1"},
         "beta": {"help": "Scale of the reward, above 0"},
         "gamma": {"help": "Margin that chosen replies are to have over rejected ones, at least 0"},

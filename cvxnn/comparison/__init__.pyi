@@ -3,6 +3,7 @@ from .heads import HEADS, fit_head, length_baseline
 from .replies import side_by_side
 from .report import render_report
 from .results import REPLIES_FILE, RESULT_FILE, Comparison, MethodResult
+from .seeds import summarise_seeds
 
 __all__ = [
     "HEADS",
@@ -17,4 +18,5 @@ __all__ = [
     "length_baseline",
     "render_report",
     "side_by_side",
+    "summarise_seeds",
 ]

@@ -21,6 +21,7 @@ from cvxnn.comparison.fine_tuned import (
     fine_tune_and_evaluate,
     fine_tuning_config,
 )
+from cvxnn.comparison.grid import Pairs, Point, choose_point, folds_of, grid_of
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
@@ -51,6 +52,8 @@ def compare(
     features: PairFeatures | None = None,
     fine_tuning: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    grid_folds: int = 0,
+    embeddings: str | os.PathLike[str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
@@ -84,6 +87,14 @@ def compare(
     parameters : mapping of str to mapping, optional
         Parameters of single methods, such as
         ``{"coala": {"n_patterns": 32}, "dpo": {"beta": 0.05}}``.
+    grid_folds : int, default=0
+        Number of folds of the training pairs on which each fine-tuned method chooses the
+        hyper-parameters of its objective, out of the grid of the COALA paper (Table 8) and apart
+        from those in `parameters`; 0 takes the defaults. Each point of the grid is trained once for
+        each fold, and the cost of this search is counted.
+    embeddings : path-like, optional
+        Folder for the embeddings, which several comparisons may share; by default ``features`` in
+        `folder`.
     seed : int, default=0
         Seed of all random numbers.
     overwrite : bool, default=False
@@ -126,14 +137,18 @@ def compare(
         Path(folder),
         **shared,
         parameters=own,
+        grid_folds=grid_folds,
         seed=seed,
         overwrite=overwrite,
         progress=progress,
         features=features,
+        embeddings=Path(folder) / "features" if embeddings is None else Path(embeddings),
     )
     experiment.folder.mkdir(parents=True, exist_ok=True)
     with locked(experiment.folder / RESULT_FILE):
-        comparison = _compare(experiment, methods, {**shared, "parameters": own, "seed": seed}, say)
+        settings = {**shared, "parameters": own, "seed": seed}
+        settings |= {"grid_folds": grid_folds} if grid_folds else {}
+        comparison = _compare(experiment, methods, settings, say)
         comparison.write(experiment.folder / RESULT_FILE)
     return comparison
 
@@ -198,6 +213,8 @@ class _Experiment:
     seed: int
     overwrite: bool
     progress: bool
+    embeddings: Path
+    grid_folds: int = 0
     features: PairFeatures | None = None
 
     @cached_property
@@ -217,7 +234,10 @@ class _Experiment:
         if method in HEADS:
             own = self.parameters.get(method, {})
             return {**self.identity, "embedding": self.embedding, "head": own}
-        return {**self.identity, "fine_tuning": dataclasses.asdict(self._config(method))}
+        found = {**self.identity, "fine_tuning": dataclasses.asdict(self._config(method))}
+        if points := self._grid(method):
+            found["grid"] = {"folds": self.grid_folds, "points": points}
+        return found
 
     def run(self, method: str) -> MethodResult:
         """Train a method and measure it."""
@@ -234,7 +254,7 @@ class _Experiment:
         embedder = Embedder(self.lm, **self.embedding, progress=self.progress)
         parts = []
         for name, pairs in (("train", self.train), ("test", self.test)):
-            place = self.folder / "features" / name
+            place = self.embeddings / name
             if self.overwrite:
                 discard_features(place)
             parts.append(extract_pairs(embedder, pairs, place))
@@ -256,21 +276,57 @@ class _Experiment:
             peak_memory=max(peak_memory(costs), result.peak_memory or 0.0),
         )
 
-    def _config(self, method: str) -> FineTuningConfig:
-        own = self.parameters.get(method, {})
+    def _config(self, method: str, point: Mapping[str, float] | None = None) -> FineTuningConfig:
+        own = {**self.parameters.get(method, {}), **(point or {})}
         return fine_tuning_config(method, self.fine_tuning, own, self.seed)
 
+    def _grid(self, method: str) -> list[Point]:
+        """Return the hyper-parameters among which a method chooses; empty if it does not."""
+        own = self.parameters.get(method, {})
+        return grid_of(method, own) if self.grid_folds else []
+
     def _fine_tune(self, method: str) -> MethodResult:
-        folder = self.folder / method
+        points = self._grid(method)
+        if not points:
+            return self._train(self._config(method), self.train, self.test, self.folder / method)
+        folds = list(folds_of(self.train, self.grid_folds, self.seed))
+        place = self.folder / "grid" / method
+
+        def measure(point: Point, k: int, train: Pairs, test: Pairs) -> MethodResult:
+            config = self._config(method, point)
+            name = "-".join([*(f"{key}-{value:g}" for key, value in point.items()), f"fold-{k}"])
+            settings = {"fine_tuning": dataclasses.asdict(config), **self.identity}
+            settings["fold"] = [k, self.grid_folds]
+            file = place / f"{name}.json"
+            kept = earlier_result(file, settings, overwrite=self.overwrite)
+            if kept is None:
+                result = self._train(config, train, test, place / name)
+                kept = {"settings": settings, "result": dataclasses.asdict(result)}
+                write_json(file, kept)
+            return MethodResult.from_dict(kept["result"])
+
+        point, rows, cost = choose_point(points, folds, measure)
+        found = self._train(
+            self._config(method, point), self.train, self.test, self.folder / method
+        )
+        return dataclasses.replace(
+            found,
+            flops={"search": cost["flops"], **found.flops},
+            seconds={"search": cost["seconds"], **found.seconds},
+            settings={**found.settings, "grid": rows},
+        )
+
+    def _train(
+        self,
+        config: FineTuningConfig,
+        train: Sequence[PreferenceTriplet],
+        test: Sequence[PreferenceTriplet],
+        folder: Path,
+    ) -> MethodResult:
         if self.overwrite and (folder / CHECKPOINT).exists():  # written by cvxnn
             shutil.rmtree(folder)
         return fine_tune_and_evaluate(
-            self.lm,
-            self._config(method),
-            self.train,
-            self.test,
-            folder=folder,
-            progress=self.progress,
+            self.lm, config, train, test, folder=folder, progress=self.progress
         )
 
 

@@ -114,7 +114,7 @@ def fine_tune_and_evaluate(
         train_accuracy=pair_accuracy(seen_won - seen_lost),
         metrics=reward_metrics(won, lost),
         margins=[float(margin) for margin in won - lost],
-        history=_columns(tuned.history),
+        history=_columns(tuned.history, tuned.times),
         flops={name: float(cost.flops) for name, cost in meter.costs.items()},
         seconds={name: cost.seconds for name, cost in meter.costs.items()},
         peak_memory=peak_memory(meter.total),
@@ -169,8 +169,13 @@ def implied_rewards(
     return np.asarray(won), np.asarray(lost)
 
 
-def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float | None]]:
+def _columns(
+    history: Sequence[Mapping[str, float]], times: Sequence[float]
+) -> dict[str, list[float | None]]:
     """Return the entries of a history as columns, with None for what an entry lacks."""
     names = ["step", *{name: None for row in history for name in row if "rewards/" in name}]
     names += [name for name in ("loss", "eval_loss") if any(name in row for row in history)]
-    return {name: [row.get(name) for row in history] for name in names}
+    columns = {name: [row.get(name) for row in history] for name in names}
+    if len(times) == len(history):  # not after a checkpoint of an earlier version
+        columns["seconds"] = list(times)
+    return columns

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from cvxnn.comparison.course import Course
 from cvxnn.comparison.measures import accuracy_of, peak_memory
 from cvxnn.comparison.results import HEAD_METHODS, MethodResult
 from cvxnn.costs.meter import CostMeter
@@ -22,6 +24,8 @@ HEADS: dict[str, type[Any]] = dict(
     zip(HEAD_METHODS, (COALAPreferenceHead, LinearPreferenceHead), strict=True)
 )
 LONGER = "longer reply wins"
+SOLVERS = {"cronos": "Cronos", "interior-point": "InteriorPoint"}
+"""Solvers of phase I by the name that ``--solver`` takes."""
 _KEPT = 200  # largest number of points of a history
 
 
@@ -66,8 +70,13 @@ def fit_head(
             "training and held-out features were embedded differently "
             f"({train.embedding} and {test.embedding}); extract both with the same settings"
         )
-    head, cost = train_head(method, train, parameters, seed=seed)
-    return head, evaluate_head(method, head, train, test, cost)
+    course = Course(test)
+    head, cost = train_head(method, train, parameters, seed=seed, course=course)
+    cost = dataclasses.replace(cost, seconds=cost.seconds - course.spent)
+    result = evaluate_head(method, head, train, test, cost)
+    n = len(getattr(head, "phase2_history_", {}).get("iteration", ()))
+    columns = _thinned(course.columns(n))
+    return head, dataclasses.replace(result, history={**result.history, **columns})
 
 
 def train_head(
@@ -76,6 +85,7 @@ def train_head(
     parameters: Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
+    course: Course | None = None,
 ) -> tuple[Any, Cost]:
     """Fit a head to embedded pairs.
 
@@ -89,6 +99,8 @@ def train_head(
         Arguments of the estimator.
     seed : int, default=0
         ``random_state`` of the estimator, unless `parameters` has one.
+    course : Course, optional
+        What follows the fit of a COALA head on held-out pairs.
 
     Returns
     -------
@@ -105,11 +117,17 @@ def train_head(
     if method not in HEADS:
         raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
     own = {**_blocks(method, train, parameters or {}), **(parameters or {})}
+    if isinstance(own.get("solver"), str):
+        own["solver"] = _solver(own)
     settings = {"random_state": seed, **own, "embedding": dict(train.embedding)}
     head, meter = HEADS[method](**settings), CostMeter()
+    if course is not None and hasattr(head, "set_callbacks"):
+        head.set_callbacks(course)
     with meter.phase("fit"):
         groups = train.groups if len(set(train.groups)) > 1 else None
         head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected), groups=groups)
+    if course is not None and hasattr(head, "set_callbacks"):
+        head.set_callbacks()  # it is not saved with the head
     head.training_record_ = training_record(train.pairs)
     return head, meter["fit"]
 
@@ -230,11 +248,27 @@ def _history(history: Mapping[str, Any]) -> dict[str, list[float | None]]:
     """Return at most `_KEPT` points of a history, the last one included."""
     if "iteration" not in history:
         return {}
-    n = len(history["iteration"])
-    kept = np.unique(np.linspace(0, n - 1, min(n, _KEPT)).round().astype(int))
     columns = {"step": history["iteration"]}
     columns |= {name: values for name, values in history.items() if name.startswith("rewards/")}
+    return _thinned(columns)
+
+
+def _thinned(columns: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """Return at most `_KEPT` entries of columns of equal lengths, the last one included."""
+    n = len(next(iter(columns.values()), ()))
+    kept = np.unique(np.linspace(0, n - 1, min(n, _KEPT)).round().astype(int))
     return {name: [float(v) for v in np.asarray(c)[kept]] for name, c in columns.items()}
+
+
+def _solver(parameters: Mapping[str, Any]) -> Any:
+    """Return the solver of that name, with the tolerance and iterations that are given."""
+    from cvxnn import convex
+
+    name = parameters["solver"]
+    if name not in SOLVERS:
+        raise ValueError(f"solver is {name!r}; expected one of {list(SOLVERS)}")
+    limits = {key: parameters[key] for key in ("tol", "max_iter") if key in parameters}
+    return getattr(convex, SOLVERS[name])(**limits)
 
 
 def _plain(value: Any) -> Any:

@@ -145,6 +145,9 @@ class Comparison:
         One result for each method, in the requested order.
     groups : sequence of str
         Group of each held-out pair; pairs of one group are not independent.
+    seeds : list of dict, default=[]
+        Means over several seeds, as of `cvxnn.comparison.summarise_seeds`; the results are then
+        those of the first seed.
     """
 
     model: dict[str, Any]
@@ -153,6 +156,7 @@ class Comparison:
     baselines: dict[str, dict[str, Any]]
     results: Sequence[MethodResult]
     groups: Sequence[str]
+    seeds: list[dict[str, Any]] = field(default_factory=list)
 
     def get(self, method: str) -> MethodResult | None:
         """Return the result of a method.
@@ -288,7 +292,8 @@ class Comparison:
             If entries are missing or of another type; write the file with ``cvxnn compare``.
         """
         try:
-            rest = {entry.name: values[entry.name] for entry in fields(cls)}
+            names = [entry.name for entry in fields(cls)]
+            rest = {n: values[n] for n in names if n != "seeds" or n in values}
             rest["results"] = tuple(map(MethodResult.from_dict, rest["results"]))
             found = cls(**rest)
             found.conclusions()  # they look at entries of every type

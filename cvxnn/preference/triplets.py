@@ -244,7 +244,7 @@ def split_by_group(
         raise ValueError(f"test_size is {test_size!r}; expected a fraction between 0 and 1")
     if by not in ("both", "group", "prompt"):
         raise ValueError(f"by is {by!r}; expected 'both', 'group' or 'prompt'")
-    units = _units(triplets, by)
+    units = split_units(triplets, by)
     names = sorted(set(units))
     if len(names) < 2:
         groups = len({triplet.group for triplet in triplets})
@@ -327,8 +327,21 @@ def prompt_key(prompt: Prompt) -> str:
     return digest(turns)
 
 
-def _units(triplets: Sequence[PreferenceTriplet], by: str) -> list[str]:
-    """Return the name of the unit of each triplet; a split never divides a unit."""
+def split_units(triplets: Sequence[PreferenceTriplet], by: str = "both") -> list[str]:
+    """Return the unit of each triplet, which `split_by_group` never divides.
+
+    Parameters
+    ----------
+    triplets : sequence of PreferenceTriplet
+        The triplets.
+    by : {"both", "group", "prompt"}, default="both"
+        As of `split_by_group`.
+
+    Returns
+    -------
+    list of str
+        A name for each triplet; those of one unit are equal.
+    """
     if by == "group":
         return [triplet.group for triplet in triplets]
     prompts = [prompt_key(triplet.prompt) for triplet in triplets]

@@ -699,3 +699,22 @@ def test_compare_then_report(run, model, data, tmp_path, capsys):
     bad.write_text("[1, 2", encoding="utf-8")
     assert "bad.jsonl:1" in run("report", output, "--examples", bad, code=1)["error"]
     assert f"--examples {replies}" in run("report", replies, code=1)["error"]
+
+
+def test_compare_several_seeds(run, model, data, tmp_path, monkeypatch):
+    folder = tmp_path / "seeds"
+    command = ["compare", data, "--model", model, "--output", folder, "--n-patterns", "8"]
+    command += ["--methods", "coala,linear", "--seeds", "2", "--patterns", "gaussian"]
+    found = run(*command)
+    assert [row["method"] for row in found["seeds"]] == ["coala", "linear"]
+    files = [folder / f"seed-{seed}" / "comparison.json" for seed in (0, 1)]
+    alone = [json.loads(file.read_text("utf-8")) for file in files]
+    for i, row in enumerate(found["seeds"]):
+        assert row["accuracies"] == [one["results"][i]["accuracy"] for one in alone]
+    assert found["results"] == alone[0]["results"]
+    assert [path.name for path in folder.rglob("features")] == ["features"]  # embedded once
+    monkeypatch.setattr("cvxnn.cli.compare.model_of", None)  # no weights are loaded
+    again = run(*command)
+    assert (again["status"], again["seeds"]) == ("nothing to do", found["seeds"])
+    run("report", folder, "--output", tmp_path / "seeds.html")
+    assert "Over 2 seeds" in (tmp_path / "seeds.html").read_text("utf-8")

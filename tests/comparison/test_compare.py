@@ -6,12 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import cvxnn
-from cvxnn.comparison import HEADS, METHODS, RESULT_FILE, Comparison, compare
+from cvxnn.comparison import (
+    HEADS,
+    METHODS,
+    RESULT_FILE,
+    Comparison,
+    MethodResult,
+    compare,
+    summarise_seeds,
+)
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
+from cvxnn.comparison.grid import folds_of, grid_of
 from cvxnn.comparison.heads import fit_head
 from cvxnn.comparison.replies import side_by_side
+from cvxnn.comparison.seeds import seeds_text
 from cvxnn.features.extraction import extract_pairs
 from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.llm import Embedder, FineTuningConfig, Guidance, fine_tune
@@ -183,3 +194,81 @@ def test_replies_side_by_side(lm, pairs, tmp_path):
             assert reply.reward is None
     sampled = replace(guidance, seed=1)
     assert list(side_by_side(head, embedder, "a", sampled, plain=False, guided=False)) == []
+
+
+def test_hyper_parameters_are_chosen_on_folds_of_the_training_pairs(lm, pairs, tmp_path):
+    train, test = pairs[:16], pairs[16:]
+    options = {"fine_tuning": {**FAST, "steps": 1}, "grid_folds": 2, "folder": tmp_path}
+    found = compare(lm, train, test, ("dpo",), **options)
+    result = found.get("dpo")
+    points = result.settings["grid"]
+    assert [row["parameters"] for row in points] == [{"beta": b} for b in (0.01, 0.05, 0.1)]
+    means = [np.mean(row["accuracies"]) for row in points]
+    assert result.settings["beta"] == points[int(np.argmax(means))]["parameters"]["beta"]
+    assert result.flops["search"] > 2 * result.flops["train"]  # three points on half of the pairs
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("grid/dpo/*.json")}
+    assert len(files) == 6
+    (tmp_path / "dpo.json").unlink()
+    again = compare(lm, train, test, ("dpo",), **options)
+    assert again.get("dpo").accuracy == result.accuracy
+    assert files == {path: path.stat().st_mtime_ns for path in files}  # what is known is kept
+    with pytest.raises(OtherSettingsError, match="grid"):
+        compare(lm, train, test, ("dpo",), **{**options, "grid_folds": 3})
+
+
+def test_folds_divide_no_group_and_no_prompt(pairs):
+    sides = list(folds_of(pairs, 3, seed=0))
+    assert sorted(pair.chosen for _, part in sides for pair in part) == sorted(
+        pair.chosen for pair in pairs
+    )
+    for train, test in sides:
+        for key in ("group", "prompt"):
+            assert not {getattr(p, key) for p in train} & {getattr(p, key) for p in test}
+    with pytest.raises(ValueError, match="folds of"):
+        list(folds_of(pairs[:2], 3, seed=0))
+    assert grid_of("simpo", {"beta": 2.0})[0] == {"gamma": 0.3}
+    assert grid_of("sft", {}) == []
+
+
+def test_margins_of_held_out_pairs_over_time(lm, pairs, tmp_path):
+    features = extract_pairs(Embedder(lm), pairs, tmp_path)
+    train, test = features.split(0.3, 0)
+    head, result = fit_head("coala", train, test, {"n_patterns": 8})
+    history = result.history
+    assert len({len(values) for values in history.values()}) == 1
+    assert np.all(np.diff(history["seconds"]) >= 0)
+    assert history["eval_rewards/margins"][-1] == pytest.approx(
+        result.metrics["rewards/margins"], rel=1e-3
+    )
+    assert history["rewards/margins"][-1] == pytest.approx(
+        np.mean(head.reward_margin(np.asarray(train.chosen), np.asarray(train.rejected))), rel=1e-3
+    )
+    relu = {"formulation": "relu", "n_patterns": 4, "patterns": "gaussian", "max_iter": 20}
+    named, _ = fit_head("coala", train, test, {**relu, "solver": "cronos"})
+    assert (type(named.solver).__name__, named.solver.max_iter) == ("Cronos", 20)
+    with pytest.raises(ValueError, match="expected one of"):
+        fit_head("coala", train, test, {**relu, "solver": "cvxpy"})
+
+
+def test_seeds_by_hand():
+    def comparison(*margins):
+        results = [
+            MethodResult(name, pair_accuracy(m), None, [0, 1], 1.0, {"rewards/margins": 0.0}, m)
+            for name, m in zip(("coala", "dpo"), margins, strict=True)
+        ]
+        return Comparison({}, {}, {}, {}, tuple(results), list("aabbcc"))
+
+    first = comparison([1, 1, 1, 1, 1, -1], [1, -1, 1, -1, 1, 1])
+    second = comparison([1, 1, 1, 1, -1, -1], [1, -1, 1, 1, 1, 1])
+    one, other = summarise_seeds([first, second])
+    assert one["accuracies"] == pytest.approx([5 / 6, 4 / 6])
+    assert one["mean"] == pytest.approx(0.75)
+    assert one["spread"] == pytest.approx(np.std([5 / 6, 4 / 6], ddof=1))
+    # Pair by pair, averaged over both seeds; then sums of each group, as one sample of three.
+    gains = np.array([0, 1, 0, 0.5, -0.5, -1]).reshape(3, 2)
+    assert other["difference"] == pytest.approx(gains.mean())
+    test = stats.ttest_1samp(gains.sum(axis=1), 0.0)
+    assert other["p"] == pytest.approx(test.pvalue)
+    assert "COALA has +0.000" in seeds_text([one, other])
+    with pytest.raises(ValueError, match="the same methods and pairs"):
+        summarise_seeds([first, comparison([1] * 6, [1] * 6).__class__({}, {}, {}, {}, (), [])])

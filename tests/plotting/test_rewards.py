@@ -6,6 +6,7 @@ from sklearn.exceptions import NotFittedError
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier
 from cvxnn.plotting import RewardMarginDisplay
+from cvxnn.plotting.rewards import smoothed
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,18 @@ def test_errors():
         RewardMarginDisplay.from_estimator(COALAPreferenceHead())
     with pytest.raises(TypeError, match="ConvexReLUClassifier has no rewards; expected a COALA"):
         RewardMarginDisplay.from_estimator(ConvexReLUClassifier())
+
+
+def test_the_moving_average_forgets_by_time_not_by_number() -> None:
+    at, values = np.array([0.0, 1.0, 3.0, 3.5]), np.array([4.0, 0.0, 2.0, 1.0])
+    expected = []
+    for i, now in enumerate(at):
+        weights = 0.5 ** ((now - at[: i + 1]) / 2.0)
+        expected.append(weights @ values[: i + 1] / weights.sum())
+    np.testing.assert_allclose(smoothed(at, values, 2.0), expected)
+    history = {"seconds": at, "rewards/margins": values}
+    display = RewardMarginDisplay(history=history, half_life=2.0).plot()
+    faint, line = display.ax_.lines
+    np.testing.assert_allclose(faint.get_ydata(), values)
+    np.testing.assert_allclose(line.get_ydata(), expected)
+    assert display.ax_.get_xlabel() == "seconds of training"

@@ -22,8 +22,9 @@ N_SERIES = 8  # --series-1 to --series-8 are colours of the page
 _SERIES = {f"#0000{i:02x}": f"var(--series-{i})" for i in range(1, N_SERIES + 1)}
 _COLORS = {"#000100": "var(--ink)", "#000200": "var(--soft)", "#000300": "var(--line)", **_SERIES}
 _INK, _SOFT, _LINE = itertools.islice(_COLORS, 3)
+_SMOOTHED = 20  # more measurements are smoothed, with this part of the time as the half-life
 _SIZE = (5.2, 3.4)  # inches of 72 units
-_STYLE = {
+STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": _SOFT,
     "axes.grid": True,
@@ -63,7 +64,7 @@ def cost_chart(comparison: Comparison) -> str | None:
     results = [result for result in comparison.results if result.total_flops > 0]
     if not results:
         return None
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(_SIZE, layout="constrained")
         ax = figure.add_subplot()
         titles = {}
@@ -90,11 +91,14 @@ def cost_chart(comparison: Comparison) -> str | None:
         ax.set_xlabel("FLOPs of training")
         ax.set_ylabel("held-out pair accuracy")
         figure.legend(loc="outside lower center", ncols=3)
-        return _svg(figure, "Held-out pair accuracy over FLOPs of training", titles)
+        return to_svg(figure, "Held-out pair accuracy over FLOPs of training", titles)
 
 
 def margin_chart(result: MethodResult) -> str | None:
-    """Draw the mean reward margin over the steps of training, on training and held-out pairs.
+    """Draw the mean reward margin in training over time, on training and held-out pairs.
+
+    Of more than 20 measurements, those of training pairs are smoothed: a measurement that is a
+    twentieth of the whole time older than another has half its weight.
 
     Parameters
     ----------
@@ -110,20 +114,39 @@ def margin_chart(result: MethodResult) -> str | None:
     margins = [v for name, v in history.items() if name.endswith("rewards/margins")]
     if not margins or not np.isfinite(np.concatenate(margins)).any():
         return None
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(_SIZE, layout="constrained")
         ax = figure.add_subplot()
-        RewardMarginDisplay(history=history).plot(ax=ax)
-        ax.set_xlabel(result.step_name)
-        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        at = history["seconds" if "seconds" in history else "step"]
+        many = len(at) > _SMOOTHED and at[-1] > at[0]
+        half_life = float(at[-1] - at[0]) / _SMOOTHED if many else None
+        RewardMarginDisplay(history=history, half_life=half_life).plot(ax=ax)
+        if "seconds" not in history:
+            ax.set_xlabel(result.step_name)
+            ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         if (legend := ax.get_legend()) is not None:
             legend.remove()
             figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure, f"Mean reward margin of {name_of(result.method)} over training")
+        return to_svg(figure, f"Mean reward margin of {name_of(result.method)} over training")
 
 
-def _svg(figure: Figure, description: str, titles: Mapping[str, str] | None = None) -> str:
-    """Return a figure as an ``svg`` element that belongs to the page it is put into."""
+def to_svg(figure: Figure, description: str, titles: Mapping[str, str] | None = None) -> str:
+    """Return a figure as an ``svg`` element that belongs to the page it is put into.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Figure that was drawn with `STYLE`.
+    description : str
+        What it shows, for those who do not see it.
+    titles : mapping of str to str, optional
+        Texts that appear at marks, by their identifiers.
+
+    Returns
+    -------
+    str
+        One ``svg`` element.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

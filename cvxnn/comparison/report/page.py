@@ -19,6 +19,7 @@ from cvxnn.comparison.results import Comparison
 from cvxnn.comparison.texts import (
     bytes_text,
     count_text,
+    difference_text,
     name_of,
     ratio_text,
     share_text,
@@ -88,6 +89,7 @@ def render_report(
         title=title,
         comparison=comparison,
         share=share_text,
+        difference=difference_text,
         cost_chart=cost_chart(comparison),
         margin_charts={
             result.method: chart

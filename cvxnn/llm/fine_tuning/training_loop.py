@@ -74,6 +74,8 @@ class FineTuned:
         for ``"maxright"``.
     seconds : float
         Duration in seconds, of all parts of an interrupted run together.
+    times : list of float
+        The same, at each entry of the history.
     costs : dict
         Costs of the phases ``"reference"``, ``"train"`` and ``"evaluate"``, as
         `cvxnn.costs.CostMeter.to_dict` gives them.
@@ -87,6 +89,7 @@ class FineTuned:
     tokens_trained: int
     tokens_evaluated: int
     seconds: float
+    times: list[float] = field(repr=False)
     costs: dict[str, dict[str, float]] = field(repr=False)
     base: Mapping[str, object] = field(repr=False)
 
@@ -240,6 +243,7 @@ def _fine_tune(
         state.tokens_trained,
         state.tokens_evaluated,
         state.seconds,
+        state.times,
         meter.to_dict(),
         base,
     )
@@ -255,6 +259,7 @@ class _State:
     tokens_trained: int = 0
     tokens_evaluated: int = 0
     seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -281,6 +286,7 @@ class _Run:
         resumed = path is not None and bool(state.history)
         if not resumed and any(side.held_out for side in self.data.values()):
             state.history.append({"step": 0, **self._evaluate()})
+            state.times.append(time.perf_counter() - began)
             tell(state.history[-1])
         n_steps = parts[-1].stop
         kept, duration = time.perf_counter(), 0.0  # time of the last checkpoint
@@ -300,6 +306,7 @@ class _Run:
                     entry.update(self._evaluate())
                 state.history.append(entry)
                 state.seconds = time.perf_counter() - began
+                state.times.append(state.seconds)
                 state.costs = self.meter.to_dict()
                 now = time.perf_counter()
                 late = now - kept >= max(_CHECKPOINT_SECONDS, duration / _CHECKPOINT_SHARE)

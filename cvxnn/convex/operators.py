@@ -194,7 +194,10 @@ class GatedOperator:
 
     def orient(self, S: Array) -> Array:
         """Flip the sign of scores of shape (n, ..., P) where it is closed: multiplication by E."""
-        return namespace(S).where(self._broadcast(S.ndim), S, -S)
+        mask = self._broadcast(S.ndim)
+        if namespace(S) is np:  # in one pass, without a copy of the negative
+            return S * np.where(mask, S.dtype.type(1), S.dtype.type(-1))
+        return namespace(S).where(mask, S, -S)
 
     def project_cones(self, S: Array) -> Array:
         """Return the positive part of the oriented scores; those of the linear part are free."""

@@ -12,13 +12,14 @@ two signs of a pattern share :math:`D_i`, so with :math:`R_i R_i^T` the sum of t
 :math:`A_i = D_i X R_i`, what couples the blocks is :math:`I + H^{1/2} A A^T H^{1/2}`, of the size
 of the data, or :math:`I + A^T H A`, of the size of the weights. Columns of :math:`A` that hardly
 matter are left out of it, the more the nearer the optimum, and conjugate gradient makes up for
-them. Plain NumPy in double precision.
+them. Plain NumPy in double precision; the coupling matrix, which only preconditions, is factored in
+single precision unless it is too large beside the identity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ Floats = NDArray[np.floating]
 # Sum of the squared norms of the columns of A that may be left out: a fifth keeps the
 # preconditioned system within a condition number of 2.4.
 _LEFT_OUT = 0.2
+# Sum of the squared entries of A up to which its product, with the identity added, is factored in
+# single precision: rounding is then a few hundredths of the identity.
+_MOST_SINGLE = 5e5
 # Most iterations of conjugate gradient for one right side.
 _MAX_CG = 300
 # Doubles of the products of features that are kept between iterations: 64 MB.
@@ -145,24 +149,35 @@ class NewtonSystem:
             self._factor_core(max_dense)
 
     def _factor_core(self, max_dense: int) -> None:
-        data = self.data
-        P, d, n = len(self._R), *data.XT.shape
-        # Rows are the columns of A, those of R_1 first.
-        A: Floats = (np.swapaxes(self._R, -1, -2).reshape(P * d, d) @ data.XT).reshape(P, d, n)
-        A *= (data.gates * self._half)[:, None, :]
-        A = A.reshape(P * d, n)
+        A = self._coupling(np.float32)
+        if np.vdot(A, A) <= _MOST_SINGLE:
+            try:
+                return self._factor(A, max_dense)
+            except np.linalg.LinAlgError:  # rounding of a matrix with many entries of one sign
+                pass
+        self._factor(self._coupling(np.float64), max_dense)
+
+    def _factor(self, A: Floats, max_dense: int) -> None:
+        size, n = A.shape
         energy = np.einsum("kn,kn->k", A, A)
         order = np.argsort(energy)
         n_left_out = int(np.searchsorted(np.cumsum(energy[order]), _LEFT_OUT))
-        if min(P * d - n_left_out, n) > max_dense:
-            n_left_out = P * d - max_dense
+        if min(size - n_left_out, n) > max_dense:
+            n_left_out = size - max_dense
         self._kept = np.sort(order[n_left_out:])
         self.rank = len(self._kept)
-        self._A = A[self._kept] if n_left_out else A
+        A = A[self._kept] if n_left_out else A
         self._small = self.rank < n
-        core = self._A @ self._A.T if self._small else self._A.T @ self._A
+        core = A @ A.T if self._small else A.T @ A
         core[np.diag_indices_from(core)] += 1
         self._core = np.linalg.cholesky(core)
+
+    def _coupling(self, dtype: Any) -> Floats:
+        """Return ``H^{1/2} A``, its columns as rows, those of ``R_1`` first."""
+        R, XT, gates = self._R.astype(dtype), self.data.XT.astype(dtype), self.data.gates
+        A: Floats = (np.swapaxes(R, -1, -2).reshape(-1, len(XT)) @ XT).reshape(len(R), len(XT), -1)
+        A *= (gates * self._half).astype(dtype)[:, None, :]
+        return A.reshape(-1, XT.shape[1])
 
     def matvec(self, x: Floats) -> Floats:
         """Multiply by the matrix, without forming it."""
@@ -199,7 +214,8 @@ class NewtonSystem:
 
     def _core_solve(self, g: Floats) -> Floats:
         # The transpose is an upper triangle in Fortran order, and no copy.
-        return cho_solve((self._core.T, False), g, check_finite=False)
+        g = g.astype(self._core.dtype, copy=False)
+        return cho_solve((self._core.T, False), g, check_finite=False).astype(np.float64)
 
     def _block_solve(self, b: Floats) -> Floats:
         return (self._inverse @ b[..., None])[..., 0]

@@ -33,6 +33,7 @@ from .penalties import (
 )
 from .program import ConvexProgram, on_host
 from .reference import solve_with_cvxpy
+from .sharding import on_mesh
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic
@@ -89,6 +90,7 @@ __all__ = [
     "cone_decomposition",
     "enumerate_patterns",
     "on_host",
+    "on_mesh",
     "paired",
     "precision",
     "register_pytree",

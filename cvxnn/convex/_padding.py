@@ -91,6 +91,8 @@ def _kept_patterns(program: ConvexProgram) -> Any:
 
 def _rows(array: Any, n_rows: int) -> Any:
     array = np.asarray(array)
+    if n_rows == 0:
+        return array
     return np.pad(array, ((0, n_rows), *([(0, 0)] * (array.ndim - 1))))
 
 

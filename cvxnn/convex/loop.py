@@ -29,7 +29,7 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
-from cvxnn.convex.sharding import RowShards, ends_noticed
+from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
 from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
 from cvxnn.numerics.arrays import Array
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
@@ -120,7 +120,7 @@ def solve(
         ``jax.make_mesh((4,), ("rows",))``. With devices of several processes
         (``jax.distributed.initialize``), each process calls ``solve`` with its own rows, the same
         patterns in the same order, and all else equal; each gets the same weights, and the dual
-        point of its rows. By default one device computes.
+        point of its rows. By default one device computes, or those of ``on_mesh``.
     checkpoint : path-like, optional
         File for the point so far, of a ``ConvexProgram`` and a compiled solver. It is written after
         a measurement, at most twice a minute, and at the end. Where it exists, the solver starts
@@ -150,6 +150,8 @@ def solve(
     _check(problem, solver, time_limit)
     if np.isnan(incumbent):
         raise ValueError("incumbent is nan; expected the objective of a known point.")
+    if mesh is None and isinstance(problem, ConvexProgram) and not solver.on_host:
+        mesh = mesh_of_scope()
     dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem

@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def package_of(module: str) -> str:
     return module.removeprefix("cvxnn").strip(".").partition(".")[0]
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -121,15 +123,24 @@ def repeated(names):
     return {name for name, count in Counter(names).items() if count > 1}
 
 
+@cache
+def definitions() -> tuple[list[str], list[str]]:
+    """Return the names of all classes, at any depth, and of the functions of modules."""
+    classes, functions = [], []
+    for path in MODULES.values():
+        tree = ast.parse(path.read_text("utf-8"))
+        classes += [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+        functions += [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
+    return classes, functions
+
+
 def test_no_two_classes_share_a_name():
-    trees = [ast.parse(path.read_text("utf-8")) for path in MODULES.values()]
-    classes = [n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    classes, _ = definitions()
     assert repeated(classes) == set()
 
 
 def test_no_two_public_functions_share_a_name():
-    trees = [ast.parse(path.read_text("utf-8")) for path in MODULES.values()]
-    functions = [n.name for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef)]
+    _, functions = definitions()
     assert repeated(name for name in functions if name[0] != "_") == COMMAND_FUNCTIONS
 
 

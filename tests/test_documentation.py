@@ -68,9 +68,9 @@ def needs_model(page: Path) -> bool:
     return any("load_model" in snippet.code for snippet in runnable(page))
 
 
-# Pages whose fits and compilations take more than 3 seconds, beside those that need a model.
-LONG = {"certificate", "classification", "coming_from", "extending", "patterns"}
-LONG |= {"persistence", "regression", "solvers", "tables", "troubleshooting"}
+# Pages whose fits and compilations take more than 2 seconds, beside those that need a model.
+LONG = {"certificate", "choosing", "classification", "coming_from", "explanations", "extending"}
+LONG |= {"patterns", "persistence", "regression", "solvers", "tables", "troubleshooting"}
 
 
 def is_slow(page: Path) -> bool:

@@ -342,7 +342,11 @@ def test_torch_state_and_pickle(kind):
 # JAX --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [*SHAPES[1:3], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[::3])],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_jax(kind, shape, dtype):
     model, X = regressor(network(kind, shape, dtype)), inputs(dtype)

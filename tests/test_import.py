@@ -59,7 +59,10 @@ def test_jax_settings_are_left_alone(traces):
     assert traces["settings"] == {}
 
 
-@pytest.mark.parametrize("name", ["ConvexReLUClassifier", "ConvexReLUClassifierCV"])
+@pytest.mark.parametrize(
+    "name",
+    ["ConvexReLUClassifier", pytest.param("ConvexReLUClassifierCV", marks=pytest.mark.slow)],
+)
 def test_the_first_fit_of_a_seed_is_like_the_next(name):
     code = (
         f"import numpy as np, cvxnn; model = cvxnn.{name}()\n"

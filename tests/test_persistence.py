@@ -599,9 +599,9 @@ def test_no_such_file(tmp_path):
 @pytest.fixture(scope="module", params=["few contents", "all kinds of contents"])
 def flippable(request, tmp_path_factory):
     """A small file: of a classifier, or of one with gates, a skip connection, labels and names."""
-    model = classifier()
+    X, y = data()
+    model = ConvexReLUClassifier(**RELU).fit(X[:12], np.array(["no", "ja, é"])[y[:12]])
     if request.param == "all kinds of contents":
-        X, y = data()
         frame = pd.DataFrame(X, columns=["a", "b", "ç"])
         labels = np.array(["ja, é", 'n"\\o'], object)
         options = {"formulation": "gated", "skip": 0.1, "solver": InteriorPoint(tol=0.1)}

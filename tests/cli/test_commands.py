@@ -581,6 +581,7 @@ def test_compare_answers_held_out_prompts(run, model, data, tmp_path):
     assert "best_of: 3 in the file, 5 requested" in refused["error"]
 
 
+@pytest.mark.slow
 def test_layers_are_extracted_once_and_chosen_later(
     run, model, data, tmp_path, capsys, monkeypatch
 ):

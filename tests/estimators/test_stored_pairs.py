@@ -30,7 +30,12 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("solver", "options"),
-    [(None, {}), (None, {"context": 2}), (ITERATIVE, {}), (ITERATIVE, {"blocks": [2, 4]})],
+    [
+        (None, {}),
+        (None, {"context": 2}),
+        (ITERATIVE, {}),
+        pytest.param(ITERATIVE, {"blocks": [2, 4]}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_head_is_that_of_the_pairs_in_memory(pairs, solver, options) -> None:
     won, lost = pairs
@@ -50,7 +55,7 @@ def test_the_head_is_that_of_the_pairs_in_memory(pairs, solver, options) -> None
 
 
 def test_an_unscaled_head_and_one_of_few_pairs_are_the_same_too(pairs) -> None:
-    won, lost = (part[:200] for part in pairs)
+    won, lost = (part[:64] for part in pairs)
     for options in ({"standardize": False, "blocks": [3, 3]}, {"fit_intercept": False}):
         head = COALAPreferenceHead(n_patterns=4, random_state=0, **options)
         expected = head.fit_pairs(won, lost).reward(won)

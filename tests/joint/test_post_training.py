@@ -201,7 +201,9 @@ def test_equations_30_to_34() -> None:
     assert problem.gap(*problem.values([0.0]), 0.5) == pytest.approx(0.271042, abs=1e-6)
 
 
-@pytest.mark.parametrize("lam", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "lam", [0.3, *(pytest.param(lam, marks=pytest.mark.slow) for lam in (0.5, 0.7))]
+)
 def test_theorem_3_3_more_steps_do_not_help_sequential(lam: float) -> None:
     """The gap of sequential training stays above a constant; that of ALRIGHT vanishes."""
     problem = theorem_3_3()

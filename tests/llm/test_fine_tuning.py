@@ -111,7 +111,17 @@ def killer(step: int) -> Callable[[dict[str, float]], None]:
 # What is learnt
 
 
-@pytest.mark.parametrize("objective", FINE_TUNING_OBJECTIVES)
+# The others take half a second each.
+QUICKLY = ("dpo", "simpo")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(name, marks=[] if name in QUICKLY else pytest.mark.slow)
+        for name in FINE_TUNING_OBJECTIVES
+    ],
+)
 def test_methods_learn(objective: str) -> None:
     config = FineTuningConfig(objective, **QUICK, steps=12)
     told: list[dict[str, float]] = []
@@ -334,7 +344,13 @@ def whole_run(name: str) -> FineTuned:
     return run(CONFIGS[name])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("sequential", "maxright") else pytest.mark.slow)
+        for name in CONFIGS  # a second each
+    ],
+)
 def test_resumption_is_exact(name: str, tmp_path: Path) -> None:
     config, whole = CONFIGS[name], whole_run(name)
     for step in (0, 1, 4, 5):

@@ -108,11 +108,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     "embedding",
     [
-        {"pooling": "mean"},
         {"pooling": "last"},
-        {"pooling": "attention"},
         {"pooling": "mean", "layer": 1},
         {"pooling": "attention", "layer": 0},
+        pytest.param({"pooling": "mean"}, marks=pytest.mark.slow),
+        pytest.param({"pooling": "attention"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -75,8 +75,19 @@ def naive(lm: LanguageModel, prompt: Any, response: str, end: bool = True) -> tu
     return total, len(reply)
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, None], ids=["template", "plain"])
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize(
+    ("family", "template"),
+    [
+        pytest.param(
+            family,
+            template,
+            marks=[] if template is None or family == "llama" else pytest.mark.slow,
+            id=f"{family}-{'plain' if template is None else 'template'}",
+        )
+        for family in SIZES
+        for template in (TEMPLATE, None)
+    ],
+)
 def test_token_by_token(family: str, template: str | None) -> None:
     lm = make_lm(family, template=template)
     for share_prefixes, batch_tokens, end in itertools.product(

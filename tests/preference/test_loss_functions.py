@@ -214,6 +214,7 @@ def test_objectives_of_rewards_imply_none() -> None:
         OBJECTIVES["bradley_terry"].rewards(replies())
 
 
+@pytest.mark.slow  # the import of trl
 @pytest.mark.parametrize("name", ["orpo", "simpo"])
 def test_values_of_trl(name: str) -> None:
     pytest.importorskip("trl")

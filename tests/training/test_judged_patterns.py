@@ -37,8 +37,14 @@ def naive_error(program: ConvexProgram, groups: np.ndarray) -> float:
     return least
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("grouped", "weighted"),
+    [
+        (False, False),
+        (True, True),
+        *(pytest.param(a, not a, marks=pytest.mark.slow) for a in (False, True)),
+    ],
+)
 def test_the_kind_of_least_error_is_chosen(grouped: bool, weighted: bool) -> None:
     n, rng = 60, np.random.default_rng(0)
     groups = np.arange(n) // 2 if grouped else np.arange(n)

@@ -374,7 +374,7 @@ def test_iterates_are_those_of_algorithm_2(
         np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-8)
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("ratio", [0.5, 1.0, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_the_printed_dual_step_is_a_multiple_of_the_residuals(ratio: float) -> None:
     program = make()
     options = {

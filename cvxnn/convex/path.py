@@ -23,10 +23,10 @@ from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.convex.solvers.working_set import solve_on_working_sets
 
-# From so many flops of interior point along a path on, and for tolerances from this on, CRONOS goes
-# first, which continues from the last strength where interior point begins anew; until a strength
-# takes it so many iterations. Weak ones do, and interior point is then quicker.
-_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 2e10, 1e-3, 150
+# From so many flops of interior point along a path on, below which compilation costs more than it
+# saves, and for tolerances from this on, CRONOS goes first: it continues from the last strength,
+# where interior point begins anew. Weak strengths take it more iterations than these.
+_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 5e10, 1e-3, 150
 
 
 class RegularizationPath(NamedTuple):

@@ -3,8 +3,8 @@
 Importing this package starts no device and changes no JAX setting; names load when first used.
 """
 
-import lazy_loader
+from cvxnn._public_names import attach
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -23,6 +23,21 @@ HEADER = "cvxnn"
 NETWORK_PARTS = ("hidden_weights", "hidden_bias", "output_weights", "output_bias")
 GATE_PARTS = ("gate_weights", "gate_bias", "gate_index")
 OPTIONAL_PARTS = (*GATE_PARTS, "linear_weights", "output_index")
+_WRITERS = "cvxnn.save, or of a preference head by cvxnn fit"
+_BEGINNINGS = {
+    b"PK\x03\x04": "a zip archive, as numpy.savez, torch.save and skops write it",
+    b"\x80": "a pickle, which cvxnn does not open",
+    b"GGUF": "a language model in GGUF",
+    b"\x93NUMPY": "an array of NumPy",
+    b"PAR1": "a table in Parquet",
+    b"\x1f\x8b": "a compressed file",
+}
+_TEXTS = {
+    ".csv": "a table; read it by pandas.read_csv, and fit an estimator to its columns",
+    ".tsv": "a table; read it by pandas.read_csv, and fit an estimator to its columns",
+    ".jsonl": "a file of rows, such as pairs; cvxnn extract and cvxnn fit make a head of pairs",
+    ".json": "a file of JSON, such as the note beside a head, whose name ends in .safetensors",
+}
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -36,8 +51,12 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         If the file is truncated, changed or damaged, or of another format or version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file written by {_WRITERS}.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected one written by cvxnn.save.")
+        raise FileNotFoundError(f"{path}: no such file; expected one written by {_WRITERS}.")
+    if looks := _looks_like(path):
+        raise ValueError(f"{path} is {looks}; expected a file written by {_WRITERS}.")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -47,6 +66,11 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
             f"{path}: not a readable safetensors file ({error}); it was changed or damaged, or is "
             "truncated. Save the estimator again."
         ) from error
+    if HEADER not in metadata:
+        raise ValueError(
+            f"{path}: a safetensors file of something else, such as the weights of a language "
+            f"model: it has no {HEADER!r} header; expected one written by {_WRITERS}."
+        )
     try:
         header = json.loads(metadata[HEADER])
         version, sealed = header["format_version"], seal(header, tensors)
@@ -67,6 +91,21 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
             "copy, or save the estimator again."
         )
     return header, tensors
+
+
+def _looks_like(path: Path) -> str | None:
+    """Say what a file is that no safetensors file can be; None if it may be one."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    # A safetensors file begins with the length of its header in 8 bytes, and the header is JSON.
+    if len(start) < 9 or start[8:9] == b"{":
+        return None
+    for beginning, name in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            return name
+    if not all(byte >= 32 or byte in b"\t\n\r" for byte in start):
+        return None
+    return _TEXTS.get(path.suffix.lower(), "a text")
 
 
 @contextlib.contextmanager

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
 from cvxnn.files.writing import Closing
 
 _REWRITTEN, _PRINTED = 0.2, 30.0  # least seconds between two texts: on a terminal, and elsewhere
+
+
+class _Line:
+    """Line on a stream: rewritten on a terminal and in a notebook, followed by others elsewhere."""
+
+    def __init__(self, stream: TextIO | None, rewrites: bool | None) -> None:
+        self.stream = sys.stderr if stream is None else stream
+        if rewrites is None:
+            rewrites = self.stream.isatty() or "ipykernel" in sys.modules
+        self.rewrites, self.width = rewrites, 0
+
+    def write(self, text: str) -> None:
+        if self.rewrites:
+            print(f"\r{text:<{self.width}}", end="", file=self.stream, flush=True)
+            self.width = len(text)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def end(self, text: str) -> None:
+        """End the line with a text, if it was begun."""
+        if self.width and self.rewrites:
+            self.write(text)
+            print(file=self.stream, flush=True)
 
 
 class Progress(Closing):
@@ -47,13 +72,9 @@ class Progress(Closing):
         rewrites: bool | None = None,
     ) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._show, self._stream = show, sys.stderr if stream is None else stream
-        if rewrites is None:
-            rewrites = self._stream.isatty() or "ipykernel" in sys.modules
-        self._rewrites = rewrites
+        self._show, self._line = show, _Line(stream, rewrites)
         self._done = self._skipped = done
         self._began = self._written = time.monotonic()
-        self._width = 0
 
     def update(self, n: int = 1, note: str = "", *, skipped: bool = False) -> None:
         """Count finished units.
@@ -69,24 +90,17 @@ class Progress(Closing):
         """
         self._done += n
         self._skipped += n if skipped else 0
-        pause = _REWRITTEN if self._rewrites else _PRINTED
+        pause = _REWRITTEN if self._line.rewrites else _PRINTED
         if self._show and time.monotonic() - self._written >= pause:
             self._write(note)
 
     def close(self) -> None:
         """End the line, if it was begun."""
-        if self._width and self._rewrites:
-            self._write("")
-            print(file=self._stream, flush=True)
+        self._line.end(self._text(time.monotonic() - self._began, ""))
 
     def _write(self, note: str) -> None:
         self._written = time.monotonic()
-        text = self._text(self._written - self._began, note)
-        if self._rewrites:
-            print(f"\r{text:<{self._width}}", end="", file=self._stream, flush=True)
-            self._width = len(text)
-        else:
-            print(text, file=self._stream, flush=True)
+        self._line.write(self._text(self._written - self._began, note))
 
     def _text(self, seconds: float, note: str) -> str:
         parts = [f"{self._label:<9} {self._done:,} {self._unit}"]
@@ -101,6 +115,82 @@ class Progress(Closing):
             left = (self._total - self._done) * seconds / new
             parts[-1] += f", about {seconds_text(left)} left"
         return ", ".join([*parts, *([note] if note else [])])
+
+
+class Phases(Closing):
+    """Line that says which of a few long phases runs, and how long the rest will take.
+
+    What runs says nothing of itself, so a thread writes the line, every second on a terminal and
+    every 30 seconds elsewhere. What is left is known once a phase has ended; a context manager.
+
+    Parameters
+    ----------
+    label : str
+        What is being done.
+    phases : mapping of str to float
+        Names of the phases in their order, and how long each takes in proportion to the others.
+    show : bool, default=True
+        Whether to write at all.
+    stream : text file, optional
+        Where to write; by default stderr.
+    pause : float, optional
+        Seconds between two lines; by default as above.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        phases: Mapping[str, float],
+        *,
+        show: bool = True,
+        stream: TextIO | None = None,
+        pause: float | None = None,
+    ) -> None:
+        self._label, self._phases, self._line = label, dict(phases), _Line(stream, None)
+        self._pause = (1.0 if self._line.rewrites else _PRINTED) if pause is None else pause
+        self._began = self._entered = time.monotonic()
+        self._number, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        if show:
+            self._thread.start()
+
+    def enter(self, name: str) -> None:
+        """Say that a phase begins, and that those before it have ended.
+
+        Parameters
+        ----------
+        name : str
+            Name of the phase.
+        """
+        self._number, self._entered = [*self._phases].index(name), time.monotonic()
+
+    def close(self) -> None:
+        """End the line."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._line.end(self.text())
+
+    def text(self) -> str:
+        """Return the line.
+
+        Returns
+        -------
+        str
+            The present phase, the time since the first began, and the time that is left.
+        """
+        names, sizes, now = [*self._phases], [*self._phases.values()], time.monotonic()
+        number = f" ({self._number + 1} of {len(names)})" if len(names) > 1 else ""
+        text = f"{self._label:<9} {names[self._number]}{number}, {seconds_text(now - self._began)}"
+        done, rest = sum(sizes[: self._number]), sum(sizes[self._number :])
+        if done:
+            left = (self._entered - self._began) * rest / done - (now - self._entered)
+            text += f", about {seconds_text(max(left, 1.0))} left"
+        return text
+
+    def _follow(self) -> None:
+        while not self._over.wait(self._pause):
+            self._line.write(self.text())
 
 
 def seconds_text(value: float | None) -> str:

@@ -1,7 +1,9 @@
 """Importing cvxnn is cheap and leaves no trace; each check runs in a fresh interpreter."""
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -130,3 +132,17 @@ def test_loading_and_predicting_do_without_jax(tmp_path):
         "print('jax' in sys.modules)"
     )
     assert run(code) == "False"
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "said"),
+    [
+        ("cvxnn", "to_onnx", "'to_onnx'; it is in cvxnn.export"),
+        ("cvxnn", "ConvexReLUClasifier", "did you mean cvxnn.ConvexReLUClassifier?"),
+        ("cvxnn.convex", "Embedder", "it is in cvxnn.llm"),
+        ("cvxnn.export", "nonsense", "cvxnn.export has no 'nonsense'"),
+    ],
+)
+def test_a_wrong_name_gives_a_hint(package, name, said):
+    with pytest.raises(AttributeError, match=re.escape(said)):
+        getattr(importlib.import_module(package), name)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save as to_bytes
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import make_scorer, mean_absolute_error
 from sklearn.model_selection import KFold
@@ -594,6 +595,29 @@ def test_interrupted_save_keeps_the_old_file(model, tmp_path, monkeypatch, step,
 def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file; expected one written by cvxnn"):
         cvxnn.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("bc.csv", b"radius,texture\n1.5,2\n", "is a table"),
+        ("pairs.jsonl", b'{"prompt": "a", "chosen": "b"}\n', "is a file of rows"),
+        ("head.json", b'{"measured": null, "a": 1}', "is a file of JSON"),
+        ("notes", "Größe und mehr".encode("latin-1"), "is a text"),
+        ("notes", b"a plain text", "is a text"),
+        ("model.pkl", pickle.dumps([1.0] * 9), "is a pickle"),
+        ("model.gguf", b"GGUF" + bytes(20), "is a language model in GGUF"),
+        ("model.npz", b"PK\x03\x04" + bytes(20), "is a zip archive"),
+        ("empty", b"", "not a readable safetensors file"),
+        ("weights.safetensors", to_bytes({"a": np.ones(3)}), "of something else"),
+    ],
+)
+def test_files_of_another_kind_are_named(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        cvxnn.load(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match=r"is a folder; expected a file written by cvxnn"):
+        cvxnn.load(tmp_path)
 
 
 @pytest.fixture(scope="module", params=["few contents", "all kinds of contents"])

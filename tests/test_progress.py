@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
 from cvxnn import _progress
-from cvxnn._progress import Progress
+from cvxnn._progress import Phases, Progress
 
 
 class Terminal(io.StringIO):
@@ -60,3 +61,29 @@ def test_short_or_quiet_work_writes_nothing(clock: list[float]) -> None:
             clock[0] += 20.0 if show else 100.0
             progress.update(10)
     assert file.getvalue() == ""
+
+
+def test_phases_say_which_runs_and_what_is_left(clock: list[float]) -> None:
+    phases = Phases("fit", {"COALA": 3.0, "linear head": 1.0, "all pairs": 4.0}, show=False)
+    clock[0] = 30.0
+    assert phases.text() == "fit       COALA (1 of 3), 30 s"
+    clock[0] = 60.0
+    phases.enter("linear head")
+    assert phases.text() == "fit       linear head (2 of 3), 1 min 00 s, about 1 min 40 s left"
+    clock[0] = 70.0
+    assert phases.text().endswith("1 min 10 s, about 1 min 30 s left")
+    phases.enter("all pairs")
+    assert phases.text().endswith("(3 of 3), 1 min 10 s, about 1 min 10 s left")
+    assert Phases("fit", {"COALA": 1.0}, show=False).text() == "fit       COALA, 0 s"
+
+
+def test_phases_write_while_the_work_says_nothing() -> None:
+    file = io.StringIO()
+    with Phases("fit", {"COALA": 1.0}, stream=file, pause=0.001):
+        while file.getvalue().count("\n") < 2:
+            time.sleep(0.001)
+    assert file.getvalue().startswith("fit       COALA, ")
+    quiet = io.StringIO()
+    with Phases("fit", {"COALA": 1.0}, stream=quiet):
+        pass
+    assert quiet.getvalue() == ""

@@ -9,8 +9,8 @@
 `conversation_id`). The head is trained on a part of the training rows. Two judges are trained on
 other reviews, or on pairs of other conversations: a head on embeddings of MiniLM, another model,
 and a logistic regression on words. Replies are written to test prompts: of reviews, the first words
-are given. All replies to a prompt are a line of `--out` at once; what is there is not written
-again. Without a task, the tables of `--out` are printed.
+are given. All replies to a prompt are a line of `--out` at once, the first ones with their texts;
+what is there is not written again. Without a task, the tables of `--out` are printed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prefix": {},
     "head": {"mode": "token", "likelihood": 0.0},  # the head alone, among the likeliest tokens
 }
-METHODS = "plain,prefix 0.25,prefix 0.5,prefix 1,prefix 4,prefix 16,head"
+METHODS = "plain,prefix 0.25,prefix 0.5,prefix 1,prefix 16,head"
+TEXTS = 8  # prompts of a task whose replies are kept as texts
 MEASURES = "reward", "judge", "words", "log_probability", "repetition", "n_tokens"
 # The rule for the default weight, stated before the replies were written: the smallest weight with
 # this part of the largest gain in reward, if its loss of log-probability is below LEAST_DROP at the
@@ -249,8 +250,9 @@ def run(options: argparse.Namespace) -> None:
         for judge, judged in task.judges.items():
             for found, value in zip(replies.values(), judged(texts), strict=True):
                 found[judge] = round(float(value), 4)
-        for found, text in zip(replies.values(), texts, strict=True):
-            found["text"] = text
+        if number < TEXTS:
+            for found, text in zip(replies.values(), texts, strict=True):
+                found["text"] = text
         append(options.out, {"task": options.task, "prompt": number, "replies": replies})
 
 

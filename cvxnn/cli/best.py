@@ -17,6 +17,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, read_candidates, required, reward_head
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.option_types import real
 from cvxnn.cli.scored_file import write_scored
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="A further head, on the same embeddings, for a pessimistic choice; repeatable",
     )
     margin = option_from("cvxnn.preference.best_replies", "least_margin")
-    parser.add_argument("--least-margin", **margin)
+    parser.add_argument("--least-margin", **{**margin, "type": real(least=0)})
     for group in (MODEL, BATCH):
         group.add_to(parser)
 
@@ -87,14 +88,15 @@ def _pick(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
+    from cvxnn.features.description import differences
     from cvxnn.preference.selection import best_replies
 
     heads = [reward_head(file) for file in _heads(options)]
     for file, head in zip(_heads(options), heads, strict=True):
-        if head.embedding != heads[0].embedding:
+        if differ := differences(heads[0].embedding or {}, head.embedding or {}):
             raise ValueError(
-                f"{file} was fitted to other embeddings than {options.head}; fit both to the "
-                "same features"
+                f"{options.head} and {file} were fitted to other embeddings: {'; '.join(differ)}; "
+                "fit both to the same features"
             )
     prompts = [prompt for prompt, _, _ in candidates]
     texts = [text for _, text, _ in candidates]

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.embedding_options import check_layers_of_features, check_layers_of_model
 from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, request_of, required
-from cvxnn.cli.option_building import natural, option_from, positive
+from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
@@ -30,6 +31,7 @@ from cvxnn.cli.option_groups import (
     add_held_out,
     add_memory_plan,
 )
+from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json, read_json, write_json
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures
     from cvxnn.llm.embeddings import Embedder
     from cvxnn.llm.models import LanguageModel
+    from cvxnn.preference.triplets import PreferenceTriplet, Prompt
 
 REQUEST_FILE = "request.json"
 """File of a folder of results that says which command made it."""
@@ -133,15 +136,27 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             )
         parts += others
     features = join_pair_features(parts) if parts else None
+    if features is None:
+        check_layers_of_model(options)
+    elif "layer" in EMBEDDING.changed(options):
+        check_layers_of_features(options.layer, features.layers, options.data, "--layer")
     console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
     heads = [method for method in HEAD_METHODS if method in options.methods]
     uses = ["embed"] if heads and features is None else []
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []
     uses += ["guide"] if heads and options.replies and options.guided else []
     if options.plan_only:
-        return plan_only(options, console, uses, folder, pairs)
+        return plan_only(
+            options,
+            console,
+            uses,
+            folder,
+            pairs,
+            _prompts(test)[: options.replies] if heads else (),
+            _tuning(options, train, test),
+        )
     show_plan(options, console, uses)
-    check_folder(folder)
+    console.made += check_folder(folder)
     lines: list[str] = []
 
     @functools.cache
@@ -180,7 +195,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.show(sentence)
     replies: list[dict[str, Any]] = []
     if options.replies and heads:
-        prompts = list({as_json(pair.prompt): pair.prompt for pair in test}.values())
 
         def embedder(head: Head) -> Embedder:
             from cvxnn.llm.embeddings import Embedder
@@ -195,7 +209,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             options,
             console,
             own / f"{heads[0]}.safetensors",
-            prompts[: options.replies],
+            _prompts(test)[: options.replies],
             folder / REPLIES_FILE,
             embedder,
         )
@@ -269,6 +283,34 @@ def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[
         raise ValueError(f"{source} holds extracted pairs, to which {given} do not apply")
     features = read_pair_features(source)
     return list(features.pairs), features
+
+
+def _prompts(test: Sequence[PreferenceTriplet]) -> list[Prompt]:
+    """Return the prompts of pairs, each once."""
+    return list({as_json(pair.prompt): pair.prompt for pair in test}.values())
+
+
+def _tuning(
+    options: argparse.Namespace,
+    train: Sequence[PreferenceTriplet],
+    test: Sequence[PreferenceTriplet],
+) -> dict[str, Callable[[], float]]:
+    """Return functions that count the operations of each fine-tuning."""
+    from cvxnn.comparison.fine_tuned import fine_tuning_config
+    from cvxnn.comparison.results import HEAD_METHODS
+    from cvxnn.comparison.texts import name_of
+    from cvxnn.llm.workload import fine_tuning_flops
+
+    settings = comparison_settings(options)
+    found: dict[str, Callable[[], float]] = {}
+    for method in options.methods:
+        if method not in HEAD_METHODS:
+            own = settings["parameters"].get(method, {})
+            config = fine_tuning_config(method, settings["fine_tuning"], own, options.seed)
+            found[name_of(method)] = functools.partial(
+                fine_tuning_flops, options.model, train, test, config
+            )
+    return found
 
 
 def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comparison | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvxnn.cli.option_building import Parser, UsageError, nearest
+from cvxnn.cli.option_building import Parser, UsageError
+from cvxnn.cli.option_types import nearest
 from cvxnn.files.writing import read_text
 
 

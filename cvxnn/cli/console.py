@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 from cvxnn.files.json_files import as_json
@@ -25,11 +26,14 @@ class Console:
     ----------
     kept : callable
         Function without arguments: it says what an interruption has left. Commands set it.
+    made : list of pathlib.Path
+        Folders that the command created. Those that are empty when it fails are deleted.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self.made: list[Path] = []
         self.kept: Callable[[], str] = lambda: "nothing was kept; the same command begins again"
         self._out = sys.stdout
 
@@ -84,6 +88,8 @@ class Console:
     def guard(self) -> Iterator[None]:
         """Show warnings for users as lines, and keep other libraries off a stdout of JSON.
 
+        A command that fails leaves no empty folders.
+
         Yields
         ------
         None
@@ -98,4 +104,10 @@ class Console:
             # Warnings of other libraries to their programmers do not concern a user.
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = show
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # of a folder that is not empty
+                    for folder in reversed(self.made):
+                        folder.rmdir()
+                raise

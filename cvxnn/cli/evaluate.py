@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required, reward_head
-from cvxnn.cli.option_building import UsageError, nearest, option_from, positive
+from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.option_types import nearest, positive
 from cvxnn.cli.report import read_examples
 from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.json_files import as_json, made_once, read_json
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"--baseline {baseline}: the replies are {', '.join(names)}{nearest(baseline, names)}"
         )
     output = Path(options.output)
-    check_file(output)
+    console.made += check_file(output)
     judge = _judge(options, rows)
     settings = {
         "replies": digest_of_file(options.replies),
@@ -168,18 +169,24 @@ def _field(rows: list[dict[str, Any]], name: str, path: str) -> Any:
     for k, row in enumerate(rows):
         for way, reply in row["replies"].items():
             value = reply.get(name) if isinstance(reply, dict) else None
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                fields = sorted(reply) if isinstance(reply, dict) else []
+            if not _is_number(value):
+                fields = reply if isinstance(reply, dict) else {}
+                numbers = sorted(field for field in fields if _is_number(fields[field]))
+                known = f"it has {', '.join(numbers)}" if numbers else "it has no number"
                 raise ValueError(
-                    f"{path}: prompt {k + 1}, reply {way!r} has no number {name!r}"
-                    f"{nearest(name, fields)}"
+                    f"{path}: prompt {k + 1}, reply {way!r} has no number {name!r}; {known}"
+                    f"{nearest(name, numbers)}"
                 )
             scores[as_json(row["prompt"]), reply["text"]] = float(value)
 
-    def known(prompts: list[Any], texts: list[str]) -> list[float]:
+    def known_scores(prompts: list[Any], texts: list[str]) -> list[float]:
         return [scores[as_json(p), text] for p, text in zip(prompts, texts, strict=True)]
 
-    return known
+    return known_scores
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _compare(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.embedding_options import check_layers_of_model
 from cvxnn.cli.extraction_engines import add_engine, embedder_from, is_endpoint
 from cvxnn.cli.extraction_workers import (
     ShardWorker,
@@ -23,8 +24,9 @@ from cvxnn.cli.extraction_workers import (
     run_processes,
 )
 from cvxnn.cli.inputs import pairs_of, request_of, required
-from cvxnn.cli.option_building import UsageError, positive
+from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
+from cvxnn.cli.option_types import positive
 from cvxnn.cli.plan import plan_only, show_plan
 from cvxnn.files.json_files import read_json, write_json
 from cvxnn.files.locks import check_folder, locked
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.ray and options.workers is None:
         raise UsageError("--ray needs --workers, the number of actors")
     folder = Path(options.output)
+    if not is_endpoint(options):
+        check_layers_of_model(options)
     pairs = pairs_of(options, console, options.data)
     console.progress(f"data      {len(pairs)} pairs")
     if is_endpoint(options) and (options.plan_only or options.memory_plan is not None):
@@ -82,13 +86,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.plan_only:
         return plan_only(options, console, ["embed"], folder, pairs)
     show_plan(options, console, ["embed"])
-    check_folder(folder)
+    console.made += check_folder(folder)
     request = None  # what a server would answer is not known beforehand
     if not is_endpoint(options):
         request = request_of(options, EMBEDDING.values(options))
     if not options.overwrite and (found := _finished(folder, request, pairs)) is not None:
         return describe_result(console, folder, found, "nothing to do")
 
+    from cvxnn.features.blocks import BLOCK
     from cvxnn.features.extraction import extract_pairs, merge_pairs
     from cvxnn.features.pairs import NOTE, ROWS, discard_features, is_extracted
     from cvxnn.features.shards import all_shards, n_blocks_of, n_shards_in
@@ -99,8 +104,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         discard_features(folder)
     n_rows, before = 2 * len(pairs), is_extracted(folder)
     n_shards = n_shards_in(folder / ROWS) or n_shards_for(options, n_blocks_of(n_rows))
-    if options.workers is not None and n_shards == 1 and not before:
-        console.progress("workers   one, in this process: all embeddings are one block")
+    if options.workers is not None and n_shards < options.workers and not before:
+        blocks = "one block" if n_shards == 1 else f"{n_shards} blocks"
+        console.progress(
+            f"workers   {n_shards} of {options.workers}: the {n_rows:,} embeddings are {blocks} of "
+            f"at most {BLOCK}, the least that a worker takes"
+        )
     if options.workers is not None and n_shards > 1 and not before:
         console.kept = lambda: "what the workers finished is kept; the same command continues"
         if options.ray:

@@ -16,10 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._progress import Phases
 from cvxnn.cli.console import Console
+from cvxnn.cli.embedding_options import check_layers_of_features, check_same_embedding
 from cvxnn.cli.inputs import required
-from cvxnn.cli.option_building import UsageError, layers_among
+from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import HEAD, add_held_out
+from cvxnn.cli.option_types import layers_among
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_file
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 HELP = "fit a head to features, with its certificate"
 EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_features"
+# Phases of the command, for its progress, and how long fits take in proportion to each other.
+_RIVAL, _ALL = "linear head, to compare with", "all pairs"
+_SHARES = {"coala": 3.0, "linear": 1.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, features="FEATURES")
     from cvxnn.comparison.layers import choose_layers
+    from cvxnn.features.description import describe_layers
     from cvxnn.features.pairs import join_pair_features, read_pair_features
 
     if options.test is not None and options.test_size == 0:
@@ -78,8 +85,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 "or choose --head coala"
             )
         parameters = {}
-    if not isinstance(options.layers, str):
-        choose_layers(features, options.layers)  # refuses one that the features do not have
+    named = options.features[0]
+    check_layers_of_features(options.layers, features.layers, named, "--layers")
+    if held_out is not None:
+        wanted = choose_layers(features, "all" if options.layers == "auto" else options.layers)
+        expected = describe_layers(features.embedding, wanted.layers)
+        check_same_embedding(held_out.embedding, expected, options.test, named)
     settings = {
         "head": options.head,
         "features": features.identity,
@@ -92,7 +103,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     output = Path(options.output)
     note = output.with_suffix(".json")
-    check_file(output)
+    console.made += check_file(output)
     console.kept = lambda: "no head was written; the same command begins again"
     fit = partial(_fit, options, console, parameters, features, held_out)
     result = made_once(output, settings, fit, note=note, overwrite=options.overwrite)
@@ -111,6 +122,7 @@ def _fit(
 
     from cvxnn.comparison.heads import certificate_of, train_head
     from cvxnn.comparison.layers import choose_layers
+    from cvxnn.comparison.texts import name_of
     from cvxnn.features.pairs import join_pair_features
     from cvxnn.persistence import save
 
@@ -123,20 +135,27 @@ def _fit(
     show = not console.quiet
     choice = choose_layers(train, options.layers, seed=options.seed, progress=show)
     train, everything = train.take_layers(choice.layers), everything.take_layers(choice.layers)
-    if test is None:
-        console.progress(f"data      {len(train)} training pairs, none held out")
-        result["training_pairs"] = len(train)
-    else:
-        test = test.take_layers(choice.layers)
-        head, result = _measure(kind, train, test, parameters, options.seed, console)
-    if options.refit or not result["held_out_pairs"]:
-        console.progress(f"fit       to all {len(everything)} pairs")
-        head, cost = train_head(kind, everything, parameters, seed=options.seed)
-        result["fit_to_all"] = {
-            "pairs": len(everything),
-            "seconds": cost.seconds,
-            "certificate": certificate_of(head),
-        }
+    phases = {} if test is None else {name_of(kind): _SHARES[kind], _RIVAL: _SHARES["linear"]}
+    if test is not None and kind == "linear":
+        del phases[_RIVAL]
+    if options.refit or test is None:
+        phases[_ALL] = _SHARES[kind] * len(everything) / len(train)
+    with Phases("fit", phases, show=show) as bar:
+        if test is None:
+            console.progress(f"data      {len(train)} training pairs, none held out")
+            result["training_pairs"] = len(train)
+        else:
+            test = test.take_layers(choice.layers)
+            head, result = _measure(kind, train, test, parameters, options.seed, console, bar)
+        if options.refit or test is None:
+            console.progress(f"fit       to all {len(everything)} pairs")
+            bar.enter(_ALL)
+            head, cost = train_head(kind, everything, parameters, seed=options.seed)
+            result["fit_to_all"] = {
+                "pairs": len(everything),
+                "seconds": cost.seconds,
+                "certificate": certificate_of(head),
+            }
     save(head, options.output)
     return {
         "converged": getattr(head, "status_", "converged") in ("converged", "stopped"),
@@ -154,6 +173,7 @@ def _measure(
     parameters: dict[str, Any],
     seed: int,
     console: Console,
+    bar: Phases,
 ) -> tuple[Head, dict[str, Any]]:
     """Return a head that is fitted to the training pairs, and what the held-out pairs say of it."""
     from dataclasses import asdict
@@ -167,7 +187,8 @@ def _measure(
     head, measured = fit_head(kind, train, test, parameters, seed=seed)
     baselines = {LONGER: length_baseline(test.pairs)}
     if kind != "linear":
-        console.progress("fit       linear head, to compare with")
+        console.progress(f"fit       {_RIVAL}")
+        bar.enter(_RIVAL)
         probe = fit_head("linear", train, test, seed=seed)[1]
         names = ("accuracy", "standard_error", "interval")
         baselines["linear head"] = {name: getattr(probe, name) for name in names}

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from cvxnn._progress import Progress
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required, reward_head
-from cvxnn.cli.option_building import UsageError, natural, option_from, positive
+from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
+from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json, earlier_result, write_json
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     output = None if options.output is None else Path(options.output)
     if output is not None:
-        check_file(output)
+        console.made += check_file(output)
     done, rows = write_replies(options, console, options.head, prompts, output, embedder)
     if output is not None:
         console.show(f"{'wrote' if done else 'nothing to do:'} {output}")

@@ -93,7 +93,8 @@ def request_of(options: Namespace, settings: dict[str, Any]) -> str | None:
         model of the Hub, which may change there.
     """
     from cvxnn.files.digests import digest
-    from cvxnn.llm.loading import digest_of_source, running_type
+    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.model_files import digest_of_source
 
     source = digest_of_source(options.model)
     if source is None:

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._progress import Progress
+from cvxnn._progress import Phases
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
-from cvxnn.cli.option_building import OptionGroup, names_among, option_from
+from cvxnn.cli.option_building import OptionGroup, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
+from cvxnn.cli.option_types import names_among, real, whole
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_folder
 from cvxnn.files.writing import write_text
@@ -59,12 +60,12 @@ NOTE = "joint.json"
 POLICY = OptionGroup(
     "cvxnn.SoftmaxPolicy",
     {
-        "beta": {},
-        "ridge": {},
+        "beta": {"type": real(above=0)},
+        "ridge": {"type": real(above=0)},
         "n_steps": {},
         "batch_size": {"type": _batch_sizes, "metavar": "N|N,M"},
         "max_evaluation_steps": {},
-        "stop_excess": {},
+        "stop_excess": {"type": real(above=0)},
     },
     title="policies",
 )
@@ -87,7 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = {"help": text, "type": names_among(choices), "metavar": "A,B,..."}
     parser.add_argument("--strategy", **{**strategy, **several})
     sets = "cvxnn.preference.candidate_replies"
-    parser.add_argument("--candidates", **option_from(sets, "n_candidates"))
+    sizes = {**option_from(sets, "n_candidates"), "type": whole(2)}
+    parser.add_argument("--candidates", **sizes)
     parser.add_argument("--limit", **option_from("cvxnn.preference.read_demonstrations", "limit"))
     parser.add_argument(
         "--report",
@@ -110,7 +112,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     held_out = None if options.test is None else read_pair_features(options.test)
     demonstrations = read_demonstrations(options.demonstrations, options.limit)
     folder = Path(options.output)
-    check_folder(folder)
+    console.made += check_folder(folder)
     settings = {
         "features": features.identity,
         "test": None if held_out is None else held_out.identity,
@@ -122,7 +124,6 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "parameters": POLICY.values(options),
         "seed": options.seed,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     console.kept = lambda: "embeddings are kept; the same command continues"
 
     def fit() -> dict[str, Any]:
@@ -174,9 +175,10 @@ def _fit(
     front = pareto_front(problem)
     rows: list[dict[str, Any]] = []
     wanted = [(s, lam) for s in _several(options.strategy) for lam in _several(options.lam)]
-    with Progress("fit", len(wanted), "policies", show=not console.quiet) as bar:
+    names = {f"{strategy}, lambda {lam:g}": 1.0 for strategy, lam in wanted}
+    with Phases("fit", names, show=not console.quiet) as bar:
         for strategy, lam in wanted:
-            bar.update(0, f"{strategy}, lambda {lam:g}")
+            bar.enter(f"{strategy}, lambda {lam:g}")
             policy = SoftmaxPolicy(
                 lam,
                 strategy=strategy,
@@ -207,7 +209,6 @@ def _fit(
                     "n_groups": len(set(test.groups)),
                 }
             )
-            bar.update(1, f"{strategy}, lambda {lam:g}")
     return {
         "policies": _with_increases(rows),
         "front": {"dpo": front.dpo.tolist(), "sft": front.sft.tolist(), "ideal": list(front.ideal)},

@@ -28,8 +28,9 @@ from cvxnn.cli import (
 from cvxnn.cli.command import Command
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
-from cvxnn.cli.option_building import Parser, UsageError, nearest
+from cvxnn.cli.option_building import Parser, UsageError
 from cvxnn.cli.option_groups import add_common
+from cvxnn.cli.option_types import nearest
 from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.preference.text_checks import check_is_text
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from cvxnn.cli.option_types import names_among, number_or_word, positive, real
 from cvxnn.cli.signatures import Parameter, parameters
 
 
@@ -68,8 +68,8 @@ def option_from(function: str, parameter: str) -> dict[str, Any]:
     dict
         ``help`` is the first sentence of the parameter's description, ``default`` that of the
         signature, and ``type`` and ``choices`` are those of the annotation. A whole number has to
-        be at least 1. A sequence of fixed words is one argument with commas between them; for any
-        other sequence the option is repeated.
+        be at least 1, any other number finite. A sequence of fixed words is one argument with
+        commas between them; for any other sequence the option is repeated.
     """
     found = parameters(function)[parameter]
     option: dict[str, Any] = {"help": found.text.replace("%", "%%"), "default": found.default}
@@ -86,7 +86,7 @@ def option_from(function: str, parameter: str) -> dict[str, Any]:
 def _of_type(found: Parameter) -> dict[str, Any]:
     if found.type is str:
         return {"choices": found.choices} if found.choices else {"metavar": "TEXT"}
-    number: Callable[[str], Any] = positive if found.type is int else float
+    number: Callable[[str], Any] = positive if found.type is int else real()
     metavar = "N" if found.type is int else "X"
     if not found.choices:
         return {"type": number, "metavar": metavar}
@@ -167,163 +167,3 @@ class OptionGroup:
 
 def _flag(parameter: str) -> str:
     return f"--{parameter.replace('_', '-')}"
-
-
-def positive(text: str) -> int:
-    """Return a whole number of at least 1.
-
-    Parameters
-    ----------
-    text : str
-        As typed.
-
-    Returns
-    -------
-    int
-        The number.
-    """
-    return _whole(text, 1)
-
-
-def natural(text: str) -> int:
-    """Return a whole number of at least 0.
-
-    Parameters
-    ----------
-    text : str
-        As typed.
-
-    Returns
-    -------
-    int
-        The number.
-    """
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{value} is too small; expected at least {least}")
-    return value
-
-
-def number_or_word(number: Callable[[str], Any], words: Sequence[str]) -> Callable[[str], Any]:
-    """Return the type of an option that takes a number or one of some words.
-
-    Parameters
-    ----------
-    number : callable
-        Type of the number.
-    words : sequence of str
-        Words that may stand for it, such as ``"auto"``.
-
-    Returns
-    -------
-    callable
-        Function of the text as typed.
-    """
-
-    def number_or(text: str) -> Any:
-        return text if text in words else number(text)
-
-    number_or.__name__ = f"number or {' or '.join(words)}"  # argparse shows it in its message
-    return number_or
-
-
-def layers_among(*words: str) -> Callable[[str], Any]:
-    """Return the type of an option that takes layers: numbers with commas between them, or a word.
-
-    Parameters
-    ----------
-    *words : str
-        Words that may stand for layers, such as ``"all"``.
-
-    Returns
-    -------
-    callable
-        Function of the text as typed: of several numbers it makes a list.
-    """
-
-    def parse(text: str) -> Any:
-        if text in words:
-            return text
-        try:
-            numbers = [int(part) for part in text.split(",")]
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is neither layers, such as 16 or 10,20,30, nor {' or '.join(words)}"
-                f"{nearest(text, words)}"
-            ) from None
-        return numbers[0] if len(numbers) == 1 else numbers
-
-    return parse
-
-
-def names_among(choices: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return the type of an option that takes some of the choices, separated by commas.
-
-    Parameters
-    ----------
-    choices : sequence of str
-        Names that are allowed.
-
-    Returns
-    -------
-    callable
-        Function of the text as typed.
-    """
-
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in text.split(",") if name.strip())
-        for name in names:
-            if name not in choices:
-                raise argparse.ArgumentTypeError(
-                    f"{name!r} is not among {', '.join(choices)}{nearest(name, choices)}"
-                )
-        if not names:
-            raise argparse.ArgumentTypeError(f"expected one or more of {', '.join(choices)}")
-        return tuple(dict.fromkeys(names))
-
-    return parse
-
-
-def named_fields(text: str) -> dict[str, str]:
-    """Return the type of an option that says which field of a file has which name.
-
-    Parameters
-    ----------
-    text : str
-        As typed: ``NAME=FIELD``, several with commas between them.
-
-    Returns
-    -------
-    dict of str to str
-        Fields by name.
-    """
-    names = {}
-    for part in text.split(","):
-        name, equals, field = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and field):
-            raise argparse.ArgumentTypeError(f"{part!r} is not of the form NAME=FIELD")
-        names[name] = field
-    return names
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return a hint at the choice that was perhaps meant.
-
-    Parameters
-    ----------
-    name : str
-        Name that is not among the choices.
-    choices : iterable of str
-        Names that are allowed.
-
-    Returns
-    -------
-    str
-        End of a message; empty if no choice is similar.
-    """
-    match = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from cvxnn.cli.option_building import (
-    OptionGroup,
-    layers_among,
-    named_fields,
-    natural,
-    option_from,
-)
+from cvxnn.cli.option_building import OptionGroup, option_from
+from cvxnn.cli.option_types import layers_among, named_fields, natural, number_or_word, real
 
 DATA_HELP = (
     "File or folder of files, name of a data set on the Hub, or 'tutoring' for the shipped "
@@ -70,7 +65,10 @@ HEAD = OptionGroup(
             "help": "Many random gates and one linear system, or a ReLU network as in the paper "
             "of COALA"
         },
-        "strength": {"help": "Regularisation, as a fraction of what makes all weights zero"},
+        "strength": {
+            "type": number_or_word(real(least=0), ("auto",)),
+            "help": "Regularisation, as a fraction of what makes all weights zero",
+        },
         "patterns": {"help": "Where gates, or neurons to choose from, come from"},
         "solver": {
             "choices": ("cronos", "interior-point"),
@@ -78,10 +76,19 @@ HEAD = OptionGroup(
             "help": "Solver of a ReLU network; by default one is chosen by cost",
         },
         "n_patterns": {"help": "Number of gates, or of neurons to choose from, at least 1"},
-        "beta": {"help": "Scale of the reward, above 0"},
-        "gamma": {"help": "Margin that chosen replies are to have over rejected ones, at least 0"},
-        "ridge": {"help": "Regularisation of the scale of the reward, at least 0"},
-        "tol": {"help": "Proven distance from the optimum, relative to it, at which the fit ends"},
+        "beta": {"type": real(above=0), "help": "Scale of the reward, above 0"},
+        "gamma": {
+            "type": real(least=0),
+            "help": "Margin that chosen replies are to have over rejected ones, at least 0",
+        },
+        "ridge": {
+            "type": real(least=0),
+            "help": "Regularisation of the scale of the reward, at least 0",
+        },
+        "tol": {
+            "type": real(least=0),
+            "help": "Proven distance from the optimum, relative to it, at which the fit ends",
+        },
         "max_iter": {"help": "Most iterations of the fit"},
     },
     title="COALA (the defaults need no tuning)",
@@ -91,9 +98,9 @@ FINE_TUNING = OptionGroup(
     {
         "epochs": {},
         "steps": {},
-        "learning_rate": {},
+        "learning_rate": {"type": real(above=0)},
         "lora_r": {},
-        "lora_alpha": {},
+        "lora_alpha": {"type": real(above=0)},
         "micro_batch": {},
         "accumulation": {},
         "evaluate_every": {},
@@ -104,7 +111,13 @@ FINE_TUNING = OptionGroup(
 OBJECTIVE_GROUPS = {
     method: OptionGroup(
         f"cvxnn.preference.{method}",
-        {name: {"flag": f"--{method.replace('_', '-')}-{name}"} for name in names},
+        {
+            name: {
+                "flag": f"--{method.replace('_', '-')}-{name}",
+                **({"type": real(above=0)} if name == "beta" else {}),
+            }
+            for name in names
+        },
     )
     for method, names in {
         "dpo": ("beta",),
@@ -120,15 +133,19 @@ GUIDANCE = OptionGroup(
     {
         "mode": {},
         "weight": {},
-        "likelihood": {},
+        "likelihood": {"type": real(least=0)},
         "n_candidates": {},
         "segment": {},
         "tau": {
+            "type": real(above=0),
             "help": "Draw the continuation at random, the more evenly the larger this is; by "
-            "default the best one is taken"
+            "default the best one is taken",
         },
-        "temperature": {"help": "Above 1, candidates vary more, below 1 less"},
-        "top_p": {},
+        "temperature": {
+            "type": real(above=0),
+            "help": "Above 1, candidates vary more, below 1 less",
+        },
+        "top_p": {"type": real(above=0, most=1)},
         "top_k": {"type": natural},
         "max_new_tokens": {},
         "stop": {},
@@ -183,7 +200,9 @@ def add_held_out(
         "--test", metavar=metavar, help=f"{help}; by default a part of the pairs is held out"
     )
     size = option_from("cvxnn.preference.split_by_group", "test_size")
-    group.add_argument("--test-size", **{**size, "help": size["help"] + none})
+    fraction = real(least=0, below=1) if none else real(above=0, below=1)
+    text = size["help"] + none
+    group.add_argument("--test-size", **{**size, "type": fraction, "help": text})
 
 
 def add_memory_plan(parser: argparse.ArgumentParser) -> None:
@@ -198,7 +217,7 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-plan",
         nargs="?",
-        type=float,
+        type=real(above=0),
         const=size["default"],
         metavar="GIB",
         help=f"First show what fits into a GPU of that size ({size['default']:g} if none is given)",
@@ -211,7 +230,7 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--memory",
-        type=float,
+        type=real(above=0),
         metavar="GIB",
         help="Memory of the machine that --plan-only is for; by default this one",
     )

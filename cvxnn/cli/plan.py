@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
@@ -92,6 +93,7 @@ def plan_only(
     folder: Path | None = None,
     pairs: Sequence[PreferenceTriplet] = (),
     prompts: Sequence[Prompt] = (),
+    tuning: Mapping[str, Callable[[], float]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Show what a command would take, without weights, and run nothing.
 
@@ -109,6 +111,8 @@ def plan_only(
         Pairs that it embeds.
     prompts : sequence of (str or list of Message), optional
         Prompts that it answers.
+    tuning : mapping of str to callable, optional
+        Functions that count the operations of fine-tuning, by the name of the method.
 
     Returns
     -------
@@ -140,7 +144,10 @@ def plan_only(
     if options.memory is None:  # the speed of another machine is not known
         result |= _loading(options, console)
         if prompts:
-            result |= _writing(options, console, prompts)
+            name = "writing_seconds" if "embed" in uses else "seconds"
+            result[name] = _writing(options, console, prompts)
+        if tuning:
+            result |= _tuning(options, console, tuning)
     if "embed" in uses and pairs:
         result |= _embedding(options, console, folder, pairs)
         result["fits"] &= result["disk"] <= result["free_disk"]
@@ -162,10 +169,29 @@ def _loading(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"loading_seconds": seconds}
 
 
-def _writing(
-    options: argparse.Namespace, console: Console, prompts: Sequence[Prompt]
+def _tuning(
+    options: argparse.Namespace, console: Console, tuning: Mapping[str, Callable[[], float]]
 ) -> dict[str, Any]:
-    """Show how long it takes to write the replies."""
+    """Show how long each fine-tuning takes."""
+    from cvxnn._progress import seconds_text
+    from cvxnn.cli.inputs import choose_threads
+    from cvxnn.llm.loading import load_outline, running_type
+    from cvxnn.llm.model_shape import shape_of
+    from cvxnn.llm.workload import measured_speed
+
+    choose_threads(console)
+    dtype, device = running_type(options.dtype, options.device)
+    width = shape_of(load_outline(options.model).config, None).width
+    speed = measured_speed(dtype, str(device), width)
+    seconds = {name: count() / speed for name, count in tuning.items()}
+    each = ", ".join(f"{name} {seconds_text(value)}" for name, value in seconds.items())
+    total = f"about {seconds_text(sum(seconds.values()))}"
+    console.show(f"tuning    {total} at the speed of this machine now ({each})")
+    return {"fine_tuning_seconds": seconds}
+
+
+def _writing(options: argparse.Namespace, console: Console, prompts: Sequence[Prompt]) -> float:
+    """Show how long it takes to write the replies, and return the seconds."""
     from cvxnn._progress import seconds_text
     from cvxnn.cli.inputs import choose_threads
     from cvxnn.llm.loading import running_type
@@ -181,7 +207,7 @@ def _writing(
         f"time      about {seconds_text(seconds)} for {len(ways) * len(prompts):,} replies of "
         f"{tokens} tokens, at the speed of this machine now"
     )
-    return {"seconds": seconds}
+    return seconds
 
 
 def _embedding(

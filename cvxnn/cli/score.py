@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.embedding_options import check_same_embedding
 from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required, reward_head
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
 from cvxnn.cli.scored_file import write_scored
@@ -155,13 +156,9 @@ def _pairs(
     if is_extracted(options.data):
         features = read_pair_features(options.data)
         embedding = getattr(head, "embedding", None)
-        if embedding is not None and set(layers_of(embedding)) <= set(features.layers):
+        if embedding is not None:
+            check_same_embedding(features.embedding, embedding, options.data, options.head)
             features = features.take_layers(layers_of(embedding))
-        if embedding not in (None, features.embedding):
-            raise ValueError(
-                f"{options.data} was embedded with {features.embedding}, but the head expects "
-                f"{head.embedding}; extract it with the settings of the head"
-            )
         chosen, rejected, pairs = features.chosen, features.rejected, features.pairs
     else:
         pairs = pairs_of(options, console, options.data)

@@ -48,7 +48,7 @@ def write_scored(
         If the file was made with other settings.
     """
     note = output.with_name(f"{output.name}.json")
-    check_file(output)
+    console.made += check_file(output)
     with locked(output):
         found = earlier_result(note, settings, overwrite=overwrite)
         if found is not None and output.exists():

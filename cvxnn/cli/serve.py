@@ -8,18 +8,27 @@ an address that only your own programs reach.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
+import socket
 import threading
 from typing import Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required, reward_head
-from cvxnn.cli.option_building import natural, option_from
+from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.option_types import port, real
 
 HELP = "serve rewards over HTTP"
 EXAMPLE = "  cvxnn serve head.safetensors --port 8000"
-_LIMITS = ("max_replies", "max_bytes", "max_waiting", "max_wait", "max_seconds")
+_LIMITS: dict[str, dict[str, Any]] = {
+    "max_replies": {},
+    "max_bytes": {},
+    "max_waiting": {},
+    "max_wait": {"type": real(least=0)},
+    "max_seconds": {"type": real(above=0)},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", nargs="?", metavar="HEAD", help="File of cvxnn fit")
     server = "cvxnn.llm.RewardServer"
     parser.add_argument("--host", **option_from(server, "host"))
-    parser.add_argument("--port", **{**option_from(server, "port"), "type": natural})
-    for name in _LIMITS:
-        parser.add_argument(f"--{name.replace('_', '-')}", **option_from(server, name))
+    parser.add_argument("--port", **{**option_from(server, "port"), "type": port})
+    for name, own in _LIMITS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **{**option_from(server, name), **own})
     for group in (MODEL, BATCH):
         group.add_to(parser)
 
@@ -41,6 +50,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     console.kept = lambda: "the server has ended"
     head = reward_head(options.head)
+    _check_address(options.host, options.port)
     embedder = embedder_of(options, console, head)
     embedder.progress = False
     limits = {name: getattr(options, name) for name in _LIMITS}
@@ -51,9 +61,20 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
         before = signal.signal(signal.SIGTERM, stop)
         try:
-            host, port = server.server_address[:2]
-            console.show(f"serving   http://{host!s}:{port}")
+            host, number = server.server_address[:2]
+            console.show(f"serving   http://{host!s}:{number}")
             server.serve_forever()
         finally:
             signal.signal(signal.SIGTERM, before)
     return {"status": "done"}
+
+
+def _check_address(host: str, number: int) -> None:
+    """Refuse an address at which nothing can listen, before the model is loaded."""
+    try:
+        with contextlib.closing(socket.create_server((host, number), reuse_port=False)):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot listen at {host}:{number} ({error.strerror}); choose another --port or --host"
+        ) from error

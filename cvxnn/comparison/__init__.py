@@ -1,5 +1,5 @@
 """Preference methods on the same pairs: accuracy, reward margins, cost, and a report."""
 
-import lazy_loader
+from cvxnn._public_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from cvxnn._progress import Phases
 from cvxnn.comparison.fine_tuned import (
     CHECKPOINT,
     fine_tune_and_evaluate,
@@ -25,7 +26,7 @@ from cvxnn.comparison.grid import Pairs, Point, choose_point, folds_of, grid_of
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
-from cvxnn.comparison.texts import share_text
+from cvxnn.comparison.texts import name_of, share_text
 from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
 from cvxnn.files.json_files import earlier_result, read_json, write_json
 from cvxnn.files.locks import locked
@@ -262,7 +263,9 @@ class _Experiment:
 
     def _fit_head(self, method: str) -> MethodResult:
         train, test = self._features
-        head, result = fit_head(method, train, test, self.parameters.get(method), seed=self.seed)
+        own = self.parameters.get(method)
+        with Phases("fit", {name_of(method): 1.0}, show=self.progress):
+            head, result = fit_head(method, train, test, own, seed=self.seed)
         save(head, self.folder / f"{method}.safetensors")
         costs = train.costs
         if self.features is not None:  # of an extraction of more pairs

@@ -15,6 +15,7 @@ from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
 from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.linear_head import LinearPreferenceHead
+from cvxnn.features.description import differences
 from cvxnn.features.pairs import PairFeatures
 from cvxnn.features.training_record import training_record
 from cvxnn.preference.metrics import pair_accuracy, reward_metrics
@@ -65,10 +66,10 @@ def fit_head(
     ValueError
         If the method is unknown, or parameters or data are not valid.
     """
-    if train.embedding != test.embedding:
+    if differ := differences(train.embedding, test.embedding):
         raise ValueError(
-            "training and held-out features were embedded differently "
-            f"({train.embedding} and {test.embedding}); extract both with the same settings"
+            f"training and held-out features were embedded differently ({'; '.join(differ)}); "
+            "extract both with the same settings"
         )
     course = Course(test)
     head, cost = train_head(method, train, parameters, seed=seed, course=course)

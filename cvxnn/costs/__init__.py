@@ -1,5 +1,5 @@
 """What a method costs: operations, memory and time, counted phase by phase while it runs."""
 
-import lazy_loader
+from cvxnn._public_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

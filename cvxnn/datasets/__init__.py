@@ -4,6 +4,6 @@ Everything is exported here: ``from cvxnn.datasets import load_tutoring``. Names
 used.
 """
 
-import lazy_loader
+from cvxnn._public_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

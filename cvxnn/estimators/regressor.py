@@ -37,7 +37,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         \min_z \; \tfrac1{2n} \|f(X) - y\|^2 + \tfrac\alpha2 \sum_i \|z_i\|^2, \qquad
         f(x) = \sum_i 1(x^T g_i \ge 0)\, x^T z_i .
 
-    With ``formulation="relu"`` a ReLU network of few neurons, with weight decay:
+    With ``formulation="relu"`` a ReLU network with weight decay:
 
     .. math:: \min \; \tfrac1{2n} \|f(X) - y\|^2 + \alpha \sum_j \|\text{neuron}_j\|_2 .
 

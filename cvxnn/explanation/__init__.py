@@ -5,6 +5,6 @@ A two-layer network is affine wherever the same neurons are open, so around almo
 closes. Nothing is sampled, fitted or approximated. This package is plain NumPy.
 """
 
-import lazy_loader
+from cvxnn._public_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -5,9 +5,8 @@ within rounding of a gate, a gated network may open that gate in one library and
 ReLU networks are continuous and have no such rows.
 """
 
-import lazy_loader
-
+from cvxnn._public_names import attach
 from cvxnn.numerics.jax_import import keep_generator
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = attach(__name__, __file__)
 __getattr__ = keep_generator(_load)

@@ -1,5 +1,5 @@
 """Embeddings on disk: how they are written, read and verified. Nothing here needs torch."""
 
-import lazy_loader
+from cvxnn._public_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

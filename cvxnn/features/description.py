@@ -160,6 +160,31 @@ def _check_layers(layers: list[Any]) -> None:
         )
 
 
+def describe_layers(description: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """Describe the embeddings of some of the layers that stand side by side.
+
+    Parameters
+    ----------
+    description : Description
+        Description of the embeddings.
+    layers : sequence of int
+        Some of their layers.
+
+    Returns
+    -------
+    dict
+        The description of these layers, in this order.
+    """
+    n_known, n_context = len(layers_of(description)), description["context"]
+    own = (description["width"] - n_context) // n_known * len(layers)
+    return {
+        **description,
+        "layer": layers[0] if len(layers) == 1 else list(layers),
+        "width": own * (2 if n_context else 1),
+        "context": own if n_context else 0,
+    }
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return what differs between two descriptions, in words.
 
@@ -173,7 +198,20 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        Texts such as ``"layer is 16 and 32"``; none if they are equal.
+        Texts such as ``"layer is 16 and 32"``; none if they are equal. What follows from another
+        difference is left out: the width from the layer, and fingerprints from the model.
     """
-    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-    return [f"{name} is {one.get(name)!r} and {other.get(name)!r}" for name in names]
+    names = {name for name in {*one, *other} if one.get(name) != other.get(name)}
+    followed = {"width"} if names & {"layer", "context"} else set()
+    if "layer" in names and one.get("context") and other.get("context"):
+        followed |= {"context"}  # a number of columns
+    prints = {name for name in names if name.startswith("fingerprint")}
+    followed |= prints if "model" in names else prints - {"fingerprint"}
+
+    def shown(value: Any, name: str) -> str:
+        return value[:12] if name in prints and isinstance(value, str) else repr(value)
+
+    return [
+        f"{name} is {shown(one.get(name), name)} and {shown(other.get(name), name)}"
+        for name in sorted(names - followed)
+    ]

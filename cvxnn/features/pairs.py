@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
-from cvxnn.features.description import Description, differences, layers_of
+from cvxnn.features.description import Description, describe_layers, differences, layers_of
 from cvxnn.features.shards import delete_shards
 from cvxnn.features.store import read_features
 from cvxnn.files.digests import digest
@@ -115,8 +115,8 @@ class PairFeatures:
         known, wanted = self.layers, list(layers)
         if missing := [layer for layer in wanted if layer not in known]:
             raise ValueError(
-                f"the features have no layer {missing[0]}; they have {', '.join(map(str, known))}. "
-                f"Choose among these, or extract with layer={sorted({*known, *wanted})}"
+                f"the features have no layer {', '.join(map(str, missing))}; choose among theirs, "
+                f"{', '.join(map(str, known))}, or extract the layer too"
             )
         if not wanted or len(set(wanted)) < len(wanted):
             raise ValueError(f"layers are {wanted}; expected at least one, each once")
@@ -127,12 +127,7 @@ class PairFeatures:
         starts = [known.index(layer) * own for layer in wanted]
         # Behind the columns of all layers come those of their prompts.
         starts += [width - n_context + start for start in starts] if n_context else []
-        embedding = {
-            **self.embedding,
-            "layer": wanted[0] if len(wanted) == 1 else wanted,
-            "width": own * len(starts),
-            "context": own * len(wanted) if n_context else 0,
-        }
+        embedding = describe_layers(self.embedding, wanted)
 
         def columns(rows: NDArray[np.floating]) -> NDArray[np.floating]:
             if len(starts) == 1:  # a view: nothing is read

@@ -104,7 +104,7 @@ def workspace(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
+def check_folder(path: str | os.PathLike[str]) -> list[Path]:
     """Create the folder of results, and refuse one that cannot be written to, before long work.
 
     Parameters
@@ -112,23 +112,34 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     path : path-like
         The folder; those above it are created too.
 
+    Returns
+    -------
+    list of pathlib.Path
+        The folders that were created, each in the one before it.
+
     Raises
     ------
     OSError
         If it cannot be created, or is read-only; choose another one. The message has its name.
     """
-    _make_folder(Path(path))
+    made = _make_folder(Path(path))
     with locked(Path(path) / "results", brief=True):
         pass
+    return made
 
 
-def check_file(path: str | os.PathLike[str]) -> None:
+def check_file(path: str | os.PathLike[str]) -> list[Path]:
     """Create the folder of a file, and refuse a file that cannot be written, before long work.
 
     Parameters
     ----------
     path : path-like
         The file, which need not exist.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The folders that were created, each in the one before it.
 
     Raises
     ------
@@ -138,9 +149,10 @@ def check_file(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
-    _make_folder(path.parent)
+    made = _make_folder(path.parent)
     with locked(path):
         pass
+    return made
 
 
 def check_room(folder: str | os.PathLike[str], size: int) -> None:
@@ -166,13 +178,16 @@ def check_room(folder: str | os.PathLike[str], size: int) -> None:
         )
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path) -> list[Path]:
+    """Create a folder and those above it, and return the new ones, the outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(
             f"cannot write in {path}: it is a file, or lies in one; give the name of a folder"
         ) from error
+    return missing[::-1]
 
 
 def _new_workspace(folder: Path) -> tuple[Path, int | None]:

@@ -4,9 +4,8 @@ Everything is exported here: ``from cvxnn.joint import JointProblem, pareto_fron
 Names load when first used.
 """
 
-import lazy_loader
-
+from cvxnn._public_names import attach
 from cvxnn.numerics.jax_import import keep_generator
 
-_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = attach(__name__, __file__)
 __getattr__ = keep_generator(_load)

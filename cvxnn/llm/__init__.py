@@ -4,10 +4,9 @@ Everything that a user needs is exported here: ``from cvxnn.llm import Embedder,
 load when first used. The package needs the extra ``llm``.
 """
 
-import lazy_loader
-
 from cvxnn._extras import check_packages
+from cvxnn._public_names import attach
 
 check_packages("torch", "transformers", extra="llm")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

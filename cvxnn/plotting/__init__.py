@@ -5,10 +5,9 @@ draws at once, and a method ``plot``, which draws again; both take ``ax`` and se
 ``figure_``.
 """
 
-import lazy_loader
-
 from cvxnn._extras import check_packages
+from cvxnn._public_names import attach
 
 check_packages("matplotlib", extra="plot")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -159,7 +159,13 @@ class TestExtract:
         assert main([*map(str, arguments), "--memory", "0.76", "--batch-tokens", "4096"]) == 3
         assert "does not fit in 0.76 GiB: set --batch-tokens " in capsys.readouterr().out
         compared = ["compare", data, "--model", model, "--methods", "coala,dpo", "--plan-only"]
-        assert [plan["method"] for plan in run(*compared)["memory"]] == ["embed", "fine_tune"]
+        found = run(*compared)
+        assert [plan["method"] for plan in found["memory"]] == ["embed", "fine_tune"]
+        assert list(found["fine_tuning_seconds"]) == ["DPO"]
+        assert "writing_seconds" not in found
+        more = run(*compared, "--epochs", "3", "--replies", "2", "--max-new-tokens", "4")
+        assert more["writing_seconds"] > 0
+        assert [plan["method"] for plan in more["memory"]] == ["embed", "fine_tune", "guide"]
 
     def test_a_plan_of_replies_has_their_time(self, run, model):
         # The head is not read, as nothing depends on it.
@@ -608,9 +614,16 @@ def test_layers_are_extracted_once_and_chosen_later(
     assert both["measured"]["settings"]["blocks"] == "[16, 16]"
     kept = cvxnn.load(file)
     assert kept.embedding["layer"] == [2, 1]
-    assert "no layer 3; they have 2, 1" in run(*fit, file, "--layers", "3", code=1)["error"]
+    error = run(*fit, file, "--layers", "3", code=2)["error"]
+    assert (
+        "has the layers 2,1; choose among these, or run cvxnn extract with --layer 1,2,3" in error
+    )
     fit[1] = one
-    assert "no layer 2; they have 1" in run(*fit, file, "--layers", "2", code=1)["error"]
+    assert "has layer 1 only" in run(*fit, file, "--layers", "2", code=2)["error"]
+    other = "layer is 1 and [2, 1]; embed the pairs again, by cvxnn extract --layer 2,1"
+    assert run("score", file, one, code=1)["error"].endswith(other)
+    fit[1] = folder
+    assert run(*fit, tmp_path / "h", "--test", one, code=1)["error"].endswith(other)
 
     # A head takes its layers out of the folder, and a model gives the same rewards.
     features = read_pair_features(folder).take_layers([2, 1])
@@ -657,7 +670,7 @@ def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, 
     again = ["compare", features, *arguments, "--output", tmp_path / "kept"]
     assert run(*again)["status"] == "nothing to do"
     assert "do not apply" in run(*again, "--limit", "3", code=1)["error"]
-    assert "no layer 1; they have 2" in run(*again, "--layer", "1", code=1)["error"]
+    assert "has layer 2 only" in run(*again, "--layer", "1", code=2)["error"]
     mixed = run("compare", features, "--test", data, *arguments, "--output", tmp_path, code=1)
     assert "extract both, or none" in mixed["error"]
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from cvxnn.cli.option_building import number_or_word, option_from, positive
+from cvxnn.cli.option_building import option_from
+from cvxnn.cli.option_types import number_or_word, positive
 from cvxnn.cli.signatures import REQUIRED, parameters
 
 FUNCTIONS = [
@@ -81,7 +82,7 @@ def test_options_follow_the_annotation():
     head = "cvxnn.COALAPreferenceHead"
     assert option_from(head, "loss")["choices"] == parameters(head)["loss"].choices
     assert option_from(head, "max_iter")["type"] is positive
-    assert option_from(head, "beta")["type"] is float
+    assert option_from(head, "beta")["type"]("0.5") == 0.5
     assert option_from("cvxnn.llm.Guidance", "stop")["action"] == "append"
 
 

@@ -187,7 +187,7 @@ def test_command_with_a_field(run: Any, tmp_path: Path, capsys: pytest.CaptureFi
     assert "over 6 prompts only" in said.err
     assert "guided    50.0%" in said.out
     for extra, code, message in (
-        (["--judge", "field:rewart"], 1, "did you mean 'reward'"),
+        (["--judge", "field:rewart"], 1, "; did you mean 'reward'"),
         (["--judge", "field:reward", "--baseline", "plan"], 2, "did you mean 'plain'"),
         (["--judge", "field:reward", "--token-budget", "3"], 2, "for a server"),
         (["--judge", "http://localhost:1/v1"], 2, "needs --judge-model"),

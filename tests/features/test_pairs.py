@@ -52,7 +52,7 @@ def test_layers_are_columns(context):
             "context": 2 * len(layers) if context else 0,
         }
         assert part.take_layers(layers) is part
-    with pytest.raises(ValueError, match=r"no layer 4; they have 3, 1, 2.*layer=\[1, 2, 3, 4\]"):
+    with pytest.raises(ValueError, match="no layer 4; choose among theirs, 3, 1, 2"):
         one.take_layers([1, 4])
     with pytest.raises(ValueError, match="at least one, each once"):
         one.take_layers([1, 1])

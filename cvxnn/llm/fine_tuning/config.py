@@ -189,6 +189,9 @@ class FineTuningConfig:
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a positive number")
+        for name in ("gamma", "alpha", "weight"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a finite number")
         if self.steps == 0 or self.warmup_steps < 0 or self.seed < 0 or self.weight_decay < 0:
             raise ValueError(
                 f"steps is {self.steps}, warmup_steps {self.warmup_steps}, seed {self.seed}, "

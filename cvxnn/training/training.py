@@ -233,7 +233,8 @@ def train(
         kept, better, row["gain"] = refine(program, found, result, n_patterns, rng, every)
         if len(better) == 0 or round_ == n_rounds or (round_ > 0 and little):
             break
-        found, beginning = carry(found, result, kept, better)
+        inside = formulation == "relu" and isinstance(chosen, InteriorPoint)
+        found, beginning = carry(found, result, kept, better, inside=inside)
     assert best is not None
     result, found, program = best
     if skip is None and proposal is not None and proposed < result.objective:

@@ -136,7 +136,7 @@ def _fit(
     choice = choose_layers(train, options.layers, seed=options.seed, progress=show)
     train, everything = train.take_layers(choice.layers), everything.take_layers(choice.layers)
     phases = {} if test is None else {name_of(kind): _SHARES[kind], _RIVAL: _SHARES["linear"]}
-    if test is not None and kind == "linear":
+    if test is not None and not _has_rival(kind, train):
         del phases[_RIVAL]
     if options.refit or test is None:
         phases[_ALL] = _SHARES[kind] * len(everything) / len(train)
@@ -186,7 +186,7 @@ def _measure(
     console.progress(f"fit       {name_of(kind)}")
     head, measured = fit_head(kind, train, test, parameters, seed=seed)
     baselines = {LONGER: length_baseline(test.pairs)}
-    if kind != "linear":
+    if _has_rival(kind, train):
         console.progress(f"fit       {_RIVAL}")
         bar.enter(_RIVAL)
         probe = fit_head("linear", train, test, seed=seed)[1]
@@ -201,6 +201,13 @@ def _measure(
         "baselines": baselines,
         "length_bias": asdict(length_bias(*texts, measured.margins)),
     }
+
+
+def _has_rival(kind: str, train: PairFeatures) -> bool:
+    """Return whether a linear head is fitted as well, which needs all rows in memory."""
+    from cvxnn.numerics.stored_rows import is_stored
+
+    return kind != "linear" and not is_stored(train.chosen)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -164,7 +164,7 @@ def _pairs(
         pairs = pairs_of(options, console, options.data)
         console.progress(f"data      {len(pairs)} pairs")
         chosen, rejected = embedder_of(options, console, head, cache).embed_pairs(pairs)
-    won, lost = (np.asarray(head.reward(np.asarray(X)), float) for X in (chosen, rejected))
+    won, lost = (np.asarray(head.reward(X), float) for X in (chosen, rejected))
     return won, lost, pairs
 
 

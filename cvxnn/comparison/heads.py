@@ -18,6 +18,7 @@ from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.features.description import differences
 from cvxnn.features.pairs import PairFeatures
 from cvxnn.features.training_record import training_record
+from cvxnn.numerics.stored_rows import is_stored
 from cvxnn.preference.metrics import pair_accuracy, reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
@@ -126,7 +127,7 @@ def train_head(
         head.set_callbacks(course)
     with meter.phase("fit"):
         groups = train.groups if len(set(train.groups)) > 1 else None
-        head.fit_pairs(np.asarray(train.chosen), np.asarray(train.rejected), groups=groups)
+        head.fit_pairs(_rows(train.chosen), _rows(train.rejected), groups=groups)
     if course is not None and hasattr(head, "set_callbacks"):
         head.set_callbacks()  # it is not saved with the head
     head.training_record_ = training_record(train.pairs)
@@ -156,9 +157,9 @@ def evaluate_head(
     MethodResult
         Accuracy, margins and cost of the head.
     """
-    won, lost = (head.reward(np.asarray(rows)) for rows in (test.chosen, test.rejected))
+    won, lost = (head.reward(_rows(rows)) for rows in (test.chosen, test.rejected))
     margins = np.asarray(won) - np.asarray(lost)
-    training = head.reward_margin(np.asarray(train.chosen), np.asarray(train.rejected))
+    training = head.reward_margin(_rows(train.chosen), _rows(train.rejected))
     flops, durations = {"fit": float(getattr(head, "flops_", 0.0))}, {"fit": cost.seconds}
     if hasattr(head, "phase2_history_"):
         second = float(head.phase2_history_["time"][-1])
@@ -237,6 +238,11 @@ def _blocks(
         return {}
     own = train.embedding["width"] - train.embedding["context"]
     return {"blocks": [own // n] * n}
+
+
+def _rows(embeddings: Any) -> Any:
+    """Return embeddings as an array, unless they are too many for the memory."""
+    return embeddings if is_stored(embeddings) else np.asarray(embeddings)
 
 
 def _certificate(head: Any, prefix: str) -> dict[str, float]:

@@ -150,6 +150,7 @@ class LinearPreferenceHead(PreferenceHead):
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose the strength if asked to, then fit to all rows; nothing is measured between."""
         self.flops_ = 0.0
+        rows = rows._replace(X=np.asarray(rows.X))  # rows that stayed on the disk
         for name in ("Cs_", "cv_scores_"):
             self.__dict__.pop(name, None)
         if self.C == "auto":

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
@@ -23,11 +22,16 @@ from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import MALFORMED
+from cvxnn.numerics.stored_rows import StoredRows, is_stored
 from cvxnn.preference.files import read_preferences
 from cvxnn.preference.triplets import PreferenceTriplet, as_messages, split_by_group
 
 ROWS, PAIRS, NOTE = "features.npy", "pairs.jsonl.gz", "features.json"
 """Files of a folder: the embeddings, the texts, and the settings with the costs."""
+
+
+# Bytes of embeddings, in float32, up to which a fit has them in memory, several times over.
+_MOST_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class PairFeatures:
 
     Parameters
     ----------
-    chosen : ndarray of shape (n_pairs, width)
+    chosen : ndarray or StoredRows, shape (n_pairs, width)
         Embeddings of the preferred replies. Those of `read_pair_features` stay on disk.
-    rejected : ndarray of shape (n_pairs, width)
+    rejected : ndarray or StoredRows, shape (n_pairs, width)
         Embeddings of the other replies; row ``k`` belongs to the same pair as row ``k`` of
         `chosen`.
     pairs : sequence of PreferenceTriplet
@@ -49,8 +53,8 @@ class PairFeatures:
         Cost of the extraction, interrupted parts included.
     """
 
-    chosen: NDArray[np.floating]
-    rejected: NDArray[np.floating]
+    chosen: Any
+    rejected: Any
     pairs: Sequence[PreferenceTriplet]
     embedding: dict[str, Any]
     costs: Cost
@@ -80,14 +84,16 @@ class PairFeatures:
         Returns
         -------
         PairFeatures
-            These pairs, in this order, with copies of their embeddings; the costs are those of the
-            whole extraction.
+            These pairs, in this order; the costs are those of the whole extraction. Embeddings are
+            copied, unless they are `StoredRows`.
         """
-        rows = list(index)
-        pairs = [self.pairs[i] for i in rows]
-        return PairFeatures(
-            self.chosen[rows], self.rejected[rows], pairs, self.embedding, self.costs
+        rows = np.array(index, np.intp)
+        pairs = [self.pairs[i] for i in index]
+        chosen, rejected = (
+            part.take(rows) if is_stored(part) else part[rows]
+            for part in (self.chosen, self.rejected)
         )
+        return PairFeatures(chosen, rejected, pairs, self.embedding, self.costs)
 
     @property
     def layers(self) -> list[int]:
@@ -129,9 +135,11 @@ class PairFeatures:
         starts += [width - n_context + start for start in starts] if n_context else []
         embedding = describe_layers(self.embedding, wanted)
 
-        def columns(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+        def columns(rows: Any) -> Any:
             if len(starts) == 1:  # a view: nothing is read
                 return rows[:, starts[0] : starts[0] + own]
+            if is_stored(rows):
+                return rows[:, np.concatenate([np.arange(start, start + own) for start in starts])]
             return np.concatenate([rows[:, start : start + own] for start in starts], axis=1)
 
         chosen, rejected = columns(self.chosen), columns(self.rejected)
@@ -188,7 +196,9 @@ class PairFeatures:
         )
 
 
-def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) -> PairFeatures:
+def read_pair_features(
+    folder: str | os.PathLike[str], *, check: bool = True, stored: bool | None = None
+) -> PairFeatures:
     """Read the embeddings of preference pairs from a folder.
 
     Parameters
@@ -197,6 +207,9 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
         Folder that ``cvxnn extract`` or ``cvxnn.features.extract_pairs`` wrote.
     check : bool, default=True
         Whether to compare the checksums of the embeddings; see `read_features`.
+    stored : bool, optional
+        Whether the embeddings are `StoredRows`, which a fit reads a block at a time. By default
+        those are of which all would take more than 1 GiB in float32.
 
     Returns
     -------
@@ -248,7 +261,11 @@ def read_pair_features(folder: str | os.PathLike[str], *, check: bool = True) ->
         raise ValueError(
             f"{folder / NOTE} does not hold costs of an extraction: {error}"
         ) from error
-    return PairFeatures(rows[0::2], rows[1::2], pairs, dict(embedding), costs)
+    chosen: Any = rows[0::2]
+    rejected: Any = rows[1::2]
+    if stored or (stored is None and 4 * rows.size > _MOST_IN_MEMORY):
+        chosen, rejected = StoredRows(chosen), StoredRows(rejected)
+    return PairFeatures(chosen, rejected, pairs, dict(embedding), costs)
 
 
 def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
@@ -262,8 +279,8 @@ def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
     Returns
     -------
     PairFeatures
-        All pairs, in this order, with copies of their embeddings if there are several parts; the
-        costs are added.
+        All pairs, in this order; the costs are added. Embeddings of several parts are copied,
+        unless one has `StoredRows`.
 
     Raises
     ------
@@ -279,9 +296,15 @@ def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
             )
     if len(parts) == 1:
         return first
+
+    def joined(rows: list[Any]) -> Any:
+        if not any(map(is_stored, rows)):
+            return np.concatenate(rows)
+        return StoredRows.stacked([part if is_stored(part) else StoredRows(part) for part in rows])
+
     return PairFeatures(
-        np.concatenate([part.chosen for part in parts]),
-        np.concatenate([part.rejected for part in parts]),
+        joined([part.chosen for part in parts]),
+        joined([part.rejected for part in parts]),
         [pair for part in parts for pair in part.pairs],
         first.embedding,
         sum((part.costs for part in parts), Cost()),

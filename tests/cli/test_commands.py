@@ -224,6 +224,21 @@ class TestFit:
         for part in ("lower bound", "COALA", "linear head", "longer reply wins", "nothing to do"):
             assert part in text
 
+    def test_rows_beyond_the_memory_stay_on_the_disk(
+        self, run, head, features, monkeypatch, tmp_path
+    ):
+        monkeypatch.setattr("cvxnn.features.pairs._MOST_IN_MEMORY", 0)
+        output = tmp_path / "head.safetensors"
+        found = run("fit", features, "--output", output, "--n-patterns", "8")
+        assert set(found["baselines"]) == {"longer reply wins"}
+        stored = read_pair_features(features)
+        np.testing.assert_allclose(
+            cvxnn.load(output).reward(stored.chosen),
+            cvxnn.load(head).reward(np.asarray(stored.chosen)),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+
     def test_other_settings_are_refused(self, run, head, features):
         before = Path(head).read_bytes()
         found = run("fit", features, "--output", head, "--n-patterns", "9", code=4)

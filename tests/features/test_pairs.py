@@ -11,7 +11,9 @@ from cvxnn.features.pairs import (
     digest_of_pairs,
     discard_features,
     is_extracted,
+    join_pair_features,
 )
+from cvxnn.numerics.stored_rows import StoredRows, is_stored
 from cvxnn.preference import PreferenceTriplet, split_by_group
 
 PAIRS = [PreferenceTriplet(f"prompt {i}", f"good {i}", f"bad {i}", f"g{i // 2}") for i in range(12)]
@@ -56,6 +58,26 @@ def test_layers_are_columns(context):
         one.take_layers([1, 4])
     with pytest.raises(ValueError, match="at least one, each once"):
         one.take_layers([1, 1])
+
+
+def test_embeddings_that_stay_on_the_disk_are_the_same_pairs():
+    memory = features()
+    embedding = {"layer": [3, 1], "width": 2, "context": 0}
+    memory = PairFeatures(memory.chosen, memory.rejected, PAIRS, embedding, Cost(5))
+    disk = PairFeatures(
+        StoredRows(memory.chosen), StoredRows(memory.rejected), PAIRS, embedding, Cost(5)
+    )
+    for make in (
+        lambda whole: whole.take([3, 0]),
+        lambda whole: whole.take_layers([1]),
+        lambda whole: whole.take_layers([1, 3]),
+        lambda whole: join_pair_features([whole.take([1]), memory, whole]),
+    ):
+        expected, found = make(memory), make(disk)
+        assert is_stored(found.chosen)
+        assert (found.pairs, found.embedding) == (expected.pairs, expected.embedding)
+        np.testing.assert_array_equal(found.chosen, expected.chosen)
+        np.testing.assert_array_equal(found.rejected, expected.rejected)
 
 
 def test_identity_depends_on_texts_and_embedding_only():

@@ -2,7 +2,8 @@
 
 The judge is a head (a file of "cvxnn fit", on the model that it was fitted with), a measure that
 the file has (field:reward, field:log_probability), or a language model behind the interface of
-OpenAI (http://..., with --judge-model). Each way of writing is compared with the --baseline.
+OpenAI (http://..., with --judge-model). Each way of writing is compared with the --baseline. With
+--protocol mt-bench, REPLIES is a file of answers to MT-Bench, whose turns the server grades.
 Answers are kept as they come, so that a second call asks only what is open.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required, reward_head
+from cvxnn.cli.mt_bench_scores import grade_answers
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.option_types import nearest, positive
@@ -65,9 +67,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--judge-model", metavar="NAME", help="Name of the model, as the server knows it"
     )
     server.add_argument(
+        "--protocol",
+        choices=("plain", "alpaca-eval", "arena-hard", "mt-bench"),
+        default="plain",
+        help="What the judge is asked: about pairs, as this package or a benchmark does; mt-bench "
+        "grades each turn of REPLIES, a file of answers, from 1 to 10",
+    )
+    server.add_argument(
+        "--questions", metavar="FILE", help="question.jsonl of MT-Bench, for --protocol mt-bench"
+    )
+    server.add_argument(
         "--template",
         metavar="FILE",
-        help="File with the question, which has {prompt}, {first} and {second}",
+        help="File with the question in place of the protocol's: it has {prompt}, {first} and "
+        "{second}, or {conversation} and {reference}",
     )
     budget = {**option_from(endpoint, "token_budget"), "type": positive, "metavar": "N"}
     server.add_argument("--token-budget", **budget)
@@ -79,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, replies="REPLIES", judge="--judge")
+    if options.protocol == "mt-bench":
+        return grade_answers(options, console)
     rows = [row for row in read_examples(options.replies) if len(row.get("replies", {})) > 1]
     if not rows:
         raise ValueError(
@@ -128,13 +143,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
     from cvxnn.evaluation.endpoint_judge import TEMPLATE, EndpointJudge
+    from cvxnn.evaluation.protocols import PAIR_TEMPLATES
     from cvxnn.evaluation.reward_model_judge import RewardModelJudge
 
     judge = options.judge
     if judge.startswith(("http://", "https://")):
         if options.judge_model is None:
             raise UsageError("--judge with an address needs --judge-model")
-        template = TEMPLATE if options.template is None else read_text(options.template)
+        template = PAIR_TEMPLATES.get(options.protocol, TEMPLATE)
+        if options.template is not None:
+            template = read_text(options.template)
         asks = EndpointJudge(
             judge,
             options.judge_model,
@@ -147,6 +165,8 @@ def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
     for name in ("judge_model", "template", "token_budget"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a server as the judge")
+    if options.protocol != "plain":
+        raise UsageError("--protocol is for a server as the judge")
     if judge.startswith(_FIELD):
         known = _field(rows, judge.removeprefix(_FIELD), options.replies)
         return _Judge(lambda *_: RewardModelJudge(known), judge, judge)

@@ -4,6 +4,12 @@ from .alpaca_eval import (
     read_alpaca_eval_annotations,
     write_alpaca_eval,
 )
+from .arena_hard import (
+    ArenaHardQuestion,
+    ArenaHardVerdict,
+    read_arena_hard_judgements,
+    read_arena_hard_questions,
+)
 from .endpoint_judge import EndpointJudge
 from .judges import BatchJudge, Judge, JudgedComparison, PositionBias, compare_with_judge
 from .length_control import (
@@ -18,6 +24,14 @@ from .mt_bench import (
     read_mt_bench_questions,
     write_mt_bench_answers,
     write_mt_bench_questions,
+)
+from .mt_bench_grades import (
+    EndpointGrader,
+    MTBenchGrade,
+    answer_mt_bench,
+    grade_mt_bench,
+    mt_bench_scores,
+    read_mt_bench_grades,
 )
 from .reward_bench import (
     RewardBenchRow,
@@ -53,7 +67,10 @@ __all__ = [
     "INSTRUCTIONS",
     "AlpacaEvalOutput",
     "Answers",
+    "ArenaHardQuestion",
+    "ArenaHardVerdict",
     "BatchJudge",
+    "EndpointGrader",
     "EndpointJudge",
     "Judge",
     "JudgedComparison",
@@ -61,6 +78,7 @@ __all__ = [
     "KeyQuestion",
     "LengthControlledWinRate",
     "MTBenchAnswer",
+    "MTBenchGrade",
     "MTBenchQuestion",
     "PairwiseWinRates",
     "PositionBias",
@@ -74,17 +92,23 @@ __all__ = [
     "StudyQuestion",
     "StudyResult",
     "WinRate",
+    "answer_mt_bench",
     "compare_with_judge",
     "fleiss_kappa",
+    "grade_mt_bench",
     "length_controlled_win_rate",
     "length_controlled_win_rates",
     "make_study",
+    "mt_bench_scores",
     "pairwise_win_rates",
     "read_alpaca_eval",
     "read_alpaca_eval_annotations",
     "read_answers",
+    "read_arena_hard_judgements",
+    "read_arena_hard_questions",
     "read_key",
     "read_mt_bench_answers",
+    "read_mt_bench_grades",
     "read_mt_bench_questions",
     "read_reward_bench",
     "reward_bench_accuracies",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from cvxnn.features.endpoint_client import EndpointClient
+from cvxnn.evaluation.arena_hard import VERDICTS
+from cvxnn.evaluation.chat_client import ChatClient
 from cvxnn.preference.triplets import Prompt, as_text
 
 TEMPLATE = """\
@@ -37,9 +36,12 @@ Verdict: tie
 _PLACES = ("{prompt}", "{first}", "{second}")
 _VERDICT = re.compile(r"verdict\W*(a|b|tie)\b", re.IGNORECASE)
 _PREFERENCES = {"a": 1.0, "b": 0.0, "tie": 0.5}
+_LEVEL = re.compile(r"\[\[\s*(A>>B|A>B|A=B|B>A|B>>A|A|B|C)\s*\]\]")  # of Arena-Hard, MT-Bench
+_LEVELS = {**VERDICTS, "A": 1.0, "B": 0.0, "C": 0.5}
+_MODEL = re.compile(r"(?:^|[Vv]erdict\W*)(m|M)\W*$", re.MULTILINE)  # of AlpacaEval
 
 
-class EndpointJudge(EndpointClient):
+class EndpointJudge(ChatClient):
     """Judge that asks a language model behind the interface of OpenAI, one question a request.
 
     An answer without a verdict counts as a tie; `n_unclear` counts such answers. A server that is
@@ -54,8 +56,10 @@ class EndpointJudge(EndpointClient):
         Name of the model, as the server knows it.
     template : str, optional
         Text of a question, with ``{prompt}``, ``{first}`` and ``{second}``; by default ``TEMPLATE``
-        of this module. The answer has to hold
-        "Verdict: A", "Verdict: B" or "Verdict: tie"; of several, the last one counts.
+        of this module; `cvxnn.evaluation.protocols.PAIR_TEMPLATES` has those of benchmarks.
+        The answer has to hold "Verdict: A", "Verdict: B" or "Verdict: tie", a level such as
+        ``[[A>>B]]`` (how clear a win is does not count), or the name m or M of a model as
+        AlpacaEval has it; of several, the last one counts.
     max_tokens : int, default=256
         Largest number of tokens of an answer.
     token_budget : int, optional
@@ -95,19 +99,18 @@ class EndpointJudge(EndpointClient):
         n_tries: int = 8,
         timeout: float = 120.0,
     ) -> None:
-        super().__init__(url, model, n_requests=n_requests, n_tries=n_tries, timeout=timeout)
-        if missing := [place for place in _PLACES if place not in template]:
-            raise ValueError(f"the template lacks {', '.join(missing)}; it has to show all three")
-        if max_tokens < 1 or (token_budget is not None and token_budget < 1):
-            raise ValueError(
-                f"max_tokens is {max_tokens} and token_budget {token_budget}; expected at least 1"
-            )
-        self.template = template
-        self.max_tokens = max_tokens
-        self.token_budget = token_budget
-        self.tokens = 0
+        super().__init__(
+            url,
+            model,
+            template=template,
+            places=_PLACES,
+            max_tokens=max_tokens,
+            token_budget=token_budget,
+            n_requests=n_requests,
+            n_tries=n_tries,
+            timeout=timeout,
+        )
         self.n_unclear = 0
-        self._counting = threading.Lock()
 
     def batch(
         self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]
@@ -133,42 +136,40 @@ class EndpointJudge(EndpointClient):
         ValueError
             If it refuses the question or answers something else, or the tokens are used up.
         """
-        self._stopped.clear()
+        self.resume()
         with ThreadPoolExecutor(self.n_requests) as pool:
             try:
                 return list(pool.map(self.__call__, prompts, firsts, seconds))
             except BaseException:
-                self._stopped.set()
+                self.stop()
                 raise
 
     def __call__(self, prompt: Prompt, first: str, second: str) -> float:
         """Return the preference for the first reply: 1, 0, or 0.5 for a tie."""
-        if self.token_budget is not None and self.tokens >= self.token_budget:
-            raise ValueError(
-                f"the budget of {self.token_budget:,} tokens is used up; raise it to continue"
-            )
         texts = dict(zip(_PLACES, (as_text(prompt), first, second), strict=True))
-        question = re.sub("|".join(map(re.escape, _PLACES)), lambda m: texts[m[0]], self.template)
-        content = self._post(
-            "chat/completions",
-            {
-                "model": self.model,
-                "messages": [{"role": "user", "content": question}],
-                "max_tokens": self.max_tokens,
-                "temperature": 0,
-            },
-        )
-        try:
-            answer = json.loads(content)
-            said = answer["choices"][0]["message"]["content"] or ""
-            used = (answer.get("usage") or {}).get("total_tokens")
-            found = _VERDICT.findall(said) or re.findall(r"^\W*(a|b|tie)\W*$", said.lower())
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{self.url}/chat/completions answered {content[:80]!r}... ({error!r}); expected a "
-                "chat completion as OpenAI documents it"
-            ) from error
-        with self._counting:
-            self.tokens += int(used) if used else (len(question) + len(said)) // 4
-            self.n_unclear += not found
-        return _PREFERENCES[found[-1].lower()] if found else 0.5
+        found = preference_in(self.ask(texts))
+        with self.counting:
+            self.n_unclear += found is None
+        return 0.5 if found is None else found
+
+
+def preference_in(answer: str) -> float | None:
+    """Return the preference for the first reply that an answer of a judge states.
+
+    Parameters
+    ----------
+    answer : str
+        What the judge said, in any of the forms that `EndpointJudge` lists.
+
+    Returns
+    -------
+    float or None
+        1, 0, or 0.5 for a tie; None if there is no verdict.
+    """
+    if levels := _LEVEL.findall(answer):
+        return _LEVELS[levels[-1]]
+    if verdicts := _VERDICT.findall(answer) or re.findall(r"^\W*(a|b|tie)\W*$", answer.lower()):
+        return _PREFERENCES[verdicts[-1].lower()]
+    if models := _MODEL.findall(answer.strip()):
+        return float(models[-1] == "m")
+    return None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +11,13 @@ import pytest
 
 from cvxnn.cli.main import main
 from cvxnn.evaluation import EndpointJudge, RewardModelJudge, compare_with_judge, win_rate
-from cvxnn.features.endpoint_client import EndpointClient
+
+from .chat_server import Server, completion
 
 PROMPTS = [f"Question {k}?" for k in range(6)]
 OUTPUTS = ["yes " * (k + 1) for k in range(6)]
 BASELINE = ["no " * (6 - k) for k in range(6)]
 TEMPLATE = "{prompt}|{first}|{second}|{first}"
-
-
-class Server(ThreadingHTTPServer):
-    """Prefers the longer answer; `trouble` has answers to give first."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[dict[str, Any]] = []
-        self.trouble: list[tuple[int, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append(body)
-        assert self.path == "/v1/chat/completions"
-        status, answer = self.server.trouble.pop(0) if self.server.trouble else (200, None)
-        if answer is None:
-            _, first, second, _ = body["messages"][0]["content"].split("|")
-            verdict = {1: "A", -1: "B"}.get(int(np.sign(len(first) - len(second))), "tie")
-            answer = completion(f"I see.\nVerdict: {verdict}")
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def completion(text: str) -> dict[str, Any]:
-    return {"choices": [{"message": {"content": text}}], "usage": {"total_tokens": 10}}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(EndpointClient, "_wait", lambda self: None)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 def test_answers_are_those_of_a_callable(server: Server, tmp_path: Path) -> None:
@@ -141,16 +89,6 @@ def replies_file(path: Path) -> Path:
     )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    def call(*arguments: object, code: int = 0) -> dict[str, Any]:
-        assert main(["evaluate", *map(str, arguments), "--json"]) == code
-        result: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return result
-
-    return call
 
 
 def test_command_with_a_server(run: Any, server: Server, tmp_path: Path) -> None:

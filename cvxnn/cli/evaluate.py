@@ -68,10 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     server.add_argument(
         "--protocol",
-        choices=("plain", "alpaca-eval", "arena-hard", "mt-bench"),
-        default="plain",
-        help="What the judge is asked: about pairs, as this package or a benchmark does; mt-bench "
-        "grades each turn of REPLIES, a file of answers, from 1 to 10",
+        choices=("alpaca-eval", "arena-hard", "mt-bench"),
+        help="Ask as a benchmark does; mt-bench grades each turn of REPLIES, a file of answers, "
+        "from 1 to 10",
     )
     server.add_argument(
         "--questions", metavar="FILE", help="question.jsonl of MT-Bench, for --protocol mt-bench"
@@ -165,7 +164,7 @@ def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
     for name in ("judge_model", "template", "token_budget"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a server as the judge")
-    if options.protocol != "plain":
+    if options.protocol is not None:
         raise UsageError("--protocol is for a server as the judge")
     if judge.startswith(_FIELD):
         known = _field(rows, judge.removeprefix(_FIELD), options.replies)

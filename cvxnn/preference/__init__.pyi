@@ -18,8 +18,10 @@ from .loss_functions import (
     sft,
     simpo,
 )
+from .made_dialogues import DialogueCounts, DialogueFilter, make_dialogues
 from .metrics import LengthBias, length_accuracy, length_bias, pair_accuracy, reward_metrics
 from .population import PopulationSummary, alternating_population, summarize_population
+from .ranked_replies import RankingCounts, rank_sampled_replies
 from .selection import BestReply, best_replies
 from .triplets import (
     ROLES,
@@ -42,6 +44,8 @@ __all__ = [
     "CoalaObjective",
     "Conversation",
     "Demonstration",
+    "DialogueCounts",
+    "DialogueFilter",
     "DuplicateReport",
     "LengthBias",
     "Message",
@@ -49,6 +53,7 @@ __all__ = [
     "PopulationSummary",
     "PreferenceTriplet",
     "Prompt",
+    "RankingCounts",
     "alternating_population",
     "as_messages",
     "as_text",
@@ -61,9 +66,11 @@ __all__ = [
     "dpo",
     "length_accuracy",
     "length_bias",
+    "make_dialogues",
     "orpo",
     "pair_accuracy",
     "r_dpo",
+    "rank_sampled_replies",
     "read_conversations",
     "read_demonstrations",
     "read_hub",

@@ -87,6 +87,17 @@ class SoftmaxPolicy(BaseEstimator):
     n_features_in_ : int
         Number of features seen in ``fit``.
 
+    Notes
+    -----
+    Predictions and their score take
+
+    X : array-like, shape (n_candidates, n_features)
+        Features of candidates.
+    groups : array-like, shape (n_candidates,)
+        Prompt that each candidate belongs to.
+    y : array-like, shape (n_candidates,)
+        True for wanted responses.
+
     Examples
     --------
     >>> import numpy as np
@@ -256,15 +267,7 @@ class SoftmaxPolicy(BaseEstimator):
         return rows @ self.coef_
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Return the log-probability of each candidate among those of its prompt.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_candidates, n_features)
-            Features of candidates.
-        groups : array-like, shape (n_candidates,)
-            Prompt that each candidate belongs to.
-        """
+        """Return the log-probability of each candidate among those of its prompt."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         order, offsets = _sets(groups, len(rows))
@@ -273,27 +276,11 @@ class SoftmaxPolicy(BaseEstimator):
         return found
 
     def predict_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each candidate among those of its prompt.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_candidates, n_features)
-            Features of candidates.
-        groups : array-like, shape (n_candidates,)
-            Prompt that each candidate belongs to.
-        """
+        """Return the probability of each candidate among those of its prompt."""
         return np.exp(self.predict_log_proba(X, groups))
 
     def predict(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.bool_]:
-        """Mark the likeliest candidate of each prompt, the first of equals.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_candidates, n_features)
-            Features of candidates.
-        groups : array-like, shape (n_candidates,)
-            Prompt that each candidate belongs to.
-        """
+        """Mark the likeliest candidate of each prompt, the first of equals."""
         found = self.predict_log_proba(X, groups)
         order, offsets = _sets(groups, len(found))
         marks = np.zeros(len(found), bool)
@@ -303,17 +290,7 @@ class SoftmaxPolicy(BaseEstimator):
         return marks
 
     def score(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike) -> float:
-        """Return the share of prompts whose wanted response is the likeliest.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_candidates, n_features)
-            Features of candidates.
-        y : array-like, shape (n_candidates,)
-            True for wanted responses.
-        groups : array-like, shape (n_candidates,)
-            Prompt that each candidate belongs to.
-        """
+        """Return the share of prompts whose wanted response is the likeliest."""
         marks = self.predict(X, groups)
         return float(marks[_marks(y, len(marks))].mean())
 

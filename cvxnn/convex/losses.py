@@ -229,6 +229,7 @@ class MultinomialLoss:
 
 
 def _quadratic_scale(residual: Array, target: Array, share: Any, extra: Array | float) -> Array:
+    """Return the factor of ``residual`` of best bound, if the conjugate is that of squares."""
     xp = namespace(residual)
     tiny = xp.finfo(residual.dtype).tiny
     size = (share * residual**2).sum(axis=0) + extra
@@ -236,14 +237,17 @@ def _quadratic_scale(residual: Array, target: Array, share: Any, extra: Array | 
 
 
 def _sigmoid(x: Array) -> Array:
+    """Return ``1 / (1 + exp(-x))``, which no ``x`` overflows."""
     return 0.5 * (1 + namespace(x).tanh(x / 2))
 
 
 def _softmax(x: Array) -> Array:
+    """Return the softmax of each row."""
     e = namespace(x).exp(x - x.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
 
 def _xlogx(p: Array) -> Array:
+    """Return ``p log p``, which is 0 at 0."""
     xp = namespace(p)
     return p * xp.log(xp.where(p > 0, p, 1))

@@ -188,7 +188,17 @@ def sample_patterns(
 def _turned(
     gates: NDArray[np.floating], rng: np.random.RandomState, angle: float = 0.01
 ) -> NDArray[np.floating]:
-    """Turn gates by about ``angle``, so that no row is orthogonal to them but by chance."""
+    """Turn gates by about ``angle``, so that no row is orthogonal to them but by chance.
+
+    Parameters
+    ----------
+    gates : ndarray, shape (n_gates, n_features)
+        Gate vectors.
+    rng : RandomState
+        Draws the turns.
+    angle : float, default=0.01
+        Angle in radians.
+    """
     sizes = np.linalg.norm(gates, axis=1, keepdims=True)
     noise = rng.standard_normal(gates.shape) * (angle / math.sqrt(gates.shape[1]))
     return gates + (sizes * noise).astype(gates.dtype)
@@ -200,6 +210,15 @@ def _between_rows(
     """Move thresholds to a random place between the neighbouring scores, (n_samples, n_gates).
 
     Rows at a threshold, up to rounding, count as above it, so that no row changes sides.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n_samples, n_gates)
+        Rows times gate vectors.
+    thresholds : ndarray, shape (n_gates,)
+        Score from which on each gate is open.
+    rng : RandomState
+        Draws the places.
     """
     lowest, highest = scores.min(axis=0), scores.max(axis=0)
     rounding = 10 * np.finfo(scores.dtype).eps * np.maximum(highest, -lowest)
@@ -220,7 +239,19 @@ def _between_rows(
 def _pairs(
     n: int, n_pairs: int, labels: NDArray[np.intp] | None, rng: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return indices of random pairs of rows, of different classes if there are labels."""
+    """Return indices of random pairs of rows, of different classes if there are labels.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    n_pairs : int
+        Number of pairs.
+    labels : ndarray of int, shape (n,), or None
+        Classes of the rows, numbered from 0; at least two.
+    rng : RandomState
+        Draws the pairs.
+    """
     if labels is None:
         return rng.randint(n, size=n_pairs), rng.randint(n, size=n_pairs)
     order = np.argsort(labels, kind="stable")
@@ -238,6 +269,7 @@ def _pairs(
 def _sparse(
     n_gates: int, n_features: int, n_active: int, rng: np.random.RandomState
 ) -> NDArray[np.floating]:
+    """Return Gaussian gate vectors with ``n_active`` nonzero entries at random places each."""
     gates = np.zeros((n_gates, n_features))
     active = np.argsort(rng.random_sample(gates.shape), axis=1)[:, :n_active]
     np.put_along_axis(gates, active, rng.standard_normal(active.shape), axis=1)
@@ -247,6 +279,7 @@ def _sparse(
 def _patches(
     n_gates: int, image: tuple[int, ...], patch: tuple[int, ...], rng: np.random.RandomState
 ) -> NDArray[np.floating]:
+    """Return Gaussian gate vectors that see a patch of an image, at a random place each."""
     gates = np.zeros((n_gates, *image))
     rows, columns = (
         rng.randint(whole - part + 1, size=(n_gates, 1)) + np.arange(part)
@@ -259,6 +292,7 @@ def _patches(
 
 
 def _check_patterns(patterns: str, given: set[str]) -> None:
+    """Refuse an unknown kind of patterns, and options that belong to another kind."""
     if patterns not in _OPTIONS:
         known = ", ".join(map(repr, _OPTIONS))
         raise ValueError(f"patterns={patterns!r}; expected one of {known}.")
@@ -296,6 +330,7 @@ def _constants(X: NDArray[np.floating], n_constant: int, bias: bool) -> NDArray[
 
 
 def _check_labels(y: ArrayLike, n: int) -> NDArray[np.intp]:
+    """Return the classes of labels, numbered from 0."""
     labels = np.asarray(y)
     if labels.shape != (n,):
         raise ValueError(f"y has shape {labels.shape}; expected one label for each row, ({n},).")
@@ -306,6 +341,7 @@ def _check_labels(y: ArrayLike, n: int) -> NDArray[np.intp]:
 
 
 def _check_sparsity(sparsity: int | None, d: int) -> int:
+    """Return the number of features that a sparse gate sees: the root of all by default."""
     n_active = math.isqrt(max(d - 1, 0)) + 1 if sparsity is None else sparsity
     if not 1 <= n_active <= d:
         raise ValueError(f"sparsity={sparsity}; expected between 1 and the {d} features.")
@@ -315,6 +351,7 @@ def _check_sparsity(sparsity: int | None, d: int) -> int:
 def _check_shapes(
     image: tuple[int, ...] | None, patch: tuple[int, ...] | None, d: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of an image and of a patch that fits into it."""
     if image is None or patch is None:
         raise ValueError("patterns='patch' needs both image_shape and patch_shape.")
     if len(image) not in (2, 3) or min(image) < 1 or math.prod(image) != d:

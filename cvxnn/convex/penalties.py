@@ -145,10 +145,12 @@ class SquaredL2:
 
 
 def _by_output(U: Array) -> Array:
+    """Return the blocks of each output: shape (n_outputs, n_blocks, n_features)."""
     return U.reshape(U.shape[0], -1, U.shape[-1])
 
 
 def _shrink(U: Array, step: Any, axis: int) -> Array:
+    """Shorten vectors along an axis by ``step``, or to zero: the prox of their norms."""
     xp = namespace(U)
     norms = xp.linalg.norm(U, axis=axis, keepdims=True)
     return U * (xp.maximum(norms - step, 0) / xp.maximum(norms, xp.finfo(U.dtype).tiny))

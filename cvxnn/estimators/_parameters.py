@@ -50,7 +50,15 @@ class Number(NamedTuple):
     words: tuple[Any, ...] = ()
 
     def check(self, name: str, value: Any) -> None:
-        """Raise a ValueError that names the parameter, its value and what was expected."""
+        """Raise a ValueError that names the parameter, its value and what was expected.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+        value : object
+            Its value.
+        """
         if value is None or isinstance(value, str | bool):
             fits = value in self.words
         else:
@@ -130,7 +138,19 @@ def resolve(
     d: int,
     n_outputs: int = 1,
 ) -> Choices:
-    """Resolve what is "auto" for ``n`` rows of ``d`` inputs and some outputs."""
+    """Resolve what is "auto".
+
+    Parameters
+    ----------
+    formulation : {"relu", "gated"}
+        Of the estimator.
+    penalty, patterns, n_patterns : object
+        Parameters of the estimator, which may be "auto".
+    n, d : int
+        Number of rows, and of inputs as the network sees them.
+    n_outputs : int, default=1
+        Number of outputs.
+    """
     gated = formulation == "gated"
     if penalty == "auto":
         penalty = "l2" if gated else "neuron"
@@ -154,6 +174,17 @@ def check_memory(
     choices: Choices, n: int, d: int, n_outputs: int, itemsize: int, *, formulation: Formulation
 ) -> None:
     """Refuse patterns that this machine's memory cannot hold, before any is drawn.
+
+    Parameters
+    ----------
+    choices : Choices
+        What was chosen.
+    n, d, n_outputs : int
+        Number of rows, inputs and outputs.
+    itemsize : int
+        Bytes of a number.
+    formulation : {"relu", "gated"}
+        Of the estimator.
 
     Raises
     ------
@@ -186,13 +217,20 @@ def _memory() -> int:
 
 
 def gated_patterns(n: int, d: int, n_outputs: int = 1) -> int:
-    """Return the automatic number of gated patterns for ``n`` rows of ``d`` inputs.
+    """Return the automatic number of gated patterns.
 
     Patterns are many, since only accuracy limits them where rows are few. A kernel of ``n`` rows
     takes ``n**2 P`` flops. Few features have few patterns worth having. A mask has
     at most 2**26 entries, unless that were fewer than 32 patterns. Where inputs or outputs are very
     many, memory limits gates and weights together to 2**25 numbers, 256 MiB in float64; a fit
     holds about three times as much.
+
+    Parameters
+    ----------
+    n, d : int
+        Number of rows, and of inputs as the network sees them.
+    n_outputs : int, default=1
+        Number of outputs.
     """
     most = max(MOST_NUMBERS // (d * (1 + n_outputs)), 1)
     wanted = int(np.clip(128 * d, 256, 1024 if n <= convex.Ridge.max_dense else 512))

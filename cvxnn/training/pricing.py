@@ -146,6 +146,19 @@ def price_all(
 def _those_that_pay(
     every: ActivationPatterns, gains: NDArray[np.float64], highest: float, n_patterns: int
 ) -> tuple[ActivationPatterns, float]:
+    """Return the patterns of highest gain above their price, and that gain over the price.
+
+    Parameters
+    ----------
+    every : ActivationPatterns
+        Patterns that were priced.
+    gains : ndarray, shape (n_patterns,)
+        Their gains over their price.
+    highest : float
+        Upper bound of the gains of those that were not priced exactly, over the price.
+    n_patterns : int
+        Most patterns to return.
+    """
     order = np.argsort(-gains, kind="stable")[:n_patterns]
     pays = order[gains[order] > _PAYS]
     return every.take(pays), float(gains.max()) if len(pays) else min(highest, 1.0)
@@ -164,6 +177,21 @@ def _long_projections(
     Cyclic coordinate descent on the multipliers of the rows (Hildreth, 1957), for all slopes at
     once: at any time what is left of a slope is at least as long as its projection. Returns the
     positions of those that stay longer, and the lengths of all when they were given up.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n_samples, n_features)
+        Data.
+    mask : ndarray of bool, shape (n_samples, n_patterns)
+        Patterns.
+    slopes : ndarray, shape (n_slopes, n_features)
+        Slopes to project.
+    which : ndarray of int, shape (n_slopes,)
+        Pattern of each slope.
+    least : float
+        Length from which on a projection counts.
+    n_sweeps : int, default=50
+        Most passes over the rows.
     """
     bounds = np.linalg.norm(slopes, axis=1)
     left = np.flatnonzero(bounds > least)
@@ -186,7 +214,15 @@ def _long_projections(
 
 
 def _pulls(program: ConvexProgram, dual: DualPoint) -> tuple[NDArray[np.floating], float]:
-    """Return each row's pull on each output, and the price of a neuron."""
+    """Return each row's pull on each output, and the price of a neuron.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host, with the neuron group lasso.
+    dual : DualPoint
+        Its dual optimum, or near it.
+    """
     if type(program.penalty) is not NeuronGroupLasso:
         raise TypeError(
             f"Patterns are priced for NeuronGroupLasso, not {type(program.penalty).__name__}; "
@@ -240,7 +276,19 @@ def _climb(
     starts: NDArray[np.floating],
     n_steps: int,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Ascend with a falling step; return the best gate and gain of each start."""
+    """Ascend with a falling step; return the best gate and gain of each start.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host.
+    pulls : ndarray, shape (n_samples, n_outputs)
+        Pulls of the rows, from :func:`_pulls`.
+    starts : ndarray, shape (n_starts, n_features)
+        Directions to climb from.
+    n_steps : int
+        Number of steps.
+    """
     X, xp = program.operator.X, namespace(pulls)
     gates = _unit(starts)
     best, best_gain = gates, np.full(len(gates), -np.inf, pulls.dtype)
@@ -265,5 +313,6 @@ def _climb(
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return rows of length 1; those of length 0 stay."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)

@@ -228,6 +228,7 @@ def gradients(
 def _gradients_by_blocks(
     X: Array, y: Array, share: Array, alpha: float, loss: Loss, parameters: tuple[Array, Array]
 ) -> tuple[Array, Array]:
+    """Return what :func:`gradients` does, in NumPy and in blocks of rows that fit in a cache."""
     W, A = parameters
     slope_W, slope_A = alpha * W, alpha * A
     WT, AT = np.ascontiguousarray(W.T), np.ascontiguousarray(A.T)

@@ -87,6 +87,17 @@ class Proposer:
     def _segments(
         self, branches: Branches, logits: torch.Tensor, written: list[int]
     ) -> Continuations:
+        """Draw segments of several tokens from the nucleus, one for each candidate.
+
+        Parameters
+        ----------
+        branches : Branches
+            A row for each candidate, at the end of the reply so far.
+        logits : Tensor of shape (n_candidates, vocabulary)
+            Logits of the next token.
+        written : list of int
+            Tokens of the reply so far.
+        """
         n = self.guidance.n_candidates
         tokens: list[list[int]] = [[] for _ in range(n)]
         endings: list[Ending | None] = [None] * n
@@ -112,6 +123,7 @@ class Proposer:
     def _single_tokens(
         self, branches: Branches, logits: torch.Tensor, written: list[int]
     ) -> Continuations:
+        """Take the likeliest tokens, each a candidate; the arguments are those of segments."""
         taken, log_probabilities = likeliest(logits[:1], self.guidance)
         tokens: list[list[int]] = [[] for _ in taken]
         endings = [
@@ -122,7 +134,17 @@ class Proposer:
         return Continuations(tokens, endings, log_probabilities)
 
     def _append(self, token: int, tokens: list[int], written: list[int]) -> Ending | None:
-        """Append a token to a candidate, and return what ends it."""
+        """Append a token to a candidate, and return what ends it.
+
+        Parameters
+        ----------
+        token : int
+            The token.
+        tokens : list of int
+            Tokens of the candidate, to which the token is added unless it ends the reply.
+        written : list of int
+            Tokens of the reply before the candidate.
+        """
         if token in self.ends:
             return "end"
         if token in self.text.stop_tokens:
@@ -131,6 +153,7 @@ class Proposer:
         return "stop" if self.text.stops(written + tokens) else None
 
     def _feed(self, branches: Branches, tokens: torch.Tensor, grows: list[bool]) -> None:
+        """Run tokens through the model, in the rows that grow."""
         if any(grows):
             branches.feed(tokens, torch.tensor(grows, device=tokens.device))
 

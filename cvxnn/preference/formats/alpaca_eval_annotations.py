@@ -38,6 +38,13 @@ def parse_annotation(row: Row, where: str) -> AlpacaEvalAnnotation:
 
     AlpacaEval writes 1 where the first output is preferred, 2 where the second one is, numbers
     between them for probabilities, and 0 or 1.5 for a tie.
+
+    Parameters
+    ----------
+    row : Row
+        The row.
+    where : str
+        Its place, with which errors begin.
     """
     fields = ("instruction", "output_1", "output_2", "preference")
     instruction, first, second, value = required_fields(row, fields, where)

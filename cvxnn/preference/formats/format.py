@@ -38,7 +38,17 @@ class Format:
 
 
 def stated_preference(prompt: Prompt, chosen: str, rejected: str, group: str | None) -> Parsed:
-    """Return the triplet, or the reason why the two replies state no preference."""
+    """Return the triplet, or the reason why the two replies state no preference.
+
+    Parameters
+    ----------
+    prompt : str or list of Message
+        What both reply to.
+    chosen, rejected : str
+        The preferred reply, and the other one.
+    group : str or None
+        Name of the group of the row, if it has one.
+    """
     if not (chosen.strip() and rejected.strip()):
         return "an empty reply"
     if chosen == rejected:

@@ -19,13 +19,24 @@ _SPEAKERS = {
 
 
 def turns_of(value: Any, where: str, field: str) -> list[Message]:
-    """Return the messages of a ShareGPT conversation: a list of turns ``from`` and ``value``."""
+    """Return the messages of a ShareGPT conversation: a list of turns ``from`` and ``value``.
+
+    Parameters
+    ----------
+    value : object
+        The conversation, as JSON holds it.
+    where : str
+        Place of the row, with which errors begin.
+    field : str
+        Name of the field that holds it.
+    """
     if not isinstance(value, list) or not value:
         raise ValueError(f"{where}: {field!r} is {kind(value)}; expected one or more turns")
     return [_turn(turn, where, f"{field}[{i}]") for i, turn in enumerate(value)]
 
 
 def _turn(value: Any, where: str, field: str, *, blank: bool = False) -> Message:
+    """Return the message of one turn, which may be blank if ``blank``."""
     if not isinstance(value, dict) or not {"from", "value"} <= value.keys():
         raise ValueError(f"{where}: {field!r} is not a turn with 'from' and 'value'")
     if value["from"] not in _SPEAKERS:
@@ -66,6 +77,7 @@ def _parse(row: Row, where: str) -> Parsed:
 
 
 def _instruction(row: Row, where: str) -> str:
+    """Return the instruction, and below it the input, if there is one."""
     parts = [row["instruction"]]
     check_text(parts[0], where, "instruction")
     if row.get("input"):

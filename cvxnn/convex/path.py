@@ -162,7 +162,21 @@ def solutions(
     solver: Solver | None,
     max_iter: int | None,
 ) -> Iterator[Result]:
-    """Yield the solutions at falling strengths, each started from the last, when asked for."""
+    """Yield the solutions at falling strengths, each started from the last, when asked for.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Program whose ``alpha`` is replaced.
+    grid : ndarray, shape (n_alphas,)
+        Penalty parameters, falling.
+    tol : float
+        Relative duality gap to reach at each.
+    solver : Solver or None
+        Solver of all of them; None chooses for each.
+    max_iter : int or None
+        Most iterations of each solve; None leaves it to the solver.
+    """
     if takes_path(program) and grid[-1] > 0 and (solver is None or isinstance(solver, Ridge)):
         options = solver or Ridge(tol=tol)
         if solver is None and max_iter is not None:

@@ -55,5 +55,14 @@ def skip_noise(app, what, name, obj, skip, options):
     return True if routing or field or alias else None
 
 
+def link_gallery(app, docname, source):
+    """Lead links to examples, which a code host shows as files, to their pages of the gallery."""
+    text = re.sub(r"\]\((?:\.\./)+examples/(plot_\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
+    source[0] = re.sub(
+        r"\]\((?:\.\./)+examples/GALLERY_HEADER\.rst\)", "](/gallery/index.rst)", text
+    )
+
+
 def setup(app):
     app.connect("autodoc-skip-member", skip_noise)
+    app.connect("source-read", link_gallery)

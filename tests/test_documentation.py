@@ -175,13 +175,33 @@ def links(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     text = page.read_text("utf-8")
-    targets = [page.parent / target for target in links(text)]
-    targets += [
-        page.parent / f"{target}.md"
-        for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`", text)
-        if "gallery/" not in target  # made when the documentation is built
-    ]
+    targets = [(page.parent / target).resolve() for target in links(text)]
     assert not [str(target) for target in targets if not target.exists()]
+    # A code host shows roles of Sphinx as they are typed.
+    assert not re.findall(r"\{(?:doc|ref|math|py:\w+)\}`[^`]*`", text)
+    if ROOT / "docs" in page.parents:
+        # The site has pages of the guide, pictures, and a page of the gallery for each example,
+        # to which docs/conf.py leads.
+        examples = [target for target in targets if target.parent == ROOT / "examples"]
+        assert all(re.match(r"plot_\w+\.py$|GALLERY_HEADER\.rst$", e.name) for e in examples)
+        others = set(targets) - set(examples)
+        assert not [str(target) for target in others if ROOT / "docs" not in target.parents]
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of the headings of a page, as the code host and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#{1,3} (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_to_headings_lead_somewhere(page):
+    found = re.findall(r"\]\(([^)\s:]*)#([^)\s]+)\)", page.read_text("utf-8"))
+    places = [
+        ((page.parent / target).resolve() if target else page, name) for target, name in found
+    ]
+    assert not [f"{target}#{name}" for target, name in places if name not in anchors(target)]
 
 
 # Defaults -----------------------------------------------------------------------------------------

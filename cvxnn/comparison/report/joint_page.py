@@ -10,14 +10,16 @@ import jinja2
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cvxnn.comparison.report.charts import N_SERIES, STYLE, to_svg
 
+# Label of the axis, and caption.
 _BARS = {
-    "dpo_gap": "Distance of DPO's objective from its optimum, by λ.",
-    "sft_gap": "Distance of SFT's objective from its optimum, by λ.",
-    "ideal_distance": "Distance from the ideal point, by λ.",
-    "more_time": "Processor time beside the sequential strategy's, in %, by λ.",
+    "dpo_gap": ("DPO gap", "Distance of DPO's objective from its optimum, by λ."),
+    "sft_gap": ("SFT gap", "Distance of SFT's objective from its optimum, by λ."),
+    "ideal_distance": ("ideal distance", "Distance from the ideal point, by λ."),
+    "more_time": ("more time, %", "Processor time beside the sequential strategy's, by λ."),
 }
 
 
@@ -61,7 +63,7 @@ def render_joint_report(
         front_chart=front_chart(result["front"], policies),
         bar_charts=[
             {"svg": bar_chart(name, policies), "caption": caption}
-            for name, caption in _BARS.items()
+            for name, (_, caption) in _BARS.items()
             if any(name in row for row in policies)
         ],
     )
@@ -96,6 +98,12 @@ def front_chart(front: Mapping[str, Any], policies: Sequence[Mapping[str, Any]])
                     ax.plot(course["dpo"], course["sft"], color=color, linewidth=0.7, alpha=0.6)
             ends = np.array([[row["dpo"], row["sft"]] for row in mine])
             ax.plot(*ends.T, "o", color=color, label=strategy, markersize=5)
+        ax.set_xscale("log")  # the ends of the front are far from everything else
+        ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.set_xlabel("DPO objective")
         ax.set_ylabel("SFT objective")
         figure.legend(loc="outside lower center", ncols=3)
@@ -131,6 +139,6 @@ def bar_chart(name: str, policies: Sequence[Mapping[str, Any]]) -> str:
                 ax.bar(at, values, width, color=f"C{i % N_SERIES}", label=strategy)
         ax.set_xticks(range(len(trade_offs)), [f"{lam:g}" for lam in trade_offs])
         ax.set_xlabel("λ")
-        ax.set_ylabel(_BARS[name].partition(", by")[0].partition(", in")[0])
+        ax.set_ylabel(_BARS[name][0])
         figure.legend(loc="outside lower center", ncols=3)
-        return to_svg(figure, _BARS[name])
+        return to_svg(figure, _BARS[name][1])

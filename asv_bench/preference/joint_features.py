@@ -31,8 +31,8 @@ def build(
     """
     rng = np.random.default_rng(seed)
     preferences, demonstrations = PAIRINGS[name]
-    pairs = _draw(_read(data / f"{preferences}.jsonl.gz"), n_rows, rng)
-    wanted = _draw(_demonstrations(_read(data / f"{demonstrations}.jsonl.gz")), n_rows, rng)
+    pairs = draw(read_rows(data / f"{preferences}.jsonl.gz"), n_rows, rng)
+    wanted = draw(demonstrations_of(read_rows(data / f"{demonstrations}.jsonl.gz")), n_rows, rng)
     texts = [row[key][-600:] for row in pairs for key in ("prompt", "chosen", "rejected")]
     texts += [row[key][-600:] for row in wanted for key in ("prompt", "response")]
     vectors = {"tfidf": _tfidf, "minilm": minilm}[encoder](texts)
@@ -60,16 +60,16 @@ def _describe(prompt: np.ndarray, response: np.ndarray) -> np.ndarray:
     return response * (1 + prompt * np.sqrt(response.shape[-1]))
 
 
-def _read(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def _draw(rows: list[Row], n: int, rng: np.random.Generator) -> list[Row]:
+def draw(rows: list[Row], n: int, rng: np.random.Generator) -> list[Row]:
     return [rows[k] for k in rng.permutation(len(rows))[:n]]
 
 
-def _demonstrations(rows: list[Row]) -> list[Row]:
+def demonstrations_of(rows: list[Row]) -> list[Row]:
     """Prompt and response: of a conversation, all up to the last turn of the assistant."""
     found = []
     for row in rows:

@@ -229,8 +229,9 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         (the rule of succession, as in Platt, 1999). The factor is no larger than the one that the
         scores of the same rows with themselves ask for, and these have to gain by the bend as well.
         With the logistic loss of more than two classes they are the probabilities of each class
-        against the rest, brought to sum one. The ranking and the most likely class are those of the
-        scores.
+        against the rest, brought to sum one. Where a class has fewer than ten units of data,
+        smoothed targets limit log-odds as well. The ranking and the most likely class are those of
+        the scores.
 
         Parameters
         ----------

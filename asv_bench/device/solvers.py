@@ -14,6 +14,7 @@ import planted
 import record
 
 from cvxnn.convex import AcceleratedGradient, Cronos, ProximalGradient, solve
+from cvxnn.convex.compiled_calls import Compiled
 
 
 def compare(found: Callable[[], dict[str, float]]) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def rate(n: int, d: int, small: bool) -> dict[str, Any]:
         U, R = jnp.ones((d, columns), X.dtype), jnp.ones((n, columns), X.dtype)
         for precision in ("highest", "default"):
             with jax.default_matmul_precision(precision):
-                forward, back = jax.jit(jnp.matmul), jax.jit(lambda X, R: X.T @ R)
+                forward, back = Compiled(jnp.matmul), Compiled(lambda X, R: X.T @ R)
                 ms[f"X @ U, {columns}, {precision}"] = record.typical_seconds(
                     partial(forward, X, U)
                 )

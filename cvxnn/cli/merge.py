@@ -21,15 +21,25 @@ EXAMPLE = "  cvxnn merge features"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; see ``command.py``."""
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="Folder of cvxnn extract")
+    parser.add_argument(
+        "--store",
+        choices=("float32", "float16", "bfloat16"),
+        help="Rewrite the embeddings in this type; 16 bits halve the disk",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, folder="FOLDER")
     from cvxnn.features.extraction import merge_pairs
-    from cvxnn.features.pairs import is_extracted
+    from cvxnn.features.pairs import ROWS, is_extracted, read_pair_features
+    from cvxnn.features.store import read_features, store_as
 
     folder = Path(options.folder)
     status = "nothing to do" if is_extracted(folder) else "done"
     console.kept = lambda: "all shards are kept; the same command continues"
-    return describe_result(console, folder, merge_pairs(folder), status)
+    features = merge_pairs(folder)
+    if options.store not in (None, str(read_features(folder / ROWS, check=False)[0].dtype)):
+        store_as(folder / ROWS, options.store)
+        features, status = read_pair_features(folder), "done"
+    return describe_result(console, folder, features, status)

@@ -9,7 +9,7 @@ from .pairs import (
     read_pair_features,
 )
 from .shards import Shard
-from .store import FeatureWriter, StoredRows, read_features
+from .store import FeatureWriter, StoredRows, read_features, store_as
 
 __all__ = [
     "POOLINGS",
@@ -30,4 +30,5 @@ __all__ = [
     "merge_pairs",
     "read_features",
     "read_pair_features",
+    "store_as",
 ]

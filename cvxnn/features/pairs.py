@@ -214,7 +214,8 @@ def read_pair_features(
     Returns
     -------
     PairFeatures
-        The embeddings are mapped from the disk: rows are loaded when they are used.
+        The embeddings are mapped from the disk: rows are loaded when they are used. Those of 16
+        bits that are no `StoredRows` are in memory, in float32.
 
     Raises
     ------
@@ -265,6 +266,8 @@ def read_pair_features(
     rejected: Any = rows[1::2]
     if stored or (stored is None and 4 * rows.size > _MOST_IN_MEMORY):
         chosen, rejected = StoredRows(chosen), StoredRows(rejected)
+    elif rows.dtype.itemsize == 2:
+        chosen, rejected = (np.asarray(StoredRows(part)) for part in (chosen, rejected))
     return PairFeatures(chosen, rejected, pairs, dict(embedding), costs)
 
 

@@ -14,16 +14,25 @@ import warnings
 import zlib
 from collections.abc import Container
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from cvxnn.features.description import Description, check_description
 from cvxnn.files.json_files import read_json, write_json
-from cvxnn.files.locks import locked
+from cvxnn.files.locks import check_room, locked
 from cvxnn.files.writing import MALFORMED, Closing, append, move_into_place, write_text
 from cvxnn.numerics.stored_rows import StoredRows as StoredRows
 
+StoredType = Literal["float32", "float16", "bfloat16"]
+"""How numbers are stored; those of 16 bits are read as float32."""
+
+_TYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
 _HEADER = 128  # bytes of a .npy header; numpy leaves room in it for the number of rows to grow
 
 
@@ -59,6 +68,8 @@ class FeatureWriter(Closing):
         The file, by convention ``*.npy``; an existing file is replaced at the end.
     description : Description
         Description of the embeddings.
+    dtype : StoredType, default="float32"
+        How numbers are stored.
 
     Attributes
     ----------
@@ -86,8 +97,14 @@ class FeatureWriter(Closing):
         file is damaged, so that all is computed again.
     """
 
-    def __init__(self, path: str | os.PathLike[str], description: Description) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        description: Description,
+        dtype: StoredType = "float32",
+    ) -> None:
         self.path = Path(path)
+        self._dtype = dtype
         self.description = description
         self.n_rows = 0
         self._part = self.path.with_name(f"{self.path.name}.part")
@@ -99,7 +116,8 @@ class FeatureWriter(Closing):
             # Without a buffer, nothing is left to write when the disk is full.
             mode = "r+b" if self._blocks else "w+b"
             self._file = stack.enter_context(open(self._part, mode, buffering=0))
-            write_text(self._log, "".join(map(_line, [description, *self._blocks])))
+            first = {**description, **self._stored}
+            write_text(self._log, "".join(map(_line, [first, *self._blocks])))
             self._opened = stack.pop_all()
 
     def passes(self, pairs: str, earlier: Container[str] = ()) -> bool:
@@ -146,11 +164,23 @@ class FeatureWriter(Closing):
         Parameters
         ----------
         rows : ndarray of shape (n, width)
-            Embeddings; they are converted to float32.
+            Embeddings; they are converted to the type that is stored.
         pairs : str
             Identity of the pairs in the block.
+
+        Raises
+        ------
+        ValueError
+            If a number is beyond the range of the type; choose bfloat16.
         """
-        content = np.ascontiguousarray(rows, dtype="<f4").tobytes()
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(rows, dtype=_TYPES[self._dtype])
+        if self._stored and not np.isfinite(stored).all():
+            raise ValueError(
+                f"{self.path}: embeddings are beyond the range of {self._dtype}; choose bfloat16, "
+                "or float32"
+            )
+        content = stored.tobytes()
         self._write(self._end(), content)
         block = _Block(len(rows), pairs, zlib.crc32(content))
         append(self._log, _line(block).encode())
@@ -161,11 +191,12 @@ class FeatureWriter(Closing):
     def finish(self) -> None:
         """Give the file its name; finished blocks that were not passed over are dropped."""
         self._file.truncate(self._end())
-        self._write(0, _header(self.n_rows, self.description["width"]))
+        self._write(0, _header(self.n_rows, self.description["width"], self._dtype))
         self._file.close()
         blocks = [[block.n_rows, block.checksum] for block in self._blocks[: self._n_passed]]
         note = {
             "embedding": self.description,
+            **self._stored,
             "n_rows": self.n_rows,
             "blocks": blocks,
             "pairs": [block.pairs for block in self._blocks[: self._n_passed]],
@@ -181,8 +212,17 @@ class FeatureWriter(Closing):
                 self._part.unlink(missing_ok=True)
                 self._log.unlink(missing_ok=True)
 
+    @property
+    def _stored(self) -> dict[str, str]:
+        """What notes say of the type; nothing where it is the usual one."""
+        return {} if self._dtype == "float32" else {"stored": self._dtype}
+
+    @property
+    def _row_bytes(self) -> int:
+        return _TYPES[self._dtype].itemsize * self.description["width"]
+
     def _end(self) -> int:
-        return _HEADER + 4 * self.description["width"] * self.n_rows
+        return _HEADER + self._row_bytes * self.n_rows
 
     def _write(self, start: int, content: bytes) -> None:
         try:
@@ -202,6 +242,7 @@ class FeatureWriter(Closing):
         first, *lines = self._log.read_text("utf-8", errors="replace").split("\n")
         try:
             description = json.loads(first)
+            stored = {"stored": description.pop("stored")} if "stored" in description else {}
             check_description(description)
         except MALFORMED as error:
             reason = f"{self._log} is damaged"
@@ -211,7 +252,7 @@ class FeatureWriter(Closing):
                 f"{reason}, so the finished part of {self.path} is computed again", stacklevel=4
             )
             return []
-        if description != self.description:
+        if (description, stored) != (self.description, self._stored):
             raise ValueError(
                 f"{self._part} is unfinished and holds embeddings of another model or with other "
                 "settings; finish it with the same ones, or delete it, or choose another name"
@@ -227,7 +268,7 @@ class FeatureWriter(Closing):
                     break
                 if not _is_size(block.n_rows) or not isinstance(block.pairs, str):
                     break
-                n_bytes = 4 * self.description["width"] * block.n_rows
+                n_bytes = self._row_bytes * block.n_rows
                 if file.tell() + n_bytes > size:
                     break
                 if zlib.crc32(file.read(n_bytes)) != block.checksum:
@@ -250,8 +291,8 @@ def read_features(
 
     Returns
     -------
-    features : ndarray of shape (n, width), float32
-        A read-only memory map: rows are loaded when they are used.
+    features : ndarray of shape (n, width)
+        A read-only memory map, in the type that is stored: rows are loaded when they are used.
     description : Description
         Their description, for ``COALAPreferenceHead(embedding=...)``.
 
@@ -270,28 +311,62 @@ def read_features(
         check_description(description)
         n_rows, blocks = note["n_rows"], [(int(n), int(checksum)) for n, checksum in note["blocks"]]
         sizes = [n for n, _ in blocks]
+        dtype = note.get("stored", "float32")
+        if dtype not in _TYPES:
+            raise ValueError(f"its numbers are {dtype!r}")
         if not all(map(_is_size, [n_rows, *sizes])) or sum(sizes) != n_rows:
             raise ValueError("its numbers of rows do not agree")
     except MALFORMED as error:
         raise ValueError(f"{_note_of(path)} does not describe features: {error}") from error
     width = description["width"]
+    row_bytes = _TYPES[dtype].itemsize * width
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if file.read(_HEADER) != _header(n_rows, width) or size != _HEADER + 4 * n_rows * width:
+        header = _header(n_rows, width, dtype)
+        if file.read(_HEADER) != header or size != _HEADER + row_bytes * n_rows:
             raise ValueError(
                 f"{path} does not hold the {n_rows} rows of {width} numbers that {_note_of(path)} "
                 "describes; it was cut short or changed, or they are not of one run: embed again"
             )
         first = 0
         for n, checksum in blocks if check else ():
-            if zlib.crc32(file.read(4 * width * n)) != checksum:
+            if zlib.crc32(file.read(row_bytes * n)) != checksum:
                 raise ValueError(
                     f"{path} is damaged, or was changed after it was written: the checksum of its "
                     f"rows {first} to {first + n - 1} does not agree; embed again"
                 )
             first += n
-    features = np.memmap(path, dtype="<f4", mode="r", offset=_HEADER, shape=(n_rows, width))
-    return features, description
+    shape = (n_rows, width)
+    return np.memmap(path, _TYPES[dtype], mode="r", offset=_HEADER, shape=shape), description
+
+
+def store_as(path: str | os.PathLike[str], dtype: StoredType) -> None:
+    """Rewrite a finished file of features with numbers of another type, block by block.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. It is replaced once all is written.
+    dtype : StoredType
+        How numbers are stored from then on. Rounding is not undone by a wider type.
+
+    Raises
+    ------
+    OSError
+        If there is no room for both.
+    ValueError
+        If the file is damaged, or a number is beyond the range of the type.
+    """
+    path = Path(path)
+    rows, description = read_features(path)
+    check_room(path.parent, rows.size * _TYPES[dtype].itemsize)
+    with FeatureWriter(path, description, dtype) as file:
+        start = 0
+        for n_rows, identity in read_block_identities(path):
+            if not file.passes(identity):
+                file.append(rows[start : start + n_rows], identity)
+            start += n_rows
+        file.finish()
 
 
 def read_block_identities(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -343,10 +418,11 @@ def unfinished_rows(path: str | os.PathLike[str]) -> int:
     return n
 
 
-def _header(n_rows: int, width: int) -> bytes:
-    """Return the header of a ``.npy`` file of float32 numbers."""
+def _header(n_rows: int, width: int, dtype: str) -> bytes:
+    """Return the header of a ``.npy`` file; NumPy knows bfloat16 as two bytes of any meaning."""
     header = io.BytesIO()
-    about = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
+    descr = "|V2" if dtype == "bfloat16" else _TYPES[dtype].str
+    about = {"descr": descr, "fortran_order": False, "shape": (n_rows, width)}
     np.lib.format.write_array_header_1_0(header, about)
     assert header.tell() == _HEADER
     return header.getvalue()

@@ -38,6 +38,10 @@ def test_shards_and_a_merge(run, model, data, features, tmp_path, monkeypatch):
     assert same(folder, whole)
     assert run("merge", folder)["status"] == "nothing to do"
     assert run(*arguments)["status"] == "nothing to do"
+    assert run("merge", folder, "--store", "bfloat16")["status"] == "done"
+    assert run("merge", folder, "--store", "bfloat16")["status"] == "nothing to do"
+    halves = [(place / "features.npy").stat().st_size - 128 for place in (whole, folder)]
+    assert halves[0] == 2 * halves[1]
     flops = [read_pair_features(place).costs.flops for place in (whole, folder)]
     assert 1.0 <= flops[1] / flops[0] < 1.1  # each worker checks a few tokens first
 

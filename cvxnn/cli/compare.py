@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._progress import seconds_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_layers_of_model
 from cvxnn.cli.generate import add_replies, write_replies
 from cvxnn.cli.inputs import model_of, pairs_of, request_of, required
-from cvxnn.cli.option_building import option_from
+from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import (
     DATA,
     DATA_HELP,
@@ -68,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="Number of seeds, from --seed on: means, their spread, and tests on the same pairs",
+    )
+    parser.add_argument(
+        "--sft-first",
+        action="store_true",
+        help="Fine-tune the model on the chosen replies first, and let all methods start there",
     )
     folds = option_from("cvxnn.comparison.compare", "grid_folds")
     parser.add_argument("--grid-folds", **{**folds, "type": natural})
@@ -136,6 +142,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             )
         parts += others
     features = join_pair_features(parts) if parts else None
+    if features is not None and options.sft_first:
+        raise UsageError(
+            "--sft-first changes the model, and extracted features are of the given one; give pairs"
+        )
     if features is None:
         check_layers_of_model(options)
     elif "layer" in EMBEDDING.changed(options):
@@ -161,7 +171,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     @functools.cache
     def model() -> LanguageModel:
-        return model_of(options, console)
+        lm = model_of(options, console)
+        return _started(options, console, lm, train) if options.sft_first else lm
 
     def say(line: str) -> None:
         lines.append(line)
@@ -220,6 +231,28 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"status": status, "output": str(file), "replies": replies, **comparison.to_dict()}
 
 
+def _started(
+    options: argparse.Namespace, console: Console, lm: LanguageModel, train: Any
+) -> LanguageModel:
+    """Return the model fine-tuned on the chosen replies, which a later call finds in the folder."""
+    from cvxnn.comparison.fine_tuned import fine_tuning_config
+    from cvxnn.comparison.texts import count_text
+    from cvxnn.costs.meter import CostMeter
+    from cvxnn.llm.fine_tuning.training_loop import fine_tune
+
+    settings = comparison_settings(options)["fine_tuning"]
+    config = fine_tuning_config("sft", settings, {}, options.seed)
+    folder = Path(options.output) / "start"
+    show = not console.quiet
+    tuned = fine_tune(lm, config, preferences=train, folder=folder, progress=show)
+    total = CostMeter.from_dict(tuned.costs).total
+    console.progress(
+        f"start     fine-tuned on {len(train)} chosen replies, {count_text(total.flops)}FLOPs and "
+        f"{seconds_text(total.seconds)}, which no method below is charged for"
+    )
+    return tuned.merge()
+
+
 def _measure(
     options: argparse.Namespace,
     console: Console,
@@ -239,6 +272,7 @@ def _measure(
     asked = {"methods": list(options.methods), **settings, "embedding": {**settings["embedding"]}}
     del asked["overwrite"], asked["embedding"]["batch_tokens"]
     identities = [digest_of_pairs(train), digest_of_pairs(test), features and features.identity]
+    asked |= {"sft_first": True} if options.sft_first else {}
     request = request_of(options, {**asked, "data": identities})
     comparison = None if options.overwrite else _finished(folder, request, options.methods)
     if comparison is not None:

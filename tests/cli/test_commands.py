@@ -747,3 +747,21 @@ def test_compare_several_seeds(run, model, data, tmp_path, monkeypatch):
     assert (again["status"], again["seeds"]) == ("nothing to do", found["seeds"])
     run("report", folder, "--output", tmp_path / "seeds.html")
     assert "Over 2 seeds" in (tmp_path / "seeds.html").read_text("utf-8")
+
+
+def test_compare_from_the_fine_tuned_model(run, model, data, features, tmp_path):
+    folder = tmp_path / "sft"
+    command = ["compare", data, "--model", model, "--methods", "linear,dpo", "--output", folder]
+    command += ["--steps", "2", "--micro-batch", "2", "--accumulation", "2", "--lora-r", "2"]
+    raw = run(*[tmp_path / "raw" if part == folder else part for part in command])
+    found = run(*command, "--sft-first")
+    assert found["model"]["fingerprint"] != raw["model"]["fingerprint"]
+    assert found["results"][0]["margins"] != raw["results"][0]["margins"]
+    assert found["results"][1]["history"]["eval_rewards/margins"][0] == 0  # DPO's reference is it
+    (folder / "linear.json").unlink()
+    again = run(*command, "--sft-first")  # the start is kept too
+    assert again["results"][0]["margins"] == found["results"][0]["margins"]
+    assert again["results"][1] == found["results"][1]
+    assert "model" in run(*command, code=4)["error"]  # results of another start
+    refused = run("compare", features, "--sft-first", "--output", tmp_path / "x", code=2)
+    assert "give pairs" in refused["error"]

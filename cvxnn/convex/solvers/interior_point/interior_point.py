@@ -76,8 +76,9 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
     It takes both formulations, any loss but ``MultinomialLoss``, and the penalties
     ``NeuronGroupLasso`` and ``SquaredL2``.
 
-    All is NumPy in float64, whatever the data; nothing is compiled. Memory: about ten arrays of
-    ``2 n P n_outputs`` floats, two of ``n d P``, six of ``2 P d**2``, and the dense matrix.
+    All is NumPy in float64, whatever the data, but for a part of the preconditioner that may be in
+    float32; nothing is compiled. Memory: about ten arrays of ``2 n P n_outputs`` floats, two of
+    ``n d P``, six of ``2 P d**2``, and the dense matrix.
 
     It starts near given weights if they show the inside of each cone, as those of a local network
     over its own patterns do. Others, such as the solution of a similar program, which lies on the

@@ -120,7 +120,7 @@ def train_head(
         raise ValueError(f"method is {method!r}; expected one of {list(HEADS)}")
     own = {**_blocks(method, train, parameters or {}), **(parameters or {})}
     if isinstance(own.get("solver"), str):
-        own["solver"] = _solver(own)
+        own["solver"] = named_solver(own)
     settings = {"random_state": seed, **own, "embedding": dict(train.embedding)}
     head, meter = HEADS[method](**settings), CostMeter()
     if course is not None and hasattr(head, "set_callbacks"):
@@ -267,8 +267,24 @@ def _thinned(columns: Mapping[str, Any]) -> dict[str, list[float | None]]:
     return {name: [float(v) for v in np.asarray(c)[kept]] for name, c in columns.items()}
 
 
-def _solver(parameters: Mapping[str, Any]) -> Any:
-    """Return the solver of that name, with the tolerance and iterations that are given."""
+def named_solver(parameters: Mapping[str, Any]) -> Any:
+    """Return the solver of that name, with the tolerance and iterations that are given.
+
+    Parameters
+    ----------
+    parameters : mapping of str to object
+        ``solver``, a key of `SOLVERS`, and perhaps ``tol`` and ``max_iter``; others are ignored.
+
+    Returns
+    -------
+    Solver
+        The solver of `cvxnn.convex`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
     from cvxnn import convex
 
     name = parameters["solver"]

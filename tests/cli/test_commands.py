@@ -730,6 +730,7 @@ def test_compare_then_report(run, model, data, tmp_path, capsys):
     assert f"--examples {replies}" in run("report", replies, code=1)["error"]
 
 
+@pytest.mark.slow
 def test_compare_several_seeds(run, model, data, tmp_path, monkeypatch):
     folder = tmp_path / "seeds"
     command = ["compare", data, "--model", model, "--output", folder, "--n-patterns", "8"]
@@ -749,6 +750,7 @@ def test_compare_several_seeds(run, model, data, tmp_path, monkeypatch):
     assert "Over 2 seeds" in (tmp_path / "seeds.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_compare_from_the_fine_tuned_model(run, model, data, features, tmp_path):
     folder = tmp_path / "sft"
     command = ["compare", data, "--model", model, "--methods", "linear,dpo", "--output", folder]

@@ -20,7 +20,7 @@ from cvxnn.comparison import (
 )
 from cvxnn.comparison.fine_tuned import FINE_TUNED, fine_tuning_config, implied_rewards
 from cvxnn.comparison.grid import folds_of, grid_of
-from cvxnn.comparison.heads import fit_head
+from cvxnn.comparison.heads import fit_head, named_solver
 from cvxnn.comparison.replies import side_by_side
 from cvxnn.comparison.seeds import seeds_text
 from cvxnn.features.extraction import extract_pairs
@@ -196,6 +196,7 @@ def test_replies_side_by_side(lm, pairs, tmp_path):
     assert list(side_by_side(head, embedder, "a", sampled, plain=False, guided=False)) == []
 
 
+@pytest.mark.slow
 def test_hyper_parameters_are_chosen_on_folds_of_the_training_pairs(lm, pairs, tmp_path):
     train, test = pairs[:16], pairs[16:]
     options = {"fine_tuning": {**FAST, "steps": 1}, "grid_folds": 2, "folder": tmp_path}
@@ -243,11 +244,13 @@ def test_margins_of_held_out_pairs_over_time(lm, pairs, tmp_path):
     assert history["rewards/margins"][-1] == pytest.approx(
         np.mean(head.reward_margin(np.asarray(train.chosen), np.asarray(train.rejected))), rel=1e-3
     )
-    relu = {"formulation": "relu", "n_patterns": 4, "patterns": "gaussian", "max_iter": 20}
-    named, _ = fit_head("coala", train, test, {**relu, "solver": "cronos"})
-    assert (type(named.solver).__name__, named.solver.max_iter) == ("Cronos", 20)
+
+
+def test_solvers_by_name_take_the_tolerance_that_is_given():
+    named = named_solver({"solver": "cronos", "tol": 1e-2, "max_iter": 20, "beta": 1.0})
+    assert (type(named).__name__, named.tol, named.max_iter) == ("Cronos", 1e-2, 20)
     with pytest.raises(ValueError, match="expected one of"):
-        fit_head("coala", train, test, {**relu, "solver": "cvxpy"})
+        named_solver({"solver": "cvxpy"})
 
 
 def test_seeds_by_hand():

@@ -12,6 +12,7 @@ import os
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from asv_bench.raw_results import Record, append, read
 
@@ -39,19 +40,9 @@ def main() -> None:
 
 def measure(n: int, d: int) -> Record:
     """Fit once, after a small fit that imports what is needed."""
-    import numpy as np
-
     from cvxnn import ConvexReLUClassifier
 
-    rng = np.random.default_rng(0)
-    teacher = rng.standard_normal((d, 10)) / np.sqrt(d), rng.standard_normal(10)
-
-    def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
-        X = rng.standard_normal((size, d), np.float32)
-        scores = np.maximum(X @ teacher[0], 0) @ teacher[1]
-        return X, (scores > np.median(scores)) ^ (rng.random(size) < 0.05)
-
-    (X, y), (X_test, y_test) = draw(n), draw(N_TEST)
+    X, y, X_test, y_test = draw(n, d)
     ConvexReLUClassifier(random_state=0).fit(X[:100], y[:100])
     before, began = _peak_mb(), time.process_time()
     model = ConvexReLUClassifier(random_state=0).fit(X, y)
@@ -66,6 +57,21 @@ def measure(n: int, d: int) -> Record:
         "n_iter": model.n_iter_,
         "gap": model.gap_,
     }
+
+
+def draw(n: int, d: int) -> tuple[Any, Any, Any, Any]:
+    """Return rows and classes for training, and for a test."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    teacher = rng.standard_normal((d, 10)) / np.sqrt(d), rng.standard_normal(10)
+
+    def part(size: int) -> tuple[Any, Any]:
+        X = rng.standard_normal((size, d), np.float32)
+        scores = np.maximum(X @ teacher[0], 0) @ teacher[1]
+        return X, (scores > np.median(scores)) ^ (rng.random(size) < 0.05)
+
+    return *part(n), *part(N_TEST)
 
 
 def _peak_mb() -> float:

@@ -429,6 +429,26 @@ def test_a_fit_holds_three_times_its_network(n, d, n_classes, monkeypatch):
     assert peak < 3.6 * 8 * 2**19 + few
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "d", "dtype", "n_kernels"),
+    [(2000, 100, np.float32, 2), (8000, 50, np.float32, 0), (8000, 50, np.float64, 0)],
+)
+def test_memory_of_a_default_fit_is_what_the_guide_says(n, d, dtype, n_kernels):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype(dtype)
+    y = np.abs(X[:, :10]).sum(axis=1) > np.abs(X[:, 10:20]).sum(axis=1)
+    ConvexReLUClassifier(random_state=0).fit(X[:200], y[:200])
+    tracemalloc.start()
+    model = ConvexReLUClassifier(random_state=0).fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    P, rank, C = model.n_patterns_, min(n // 8, 1000), model.network_.n_outputs
+    guide = 5 * n * P + 8 * n * rank + 6 * X.nbytes + 12 * d * P * (1 + C) + 2**25
+    guide += n_kernels * 4 * n**2
+    assert 0.5 * guide < peak <= guide
+
+
 def test_automatic_number_of_patterns():
     X, y = data()
     assert ConvexReLURegressor(random_state=0).fit(X, y).n_patterns_ == 128 * (X.shape[1] + 1)

@@ -24,32 +24,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--features", type=int, nargs="+", default=[20, 100])
+    parser.add_argument("--seed", type=int, default=0, help="of the estimator")
     parser.add_argument("--out", type=Path, default=Path("growth.jsonl"), help="resumed if there")
     arguments = parser.parse_args()
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
-    done = {
-        (r["d"], r["n"]) for r in read(arguments.out, lambda record: (record["d"], record["n"]))
-    }
+    keys = {(r["d"], r["n"], r.get("seed", 0)) for r in read(arguments.out)}
+    done = {(d, n) for d, n, seed in keys if seed == arguments.seed}
     for d in arguments.features:
         for n in arguments.rows:
             if (d, n) not in done:
                 with mp.get_context("spawn").Pool(1) as pool:
-                    append(arguments.out, pool.apply(measure, (n, d)))
+                    append(arguments.out, pool.apply(measure, (n, d, arguments.seed)))
 
 
-def measure(n: int, d: int) -> Record:
+def measure(n: int, d: int, seed: int) -> Record:
     """Fit once, after a small fit that imports what is needed."""
     from cvxnn import ConvexReLUClassifier
 
     X, y, X_test, y_test = draw(n, d)
     ConvexReLUClassifier(random_state=0).fit(X[:100], y[:100])
     before, began = _peak_mb(), time.process_time()
-    model = ConvexReLUClassifier(random_state=0).fit(X, y)
+    model = ConvexReLUClassifier(random_state=seed).fit(X, y)
     return {
         "n": n,
         "d": d,
+        "seed": seed,
         "n_patterns": model.n_patterns_,
+        "strength": float(model.strength_),
         "cpu_s": time.process_time() - began,
         "before_mb": before,
         "peak_mb": _peak_mb(),

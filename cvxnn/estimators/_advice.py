@@ -111,11 +111,13 @@ def warn_of_fit(
             stacklevel=stacklevel,
         )
     elif removed := _removed_but_seen(estimator):
+        every = removed == estimator.n_features_in_
         warnings.warn(
             f"{type(estimator).__name__}: penalty='feature' removed {removed} of "
             f"{estimator.n_features_in_} features, at which gates of the gated formulation still "
-            "look, so that they move predictions. Set formulation='relu', whose neurons open by "
-            "the weights that the penalty removes.",
+            "look, so that they move predictions. "
+            f"{'So nothing is selected: all importances are 0. ' if every else ''}"
+            "Set formulation='relu', whose neurons open by the weights that the penalty removes.",
             stacklevel=stacklevel,
         )
     elif estimator.strength == "auto":

@@ -60,8 +60,9 @@ class EndpointJudge(ChatClient):
         The answer has to hold "Verdict: A", "Verdict: B" or "Verdict: tie", a level such as
         ``[[A>>B]]`` (how clear a win is does not count), or the name m or M of a model as
         AlpacaEval has it; of several, the last one counts.
-    max_tokens : int, default=256
-        Largest number of tokens of an answer.
+    max_tokens : int, default=1024
+        Largest number of tokens of an answer. Some templates ask for an answer of the judge's own
+        before the verdict, which is lost where the tokens end before it.
     token_budget : int, optional
         Number of tokens, of questions and answers, after which no further question is asked. They
         are counted as the server counts them, or else as a quarter of the characters.
@@ -93,7 +94,7 @@ class EndpointJudge(ChatClient):
         model: str,
         *,
         template: str = TEMPLATE,
-        max_tokens: int = 256,
+        max_tokens: int = 1024,
         token_budget: int | None = None,
         n_requests: int = 4,
         n_tries: int = 8,

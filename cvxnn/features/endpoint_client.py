@@ -10,6 +10,7 @@ import http.client
 import json
 import math
 import os
+import socket
 import threading
 import time
 import urllib.error
@@ -23,6 +24,8 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # states of a server that may be over soon
 _LONGEST = 60.0  # seconds between two tries, unless the server asks for more
+# A server that nobody has reached yet does not come by waiting.
+_NOBODY = (ConnectionRefusedError, socket.gaierror)
 
 
 class EndpointClient:
@@ -77,6 +80,7 @@ class EndpointClient:
         self.n_tries = n_tries
         self.timeout = timeout
         self._not_before = 0.0  # when the server may be asked again
+        self._reached = False
         self._stopped = threading.Event()
 
     def _post(self, route: str, body: dict[str, Any]) -> bytes:
@@ -94,8 +98,10 @@ class EndpointClient:
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as answer:
                     content: bytes = answer.read()
+                self._reached = True
                 return content
             except urllib.error.HTTPError as error:
+                self._reached = True
                 with error:
                     reason = f"status {error.code}: {_message(error)}"
                 if error.code not in _PASSING:
@@ -103,6 +109,12 @@ class EndpointClient:
                 asked = _seconds_asked(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
+                cause = getattr(error, "reason", error)
+                if isinstance(cause, _NOBODY) and not self._reached:
+                    raise OSError(
+                        f"{self.url} cannot be reached ({reason}); is the address right, and does "
+                        "the server run?"
+                    ) from error
             pause = next(pauses)
             self._not_before = max(
                 self._not_before, time.monotonic() + (pause if asked is None else asked)

@@ -185,6 +185,17 @@ def test_a_server_that_stays_busy_leaves_what_is_finished(
 
 def test_no_server(tmp_path: Path, pauses: list[float]) -> None:
     embedder = EndpointEmbedder("http://127.0.0.1:9/v1", "letters", n_tries=3)
+    with pytest.raises(OSError, match=r"127.0.0.1:9/v1 cannot be reached \(.*refused"):
+        extract_pairs(embedder, PAIRS, tmp_path)
+    assert pauses == []
+
+
+def test_a_server_that_answered_before_is_waited_for(
+    server: Server, tmp_path: Path, pauses: list[float]
+) -> None:
+    embedder = EndpointEmbedder(server.url, "letters", n_tries=3)
+    embedder.embed_pairs(PAIRS[:1])
+    embedder.url = "http://127.0.0.1:9/v1"
     with pytest.raises(OSError, match=r"in 3 tries \(.*refused"):
         extract_pairs(embedder, PAIRS, tmp_path)
     np.testing.assert_allclose(pauses, [1, 2], atol=0.5)

@@ -36,6 +36,8 @@ from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
+# Seconds of a call of compiled code from which on the next one takes fewer steps.
+_SHORT = 0.4
 
 
 @Compiled
@@ -60,15 +62,25 @@ def _advance_and_wait(problem: Any, solver: Any, state: Any, n_steps: Any) -> An
     return state, jax.device_get(measured)
 
 
-def _advance_in_parts(most: int) -> Callable[[Any, Any, Any, Any], Any]:
-    """Return ``_advance`` in several calls, the last of which measures."""
+def _advance_in_parts(most: int, *, alone: bool) -> Callable[[Any, Any, Any, Any], Any]:
+    """Return ``_advance`` in several calls, the last of which measures.
+
+    The first takes one step, later ones up to ``most``, as long as they are short: how many
+    iterations of conjugate gradient a step has is not known before. Processes that share the rows
+    have other clocks, and always take ``most``.
+    """
+    part = 1 if alone else most
 
     def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-        part = np.int32(most)
-        while n_steps > most:
+        nonlocal part
+        while n_steps > part:
+            began = time.perf_counter()
             with interrupt_held():
-                state = jax.block_until_ready(_take(problem, solver, state, part))
-            n_steps -= most
+                state = jax.block_until_ready(_take(problem, solver, state, np.int32(part)))
+            n_steps -= part
+            if alone:
+                short = time.perf_counter() - began < _SHORT
+                part = min(2 * part, most) if short else max(part // 2, 1)
         return _advance_and_wait(problem, solver, state, np.int32(n_steps))
 
     return advance
@@ -192,7 +204,7 @@ def solve(
                 problem, beginning = shards.program(problem), shards.start(beginning)
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
-                advance = _advance_in_parts(most)
+                advance = _advance_in_parts(most, alone=shards is None)
             with interrupt_held():
                 first = jax.block_until_ready(_init(problem, solver, beginning))
         # Waited for: sums over devices of two programs that run at once may wait for each other.
@@ -318,7 +330,8 @@ def _step_flops(problem: Any) -> float:
     if not isinstance(problem, ConvexProgram):
         return 4.0 * sum(np.size(leaf) for leaf in jax.tree.leaves(problem))
     product = 2.0 * problem.operator.X.size * problem.operator.n_patterns * problem.y.shape[1]
-    return 2 * product * (2 if problem.formulation == "relu" else 1)
+    # The ReLU formulation has two signs, and conjugate gradient in each step.
+    return 2 * product * (4 if problem.formulation == "relu" else 1)
 
 
 def _shared_work(problem: Any) -> float:

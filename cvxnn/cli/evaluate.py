@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = "cvxnn.evaluation.compare_with_judge"
     parser.add_argument("--both-orders", **option_from(compare, "both_orders"))
     server = parser.add_argument_group("a server as the judge")
-    endpoint = "cvxnn.evaluation.EndpointJudge"
+    endpoint = "cvxnn.evaluation.chat_client.ChatClient"
     server.add_argument(
         "--judge-model", metavar="NAME", help="Name of the model, as the server knows it"
     )

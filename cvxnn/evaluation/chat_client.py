@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from typing import ClassVar
 
 from cvxnn.features.endpoint_client import EndpointClient
 
@@ -19,12 +20,11 @@ class ChatClient(EndpointClient):
         Address of the interface, such as ``"http://localhost:8000/v1"``.
     model : str
         Name of the model, as the server knows it.
-    template : str
-        Text of a question, with a placeholder such as ``{prompt}`` for each text.
-    places : tuple of str
-        Placeholders that the template has to show.
-    max_tokens : int, default=256
-        Largest number of tokens of an answer.
+    template : str, optional
+        Text of a question, which shows all ``places``; by default ``default_template``.
+    max_tokens : int, default=1024
+        Largest number of tokens of an answer. Some templates ask for an answer of the judge's own
+        before the verdict, which is lost where the tokens end before it.
     token_budget : int, optional
         Number of tokens, of questions and answers, after which no further question is asked.
     n_requests : int, default=4
@@ -36,6 +36,10 @@ class ChatClient(EndpointClient):
 
     Attributes
     ----------
+    places : tuple of str
+        Placeholders, such as ``{prompt}``, one for each text; set on the class.
+    default_template : str
+        Text of a question; set on the class.
     tokens : int
         Tokens that were used so far.
     counting : threading.Lock
@@ -47,24 +51,27 @@ class ChatClient(EndpointClient):
         If a number is below 1, or the template lacks a placeholder.
     """
 
+    places: ClassVar[tuple[str, ...]]
+    default_template: ClassVar[str]
+
     def __init__(
         self,
         url: str,
         model: str,
         *,
-        template: str,
-        places: tuple[str, ...],
-        max_tokens: int = 256,
+        template: str | None = None,
+        max_tokens: int = 1024,
         token_budget: int | None = None,
         n_requests: int = 4,
         n_tries: int = 8,
         timeout: float = 120.0,
     ) -> None:
         super().__init__(url, model, n_requests=n_requests, n_tries=n_tries, timeout=timeout)
-        if missing := [place for place in places if place not in template]:
+        template = self.default_template if template is None else template
+        if missing := [place for place in self.places if place not in template]:
             raise ValueError(
                 f"the template lacks {', '.join(missing)}; it has to show all of "
-                f"{', '.join(places)}"
+                f"{', '.join(self.places)}"
             )
         if max_tokens < 1 or (token_budget is not None and token_budget < 1):
             raise ValueError(

@@ -33,7 +33,6 @@ Verdict: tie
 """
 """What a judge is asked; a template of your own has the same three placeholders."""
 
-_PLACES = ("{prompt}", "{first}", "{second}")
 _VERDICT = re.compile(r"verdict\W*(a|b|tie)\b", re.IGNORECASE)
 _PREFERENCES = {"a": 1.0, "b": 0.0, "tie": 0.5}
 _LEVEL = re.compile(r"\[\[\s*(A>>B|A>B|A=B|B>A|B>>A|A|B|C)\s*\]\]")  # of Arena-Hard, MT-Bench
@@ -87,31 +86,9 @@ class EndpointJudge(ChatClient):
     """
 
     _task = "judge replies"
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        template: str = TEMPLATE,
-        max_tokens: int = 1024,
-        token_budget: int | None = None,
-        n_requests: int = 4,
-        n_tries: int = 8,
-        timeout: float = 120.0,
-    ) -> None:
-        super().__init__(
-            url,
-            model,
-            template=template,
-            places=_PLACES,
-            max_tokens=max_tokens,
-            token_budget=token_budget,
-            n_requests=n_requests,
-            n_tries=n_tries,
-            timeout=timeout,
-        )
-        self.n_unclear = 0
+    places = ("{prompt}", "{first}", "{second}")
+    default_template = TEMPLATE
+    n_unclear = 0
 
     def batch(
         self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str]
@@ -147,7 +124,7 @@ class EndpointJudge(ChatClient):
 
     def __call__(self, prompt: Prompt, first: str, second: str) -> float:
         """Return the preference for the first reply: 1, 0, or 0.5 for a tie."""
-        texts = dict(zip(_PLACES, (as_text(prompt), first, second), strict=True))
+        texts = dict(zip(self.places, (as_text(prompt), first, second), strict=True))
         found = preference_in(self.ask(texts))
         with self.counting:
             self.n_unclear += found is None

@@ -21,7 +21,6 @@ from cvxnn.preference.row_checks import check_integer, check_text, optional_numb
 from cvxnn.preference.row_files import read_rows
 from cvxnn.preference.triplets import Message
 
-_PLACES = ("{conversation}", "{reference}")
 _GRADE = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
 
 
@@ -59,7 +58,7 @@ class EndpointGrader(ChatClient):
     template : str, optional
         Text of a question, with ``{conversation}`` and ``{reference}``; by default ``MT_BENCH`` of
         `cvxnn.evaluation.protocols`. The answer has to hold ``[[grade]]``; the last one counts.
-    max_tokens : int, default=512
+    max_tokens : int, default=1024
         Largest number of tokens of an answer.
     token_budget : int, optional
         Number of tokens after which no further question is asked.
@@ -72,30 +71,8 @@ class EndpointGrader(ChatClient):
     """
 
     _task = "grade answers"
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        template: str = MT_BENCH,
-        max_tokens: int = 512,
-        token_budget: int | None = None,
-        n_requests: int = 4,
-        n_tries: int = 8,
-        timeout: float = 120.0,
-    ) -> None:
-        super().__init__(
-            url,
-            model,
-            template=template,
-            places=_PLACES,
-            max_tokens=max_tokens,
-            token_budget=token_budget,
-            n_requests=n_requests,
-            n_tries=n_tries,
-            timeout=timeout,
-        )
+    places = ("{conversation}", "{reference}")
+    default_template = MT_BENCH
 
     def grade(self, turns: Sequence[str], replies: Sequence[str], reference: str = "") -> float:
         """Return the grade of the last reply.

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.program import ConvexProgram, on_host
-from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
 from cvxnn.training.row_sample import Sample
 

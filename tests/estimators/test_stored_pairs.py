@@ -80,11 +80,11 @@ import resource, sys, tracemalloc
 import numpy as np
 from cvxnn import COALAPreferenceHead
 from cvxnn.convex import Ridge
-from cvxnn.convex.solvers.ridge import products
+from cvxnn.convex.solvers.ridge import data
 from cvxnn.numerics import gates, stored_rows
 import cvxnn.network
 
-for module in (products, stored_rows):
+for module in (data, stored_rows):
     module._BLOCK_NUMBERS = 2**18
 cvxnn.network._CHUNK_NUMBERS = 2**18
 gates._CACHED_NUMBERS = 2**12

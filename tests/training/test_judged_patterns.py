@@ -8,7 +8,8 @@ import pytest
 
 from cvxnn import ConvexReLURegressor
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, SquaredLoss
-from cvxnn.convex.solvers.ridge.products import RidgeData
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.training import choose_patterns, draw_patterns
 from cvxnn.training.spectrum import Spectrum
 
@@ -85,13 +86,13 @@ def test_patterns_are_those_of_a_draw_without_a_choice(n: int, kinds: tuple[str,
 @pytest.mark.parametrize("loss", ["squared", "huber"])
 @pytest.mark.parametrize("n", [60, 300, 700])
 def test_a_fit_builds_no_kernel_twice(monkeypatch: pytest.MonkeyPatch, n: int, loss: str) -> None:
-    built, computed = [], RidgeData.kernel_with
+    built, computed = [], Kernel.between
 
-    def keep(self: RidgeData, *arguments: Any) -> np.ndarray:
-        built.append((self.X, self.columns))
-        return computed(self, *arguments)
+    def keep(data: RidgeData, *arguments: Any) -> np.ndarray:
+        built.append((data.X, data.columns))
+        return computed(data, *arguments)
 
-    monkeypatch.setattr(RidgeData, "kernel_with", keep)
+    monkeypatch.setattr(Kernel, "between", staticmethod(keep))
     X = np.random.default_rng(0).standard_normal((n, 3))
     y = np.abs(X).sum(axis=1)
     model = ConvexReLURegressor(loss=loss, formulation="gated", n_patterns=16, random_state=0)

@@ -11,7 +11,8 @@ from cvxnn.convex import ConvexProgram, GatedOperator, InteriorPoint, Ridge, Squ
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.solvers.ridge.products import RidgeData
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.training import fit_direct, fit_iterative, measure_strength, train
 
@@ -73,13 +74,13 @@ def test_a_known_kernel_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -
     X, y = data()
     patterns = sample_patterns(X, 16, random_state=0)
     calls: list[int] = []
-    computed = RidgeData.kernel_with
+    computed = Kernel.between
 
-    def count(self: RidgeData, *arguments: Any) -> np.ndarray:
+    def count(data: RidgeData, *arguments: Any) -> np.ndarray:
         calls.append(1)
-        return computed(self, *arguments)
+        return computed(data, *arguments)
 
-    monkeypatch.setattr(RidgeData, "kernel_with", count)
+    monkeypatch.setattr(Kernel, "between", staticmethod(count))
     rng = np.random.RandomState(0)
     strength = measure_strength(program(X, y, patterns.mask, 0.0), "auto", rng)
     assert strength.kernel is not None

@@ -17,7 +17,8 @@ from cvxnn.convex import (
     SquaredL2,
     sample_patterns,
 )
-from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.training import measure_strength, strength
 from cvxnn.training.row_sample import Sample, sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out, predictions_without

@@ -23,8 +23,11 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.solvers.ridge import factors, flops, products, ridge
-from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge import data as ridge_data
+from cvxnn.convex.solvers.ridge import factors, flops, ridge
+from cvxnn.convex.solvers.ridge import kernel as ridge_kernel
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
 N, D, P, C = 18, 3, 5, 2
@@ -323,14 +326,14 @@ def test_a_strength_below_rounding_gives_a_proof_and_no_worse_than_nothing(
 def test_the_kernel_is_the_product_of_the_features(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_TILE", tile)
+    monkeypatch.setattr(ridge_kernel, "_TILE", tile)
     program = make(weighted=True)
     assert program.sample_weight is not None
     share = program.sample_weight / program.sample_weight.sum()
     A = np.sqrt(share)[:, None] * features(program)
     np.testing.assert_allclose(kernel(program), A @ A.T, atol=1e-14)
     data, rows = RidgeData.of(program), np.array([3, 0, 11, 4, 5, 6])
-    np.testing.assert_allclose(data.kernel_with(data.take(rows)), A @ A[rows].T, atol=1e-14)
+    np.testing.assert_allclose(Kernel.between(data, data.take(rows)), A @ A[rows].T, atol=1e-14)
 
 
 @pytest.mark.parametrize("patterns", [1, 2, 9])  # fewer than features, and more
@@ -338,8 +341,8 @@ def test_the_kernel_is_the_product_of_the_features(
 def test_products_are_those_with_the_features(
     patterns: int, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_CACHED_NUMBERS", 4 * D * C)  # several blocks of rows
-    monkeypatch.setattr(products, "_ENOUGH_ROWS", 1)
+    monkeypatch.setattr(ridge_data, "_CACHED_NUMBERS", 4 * D * C)  # several blocks of rows
+    monkeypatch.setattr(ridge_data, "_ENOUGH_ROWS", 1)
     program = make(patterns=patterns)
     data = RidgeData.of(program)
     data = replace(data, X=kind(data.X))

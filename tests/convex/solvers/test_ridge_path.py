@@ -19,7 +19,8 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.convex.solvers.ridge import factors
-from cvxnn.convex.solvers.ridge.products import Kernel, RidgeData
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath
 
 

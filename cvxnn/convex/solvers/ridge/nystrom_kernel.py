@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
+from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import Floats, by_strength, shifted_inverse
-from cvxnn.convex.solvers.ridge.products import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import Kernel
 
 
 class NystromKernel(NamedTuple):
@@ -72,7 +73,7 @@ class NystromKernel(NamedTuple):
 
 def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Floats:
     """Return a factor of the kernel as its columns at some rows tell it."""
-    columns = data.kernel_with(data.take(rows), dtype)
+    columns = Kernel.between(data, data.take(rows), dtype)
     core = columns[rows].astype(np.float64)
     rounding = 10 * np.finfo(dtype).eps * np.trace(core)
     core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny

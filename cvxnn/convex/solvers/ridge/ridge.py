@@ -31,14 +31,16 @@ from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.direct_solution import kernel_to_factor, solve_directly
 from cvxnn.convex.solvers.ridge.flops import (
     direct_flops,
     kernel_flops,
     products_before_kernel,
     takes_kernel,
 )
+from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.convex.solvers.ridge.products import COARSE, Kernel, RidgeData, dots
 from cvxnn.numerics.arrays import register_pytree
 
 Floats = NDArray[np.floating]
@@ -168,7 +170,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         if not self._is_direct(program):
             return None
         data, alpha = RidgeData.of(on_host(program, np.float64)), _alpha_of(program)
-        return data.kernel_to_factor(alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
+        return kernel_to_factor(data, alpha, coarse=self.tol >= COARSE, max_dense=self.max_dense)
 
     def _is_direct(self, program: ConvexProgram) -> bool:
         n, m = program.operator.n_rows, program.operator.n_patterns * program.operator.X.shape[1]
@@ -210,7 +212,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         """Solve directly, or one iteration of preconditioned conjugate gradient."""
         data, alpha = state.data, state.alpha
         if state.precondition is None:
-            u, image = data.solve(
+            u, image = solve_directly(
+                data,
                 alpha,
                 coarse=self.tol >= COARSE,
                 max_dense=self.max_dense,
@@ -219,14 +222,14 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             return state._replace(u=u, image=image)
         remainder = data.targets - alpha * state.u - state.image
         z = state.precondition(remainder)
-        inner = dots(remainder, z)
+        inner = _dots(remainder, z)
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
         kernel = state.kernel
         if state.n_products == self._products_before_kernel(program.operator, len(inner)):
             kernel = Kernel.stored(data, self._precision)
         image = kernel.product(direction, alpha)
-        curvature = dots(direction, image + alpha * direction)
+        curvature = _dots(direction, image + alpha * direction)
         length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
         return state._replace(
             u=state.u + length * direction,
@@ -356,13 +359,18 @@ def certify(
 ) -> tuple[float, float]:
     """Return objective and bound of dual unknowns; squared norms of their weights may be known."""
     # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
-    norms = dots(u, image) if norms is None else norms
+    norms = _dots(u, image) if norms is None else norms
     objective = float(((targets - image) ** 2).sum() / 2 + (alpha * norms).sum() / 2)
     # The dual residual is alpha u / root, whose slope is alpha times the weights.
-    linear = alpha * dots(u, targets)
-    square = alpha**2 * dots(u, u) + alpha * norms
+    linear = alpha * _dots(u, targets)
+    square = alpha**2 * _dots(u, u) + alpha * norms
     scale = linear / np.where(square > 0, square, 1)
     return objective, float((scale * linear - scale**2 * square / 2).sum())
+
+
+def _dots(a: Floats, b: Floats) -> Floats:
+    """Return the inner product of each output's columns."""
+    return np.einsum("nc,nc->c", a, b)
 
 
 def takes(program: ConvexProgram) -> bool:

@@ -24,10 +24,11 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
+from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.flops import direct_flops
+from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel, predict
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.convex.solvers.ridge.products import COARSE, Kernel, RidgeData
 from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, takes
 
 # Steps at one strength after which another factorisation is cheaper than more of them.
@@ -192,7 +193,7 @@ class RidgePath:
     def predict(self, points: list[RidgePoint], X: Any, mask: NDArray[np.bool_]) -> Floats:
         """Return predictions of new rows at each point, (n_points, n_rows, n_outputs)."""
         U = np.concatenate([point.u for point in points], axis=1)
-        out = self.data.predict(U, X, mask, self.dtype)
+        out = predict(self.data, U, X, mask, self.dtype)
         return np.moveaxis(out.reshape(len(mask), len(points), -1), 1, 0)
 
     def _inverse(self, alpha: float) -> tuple[Callable[[Floats], Floats], float]:

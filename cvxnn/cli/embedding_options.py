@@ -24,9 +24,9 @@ def check_layers_of_model(options: Namespace) -> None:
     FileNotFoundError
         If there is no such model.
     """
-    from cvxnn.llm.model_files import n_layers_of
+    from cvxnn.llm.model_files import ModelFiles
 
-    n_blocks = n_layers_of(options.model)
+    n_blocks = ModelFiles.find(options.model).n_layers()
     if n_blocks is None or isinstance(options.layer, str):
         return
     layers = _several(options.layer)

@@ -94,9 +94,9 @@ def request_of(options: Namespace, settings: dict[str, Any]) -> str | None:
     """
     from cvxnn.files.digests import digest
     from cvxnn.llm.loading import running_type
-    from cvxnn.llm.model_files import digest_of_source
+    from cvxnn.llm.model_files import ModelFiles
 
-    source = digest_of_source(options.model)
+    source = ModelFiles.find(options.model).digest()
     if source is None:
         return None
     dtype, _ = running_type(options.dtype, options.device)

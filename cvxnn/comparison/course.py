@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import numpy as np
+from sklearn.callback import FitCallback
 
 from cvxnn.features.pairs import PairFeatures
 
 
-class Course:
+class Course(FitCallback):
     """Callback of scikit-learn that follows a fit on held-out pairs.
 
     Parameters
@@ -46,28 +47,6 @@ class Course:
             Where in the fit it is.
         """
         self._began = time.perf_counter()
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Do nothing.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The head.
-        context : CallbackContext
-            Where in the fit it is.
-        """
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Do nothing.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The head.
-        context : CallbackContext
-            Where in the fit it is.
-        """
 
     def on_fit_task_end(
         self, estimator: Any, context: Any, *, fitted_estimator: Any = None

@@ -25,7 +25,7 @@ from cvxnn.convex.solvers.working_set import solve_on_working_sets
 
 # From so many flops of interior point along a path on, below which compilation costs more than it
 # saves, and for tolerances from this on, CRONOS goes first: it continues from the last strength,
-# where interior point begins anew. Weak strengths take it more iterations than these.
+# where interior point starts from nothing. Weak strengths take it more iterations than these.
 _MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 5e10, 1e-3, 150
 
 

@@ -94,10 +94,8 @@ def read_alpaca_eval(path: str | os.PathLike[str]) -> list[AlpacaEvalOutput]:
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     return [_checked_output(row, where) for where, row in read_rows(path)]
 
@@ -118,11 +116,8 @@ def read_alpaca_eval_annotations(path: str | os.PathLike[str]) -> list[Judgement
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field. Also if no row
-        has a verdict.
+    FileNotFoundError, ValueError
+        As for `read_preferences`. Also if no row has a verdict.
     """
     judgements = []
     for where, row in read_rows(path):

@@ -75,10 +75,8 @@ def read_arena_hard_questions(path: str | os.PathLike[str]) -> list[ArenaHardQue
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     questions = []
     for where, row in read_rows(path):

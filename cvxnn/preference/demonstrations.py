@@ -72,10 +72,8 @@ def read_demonstrations(
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If a row is malformed; the message names the file, the line and the field.
+    FileNotFoundError, ValueError
+        As for `read_preferences`.
     """
     found = []
     for where, row in read_rows(path, limit):

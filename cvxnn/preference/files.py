@@ -256,13 +256,8 @@ def read_conversations(
 
     Raises
     ------
-    FileNotFoundError
-        If the file does not exist.
-    ImportError
-        If pyarrow is needed and missing; install the extra "data".
-    ValueError
-        If a row is malformed; the message names the file, the line and the field. Also if the file
-        has no rows.
+    FileNotFoundError, ImportError, ValueError
+        As for `read_preferences`.
     """
     conversations = []
     for where, row in read_rows(path, limit):

@@ -20,7 +20,7 @@ import numpy as np
 
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import append
-from cvxnn.preference.row_files import read_rows
+from cvxnn.preference.row_files import rows_so_far
 from cvxnn.preference.triplets import Message
 
 Writer = Callable[[list[Message], float, int], str]
@@ -179,7 +179,7 @@ def make_dialogues(
     rules, file = rules or DialogueFilter(), Path(path)
     refused = file.with_name(f"{file.name}.faults.jsonl")
     with locked(file):
-        rows, faults = _known(file, seed), _known(refused, seed)
+        rows, faults = (rows_so_far(each, "number", {"seed": seed}) for each in (file, refused))
         for number in range(n):
             if number in rows or number in faults:
                 continue
@@ -248,17 +248,3 @@ def _write(
     roles = ("user", "assistant")
     row["messages"] = [{"role": roles[k % 2], "content": text} for k, text in enumerate(texts)]
     return None
-
-
-def _known(path: Path, seed: int) -> dict[int, dict[str, Any]]:
-    """Return the rows of an earlier call by number; a line that was cut short is removed."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    rows = {int(row["number"]): row for _, row in read_rows(path)} if end else {}
-    if any(row.get("seed") != seed for row in rows.values()):
-        raise ValueError(f"{path} was made with another seed than {seed}; choose another file")
-    return rows

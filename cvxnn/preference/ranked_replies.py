@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import append
-from cvxnn.preference.row_files import read_rows
+from cvxnn.preference.row_files import rows_so_far
 from cvxnn.preference.triplets import Prompt, prompt_key
 
 
@@ -103,7 +103,7 @@ def rank_sampled_replies(
     nothing = file.with_name(f"{file.name}.none.jsonl")
     settings = {"n": n, "least_margin": least_margin, "seed": seed}
     with locked(file):
-        rows, without = _known_rows(file, settings), _known_rows(nothing, settings)
+        rows, without = (rows_so_far(each, "key", settings) for each in (file, nothing))
         for prompt in prompts:
             key = prompt_key(prompt)
             if key in rows or key in without:
@@ -136,19 +136,3 @@ def rank_sampled_replies(
         float(np.mean(margins)) if margins else float("nan"),
         float(np.mean(lengths)) / 2 + 0.5 if lengths else float("nan"),
     )
-
-
-def _known_rows(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the rows of an earlier call by key; a line that was cut short is removed."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    rows = {str(row["key"]): row for _, row in read_rows(path)} if end else {}
-    for row in rows.values():
-        other = {name: row.get(name) for name in settings}
-        if other != settings:
-            raise ValueError(f"{path} was made with {other}, not {settings}; choose another file")
-    return rows

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,42 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         else:
             data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
             temporary.write_bytes(gzip.compress(data, mtime=0) if _is_gzip(path) else data)
+
+
+def rows_so_far(path: Path, key: str, settings: Mapping[str, Any]) -> dict[Any, Row]:
+    """Return the rows of a file of JSON lines that grows, and remove a line that was cut short.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which need not exist; the caller holds ``locked``.
+    key : str
+        Field that tells rows apart.
+    settings : mapping
+        Fields that all rows have with these values.
+
+    Returns
+    -------
+    dict
+        Rows by key.
+
+    Raises
+    ------
+    ValueError
+        If a row has other settings; choose another file.
+    """
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    rows = {row[key]: row for _, row in read_rows(path)} if end else {}
+    for row in rows.values():
+        other = {name: row.get(name) for name in settings}
+        if other != settings:
+            raise ValueError(f"{path} was made with {other}, not {settings}; choose another file")
+    return rows
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:

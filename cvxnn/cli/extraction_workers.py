@@ -84,7 +84,7 @@ def kept_of(path: Path, embedder: PairEmbedder, n_rows: int) -> str:
     str
         A sentence without its end.
     """
-    from cvxnn.features.store import unfinished_rows
+    from cvxnn.features.writer import unfinished_rows
 
     rows = unfinished_rows(path)
     if path.with_name(f"{path.name}.part.block").exists():
@@ -244,7 +244,7 @@ def _run_process(
 
 def _rows_of(path: Path, shard: Shard, n_rows: int) -> int:
     """Return how many rows of a shard are finished."""
-    from cvxnn.features.store import unfinished_rows
+    from cvxnn.features.writer import unfinished_rows
 
     if path.exists() or shard.path(path).exists():
         return len(shard.rows(n_rows))

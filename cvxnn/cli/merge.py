@@ -33,7 +33,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     required(options, folder="FOLDER")
     from cvxnn.features.extraction import merge_pairs
     from cvxnn.features.pairs import ROWS, is_extracted, read_pair_features
-    from cvxnn.features.store import read_features, store_as
+    from cvxnn.features.store import read_features
+    from cvxnn.features.writer import store_as
 
     folder = Path(options.folder)
     status = "nothing to do" if is_extracted(folder) else "done"

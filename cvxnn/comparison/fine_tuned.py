@@ -15,7 +15,8 @@ from cvxnn.comparison.measures import accuracy_of, peak_memory
 from cvxnn.comparison.results import MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
-from cvxnn.llm.fine_tuning.training_loop import FineTuned, fine_tune
+from cvxnn.llm.fine_tuning.training_loop import fine_tune
+from cvxnn.llm.fine_tuning.tuned_model import FineTuned
 from cvxnn.llm.log_probabilities import response_log_probabilities
 from cvxnn.preference.metrics import pair_accuracy, reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet

@@ -9,7 +9,8 @@ from .pairs import (
     read_pair_features,
 )
 from .shards import Shard
-from .store import FeatureWriter, StoredRows, read_features, store_as
+from .store import StoredRows, read_features
+from .writer import FeatureWriter, store_as
 
 __all__ = [
     "POOLINGS",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cvxnn._progress import Progress
-from cvxnn.features.store import FeatureWriter
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.files.digests import digest
 from cvxnn.preference.triplets import Prompt, as_messages
 

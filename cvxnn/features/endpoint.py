@@ -17,7 +17,7 @@ from cvxnn._progress import Progress
 from cvxnn.features.blocks import missing_blocks
 from cvxnn.features.description import ENDPOINT, Description
 from cvxnn.features.endpoint_client import EndpointClient
-from cvxnn.features.store import FeatureWriter
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.files.digests import digest
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt, as_text
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Self
 
 from cvxnn.features import blocks
-from cvxnn.features.store import FeatureWriter, read_block_identities, read_features
+from cvxnn.features.store import read_block_identities, read_features
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.files.locks import check_room
 
 _ENDING = re.compile(r"\.(\d+)-of-(\d+)(?:\..*)?")

@@ -8,7 +8,8 @@ from .decoding.scoring import DescribedHead, RewardHead
 from .embeddings import Embedder
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
-from .fine_tuning.training_loop import FineTuned, fine_tune
+from .fine_tuning.training_loop import fine_tune
+from .fine_tuning.tuned_model import FineTuned
 from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan

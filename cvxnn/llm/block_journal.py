@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvxnn.features.store import unfinished_rows
+from cvxnn.features.writer import unfinished_rows
 from cvxnn.files.writing import Closing, append
 
 _SECONDS = 10.0  # that a killed process may lose, beside the batch that it was computing

@@ -21,7 +21,7 @@ import numpy as np
 from cvxnn._progress import Progress
 from cvxnn.features.blocks import missing_blocks
 from cvxnn.features.description import POOLINGS, Description, Layers, Pooling
-from cvxnn.features.store import FeatureWriter
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
 from cvxnn.llm.cutting import Cut, cut_pairs, longest_replies, warn_of_cuts

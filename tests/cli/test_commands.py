@@ -18,7 +18,7 @@ import cvxnn
 from cvxnn.cli.inputs import read_prompts
 from cvxnn.cli.main import main
 from cvxnn.features.pairs import read_pair_features
-from cvxnn.features.store import FeatureWriter
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.llm import Embedder, EmbeddingCache, load_model
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cvxnn.features import FeatureWriter, blocks, extract_pairs, read_features, read_pair_features
 from cvxnn.features.pairs import ROWS
-from cvxnn.features.store import store_as
+from cvxnn.features.writer import store_as
 
 from .stand_in import DESCRIPTION, LettersEmbedder, letter_pairs
 

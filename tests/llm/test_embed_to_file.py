@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cvxnn.features import blocks, extract_pairs
-from cvxnn.features.store import FeatureWriter, read_features
+from cvxnn.features.store import read_features
+from cvxnn.features.writer import FeatureWriter
 from cvxnn.files.digests import digest
 from cvxnn.llm import Embedder, EmbeddingCache, LanguageModel
 from cvxnn.llm.block_journal import BlockJournal, kept_rows

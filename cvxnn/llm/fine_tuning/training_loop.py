@@ -25,13 +25,14 @@ from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.data import (
-    Side,
     Supervised,
     preference_side,
     supervised_side,
     training_sides,
 )
+from cvxnn.llm.fine_tuning.side import Side
 from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
+from cvxnn.llm.fine_tuning.tuned_model import FineTuned
 from cvxnn.llm.identity import describe_model
 from cvxnn.llm.log_probabilities import score_items
 from cvxnn.llm.models import LanguageModel, seeded
@@ -46,82 +47,6 @@ _CHECKPOINT_SECONDS = 20.0  # of training that a killed run may lose, beside a s
 _CHECKPOINT_SHARE = 0.05  # of the time at most that these checkpoints take
 _DROPOUT = 3  # sets these random numbers apart from those of batches and strategies
 _EVALUATION_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """Fine-tuned model, with the history and the costs of its training.
-
-    Attributes
-    ----------
-    lm : LanguageModel
-        The model with adapters, frozen, in evaluation mode. It shares the weights of the model it
-        was made from, which is not changed.
-    config : FineTuningConfig
-        Settings of the training.
-    history : list of dict
-        One entry for each step, counted from 1: ``loss``, ``learning_rate``, ``gradient_norm``,
-        ``tokens`` (so far); for preference pairs ``rewards/chosen``, ``rewards/rejected``,
-        ``rewards/margins`` and ``rewards/accuracies``; with two objectives ``loss/preference`` and
-        ``loss/supervised`` of those that were trained. All are values for the batch before the
-        update. Held-out data are evaluated after it (at step 0, before any training):
-        ``eval_loss``, ``eval_rewards/...`` and ``eval_loss/supervised``.
-    tokens_trained : int
-        Number of tokens run through the model forward and backward, padding included: about
-        ``4 * lm.n_parameters`` floating-point operations each.
-    tokens_evaluated : int
-        Number of tokens run through the model forward only: for the reference, for evaluations and
-        for ``"maxright"``.
-    seconds : float
-        Duration in seconds, of all parts of an interrupted run together.
-    times : list of float
-        The same, at each entry of the history.
-    costs : dict
-        Costs of the phases ``"reference"``, ``"train"`` and ``"evaluate"``, as
-        `cvxnn.costs.CostMeter.to_dict` gives them.
-    base : dict
-        Name, type, date and fingerprints of the model it was made from.
-    """
-
-    lm: LanguageModel
-    config: FineTuningConfig
-    history: list[dict[str, float]] = field(repr=False)
-    tokens_trained: int
-    tokens_evaluated: int
-    seconds: float
-    times: list[float] = field(repr=False)
-    costs: dict[str, dict[str, float]] = field(repr=False)
-    base: Mapping[str, object] = field(repr=False)
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the adapters (as peft does), the settings and the history into a folder.
-
-        The folder is written completely or not at all. `load_adapter` reads it.
-
-        Parameters
-        ----------
-        folder : path-like
-            Folder to write; adapters that were saved there before are replaced.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder holds something else; choose another folder.
-        """
-        names = ("history", "tokens_trained", "tokens_evaluated", "seconds", "costs")
-        record = {name: getattr(self, name) for name in names}
-        config = dataclasses.asdict(self.config)
-        adapters.save_adapter(self.lm, folder, {**self.base, "config": config, **record})
-
-    def merge(self) -> LanguageModel:
-        """Return a copy of the model in which the adapters are added to the weights.
-
-        Returns
-        -------
-        LanguageModel
-            A model without adapters, with weights of its own.
-        """
-        return adapters.merge_adapter(self.lm)
 
 
 def fine_tune(

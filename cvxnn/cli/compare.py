@@ -236,15 +236,17 @@ def _started(
 ) -> LanguageModel:
     """Return the model fine-tuned on the chosen replies, which a later call finds in the folder."""
     from cvxnn.comparison.fine_tuned import fine_tuning_config
+    from cvxnn.comparison.results import ADAPTER, START
     from cvxnn.comparison.texts import count_text
     from cvxnn.costs.meter import CostMeter
     from cvxnn.llm.fine_tuning.training_loop import fine_tune
 
     settings = comparison_settings(options)["fine_tuning"]
     config = fine_tuning_config("sft", settings, {}, options.seed)
-    folder = Path(options.output) / "start"
+    folder = Path(options.output) / START
     show = not console.quiet
     tuned = fine_tune(lm, config, preferences=train, folder=folder, progress=show)
+    tuned.save(folder / ADAPTER)
     total = CostMeter.from_dict(tuned.costs).total
     console.progress(
         f"start     fine-tuned on {len(train)} chosen replies, {count_text(total.flops)}FLOPs and "

@@ -1,10 +1,13 @@
-"""Let a judge compare the replies of cvxnn generate, and report win rates with their intervals.
+"""Let a judge compare replies, and report win rates with their intervals.
 
-The judge is a head (a file of "cvxnn fit", on the model that it was fitted with), a measure that
-the file has (field:reward, field:log_probability), or a language model behind the interface of
-OpenAI (http://..., with --judge-model). Each way of writing is compared with the --baseline. With
---protocol mt-bench, REPLIES is a file of answers to MT-Bench, whose turns the server grades.
-Answers are kept as they come, so that a second call asks only what is open.
+REPLIES is a file of cvxnn generate. With --comparison, the base model, the fine-tuned models and
+the heads of cvxnn compare answer --prompts first. Each way of writing is compared with the
+--baseline. The judge is a head (a file of "cvxnn fit", on the model that it was fitted with), words
+that a model is fitted to (words:PAIRS), a measure that the file has (field:reward,
+field:log_probability), or a language model behind the interface of OpenAI (http://..., with
+--judge-model). With --protocol mt-bench, REPLIES is a file of answers to MT-Bench, or --comparison
+answers --questions, and the server grades their turns. Answers are kept as they come, so that a
+second call asks only what is open. --report writes one page of everything.
 """
 
 from __future__ import annotations
@@ -12,35 +15,33 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any
 
+from cvxnn.cli.comparison_answers import ANSWERS_FILE, ComparisonAnswers, add_comparison
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, required, reward_head
+from cvxnn.cli.inputs import required
+from cvxnn.cli.judge_choice import FIELD, choose_judge, is_server
 from cvxnn.cli.mt_bench_scores import grade_answers
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
-from cvxnn.cli.option_types import nearest, positive
+from cvxnn.cli.option_types import names_among, nearest, positive
 from cvxnn.cli.report import read_examples
-from cvxnn.files.digests import digest, digest_of_file
-from cvxnn.files.json_files import as_json, made_once, read_json
+from cvxnn.files.digests import digest_of_file
+from cvxnn.files.json_files import made_once, read_json, write_json
 from cvxnn.files.locks import check_file
-from cvxnn.files.writing import read_text
+from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
     from cvxnn.evaluation.judges import JudgedComparison
 
 HELP = "let a judge compare replies, with win rates"
 EXAMPLE = "  cvxnn evaluate replies.jsonl --judge http://localhost:8000/v1 --judge-model NAME"
-_FIELD = "field:"
+PROTOCOLS = ("alpaca-eval", "arena-hard", "mt-bench")
+OWN_HEAD = (
+    "the head that chose or guided the replies judges them here, which says little about them; "
+    "take a judge that had no part in them"
+)
 _FEW = 30  # prompts; a win rate over fewer says little
-
-
-class _Judge(NamedTuple):
-    """Judge, how one calls it, and what its answers depend on."""
-
-    asks: Any
-    name: str
-    identity: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "replies", nargs="?", metavar="REPLIES", help="File of cvxnn generate --output"
     )
     parser.add_argument(
-        "--judge", metavar="JUDGE", help="A head, field:NAME, or the address of a server"
+        "--judge",
+        metavar="JUDGE",
+        help="A head, words:PAIRS, field:NAME, or the address of a server",
     )
     parser.add_argument(
         "--output", default="evaluation.json", metavar="FILE", help="File for the results"
@@ -61,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     compare = "cvxnn.evaluation.compare_with_judge"
     parser.add_argument("--both-orders", **option_from(compare, "both_orders"))
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="HTML page of win rates, scores, and replies side by side",
+    )
     server = parser.add_argument_group("a server as the judge")
     endpoint = "cvxnn.evaluation.chat_client.ChatClient"
     server.add_argument(
@@ -68,9 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     server.add_argument(
         "--protocol",
-        choices=("alpaca-eval", "arena-hard", "mt-bench"),
-        help="Ask as a benchmark does; mt-bench grades each turn of REPLIES, a file of answers, "
-        "from 1 to 10",
+        type=names_among(PROTOCOLS),
+        metavar="NAME,...",
+        help=f"Ask as benchmarks do, out of {', '.join(PROTOCOLS)}; mt-bench grades each turn from "
+        "1 to 10",
     )
     server.add_argument(
         "--questions", metavar="FILE", help="question.jsonl of MT-Bench, for --protocol mt-bench"
@@ -84,15 +93,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = {**option_from(endpoint, "token_budget"), "type": positive, "metavar": "N"}
     server.add_argument("--token-budget", **budget)
     server.add_argument("--n-requests", **option_from(endpoint, "n_requests"))
+    add_comparison(parser)
     for group in (MODEL, BATCH):
         group.add_to(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
-    required(options, replies="REPLIES", judge="--judge")
-    if options.protocol == "mt-bench":
-        return grade_answers(options, console)
+    if options.comparison is None:
+        required(options, replies="REPLIES", judge="--judge")
+    required(options, judge="--judge")
+    protocols = options.protocol or (None,)
+    _check_protocols(options, protocols)
+    answers = None if options.comparison is None else ComparisonAnswers(options, console)
+    if answers is not None and options.replies is None:
+        options.replies = str(Path(options.comparison) / ANSWERS_FILE)
+    if answers is not None and protocols != ("mt-bench",):
+        answers.to_prompts(Path(options.replies))
+    output = Path(options.output)
+    console.made += check_file(output)
+    found = {}
+    for protocol in protocols:
+        several = len(protocols) > 1
+        own = output.with_name(f"{output.stem}-{protocol}{output.suffix}") if several else output
+        if protocol == "mt-bench":
+            given = None if answers is None else answers.to_mt_bench
+            found[protocol] = grade_answers(options, console, own, given)
+        else:
+            found[protocol or ""] = _win_rates(options, console, protocol, own)
+    if len(found) == 1:
+        [result] = found.values()
+    else:
+        result = {"output": str(output), "protocols": found}
+        write_json(output, result)
+    if options.report is not None:
+        from cvxnn.comparison.report.evaluation_page import render_evaluation
+
+        rows = [] if protocols == ("mt-bench",) else read_examples(options.replies)
+        write_text(Path(options.report), render_evaluation(found, rows))
+        console.show(f"wrote {options.report}")
+    return result
+
+
+def _check_protocols(options: argparse.Namespace, protocols: tuple[str | None, ...]) -> None:
+    several = len(protocols) > 1
+    if several and options.template is not None:
+        raise UsageError("--template is the question of one protocol; give one --protocol")
+    if several and "mt-bench" in protocols and options.comparison is None:
+        raise UsageError(
+            "answers to MT-Bench are another file than replies: ask for --protocol mt-bench alone, "
+            "or let a --comparison answer both"
+        )
+    if protocols != (None,) and not is_server(options.judge):
+        raise UsageError("--protocol is for a server as the judge: give its address as --judge")
+    if is_server(options.judge) and options.judge_model is None:
+        raise UsageError("--judge with an address needs --judge-model")
+    if "mt-bench" in protocols and options.questions is None:
+        raise UsageError("--protocol mt-bench needs --questions, the question.jsonl of MT-Bench")
+
+
+def _win_rates(
+    options: argparse.Namespace, console: Console, protocol: str | None, output: Path
+) -> dict[str, Any]:
+    """Let the judge compare the replies, and show the win rates."""
     rows = [row for row in read_examples(options.replies) if len(row.get("replies", {})) > 1]
     if not rows:
         raise ValueError(
@@ -105,9 +168,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         raise UsageError(
             f"--baseline {baseline}: the replies are {', '.join(names)}{nearest(baseline, names)}"
         )
-    output = Path(options.output)
-    console.made += check_file(output)
-    judge = _judge(options, rows)
+    judge = choose_judge(options, rows, protocol)
     settings = {
         "replies": digest_of_file(options.replies),
         "judge": judge.identity,
@@ -124,6 +185,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         asks = judge.asks(options, console)
         return {
             "judge": judge.name,
+            "own_head": _is_own_head(options),
             "baseline": baseline,
             "systems": {
                 name: _compare(options, console, rows, name, baseline, asks, judge.identity, log)
@@ -136,77 +198,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     result = made_once(output, settings, ask, overwrite=options.overwrite)
     _show(result, console)
-    _warn_of_own_head(options, console)
+    if result.get("own_head"):
+        console.complain("warning", OWN_HEAD)
     return result
-
-
-def _judge(options: argparse.Namespace, rows: list[dict[str, Any]]) -> _Judge:
-    from cvxnn.evaluation.endpoint_judge import TEMPLATE, EndpointJudge
-    from cvxnn.evaluation.protocols import PAIR_TEMPLATES
-    from cvxnn.evaluation.reward_model_judge import RewardModelJudge
-
-    judge = options.judge
-    if judge.startswith(("http://", "https://")):
-        if options.judge_model is None:
-            raise UsageError("--judge with an address needs --judge-model")
-        template = PAIR_TEMPLATES.get(options.protocol, TEMPLATE)
-        if options.template is not None:
-            template = read_text(options.template)
-        asks = EndpointJudge(
-            judge,
-            options.judge_model,
-            template=template,
-            token_budget=options.token_budget,
-            n_requests=options.n_requests,
-        )
-        name = f"{options.judge_model} at {judge}"
-        asked = f"{options.protocol or 'template'} {digest(template)}"
-        return _Judge(lambda *_: asks, name, f"{name}, {asked}")
-    for name in ("judge_model", "template", "token_budget"):
-        if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for a server as the judge")
-    if options.protocol is not None:
-        raise UsageError("--protocol is for a server as the judge")
-    if judge.startswith(_FIELD):
-        known = _field(rows, judge.removeprefix(_FIELD), options.replies)
-        return _Judge(lambda *_: RewardModelJudge(known), judge, judge)
-    if not Path(judge).is_file():
-        raise FileNotFoundError(
-            f"no such judge: {judge}; expected the file of a head, field:NAME, or an address that "
-            "begins with http://"
-        )
-
-    def of_head(options: argparse.Namespace, console: Console) -> RewardModelJudge:
-        head = reward_head(judge)
-        return RewardModelJudge(head, features=embedder_of(options, console, head).embed)
-
-    return _Judge(of_head, f"head {Path(judge).name}", digest_of_file(judge))
-
-
-def _field(rows: list[dict[str, Any]], name: str, path: str) -> Any:
-    """Return the scores that a field of the replies has, as a function of prompts and texts."""
-    scores: dict[tuple[str, str], float] = {}
-    for k, row in enumerate(rows):
-        for way, reply in row["replies"].items():
-            value = reply.get(name) if isinstance(reply, dict) else None
-            if not _is_number(value):
-                fields = reply if isinstance(reply, dict) else {}
-                numbers = sorted(field for field in fields if _is_number(fields[field]))
-                known = f"it has {', '.join(numbers)}" if numbers else "it has no number"
-                raise ValueError(
-                    f"{path}: prompt {k + 1}, reply {way!r} has no number {name!r}; {known}"
-                    f"{nearest(name, numbers)}"
-                )
-            scores[as_json(row["prompt"]), reply["text"]] = float(value)
-
-    def known_scores(prompts: list[Any], texts: list[str]) -> list[float]:
-        return [scores[as_json(p), text] for p, text in zip(prompts, texts, strict=True)]
-
-    return known_scores
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _compare(
@@ -304,15 +298,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
     console.show(f"{done} {result['output']}")
 
 
-def _warn_of_own_head(options: argparse.Namespace, console: Console) -> None:
-    """Say so where the judge is what guided the replies."""
+def _is_own_head(options: argparse.Namespace) -> bool:
+    """Return whether the judge is what guided some of the replies."""
     note = Path(f"{options.replies}.json")
-    own = options.judge == f"{_FIELD}reward"
-    if note.is_file() and Path(options.judge).is_file():
-        own |= read_json(note).get("settings", {}).get("head") == digest_of_file(options.judge)
-    if own:
-        console.complain(
-            "warning",
-            "the head that chose or guided the replies judges them here, which says little "
-            "about them; take a judge that had no part in them",
-        )
+    if options.judge == f"{FIELD}reward":
+        return True
+    if not note.is_file() or not Path(options.judge).is_file():
+        return False
+    made = read_json(note).get("settings", {})
+    return digest_of_file(options.judge) in [made.get("head"), *made.get("weights", {}).values()]

@@ -11,24 +11,23 @@ warning says where the reward rises and the text becomes worse.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import itertools
+import functools
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._progress import Progress
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required, reward_head
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
+from cvxnn.cli.reply_file import grow_replies, show_replies
 from cvxnn.files.digests import digest_of_file
-from cvxnn.files.json_files import as_json, earlier_result, write_json
-from cvxnn.files.locks import check_file, locked
-from cvxnn.files.writing import decode, write_text
+from cvxnn.files.json_files import as_json
+from cvxnn.files.locks import check_file
+from cvxnn.files.writing import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,81 +142,24 @@ def write_replies(
         If the file holds replies of other settings; the message names each difference.
     """
     head = reward_head(head_file)
-    with contextlib.nullcontext() if output is None else locked(output):
-        return _write(options, console, head_file, head, prompts, output, embedder)
+    settings = {
+        "head": digest_of_file(head_file),
+        "prompts": json.loads(as_json(prompts)),
+        "plain": options.plain,
+        "best_of": options.best_of,
+        "guided": options.guided,
+        "guidance": GUIDANCE.values(options),
+        "seed": options.seed,
+    }
 
+    def begin() -> Callable[[Prompt], dict[str, Any]]:
+        return functools.partial(_reply, options, console, head, embedder(head))
 
-def _write(
-    options: argparse.Namespace,
-    console: Console,
-    head_file: str | Path,
-    head: Head,
-    prompts: Sequence[Prompt],
-    output: Path | None,
-    embedder: Callable[[Head], Embedder],
-) -> tuple[bool, list[dict[str, Any]]]:
-    from cvxnn.comparison.reply_table import hacking_text, reply_table
-
-    rows: list[dict[str, Any]] = []
-    if output is not None:
-        settings = {
-            "head": digest_of_file(head_file),
-            "prompts": json.loads(as_json(prompts)),
-            "plain": options.plain,
-            "best_of": options.best_of,
-            "guided": options.guided,
-            "guidance": GUIDANCE.values(options),
-            "seed": options.seed,
-        }
-        note = output.with_name(f"{output.name}.json")
-        if earlier_result(note, settings, overwrite=options.overwrite) is not None:
-            rows = _finished(output, prompts)
-        else:
-            output.unlink(
-                missing_ok=True
-            )  # before its settings: they must not be taken for its own
-            write_json(note, {"settings": settings})
-    console.kept = lambda: _kept(len(rows), len(prompts), output)
-    remaining = prompts[len(rows) :]
-    if remaining:
-        model = embedder(head)
-        # A line that is rewritten would run into the text that is being shown.
-        rewrites = None if console.json or not sys.stdout.isatty() else False
-        with Progress(
-            "replies",
-            len(prompts),
-            "prompts",
-            show=not console.quiet,
-            done=len(rows),
-            rewrites=rewrites,
-        ) as bar:
-            for prompt in remaining:
-                rows.append(_reply(options, console, head, model, prompt))
-                if output is not None:
-                    write_text(output, "".join(as_json(row) + "\n" for row in rows))
-                bar.update()
-    if any(len(row["replies"]) > 1 for row in rows) or len(rows) > 1:
-        for line in reply_table(rows):
-            console.show(line)
-        console.show(
-            "means over replies; log-prob.: under the model; repeated: share of runs of three\n"
-            "tokens that were in the reply before; cut: at --max-new-tokens"
-        )
-    if warning := hacking_text(rows):
-        console.complain("warning", warning)
-    return bool(remaining), rows
-
-
-def _kept(n_replies: int, n_prompts: int, output: Path | None) -> str:
-    """Return what an interruption has left."""
-    if output is None:
-        return "nothing was kept; with --output, the same command would continue"
-    if not n_replies:
-        return "no reply was kept; the same command begins again"
-    return (
-        f"the replies to {n_replies} of {n_prompts} prompts are kept in {output}; the same command "
-        "continues"
+    done, rows = grow_replies(
+        output, settings, prompts, begin, console, overwrite=options.overwrite
     )
+    show_replies(rows, console)
+    return done, rows
 
 
 def _prompts(options: argparse.Namespace) -> list[Prompt]:
@@ -234,15 +176,6 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
     if not prompts:
         raise UsageError("no prompt: give --prompt, --prompts, or lines on standard input")
     return prompts
-
-
-def _finished(path: Path, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """Return the rows of an earlier call, in the order of the prompts, up to the first missing."""
-    from cvxnn.preference.row_files import read_rows
-
-    rows = [row for _, row in read_rows(path)] if path.is_file() else []
-    same = (row.get("prompt") == prompt for row, prompt in zip(rows, prompts, strict=False))
-    return rows[: sum(itertools.takewhile(bool, same))]
 
 
 def _reply(

@@ -6,17 +6,26 @@ import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.option_building import UsageError
 from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_file
 from cvxnn.files.writing import read_text
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def grade_answers(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from cvxnn.evaluation.mt_bench import MTBenchAnswer
+
+
+def grade_answers(
+    options: argparse.Namespace,
+    console: Console,
+    output: Path,
+    answered: Callable[[], list[MTBenchAnswer]] | None = None,
+) -> dict[str, Any]:
     """Let a server grade answers to MT-Bench, and report the scores.
 
     Parameters
@@ -25,25 +34,20 @@ def grade_answers(options: argparse.Namespace, console: Console) -> dict[str, An
         Parsed arguments of ``cvxnn evaluate``.
     console : Console
         Where results are shown.
+    output : Path
+        File for the results.
+    answered : callable, optional
+        Gives the answers; by default they are read from the file that the options name.
 
     Returns
     -------
     dict
         ``scores`` by model and ``grades`` of all turns.
-
-    Raises
-    ------
-    UsageError
-        If the judge is no server, or the questions are missing.
     """
     from cvxnn.evaluation.mt_bench import read_mt_bench_answers, read_mt_bench_questions
     from cvxnn.evaluation.mt_bench_grades import EndpointGrader, grade_mt_bench, mt_bench_scores
     from cvxnn.evaluation.protocols import MT_BENCH
 
-    if not options.judge.startswith(("http://", "https://")) or options.judge_model is None:
-        raise UsageError("--protocol mt-bench needs an address as --judge, and --judge-model")
-    if options.questions is None:
-        raise UsageError("--protocol mt-bench needs --questions, the question.jsonl of MT-Bench")
     template = MT_BENCH if options.template is None else read_text(options.template)
     grader = EndpointGrader(
         options.judge,
@@ -53,12 +57,11 @@ def grade_answers(options: argparse.Namespace, console: Console) -> dict[str, An
         n_requests=options.n_requests,
     )
     questions = read_mt_bench_questions(options.questions)
-    answers = read_mt_bench_answers(options.replies)
-    output = Path(options.output)
+    answers = read_mt_bench_answers(options.replies) if answered is None else answered()
     check_file(output)
     log = output.with_suffix(".judgements.jsonl")
     settings = {
-        "replies": digest_of_file(options.replies),
+        "replies": digest([asdict(answer) for answer in answers]),
         "questions": digest_of_file(options.questions),
         "judge": digest(options.judge, options.judge_model, template),
     }
@@ -72,7 +75,8 @@ def grade_answers(options: argparse.Namespace, console: Console) -> dict[str, An
         for row in rows:
             row["grade"] = None if math.isnan(row["grade"]) else row["grade"]
         scores = mt_bench_scores(grades, questions)
-        return {"scores": scores, "grades": rows, "tokens": grader.tokens}
+        judge = f"{options.judge_model} at {options.judge}"
+        return {"judge": judge, "scores": scores, "grades": rows, "tokens": grader.tokens}
 
     result = made_once(output, settings, ask, overwrite=options.overwrite)
     for model, scores in result["scores"].items():

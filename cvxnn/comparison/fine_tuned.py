@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.comparison.measures import accuracy_of, peak_memory
-from cvxnn.comparison.results import MethodResult
+from cvxnn.comparison.results import ADAPTER, MethodResult
 from cvxnn.costs.meter import CostMeter
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.training_loop import fine_tune
@@ -102,7 +102,7 @@ def fine_tune_and_evaluate(
     tuned = fine_tune(
         lm, config, preferences=train, held_out=test, folder=folder, progress=progress
     )
-    tuned.save(folder / "adapter")
+    tuned.save(folder / ADAPTER)
     won, lost = implied_rewards(lm, tuned, test, cache=folder / _CACHE)
     spaced = np.linspace(0, len(train) - 1, min(len(train), _TRAINING_PAIRS)).round().astype(int)
     seen = [train[i] for i in np.unique(spaced)]

@@ -92,24 +92,44 @@ def side_by_side(
 
     if plain:
         [(text, ending)] = write_plain(lm, prompt, 1, n_tokens, guidance.stop)
-        yield reply("plain", text, ending, _rewards(head, embedder, prompt, [text])[0])
+        yield reply("plain", text, ending, rewards_of(head, embedder, prompt, [text])[0])
     if best_of:
         drawn = {name: getattr(guidance, name) for name in ("top_p", "top_k", "temperature")}
         with seeded(lm.device, guidance.seed):
             sampling = {"do_sample": True, **drawn}
             found = write_plain(lm, prompt, best_of, n_tokens, guidance.stop, sampling)
-        rewards = _rewards(head, embedder, prompt, [text for text, _ in found])
+        rewards = rewards_of(head, embedder, prompt, [text for text, _ in found])
         known = [-float("inf") if reward is None else reward for reward in rewards]
         best = known.index(max(known))
         yield reply(f"best of {best_of}", *found[best], rewards[best])
     if guided:
         written = generate_guided(lm, head, prompt, guidance, stream=stream)
         # Measured on the text like the others: its tokens may include some that decode to nothing.
-        [reward] = _rewards(head, embedder, prompt, [written.text])
+        [reward] = rewards_of(head, embedder, prompt, [written.text])
         yield reply("guided", written.text, written.ending, reward)
 
 
-def _rewards(head: Any, embedder: Embedder, prompt: Prompt, texts: list[str]) -> list[float | None]:
+def rewards_of(
+    head: Any, embedder: Embedder, prompt: Prompt, texts: list[str]
+) -> list[float | None]:
+    """Return the rewards that a head gives to replies to one prompt.
+
+    Parameters
+    ----------
+    head : COALAPreferenceHead or LinearPreferenceHead
+        Fitted head.
+    embedder : Embedder
+        Embedder of the head.
+    prompt : str or list of Message
+        What was answered.
+    texts : list of str
+        The replies.
+
+    Returns
+    -------
+    list of (float or None)
+        Rewards; None for an empty reply.
+    """
     filled = [text for text in texts if text.strip()]
     if not filled:
         return [None] * len(texts)

@@ -27,6 +27,8 @@ REPLIES_FILE = "replies.jsonl"
 """Name of the file in a folder of results that `Comparison.read` reads."""
 HEAD_METHODS = ("coala", "linear")
 """Methods that fit a head to embeddings; see ``HEADS`` of ``cvxnn.comparison.heads``."""
+START = "start"  # folder of the model that was fine-tuned before all methods
+ADAPTER = "adapter"  # folder of adapters in the folder of a fine-tuned model
 _DISTINCT = 2.0  # standard errors above which a difference is reported as one
 
 

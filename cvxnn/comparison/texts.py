@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-_NAMES = {"coala": "COALA", "linear": "linear head", "r_dpo": "R-DPO", "simpo": "SimPO"}
+_NAMES = {
+    "coala": "COALA",
+    "linear": "linear head",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "r_dpo": "R-DPO",
+    "orpo": "ORPO",
+    "simpo": "SimPO",
+    "rrhf": "RRHF",
+}
 
 
 def name_of(method: str) -> str:
@@ -20,9 +29,9 @@ def name_of(method: str) -> str:
     Returns
     -------
     str
-        Name for people, such as "SimPO".
+        Name for people, such as "SimPO"; what is no method of `compare` is as given.
     """
-    return _NAMES.get(method, method.upper())
+    return _NAMES.get(method, method)
 
 
 def share_text(value: float, interval: Sequence[float]) -> str:

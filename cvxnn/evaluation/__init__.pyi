@@ -33,6 +33,7 @@ from .mt_bench_grades import (
     mt_bench_scores,
     read_mt_bench_grades,
 )
+from .mt_bench_verdicts import MTBenchVerdict, read_mt_bench_verdicts
 from .reward_bench import (
     RewardBenchRow,
     read_reward_bench,
@@ -40,7 +41,7 @@ from .reward_bench import (
     write_reward_bench,
     write_reward_bench_scores,
 )
-from .reward_model_judge import RewardModelJudge, text_judge
+from .reward_model_judge import RewardModelJudge, text_judge, text_judge_accuracy
 from .study_answers import Answers, read_answers
 from .study_key import KeyQuestion, StudyKey, read_key
 from .study_scores import QuestionResult, Share, StudyResult, fleiss_kappa, score_study
@@ -80,6 +81,7 @@ __all__ = [
     "MTBenchAnswer",
     "MTBenchGrade",
     "MTBenchQuestion",
+    "MTBenchVerdict",
     "PairwiseWinRates",
     "PositionBias",
     "QuestionResult",
@@ -110,10 +112,12 @@ __all__ = [
     "read_mt_bench_answers",
     "read_mt_bench_grades",
     "read_mt_bench_questions",
+    "read_mt_bench_verdicts",
     "read_reward_bench",
     "reward_bench_accuracies",
     "score_study",
     "text_judge",
+    "text_judge_accuracy",
     "win_rate",
     "win_rates_by_group",
     "write_alpaca_eval",

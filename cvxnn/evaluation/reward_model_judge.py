@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cvxnn.preference.triplets import PreferenceTriplet, Prompt, as_text
+from cvxnn.preference.triplets import PreferenceTriplet, Prompt, as_text, split_units
 
 
 class RewardModelJudge:
@@ -174,6 +174,45 @@ def text_judge(triplets: Iterable[PreferenceTriplet], *, C: float = 1.0) -> Rewa
     model = LogisticRegression(C=C / 2, fit_intercept=False)
     model.fit(sparse.vstack([margins, -margins]), np.repeat([1, 0], len(rows)))
     return RewardModelJudge(make_pipeline(words, model), features=_replies)
+
+
+def text_judge_accuracy(
+    triplets: Iterable[PreferenceTriplet], n_folds: int = 5, *, C: float = 1.0
+) -> float:
+    """Return how often `text_judge` is right about pairs that it was not fitted to.
+
+    Parameters
+    ----------
+    triplets : iterable of PreferenceTriplet
+        Pairs of at least two groups that share no prompt.
+    n_folds : int, default=5
+        Number of folds, at least 2; a group is never divided, and of fewer groups each is a fold.
+    C : float, default=1.0
+        As of `text_judge`.
+
+    Returns
+    -------
+    float
+        Share of pairs whose chosen reply has the higher score, when the judge was fitted to the
+        other folds; equal scores count a half.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two groups.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    rows = list(triplets)
+    units = split_units(rows)
+    if len(set(units)) < 2:
+        raise ValueError("all pairs belong to one group; expected two or more, to hold one out")
+    right = 0.0
+    for seen, other in GroupKFold(min(n_folds, len(set(units)))).split(rows, groups=units):
+        judge, unseen = text_judge([rows[i] for i in seen], C=C), [rows[i] for i in other]
+        sides = [row.chosen for row in unseen], [row.rejected for row in unseen]
+        right += float(judge.batch([row.prompt for row in unseen], *sides).sum())
+    return right / len(rows)
 
 
 def _joined(prompts: list[Prompt], replies: list[str]) -> list[str]:

@@ -249,7 +249,7 @@ def test_all_marks_are_inside_the_picture():
     assert ax < cx < bx
     assert by < cy
     labels = [text.text for text in picture.iter("text")]
-    assert {"A", "B", "<C> $X$", "longer reply wins", "FLOPs of training"} <= set(labels)
+    assert {"a", "b", "<c> $x$", "longer reply wins", "FLOPs of training"} <= set(labels)
     assert "D" not in labels
     assert [title.text for title in picture.iter("title")][1] == "B: 0.900, 2 G FLOPs"
 

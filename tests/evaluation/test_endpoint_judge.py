@@ -132,3 +132,27 @@ def test_command_with_a_field(run: Any, tmp_path: Path, capsys: pytest.CaptureFi
         (["--judge", "nowhere"], 1, "no such judge"),
     ):
         assert message in run(file, "--output", tmp_path / "x.json", *extra, code=code)["error"]
+
+
+def test_command_with_words(run: Any, tmp_path: Path) -> None:
+    """A model of words says how often it is right about pairs that it has not seen."""
+    words, pairs = ("good", "fine", "poor", "bad"), tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"p{k}", "chosen": words[k % 2], "rejected": words[2 + k % 2]} for k in range(8)
+    ]
+    rows.append({"prompt": "p8", "chosen": "poor", "rejected": "good"})
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    file = tmp_path / "replies.jsonl"
+    texts = [("good", "bad"), ("poor", "fine"), ("odd", "even")]
+    file.write_text(
+        "".join(
+            json.dumps({"prompt": f"q{k}", "replies": {"plain": b, "other": a}}) + "\n"
+            for k, (a, b) in enumerate(texts)
+        ),
+        encoding="utf-8",
+    )
+    found = run(file, "--judge", f"words:{pairs}", "--output", tmp_path / "evaluation.json")
+    assert found["systems"]["other"]["preferences"] == [1.0, 0.0, 0.5]
+    assert found["judge"] == (
+        "words of 9 pairs of pairs.jsonl, 88.9% right on those of them that it has not seen"
+    )

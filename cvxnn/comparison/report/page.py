@@ -6,7 +6,7 @@ The page is self-contained: it has no scripts, loads nothing, and every text in 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from cvxnn.comparison.texts import (
     share_text,
 )
 
-_FILTERS = {
+FILTERS: dict[str, Callable[..., Any]] = {
     "bytes": bytes_text,
     "count": count_text,
     "method": name_of,
@@ -75,7 +75,7 @@ def render_report(
     >>> page = render_report(comparison)  # doctest: +SKIP
     >>> Path("report.html").write_text(page, encoding="utf-8")  # doctest: +SKIP
     """
-    shown = [_example(i, example) for i, example in enumerate(examples)]
+    shown = examples_of(examples)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader,
@@ -84,7 +84,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= _FILTERS
+    environment.filters |= FILTERS
     page: str = environment.get_template("page.html").render(
         title=title,
         comparison=comparison,
@@ -102,6 +102,27 @@ def render_report(
         settings=_settings(comparison),
     )
     return page
+
+
+def examples_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return prompts with replies as the template of replies takes them.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        As `examples` of `render_report`.
+
+    Returns
+    -------
+    list of dict
+        ``prompt`` as a text, and ``replies`` with ``measures``.
+
+    Raises
+    ------
+    ValueError
+        If a row lacks its prompt or its replies.
+    """
+    return [_example(i, row) for i, row in enumerate(rows)]
 
 
 def _example(index: int, example: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""A file of replies that grows prompt by prompt, and that a second call continues."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cvxnn._progress import Progress
+from cvxnn.cli.console import Console
+from cvxnn.files.json_files import as_json, earlier_result, write_json
+from cvxnn.files.locks import locked
+from cvxnn.files.writing import write_text
+
+if TYPE_CHECKING:
+    from cvxnn.preference.triplets import Prompt
+
+
+def grow_replies(
+    output: Path | None,
+    settings: Mapping[str, Any],
+    prompts: Sequence[Prompt],
+    begin: Callable[[], Callable[[Prompt], dict[str, Any]]],
+    console: Console,
+    *,
+    overwrite: bool,
+) -> tuple[bool, list[dict[str, Any]]]:
+    """Write replies to prompts, those that an earlier call has not written yet.
+
+    Parameters
+    ----------
+    output : Path or None
+        File of JSON lines, beside which ``NAME.json`` has the settings; None keeps nothing. A
+        second process with the same file waits until the first ends.
+    settings : mapping
+        Everything that the replies depend on.
+    prompts : sequence of (str or list of Message)
+        What to answer.
+    begin : callable
+        Loads what answers, and returns the function from a prompt to a row with ``prompt`` and
+        ``replies``; called if there is something to write.
+    console : Console
+        Where progress is shown.
+    overwrite : bool
+        Whether to begin again.
+
+    Returns
+    -------
+    done : bool
+        Whether there was something to write.
+    rows : list of dict
+        One for each prompt.
+
+    Raises
+    ------
+    OtherSettingsError
+        If the file holds replies of other settings; the message names each difference.
+    """
+    with contextlib.nullcontext() if output is None else locked(output):
+        rows: list[dict[str, Any]] = []
+        if output is not None:
+            note = output.with_name(f"{output.name}.json")
+            if earlier_result(note, settings, overwrite=overwrite) is not None:
+                rows = _finished(output, prompts)
+            else:  # first the replies: the settings must not be taken for theirs
+                output.unlink(missing_ok=True)
+                write_json(note, {"settings": settings})
+        console.kept = lambda: _kept(len(rows), len(prompts), output)
+        remaining = prompts[len(rows) :]
+        if remaining:
+            answer = begin()
+            # A line that is rewritten would run into the text that is being shown.
+            rewrites = None if console.json or not sys.stdout.isatty() else False
+            with Progress(
+                "replies",
+                len(prompts),
+                "prompts",
+                show=not console.quiet,
+                done=len(rows),
+                rewrites=rewrites,
+            ) as bar:
+                for prompt in remaining:
+                    rows.append(answer(prompt))
+                    if output is not None:
+                        write_text(output, "".join(as_json(row) + "\n" for row in rows))
+                    bar.update()
+        return bool(remaining), rows
+
+
+def show_replies(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Show what the ways of writing have in common, and warn where the reward was hacked.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Prompts with ``replies``.
+    console : Console
+        Where to write.
+    """
+    from cvxnn.comparison.reply_table import hacking_text, reply_table
+
+    if any(len(row["replies"]) > 1 for row in rows) or len(rows) > 1:
+        for line in reply_table(rows):
+            console.show(line)
+        console.show(
+            "means over replies; log-prob.: under the model; repeated: share of runs of three\n"
+            "tokens that were in the reply before; cut: at --max-new-tokens"
+        )
+    if warning := hacking_text(rows):
+        console.complain("warning", warning)
+
+
+def _kept(n_replies: int, n_prompts: int, output: Path | None) -> str:
+    """Return what an interruption has left."""
+    if output is None:
+        return "nothing was kept; with --output, the same command would continue"
+    if not n_replies:
+        return "no reply was kept; the same command begins again"
+    return (
+        f"the replies to {n_replies} of {n_prompts} prompts are kept in {output}; the same command "
+        "continues"
+    )
+
+
+def _finished(path: Path, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier call, in the order of the prompts, up to the first missing."""
+    from cvxnn.preference.row_files import read_rows
+
+    rows = [row for _, row in read_rows(path)] if path.is_file() else []
+    same = (row.get("prompt") == prompt for row, prompt in zip(rows, prompts, strict=False))
+    return rows[: sum(itertools.takewhile(bool, same))]

@@ -116,10 +116,31 @@ class HoldsEstimator(CallbackSupportMixin, BaseEstimator):
         cvxnn.convex.Certificate
             See the method of the estimator that is held.
         """
+        return self._fitted_model().certificate(X, y, sample_weight, **more)
+
+    def influence(self, X: Any, y: Any, sample_weight: Any = None, **more: Any) -> Any:
+        """Return what each row does to the last fit, to all rows.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array-like
+            Data of the fit.
+        **more
+            ``groups`` of classifiers and regressors, and ``leave_out``.
+
+        Returns
+        -------
+        cvxnn.explanation.Influence
+            See the method of the estimator that is held.
+        """
+        return self._fitted_model().influence(X, y, sample_weight, **more)
+
+    def _fitted_model(self) -> Any:
+        """Return the estimator that is held with the attributes of the last fit."""
         check_is_fitted(self)
         model = clone(self._base)
         vars(model).update({key: v for key, v in vars(self).items() if _is_fitted(key)})
-        return model.certificate(X, y, sample_weight, **more)
+        return model
 
     def _refit(self, fit: Callable[[Any], Any], **parameters: Any) -> None:
         """Call ``fit`` with a clone of other parameters, and take its fitted attributes over."""

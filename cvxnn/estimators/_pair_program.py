@@ -9,9 +9,12 @@ from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._influence import GivenRows, Unit, influence_of
 from cvxnn.estimators._pair_columns import ColumnFactors, PairColumns
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._plan import Plan
+from cvxnn.estimators._scaling import Scaling
+from cvxnn.explanation import Influence
 
 _MOST_PAIRS = 1024  # that the choice of a strength looks at
 
@@ -98,17 +101,41 @@ class PairProgram(ConvexReLUBase):
 
     def _certificate_of_pairs(self, pairs: DistinctPairs) -> convex.Certificate:
         """Return the certificate of the fit to these pairs."""
-        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        columns = self._columns
-        if not columns.alike:
-            factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
-            scaling = scaling.with_factors(columns.each(factors, len(scaling.x_scale)))
+        scaling = self._scaling_of_pairs(pairs)
         seen = scaling.inputs(pairs.X, bias=False)
         return self._proven(
-            columns.weighted(seen),
+            self._columns.weighted(seen),
             pairs.targets,
             pairs.sample_weight,
             convex.SquaredLoss(),
             pairs.pairs,
             seen,
         )
+
+    def _influence_of_pairs(
+        self, pairs: DistinctPairs, given: GivenRows, leave_out: Unit
+    ) -> Influence:
+        """Return what each given pair does to the fit."""
+        scaling, columns = self._scaling_of_pairs(pairs), self._columns
+
+        def look(X: Any) -> Any:
+            seen = scaling.inputs(self._network_input(X), bias=False)
+            return self._seen(columns.weighted(seen), seen)
+
+        return influence_of(
+            self._certificate_of_pairs(pairs),
+            given,
+            scaling,
+            look,
+            leave_out=leave_out,
+            classes=True,
+        )
+
+    def _scaling_of_pairs(self, pairs: DistinctPairs) -> Scaling:
+        """Return the units of the fit to these pairs."""
+        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
+        columns = self._columns
+        if columns.alike:
+            return scaling
+        factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
+        return scaling.with_factors(columns.each(factors, len(scaling.x_scale)))

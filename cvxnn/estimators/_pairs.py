@@ -38,6 +38,8 @@ class DistinctPairs(NamedTuple):
     groups : ndarray of int, shape (n_pairs,), or None
         Groups that a choice leaves out as wholes: those that were given, else pairs that are linked
         by common responses; None where each pair is alone.
+    place : ndarray of int, shape (n_given,)
+        The distinct pair that each given pair became.
     """
 
     X: Floats
@@ -46,6 +48,7 @@ class DistinctPairs(NamedTuple):
     weight: Floats
     units: Floats
     groups: NDArray[np.intp] | None
+    place: NDArray[np.intp]
 
     @classmethod
     def of(cls, rows: Responses) -> DistinctPairs:
@@ -73,6 +76,7 @@ class DistinctPairs(NamedTuple):
             distinct.weight,
             distinct.units,
             groups,
+            distinct.place,
         )
 
     def scaling(self, *, standardize: bool, fit_intercept: bool) -> Scaling:

@@ -160,6 +160,8 @@ class DistinctRows(NamedTuple):
         out.
     groups : ndarray of int, shape (n_rows,), or None
         Groups that such a choice leaves out as wholes, if there are any.
+    place : ndarray of int, shape (n_samples,)
+        The distinct row that each given row became; -1 of one that is not among them.
     """
 
     X: Rows
@@ -167,11 +169,15 @@ class DistinctRows(NamedTuple):
     weight: NDArray[np.floating]
     units: NDArray[np.floating]
     groups: NDArray[np.intp] | None
+    place: NDArray[np.intp]
 
     def take(self, rows: NDArray[np.intp]) -> DistinctRows:
         """Return some of the rows."""
         groups = None if self.groups is None else self.groups[rows]
-        return DistinctRows(self.X[rows], self.y[rows], self.weight[rows], self.units[rows], groups)
+        new = np.full(len(self.y) + 1, -1)  # the last is what -1 leads to
+        new[rows] = np.arange(len(rows))
+        X, y, weight, units = (part[rows] for part in (self.X, self.y, self.weight, self.units))
+        return DistinctRows(X, y, weight, units, groups, new[self.place])
 
 
 def merge(
@@ -203,6 +209,7 @@ def merge(
         Rows with all that belongs to them.
     """
     kept = weight > 0
+    place = np.full(len(weight), -1)
     X, y, weight = X[kept], y[kept], weight[kept]
     key = y
     if groups is not None:
@@ -212,8 +219,11 @@ def merge(
     order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms
     total = np.bincount(inverse[order], weights=weight[order].astype(np.float64))
     units = np.bincount(inverse, weights=units_of(weight)).astype(np.float64)
+    place[kept] = inverse
     distinct_groups = None if groups is None else groups[first]
-    return DistinctRows(X[first], y[first], total.astype(weight.dtype), units, distinct_groups)
+    return DistinctRows(
+        X[first], y[first], total.astype(weight.dtype), units, distinct_groups, place
+    )
 
 
 def units_of(sample_weight: NDArray[np.floating]) -> NDArray[np.float64]:

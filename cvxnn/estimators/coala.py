@@ -15,6 +15,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._influence import GivenRows, Unit
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._pair_program import PairProgram
 from cvxnn.estimators._pairs import DistinctPairs
@@ -24,6 +25,7 @@ from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
 from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
+from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pairwise", "pointwise"]
@@ -337,29 +339,82 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
         check_is_fitted(self)
         if self.n_pairs_ == 0:
             return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
-        rows = self._responses(X, y, sample_weight, groups, pair_id)
+        rows, _ = self._responses(X, y, sample_weight, groups, pair_id)
         return self._certificate_of_pairs(DistinctPairs.of(rows))
+
+    def influence(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        pair_id: ArrayLike | None = None,
+        leave_out: Unit = "row",
+    ) -> Influence:
+        """Return what each pair, response or group does to phase I: rewards without it.
+
+        The closed form needs no further fit; :mod:`cvxnn.training.left_out` has the equations.
+        Gates, scaling and ``alpha_`` stay those of the fit, and so does the scale of phase II,
+        which is not part of the predictions: pairs are fitted to a difference of 1.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+        leave_out : {"row", "group"}, default="row"
+            Whether each pair (without pairs, each response) is left out, or each group.
+
+        Returns
+        -------
+        cvxnn.explanation.Influence
+            ``doubt`` of each pair, ``unseen`` differences of rewards, and ``on(X)`` for other
+            responses.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        TypeError
+            With ``formulation="relu"``, which has no such form.
+        """
+        check_is_fitted(self)
+        if self.n_pairs_ == 0:
+            return super().influence(X, y, sample_weight, groups, leave_out=leave_out)
+        rows, kept = self._responses(X, y, sample_weight, groups, pair_id)
+        assert rows.pairs is not None
+        assert rows.pair_weight is not None
+        distinct = DistinctPairs.of(rows)
+        numbers = None if rows.groups is None else rows.groups[rows.pairs[:, 0]]
+        given = GivenRows(kept[rows.pairs], distinct.place, rows.pair_weight, numbers)
+        return self._influence_of_pairs(distinct, given, leave_out)
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any
     ) -> tuple[DistinctRows, convex.Loss]:
         """Return the rows of the program, and its loss, from the data of the fit."""
-        rows = self._responses(X, y, sample_weight, groups, None)
-        return merge(rows.X, rows.signs, rows.weight, rows.groups), convex.SquaredLoss()
+        data, labels = self._validate(X, y, reset=False)
+        weight = weights_of(sample_weight, len(data), data.dtype)
+        rows = Responses(data, labels == self.classes_[1], weight)
+        numbers = groups_of(groups, len(data))
+        return merge(data, rows.signs, weight, numbers), convex.SquaredLoss()
 
     def _responses(
         self, X: Any, y: Any, sample_weight: Any, groups: Any, pair_id: Any
-    ) -> Responses:
-        """Return the rows of the fit, with pairs if the program is one of pairs."""
+    ) -> tuple[Responses, NDArray[np.intp]]:
+        """Return the responses of the fit, with their pairs, and the rows that they were given in.
+
+        Those without weight are not among them.
+        """
         data, labels = self._validate(X, y, reset=False)
         preferred = labels == self.classes_[1]
         weight = weights_of(sample_weight, len(data), data.dtype)
-        keep = weight > 0
+        keep = np.flatnonzero(weight > 0)
         numbers = groups_of(groups, len(data))
         numbers = None if numbers is None else numbers[keep]
         rows = Responses(data[keep], preferred[keep], weight[keep], groups=numbers)
-        if self.n_pairs_ == 0:
-            return rows
         if pair_id is not None:
-            return rows.paired_by(column_or_1d(pair_id)[keep])
-        return rows.paired_in_halves()
+            return rows.paired_by(column_or_1d(pair_id)[keep]), keep
+        return rows.paired_in_halves(), keep

@@ -1,11 +1,13 @@
 from .features import Contributions, contributions, feature_importances
 from .hyperplanes import Boundaries, boundaries, count_regions, open_neurons
+from .influence import Influence
 from .local_models import LocalLinear, local_linear
 from .neurons import NeuronReport, neuron_report
 
 __all__ = [
     "Boundaries",
     "Contributions",
+    "Influence",
     "LocalLinear",
     "NeuronReport",
     "boundaries",

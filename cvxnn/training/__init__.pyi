@@ -1,6 +1,7 @@
 from .blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
+from .left_out import LeftOut, Units, leave_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
@@ -15,12 +16,14 @@ __all__ = [
     "ChosenPatterns",
     "EarlyStopping",
     "Fit",
+    "LeftOut",
     "LocalNetwork",
     "PatternChoice",
     "Sample",
     "Spectrum",
     "Strength",
     "Training",
+    "Units",
     "approximate_leave_one_out",
     "block_factors",
     "choose_delta",
@@ -28,6 +31,7 @@ __all__ = [
     "draw_patterns",
     "fit_direct",
     "fit_iterative",
+    "leave_out",
     "measure_strength",
     "predictions_without",
     "price",

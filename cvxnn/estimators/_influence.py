@@ -1,0 +1,126 @@
+"""From the data of an estimator to what each row, pair or group of them does to its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._scaling import Scaling
+from cvxnn.explanation import Influence
+from cvxnn.numerics.scores import winner
+
+Floats = NDArray[np.floating]
+Unit = Literal["row", "group"]
+
+
+class GivenRows(NamedTuple):
+    """Rows, or pairs of rows, as they were given, and what became of them in the program.
+
+    Attributes
+    ----------
+    rows : ndarray of int, shape (n_given,) or (n_given, 2)
+        Row numbers of the data that were given; of pairs, the chosen row and the rejected one.
+    place : ndarray of int, shape (n_given,)
+        Row of the program, in which equal rows are one.
+    weight : ndarray, shape (n_given,)
+        Their weights.
+    groups : ndarray of int, shape (n_given,), or None
+        Their groups.
+    """
+
+    rows: NDArray[np.intp]
+    place: NDArray[np.intp]
+    weight: Floats
+    groups: NDArray[np.intp] | None
+
+    def fitted(self) -> GivenRows:
+        """Return those that the program has."""
+        kept = self.place >= 0
+        groups = None if self.groups is None else self.groups[kept]
+        return GivenRows(self.rows[kept], self.place[kept], self.weight[kept], groups)
+
+
+def influence_of(
+    certificate: convex.Certificate,
+    given: GivenRows,
+    scaling: Scaling,
+    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    *,
+    leave_out: Unit,
+    classes: bool,
+) -> Influence:
+    """Leave out each unit of the data in turn.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        Of the fit.
+    given : GivenRows
+        Rows or pairs.
+    scaling : Scaling
+        Units of the program.
+    look : callable
+        Takes raw rows to rows of the program and the gates that are open on them.
+    leave_out : {"row", "group"}
+        What a unit is.
+    classes : bool
+        Whether targets are classes.
+
+    Returns
+    -------
+    Influence
+        In raw units.
+    """
+    if leave_out not in ("row", "group"):
+        raise ValueError(f"leave_out={leave_out!r}; expected 'row' or 'group'.")
+    given = given.fitted()
+    place, n = given.place, len(certificate.program.y)
+    if leave_out == "row":
+        unit = np.arange(len(place))
+        total = np.bincount(place, weights=given.weight, minlength=n)
+        left = training.leave_out(certificate, training.Units(place, given.weight / total[place]))
+        unseen = left.predictions
+    else:
+        if given.groups is None:
+            raise ValueError("leave_out='group' needs groups: give the groups of the rows.")
+        unit = np.unique(given.groups, return_inverse=True)[1]
+        if unit.max() == 0:
+            raise ValueError("all rows that were fitted are one group: nothing would stay.")
+        groups = np.empty(n, np.intp)
+        groups[place] = unit  # equal rows of two groups are two
+        left = training.leave_out(certificate, training.Units(np.arange(n), np.ones(n), groups))
+        unseen = left.predictions[place]
+    scale = np.broadcast_to(scaling.y_scale, unseen.shape[1]).astype(np.float64)
+    mean = np.asarray(scaling.y_mean, np.float64)
+    targets = np.asarray(certificate.program.y, np.float64)[place] * scale + mean
+    unseen = unseen * scale + mean
+    return Influence(
+        rows=given.rows,
+        unit=unit,
+        seen=left.fitted[place] * scale + mean,
+        unseen=unseen,
+        error=left.norms[place, None] * left.distance[unit] * scale,
+        doubt=_doubt(targets, unseen) if classes else _distance(targets, unseen, scale),
+        n_units=left.steps.shape[2],
+        _changes=lambda X: left.changes(*look(X)) * scale,
+        _bounds=lambda X: left.bounds(*look(X)) * scale,
+    )
+
+
+def _doubt(targets: Floats, unseen: Floats) -> Floats:
+    """Return by how much another class, or the other order of a pair, is ahead."""
+    if targets.shape[1] == 1:
+        return np.where(targets[:, 0] > 0, -unseen[:, 0], unseen[:, 0])
+    rows, own = np.arange(len(targets)), winner(targets)
+    others = unseen.copy()
+    others[rows, own] = -np.inf
+    return np.asarray(others.max(axis=1) - unseen[rows, own])
+
+
+def _distance(targets: Floats, unseen: Floats, scale: Floats) -> Floats:
+    """Return distances in standard deviations of the targets."""
+    return np.linalg.norm((targets - unseen) / scale, axis=1)

@@ -1,0 +1,80 @@
+"""What single rows, pairs or groups of the data do to a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What each row, pair or group of the data does to a fit.
+
+    Made by the method ``influence`` of an estimator or head. Patterns, scaling of the features and
+    strength are those of the fit; all else is as if the data had never been there.
+
+    Attributes
+    ----------
+    rows : ndarray of int, shape (n_rows,) or (n_rows, 2)
+        Row numbers of the data that the other attributes speak of: those that were fitted, in their
+        order. Of pairs, the chosen row and the rejected one.
+    unit : ndarray of int, shape (n_rows,)
+        Number of the unit that each belongs to: its own, or that of its group. A unit is what is
+        left out.
+    seen : ndarray, shape (n_rows, n_outputs)
+        Predictions by the fit: of a pair, the difference of its two.
+    unseen : ndarray, shape (n_rows, n_outputs)
+        Predictions by the fit without the row's unit.
+    error : ndarray, shape (n_rows, n_outputs)
+        Bound on the errors of ``unseen``: rounding and the gap of the fit for the squared loss;
+        for another, that of the step which takes the place of a fit.
+    doubt : ndarray, shape (n_rows,)
+        How much the fit without its unit disagrees with a row: of classes, by how much the score of
+        another exceeds that of the label; of pairs, the difference of rewards with its sign turned;
+        of numbers, the distance in standard deviations of the targets. The label of a row of large
+        doubt deserves a second look.
+    n_units : int
+        Number of units: rows, pairs or groups.
+    """
+
+    rows: NDArray[np.intp]
+    unit: NDArray[np.intp]
+    seen: Floats
+    unseen: Floats
+    error: Floats
+    doubt: Floats
+    n_units: int
+    _changes: Callable[[ArrayLike], Floats] = field(repr=False)
+    _bounds: Callable[[ArrayLike], Floats] = field(repr=False)
+
+    def on(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return how predictions change without each unit.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Any rows, as for ``predict``. Of two replies, the difference of their changes is that of
+            the margin.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_units, n_outputs)
+            Prediction without the unit minus prediction with it: where it is negative, the unit is
+            a reason for a high prediction.
+        """
+        return self._changes(X)
+
+    def error_on(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return bounds on the errors of :meth:`on`, of the same shape.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows, as for :meth:`on`.
+        """
+        return self._bounds(X)

@@ -20,8 +20,9 @@ from cvxnn.estimators._rows import row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
-from cvxnn.joint.post_training import Strategy, post_train
+from cvxnn.joint.post_training import post_train
 from cvxnn.joint.problem import JointProblem
+from cvxnn.joint.strategies import Strategy
 from cvxnn.joint.trade_offs import pareto_front, stop_at_front
 
 # Scores that differ by less are the same.

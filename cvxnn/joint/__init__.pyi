@@ -7,8 +7,9 @@ from .policy_objectives import (
     mix_objective,
     sft_objective,
 )
-from .post_training import Strategy, Trajectory, post_train
+from .post_training import Trajectory, post_train
 from .problem import JointProblem
+from .strategies import Strategy
 from .trade_offs import (
     BalancedOptimum,
     ParetoFront,

@@ -31,11 +31,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn._progress import Progress
 from cvxnn.joint.candidates import as_vector
-from cvxnn.joint.descent import Descent, MinibatchObjective, Vector, take_steps
+from cvxnn.joint.minibatches import MinibatchObjective, Vector
 from cvxnn.joint.policy_objectives import check_lam
 from cvxnn.joint.problem import JointProblem
+from cvxnn.joint.strategies import Descent, Strategy, take_steps
 
-Strategy = Literal["sequential", "mix", "alright", "maxright"]
 TrajectoryStatus = Literal["finished", "threshold", "stopped", "diverged"]
 TrajectoryCallback = Callable[[int, Vector], bool | None]
 

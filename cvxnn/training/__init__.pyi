@@ -1,4 +1,4 @@
-from .blocks import block_factors
+from .feature_blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
 from .left_out import LeftOut, Units, leave_out

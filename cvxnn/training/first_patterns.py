@@ -15,7 +15,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import proposal
-from cvxnn.training.other_patterns import product_flops, program_over, spread_weights
+from cvxnn.training.pattern_transfer import product_flops, program_over, spread_weights
 
 PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]
 

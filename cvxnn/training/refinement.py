@@ -14,7 +14,7 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import pricing
-from cvxnn.training.other_patterns import positions, product_flops, spread, spread_weights
+from cvxnn.training.pattern_transfer import positions, product_flops, spread, spread_weights
 
 # Neurons below this part of the largest are left out before patterns are added.
 _ACTIVE = 1e-3

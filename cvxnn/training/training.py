@@ -45,7 +45,7 @@ from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.numerics.threads import limit_threads, limits_threads
 from cvxnn.training.first_patterns import PatternChoice, first_patterns
-from cvxnn.training.other_patterns import product_flops, program_over
+from cvxnn.training.pattern_transfer import product_flops, program_over
 from cvxnn.training.refinement import all_patterns, carry, refine
 
 # Interior points go at least this far, which takes them a few iterations more than 1e-2.

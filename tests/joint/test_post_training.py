@@ -17,7 +17,7 @@ from cvxnn.joint import (
     sft_objective,
     stop_at_front,
 )
-from cvxnn.joint.descent import MinibatchObjective
+from cvxnn.joint.minibatches import MinibatchObjective
 
 D = 4
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cvxnn.llm import Embedder, FineTuningConfig, LanguageModel, response_log_probabilities
 from cvxnn.llm.chat_template import end_of_turn, render
-from cvxnn.llm.fine_tuning.data import training_sides
+from cvxnn.llm.fine_tuning.training_data import training_sides
 from cvxnn.llm.log_probabilities import encode_pairs
 
 tokenizers = pytest.importorskip("tokenizers")

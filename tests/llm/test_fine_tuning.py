@@ -26,7 +26,7 @@ from cvxnn.llm import (
     load_adapter,
     load_model,
 )
-from cvxnn.llm.fine_tuning import adapters, data, strategies, training_loop
+from cvxnn.llm.fine_tuning import adapters, strategies, training_data, training_loop
 from cvxnn.llm.fine_tuning.presets import PRESETS, preset
 from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
@@ -553,7 +553,7 @@ def test_steps_of_an_epoch() -> None:
 
 def test_batches_pass_through_the_data() -> None:
     config = FineTuningConfig(micro_batch=2, accumulation=2, seed=3)
-    side = data.preference_side(make_lm(), make_pairs(10), config)
+    side = training_data.preference_side(make_lm(), make_pairs(10), config)
     rows = [side.batch(step, config, n_rows=20) for step in range(5)]
     first, second = np.concatenate(rows).reshape(2, 10).tolist()
     assert sorted(first) == sorted(second) == list(range(10))
@@ -665,7 +665,7 @@ def test_loss_and_gradient_of_trl(tmp_path: Path) -> None:
     theirs = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     slopes = torch.autograd.grad(theirs, list(weights.values()))
 
-    side = data.preference_side(lm, pairs, config)
+    side = training_data.preference_side(lm, pairs, config)
     side = dataclasses.replace(side, reference=score_items(lm, side.items)[0])
     losses, arrays = side.losses(ResponseScorer(adapted), list(range(4)))
     ours = torch.autograd.grad(losses.mean(), list(weights.values()))
@@ -715,11 +715,11 @@ def test_mixed_losses_of_trl(weight: float, tmp_path: Path) -> None:
     theirs = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
     slopes = torch.autograd.grad(theirs, list(weights.values()))
 
-    side = data.preference_side(lm, [pair], config)
+    side = training_data.preference_side(lm, [pair], config)
     side = dataclasses.replace(side, reference=score_items(lm, side.items)[0])
     sides = {strategies.PREFERENCE: side}
     replies = [(pair.prompt, pair.chosen)]
-    sides[strategies.SUPERVISED] = data.supervised_side(lm, replies, config)
+    sides[strategies.SUPERVISED] = training_data.supervised_side(lm, replies, config)
     scorer = ResponseScorer(adapted)
     ours = sum(
         strategies.weight(config, s) * each.losses(scorer, [0])[0].mean()
@@ -753,8 +753,8 @@ def test_each_objective_has_its_own_batch() -> None:
     assert dataclasses.replace(config, strategy="alright").n_steps(20, 20) == 9
     pairs, replies = make_pairs(8), make_replies(8)
     lm = make_lm()
-    assert len(data.preference_side(lm, pairs, config).batch(0, config)) == 4
-    supervised = data.supervised_side(lm, replies, config)
+    assert len(training_data.preference_side(lm, pairs, config).batch(0, config)) == 4
+    supervised = training_data.supervised_side(lm, replies, config)
     assert len(supervised.batch(0, config)) == 5
     drawn = [row for step in range(8) for row in supervised.batch(step, config)]
     assert sorted(drawn) == sorted(list(range(8)) * 5)

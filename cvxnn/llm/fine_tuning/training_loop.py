@@ -24,14 +24,14 @@ from cvxnn.files.locks import locked
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
-from cvxnn.llm.fine_tuning.data import (
+from cvxnn.llm.fine_tuning.side import Side
+from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
+from cvxnn.llm.fine_tuning.training_data import (
     Supervised,
     preference_side,
     supervised_side,
     training_sides,
 )
-from cvxnn.llm.fine_tuning.side import Side
-from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
 from cvxnn.llm.fine_tuning.tuned_model import FineTuned
 from cvxnn.llm.identity import describe_model
 from cvxnn.llm.log_probabilities import score_items

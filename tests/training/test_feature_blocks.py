@@ -5,7 +5,7 @@ import pytest
 
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, SquaredLoss
 from cvxnn.training import block_factors
-from cvxnn.training.blocks import both_open, gated_kernel
+from cvxnn.training.feature_blocks import both_open, gated_kernel
 from cvxnn.training.row_sample import Sample
 
 

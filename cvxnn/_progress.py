@@ -121,7 +121,8 @@ class Phases(Closing):
     """Line that says which of a few long phases runs, and how long the rest will take.
 
     What runs says nothing of itself, so a thread writes the line, every second on a terminal and
-    every 30 seconds elsewhere. What is left is known once a phase has ended; a context manager.
+    every 30 seconds elsewhere. What is left is known once a phase has ended, and the line says so
+    until then; a context manager.
 
     Parameters
     ----------
@@ -177,13 +178,18 @@ class Phases(Closing):
         Returns
         -------
         str
-            The present phase, the time since the first began, and the time that is left.
+            The present phase, the time since the first began, and the time that is left, or from
+            when on it will be known.
         """
         names, sizes, now = [*self._phases], [*self._phases.values()], time.monotonic()
         number = f" ({self._number + 1} of {len(names)})" if len(names) > 1 else ""
         text = f"{self._label:<9} {names[self._number]}{number}, {seconds_text(now - self._began)}"
         done, rest = sum(sizes[: self._number]), sum(sizes[self._number :])
-        if done:
+        if not done and len(names) > 1:
+            text += f", time left known from {names[1]} on"
+        elif not done:
+            text += ", time left not known: it ends where it has converged"
+        else:
             left = (self._entered - self._began) * rest / done - (now - self._entered)
             text += f", about {seconds_text(max(left, 1.0))} left"
         return text

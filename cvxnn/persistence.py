@@ -83,8 +83,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         Fitted ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead, CV class of one of
         these, LinearPreferenceHead, or SoftmaxPolicy.
     path : path-like
-        File to write, by convention ``*.safetensors``, in an existing folder. It is written under
-        a temporary name and renamed, so that an interrupted save leaves the old file intact.
+        File to write, by convention ``*.safetensors``. The folders above it are created. It is
+        written under a temporary name and renamed, so that an interrupted save leaves the old file
+        intact.
 
     Raises
     ------
@@ -93,8 +94,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         a string, an array of these or a dict of them (pass an integer as ``random_state``).
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted; call ``fit`` first.
-    FileNotFoundError
-        If the folder of `path` does not exist; create it first.
+    OSError
+        If the file cannot be written; the message has the reason.
     """
     from sklearn.utils.validation import check_is_fitted
 

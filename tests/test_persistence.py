@@ -566,10 +566,11 @@ def test_attribute_of_unknown_type(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_missing_folder(model, tmp_path):
-    with pytest.raises(OSError, match="missing"):
-        cvxnn.save(model, tmp_path / "missing" / "a")
-    assert os.listdir(tmp_path) == []
+def test_folders_are_created(model, tmp_path):
+    cvxnn.save(model, tmp_path / "new" / "folder" / "a")
+    assert os.listdir(tmp_path / "new" / "folder") == ["a"]
+    with pytest.raises(OSError, match=r"cannot write in .*a: it is a file, or lies in one"):
+        cvxnn.save(model, tmp_path / "new" / "folder" / "a" / "b")
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -34,7 +34,7 @@ from cvxnn.cli.option_groups import (
 )
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
-from cvxnn.files.digests import digest_of_file
+from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.json_files import as_json, read_json, write_json
 from cvxnn.files.locks import check_folder
 
@@ -265,7 +265,7 @@ def _measure(
     seed: int,
 ) -> Comparison:
     """Return the comparison of one seed; one that an equal request has made needs no model."""
-    from cvxnn.comparison.results import RESULT_FILE
+    from cvxnn.comparison.results import HEAD_METHODS, RESULT_FILE
     from cvxnn.features.pairs import digest_of_pairs
 
     train, test, features = data
@@ -275,7 +275,10 @@ def _measure(
     del asked["overwrite"], asked["embedding"]["batch_tokens"]
     identities = [digest_of_pairs(train), digest_of_pairs(test), features and features.identity]
     asked |= {"sft_first": True} if options.sft_first else {}
-    request = request_of(options, {**asked, "data": identities})
+    asked["data"] = identities
+    alone = features is not None and set(options.methods) <= {*HEAD_METHODS}
+    alone &= not MODEL.changed(options)  # a model that is named is compared with the features
+    request = digest(asked) if alone else request_of(options, asked)
     comparison = None if options.overwrite else _finished(folder, request, options.methods)
     if comparison is not None:
         for method in options.methods:
@@ -292,7 +295,7 @@ def _measure(
         features = features.take_layers(choice.layers)
         settings["embedding"] = {"batch_tokens": options.batch_tokens, **wanted}
     comparison = compare(
-        model(),
+        None if alone else model(),
         train,
         test,
         options.methods,

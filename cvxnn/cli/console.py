@@ -62,11 +62,11 @@ class Console:
             print(text, end=end, file=self._out, flush=True)
 
     def complain(self, kind: str, text: str) -> None:
-        """Write an error or a warning as one line of stderr.
+        """Write an error, a warning or the end by Ctrl-C as one line of stderr.
 
         Parameters
         ----------
-        kind : {"error", "warning"}
+        kind : {"error", "warning", "interrupted"}
             Beginning of the line.
         text : str
             Message; line breaks become spaces.

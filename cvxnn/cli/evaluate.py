@@ -13,6 +13,7 @@ second call asks only what is open. --report writes one page of everything.
 from __future__ import annotations
 
 import argparse
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,8 @@ def _compare(
 
 
 def _summary(found: JudgedComparison) -> dict[str, Any]:
+    import numpy as np
+
     from cvxnn.evaluation.length_control import length_controlled_win_rate
     from cvxnn.evaluation.win_rates import win_rate
 
@@ -243,8 +246,10 @@ def _summary(found: JudgedComparison) -> dict[str, Any]:
     decided = (preferences != 0.5).any()
     lengths = found.length_differences
     controlled = None
-    if len(preferences) > 1 and lengths.any():
-        controlled = asdict(length_controlled_win_rate(preferences, lengths))
+    if np.ptp(lengths) > 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `_show` warns, also of earlier results
+            controlled = asdict(length_controlled_win_rate(preferences, lengths))
     return {
         "prompts": len(preferences),
         "win_rate": asdict(win_rate(preferences)),
@@ -261,6 +266,9 @@ def _text(reply: Any) -> str:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn.evaluation.length_control import LEAST_OVERLAP
+
+    beyond = []
     console.show(f"judge     {result['judge']}; each way of writing against {result['baseline']}")
     console.show("          share of prompts won, a tie counts half, with its 95 % interval")
     least = min(system["prompts"] for system in result["systems"].values())
@@ -279,11 +287,24 @@ def _show(result: dict[str, Any], console: Console) -> None:
                 f"          {controlled['rate']:.1%} at equal length, {controlled['overlap']:.0%} "
                 f"overlap; {system['length_difference']:+.0f} characters on average"
             )
+            if controlled["overlap"] < LEAST_OVERLAP:
+                beyond.append(name)
+        elif system["length_difference"]:
+            console.show(
+                f"          always {system['length_difference']:+.0f} characters: the effect of "
+                "length cannot be told apart"
+            )
         bias = system["position_bias"]
         if bias is not None and bias["consistency"] is not None:
             console.show(
                 f"          {bias['consistency']:.1%} of the answers are the same in both orders"
             )
+    if beyond:
+        console.complain(
+            "warning",
+            f"{', '.join(beyond)}: one side wrote nearly all of the longer replies, so the win "
+            "rate at equal length is an extrapolation; judge replies of similar length",
+        )
     if result["tokens"]:
         console.show(f"tokens    {result['tokens']:,}")
     if result["unclear"]:

@@ -181,14 +181,20 @@ def describe_result(
     dict
         The same, for ``--json``.
     """
+    from cvxnn.features.pairs import ROWS
+    from cvxnn.features.store import read_features
+
     pairs, width, layers = features.pairs, features.chosen.shape[1], features.layers
-    of = f"{width} numbers" if len(layers) == 1 else f"{len(layers)} layers, {width} numbers"
+    stored = str(read_features(folder / ROWS, check=False)[0].dtype)
+    of = f"{width} numbers in {stored}"
+    of = of if len(layers) == 1 else f"{len(layers)} layers, {of}"
     console.show(f"{folder}: {len(pairs)} pairs, two embeddings of {of} each ({status})")
     return {
         "status": status,
         "output": str(folder),
         "pairs": len(pairs),
         "width": width,
+        "stored": stored,
         "embedding": features.embedding,
         "costs": asdict(features.costs),
     }

@@ -299,9 +299,11 @@ def read_candidates(source: str) -> list[tuple[Prompt, str, dict[str, Any]]]:
         values = row.get(kind) if kind is not None else None
         expected = {"responses": list, "replies": dict}
         if kind is None or not isinstance(values, expected.get(kind, object)) or not values:
+            pair = {"chosen", "rejected"} <= row.keys()
+            hint = "; of pairs, cvxnn score gives the reward of both replies" if pair else ""
             raise ValueError(
                 f"{where}: expected 'response' with a text, 'responses' with a list of texts, or "
-                "'replies' as cvxnn generate writes them"
+                f"'replies' as cvxnn generate writes them{hint}"
             )
         prompt = _prompt_of(row, where)
         rest = {name: value for name, value in row.items() if name != kind}

@@ -32,6 +32,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import Parser, UsageError
 from cvxnn.cli.option_groups import add_common
 from cvxnn.cli.option_types import nearest
+from cvxnn.files.folders import reason_of
 from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.preference.text_checks import check_is_text
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # --help and --version
         return OK if end.code is None else int(end.code)
     except KeyboardInterrupt:
-        return _fail(console, INTERRUPTED, f"interrupted; {console.kept()}")
+        return _fail(console, INTERRUPTED, console.kept(), "interrupted")
     except BrokenPipeError:
         # The reader of the output has gone. Without this, the interpreter would fail at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -191,20 +192,14 @@ def _config_only() -> Parser:
 
 def _text_of(error: Exception, console: Console) -> str:
     """Return the message of an error; for those of the system, with a remedy."""
-    remedies = {
-        errno.EACCES: "permission denied; choose another place, or change who may use this one",
-        errno.EPERM: "not permitted; choose another place, or change who may use this one",
-        errno.EROFS: "the file system is read-only; choose another place",
-        errno.EISDIR: "it is a folder; give the name of a file",
-        errno.ENOTDIR: "it is a file, or lies in one; give the name of a folder",
-        errno.ENOSPC: f"the disk is full; free some space, and begin again ({console.kept()})",
-    }
-    if isinstance(error, OSError) and error.errno in remedies and error.filename is not None:
-        return f"{error.filename}: {remedies[error.errno]}"
-    return str(error) or type(error).__name__
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error) or type(error).__name__
+    named = "" if error.filename is None else f"{error.filename}: "
+    again = f", and begin again ({console.kept()})" if error.errno == errno.ENOSPC else ""
+    return f"{named}{reason_of(error)}{again}"
 
 
-def _fail(console: Console, code: int, text: str) -> int:
-    console.complain("error", text)
-    console.finish({"error": text, "exit_code": code})
+def _fail(console: Console, code: int, text: str, kind: str = "error") -> int:
+    console.complain(kind, text)
+    console.finish({kind: text, "exit_code": code})
     return code

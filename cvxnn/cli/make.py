@@ -16,6 +16,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, model_of, read_prompts, required, reward_head
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.files.locks import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, kind="dialogues|pairs", output="--output")
     console.kept = lambda: f"what was made is kept in {options.output}; the same command continues"
+    console.made += check_file(options.output)
     made = _dialogues if options.kind == "dialogues" else _pairs
     if options.overwrite:
         from pathlib import Path

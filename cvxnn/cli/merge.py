@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         choices=("float32", "float16", "bfloat16"),
-        help="Rewrite the embeddings in this type; 16 bits halve the disk",
+        help="Rewrite the embeddings in this type of numbers; float16 and bfloat16 halve the disk",
     )
 
 

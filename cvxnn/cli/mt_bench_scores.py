@@ -58,7 +58,7 @@ def grade_answers(
     )
     questions = read_mt_bench_questions(options.questions)
     answers = read_mt_bench_answers(options.replies) if answered is None else answered()
-    check_file(output)
+    console.made += check_file(output)
     log = output.with_suffix(".judgements.jsonl")
     settings = {
         "replies": digest([asdict(answer) for answer in answers]),

@@ -15,6 +15,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.files.json_files import read_json
+from cvxnn.files.locks import check_file
 from cvxnn.files.writing import read_text, write_text
 
 HELP = "upload a head to the Hugging Face Hub (extra hub)"
@@ -39,6 +40,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     required(options, head="HEAD", repository="OWNER/NAME")
     if len([part for part in options.repository.split("/") if part]) != 2:
         raise UsageError(f"{options.repository!r} is not of the form OWNER/NAME")
+    if options.card_only is not None:
+        console.made += check_file(options.card_only)
     from cvxnn.persistence import load
     from cvxnn.sharing import model_card, push_to_hub
 

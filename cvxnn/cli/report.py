@@ -12,6 +12,7 @@ from typing import Any
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import option_from
+from cvxnn.files.locks import check_file
 from cvxnn.files.writing import write_text
 
 HELP = "write one self-contained HTML page of a comparison"
@@ -52,10 +53,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     replies = options.examples or folder / REPLIES_FILE
     examples = read_examples(replies) if options.examples or replies.exists() else []
 
+    output = Path(options.output)
+    console.made += check_file(output)
+
     from cvxnn.comparison.report import render_report
 
     text = render_report(comparison, examples, title=options.title)
-    output = Path(options.output)
     same = output.is_file() and output.read_bytes() == text.encode()
     if not same:
         write_text(output, text)

@@ -22,6 +22,7 @@ from cvxnn.cli.option_types import port, real
 
 HELP = "serve rewards over HTTP"
 EXAMPLE = "  cvxnn serve head.safetensors --port 8000"
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 _LIMITS: dict[str, dict[str, Any]] = {
     "max_replies": {},
     "max_bytes": {},
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     required(options, head="HEAD")
     from cvxnn.llm.reward_server import RewardServer
 
-    console.kept = lambda: "the server has ended"
+    console.kept = lambda: "the server had not begun"
     head = reward_head(options.head)
     _check_address(options.host, options.port)
     embedder = embedder_of(options, console, head)
@@ -56,17 +57,25 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     limits = {name: getattr(options, name) for name in _LIMITS}
     with RewardServer(head, embedder, host=options.host, port=options.port, **limits) as server:
 
-        def stop(*_: Any) -> None:  # in a thread, since it waits for the loop of this one
+        def stop(*_: Any) -> None:
+            _restore(before)  # whoever asks a second time does not wait
+            # In a thread, since it waits for the loop of this one.
             threading.Thread(target=server.shutdown).start()
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in _ENDS}
         try:
             host, number = server.server_address[:2]
-            console.show(f"serving   http://{host!s}:{number}")
+            console.show(f"serving   http://{host!s}:{number}, until Ctrl-C")
             server.serve_forever()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            _restore(before)
+    console.progress("ended     the requests that had come are answered")
     return {"status": "done"}
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _check_address(host: str, number: int) -> None:

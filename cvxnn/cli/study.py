@@ -15,6 +15,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.report import read_examples
+from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
     from cvxnn.evaluation.study_sheet import StudyQuestion
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.answers:
         return _count(options.answers, key, console)
     required(options, replies="REPLIES")
+    console.made += check_folder(folder)
     from cvxnn.evaluation.study_sheet import make_study, write_study
 
     questions, left_out = _questions(options.replies)

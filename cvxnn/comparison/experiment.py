@@ -17,11 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from cvxnn._progress import Phases
-from cvxnn.comparison.fine_tuned import (
-    CHECKPOINT,
-    fine_tune_and_evaluate,
-    fine_tuning_config,
-)
 from cvxnn.comparison.grid import Pairs, Point, choose_point, folds_of, grid_of
 from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.measures import peak_memory
@@ -43,7 +38,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 
 def compare(
-    lm: LanguageModel,
+    lm: LanguageModel | None,
     train: Sequence[PreferenceTriplet],
     test: Sequence[PreferenceTriplet],
     methods: Sequence[Method] = ("coala", "linear", "sft", "dpo", "orpo", "simpo"),
@@ -64,8 +59,9 @@ def compare(
 
     Parameters
     ----------
-    lm : LanguageModel
-        Model that gives the embeddings and that is fine-tuned. Its weights stay as they are.
+    lm : LanguageModel or None
+        Model that gives the embeddings and that is fine-tuned. Its weights stay as they are. Heads
+        on `features` need none.
     train : sequence of PreferenceTriplet
         Pairs to train on.
     test : sequence of PreferenceTriplet
@@ -116,18 +112,23 @@ def compare(
         If the folder holds results of other data or settings; the message names each difference.
         Use another folder, or ``overwrite=True``.
     ValueError
-        If a method is unknown, if there are no pairs, or if the features are those of another model
-        or lack some of the pairs.
+        If a method is unknown, if there are no pairs, if a method needs the model and there is
+        none, or if the features are those of another model or lack some of the pairs.
     """
     own = {method: dict(values) for method, values in (parameters or {}).items()}
     _check(methods, own, train, test)
     say = say or (lambda _: None)
     embedding = dict(embedding or {})
+    if lm is None and (features is None or any(method not in HEADS for method in methods)):
+        raise ValueError(
+            f"lm is None, and {', '.join(methods)} need the model; only heads on features need none"
+        )
     if features is not None:
-        from cvxnn.llm.embeddings import Embedder
+        if lm is not None:
+            from cvxnn.llm.embeddings import Embedder
 
-        description = cast("Description", features.embedding)
-        lm = Embedder.from_description(lm, description, **embedding).lm
+            description = cast("Description", features.embedding)
+            lm = Embedder.from_description(lm, description, **embedding).lm
         names = ("layer", "pooling", "max_length")
         embedding |= {name: features.embedding[name] for name in names}
     shared = {"embedding": embedding, "fine_tuning": dict(fine_tuning or {})}
@@ -145,7 +146,6 @@ def compare(
         features=features,
         embeddings=Path(folder) / "features" if embeddings is None else Path(embeddings),
     )
-    experiment.folder.mkdir(parents=True, exist_ok=True)
     with locked(experiment.folder / RESULT_FILE):
         settings = {**shared, "parameters": own, "seed": seed}
         settings |= {"grid_folds": grid_folds} if grid_folds else {}
@@ -181,8 +181,7 @@ def _compare(
     identity = experiment.identity
     return Comparison(
         model={
-            "name": experiment.lm.name,
-            "parameters": sum(weight.numel() for weight in experiment.lm.model.parameters()),
+            **experiment.model,
             "dtype": identity["dtype"],
             "fingerprint": identity["model"],
         },
@@ -204,7 +203,7 @@ def _compare(
 class _Experiment:
     """Data and settings that the methods of a comparison share, and the way to run each."""
 
-    lm: LanguageModel
+    lm: LanguageModel | None
     train: Sequence[PreferenceTriplet]
     test: Sequence[PreferenceTriplet]
     folder: Path
@@ -221,14 +220,29 @@ class _Experiment:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Settings that all results depend on."""
+        if self.lm is not None:
+            model = self.lm.fingerprint
+            dtype, date = str(self.lm.dtype).removeprefix("torch."), self.lm.date.isoformat()
+        else:
+            known = cast("PairFeatures", self.features).embedding
+            model, dtype, date = known["fingerprint"], known["dtype"], known["date"]
         return {
-            "model": self.lm.fingerprint,
-            "dtype": str(self.lm.dtype).removeprefix("torch."),
-            "date": self.lm.date.isoformat(),
+            "model": model,
+            "dtype": dtype,
+            "date": date,
             "train": digest_of_pairs(self.train),
             "test": digest_of_pairs(self.test),
             "seed": self.seed,
         }
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Name and size of the model; the size is not known of features alone."""
+        if self.lm is None:
+            known = cast("PairFeatures", self.features).embedding
+            return {"name": known["model"], "parameters": None}
+        n_parameters = sum(weight.numel() for weight in self.lm.model.parameters())
+        return {"name": self.lm.name, "parameters": n_parameters}
 
     def settings(self, method: str) -> dict[str, Any]:
         """Return everything that the result of a method depends on."""
@@ -252,7 +266,9 @@ class _Experiment:
         from cvxnn.features.extraction import extract_pairs
         from cvxnn.llm.embeddings import Embedder
 
-        embedder = Embedder(self.lm, **self.embedding, progress=self.progress)
+        embedder = Embedder(
+            cast("LanguageModel", self.lm), **self.embedding, progress=self.progress
+        )
         parts = []
         for name, pairs in (("train", self.train), ("test", self.test)):
             place = self.embeddings / name
@@ -280,6 +296,8 @@ class _Experiment:
         )
 
     def _config(self, method: str, point: Mapping[str, float] | None = None) -> FineTuningConfig:
+        from cvxnn.comparison.fine_tuned import fine_tuning_config
+
         own = {**self.parameters.get(method, {}), **(point or {})}
         return fine_tuning_config(method, self.fine_tuning, own, self.seed)
 
@@ -326,10 +344,13 @@ class _Experiment:
         test: Sequence[PreferenceTriplet],
         folder: Path,
     ) -> MethodResult:
+        from cvxnn.comparison.fine_tuned import CHECKPOINT, fine_tune_and_evaluate
+
         if self.overwrite and (folder / CHECKPOINT).exists():  # written by cvxnn
             shutil.rmtree(folder)
+        lm = cast("LanguageModel", self.lm)
         return fine_tune_and_evaluate(
-            self.lm, config, train, test, folder=folder, progress=self.progress
+            lm, config, train, test, folder=folder, progress=self.progress
         )
 
 

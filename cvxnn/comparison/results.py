@@ -135,8 +135,8 @@ class Comparison:
     Parameters
     ----------
     model : dict
-        ``name``, ``parameters`` (their number), ``dtype`` and ``fingerprint`` of the language
-        model.
+        ``name``, ``parameters`` (their number; None if heads were fitted to features alone),
+        ``dtype`` and ``fingerprint`` of the language model.
     data : dict
         ``training_pairs``, ``held_out_pairs``, ``held_out_groups`` and digests of the pairs.
     settings : dict

@@ -22,8 +22,8 @@ from cvxnn.evaluation.win_rates import (
     win_rate,
 )
 
-# Share of judgements, below which the rate at equal length is an extrapolation.
-_LEAST_OVERLAP = 0.05
+LEAST_OVERLAP = 0.05
+"""Overlap below which a rate at equal length is an extrapolation."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LengthControlledWinRate:
 
     @property
     def _caution(self) -> str:
-        return ": an extrapolation" if self.overlap < _LEAST_OVERLAP else ""
+        return ": an extrapolation" if self.overlap < LEAST_OVERLAP else ""
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -143,13 +143,7 @@ def length_controlled_win_rate(
     fit = _fit_logistic(X, values, penalties)
     X[:, 1] = 0
     overlap = _overlap(differences)
-    if overlap < _LEAST_OVERLAP:
-        warnings.warn(
-            f"one side wrote the longer reply in {1 - overlap:.1%} of the judgements, so the win "
-            "rate at equal length is an extrapolation; judge replies of similar length, or several "
-            "systems jointly by length_controlled_win_rates",
-            stacklevel=2,
-        )
+    _warn_of_extrapolation(overlap, ", or several systems jointly by length_controlled_win_rates")
     return _controlled(
         fit,
         X,
@@ -207,6 +201,12 @@ def length_controlled_win_rates(
     ------
     ValueError
         As in `length_controlled_win_rate`; also if the lengths differ.
+
+    Warns
+    -----
+    UserWarning
+        If the overlap of all rows together is below 0.05: no system shows what happens near equal
+        length.
     """
     values = checked_preferences(preferences)
     n = len(values)
@@ -225,6 +225,7 @@ def length_controlled_win_rates(
     fit = _fit_logistic(
         sparse.csr_array(sparse.hstack(blocks)), values, _positive(penalty) * np.array(weights)
     )
+    _warn_of_extrapolation(_overlap(differences))
     rates = {}
     for k, (name, rows) in enumerate(members.items()):
         # Each row stands for a prompt: 1 for the system, and 1 for the difficulty of the prompt.
@@ -322,6 +323,15 @@ def _squash(differences: Array) -> Array:
 def _overlap(differences: Array) -> float:
     longer = float(np.mean(differences > 0) + np.mean(differences == 0) / 2)
     return min(longer, 1 - longer)
+
+
+def _warn_of_extrapolation(overlap: float, remedy: str = "") -> None:
+    if overlap < LEAST_OVERLAP:
+        warnings.warn(
+            f"one side wrote the longer reply in {1 - overlap:.1%} of the judgements, so the win "
+            f"rate at equal length is an extrapolation; judge replies of similar length{remedy}",
+            stacklevel=3,
+        )
 
 
 def _indicators(members: dict[str, NDArray[np.intp]], n: int) -> sparse.csr_array:

@@ -110,7 +110,6 @@ def extract_pairs(
         If pairs have the same embedding for both replies; their number and the first are named.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if total := n_shards_in(folder / ROWS):
         for shard in all_shards(total):
             extract_shard(embedder, pairs, folder, shard)
@@ -167,7 +166,6 @@ def extract_shard(
         If there are more shards than blocks of embeddings; ask for fewer.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     rows = shard.rows(2 * len(pairs))
     settings = extraction_settings(embedder.description, pairs)
     with locked(folder / NOTE, brief=True):

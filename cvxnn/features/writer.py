@@ -75,8 +75,6 @@ class FeatureWriter(Closing):
 
     Raises
     ------
-    FileNotFoundError
-        If the folder of `path` does not exist; create it first.
     OSError
         If the folder is read-only or the disk full; the message has the name of the file.
     ValueError

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from cvxnn.files.folders import NOTHING_THERE, check_is_no_folder, make_folder
+
 try:
     import fcntl
 except ImportError:  # Windows: processes are not kept apart
@@ -30,7 +32,7 @@ def locked(path: str | os.PathLike[str], *, brief: bool = False) -> Iterator[Non
     Parameters
     ----------
     path : path-like
-        The file or folder, which need not exist; its folder has to.
+        The file or folder, which need not exist. The folders above it are created.
     brief : bool, default=False
         Whether others hold the lock for a moment only, so that no warning says that it is waited
         for.
@@ -42,10 +44,9 @@ def locked(path: str | os.PathLike[str], *, brief: bool = False) -> Iterator[Non
 
     Raises
     ------
-    FileNotFoundError
-        If the folder of `path` does not exist; create it first.
     OSError
-        If the folder of `path` is read-only; make it writable, or write to another place.
+        If the folder of `path` cannot be created, or is read-only; make it writable, or write to
+        another place.
 
     Warns
     -----
@@ -55,12 +56,11 @@ def locked(path: str | os.PathLike[str], *, brief: bool = False) -> Iterator[Non
     """
     path = Path(os.path.abspath(path))
     lock = path.with_name(f".{path.name}.lock")
+    make_folder(path.parent)
     try:
         descriptor = _acquire(path, lock, brief)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"cannot write {path}: its folder does not exist; create the folder first"
-        ) from error
+        raise FileNotFoundError(f"cannot write {path}: {NOTHING_THERE}") from error
     except OSError as error:
         error.filename = str(path)
         raise
@@ -122,7 +122,7 @@ def check_folder(path: str | os.PathLike[str]) -> list[Path]:
     OSError
         If it cannot be created, or is read-only; choose another one. The message has its name.
     """
-    made = _make_folder(Path(path))
+    made = make_folder(path)
     with locked(Path(path) / "results", brief=True):
         pass
     return made
@@ -144,12 +144,11 @@ def check_file(path: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     OSError
-        If it cannot be written, or is a folder; choose another name.
+        If it cannot be written, or is a folder or a device; choose another name.
     """
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
-    made = _make_folder(path.parent)
+    made = make_folder(path.parent)
+    check_is_no_folder(path)
     with locked(path):
         pass
     return made
@@ -176,18 +175,6 @@ def check_room(folder: str | os.PathLike[str], size: int) -> None:
             f"{folder}: the result takes {size / 2**20:.4g} MiB, and {free / 2**20:.4g} MiB are "
             "free; free some space, or choose a folder on another disk"
         )
-
-
-def _make_folder(path: Path) -> list[Path]:
-    """Create a folder and those above it, and return the new ones, the outermost first."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise NotADirectoryError(
-            f"cannot write in {path}: it is a file, or lies in one; give the name of a folder"
-        ) from error
-    return missing[::-1]
 
 
 def _new_workspace(folder: Path) -> tuple[Path, int | None]:

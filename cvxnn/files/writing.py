@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cvxnn.files.folders import check_is_no_folder, make_folder
 from cvxnn.files.locks import workspace
 
 MALFORMED = (
@@ -76,7 +77,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : path-like
-        File to write; an existing file is replaced.
+        File to write; an existing file is replaced. The folders above it are created.
 
     Yields
     ------
@@ -85,17 +86,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder of `path` does not exist; create it first.
     OSError
         If the system cannot write the file, for example because the disk is full or the folder
-        read-only. The message has its reason and `path`.
+        read-only, or if `path` is a folder or a device. The message has its reason and `path`.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"cannot write {path}: its folder does not exist; create the folder first"
-        )
+    make_folder(path.parent)
+    check_is_no_folder(path)
     with _naming(path), workspace(path.parent) as place:
         temporary = place / path.name
         temporary.touch()
@@ -131,7 +128,7 @@ def replacing_folder(
         If the system cannot write the folder; the message has its reason and `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Not in the workspace, which is deleted if the process is killed.
     old = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -208,8 +205,6 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     text : str
         Contents of the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from cvxnn.files.digests import digest
+from cvxnn.files.folders import make_folder
 from cvxnn.files.writing import Closing
 
 _APPLICATION_ID = 0x43564E4E  # "CVNN" in the header of the file
@@ -43,8 +44,8 @@ class EmbeddingCache(Closing):
     Parameters
     ----------
     path : path-like
-        File of the cache. It is created if it does not exist; its folder must exist. ``":memory:"``
-        keeps the vectors in memory only.
+        File of the cache. It is created if it does not exist, with the folders above it.
+        ``":memory:"`` keeps the vectors in memory only.
 
     Attributes
     ----------
@@ -53,8 +54,6 @@ class EmbeddingCache(Closing):
 
     Raises
     ------
-    FileNotFoundError
-        If the folder of `path` does not exist; create it first.
     OSError
         If the file cannot be written: file or folder are read-only, or the disk is full (which may
         also happen in `put`). The message has the reason and `path`.
@@ -74,10 +73,8 @@ class EmbeddingCache(Closing):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        if self.path != ":memory:" and not Path(self.path).absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"the folder of the embedding cache {self.path} does not exist; create it first"
-            )
+        if self.path != ":memory:":
+            make_folder(Path(self.path).absolute().parent)
         # Autocommit mode: transactions are opened explicitly in _transaction.
         self._connection = self._guard(
             lambda: sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)

@@ -308,8 +308,6 @@ class Embedder:
 
         Raises
         ------
-        FileNotFoundError
-            If the folder of `path` does not exist; create it first.
         ValueError
             As `embed` does, or if there is an unfinished file of other pairs or settings.
         """

@@ -93,8 +93,8 @@ class TestExtract:
 
         monkeypatch.setattr(FeatureWriter, "append", stop)
         arguments = ["extract", file, "--model", model, "--output", folder]
-        said = run(*arguments, code=130)["error"]
-        assert said == "interrupted; 24 of 24 embeddings are kept; the same command continues"
+        said = run(*arguments, code=130)["interrupted"]
+        assert said == "24 of 24 embeddings are kept; the same command continues"
         with pytest.raises(FileNotFoundError, match="was not finished"):
             read_pair_features(folder)
         assert run(*arguments)["status"] == "done"
@@ -427,8 +427,8 @@ class TestScore:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(EmbeddingCache, "put", stop)
-        said = run(*arguments, code=130)["error"]
-        assert said == f"interrupted; {sum(calls)} embeddings are kept; the same command continues"
+        said = run(*arguments, code=130)["interrupted"]
+        assert said == f"{sum(calls)} embeddings are kept; the same command continues"
         assert not output.exists()
         found = run(*arguments)
         assert sum(calls) == 80 == 2 * found["pairs"]  # none was computed twice
@@ -688,6 +688,15 @@ def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, 
     assert "has layer 2 only" in run(*again, "--layer", "1", code=2)["error"]
     mixed = run("compare", features, "--test", data, *arguments, "--output", tmp_path, code=1)
     assert "extract both, or none" in mixed["error"]
+    monkeypatch.setattr("cvxnn.cli.compare.model_of", None)  # heads on features need no model
+    alone = ["compare", features, "--methods", "linear", "--output", tmp_path / "alone"]
+    found = run(*alone)
+    assert found["results"][0]["margins"] == other["margins"]
+    assert found["model"] == {**kept["model"], "parameters": None}
+    assert run(*alone)["status"] == "nothing to do"
+    run("report", tmp_path / "alone", "--output", tmp_path / "report.html")
+    head = f"{found['model']['name']}, in float32:"
+    assert head in " ".join((tmp_path / "report.html").read_text("utf-8").split())
 
 
 def test_compare_then_report(run, model, data, tmp_path, capsys):

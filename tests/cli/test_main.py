@@ -157,8 +157,8 @@ def test_interruption(monkeypatch, capsys):
 
     monkeypatch.setattr(COMMANDS["report"], "run", stop)
     assert main(["report", "x"]) == 130
-    said = "interrupted; nothing was kept; the same command begins again"
-    assert capsys.readouterr().err == f"error: {said}\n"
+    said = "nothing was kept; the same command begins again"
+    assert capsys.readouterr().err == f"interrupted: {said}\n"
 
 
 def test_a_bug_is_distinguished_from_bad_data(monkeypatch, capsys):

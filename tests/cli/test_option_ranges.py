@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from cvxnn.cli.main import COMMANDS, build, main
 from cvxnn.cli.option_building import OptionGroup
 from cvxnn.cli.option_groups import FINE_TUNING, GUIDANCE, HEAD, OBJECTIVE_GROUPS
 from cvxnn.cli.option_types import real, whole
+from cvxnn.comparison.results import Comparison
 from cvxnn.llm import FineTuningConfig, Guidance
 
 NUMBERS = ["-1", "-0.5", "0", "1e-9", "0.5", "1", "1.5", "2", "100", "nan", "inf", "-inf"]
@@ -132,6 +135,66 @@ def test_a_command_that_fails_leaves_no_empty_folders(
     (output / "mine.txt").touch()  # what was there before stays
     assert main(["extract", data, "--model", model, "--output", str(output)]) == 1
     assert [file.name for file in output.iterdir()] == ["mine.txt"]
+
+
+OUTPUTS = ("--output", "--report", "--card-only")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no such place on this system")
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (command, action.option_strings[0])
+        for command in COMMANDS
+        for action in build([command])[1][command]._actions
+        if action.option_strings and action.option_strings[0] in OUTPUTS
+    ],
+)
+def test_a_place_for_no_results_is_refused_first_and_in_words(
+    command: str,
+    option: str,
+    head: str,
+    data: str,
+    model: str,
+    features: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("cvxnn.llm.loading.load_model", None)
+    monkeypatch.setattr("cvxnn.comparison.report.render_report", None)
+    monkeypatch.chdir(tmp_path)
+    replies = {"prompt": "a", "replies": {"plain": {"text": "b"}, "guided": {"text": "c"}}}
+    rows, compared = tmp_path / "replies.jsonl", tmp_path / "comparison.json"
+    rows.write_text(json.dumps(replies) + "\n", encoding="utf-8")
+    Comparison({}, {}, {}, {}, (), ()).write(compared)
+    shown = tmp_path / "shown.jsonl"
+    shown.write_text('{"prompt": "a", "response": "b"}\n', encoding="utf-8")
+    words = {
+        "extract": [data],
+        "fit": [features],
+        "score": [head, data],
+        "best": [head, rows],
+        "generate": [head, "--prompt", "a"],
+        "make": ["dialogues"],
+        "compare": [data],
+        "joint": [features, shown],
+        "evaluate": [rows, "--judge", head],
+        "study": [rows],
+        "report": [compared],
+        "push": [head, "a/b"],
+    }[command]
+    os.mkfifo("pipe.jsonl")
+    for place in ("/proc/new/out.jsonl", "/proc/out.jsonl", f"{shown}/out.jsonl", "pipe.jsonl"):
+        arguments = [command, *map(str, words), option, place]
+        if any(action.dest == "model" for action in build([command])[1][command]._actions):
+            arguments += ["--model", model]
+        assert main(arguments) == 1
+        said = capsys.readouterr().err.strip().split("\n")[-1]
+        assert said.startswith(f"error: cannot write {'in ' * ('write in' in said)}{place[:5]}")
+        assert said.count("; ") == 1
+        assert "Errno" not in said
+    assert not any(file.is_dir() for file in tmp_path.iterdir())
 
 
 def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(

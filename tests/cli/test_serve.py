@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import cvxnn
-from cvxnn.cli.main import COMMANDS, main
+from cvxnn.cli.main import main
 from cvxnn.llm import Embedder, RewardServer, load_model
 
 
@@ -159,29 +159,37 @@ def test_requests_are_refused_or_given_up_or_answered_before_the_end(server: Rew
     assert last.result()[0] == 200
 
 
-def test_the_command_serves_until_it_is_interrupted(
-    head: str, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(self: RewardServer) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RewardServer, "serve_forever", stop)
-    assert main(["serve", head, "--model", model, "--port", "0"]) == 130
-    said = capsys.readouterr()
-    assert said.out.startswith("serving   http://127.0.0.1:")
-    assert "interrupted; the server has ended" in said.err
-    assert "serve" in COMMANDS
-
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_well_where_it_is_told_to(
-    head: str, model: str, monkeypatch: pytest.MonkeyPatch
+    head: str,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     def serve(self: RewardServer) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         ThreadingHTTPServer.serve_forever(self, 0.02)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     monkeypatch.setattr(RewardServer, "serve_forever", serve)
     limits = ["--max-replies", "8", "--max-wait", "0", "--max-seconds", "5"]
     assert main(["serve", head, "--model", model, "--port", "0", *limits]) == 0
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+    said = capsys.readouterr()
+    assert said.out.startswith("serving   http://127.0.0.1:")
+    assert said.err.endswith("ended     the requests that had come are answered\n")
+
+
+def test_who_asks_twice_does_not_wait(
+    head: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(self: RewardServer) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        pytest.fail("the second signal must interrupt")
+
+    monkeypatch.setattr(RewardServer, "serve_forever", serve)
+    monkeypatch.setattr(RewardServer, "shutdown", lambda _: None)
+    assert main(["serve", head, "--model", model, "--port", "0"]) == 130

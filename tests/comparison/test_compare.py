@@ -154,6 +154,8 @@ def test_bad_requests(lm, pairs, tmp_path):
         compare(lm, pairs, pairs, ("coala",), folder=tmp_path, parameters={"dop": {}})
     with pytest.raises(ValueError, match="0 training and 24 held-out"):
         compare(lm, [], pairs, ("coala",), folder=tmp_path)
+    with pytest.raises(ValueError, match="only heads on features need none"):
+        compare(None, pairs, pairs, ("coala",), folder=tmp_path)
     with pytest.raises(ValueError, match=r"\['epoch'\] are not settings of fine-tuning"):
         compare(lm, pairs, pairs, ("dpo",), folder=tmp_path, fine_tuning={"epoch": 1})
     with pytest.raises(ValueError, match="beta is not a hyper-parameter of orpo"):

@@ -111,6 +111,16 @@ def test_error_grows_where_length_and_quality_go_together() -> None:
     assert together.standard_error > 2 * apart.standard_error
 
 
+def test_systems_that_are_all_longer_extrapolate_together() -> None:
+    preferences, difference = simulated(100, 0.5, 1.0, 0.0)
+    names = ["a", "b"] * 50
+    with pytest.warns(UserWarning, match="in 100.0% of the judgements, .* of similar length$"):
+        length_controlled_win_rates(preferences, difference + 1500, names)
+    apart = difference + 1500 * np.array([1, -1] * 50)  # each extrapolates, both together do not
+    found = length_controlled_win_rates(preferences, apart, names)
+    assert [one.overlap for one in found.values()] == [0.0, 0.0]
+
+
 def test_always_winning_is_finite() -> None:
     found = length_controlled_win_rate([1.0] * 100, [-1, 1] * 50)
     assert 0.98 < found.rate < 1.0

@@ -83,8 +83,9 @@ def test_other_paths_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_places_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no/a: its folder does not exist; create"):
-        locked(tmp_path / "no" / "a").__enter__()
+    with locked(tmp_path / "new" / "a"):
+        assert (tmp_path / "new" / ".a.lock").exists()
+    assert list((tmp_path / "new").iterdir()) == []
 
     def without(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")

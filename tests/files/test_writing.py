@@ -13,6 +13,7 @@ import pytest
 
 from cvxnn.files import writing as files
 from cvxnn.files.digests import digest, digest_of_file
+from cvxnn.files.folders import make_folder
 from cvxnn.files.json_files import (
     OtherSettingsError,
     as_json,
@@ -181,13 +182,25 @@ def test_a_new_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "new").stat().st_mode == usual
 
 
-def test_a_file_in_a_missing_folder_is_refused(tmp_path):
-    with (
-        pytest.raises(FileNotFoundError, match=r"missing.a: its folder does not exist; create"),
-        replacing(tmp_path / "missing" / "a"),
-    ):
-        pytest.fail("the block must not run")
-    assert list(tmp_path.iterdir()) == []
+def test_folders_above_a_file_are_created(tmp_path):
+    assert make_folder(tmp_path / "a" / "b") == [tmp_path / "a", tmp_path / "a" / "b"]
+    assert make_folder(tmp_path / "a") == []
+    with replacing(tmp_path / "new" / "folder" / "file") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "new" / "folder" / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no such place on this system")
+@pytest.mark.parametrize("place", ["/proc/new/file", "/dev/null/file", "/dev/null", "{}", "{}/x/y"])
+def test_places_for_no_file_are_named_without_numbers_of_errors(tmp_path, place):
+    file = tmp_path / "file"
+    file.touch()
+    path = place.format(tmp_path if place == "{}" else file)
+    with pytest.raises(OSError, match=f"^cannot write (in )?{path[:9]}") as caught:
+        write_text(path, "x")
+    assert caught.value.errno is None
+    assert caught.value.args[0].count("; ") == 1  # the reason, and what to do
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

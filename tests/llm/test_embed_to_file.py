@@ -237,8 +237,6 @@ def test_bad_pairs_leave_no_file(lm: LanguageModel, tmp_path: Path) -> None:
         embedder.embed_to_file(path, ["a"] * 2, ["b", ""])
     with pytest.raises(ValueError, match="not strings"):
         embedder.embed_to_file(path, "ab", "cd")
-    with pytest.raises(FileNotFoundError, match="folder does not exist; create the folder first"):
-        embedder.embed_to_file(tmp_path / "no" / "f.npy", ["a"], ["b"])
     with pytest.raises(ValueError, match="differ in number"):
         embedder.embed_to_file(path, ["a"], ["b", "c"])
     with pytest.raises(ValueError, match="common_cut needs"):
@@ -249,6 +247,7 @@ def test_bad_pairs_leave_no_file(lm: LanguageModel, tmp_path: Path) -> None:
         embedder.embed_to_file(path, ["a"] * 20, [*["b"] * 10, "", *["c"] * 9])
     assert not path.exists()
     assert embedder.embed_to_file(path, ["a"] * 20, [*["b"] * 11, *["c"] * 9]) == 20
+    assert embedder.embed_to_file(tmp_path / "new" / "f.npy", ["a"], ["b"]) == 1
 
 
 def test_one_warning_counts_all_cut_pairs(lm: LanguageModel, tmp_path: Path) -> None:

@@ -128,7 +128,6 @@ def fine_tune(
     settings["data"] = {name: side.digest for name, side in data.items()}
     if folder is None:
         return _fine_tune(lm, config, data, settings, base, None, progress)
-    Path(folder).mkdir(parents=True, exist_ok=True)
     with locked(Path(folder) / _CHECKPOINT):
         return _fine_tune(lm, config, data, settings, base, Path(folder), progress)
 

@@ -106,13 +106,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     required(options, judge="--judge")
     protocols = options.protocol or (None,)
     _check_protocols(options, protocols)
+    output = Path(options.output)
+    for file in filter(None, (output, options.report)):
+        console.made += check_file(file)
     answers = None if options.comparison is None else ComparisonAnswers(options, console)
     if answers is not None and options.replies is None:
         options.replies = str(Path(options.comparison) / ANSWERS_FILE)
     if answers is not None and protocols != ("mt-bench",):
         answers.to_prompts(Path(options.replies))
-    output = Path(options.output)
-    console.made += check_file(output)
     found = {}
     for protocol in protocols:
         several = len(protocols) > 1

@@ -60,7 +60,7 @@ linear = LogisticRegression(C=0.01, max_iter=1000)
 linear.fit(differences / 4, np.repeat([1, 0], len(chosen)))
 linear_right = linear.predict(chosen_test - rejected_test).mean()
 print(f"by a linear reward, fitted to the same pairs: {linear_right:.1%}")
-print(f"by the true digits, which nobody told them: {by_digit_test:.1%}")
+print(f"by the true digits, which they never saw: {by_digit_test:.1%}")
 
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
 RewardMarginDisplay.from_estimator(head, ax=axes[0])

@@ -1,8 +1,8 @@
 """What compiles slowly: each function of a solver alone, lowered and compiled from shapes only.
 
-Nothing is computed and no data is made. The first function is compiled twice, to tell what only
-the first compilation of a process takes, and options of XLA are tried one at a time, to tell what
-the rest goes to.
+Nothing is computed and no data is made. The first function is compiled twice, which shows what only
+the first compilation of a process takes, and options of XLA are tried one at a time, which shows
+what takes the rest.
 """
 
 from __future__ import annotations

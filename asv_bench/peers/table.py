@@ -65,7 +65,7 @@ def rows(what: str, dtype: str) -> list[Row]:
 
 def main() -> None:
     arguments = _arguments()
-    # Methods run in processes started from here, which import their libraries afresh.
+    # Methods run in processes started from here, which import their libraries themselves.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(arguments.threads)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # as every peer

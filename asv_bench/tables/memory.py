@@ -54,7 +54,7 @@ def measure(form: str, n: int, d: int) -> Record:
     compiled = {"relu": convex.Cronos(max_iter=10), "neuron": convex.ProximalGradient(max_iter=10)}
     first = FORMS[form] | ({"solver": compiled[form]} if form in compiled else {})
     ConvexReLUClassifier(**first, random_state=0).fit(few, labels)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here on
     before, began = _kib("VmRSS"), time.process_time()
     model = ConvexReLUClassifier(**FORMS[form], random_state=0).fit(X, y)
     peak = (_kib("VmHWM") - before) / 1024

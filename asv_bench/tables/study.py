@@ -29,7 +29,7 @@ NOT_FITTED = {"first_s": None, "fit_s": None}
 
 def main() -> None:
     arguments = _arguments()
-    # Methods run in processes started from here, which import their libraries afresh.
+    # Methods run in processes started from here, which import their libraries themselves.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
     os.environ["NPROC"] = "1"  # XLA has no flag that limits its threads, but asks for this

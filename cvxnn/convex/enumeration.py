@@ -25,7 +25,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.numerics.arrays import refuse_sparse
 
 # Rounding in a unit row, with room. A ray computed from rows of smallest singular value s is off by
-# about _ROUNDING / s; at the square root of it, a dependence can no longer be told from rounding.
+# about _ROUNDING / s; at the square root of it, a dependence cannot be distinguished from rounding.
 _ROUNDING = 100 * float(np.finfo(np.float64).eps)
 # Rows that are enough to refuse most data of too many patterns.
 _FIRST_ROWS = 64
@@ -65,7 +65,7 @@ def enumerate_patterns(
         If ``X`` has no rows or is not finite; if there may be more than ``max_patterns`` patterns
         (draw some with ``cvxnn.convex.sample_patterns``); or if rows are so nearly dependent that
         the
-        patterns cannot be told apart in the precision of ``X``.
+        patterns cannot be distinguished in the precision of ``X``.
 
     Examples
     --------

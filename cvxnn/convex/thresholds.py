@@ -45,7 +45,7 @@ def threshold_gates(
     gates = np.zeros((count, N_THRESHOLDS, d + len(constants)), features.dtype)
     low, high = features.min(axis=0), features.max(axis=0)
     varying = np.flatnonzero(high - low > _rounding(low, high))
-    if not len(varying):  # nothing can be told apart: open on all rows
+    if not len(varying):  # no feature distinguishes rows: open on all of them
         gates[..., d:] = carried
         return gates
     shape = (count, N_THRESHOLDS)

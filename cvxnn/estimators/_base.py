@@ -46,7 +46,7 @@ Floats = NDArray[np.floating]
 
 
 class Validation(NamedTuple):
-    """Rows to score networks with, their targets as the loss wants them, and their weights."""
+    """Rows to score networks with, their targets in the form of the loss, and weights."""
 
     X: Rows
     y: Floats
@@ -161,7 +161,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         )
 
     def _keeps_targets(self, loss: convex.Loss) -> bool:
-        """Return whether targets are classes, with a loss that knows no others."""
+        """Return whether targets are classes, with a loss that takes nothing else."""
         return type(loss) is not convex.SquaredLoss
 
     def _complete(
@@ -300,7 +300,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         return lambda sample, predictions: error(HeldOut.of(sample, predictions, scaling))
 
     def _request(self, n: int, d: int, *, n_outputs: int) -> dict[str, Any]:
-        """Return what patterns were asked for; those found for another request are of no use."""
+        """Return what patterns were asked for; those of another request are not used again."""
         _, origin, n_patterns = self._choose(n, d, n_outputs=n_outputs)
         return {
             "patterns": self.patterns if self.formulation == "gated" else origin,
@@ -414,7 +414,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:
-            # Without the status: pickles that run no code know no enumerations of ours.
+            # Without the status: a pickle that runs no code cannot hold our enumerations.
             bare = result._replace(status=None)  # type: ignore[arg-type]
             self._warm = (training.patterns.gates, bare, plan.request)
 

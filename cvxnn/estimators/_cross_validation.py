@@ -29,8 +29,8 @@ from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import NetworkPrediction
 
-# Weakest of the default strengths, as a fraction of the unit: a ridge goes on to matter where a
-# norm has long ceased to.
+# Weakest of the default strengths, as a fraction of the unit: a ridge still changes the network
+# at strengths at which a norm no longer does.
 _WEAKEST_RIDGE, _WEAKEST_NORM = 1e-6, 1e-3
 # Fitted attributes whose names do not end in an underscore.
 _PRIVATE = ("_feature_scale", "_n_features_out", "_proof", "_y_ndim", "_warm")
@@ -49,7 +49,7 @@ class Task(NamedTuple):
     labels : ndarray, shape (n_samples,) or (n_samples, n_outputs)
         Targets as the user gave them, for splitter and scorer.
     targets : ndarray, shape (n_samples, n_outputs)
-        Targets as the loss wants them.
+        Targets in the form that the loss takes.
     weight : ndarray, shape (n_samples,)
         Sample weights, without those of classes.
     loss : Loss

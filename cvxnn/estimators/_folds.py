@@ -38,8 +38,8 @@ Floats = NDArray[np.floating]
 _FINER = 0.1
 # Part of a score that is rounding: scores this close are equal.
 _TIE = 1e-10
-# So many weaker strengths in turn that score worse than the best by more than a standard error end
-# a path; fewer folds than these know no standard error.
+# A path ends after this many successive strengths that score worse than the best by more than a
+# standard error; with fewer folds than the second number, the standard error is not reliable.
 _PATIENCE, _LEAST_FOLDS = 3, 3
 
 

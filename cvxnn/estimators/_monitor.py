@@ -22,7 +22,7 @@ Hook = Callable[[Snapshot], bool]
 
 
 class Monitor(NamedTuple):
-    """One callback for a fit that serves all who watch it.
+    """One callback of a fit, which informs all observers.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class Monitor(NamedTuple):
     raw: Callable[[TwoLayerNetwork], TwoLayerNetwork]
 
     def __bool__(self) -> bool:
-        """Return whether anybody watches."""
+        """Return whether there is an observer."""
         return self.show is not None or self.hook is not None
 
     def __call__(self, row: dict[str, float], snapshot: Snapshot) -> bool:
-        """Pass a measurement on to everybody; return whether to stop."""
+        """Pass a measurement to all observers; return whether to stop."""
         if self.show is not None:
             self.show(row)
         return self.hook is not None and bool(self.hook(lambda: self.raw(snapshot())))
@@ -136,7 +136,7 @@ def _describe(row: dict[str, float]) -> str:
 @contextmanager
 def _plain(name: str) -> Iterator[Callable[[str], None]]:
     def write(text: str) -> None:
-        # A longer line would go on below, where no return reaches it.
+        # A longer line would wrap, and a carriage return does not clear the line above.
         room = get_terminal_size().columns - 1
         line = f"{name}: {text}"[:room].ljust(room)
         print(f"\r{line}", end="", file=sys.stderr, flush=True)

@@ -125,7 +125,7 @@ class PairColumns(NamedTuple):
         return ColumnFactors(chosen, bool(c and found[-1]))
 
     def each(self, factors: ColumnFactors, n_features: int) -> NDArray[np.float64]:
-        """Return the factor of each column; a context of no use has 0."""
+        """Return the factor of each column; a context that does not help has 0."""
         own = np.ones(n_features - self.n_context)
         if self.blocks is not None and factors.blocks is not None:
             own = np.repeat(factors.blocks, self.blocks)

@@ -209,7 +209,7 @@ def check_memory(
 
 
 def _memory() -> int:
-    """Return the bytes of memory of this machine; 64 GiB where the system does not tell."""
+    """Return the bytes of memory of this machine; 64 GiB where the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -74,7 +74,7 @@ class Plan(NamedTuple):
         return fit._replace(network=self.raw(fit.network), training=training)
 
     def leave_one_out(self, fit: training.Fit) -> tuple[HeldOut, HeldOut]:
-        """Return predictions of a sample of rows without themselves, and by the network as it is.
+        """Return predictions of a sample of rows, by networks without them and by the network.
 
         The network of the fit is the one of the program's units.
         """

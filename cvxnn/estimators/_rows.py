@@ -17,7 +17,7 @@ from cvxnn.numerics.stored_rows import is_stored
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)
 
-# Larger weights are no counts: nobody has seen so many rows.
+# Larger weights are not counts: no data set has so many equal rows.
 _MOST_COUNT = 1e9
 
 # numpy array or scipy CSR matrix, shape (n_samples, n_features)

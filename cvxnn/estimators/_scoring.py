@@ -91,7 +91,7 @@ def _coefficient_of_determination(
 
 
 def _parameters(function: Any) -> dict[str, Parameter]:
-    """Return the parameters of a function; none where it does not tell."""
+    """Return the parameters of a function; none where its signature is unknown."""
     try:
         return dict(signature(function).parameters)
     except (TypeError, ValueError):

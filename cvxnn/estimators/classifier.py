@@ -381,7 +381,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
     def _targets(
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
     ) -> tuple[convex.Loss, NDArray[np.floating]]:
-        """Return the loss, and targets as it wants them."""
+        """Return the loss, and targets in the form that it takes."""
         own = codes[:, None] == np.arange(n_classes)
         loss = self.loss
         if isinstance(loss, str):

@@ -70,8 +70,8 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
     blocks : sequence of int, optional
         Widths of blocks of columns of ``X``, such as embeddings of several layers, that add up to
         ``n_features`` without the context. Each block has a strength of its own, chosen on pairs
-        that are left out (``cvxnn.training.block_factors``); a block of no use gets weights of
-        zero. Only for pairs, with ``formulation="gated"``.
+        that are left out (``cvxnn.training.block_factors``); a block that does not help has zero
+        weights. Only for pairs, with ``formulation="gated"``.
     context : int, optional
         Number of last columns of ``X`` that describe the prompt and not the response. They have
         gates and no weights. Whether these gates stay is decided on pairs that are left out. By
@@ -251,7 +251,7 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
         self._require_finite(first.training.result)
-        # What a gated network says of responses that it has been fitted to is no measure of it.
+        # Scores of a gated network on responses that it was fitted to do not measure its quality.
         held_out = plan.without_themselves(first) if gated else None
         first = plan.complete(first)
         second = self._fit_second_phase(first.network, rows, held_out, hook)

@@ -129,7 +129,7 @@ def length_controlled_win_rate(
     The method differs from the published ``length_controlled_v1`` of AlpacaEval: it has a fixed
     square penalty instead of an L1 penalty chosen by cross-validation; it has no difficulties
     fitted in advance to the 805 prompts; and it adds no judgements of verbose and concise versions
-    of the baseline, whose purpose `length_controlled_win_rates` serves. Results are comparable with
+    of the baseline (`length_controlled_win_rates` has that purpose). Results are comparable with
     each other, but not with the leaderboard of AlpacaEval. If the two systems are exchanged, the
     result is one minus the rate.
     """

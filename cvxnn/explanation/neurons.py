@@ -76,7 +76,7 @@ class NeuronReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, strings and lists, as JSON wants them."""
+        """Return everything as plain numbers, strings and lists, which JSON can hold."""
         return {
             "n_samples": self.n_samples,
             "n_regions": self.n_regions,

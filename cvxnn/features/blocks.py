@@ -1,6 +1,7 @@
 """Blocks of rows: what a writer of features computes at a time, and what it is known by.
 
-A block depends on its texts alone, so whoever computes it, and beside which others, makes the same.
+A block depends on its texts alone: any process computes the same numbers, whatever else
+it computes.
 """
 
 from __future__ import annotations

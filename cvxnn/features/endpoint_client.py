@@ -24,7 +24,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # states of a server that may be over soon
 _LONGEST = 60.0  # seconds between two tries, unless the server asks for more
-# A server that nobody has reached yet does not come by waiting.
+# Errors of an address at which no server has answered yet: to wait and try again does not help.
 _NOBODY = (ConnectionRefusedError, socket.gaierror)
 
 

@@ -205,7 +205,7 @@ class FeatureWriter(Closing):
 
     @property
     def _stored(self) -> dict[str, str]:
-        """What notes say of the type; nothing where it is the usual one."""
+        """Entry of the note for the type of numbers; none for float32, the default."""
         return {} if self._dtype == "float32" else {"stored": self._dtype}
 
     @property

@@ -238,7 +238,7 @@ class LanguageModel:
             text, add_special_tokens=special, return_special_tokens_mask=special, verbose=False
         )
         ids, added = list(encoded["input_ids"]), encoded.get("special_tokens_mask", ())
-        end = self.tokenizer.eos_token_id  # slow tokenizers do not tell what they add
+        end = self.tokenizer.eos_token_id  # slow tokenizers do not report what they add
         while special and len(ids) > 1 and (added[len(ids) - 1] or ids[-1] == end):
             ids.pop()  # the reply follows
         return ids

@@ -103,6 +103,9 @@ def choose_patterns(
         # A draw from the first state would give the same patterns again.
         random_state.set_state(best.state)
         return best.chosen
+    # Drawn from the first state, like those of ``patterns="thresholds"``, so that both give one
+    # network. Where the sample is all rows, this costs a third kernel of a few hundred rows: the
+    # second belongs to thresholds that were drawn after the Gaussian gates.
     random_state.set_state(state)
     found = draw_patterns(X, y, n_patterns, best.chosen.kind, random_state)
     return ChosenPatterns(best.chosen.kind, found, None)

@@ -179,7 +179,7 @@ def fit_direct(
     Returns
     -------
     Fit
-        The first one whose objective is not finite, if there is such a one.
+        The first one whose objective is not finite, if there is one.
 
     Raises
     ------
@@ -277,7 +277,7 @@ def fit_iterative(
     X : ndarray, shape (n_samples, n_features)
         Data as the network sees it, with its column of ones if there is one.
     y : ndarray, shape (n_samples, n_outputs)
-        Targets as the loss wants them.
+        Targets in the form that the loss takes.
     alpha : float or ndarray, shape (n_outputs,)
         Penalty parameter, at least 0; one for each output with ``SquaredL2`` only.
     n_patterns : int

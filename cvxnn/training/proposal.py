@@ -81,7 +81,7 @@ def propose(
     X : ndarray, shape (n_samples, n_features)
         Data as the network sees it.
     y : ndarray, shape (n_samples, n_outputs)
-        Targets as the loss wants them.
+        Targets in the form that the loss takes.
     alpha : float
         Strength of the weight decay, at least 0.
     n_neurons : int
@@ -112,7 +112,7 @@ def propose(
     rng = check_random_state(random_state)
     n, d, C = *X.shape, y.shape[1]
     hidden = rng.standard_normal((n_neurons, d)) / n_neurons**0.25
-    # Half the neurons push up, half down, so that either sign is at hand from the start.
+    # Half of the neurons raise the output and half lower it, so that both signs are there at first.
     signs = np.where(np.arange(n_neurons) % 2 == 0, 1.0, -1.0)[:, None]
     output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]

@@ -114,7 +114,7 @@ def carry(
 
 
 def all_patterns(X: NDArray[np.floating]) -> ActivationPatterns | None:
-    """Return all patterns of data; None where they are too many, or too close to be told apart.
+    """Return all patterns of data; None where they are too many, or too close to be distinguished.
 
     Parameters
     ----------

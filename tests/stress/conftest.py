@@ -16,7 +16,7 @@ import pytest
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[2]
-# Measured anew in each run, or different where a part was already done.
+# Measured in each run, or different where a part was already done.
 VARYING = {
     "seconds",
     "times",

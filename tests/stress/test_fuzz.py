@@ -1,7 +1,7 @@
 """Files that somebody made to do harm: reading them runs no code, and neither hangs nor swells.
 
 Mutations are of three kinds: of bytes, of the values in a JSON text, and of values with a digest
-that was computed anew, as an attacker would, so that they get past it.
+that was computed again, as an attacker would, so that they get past it.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class TrustRegionNewton(Solver[BallObjective, NewtonState]):
         )
 
     def curvature(self, objective: BallObjective, state: NewtonState) -> Vector:
-        """Return the Hessian to work with; another matrix may serve, with more steps.
+        """Return the Hessian to work with; another matrix is possible and takes more steps.
 
         Parameters
         ----------

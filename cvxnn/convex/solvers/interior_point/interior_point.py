@@ -173,7 +173,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         """Advance each output that is not at its optimum."""
         pairs = list(zip(state.outputs, state.iterates, strict=True))
         rests = [it.failed or it.is_done(output.degree, self.tol) for output, it in pairs]
-        if all(rests):  # and yet the loop goes on
+        if all(rests):  # the loop continues for another reason
             rests = [it.failed for it in state.iterates]
         with np.errstate(all="ignore"):  # a point that is not finite is discarded
             iterates = tuple(

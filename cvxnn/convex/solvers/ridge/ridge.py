@@ -273,7 +273,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     def conclude(
         self, program: ConvexProgram, state: RidgeState
     ) -> tuple[RidgeState, Measurement] | None:
-        """Measure the best point by its weights, where the kernel told what it is worth."""
+        """Measure the best point by its weights, where the kernel has measured it so far."""
         if state.precondition is None:
             return None
         data, alpha, u = state.data, state.alpha, state.best

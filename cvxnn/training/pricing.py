@@ -28,13 +28,19 @@ from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.numerics.arrays import namespace, refuse_sparse
+from cvxnn.numerics.arrays import refuse_sparse
 
-N_STEPS = 30
+N_STEPS = 100
+# Length of the first step, and of each one in units of the last.
+_FIRST_STEP, _SHORTER = 0.1, 0.97
+# How far below its price, in units of the step, a gain may be that is not given up.
+_REACH = 4
 # How far a neuron is pushed over its boundaries, relative to its own length.
 _PUSHES = (0.01, 0.1, 0.5)
-# Numbers in one block of scores: 2**24, 128 MiB in float64.
-_CHUNK_NUMBERS = 2**24
+# Cosine from which on two gates are too much alike to be added together.
+_ALIKE = 0.95
+# Numbers in one block of scores: 2**20, 4 MiB in float32.
+_CHUNK_NUMBERS = 2**20
 # Rounding must not pass for progress.
 _PAYS = 1 + 1e-4
 
@@ -56,8 +62,8 @@ def price(
         Its dual optimum, or near it.
     starts : ndarray, shape (n_starts, n_features)
         Directions to climb from.
-    n_steps : int, default=30
-        Ascent steps; each costs ``4 n d n_starts`` flops.
+    n_steps : int, default=100
+        Ascent steps; each costs ``4 n d`` flops for each start that is not given up.
 
     Returns
     -------
@@ -74,15 +80,34 @@ def price(
     """
     pulls, alpha = _pulls(program, dual)
     size = max(_CHUNK_NUMBERS // max(len(pulls), 1), 1)
-    parts = [
-        _climb(program, pulls, starts[first : first + size], n_steps)
+    found = [
+        _climb(program, pulls, alpha, starts[first : first + size], n_steps)
         for first in range(0, max(len(starts), 1), size)
     ]
-    gates = np.concatenate([gates for gates, _ in parts])
-    gains = np.concatenate([gains for _, gains in parts]) / alpha
+    gates = _unit(np.concatenate(found))
+    parts = np.array_split(gates, max(-(-len(gates) // size), 1))
+    gains = np.concatenate([_gains(program, pulls, part) for part in parts]) / alpha
     order = np.argsort(-gains)
     order = order[gains[order] > _PAYS]
     return gates[order], gains[order]
+
+
+def far_apart(gates: NDArray[np.floating], n_gates: int) -> NDArray[np.intp]:
+    """Return the positions of the first gates that are far from each other.
+
+    Parameters
+    ----------
+    gates : ndarray, shape (n, n_features)
+        Unit vectors, best first.
+    n_gates : int
+        Most gates to take.
+    """
+    taken: list[int] = []
+    left = np.arange(len(gates))
+    while len(left) and len(taken) < n_gates:
+        taken.append(left[0])
+        left = left[gates[left] @ gates[left[0]] < _ALIKE]
+    return np.array(taken, np.intp)
 
 
 def price_all(
@@ -273,10 +298,14 @@ def directions(
 def _climb(
     program: ConvexProgram,
     pulls: NDArray[np.floating],
+    alpha: float,
     starts: NDArray[np.floating],
     n_steps: int,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Ascend with a falling step; return the best gate and gain of each start.
+) -> NDArray[np.floating]:
+    """Ascend in single precision with a falling step; return the gates that may pay.
+
+    A start is given up when its gain is further from its price than the remaining steps are likely
+    to bring it.
 
     Parameters
     ----------
@@ -284,32 +313,67 @@ def _climb(
         On the host.
     pulls : ndarray, shape (n_samples, n_outputs)
         Pulls of the rows, from :func:`_pulls`.
+    alpha : float
+        Price of a neuron.
     starts : ndarray, shape (n_starts, n_features)
         Directions to climb from.
     n_steps : int
         Number of steps.
     """
-    X, xp = program.operator.X, namespace(pulls)
-    gates = _unit(starts)
-    best, best_gain = gates, np.full(len(gates), -np.inf, pulls.dtype)
-    output = sign = None
+    # Numbers of size one: those of the program may have no place in single precision.
+    size_of_rows, size_of_pulls = _largest(program.operator.X), _largest(pulls)
+    X = np.ascontiguousarray(program.operator.X / size_of_rows, np.float32)
+    XT, pulls = X.T.copy(), np.ascontiguousarray(pulls.T / size_of_pulls, np.float32)
+    price = np.float32(alpha / size_of_rows / size_of_pulls)
+    gates = _unit(starts).astype(np.float32)
+    # Each start climbs for the output and the sign for which it is best placed.
+    gains = np.maximum(gates @ XT, 0) @ pulls.T
+    output = np.abs(gains).argmax(axis=1)
+    sign = np.where(gains[np.arange(len(gates)), output] < 0, -1, 1).astype(np.float32)
+    pulls = pulls[output] * sign[:, None]
+    best, best_gain = gates, np.full(len(gates), -np.inf, np.float32)
     for step in range(n_steps + 1):
-        scores = X @ gates.T
-        opened = scores >= 0
-        gains = pulls.T @ xp.where(opened, scores, 0)
-        if output is None or sign is None:
-            # Each start climbs for the output and the sign for which it is best placed.
-            output = np.abs(gains).argmax(axis=0)
-            sign = np.where(gains[output, np.arange(len(gates))] < 0, -1, 1).astype(pulls.dtype)
-        slopes = (np.where(opened, pulls[:, output], 0) * sign).T @ X
+        slopes = np.where(gates @ XT >= 0, pulls, 0) @ X
         if program.formulation == "gated":
             gain = np.linalg.norm(slopes, axis=1)
         else:
-            gain = gains[output, np.arange(len(gates))] * sign
+            gain = np.einsum("sd,sd->s", gates, slopes)
         better = gain > best_gain
         best, best_gain = np.where(better[:, None], gates, best), np.maximum(gain, best_gain)
-        gates = _unit(gates + 0.5 * 0.9**step * _unit(slopes))
-    return best, best_gain
+        length = np.float32(_FIRST_STEP * _SHORTER**step)
+        gates = _unit(gates + length * _unit(slopes))
+        near = best_gain >= (1 - _REACH * length) * price
+        if not near.all():
+            gates, pulls, best, best_gain = gates[near], pulls[near], best[near], best_gain[near]
+    return best.astype(starts.dtype)
+
+
+def _gains(
+    program: ConvexProgram, pulls: NDArray[np.floating], gates: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Return the gain of each gate for the output that gains most.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        On the host.
+    pulls : ndarray, shape (n_samples, n_outputs)
+        Pulls of the rows, from :func:`_pulls`.
+    gates : ndarray, shape (n_gates, n_features)
+        Unit vectors.
+    """
+    X = program.operator.X
+    scores = X @ gates.T
+    if program.formulation == "relu":
+        return np.abs(pulls.T @ np.maximum(scores, 0)).max(axis=0)
+    opened = scores >= 0
+    slopes = [np.where(opened, pull[:, None], 0).T @ X for pull in pulls.T]
+    return np.linalg.norm(slopes, axis=-1).max(axis=0)
+
+
+def _largest(array: NDArray[np.floating]) -> float:
+    """Return the largest size of the entries, 1 where there is none."""
+    return float(np.abs(array).max(initial=0)) or 1.0
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -22,8 +22,8 @@ _ACTIVE = 1e-3
 _SHIFT = 0.1
 # Data of at most this many patterns have all of them priced, in about a second for each output.
 _MOST_PRICED = 10_000
-# A search that found nothing is repeated with as many times the starts, and longer ascents.
-_HARDER, _LONG_ASCENT = 16, 100
+# A search that found nothing is repeated with as many times the starts.
+_HARDER = 16
 
 
 @limits_threads(lambda program, found, result, n_patterns, *_: product_flops(program, n_patterns))
@@ -59,14 +59,12 @@ def refine(
     assert dual is not None
     norms = np.linalg.norm(weights.blocks, axis=-1).max(axis=(0, 1))
     kept = found.take(np.flatnonzero(norms > _ACTIVE * norms.max(initial=0)))
-    for n_starts, n_steps in (
-        (2 * n_patterns, pricing.N_STEPS),
-        (2 * n_patterns * _HARDER, _LONG_ASCENT),
-    ):
+    for n_starts in (2 * n_patterns, 2 * n_patterns * _HARDER):
         starts = pricing.directions(program, weights, dual, n_starts, rng)
-        gates, gains = pricing.price(program, dual, starts, n_steps=n_steps)
+        gates, gains = pricing.price(program, dual, starts)
         better = ActivationPatterns.from_gates(program.operator.X, gates)
-        better = better.take(np.flatnonzero(positions(better, kept) < 0)[:n_patterns])
+        better = better.take(np.flatnonzero(positions(better, kept) < 0))
+        better = better.take(pricing.far_apart(better.gates, n_patterns))
         if len(better):
             return kept, better, float(gains.max())
         listed = every()

@@ -315,3 +315,30 @@ def test_refuses_other_penalties(penalty: Penalty) -> None:
     every = enumeration.enumerate_patterns(program.operator.X)
     with pytest.raises(TypeError, match=f"NeuronGroupLasso, not {type(penalty).__name__}"):
         pricing.price_all(program, dual, every, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_numbers_beyond_single_precision_find_as_much(scale: float) -> None:
+    program = make()
+    result = solve(program, TIGHT)
+    assert result.dual is not None
+    starts = np.random.default_rng(0).standard_normal((20, D + 1))
+    gates, gains = pricing.price(program, result.dual, starts)
+    scaled = replace(program.operator, X=scale * program.operator.X)
+    scaled_program = replace(program, operator=scaled, alpha=scale * program.alpha)
+    again = pricing.price(scaled_program, result.dual, starts)
+    np.testing.assert_allclose(again[0], gates, atol=1e-6)
+    np.testing.assert_allclose(again[1], gains, rtol=1e-6)
+
+
+def test_gates_that_are_far_apart_are_those_of_a_loop() -> None:
+    gates = np.random.default_rng(0).standard_normal((60, 2))
+    gates /= np.linalg.norm(gates, axis=1, keepdims=True)
+    taken: list[int] = []
+    for i in range(len(gates)):
+        if all(sum(gates[i] * gates[j]) < pricing._ALIKE for j in taken):
+            taken.append(i)
+    assert 10 < len(taken) < 30
+    assert pricing.far_apart(gates, 60).tolist() == taken
+    assert pricing.far_apart(gates, 4).tolist() == taken[:4]
+    assert len(pricing.far_apart(gates[:0], 4)) == 0

@@ -10,6 +10,12 @@ strengths at once from one eigendecomposition (Allen, 1974). For norms, a multip
 level*: the size of the slope that the leave-one-out residuals would have with random signs, which
 is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sample of
 the rows, drawn by weight, with every class in it.
+
+A ridge says that scores are Gaussian around 0. The squared error of a few rows, or of classes far
+apart, may ask for almost none; scores that are log-odds then go as far as these rows let them, so
+that new ones are foretold with near certainty. The ridge of the logistic losses is therefore at
+least the one that gives log-odds of the rows a standard deviation of 10, and more where the rarer
+class has more than ten units of data.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.losses import HuberLoss, SquaredLoss
+from cvxnn.convex.losses import HuberLoss, LogisticLoss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.flops import kernel_flops
@@ -42,6 +48,9 @@ _PART_OF_NOISE = 0.1
 _N_DRAWS = 32
 # Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
 _LEAST_STRENGTH = 1e-9
+# Largest standard deviation of log-odds, and the units of a class from which on it grows. Chosen on
+# eight tables of 2 to 10 rows a class: asv_bench/tables/few_rows.py.
+_LARGEST_LOG_ODDS, _FEW_UNITS = 10.0, 10
 
 
 # Error of predictions of the rows of a sample, in units of the program.
@@ -223,7 +232,10 @@ def automatic_alpha(
             errors = partial(_error_at, sample, spectrum, error)
             chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
         factor = sample.part ** (1 + learning_exponent(sample, spectrum, found, shared=shared))
-        return chosen * program.loss.curvature * factor, factor
+        alpha = chosen * program.loss.curvature * factor
+        if isinstance(program.loss, LogisticLoss | MultinomialLoss):
+            alpha = np.maximum(alpha, least_of_log_odds(sample, spectrum, shared=shared))
+        return alpha, factor
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
         residual = residual / np.sqrt(sample.units)[:, None]
@@ -234,6 +246,39 @@ def automatic_alpha(
     ]
     factor = np.full(program.y.shape[1], np.sqrt(sample.part))
     return _PART_OF_NOISE * float(np.median(draws)) * program.loss.curvature * factor, factor
+
+
+def least_of_log_odds(
+    sample: Sample, spectrum: Spectrum, *, shared: bool = False
+) -> NDArray[np.floating]:
+    r"""Return the penalty parameter for all rows below which a ridge allows too large log-odds.
+
+    With a mean loss of :math:`N` units of data, the ridge :math:`\alpha` is a Gaussian prior, under
+    which the score of row ``k`` has the variance :math:`K_{kk} / (s_k N \alpha)`.
+
+    Parameters
+    ----------
+    sample : Sample
+        Rows whose targets are positive for the members of a class.
+    spectrum : Spectrum
+        Of their program.
+    shared : bool, default=False
+        Whether all outputs have the same strength, that of the rarest class.
+
+    Returns
+    -------
+    ndarray, shape (n_outputs,)
+        The one at which the mean variance of the rows of the sample is 100, or 10 for each unit of
+        the rarer of two classes where these are more than ten.
+    """
+    y = sample.program.y
+    units = np.ones(len(y)) if sample.units is None else sample.units
+    own, total = units @ (y > 0) / sample.part, units.sum() / sample.part
+    rarer = np.minimum(own, total - own)
+    if shared:
+        rarer = np.full_like(rarer, rarer.min())
+    variance = _LARGEST_LOG_ODDS**2 * np.maximum(rarer / _FEW_UNITS, 1)
+    return np.asarray(spectrum.values.sum() / total / variance)
 
 
 def learning_exponent(

@@ -15,6 +15,7 @@ from cvxnn.convex import (
     MultinomialLoss,
     NeuronGroupLasso,
     SquaredL2,
+    SquaredLoss,
     sample_patterns,
 )
 from cvxnn.convex.solvers.ridge.data import RidgeData
@@ -344,6 +345,61 @@ def test_leaving_out_groups_is_a_loop_of_refits(weighted: bool) -> None:
     np.testing.assert_allclose(found.errors, errors, rtol=1e-8)
     for alpha, each in zip(found.alphas, naive, strict=True):
         np.testing.assert_allclose(predictions_without(sample, spectrum, alpha), each, atol=1e-8)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_log_odds_of_the_prior_have_a_mean_square_of_100(counted: bool) -> None:
+    counts = np.arange(1.0, 15.0) if counted else np.ones(14)
+    y = np.where(np.arange(14)[:, None] < [[7, 12]], -1.0, 1.0)
+    program = replace(make(n=14), y=y, sample_weight=counts)
+    sample = whole(program, counts if counted else None)
+    features = program.operator.mask[:, :, None] * program.operator.X[:, None, :]
+    features = features.reshape(14, -1)
+    draws = np.random.default_rng(0).standard_normal((features.shape[1], 20_000))
+    # Of the second output, the first 12 rows have 78 units and the others 27.
+    squares = np.array([280.0, 270.0]) if counted else np.array([100.0, 100.0])
+    for shared in (False, True):
+        expected = np.full(2, squares.min()) if shared else squares
+        least = strength.least_of_log_odds(sample, Spectrum.of(program), shared=shared)
+        for alpha, square in zip(least, expected, strict=True):
+            scores = features @ draws / np.sqrt(alpha * counts.sum())
+            found = np.average((scores**2).mean(axis=1), weights=counts)
+            assert found == pytest.approx(square, rel=0.02)
+
+
+@pytest.mark.parametrize("loss", [LogisticLoss(), MultinomialLoss()])
+def test_log_odds_have_a_prior_at_least(loss) -> None:
+    rng = np.random.default_rng(0)
+    clear = rng.integers(0, 2, (14, 2))
+    X = np.column_stack([clear + 0.05 * rng.standard_normal((14, 2)), np.ones(14)])
+    operator = GatedOperator(X, sample_patterns(X, 6, random_state=0).mask)
+    program = replace(make(n=14), operator=operator)
+    least = strength.least_of_log_odds(whole(program), Spectrum.of(program))
+    least_binds = []
+    for codes in (clear, rng.integers(0, 2, (14, 2))):
+        y = codes[:, [0]] == [0, 1] if loss.coupled else 2 * codes - 1
+        own, squared = (
+            measure_strength(
+                replace(program, loss=each, y=y.astype(float)),
+                "auto",
+                np.random.RandomState(0),
+                shared=loss.coupled,
+            ).alpha
+            for each in (loss, SquaredLoss())
+        )
+        np.testing.assert_allclose(own, np.maximum(loss.curvature * squared, least))
+        least_binds += np.ravel(loss.curvature * squared < least).tolist()
+    assert 0 < np.mean(least_binds) < 1
+
+
+def test_the_prior_of_log_odds_is_that_of_all_rows() -> None:
+    program = make(n=400)
+    signs = np.where(program.operator.X[:, :2] > 0, 1.0, -1.0)
+    program = replace(program, loss=LogisticLoss(), y=signs)
+    of_all = strength.least_of_log_odds(whole(program), Spectrum.of(program))
+    sample = sample_rows(program, np.random.RandomState(0), most=100)
+    found = strength.least_of_log_odds(sample, Spectrum.of(sample.program))
+    assert found == pytest.approx(of_all, rel=0.1)
 
 
 @pytest.mark.parametrize("penalty", [SquaredL2(), NeuronGroupLasso()])

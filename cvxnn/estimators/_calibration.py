@@ -93,8 +93,9 @@ def limit_log_odds(
     if groups is None:
         units = np.bincount(codes, weight)
     else:
-        units = np.bincount(np.unique(np.column_stack([codes, groups]), axis=0)[:, 0])
-    if not 0 < units.min() < _FEW_UNITS:
+        pairs = np.column_stack([codes, groups])[weight > 0]
+        units = np.bincount(np.unique(pairs, axis=0)[:, 0])
+    if not units[units > 0].min() < _FEW_UNITS:
         return 1.0
     scores = scores_of(seen.predictions.astype(np.float64))
     total = weight.sum()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cache, partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,11 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import convex
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._calibration import fit_temperature
 from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
-from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators._rows import DistinctRows, Rows, merge, units_of
+from cvxnn.estimators._rows import DistinctRows, Rows, merge
 from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import NetworkPrediction
@@ -54,6 +51,8 @@ class Task(NamedTuple):
         Sample weights, without those of classes.
     loss : Loss
         Of the program.
+    groups : ndarray of int, shape (n_samples,), or None
+        Numbers of the groups of rows.
     """
 
     X: Rows
@@ -61,6 +60,7 @@ class Task(NamedTuple):
     targets: Floats
     weight: Floats
     loss: convex.Loss
+    groups: NDArray[np.intp] | None
 
 
 class _Replay:
@@ -238,7 +238,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
                 rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
                 fold = Fold.of(base, rows, task.loss)
                 stops &= not fold.direct
-                paths.append(fold.predictions(task.X[unseen], grid))
+                paths.append(fold.predictions(task.X[self._asked(seen, unseen)], grid))
             for j in range(len(grid)):
                 if write is not None and stops:
                     write(f"strength {j + 1} of at most {len(grid)}")
@@ -261,12 +261,12 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         weight: Floats | None,
         scorer: HeldOutScorer,
     ) -> list[float]:
-        """Return the score of each fold at one strength, from outputs for its held-out rows."""
-        pooled = cache(partial(self._temperature_of, task, folds, outputs))
+        """Return the score of each fold at one strength, from outputs for the rows asked for."""
         scores = []
-        for (_, unseen), found in zip(folds, outputs, strict=True):
+        temperatures = self._temperatures(task, folds, outputs)
+        for (_, unseen), found, temperature in zip(folds, outputs, temperatures, strict=True):
             X = task.X[unseen]
-            model = self._stand_in(_Replay(X, found), pooled)
+            model = self._stand_in(_Replay(X, found[: len(unseen)]), temperature)
             own = None if weight is None else weight[unseen]
             scores.append(scorer(model, X, task.labels[unseen], own))
         return scores
@@ -305,21 +305,19 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         """Return distinct rows with their weights, as a single fit has them."""
         return merge(X, targets, weight)
 
-    def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
-        """Return the weights of some rows, as a single fit to them has them."""
-        return task.weight[rows]
+    def _asked(self, seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the rows whose outputs the scores of a fold need, those held out first."""
+        return unseen
+
+    def _temperatures(
+        self, task: Task, folds: list[Any], outputs: list[Floats]
+    ) -> list[Callable[[], float]]:
+        """Return what finds the temperature of each fold's stand-in; a regressor has none."""
+        return [lambda: 1.0] * len(folds)
 
     @abstractmethod
     def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
         """Return the single estimator as it would be with a network, for a scorer."""
-
-    def _temperature_of(self, task: Task, folds: list[Any], outputs: list[Floats]) -> float:
-        """Return the temperature of the held-out predictions of all folds; for classifiers."""
-        unseen = np.concatenate([rows for _, rows in folds])
-        weight = self._fold_weight(task, unseen)
-        weight = weight / weight.sum() * units_of(task.weight[unseen]).sum()
-        held_out = HeldOut(np.concatenate(outputs), task.targets[unseen], weight)
-        return fit_temperature(held_out)
 
 
 def warn_of_gaps(estimator: Any, gaps: list[float], tol: float) -> None:

@@ -10,19 +10,24 @@ training rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
+from cvxnn.estimators._calibration import fit_temperature, limit_log_odds
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
 from cvxnn.estimators._monitor import all_or_nothing
+from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._rows import (
     DistinctRows,
     Rows,
     class_weights,
+    groups_of,
     require_two_classes,
+    units_of,
     weights_of,
 )
 from cvxnn.estimators.classifier import ConvexReLUClassifier
@@ -35,7 +40,7 @@ class _ScoredClassifier(ConvexReLUClassifier):
 
     @property
     def temperature_(self) -> float:  # type: ignore[override]
-        return 1.0 if self._gives_log_odds() else self._find_temperature()
+        return self._find_temperature()
 
 
 class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
@@ -69,7 +74,8 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         As in scikit-learn; accuracy by default. The scorer is given an estimator that knows the
         held-out rows only, and ``sample_weight`` if it takes any. Scores of probabilities know all
         classes, whichever the held-out rows hold. For probabilities, a strength has one
-        temperature, found from the held-out rows of all folds.
+        temperature, found from the held-out rows of all folds; with the logistic losses, each fold
+        has that of a single fit to its training rows.
     verbose : int, default=0
         1 writes progress lines to standard error: which fold is at work, then the fit to all rows.
 
@@ -156,7 +162,8 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
             require_two_classes(self, classes, codes[shared > 0])
             loss, targets = self._base._targets(codes, len(classes), data.dtype)
             self.classes_ = classes
-            task = Task(data, labels, targets, shared, loss)
+            numbers = groups_of(groups, len(targets))
+            task = Task(data, labels, targets, shared, loss, numbers)
             self._cross_validate(task, None if sample_weight is None else shared, groups)
             self._refit(
                 lambda model: model.fit(
@@ -188,9 +195,32 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
     def _merge(self, X: Rows, targets: Floats, weight: Floats) -> DistinctRows:
         return self._base._merge(X, targets, weight, self.classes_)
 
-    def _fold_weight(self, task: Task, rows: NDArray[np.intp]) -> Floats:
+    def _asked(self, seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> NDArray[np.intp]:
+        return np.concatenate([unseen, seen]) if self._base._gives_log_odds() else unseen
+
+    def _temperatures(
+        self, task: Task, folds: list[Any], outputs: list[Floats]
+    ) -> list[Callable[[], float]]:
+        if self._base._gives_log_odds():
+            limit = partial(limit_log_odds, one_against_rest=self._base._one_against_rest())
+            return [
+                partial(
+                    limit,
+                    self._held_out(task, seen, found[len(unseen) :]),
+                    None if task.groups is None else task.groups[seen],
+                )
+                for (seen, unseen), found in zip(folds, outputs, strict=True)
+            ]
+        unseen = np.concatenate([rows for _, rows in folds])
+        held_out = self._held_out(task, unseen, np.concatenate(outputs))
+        return [cache(partial(fit_temperature, held_out))] * len(folds)
+
+    def _held_out(self, task: Task, rows: NDArray[np.intp], outputs: Floats) -> HeldOut:
+        """Return outputs for rows, with weights as a single fit to them has them."""
         codes = np.searchsorted(self.classes_, task.labels[rows])
-        return class_weights(self._base.class_weight, self.classes_, codes, task.weight[rows])
+        weight = class_weights(self._base.class_weight, self.classes_, codes, task.weight[rows])
+        weight = weight / weight.sum() * units_of(task.weight[rows]).sum()
+        return HeldOut(outputs, task.targets[rows], weight)
 
     def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
         model = _ScoredClassifier(loss=self._base.loss)
@@ -306,7 +336,8 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             self._y_ndim = np.ndim(values)
             targets = columns(values, data.dtype)
-            task = Task(data, values, targets, weight, self._base._program_loss())
+            loss = self._base._program_loss()
+            task = Task(data, values, targets, weight, loss, None)
             self._cross_validate(task, None if sample_weight is None else weight, groups)
             self._refit(
                 lambda model: model.fit(

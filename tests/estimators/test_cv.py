@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     LeaveOneOut,
+    StratifiedGroupKFold,
     StratifiedKFold,
 )
 from sklearn.pipeline import make_pipeline
@@ -300,6 +301,37 @@ def test_probabilities_have_the_temperature_of_all_folds() -> None:
     # Single fits find their temperature from fewer rows, by leaving one out.
     np.testing.assert_allclose(scores, bare, atol=0.05)
     assert (scores > -np.log(2)).all()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_log_odds_of_few_rows_are_scored_as_single_fits_give_them(grouped: bool) -> None:
+    X, _ = table(30)
+    labels = np.repeat([0, 1], [24, 6])
+    X = X + labels[:, None]
+    # Three rows of a group are one unit; rows without weight are none.
+    groups = np.arange(30) // (3 if grouped else 1)
+    weight = np.where(np.arange(30) % 6 == 0, 0.0, 1.0)
+    options: Any = {"loss": "logistic", "n_patterns": 8, "tol": 1e-6, "random_state": 0}
+    folds = list(StratifiedGroupKFold(2).split(X, labels, groups))
+    given = {"sample_weight": weight, "groups": groups if grouped else None}
+    kept: list[np.ndarray] = []
+
+    def recorded(model: Any, X: Any, y: Any) -> float:
+        kept.append(model.predict_proba(X))
+        return 0.0
+
+    make(ConvexReLUClassifierCV, STRENGTHS, cv=folds, scoring=recorded, **options).fit(
+        X, labels, **given
+    )
+    factors = []
+    for strength in STRENGTHS:
+        for seen, unseen in folds:
+            own = {key: None if each is None else each[seen] for key, each in given.items()}
+            single = ConvexReLUClassifier(strength, **options)
+            single.fit(X[seen], labels[seen], **own)
+            factors.append(single.temperature_)
+            np.testing.assert_allclose(kept.pop(0), single.predict_proba(X[unseen]), atol=1e-6)
+    assert min(factors) < 1
 
 
 @pytest.mark.filterwarnings("ignore:The least populated class")

@@ -14,7 +14,10 @@ DATA_HELP = (
 DATA = OptionGroup(
     "cvxnn.datasets.read_pairs",
     {
-        "format": {},
+        "format": {
+            "help": "Layout of the rows, where it should not be guessed from their fields; "
+            '"conversations" become pairs by the Alternating Population Strategy'
+        },
         "fields": {
             "type": named_fields,
             "metavar": "NAME=FIELD,...",

@@ -39,7 +39,7 @@ types: $(VENV)/.installed-dev  ## check types
 docs: $(VENV)/.installed-docs  ## build the site into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 
-# The working tree is measured as it is, each benchmark in a fork of one process that has imported all; `asv run` inside asv_bench/ measures commits.
+# The working tree is measured as it is; `asv run` inside asv_bench/ measures commits.
 bench: $(VENV)/.installed-bench  ## run each benchmark once on the working tree (options: ARGS="--bench ...")
 	@test -e $(HOME)/.asv-machine.json || $(BIN)/asv machine --yes --config asv_bench/asv.conf.json
 	cd asv_bench && PATH="$(abspath $(BIN)):$$PATH" asv run --python=same --quick --launch-method forkserver --show-stderr $(ARGS)

@@ -40,6 +40,8 @@ class Influence:
         doubt deserves a second look.
     n_units : int
         Number of units: rows, pairs or groups.
+    _changes, _bounds : callable
+        Functions of rows behind :meth:`on` and :meth:`error_on`.
     """
 
     rows: NDArray[np.intp]

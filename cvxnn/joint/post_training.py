@@ -22,9 +22,8 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -228,15 +227,9 @@ def post_train(
     first = order == "dpo-sft"
     boundary = round((share if first else 1 - share) * n_steps) if strategy == "sequential" else 0
     descent = Descent(sources, threshold, int(first), boundary, n_steps)
-    if strategy == "mix":
-        direction: Any = partial(descent.mix, lam)
-    elif strategy == "alright":
-        coins = np.random.default_rng((entropy, 2)).random(n_steps) < lam
-        direction = partial(descent.alright, coins.astype(int).tolist())
-    elif strategy == "maxright":
-        direction = partial(descent.maxright, lam, problem.ideal(), max_evaluation_steps)
-    else:
-        direction = descent.sequential
+    direction = descent.direction(
+        strategy, lam, ideal=problem.ideal, every=max_evaluation_steps, seed=(entropy, 2)
+    )
     watch = _Watch(problem, strategy, lam, size, n_steps)
 
     every, stops = max(n_steps // n_records, 1), max(n_steps // _CHECKS, 1)

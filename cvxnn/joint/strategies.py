@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ class Descent:
     ) -> None:
         self.sources = sources
         self.threshold = -math.inf if threshold is None else threshold
-        self.boundary, self.n_second = boundary, n_steps - boundary
+        self.boundary, self.n_second, self.n_steps = boundary, n_steps - boundary, n_steps
         self.stages = (first, 1 - first)
         self.counts = [0, 0]
         self.below = [False, False]
@@ -48,6 +49,39 @@ class Descent:
         self.value = math.nan
         self.stale = [math.nan, math.nan]
         self.ended = False
+
+    def direction(
+        self,
+        strategy: Strategy,
+        lam: float,
+        *,
+        ideal: Callable[[], tuple[float, float]],
+        every: int,
+        seed: tuple[int, int],
+    ) -> Callable[[int, Vector], Any]:
+        """Return the method of a strategy as a function of the step and of ``theta``.
+
+        Parameters
+        ----------
+        strategy : {"sequential", "mix", "alright", "maxright"}
+            Its name.
+        lam : float
+            Weight of DPO.
+        ideal : callable
+            Gives the optima of DPO and of SFT, each alone.
+        every : int
+            Steps between two evaluations of both objectives by ``"maxright"``.
+        seed : (int, int)
+            Seed of the coins of ``"alright"``.
+        """
+        if strategy == "mix":
+            return partial(self.mix, lam)
+        if strategy == "alright":
+            coins = np.random.default_rng(seed).random(self.n_steps) < lam
+            return partial(self.alright, coins.astype(int).tolist())
+        if strategy == "maxright":
+            return partial(self.maxright, lam, ideal(), every)
+        return self.sequential
 
     def sequential(self, t: int, theta: Vector) -> Any:
         """Follow Algorithm 1; a stage ends at its last step or at the threshold."""

@@ -106,7 +106,15 @@ class LeftOut:
         return np.stack([predict(self.data, step, X, mask) for step in self.steps], axis=2)
 
     def bounds(self, X: Floats, mask: NDArray[np.bool_]) -> Floats:
-        """Return bounds on the errors of :meth:`changes`, shape (n_new, n_units, n_outputs)."""
+        """Return bounds on the errors of :meth:`changes`, shape (n_new, n_units, n_outputs).
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_new, n_features)
+            New rows, as for :meth:`changes`.
+        mask : ndarray of bool, shape (n_new, n_patterns)
+            Where the gates are open on them.
+        """
         norms = np.sqrt((np.asarray(X, np.float64) ** 2).sum(axis=1) * mask.sum(axis=1))
         return np.asarray(norms[:, None, None] * self.distance)
 

@@ -19,7 +19,7 @@ from cvxnn import (
     network,
 )
 from cvxnn.convex import ActivationPatterns, ConvexProgram
-from cvxnn.convex.solvers.ridge import factors, products
+from cvxnn.convex.solvers.ridge import data, factors
 from cvxnn.explanation import hyperplanes
 from cvxnn.numerics.threads import SHARED_PRODUCT, limit_threads, limits_threads
 from cvxnn.training import proposal
@@ -128,7 +128,7 @@ def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
         watch(np.linalg, name)
     watch(LogisticRegression, "fit")
     watch(hyperplanes, "row_chunks")
-    watch(products, "_row_blocks")
+    watch(data, "row_blocks")
     watch(factors, "cho_factor")
     watch(proposal, "_adam")
     watch(ConvexProgram, "evaluate")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy as shallow
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from cvxnn.files.digests import digest
 
 # Numbers in a block: 16 MiB in float32.
 _BLOCK_NUMBERS = 2**22
+Key = TypeVar("Key", bound="slice | NDArray[np.intp]")
+
 # Bytes of a row that decide its place among others, before its digest does.
 _PREFIX, _DIGEST = 32, 32
 
@@ -177,16 +180,16 @@ class StoredRows:
         """Return the product with a matrix or vector."""
         shape = (len(self), *right.shape[1:])
         out = np.empty(shape, np.result_type(self.dtype, right.dtype))
-        for rows in self.blocks():
-            out[rows] = self[rows] @ right
+        for rows, block in read_ahead(self, self.blocks()):
+            out[rows] = block @ right
         return out
 
     def __rmatmul__(self, left: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the product of a matrix or vector with the rows."""
         shape = (*left.shape[:-1], self.shape[1])
         out = np.zeros(shape, np.result_type(self.dtype, left.dtype))
-        for rows in self.blocks():
-            out += left[..., rows] @ self[rows]
+        for rows, block in read_ahead(self, self.blocks()):
+            out += left[..., rows] @ block
         return out
 
     def is_finite(self) -> bool:
@@ -237,6 +240,31 @@ class StoredRows:
 def is_stored(array: Any) -> bool:
     """Return True for rows that stay on the disk."""
     return isinstance(array, StoredRows)
+
+
+def read_ahead(X: Any, parts: Iterable[Key]) -> Iterator[tuple[Key, Any]]:
+    """Yield parts of the rows with their numbers; of stored rows, the next are read meanwhile.
+
+    Parameters
+    ----------
+    X : array, sparse array or StoredRows
+        Rows.
+    parts : iterable of slice or ndarray of int
+        Numbers of the rows of each part.
+    """
+    if not is_stored(X):
+        for rows in parts:
+            yield rows, X[rows]
+        return
+    with ThreadPoolExecutor(1) as reader:
+        waiting: tuple[Key, Future[Any]] | None = None
+        for rows in parts:
+            coming = rows, reader.submit(X.__getitem__, rows)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def _forget(source: Any) -> None:

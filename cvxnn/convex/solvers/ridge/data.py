@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.factors import Floats
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.stored_rows import is_stored
+from cvxnn.numerics.stored_rows import is_stored, read_ahead
 
 # Roundings of the trace of the kernel that a strength has to exceed. In float32, the unknowns are
 # refined once.
@@ -118,13 +118,13 @@ class RidgeData:
         out = np.empty((self.X.shape[0], C), blocks.dtype)
         if self._sums_patterns_first:
             flat = np.ascontiguousarray(blocks.transpose(1, 0, 2)).reshape(P, C * d)
-            for rows in row_blocks(len(out), C * d, _CACHED_NUMBERS):
+            for rows, X in self._read(C * d, _CACHED_NUMBERS):
                 local = (self.columns[rows] @ flat).reshape(-1, C, d)
-                out[rows] = np.matmul(local, self.X[rows][:, :, None])[..., 0]
+                out[rows] = np.matmul(local, X[:, :, None])[..., 0]
         else:
             flat = np.ascontiguousarray(blocks.reshape(C * P, d).T)
-            for rows in row_blocks(len(out), self.block_width(C * P)):
-                scores = np.asarray(self.X[rows] @ flat).reshape(-1, C, P)
+            for rows, X in self._read(self.block_width(C * P)):
+                scores = np.asarray(X @ flat).reshape(-1, C, P)
                 out[rows] = np.matmul(scores, self.columns[rows][:, :, None])[..., 0]
         return out if self.pairs is None else out[self.pairs[:, 0]] - out[self.pairs[:, 1]]
 
@@ -137,15 +137,19 @@ class RidgeData:
             np.subtract.at(R, self.pairs[:, 1], of_pairs)
         if self._sums_patterns_first:
             sums = np.zeros((P, C * d), R.dtype)
-            for rows in row_blocks(len(R), C * d, _CACHED_NUMBERS):
-                spread = R[rows][:, :, None] * self.X[rows][:, None, :]
+            for rows, X in self._read(C * d, _CACHED_NUMBERS):
+                spread = R[rows][:, :, None] * X[:, None, :]
                 sums += self.columns[rows].T @ spread.reshape(-1, C * d)
             return sums.reshape(P, C, d).transpose(1, 0, 2)
         out = np.zeros((d, C * P), R.dtype)
-        for rows in row_blocks(len(R), self.block_width(C * P)):
+        for rows, X in self._read(self.block_width(C * P)):
             spread = R[rows][:, :, None] * self.columns[rows][:, None, :]
-            out += self.X[rows].T @ spread.reshape(-1, C * P)
+            out += X.T @ spread.reshape(-1, C * P)
         return out.T.reshape(C, P, d)
+
+    def _read(self, width: int, numbers: int | None = None) -> Iterator[tuple[slice, Any]]:
+        """Yield the rows of ``X`` by blocks, with their numbers."""
+        return read_ahead(self.X, row_blocks(self.X.shape[0], width, numbers))
 
     @property
     def _sums_patterns_first(self) -> bool:
@@ -177,8 +181,7 @@ class RidgeData:
             squares = np.asarray(X.multiply(X).sum(axis=1)).ravel()
         else:
             squares = np.empty(X.shape[0])
-            for rows in row_blocks(len(squares), X.shape[1]):
-                block = X[rows]
+            for rows, block in read_ahead(X, row_blocks(len(squares), X.shape[1])):
                 np.einsum("nd,nd->n", block, block, out=squares[rows])
         if self.pairs is not None:
             squares = 2 * squares[self.pairs]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.solvers.ridge.data import RidgeData, row_blocks
 from cvxnn.convex.solvers.ridge.factors import Floats
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.stored_rows import is_stored
+from cvxnn.numerics.stored_rows import is_stored, read_ahead
 from cvxnn.numerics.threads import limits_threads
 
 # Gaps down to which products in float32 are good enough.
@@ -122,17 +122,16 @@ def _by_rows(data: RidgeData, other: RidgeData, dtype: Any) -> Floats:
     D_other = other.columns.astype(dtype, copy=False).T
     root, root_other = data.root[:, 0].astype(dtype), other.root[:, 0].astype(dtype)
     K = np.empty((data.n_rows, other.n_rows), dtype)
-    for rows in row_blocks(len(K), data.block_width(other.X.shape[0])):
+    blocks = list(row_blocks(len(K), data.block_width(other.X.shape[0])))
+    members = [data.members(rows) for rows in blocks]
+    read = read_ahead(X, (own.rows for own in members))
+    for rows, own, (_, part) in zip(blocks, members, read, strict=True):
         end = rows.stop if other is data else other.n_rows
-        if data.pairs is None and other.pairs is None:
-            block = X[rows] @ X_other[:, :end]
-            K[rows, :end] = block.toarray() if is_sparse(block) else block
-            K[rows, :end] *= D[rows] @ D_other[:, :end]
-        else:
-            own, used = data.members(rows), other.members(slice(0, end))
-            block = X[own.rows] @ X_other[:, used.rows]
-            block *= D[own.rows] @ D_other[:, used.rows]
-            K[rows, :end] = used.compare(own.compare(block).T).T
+        used = other.members(slice(0, end))
+        block = part @ X_other[:, used.rows]
+        block = block.toarray() if is_sparse(block) else block
+        block *= D[own.rows] @ D_other[:, used.rows]
+        K[rows, :end] = used.compare(own.compare(block).T).T
         K[rows, :end] *= root[rows, None]
         K[rows, :end] *= root_other[:end]
         if other is data:

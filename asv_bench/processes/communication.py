@@ -2,13 +2,15 @@
 
 ``python asv_bench/processes/communication.py`` compiles an iteration with its certificate, 131,072
 rows of 4,096 features with 64 patterns in float32, for 2, 4 and 8 devices of a CPU. It is given
-shapes alone: nothing is computed. It appends to ``communication.jsonl`` beside it.
+shapes alone: nothing is computed. Names of classes (``RidgeOnDevices``) choose. It appends to
+``communication.jsonl`` beside it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,18 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asv_bench import raw_results
-from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, ProximalGradient, loop
+from cvxnn.convex import (
+    ConvexProgram,
+    Cronos,
+    GatedOperator,
+    ProximalGradient,
+    Ridge,
+    SquaredL2,
+    loop,
+)
 from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos import cronos
+from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ROWS, FEATURES, PATTERNS = 131_072, 4096, 64
@@ -43,6 +54,7 @@ def compiled(solver: Any, formulation: str, n_devices: int, n_rows: int) -> Any:
         shape(()),
         sample_weight=shape((n_rows,)),
         formulation=formulation,
+        **({"penalty": SquaredL2()} if isinstance(solver, RidgeOnDevices) else {}),
     )
 
     def placed(state: Any) -> Any:
@@ -70,18 +82,21 @@ def sums(text: str) -> dict[str, dict[str, int]]:
     return {place: dict(shapes) for place, shapes in found.items()}
 
 
-def main() -> None:
+def main(only: list[str]) -> None:
     methods: list[tuple[Any, str]] = [
         (Cronos().across_devices(), "relu"),
         (ProximalGradient(), "gated"),
+        (Ridge().across_devices(), "gated"),
     ]
     for solver, formulation in methods:
+        if only and type(solver).__name__ not in only:
+            continue
         for n_devices, n_rows in ((2, ROWS), (4, ROWS), (8, ROWS), (8, 4 * ROWS)):
             with precision(np.float32):
                 program = compiled(solver, formulation, n_devices, n_rows)
             cost = program.cost_analysis()
             record = {
-                "solver": type(solver).__name__,
+                "solver": "Ridge" if isinstance(solver, RidgeOnDevices) else type(solver).__name__,
                 "shape": [n_rows, FEATURES, PATTERNS],
                 "devices": n_devices,
                 "gflop_per_device": round(float(cost["flops"]) / 1e9, 2),
@@ -95,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

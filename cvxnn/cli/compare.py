@@ -76,12 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Fine-tune the model on the chosen replies first, and let all methods start there",
     )
     folds = option_from("cvxnn.comparison.compare", "grid_folds")
-    text = (
-        "Number of folds of the training pairs on which each fine-tuned method chooses its "
-        "hyper-parameters, such as --dpo-beta, out of the grid of the COALA paper (Table 8), apart "
-        "from those that are not given their default; 0 chooses none"
-    )
-    parser.add_argument("--grid-folds", **{**folds, "type": natural, "help": text})
+    parser.add_argument("--grid-folds", **{**folds, "type": natural})
     parser.add_argument(
         "--replies",
         type=natural,
@@ -114,16 +109,12 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
         Keyword arguments.
     """
     own = {"coala": HEAD, **OBJECTIVE_GROUPS}
-
-    def parameters(method: str) -> dict[str, Any]:
-        group = own[method]
-        searched = options.grid_folds and method in OBJECTIVE_GROUPS
-        return group.changed(options) if searched else group.values(options)
-
     return {
         "embedding": EMBEDDING.values(options),
         "fine_tuning": {"max_length": options.max_length, **FINE_TUNING.values(options)},
-        "parameters": {method: parameters(method) for method in options.methods if method in own},
+        "parameters": {
+            method: own[method].values(options) for method in options.methods if method in own
+        },
         "grid_folds": options.grid_folds,
         "seed": options.seed,
         "overwrite": options.overwrite,
@@ -345,27 +336,19 @@ def _tuning(
 ) -> dict[str, Callable[[], float]]:
     """Return functions that count the operations of each fine-tuning."""
     from cvxnn.comparison.fine_tuned import fine_tuning_config
-    from cvxnn.comparison.grid import grid_of
     from cvxnn.comparison.results import HEAD_METHODS
     from cvxnn.comparison.texts import name_of
     from cvxnn.llm.workload import fine_tuning_flops
 
     settings = comparison_settings(options)
     found: dict[str, Callable[[], float]] = {}
-
-    def add(name: str, method: str, own: dict[str, Any], times: int) -> None:
-        config = fine_tuning_config(method, settings["fine_tuning"], own, options.seed)
-        found[name] = lambda: times * fine_tuning_flops(options.model, train, test, config)
-
-    if options.sft_first:
-        add("the start", "sft", {}, 1)
     for method in options.methods:
         if method not in HEAD_METHODS:
             own = settings["parameters"].get(method, {})
-            points = grid_of(method, own) if options.grid_folds else []
-            # Each point is trained on all folds but one, in turn.
-            times = options.seeds * (1 + len(points) * (options.grid_folds - 1))
-            add(name_of(method), method, own, times)
+            config = fine_tuning_config(method, settings["fine_tuning"], own, options.seed)
+            found[name_of(method)] = functools.partial(
+                fine_tuning_flops, options.model, train, test, config
+            )
     return found
 
 

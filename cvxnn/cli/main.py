@@ -63,8 +63,6 @@ a first run:
   cvxnn score head.safetensors other_pairs.jsonl
   cvxnn generate head.safetensors --prompt "What is 2 + 2?"
 
-"cvxnn COMMAND --help" lists the options of a command, with their defaults.
-
 exit codes:
   0 done or nothing to do   1 bad data, missing file or package   2 usage error
   3 not converged (written), or a plan that does not fit
@@ -153,8 +151,6 @@ def _run(arguments: list[str], console: Console) -> int:
             f"unknown command {arguments[0]!r}; expected one of {', '.join(COMMANDS)}"
             f"{nearest(arguments[0], COMMANDS)} (see cvxnn --help)"
         )
-    if arguments and arguments[0].startswith("-"):
-        _check_flag_in_front(arguments[0], command, parser, parsers)
     if command and arguments[0] == command:
         given = arguments[1:]
         known, _ = _config_only().parse_known_args(given)
@@ -175,19 +171,6 @@ def _run(arguments: list[str], console: Console) -> int:
     console.finish(result)
     failed = result.get("converged") is False or result.get("fits") is False
     return NOT_CONVERGED if failed else OK
-
-
-def _check_flag_in_front(
-    given: str, command: str | None, parser: Parser, parsers: dict[str, Parser]
-) -> None:
-    """Refuse an option in front of the command, apart from --help and --version."""
-    own = parser._option_string_actions
-    name = given.partition("=")[0]
-    if name in own:
-        return
-    if command is not None and name in parsers[command]._option_string_actions:
-        raise UsageError(f"{name} belongs behind the command: cvxnn {command} ... {name}")
-    raise UsageError(f"unknown option {name!r}{nearest(name, own)} (see cvxnn --help)")
 
 
 def _check_texts(options: argparse.Namespace) -> None:

@@ -30,11 +30,7 @@ EXAMPLE = "  cvxnn make dialogues --number 500 --output dialogues.jsonl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; see ``command.py``."""
     parser.add_argument(
-        "kind",
-        nargs="?",
-        choices=("dialogues", "pairs"),
-        metavar="dialogues|pairs",
-        help="What to make",
+        "kind", nargs="?", choices=("dialogues", "pairs"), metavar="dialogues|pairs", help="What"
     )
     parser.add_argument("--output", metavar="FILE", help="File of JSON lines, which grows")
     longest = option_from("cvxnn.llm.generate_candidates", "max_new_tokens")

@@ -14,10 +14,7 @@ DATA_HELP = (
 DATA = OptionGroup(
     "cvxnn.datasets.read_pairs",
     {
-        "format": {
-            "help": "Layout of the rows, where it should not be guessed from their fields; "
-            '"conversations" become pairs by the Alternating Population Strategy'
-        },
+        "format": {},
         "fields": {
             "type": named_fields,
             "metavar": "NAME=FIELD,...",

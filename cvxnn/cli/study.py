@@ -32,13 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="study", metavar="FOLDER", help="Folder for the sheet of participants"
     )
-    title = option_from("cvxnn.evaluation.make_study", "title")
-    parser.add_argument("--title", **{**title, "help": "Heading of the sheet"})
+    parser.add_argument("--title", **option_from("cvxnn.evaluation.make_study", "title"))
     parser.add_argument(
-        "--answers",
-        action="append",
-        metavar="FILE",
-        help="Count the answers of a participant, in place of making a sheet; repeatable",
+        "--answers", action="append", metavar="FILE", help="Count answers of participants"
     )
 
 

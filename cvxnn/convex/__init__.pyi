@@ -17,6 +17,7 @@ from .objectives import (
     WithCurvature,
     WithLowerBound,
     WithProjection,
+    WithRows,
 )
 from .operators import GatedOperator, PairedOperator, Weights, paired
 from .path import RegularizationPath, alpha_grid, regularization_path
@@ -84,6 +85,7 @@ __all__ = [
     "WithDualNorm",
     "WithLowerBound",
     "WithProjection",
+    "WithRows",
     "add_bias",
     "alpha_grid",
     "automatic",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.operators import PairedOperator
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.arrays import Array
 
@@ -27,18 +28,22 @@ def bucket(n: int) -> int:
 def pad(program: ConvexProgram, n_rows: int) -> ConvexProgram:
     """Give an equal program of so many rows, and a rounded number of patterns, on the host."""
     op = program.operator
-    n, P = op.mask.shape
-    rows = n_rows - n
+    P = op.n_patterns
+    rows = n_rows - op.n_rows
     columns = -P % _N_PATTERNS_STEP
     weight = program.sample_weight
     if weight is None:
-        weight = np.ones(n, op.X.dtype)
+        weight = np.ones(op.n_rows, op.X.dtype)
     mask = np.asarray(op.mask)
     at = P - op.linear  # the linear part stays the last
     mask = np.insert(mask, [at] * columns, False, axis=1)
+    if isinstance(op, PairedOperator):  # of the first row with itself
+        op = replace(op, mask=mask, pairs=_rows(op.pairs, rows))
+    else:
+        op = replace(op, X=_rows(op.X, rows), mask=_rows(mask, rows))
     return replace(
         program,
-        operator=replace(op, X=_rows(op.X, rows), mask=np.pad(mask, ((0, rows), (0, 0)))),
+        operator=op,
         y=_targets(program, rows),
         sample_weight=_rows(weight, rows),
     )
@@ -55,8 +60,8 @@ def pad_dual(program: ConvexProgram, dual: DualPoint | None, n_rows: int) -> Dua
     """Return a dual point of a program as one of the program padded to so many rows."""
     if dual is None:
         return None
-    n, P = program.operator.mask.shape
-    rows = n_rows - n
+    P = program.operator.n_patterns
+    rows = n_rows - program.operator.n_rows
     at = P - program.operator.linear
     multipliers = dual.multipliers
     if multipliers is not None:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from cvxnn.convex.dual_point import DualPoint
-from cvxnn.convex.operators import Weights
+from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Status
 from cvxnn.files.digests import digest
@@ -52,6 +52,7 @@ class Checkpoint:
         parts += [np.packbits(np.asarray(op.mask))]
         parts += [np.asarray(op.X[:: max(op.X.shape[0] // 64, 1)])]
         parts += [] if weight is None else [np.asarray(weight)]
+        parts += [np.asarray(op.pairs)] if isinstance(op, PairedOperator) else []
         skip = None if program.skip is None else float(program.skip)
         about = [solver, program.formulation, skip, jax.process_count(), list(op.X.shape)]
         about += [type(program.loss).__name__, type(program.penalty).__name__]

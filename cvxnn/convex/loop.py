@@ -26,6 +26,7 @@ from cvxnn.convex.compiled_calls import (
     steps_of_a_call,
 )
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.objectives import WithRows
 from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
@@ -128,11 +129,13 @@ def solve(
         a function that gives the weights to be returned if this were the end. The solver stops
         where it returns true. To interrupt, let it raise; nothing is left behind.
     mesh : jax.sharding.Mesh, optional
-        Devices that share the rows of a ``ConvexProgram``, such as
-        ``jax.make_mesh((4,), ("rows",))``. With devices of several processes
-        (``jax.distributed.initialize``), each process calls ``solve`` with its own rows, the same
-        patterns in the same order, and all else equal; each gets the same weights, and the dual
-        point of its rows. By default one device computes, or those of ``on_mesh``.
+        Devices that share the rows of a ``ConvexProgram``, or of an objective ``WithRows`` such as
+        ``cvxnn.preference.CoalaObjective``: ``jax.make_mesh((4,), ("rows",))``. With devices of
+        several processes (``jax.distributed.initialize``), each process calls ``solve`` with its
+        own rows, the same patterns in the same order, and all else equal; each gets the same
+        weights, and the dual point of its rows. By default those of ``on_mesh``; else one device
+        computes: that of JAX if the solver is compiled, the processor if it is not, where JAX's
+        accelerator would not pay.
     checkpoint : path-like, optional
         File for the point so far, of a ``ConvexProgram`` and a compiled solver. It is written after
         a measurement, at most twice a minute, and at the end. Where it exists, the solver starts
@@ -162,16 +165,19 @@ def solve(
     _check(problem, solver, time_limit)
     if np.isnan(incumbent):
         raise ValueError("incumbent is nan; expected the objective of a known point.")
-    if mesh is None and isinstance(problem, ConvexProgram) and not solver.on_host:
-        mesh = mesh_of_scope()
     dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem
-    solver = (solver if mesh is None else solver.across_devices()).accept(given)
+    if mesh is None and isinstance(given, ConvexProgram | WithRows):
+        mesh = mesh_of_scope()
+        if mesh is None:
+            mesh = solver.accelerator(given)
+        elif not solver.gains_from_devices(given):
+            mesh = None
+    solver = (solver if mesh is None else _across_devices(given, solver)).accept(given)
     rounding = given.rounding() if convex else 0.0
-    shards = None
-    if mesh is not None:
-        shards = _shards(given, solver, mesh)
+    shards = None if mesh is None else RowShards(mesh)
+    if shards is not None and convex:
         weight = given.operator.n_rows if given.sample_weight is None else given.sample_weight.sum()
         rounding = shards.mean(rounding, float(weight))
     kept = None if checkpoint is None else _checkpoint(checkpoint, problem, solver)
@@ -186,7 +192,8 @@ def solve(
         beginning = _start(start, given, working)
         problem = given
         if padded:
-            n_rows = bucket(given.operator.n_rows) if shards is None else shards.n_rows
+            rounded = bucket if shards is None else shards.padded
+            n_rows = rounded(given.operator.n_rows)
             problem = pad(given, n_rows)
             if beginning is not None:
                 weights = pad_weights(given, beginning.weights)
@@ -201,7 +208,8 @@ def solve(
             if shards is None:
                 problem = jax.tree.map(jnp.asarray, problem)
             else:
-                problem, beginning = shards.program(problem), shards.start(beginning)
+                divide = shards.program if convex else shards.objective
+                problem, beginning = divide(problem), shards.start(beginning)
             most = steps_of_a_call(_step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most, alone=shards is None)
@@ -315,14 +323,16 @@ def _checkpoint(path: Any, problem: Any, solver: Any) -> Checkpoint:
     return Checkpoint(path, problem, type(solver).__name__)
 
 
-def _shards(problem: Any, solver: Any, mesh: Mesh) -> RowShards:
-    """Return how the devices of a mesh share the rows, where the solver can work so."""
-    if not isinstance(problem, ConvexProgram) or solver.on_host:
+def _across_devices(problem: Any, solver: Any) -> Any:
+    """Return the solver for rows on several devices, where the problem has some."""
+    if not isinstance(problem, ConvexProgram | WithRows):
         raise TypeError(
-            f"mesh is for the rows of a ConvexProgram, and for solvers that are compiled: Cronos, "
-            f"ProximalGradient; got {type(problem).__name__} and {type(solver).__name__}."
+            "mesh is for the rows of a ConvexProgram, or of an objective with by_rows, such as "
+            f"CoalaObjective; got {type(problem).__name__}."
         )
-    return RowShards(mesh, problem.operator.n_rows)
+    if isinstance(problem, ConvexProgram):
+        refuse_sparse_program(problem, "mesh")
+    return solver.across_devices()
 
 
 def _step_flops(problem: Any) -> float:

@@ -83,6 +83,18 @@ class WithLowerBound(Protocol):
 
 
 @runtime_checkable
+class WithRows(Protocol):
+    """Optional part: data with rows, which the devices of a mesh may share."""
+
+    def by_rows(self) -> dict[str, Array]:
+        """Return the fields that are divided among the devices along their first axes.
+
+        Rows of zeros that are added to each, to equal numbers on all devices, must not change the
+        objective. The objective is rebuilt with them by ``dataclasses.replace``.
+        """
+
+
+@runtime_checkable
 class BallObjective(WithProjection, WithLowerBound, Protocol):
     """A convex function with its Hessian, and the ball over which it is minimised."""
 

@@ -19,9 +19,11 @@ Everything works on NumPy arrays on the host and on JAX arrays inside compiled s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,6 +119,10 @@ class GatedOperator:
     def take(self, rows: NDArray[np.intp]) -> GatedOperator:
         """Return the operator of some of the predictions, on the host."""
         return replace(self, X=self.X[rows], mask=self.mask[rows])
+
+    def inputs(self, rows: Array) -> Array:
+        """Return the rows of ``X`` that predictions need, shape (n_rows, 1), or 2 of pairs."""
+        return rows[:, None]
 
     def compare(self, F: Array) -> Array:
         """Turn outputs of the network for the rows of ``X`` into predictions: here, themselves."""
@@ -262,6 +268,9 @@ class PairedOperator(GatedOperator):
     ----------
     pairs : Array of int, shape (n_pairs, 2)
         Row numbers of ``X``. Targets, weights and dual points have one row for each pair.
+    n_groups : int, default=1
+        Equal parts, of the pairs and of the rows, that belong together (:meth:`grouped`). Row
+        numbers count within the part.
 
     Notes
     -----
@@ -269,6 +278,7 @@ class PairedOperator(GatedOperator):
     """
 
     pairs: Array = field(default_factory=lambda: np.zeros((0, 2), np.intp))
+    n_groups: int = field(default=1, metadata={"static": True})
 
     @property
     def n_rows(self) -> int:
@@ -281,16 +291,59 @@ class PairedOperator(GatedOperator):
         pairs = index.reshape(len(rows), 2)
         return replace(self, X=self.X[used], mask=self.mask[used], pairs=pairs)
 
+    def grouped(self, n_groups: int, n_rows: Callable[[int], int]) -> PairedOperator:
+        """Return the same pairs in equal parts, each with the rows that it needs, on the host.
+
+        Parameters
+        ----------
+        n_groups : int
+            Number of parts, which divides that of pairs.
+        n_rows : callable
+            Gives the rows of a part, from the most that one needs; the rest are zero.
+        """
+        of_pairs = np.asarray(self.pairs).reshape(n_groups, -1)
+        found = [np.unique(pairs, return_inverse=True) for pairs in of_pairs]
+        size = n_rows(max(len(used) for used, _ in found))
+
+        def spread(array: Array) -> Array:
+            out = np.zeros((n_groups, size, *array.shape[1:]), array.dtype)
+            for part, (used, _) in zip(out, found, strict=True):
+                part[: len(used)] = array[used]
+            return out.reshape(-1, *array.shape[1:])
+
+        pairs = np.concatenate([index.reshape(-1, 2) for _, index in found])
+        X, mask = spread(self.X), spread(np.asarray(self.mask))
+        return replace(self, X=X, mask=mask, pairs=pairs.astype(np.int32), n_groups=n_groups)
+
+    def inputs(self, rows: Array) -> Array:
+        """Return the two rows of ``X`` of some of the pairs."""
+        n_pairs, n_rows = (len(a) // self.n_groups for a in (self.pairs, self.X))
+        return self.pairs[rows] + (rows // n_pairs * n_rows)[:, None]
+
     def compare(self, F: Array) -> Array:
         """Subtract the output of the second row of each pair from that of the first."""
-        return F[self.pairs[:, 0]] - F[self.pairs[:, 1]]
+        if namespace(F) is np:
+            return F[self.pairs[:, 0]] - F[self.pairs[:, 1]]
+        difference = jax.vmap(lambda f, pairs: f[pairs[:, 0]] - f[pairs[:, 1]])
+        return self._parts_joined(difference(self._parts(F), self._parts(self.pairs)))
 
     def compare_adjoint(self, R: Array) -> Array:
-        """Add what each row of ``X`` gets from its pairs, on the host."""
-        out = np.zeros((self.X.shape[0], *R.shape[1:]), R.dtype)
-        np.add.at(out, self.pairs[:, 0], R)
-        np.subtract.at(out, self.pairs[:, 1], R)
-        return out
+        """Add what each row of ``X`` gets from its pairs."""
+        out = namespace(R).zeros((self.X.shape[0], *R.shape[1:]), R.dtype)
+        if namespace(R) is np:
+            np.add.at(out, self.pairs[:, 0], R)
+            np.subtract.at(out, self.pairs[:, 1], R)
+            return out
+        scatter = jax.vmap(lambda f, p, r: f.at[p[:, 0]].add(r).at[p[:, 1]].add(-r))
+        return self._parts_joined(
+            scatter(self._parts(out), self._parts(self.pairs), self._parts(R))
+        )
+
+    def _parts(self, array: Array) -> Array:
+        return array.reshape(self.n_groups, -1, *array.shape[1:])
+
+    def _parts_joined(self, array: Array) -> Array:
+        return array.reshape(-1, *array.shape[2:])
 
 
 def paired(X: Array, mask: Array, pairs: Array | None) -> GatedOperator:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cvxnn.convex._padding import bucket
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.operators import PairedOperator
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Start
 
@@ -34,8 +35,9 @@ _TRANSPORTS = ("Gloo", "NCCL", "MPI", "coordination")
 def on_mesh(mesh: Mesh) -> Iterator[None]:
     """Let the devices of a mesh share the rows of every program within a scope.
 
-    It is ``mesh=`` of ``solve`` for all that calls it, estimators above all. Solvers that are not
-    compiled, and objectives without rows, stay as they are.
+    It is ``mesh=`` of ``solve`` for all that calls it, estimators above all. Solvers that would not
+    gain by it (``InteriorPoint``, and ``Ridge`` where it factors a matrix or X is sparse or on the
+    disk), and objectives without rows, stay as they are.
 
     Parameters
     ----------
@@ -90,39 +92,65 @@ def ends_noticed() -> Iterator[None]:
 
 
 class RowShards:
-    """The rows of one program, divided among the devices of a mesh.
+    """The rows of one problem, divided among the devices of a mesh.
 
     Parameters
     ----------
     mesh : jax.sharding.Mesh
         The devices; all its axes divide the rows.
-    n_rows : int
-        Rows of this process.
+
+    Attributes
+    ----------
+    bytes_sent : int
+        What was put on the devices of this process so far.
     """
 
-    def __init__(self, mesh: Mesh, n_rows: int) -> None:
+    def __init__(self, mesh: Mesh) -> None:
         # XLA decides where each intermediate array lies.
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        # Every device has equally many rows: as many as one of the process that has most.
-        devices = len(mesh.local_devices)
-        most = int(self._of_processes(n_rows).max())
-        self.n_rows = devices * bucket(-(-most // devices))
+        self._n_devices, self._n_here = mesh.devices.size, len(mesh.local_devices)
+        self.bytes_sent = 0
+
+    def padded(self, n_rows: int) -> int:
+        """Return how many rows a process has on its devices: equally many on all of them all.
+
+        They are as many as a device of the process that has most needs.
+        """
+        return self._n_here * self._on_each(-(-n_rows // self._n_here))
+
+    def _on_each(self, n_rows: int) -> int:
+        return bucket(int(self._of_processes(n_rows).max()))
 
     # Arrays -------------------------------------------------------------------------------
 
     def program(self, program: ConvexProgram) -> ConvexProgram:
-        """Put a program of :attr:`n_rows` rows on the devices."""
+        """Put a program, :meth:`padded` already, on the devices."""
         op = program.operator
+        if isinstance(op, PairedOperator):  # no pair needs rows of another device
+            op = op.grouped(self._n_here, self._on_each)
+            op = replace(op, pairs=self._divide(op.pairs), n_groups=self._n_devices)
         rows = self._divide((op.X, op.mask, program.y, program.sample_weight))
         rest = {name: getattr(program, name) for name in ("alpha", "loss", "penalty", "skip")}
         X, mask, y, sample_weight = rows
         op = replace(op, X=X, mask=mask)
         return replace(program, operator=op, y=y, sample_weight=sample_weight, **self._repeat(rest))
 
+    def objective(self, objective: Any) -> Any:
+        """Put an objective ``WithRows`` on the devices, with rows of zeros where they are few."""
+
+        def divide(array: Any) -> Any:
+            array = np.asarray(array)
+            more = self.padded(len(array)) - len(array)
+            return self._divide(np.pad(array, [(0, more), *[(0, 0)] * (array.ndim - 1)]))
+
+        rows = {name: jax.tree.map(divide, part) for name, part in objective.by_rows().items()}
+        rest = {f.name: getattr(objective, f.name) for f in fields(objective) if f.name not in rows}
+        return replace(objective, **rows, **self._repeat(rest))
+
     def start(self, start: Start | None) -> Start | None:
-        """Put a start of :attr:`n_rows` rows on the devices."""
+        """Put a start, padded already, on the devices."""
         if start is None:
             return None
         weights, rho = start.weights, start.rho
@@ -146,14 +174,20 @@ class RowShards:
         return jax.tree.map(local, dual)
 
     def _divide(self, arrays: Any) -> Any:
-        return jax.tree.map(
-            lambda a: jax.make_array_from_process_local_data(self._by_rows, np.asarray(a)), arrays
-        )
+        return self._put(arrays, self._by_rows)
 
     def _repeat(self, arrays: Any) -> Any:
-        return jax.tree.map(
-            lambda a: jax.make_array_from_process_local_data(self._whole, np.asarray(a)), arrays
-        )
+        return self._put(arrays, self._whole)
+
+    def _put(self, arrays: Any, where: NamedSharding) -> Any:
+        copies = self._n_here if where.is_fully_replicated else 1
+
+        def put(array: Any) -> Any:
+            array = np.asarray(array)
+            self.bytes_sent += copies * array.nbytes
+            return jax.make_array_from_process_local_data(where, array)
+
+        return jax.tree.map(put, arrays)
 
     # What all processes have to agree on --------------------------------------------------
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cvxnn.numerics.arrays import Array
 
 if TYPE_CHECKING:  # it imports JAX, which predictions do without
+    from jax.sharding import Mesh
+
     from cvxnn.convex.dual_point import DualPoint
 
 
@@ -147,20 +149,59 @@ class Solver(ABC, Generic[Problem, State]):
     max_iter: int
     check_every: int
 
-    def across_devices(self) -> Self:
+    def across_devices(self) -> Solver[Any, Any]:
         """Return the solver for rows that several devices share; ``solve`` calls this first.
 
         Returns
         -------
         Solver
-            By default the solver itself.
+            By default the solver itself, if it is compiled.
 
         Raises
         ------
+        TypeError
+            If the method is not for several devices.
         ValueError
             If an option is for one device only.
         """
+        if self.on_host:
+            raise TypeError(
+                f"mesh is for solvers that are compiled, or become so: Cronos, ProximalGradient, "
+                f"Ridge, AcceleratedGradient; got {type(self).__name__}."
+            )
         return self
+
+    def gains_from_devices(self, problem: Any, /) -> bool:
+        """Return whether devices of ``on_mesh``, which nobody asked for here, are to share rows.
+
+        Parameters
+        ----------
+        problem : ConvexProgram or an objective
+            What ``solve`` was called with.
+
+        Returns
+        -------
+        bool
+            By default, whether the solver is compiled.
+        """
+        return not self.on_host
+
+    def accelerator(self, problem: Any, /) -> Mesh | None:
+        """Return the accelerator on which a solver ``on_host`` had better share rows, if any.
+
+        Compiled solvers run on JAX's default device as they are.
+
+        Parameters
+        ----------
+        problem : ConvexProgram or an objective
+            What ``solve`` was called with.
+
+        Returns
+        -------
+        jax.sharding.Mesh or None
+            By default None.
+        """
+        return None
 
     def accept(self, problem: Any, /) -> Self:
         """Return the solver with all options resolved for a problem.

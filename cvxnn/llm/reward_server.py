@@ -65,7 +65,7 @@ class RewardServer(ThreadingHTTPServer):
     max_replies : int, default=64
         Largest number of replies in a request, and in a batch of several requests.
     max_bytes : int, default=1048576
-        Largest size of a request, in bytes.
+        Largest size of a request.
     max_wait : float, default=0.005
         Seconds that a request waits for others that share its batch.
     max_waiting : int, default=1024

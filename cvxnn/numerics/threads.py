@@ -47,6 +47,12 @@ def limits_threads(
     return decorate
 
 
+def blas_threads() -> int:
+    """Return the number of threads that BLAS has now."""
+    found = (lib["num_threads"] for lib in _controller().info() if lib["user_api"] == "blas")
+    return max(found, default=1)
+
+
 @cache
 def _controller() -> ThreadpoolController:
     return ThreadpoolController()

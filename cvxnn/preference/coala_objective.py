@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
@@ -34,6 +37,8 @@ class CoalaObjective:
         Hidden features of preferred replies, whose rewards ``report`` follows.
     rejected : Array, shape (n_rejected, n_features), optional
         Hidden features of the other replies. Equal numbers of both are taken as pairs.
+    present : tuple of Array, shapes (n_chosen,) and (n_rejected,), optional
+        Weights of both in ``report``; 0 for rows that were added. Equal by default.
 
     Notes
     -----
@@ -50,6 +55,16 @@ class CoalaObjective:
     ridge: Array | float
     chosen: Array | None = None
     rejected: Array | None = None
+    present: tuple[Array, Array] | None = None
+
+    def by_rows(self) -> dict[str, Any]:
+        """Return what devices may share: margins, their weights, and features of replies."""
+        rows: dict[str, Any] = {"margins": self.margins, "weights": self.weights}
+        if self.chosen is None or self.rejected is None:
+            return rows
+        replies = {"chosen": self.chosen, "rejected": self.rejected}
+        ones = tuple(np.ones(len(part), part.dtype) for part in replies.values())
+        return rows | replies | {"present": self.present or ones}
 
     def value(self, theta: Array) -> Array:
         """Return the objective at ``theta``, of shape (n_features,)."""
@@ -99,9 +114,8 @@ class CoalaObjective:
         xp = namespace(theta)
         won = -self.beta * xp.logaddexp(0, -(self.chosen @ theta))
         lost = -self.beta * xp.logaddexp(0, -(self.rejected @ theta))
-        chosen, rejected = (
-            part.mean() if len(part) else xp.full((), xp.nan, part.dtype) for part in (won, lost)
-        )
+        counts = self.present or (None, None)
+        chosen, rejected = _mean(won, counts[0]), _mean(lost, counts[1])
         metrics = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
@@ -109,5 +123,18 @@ class CoalaObjective:
         }
         if won.shape == lost.shape:
             better = xp.where(won > lost, 1.0, xp.where(won == lost, 0.5, 0.0))
-            metrics["rewards/accuracies"] = better.mean()
+            metrics["rewards/accuracies"] = _mean(better, counts[0])
+            if self.present is not None:  # of other numbers, which rows of zeros made equal
+                paired = (self.present[0] == self.present[1]).all()
+                metrics["rewards/accuracies"] = xp.where(
+                    paired, metrics["rewards/accuracies"], xp.nan
+                )
         return metrics
+
+
+def _mean(values: Array, weights: Array | None) -> Array:
+    """Return a mean; NaN of nothing."""
+    if weights is None:
+        xp = namespace(values)
+        return values.mean() if len(values) else xp.full((), xp.nan, values.dtype)
+    return weights @ values / weights.sum()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +60,6 @@ def push_to_hub(
     ------
     ImportError
         If huggingface_hub is missing; install ``cvxnn[hub]``.
-    FileNotFoundError
-        If there is no such branch.
-    ConnectionError
-        If the Hub cannot be reached.
-    PermissionError
-        If the Hub refuses the upload; log in, or take a repository of your own.
     TypeError
         If the estimator cannot be saved; see :func:`cvxnn.save`.
     ValueError
@@ -79,17 +72,16 @@ def push_to_hub(
         save(estimator, file)
         content = file.read_bytes()
     client = hub.HfApi() if api is None else api
-    with _explained(repository):
-        client.create_repo(repository, private=private, exist_ok=True)
-        commit = client.create_commit(
-            repository,
-            [
-                hub.CommitOperationAdd(MODEL_FILE, content),
-                hub.CommitOperationAdd("README.md", card.encode()),
-            ],
-            commit_message=f"Upload {type(estimator).__name__} with its model card",
-            revision=revision,
-        )
+    client.create_repo(repository, private=private, exist_ok=True)
+    commit = client.create_commit(
+        repository,
+        [
+            hub.CommitOperationAdd(MODEL_FILE, content),
+            hub.CommitOperationAdd("README.md", card.encode()),
+        ],
+        commit_message=f"Upload {type(estimator).__name__} with its model card",
+        revision=revision,
+    )
     return str(commit.commit_url)
 
 
@@ -128,8 +120,7 @@ def from_pretrained(
     ImportError
         If huggingface_hub is missing; install ``cvxnn[hub]``.
     FileNotFoundError
-        If there is no such repository, or it has no estimator of cvxnn; or if the Hub cannot be
-        reached, and no earlier call has downloaded the estimator.
+        If there is no such repository, or it has no estimator of cvxnn.
     ValueError
         If the file is damaged, or of another format, version or class.
     """
@@ -151,38 +142,4 @@ def from_pretrained(
             f"{repository}: no file {MODEL_FILE}; expected a repository that "
             "cvxnn.sharing.push_to_hub made"
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{repository}: the Hub cannot be reached, and the cache has no {MODEL_FILE} of it; "
-            "check the network and HF_HUB_OFFLINE, or download it once where there is a network"
-        ) from error
     return load(file)
-
-
-@contextlib.contextmanager
-def _explained(repository: str) -> Iterator[None]:
-    """Say what to do where the Hub refuses an upload, or cannot be reached."""
-    errors = require("huggingface_hub.errors", extra="hub")
-    try:
-        yield
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(
-            f"{repository} has no such branch; create it on the Hub, or leave the revision out"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code not in (401, 403):
-            raise
-        raise PermissionError(
-            f"{repository}: the Hub refuses the upload ({error.response.status_code}); log in with "
-            "a token that may write (hf auth login), and name a repository that is yours"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise ConnectionError(
-            f"{repository}: nothing is uploaded while HF_HUB_OFFLINE is set; unset it"
-        ) from error
-    except Exception as error:
-        if not type(error).__module__.startswith("httpx"):  # the library below, by any version
-            raise
-        raise ConnectionError(
-            f"{repository}: the Hub cannot be reached ({error}); check the network and HF_ENDPOINT"
-        ) from error

@@ -20,7 +20,7 @@ An objective that knows a matrix :math:`P` above all its Hessians gets steps
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +92,10 @@ class AcceleratedGradient(Solver[SmoothObjective, AcceleratedGradientState]):
     friction: float = 2.0
     check_every: int = 20
     on_host: bool = field(default=False, metadata={"static": True})  # type: ignore[misc]
+
+    def across_devices(self) -> AcceleratedGradient:
+        """Return the solver in compiled code."""
+        return replace(self, on_host=False)
 
     def accept(self, objective: Any) -> AcceleratedGradient:
         """Refuse objectives that are not smooth."""

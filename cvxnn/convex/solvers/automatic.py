@@ -14,7 +14,8 @@ from cvxnn.convex.solver import Solver
 from cvxnn.convex.solvers.cronos.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, cost
 from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
-from cvxnn.convex.solvers.ridge.ridge import Ridge, takes
+from cvxnn.convex.solvers.ridge.closed_form import takes
+from cvxnn.convex.solvers.ridge.ridge import Ridge
 
 # Beyond this many flops, interior point is expected to take longer than a first-order solver needs
 # to compile and to find its way to a gap of 1 %.

@@ -23,14 +23,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
+from cvxnn.convex.accelerator import Work
 from cvxnn.convex.dual_point import DualPoint
-from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.operators import GatedOperator
-from cvxnn.convex.penalties import SquaredL2
+from cvxnn.convex.operators import GatedOperator, PairedOperator
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
+from cvxnn.convex.solvers.ridge.closed_form import certify, check_closed_form, dots, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.direct_solution import kernel_to_factor, solve_directly
 from cvxnn.convex.solvers.ridge.flops import (
@@ -41,7 +42,9 @@ from cvxnn.convex.solvers.ridge.flops import (
 )
 from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.numerics.arrays import register_pytree
+from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
+from cvxnn.numerics.arrays import is_sparse, register_pytree
+from cvxnn.numerics.stored_rows import is_stored
 
 Floats = NDArray[np.floating]
 
@@ -53,6 +56,8 @@ _WORTH_ITERATING = 2e10
 _SOON = 8
 # Part of the rows whose kernel columns are worth their price.
 _SAMPLED = 8
+# Iterations of conjugate gradient that are expected: gaps of 1 % take 6 to 20.
+_EXPECTED = 15
 
 
 class RidgeState(NamedTuple):
@@ -109,7 +114,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     Notes
     -----
     Takes ``formulation="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a skip connection
-    with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled.
+    with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled, except
+    where devices share the rows (``mesh`` of ``solve``): conjugate gradient, in the precision of
+    ``X``, then has products with the data alone.
 
     With ``m`` weights of an output the direct solution costs about ``n m**2 + m**3 / 3`` or
     ``n**2 (d + P) + n**3 / 3`` flops, whichever is less, the cube for each distinct ``alpha`` of
@@ -132,26 +139,54 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def accept(self, program: Any) -> Ridge:
         """Refuse what has no closed form."""
-        if not isinstance(program, ConvexProgram):
-            raise TypeError(
-                f"Ridge solves a ConvexProgram, not a {type(program).__name__}; "
-                "for a smooth objective use AcceleratedGradient."
-            )
-        if not takes(program):
-            raise TypeError(
-                "Ridge needs the gated formulation, SquaredLoss, SquaredL2 and, if there is a skip "
-                "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
-                "the gated formulation and Cronos for the ReLU formulation."
-            )
-        if not np.all(np.asarray(program.alpha) > 0):
-            raise ValueError(
-                f"alpha={np.asarray(program.alpha).tolist()!r}; Ridge needs a positive one, which "
-                "may be tiny."
-            )
+        check_closed_form(program)
         for name in ("max_dense", "max_kernel", "rank"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected at least 1.")
         return replace(self, max_iter=1, check_every=1) if self._is_direct(program) else self
+
+    def across_devices(self) -> Solver[Any, Any]:
+        """Return conjugate gradient in compiled code; nothing is factored, and no kernel kept."""
+        return RidgeOnDevices(self.tol, self.max_iter, self.rank)
+
+    def gains_from_devices(self, program: ConvexProgram) -> bool:
+        """Return whether the rows are dense, in memory, and too many to be factored."""
+        X = program.operator.X
+        return not (is_sparse(X) or is_stored(X) or self._is_direct(program))
+
+    def accelerator(self, program: ConvexProgram) -> Mesh | None:
+        """Return JAX's accelerator where the program takes much less time there."""
+        precise = self.tol >= COARSE or program.operator.X.dtype == np.float64
+        # Some solvers refuse the program: those say so themselves.
+        usable = takes(program) and precise and self.gains_from_devices(program)
+        return self.work(program).accelerator() if usable else None
+
+    def work(self, program: ConvexProgram) -> Work:
+        """Estimate what conjugate gradient takes on the host and on an accelerator.
+
+        Parameters
+        ----------
+        program : ConvexProgram
+            One that the solver takes; only its sizes count.
+        """
+        op, (n, C), size = program.operator, program.y.shape, program.operator.X.dtype.itemsize
+        (n_inputs, d), P = op.X.shape, op.n_patterns
+        rank = self._sampled(n)
+        of_rank = rank * (2 if isinstance(op, PairedOperator) else 1)
+        columns = 2.0 * n_inputs * of_rank * (d + P) + 2.0 * n * rank**2
+        products = _EXPECTED * 4.0 * n_inputs * d * P * C
+        stored = np.inf
+        if n_inputs <= self.max_kernel:
+            stored = kernel_flops(n_inputs, d, P) + _EXPECTED * 2.0 * n * n * C
+        sent = n_inputs * (d * size + P) + n * (C + 1) * size
+        return Work(
+            host_flops=columns + min(products, stored),
+            host_dtype=np.dtype(self._precision),
+            flops=columns + products,
+            dtype=op.X.dtype,
+            sent=sent,
+            memory=sent + 2 * size * n_inputs * max(of_rank, 2 * P * C),
+        )
 
     def kernel_of(self, program: ConvexProgram) -> Floats | None:
         """Compute the kernel that the direct solution of a program factors, in its precision.
@@ -222,14 +257,14 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             return state._replace(u=u, image=image)
         remainder = data.targets - alpha * state.u - state.image
         z = state.precondition(remainder)
-        inner = _dots(remainder, z)
+        inner = dots(remainder, z)
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
         kernel = state.kernel
         if state.n_products == self._products_before_kernel(program.operator, len(inner)):
             kernel = Kernel.stored(data, self._precision)
         image = kernel.product(direction, alpha)
-        curvature = _dots(direction, image + alpha * direction)
+        curvature = dots(direction, image + alpha * direction)
         length = np.where(curvature > 0, inner / np.where(curvature > 0, curvature, 1), 0)
         return state._replace(
             u=state.u + length * direction,
@@ -348,36 +383,3 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 def _alpha_of(program: ConvexProgram) -> Any:
     """Return the strength: a number, or one for each output, as columns are."""
     return np.asarray(program.alpha, np.float64)[()]
-
-
-def certify(
-    targets: Floats,
-    u: Floats,
-    image: Floats,
-    alpha: float | Floats,
-    norms: Floats | None = None,
-) -> tuple[float, float]:
-    """Return objective and bound of dual unknowns; squared norms of their weights may be known."""
-    # Weights A^T u have the squared norm u^T K u, and predictions K u in weighted units.
-    norms = _dots(u, image) if norms is None else norms
-    objective = float(((targets - image) ** 2).sum() / 2 + (alpha * norms).sum() / 2)
-    # The dual residual is alpha u / root, whose slope is alpha times the weights.
-    linear = alpha * _dots(u, targets)
-    square = alpha**2 * _dots(u, u) + alpha * norms
-    scale = linear / np.where(square > 0, square, 1)
-    return objective, float((scale * linear - scale**2 * square / 2).sum())
-
-
-def _dots(a: Floats, b: Floats) -> Floats:
-    """Return the inner product of each output's columns."""
-    return np.einsum("nc,nc->c", a, b)
-
-
-def takes(program: ConvexProgram) -> bool:
-    """Return True if a program has a closed form."""
-    return (
-        program.formulation == "gated"
-        and type(program.loss) is SquaredLoss
-        and type(program.penalty) is SquaredL2
-        and (program.skip is None or float(program.skip) > 0)
-    )

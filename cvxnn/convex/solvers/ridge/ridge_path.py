@@ -24,12 +24,13 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solver import Result, Status, relative_gap
+from cvxnn.convex.solvers.ridge.closed_form import certify, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.flops import direct_flops
 from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel, predict
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge, certify, takes
+from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge
 
 # Steps at one strength after which another factorisation is cheaper than more of them.
 _PATIENCE = 5

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
-from cvxnn.estimators._influence import GivenRows, Unit, influence_of
+from cvxnn.estimators._influence import GivenRows, Unit, functional, influence_of
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, weights_of
-from cvxnn.estimators._scaling import Scaled
+from cvxnn.estimators._scaling import Scaled, Scaling
 from cvxnn.explanation import Influence
+from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.numerics.gates import open_where
 
 # Most multipliers of cones that are kept for the certificate: 32 MiB.
@@ -26,6 +28,8 @@ _OTHER_DATA = (
     "X, y, sample_weight and groups are not those of the fit, or parameters were changed since: "
     "give the same data, and with early_stopping an integer random_state."
 )
+
+_TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
 
@@ -40,6 +44,9 @@ class Certified:
     alpha_: float
     objective_: float
     dual_bound_: float
+    gap_: float
+    prices_: Floats
+    network_: TwoLayerNetwork
     _proof: dict[str, Any]
     _scale: Callable[[Rows, Floats, Floats, convex.Loss], Scaled]
     _choose: Callable[..., Any]
@@ -149,6 +156,95 @@ class Certified:
             classes=is_classifier(self),
         )
 
+    def constrained(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        constraints: Sequence[training.SideConstraint],
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Return the fit under side constraints on its predictions, with the price of each.
+
+        Patterns, scaling, strength and calibration stay those of the fit; the weights are those
+        of least objective that satisfy the constraints (:mod:`cvxnn.training.side_constraints`).
+
+        Parameters
+        ----------
+        X, y : array-like
+            Data of the fit.
+        constraints : sequence of cvxnn.training.SideConstraint
+            Such as ``SideConstraint.uncorrelated(X, lengths)``, on any rows; of several outputs,
+            each has to satisfy them.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit.
+
+        Returns
+        -------
+        estimator
+            A fitted copy, with ``network_``, ``objective_``, ``dual_bound_`` and ``gap_`` of the
+            program with constraints, and ``prices_``, shape (n_constraints, n_outputs): what the
+            objective, in scaled units, falls by for each unit that a bound gives way. An
+            inequality whose price is 0 costs nothing.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or constraints contradict each other.
+        TypeError
+            Unless ``formulation="gated"``, ``penalty="l2"`` and ``loss="squared"``.
+
+        Notes
+        -----
+        With ``n`` distinct rows, time is about ``n**3 / 3`` flops for each distinct ``alpha_``,
+        memory two kernels of ``n**2`` numbers.
+        """
+        check_is_fitted(self)
+        rows, loss = self._fitted_data(X, y, sample_weight, groups)
+        inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
+        certificate = self._proven(inputs, targets, weight, loss)
+        return self._under(
+            constraints,
+            certificate,
+            scaling,
+            lambda new: self._seen(
+                scaling.inputs(self._network_input(new), bias=self.fit_intercept)
+            ),
+            bias=self.fit_intercept,
+        )
+
+    def _under(
+        self,
+        constraints: Sequence[training.SideConstraint],
+        certificate: convex.Certificate,
+        scaling: Scaling,
+        look: Callable[[Any], tuple[Rows, NDArray[np.bool_]]],
+        *,
+        bias: bool,
+    ) -> Self:
+        """Return a fitted copy that satisfies side constraints."""
+        functionals = [functional(c, look, scaling) for c in constraints]
+        if not functionals:
+            raise ValueError("constraints is empty; expected at least one SideConstraint.")
+        found = training.constrain(certificate, functionals)
+        gates = self._proof["gates"]
+        blocks = np.asarray(found.weights.blocks, gates.dtype)
+        network = recover(convex.Weights(blocks, None), bias=bias, gates=gates)
+        model = copy.deepcopy(self)
+        model._take(fold_scaling(network, *scaling))
+        model.prices_ = found.prices
+        model.objective_, model.dual_bound_ = found.objective, found.dual_bound
+        model.gap_ = (found.objective - found.dual_bound) / max(abs(found.objective), _TINY)
+        model._proof = {}
+        return model
+
+    def _take(self, network: TwoLayerNetwork) -> None:
+        """Take another network of the same patterns in place of that of the fit."""
+        self.network_ = network
+
     def _seen(self, inputs: Rows, seen: Rows | None = None) -> tuple[Rows, NDArray[np.bool_]]:
         """Return rows of the program with the gates that are open on them, or on ``seen``."""
         gates = self._proof["gates"].astype(inputs.dtype)
@@ -191,6 +287,11 @@ class Certified:
         Gates see the same rows as the weights, or those of ``seen``.
         """
         proof = self._proof
+        if not proof:
+            raise ValueError(
+                "this is a fit under side constraints, which a certificate of the program does not "
+                "have; ask the fit that it was made from, or see objective_ and dual_bound_."
+            )
         inputs, mask = self._seen(inputs, seen)
         # A solver on the host works in float64, and what it proves of rows in float32 holds there.
         dtype = inputs.dtype

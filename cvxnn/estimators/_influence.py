@@ -111,6 +111,34 @@ def influence_of(
     )
 
 
+def functional(
+    constraint: training.SideConstraint,
+    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    scaling: Scaling,
+) -> training.Functional:
+    """Return a side constraint in the units of the program.
+
+    Parameters
+    ----------
+    constraint : SideConstraint
+        On predictions of raw rows.
+    look : callable
+        Takes raw rows to rows of the program and the gates that are open on them.
+    scaling : Scaling
+        Units of the program.
+    """
+    inputs, mask = look(constraint.X)
+    coefficients = np.asarray(constraint.coefficients, np.float64)
+    if coefficients.shape != (len(inputs),) or not np.isfinite(coefficients).all():
+        raise ValueError(
+            f"a side constraint has coefficients of shape {coefficients.shape} for {len(inputs)} "
+            "rows; expected a finite number for each."
+        )
+    # Predictions are those of the program times y_scale, plus y_mean.
+    bounds = (constraint.bound - scaling.y_mean * coefficients.sum()) / scaling.y_scale
+    return training.Functional(inputs, mask, coefficients, bounds, constraint.equal)
+
+
 def _doubt(targets: Floats, unseen: Floats) -> Floats:
     """Return by how much another class, or the other order of a pair, is ahead."""
     if targets.shape[1] == 1:

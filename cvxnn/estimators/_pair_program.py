@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from sklearn.utils import check_random_state
@@ -116,20 +116,25 @@ class PairProgram(ConvexReLUBase):
         self, pairs: DistinctPairs, given: GivenRows, leave_out: Unit
     ) -> Influence:
         """Return what each given pair does to the fit."""
-        scaling, columns = self._scaling_of_pairs(pairs), self._columns
-
-        def look(X: Any) -> Any:
-            seen = scaling.inputs(self._network_input(X), bias=False)
-            return self._seen(columns.weighted(seen), seen)
-
+        scaling = self._scaling_of_pairs(pairs)
         return influence_of(
             self._certificate_of_pairs(pairs),
             given,
             scaling,
-            look,
+            self._look_of_pairs(scaling),
             leave_out=leave_out,
             classes=True,
         )
+
+    def _look_of_pairs(self, scaling: Scaling) -> Callable[[Any], tuple[Any, Any]]:
+        """Return what takes raw responses to rows of the program and their open gates."""
+        columns = self._columns
+
+        def look(X: Any) -> tuple[Any, Any]:
+            seen = scaling.inputs(self._network_input(X), bias=False)
+            return self._seen(columns.weighted(seen), seen)
+
+        return look
 
     def _scaling_of_pairs(self, pairs: DistinctPairs) -> Scaling:
         """Return the units of the fit to these pairs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
@@ -390,6 +391,74 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
         numbers = None if rows.groups is None else rows.groups[rows.pairs[:, 0]]
         given = GivenRows(kept[rows.pairs], distinct.place, rows.pair_weight, numbers)
         return self._influence_of_pairs(distinct, given, leave_out)
+
+    def constrained(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        constraints: Sequence[training.SideConstraint],
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        pair_id: ArrayLike | None = None,
+    ) -> COALAPreferenceHead:
+        """Return the head under side constraints on its logit, with the price of each.
+
+        Gates, scaling and strength stay those of phase I, whose weights become those of least
+        objective that satisfy the constraints (:mod:`cvxnn.training.side_constraints`). The scale
+        of phase II stays too.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+        constraints : sequence of cvxnn.training.SideConstraint
+            Such as ``SideConstraint.not_rising(X, lengths)``: bounds that are not 0 are in units of
+            phase I, which asks for a difference of 1.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+
+        Returns
+        -------
+        COALAPreferenceHead
+            A fitted copy, with ``network_``, ``phase1_network_``, ``objective_``, ``dual_bound_``
+            and ``gap_`` of the program with constraints, and ``prices_``, shape
+            (n_constraints, 1): what the objective falls by for each unit that a bound gives way.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or constraints contradict each other.
+        TypeError
+            With ``formulation="relu"``, which has no such form.
+        """
+        check_is_fitted(self)
+        if self.n_pairs_ == 0:
+            return super().constrained(
+                X, y, constraints, sample_weight=sample_weight, groups=groups
+            )
+        rows, _ = self._responses(X, y, sample_weight, groups, pair_id)
+        pairs = DistinctPairs.of(rows)
+        scaling = self._scaling_of_pairs(pairs)
+        return self._under(
+            constraints,
+            self._certificate_of_pairs(pairs),
+            scaling,
+            self._look_of_pairs(scaling),
+            bias=False,
+        )
+
+    def _take(self, network: TwoLayerNetwork) -> None:
+        """Take another network of phase I, at the scale that phase II chose."""
+        before, after = self.phase1_network_, self.network_
+        largest = int(np.abs(before.output_weights).argmax())
+        scale = after.output_weights[largest] / before.output_weights[largest]
+        self.phase1_network_ = network
+        self.network_ = replace(
+            network,
+            output_weights=network.output_weights * scale,
+            output_bias=after.output_bias,
+        )
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any

@@ -8,18 +8,22 @@ from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
 from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
+from .side_constraints import Constrained, Functional, SideConstraint, constrain
 from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
 from .training import Training, train
 
 __all__ = [
     "ChosenPatterns",
+    "Constrained",
     "EarlyStopping",
     "Fit",
+    "Functional",
     "LeftOut",
     "LocalNetwork",
     "PatternChoice",
     "Sample",
+    "SideConstraint",
     "Spectrum",
     "Strength",
     "Training",
@@ -28,6 +32,7 @@ __all__ = [
     "block_factors",
     "choose_delta",
     "choose_patterns",
+    "constrain",
     "draw_patterns",
     "fit_direct",
     "fit_iterative",

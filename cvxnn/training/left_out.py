@@ -143,7 +143,12 @@ def leave_out(certificate: Certificate, units: Units) -> LeftOut:
         If a unit is all there is, or the steps are too many to hold.
     """
     program = on_host(certificate.program, np.float64)
-    _check(program)
+    require_ridge(program)
+    if program.loss.coupled:
+        raise TypeError(
+            f"{type(program.loss).__name__} couples the outputs, and has no closed form without a "
+            "row; use loss='squared' or loss='logistic', or fit without these rows."
+        )
     n, n_outputs = program.y.shape
     n_units = len(units.rows) if units.groups is None else int(units.groups.max()) + 1
     if n_outputs * n * n_units > _MOST_NUMBERS:
@@ -279,20 +284,16 @@ class _Objective(NamedTuple):
         return solved
 
 
-def _check(program: Any) -> None:
+def require_ridge(program: Any) -> None:
     """Refuse programs that are not alpha-strongly convex in the weights of each output alone."""
     ridge = type(program.penalty) is SquaredL2 and np.all(np.asarray(program.alpha) > 0)
     if program.formulation != "gated" or not ridge or program.skip is not None:
         raise TypeError(
-            "what a solution is without some rows has a closed form for formulation='gated' with "
-            "penalty='l2', a positive strength and skip=None, not for "
+            "what the solution is without some rows, or under side constraints, follows from the "
+            "fit for formulation='gated' with penalty='l2', a positive strength and skip=None, not "
+            "for "
             f"formulation={program.formulation!r} with {type(program.penalty).__name__} and "
-            f"skip={program.skip}; fit without these rows instead."
-        )
-    if program.loss.coupled:
-        raise TypeError(
-            f"{type(program.loss).__name__} couples the outputs, and has no closed form without a "
-            "row; use loss='squared' or loss='logistic', or fit without these rows."
+            f"skip={program.skip}."
         )
 
 

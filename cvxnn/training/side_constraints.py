@@ -121,7 +121,7 @@ class SideConstraint:
         first, second : array-like, shape (n_pairs, n_features)
             Rows such as embeddings of two replies to each prompt.
         differences : array-like, shape (n_pairs,)
-                By how much the first exceeds the second, such as in length; not all 0.
+            By how much the first exceeds the second, such as in length; not all 0.
         equal : bool, default=True
             Whether differences of predictions must not fall with these either.
 

@@ -10,6 +10,7 @@ from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
 from .fine_tuning.training_loop import fine_tune
 from .fine_tuning.tuned_model import FineTuned
+from .harness import HarnessModel, harness_model
 from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan
@@ -28,6 +29,7 @@ __all__ = [
     "FineTuningConfig",
     "Guidance",
     "GuidedReply",
+    "HarnessModel",
     "LanguageModel",
     "MemoryPlan",
     "ReplyMeasures",
@@ -42,6 +44,7 @@ __all__ = [
     "generate_candidates",
     "generate_greedy",
     "generate_guided",
+    "harness_model",
     "load_adapter",
     "load_configuration",
     "load_model",

@@ -250,8 +250,8 @@ def test_all_marks_are_inside_the_picture():
     assert by < cy
     labels = [text.text for text in picture.iter("text")]
     assert {"a", "b", "<c> $x$", "longer reply wins", "FLOPs of training"} <= set(labels)
-    assert "D" not in labels
-    assert [title.text for title in picture.iter("title")][1] == "B: 0.900, 2 G FLOPs"
+    assert "d" not in labels
+    assert [title.text for title in picture.iter("title")][1] == "b: 0.900, 2 G FLOPs"
 
 
 def test_values_that_are_not_finite_are_left_out():

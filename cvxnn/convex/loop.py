@@ -31,7 +31,7 @@ from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
-from cvxnn.convex.solver import Callback, Result, Solver, Start, Status, relative_gap
+from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from cvxnn.numerics.arrays import Array
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
 
@@ -235,7 +235,7 @@ def solve(
             return None if dual is None else dual.unstacked(given.operator)
 
         rows: list[dict[str, float]] = []
-        status, n_iter = Status.MAX_ITER, 0
+        n_iter = 0
         while True:
             n_steps = min(solver.check_every, solver.max_iter - n_iter)
             state, m = advance(problem, solver, state, np.int32(n_steps))
@@ -255,26 +255,8 @@ def solve(
             late = time_limit is not None and elapsed > time_limit
             if shards is not None:  # their clocks and callbacks may differ
                 stop, late = shards.any(bool(stop)), shards.any(late)
-            if not np.isfinite(m.stopping):
-                status = Status.NON_FINITE
-                break
-            # Either the incumbent is beaten, or there is next to nothing to win.
-            better = m.objective < incumbent - rounding
-            settled = incumbent - m.dual_bound <= 2 * rounding
-            least = min(_INCUMBENT_PART * solver.tol, _INCUMBENT_GAP)
-            if m.stopping <= (solver.tol if better or settled else least):
-                status = Status.CONVERGED
-                break
-            if stop:
-                status = Status.STOPPED
-                break
-            if m.stalled:
-                status = Status.STALLED
-                break
-            if n_iter >= solver.max_iter:
-                break
-            if late:
-                status = Status.TIME_LIMIT
+            status = _status(m, solver, n_iter, incumbent, rounding, stop=bool(stop), late=late)
+            if status is not None:
                 break
             if kept is not None:
                 due = kept.is_due()
@@ -311,6 +293,34 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _status(
+    m: Measurement,
+    solver: Any,
+    n_iter: int,
+    incumbent: float,
+    rounding: float,
+    *,
+    stop: bool,
+    late: bool,
+) -> Status | None:
+    """Return the reason to stop after a measurement, or None."""
+    if not np.isfinite(m.stopping):
+        return Status.NON_FINITE
+    # Either the incumbent is beaten, or there is next to nothing to win.
+    better = m.objective < incumbent - rounding
+    settled = incumbent - m.dual_bound <= 2 * rounding
+    least = min(_INCUMBENT_PART * solver.tol, _INCUMBENT_GAP)
+    if m.stopping <= (solver.tol if better or settled else least):
+        return Status.CONVERGED
+    if stop:
+        return Status.STOPPED
+    if m.stalled:
+        return Status.STALLED
+    if n_iter >= solver.max_iter:
+        return Status.MAX_ITER
+    return Status.TIME_LIMIT if late else None
 
 
 def _checkpoint(path: Any, problem: Any, solver: Any) -> Checkpoint:

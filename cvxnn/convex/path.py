@@ -26,7 +26,7 @@ from cvxnn.convex.solvers.working_set import solve_on_working_sets
 # From so many flops of interior point along a path on, below which compilation costs more than it
 # saves, and for tolerances from this on, CRONOS goes first: it continues from the last strength,
 # where interior point starts from nothing. Weak strengths take it more iterations than these.
-_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 5e10, 1e-3, 150
+_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 5e10, 1e-3, 250
 
 
 class RegularizationPath(NamedTuple):
@@ -127,7 +127,7 @@ def regularization_path(
     that start from the active patterns of the last one; the certificate is one for all patterns. In
     the ReLU formulation, where interior point would be chosen and has much to do, CRONOS goes first
     if ``tol`` is 1e-3 or more: it continues from the last weights and multipliers. Once a strength
-    takes it more than 150 iterations, interior point goes on. If
+    takes it more than 250 iterations, interior point goes on. If
     the solution is direct, all strengths share a few factorisations
     (``cvxnn.convex.solvers.ridge.ridge_path``).
     """

@@ -308,7 +308,7 @@ class PairedOperator(GatedOperator):
         def spread(array: Array) -> Array:
             out = np.zeros((n_groups, size, *array.shape[1:]), array.dtype)
             for part, (used, _) in zip(out, found, strict=True):
-                part[: len(used)] = array[used]
+                np.take(array, used, axis=0, out=part[: len(used)], mode="clip")
             return out.reshape(-1, *array.shape[1:])
 
         pairs = np.concatenate([index.reshape(-1, 2) for _, index in found])

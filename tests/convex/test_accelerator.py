@@ -1,13 +1,16 @@
 """The accelerator: asked for where it pays, and never where there is none."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from scipy import sparse
 
 from cvxnn.convex import (
     ConvexProgram,
+    GatedOperator,
     PairedOperator,
     Ridge,
     SquaredL2,
@@ -15,6 +18,7 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.convex.sharding import RowShards
+from cvxnn.numerics.stored_rows import StoredRows
 
 
 def program(X: np.ndarray, pairs: np.ndarray, n_patterns: int = 3) -> ConvexProgram:
@@ -72,6 +76,20 @@ def test_it_pays_for_many_rows_and_not_for_few(monkeypatch: pytest.MonkeyPatch) 
     assert pays(131_072, 4096, np.float32)
     # The cheap ones have little float64.
     assert not pays(131_072, 1024, np.float64)
+
+
+def test_what_would_not_gain_stays_on_the_host_in_a_scope() -> None:
+    def gains(X: Any, tol: float = 1e-2) -> bool:
+        operator = GatedOperator(X, np.broadcast_to(True, (X.shape[0], 64)))
+        given = ConvexProgram(operator, np.zeros((X.shape[0], 1)), 1e-3)
+        return Ridge(tol=tol).gains_from_devices(given)
+
+    many = np.broadcast_to(1.0, (20_000, 100))
+    assert gains(many)
+    assert not gains(many[:500])
+    assert not gains(many[:5000], tol=1e-6)  # factored
+    assert not gains(StoredRows(many))
+    assert not gains(sparse.csr_array((20_000, 100)))
 
 
 def test_memory_is_looked_at_and_jax_not_asked_without_a_plugin(

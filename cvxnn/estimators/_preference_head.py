@@ -14,13 +14,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_n_features as check_n_features
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import (
     FLOATS,
     groups_of,
+    labels_of,
     refuse_missing,
     require_two_classes,
     select,
@@ -108,9 +109,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             numbers = None if numbers is None else numbers[keep]
             rows = Responses(data[keep], codes[keep] == 1, weight[keep], groups=numbers)
             if pair_id is not None:
-                ids = column_or_1d(pair_id)
-                if len(ids) != len(data):
-                    raise ValueError(f"pair_id has {len(ids)} entries; expected {len(data)}, as X.")
+                ids = labels_of(pair_id, len(data), "pair_id")[1]
                 rows = rows.paired_by(ids[keep])
             self._fit(rows, self._head_hook(X, y, sample_weight, classes))
             self.classes_ = classes
@@ -337,11 +336,11 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
-        y = to_host(y)
+        y = to_host(y, "y")
         refuse_missing(y)
         if is_stored(X) and isinstance(y, str):
             return self._validate_stored(X, **options)
-        validated = validate_data(self, to_host(X), y, dtype=list(FLOATS), **options)
+        validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated
 

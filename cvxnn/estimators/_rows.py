@@ -29,8 +29,16 @@ def select(X: Rows, kept: NDArray[np.bool_]) -> Rows:
     return X.take(np.flatnonzero(kept)) if is_stored(X) else X[kept]
 
 
-def to_host(array: Any) -> Any:
-    """Bring a JAX or PyTorch array, or any other that speaks DLPack, to NumPy; leave the rest."""
+def to_host(array: Any, name: str = "the array") -> Any:
+    """Bring a JAX or PyTorch array, or any other that speaks DLPack, to NumPy; leave the rest.
+
+    Masked entries, whose numbers NumPy would use as if they were data, are refused.
+    """
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} is a masked array, {np.ma.count_masked(array)} of its {array.size} entries "
+            "have no value; leave their rows out, or fill them in."
+        )
     if isinstance(array, np.ndarray) or is_sparse(array) or is_stored(array):
         return array
     if hasattr(array, "detach") and hasattr(array, "cpu"):  # PyTorch, perhaps with a gradient
@@ -68,7 +76,16 @@ def weights_of(
     """Check sample weights and return them; ones where there are none."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
-    given = np.asarray(to_host(sample_weight), np.float64)
+    given = np.asarray(to_host(sample_weight, name))
+    try:
+        if given.dtype.kind not in "biufOSU":
+            raise TypeError
+        given = given.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} holds {given.dtype}, {given.ravel()[:1].tolist()[0]!r} for instance; expected "
+            "real numbers, one for each row."
+        ) from None
     if given.shape != (n_samples,):
         raise ValueError(
             f"{name} has shape {given.shape}; expected ({n_samples},), one for each row."
@@ -78,7 +95,9 @@ def weights_of(
     with np.errstate(over="ignore"):
         weight = given.astype(dtype)
     require_range(weight, name)
-    return weight
+    # As a share of all, less is 0 by rounding, and so is its root as a factor of rows.
+    least = np.finfo(dtype).tiny / np.finfo(dtype).eps * weight.max()
+    return np.where(weight < least, dtype.type(0), weight)
 
 
 def require_range(weight: NDArray[np.floating], name: str) -> None:
@@ -240,18 +259,34 @@ def groups_of(groups: Any, n_samples: int) -> NDArray[np.intp] | None:
     """Check group labels and return their numbers; None where there are none."""
     if groups is None:
         return None
-    labels = np.asarray(to_host(groups))
-    if labels.shape != (n_samples,):
-        raise ValueError(
-            f"groups has shape {labels.shape}; expected ({n_samples},), one label for each row."
-        )
-    distinct, numbers = np.unique(labels, return_inverse=True)
+    distinct, numbers = labels_of(groups, n_samples, "groups")
     if len(distinct) < 2:
         raise ValueError(
             f"groups holds one group only, {distinct.tolist()[0]!r}: leaving it out leaves nothing "
             "to learn from; give groups=None, or labels that differ."
         )
     return numbers
+
+
+def labels_of(given: Any, n_samples: int, name: str) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Check labels of rows and return the distinct ones, sorted, and the number of each row's."""
+    labels = np.asarray(to_host(given, name))
+    if labels.shape == (n_samples, 1):  # a column of a table
+        labels = labels[:, 0]
+    if labels.shape != (n_samples,):
+        raise ValueError(
+            f"{name} has shape {labels.shape}; expected ({n_samples},), one label for each row."
+        )
+    _refuse_missing(labels, name)
+    try:
+        distinct, numbers = np.unique(labels, return_inverse=True)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            f"{name} holds labels of kinds that have no common order, {' and '.join(kinds)}; make "
+            "all of them strings, or numbers."
+        ) from None
+    return distinct, numbers
 
 
 def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
@@ -290,12 +325,19 @@ def refuse_missing(y: Any) -> None:
             "Sparse data was passed for y, but dense data is required; pass y.toarray()."
         )
     values = np.asarray(y)
-    if y is None or values.dtype != object:
-        return  # scikit-learn checks numbers
-    missing = [k for k, value in enumerate(values.ravel()) if _is_missing(value)]
-    if missing:
+    if y is not None and values.dtype == object:  # scikit-learn checks numbers
+        _refuse_missing(values, "y")
+
+
+def _refuse_missing(values: NDArray[Any], name: str) -> None:
+    if values.dtype == object:
+        absent = np.array([_is_missing(value) for value in values.ravel()], bool)
+    else:
+        absent = (values != values).ravel()  # NaN and NaT are not what they are
+    missing = np.flatnonzero(absent)
+    if len(missing):
         raise ValueError(
-            f"y has no value in {len(missing)} of {values.size} places (the first is row "
+            f"{name} has no value in {len(missing)} of {values.size} places (the first is row "
             f"{missing[0] // max(values[:1].size, 1)}); leave these rows out, or fill them in."
         )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
@@ -24,7 +24,7 @@ from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import DistinctRows, groups_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, groups_of, labels_of, merge, weights_of
 from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
 from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork
@@ -485,5 +485,5 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
         numbers = None if numbers is None else numbers[keep]
         rows = Responses(data[keep], preferred[keep], weight[keep], groups=numbers)
         if pair_id is not None:
-            return rows.paired_by(column_or_1d(pair_id)[keep]), keep
+            return rows.paired_by(labels_of(pair_id, len(data), "pair_id")[1][keep]), keep
         return rows.paired_in_halves(), keep

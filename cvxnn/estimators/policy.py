@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
-from cvxnn.estimators._rows import row_codes
+from cvxnn.estimators._rows import labels_of, row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
@@ -393,10 +393,7 @@ class SoftmaxPolicy(BaseEstimator):
 
 def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the order that groups candidates by prompt, and where each prompt begins."""
-    names = column_or_1d(groups)
-    if len(names) != n_rows:
-        raise ValueError(f"groups has {len(names)} entries; expected {n_rows}, as X.")
-    codes: Any = np.unique(names, return_inverse=True)[1]
+    codes = labels_of(groups, n_rows, "groups")[1]
     order = np.argsort(codes, kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(codes))])
 

@@ -61,7 +61,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and targets if given, and bring them to the host in a dtype of FLOATS."""
-        y = to_host(y)
+        y = to_host(y, "y")
         refuse_missing(y)
         accepted = "csr" if self._takes_sparse() else False
         if not accepted and is_sparse(X):
@@ -72,7 +72,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "X.toarray()."
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
-        checked = validate_data(self, to_host(X), y, **options)
+        checked = validate_data(self, to_host(X, "X"), y, **options)
         if isinstance(checked, tuple):
             return canonical(checked[0]), checked[1]
         return canonical(checked)
@@ -112,7 +112,8 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             ``weights``, ``intercept``, the ``active`` neurons, and the ``radius`` within which
             this holds.
         """
-        return local_linear(self.network_, self._network_input(X))
+        rows = self._network_input(X)
+        return local_linear(self.network_, rows)
 
     def contributions(self, X: Any, baseline: ArrayLike | None = None) -> Contributions:
         """Split the outputs at each row into a sum over features, exactly.
@@ -134,7 +135,8 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             ``features.sum(axis=-1) + rest`` is the decision function, or the prediction of a
             regressor, always with an axis of outputs; see `cvxnn.explanation.contributions`.
         """
-        parts = contributions(self.network_, self._network_input(X), baseline)
+        rows = self._network_input(X)
+        parts = contributions(self.network_, rows, baseline)
         classes = getattr(self, "classes_", None)
         if classes is not None:  # one output scores the second of two classes
             classes = classes[-self.network_.n_outputs :].tolist()

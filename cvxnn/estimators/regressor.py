@@ -403,5 +403,9 @@ def _validation_score(
 
 def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
     """Return targets as columns; ``Scaling`` refuses what does not fit float32."""
+    if y.dtype.kind in "mM":
+        raise ValueError(
+            f"y holds {y.dtype}; expected numbers: subtract a date, and divide by a unit of time."
+        )
     with np.errstate(over="ignore"):
         return np.asarray(y, dtype).reshape(len(y), -1)

@@ -15,6 +15,8 @@ from cvxnn import (
     ConvexReLUClassifier,
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
+    LinearPreferenceHead,
+    SoftmaxPolicy,
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.estimators import _base, _parameters
@@ -109,8 +111,15 @@ def test_other_width_at_prediction(model):
 
 
 def test_prediction_before_fit(model):
-    with pytest.raises(NotFittedError, match="not fitted yet"):
-        make(model).predict(data()[0])
+    methods = ["predict", "transform", "explain", "contributions", "neuron_report"]
+    if model is not ConvexReLURegressor:
+        methods += ["decision_function", "predict_proba", "predict_log_proba"]
+    for method in methods:
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(make(model), method)(data()[0])
+    for attribute in ("feature_importances_", "get_feature_names_out"):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(make(model), attribute)()
 
 
 @pytest.mark.parametrize("model", [ConvexReLUClassifier, HEAD])
@@ -144,8 +153,15 @@ def test_three_labels_of_preference():
         (np.full(40, 1e307), r"sample_weight: the weights .* float64, with a sum of inf; only"),
         (np.ones(39), r"shape \(39,\); expected \(40,\)"),
         (np.ones((40, 1)), r"shape \(40, 1\); expected \(40,\)"),
+        (np.ones(40) + 1j, r"holds complex128, \(1\+1j\) for instance; expected real numbers"),
+        (np.array(["a"] * 40), "holds <U1, 'a' for instance; expected real numbers"),
+        (np.array([{}] * 40), "holds object, {} for instance; expected real numbers"),
+        (np.ma.masked_equal(np.arange(40), 3), "sample_weight is a masked array, 1 of its 40"),
     ],
-    ids=["negative", "nan", "inf", "zero", "huge", "short", "column"],
+    ids=[
+        *["negative", "nan", "inf", "zero", "huge", "short", "column"],
+        *["complex", "text", "object", "masked"],
+    ],
 )
 def test_bad_weights(model, weight, message):
     X, y = data()
@@ -154,6 +170,22 @@ def test_bad_weights(model, weight, message):
     if model is HEAD:
         with pytest.raises(ValueError, match=message):
             make(model).fit_pairs(X, -X, sample_weight=weight)
+
+
+@pytest.mark.filterwarnings("ignore:.*no better than chance")
+@pytest.mark.parametrize(("dtype", "least"), [(np.float32, 1e-37), (np.float64, 1e-300)])
+def test_weights_that_are_lost_in_rounding_are_zero(model, dtype, least):
+    X, y = data(24)
+    X, odd = X.astype(dtype), np.arange(24) % 2
+    fitted = [
+        make(model, strength="auto").fit(X, y, sample_weight=np.where(odd, 1.0, weight))
+        for weight in (least, 0.0)
+    ]
+    np.testing.assert_array_equal(*(values(each, X) for each in fitted))
+    spread = np.geomspace(least, 1.0, 24)
+    assert np.isfinite(
+        values(make(model, strength="auto").fit(X, y, sample_weight=spread), X)
+    ).all()
 
 
 @pytest.mark.parametrize(("size", "total"), [(1e38, "inf"), (1e39, "inf"), (1e-46, "0.0")])
@@ -195,12 +227,61 @@ def test_unequal_pair_counts():
 
 def test_bad_pair_id():
     X, y = data()
-    with pytest.raises(ValueError, match="pair_id has 39 entries; expected 40"):
+    with pytest.raises(ValueError, match=r"pair_id has shape \(39,\); expected \(40,\)"):
         make(HEAD).fit(X, y, pair_id=np.zeros(39))
     with pytest.raises(ValueError, match=r"no pair can be formed.*leave pair_id out"):
         make(HEAD).fit(X, y, pair_id=np.arange(40))
-    with pytest.raises(ValueError, match="1d array"):
+    with pytest.raises(ValueError, match=r"pair_id has shape \(40, 2\); expected \(40,\)"):
         make(HEAD).fit(X, y, pair_id=np.zeros((40, 2)))
+    pairs = np.arange(40) // 4
+    columns = (make(HEAD).fit(X, y, pair_id=ids).reward(X) for ids in (pairs, pairs[:, None]))
+    np.testing.assert_array_equal(*columns)
+
+
+LABELS = {
+    "none": (["a", None] * 20, r"{} has no value in 20 of 40 places \(the first is row 1\)"),
+    "nan": (np.r_[np.nan, np.arange(39)], "{} has no value in 1 of 40 places"),
+    "na": (pd.array([1, None] * 20, dtype="Int64"), "{} has no value in 20 of 40 places"),
+    "date": (pd.to_datetime(["2020", None] * 20, format="%Y"), "{} has no value in 20 of 40"),
+    "mixed": (np.array(["a", 1] * 20, object), "{} holds labels of .* int and str; make all of"),
+    "masked": (np.ma.masked_equal(np.arange(40), 3), "{} is a masked array, 1 of its 40"),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_bad_labels_of_rows(kind):
+    labels, message = LABELS[kind]
+    X, y = data()
+    groups, pair_id = message.format("groups"), message.format("pair_id")
+    for model in (*MODELS, ConvexReLUClassifierCV, LinearPreferenceHead):
+        made = model() if model in (ConvexReLUClassifierCV, LinearPreferenceHead) else make(model)
+        with pytest.raises(ValueError, match=groups):
+            made.fit(X, y, groups=labels)
+    for model in (HEAD, LinearPreferenceHead):
+        with pytest.raises(ValueError, match=pair_id):
+            model().fit(X, y, pair_id=labels)
+        with pytest.raises(ValueError, match=groups):
+            model().fit_pairs(X, -X, groups=labels)
+    with pytest.raises(ValueError, match=groups):
+        SoftmaxPolicy().fit(X, y, labels, chosen=X, rejected=-X)
+
+
+def test_masked_entries_are_missing(model):
+    X, y = data()
+    with pytest.raises(ValueError, match="X is a masked array, 1 of its 120 entries have no value"):
+        make(model).fit(np.ma.masked_equal(X, X[3, 1]), y)
+    with pytest.raises(ValueError, match="y is a masked array"):
+        make(model).fit(X, np.ma.masked_array(y, mask=np.arange(40) == 3))
+    fitted = make(model).fit(np.ma.masked_array(X, mask=np.zeros_like(X, bool)), y)
+    with pytest.raises(ValueError, match="X is a masked array"):
+        fitted.predict(np.ma.masked_equal(X, X[3, 1]))
+
+
+def test_dates_are_no_targets_of_a_regression():
+    X, _ = data()
+    for dates in (pd.date_range("2020", periods=40), pd.timedelta_range("1D", periods=40)):
+        with pytest.raises(ValueError, match=r"y holds (datetime|timedelta)64.*expected numbers"):
+            make(ConvexReLURegressor).fit(X, dates)
 
 
 # Parameters ------------------------------------------------------------------------------------

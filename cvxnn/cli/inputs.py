@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from cvxnn.cli.console import Console
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
+from cvxnn.features.named_models import NAMED_MODELS
 from cvxnn.files.writing import read_text
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     values = MODEL.values(options)
     if values["name_or_path"] is None:
         values["name_or_path"] = name
+    typed = str(values["name_or_path"])
+    known = None if Path(typed).exists() else NAMED_MODELS.get(typed.lower())
+    if known is not None:
+        note = f"; {known.note}" if known.note else ""
+        console.progress(f"licence   {known.licence} ({known.hub}){note}")
     lm = load_model(**values)
     if lm.device.type == "cpu":
         choose_threads(console)

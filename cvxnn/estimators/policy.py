@@ -19,7 +19,12 @@ from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.estimators._rows import labels_of, row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
-from cvxnn.joint.policy_objectives import bradley_terry_objective, dpo_objective, sft_objective
+from cvxnn.joint.policy_objectives import (
+    bradley_terry_objective,
+    dpo_objective,
+    orpo_objectives,
+    sft_objective,
+)
 from cvxnn.joint.post_training import post_train
 from cvxnn.joint.problem import JointProblem
 from cvxnn.joint.strategies import Strategy
@@ -41,8 +46,10 @@ class SoftmaxPolicy(BaseEstimator):
     ----------
     lam : float, default=0.5
         Trade-off: 0 is demonstrations only, 1 preferences only.
-    strategy : {"exact", "sequential", "mix", "alright", "maxright"}, default="exact"
-        All but the first: see ``cvxnn.joint.post_train``.
+    strategy : {"exact", "orpo", "sequential", "mix", "alright", "maxright"}, default="exact"
+        ``"orpo"`` is a baseline that learns from the pairs alone, exactly: the mix of ORPO's odds
+        ratio, weighted by ``lam``, and of the likelihood of chosen responses; see
+        ``cvxnn.joint.orpo_objectives``. All but these two: see ``cvxnn.joint.post_train``.
     beta : float, default=0.1
         DPO's pull towards the reference policy, above 0.
     reference : "chosen", "uniform" or array-like of shape (n_features,), default="chosen"
@@ -84,7 +91,7 @@ class SoftmaxPolicy(BaseEstimator):
         Their mix, a lower bound on its optimum, and the difference, in units of the mix or of 1,
         whichever is larger: how much better any policy could be, whatever the strategy was.
     trajectory_ : Trajectory or None
-        Course of a stochastic strategy, in scaled features; None for ``"exact"``. It is not saved.
+        Course of a stochastic strategy, in scaled features; None for exact ones. It is not saved.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -117,7 +124,7 @@ class SoftmaxPolicy(BaseEstimator):
         self,
         lam: float = 0.5,
         *,
-        strategy: Literal["exact", "sequential", "mix", "alright", "maxright"] = "exact",
+        strategy: Literal["exact", "orpo", "sequential", "mix", "alright", "maxright"] = "exact",
         beta: float = 0.1,
         reference: ArrayLike | Literal["chosen", "uniform"] = "chosen",
         ridge: float = 1e-3,
@@ -211,7 +218,7 @@ class SoftmaxPolicy(BaseEstimator):
             If features are so large that the ridge is lost in rounding: divide them by their
             standard deviations.
         """
-        names = ("exact", *get_args(Strategy))
+        names = ("exact", "orpo", *get_args(Strategy))
         if self.strategy not in names:
             raise ValueError(f"strategy={self.strategy!r}; expected one of {names}.")
         if self.embedding is not None:
@@ -220,7 +227,12 @@ class SoftmaxPolicy(BaseEstimator):
         best = problem.optimum(self.lam)
         theta: NDArray[np.floating] = best.weights
         self.trajectory_ = None
-        if self.strategy != "exact":
+        if self.strategy == "orpo":
+            margins = -problem.dpo.rows / self.beta
+            nothing = np.zeros_like(margins)
+            parts = orpo_objectives(margins, nothing, ridge=problem.ridge, radius=problem.radius)
+            theta = JointProblem(*parts, tol=self.tol).optimum(self.lam).weights
+        elif self.strategy != "exact":
             seed = check_random_state(self.random_state).randint(2**31 - 1)
             stop = None
             if self.stop_excess is not None and self.strategy != "sequential":

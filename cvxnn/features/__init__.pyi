@@ -1,6 +1,7 @@
 from .description import POOLINGS, Description, Pooling, check_description
 from .endpoint import EndpointEmbedder
 from .extraction import PairEmbedder, extract_pairs, extract_shard, merge_pairs
+from .named_models import NAMED_MODELS, NamedModel, hub_name
 from .pairs import (
     PairFeatures,
     discard_features,
@@ -13,10 +14,12 @@ from .store import StoredRows, read_features
 from .writer import FeatureWriter, store_as
 
 __all__ = [
+    "NAMED_MODELS",
     "POOLINGS",
     "Description",
     "EndpointEmbedder",
     "FeatureWriter",
+    "NamedModel",
     "PairEmbedder",
     "PairFeatures",
     "Pooling",
@@ -26,6 +29,7 @@ __all__ = [
     "discard_features",
     "extract_pairs",
     "extract_shard",
+    "hub_name",
     "is_extracted",
     "join_pair_features",
     "merge_pairs",

@@ -5,6 +5,7 @@ from .policy_objectives import (
     bradley_terry_objective,
     dpo_objective,
     mix_objective,
+    orpo_objectives,
     sft_objective,
 )
 from .post_training import Trajectory, post_train
@@ -31,6 +32,7 @@ __all__ = [
     "delta_m",
     "dpo_objective",
     "mix_objective",
+    "orpo_objectives",
     "pareto_front",
     "percentage_increase",
     "post_train",

@@ -167,6 +167,45 @@ def bradley_terry_objective(
     return dpo_objective(chosen, rejected, beta=1.0, ridge=ridge, radius=radius)
 
 
+def orpo_objectives(
+    chosen: ArrayLike, rejected: ArrayLike, *, ridge: float = 0.0, radius: float = np.inf
+) -> tuple[ChoiceObjective, ChoiceObjective]:
+    r"""Return the two parts of ORPO (Table 8 of COALA), where the responses of a pair are all.
+
+    With :math:`p = \pi_\theta(y_w | x)` and :math:`1 - p = \pi_\theta(y_l | x)`, they are
+
+    .. math::
+
+        -\frac1N \sum \log \sigma\Big(\log \frac{p}{1 - p} - \log \frac{1 - p}{p}\Big)
+        \quad\text{and}\quad -\frac1N \sum \log p,
+
+    both convex, since the logarithm of the odds is :math:`\theta^T (\phi_w - \phi_l)`. ORPO with
+    the weight :math:`w` is their mix with :math:`\lambda = w / (1 + w)`, times :math:`1 + w`. It
+    needs neither demonstrations nor a reference.
+
+    Parameters
+    ----------
+    chosen, rejected : array-like, shape (n_pairs, n_features)
+        Features of the preferred and of the other replies.
+    ridge : float, default=0
+        Strength of the ridge, at least 0.
+    radius : float, default=inf
+        Radius of the ball in which ``theta`` lies, above 0.
+
+    Returns
+    -------
+    odds, likelihood : ChoiceObjective
+        The objectives of the odds ratio and of the chosen replies, for `mix_objective`.
+
+    Raises
+    ------
+    ValueError
+        If an array has the wrong shape or is not finite, or a parameter is out of range.
+    """
+    odds = dpo_objective(chosen, rejected, beta=2.0, ridge=ridge, radius=radius)
+    return odds, bradley_terry_objective(chosen, rejected, ridge=ridge, radius=radius)
+
+
 def mix_objective(dpo: ChoiceObjective, sft: ChoiceObjective, lam: float) -> ChoiceObjective:
     r"""Return the mix :math:`\lambda f_{DPO} + (1 - \lambda) f_{SFT}` (equation 6).
 

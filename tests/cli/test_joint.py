@@ -17,12 +17,12 @@ def test_from_features_to_replies(run, features, data, model, tmp_path, capsys):
     file, folder = tmp_path / "sft.jsonl", tmp_path / "joint"
     file.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
     command = ["joint", features, file, "--model", model, "--output", folder]
-    command += ["--lam", "0.25,0.75", "--strategy", "exact,mix", "--n-steps", "200"]
+    command += ["--lam", "0.25,0.75", "--strategy", "exact,mix,orpo", "--n-steps", "200"]
     found = run(*command)
     assert [(p["strategy"], p["lam"]) for p in found["policies"]] == [
-        (strategy, lam) for strategy in ("exact", "mix") for lam in (0.25, 0.75)
+        (strategy, lam) for strategy in ("exact", "mix", "orpo") for lam in (0.25, 0.75)
     ]
-    exact, mix = found["policies"][:2], found["policies"][2:]
+    exact, mix, orpo = (found["policies"][k : k + 2] for k in (0, 2, 4))
     for best, other in zip(exact, mix, strict=True):
         lam = best["lam"]
         values = [lam * p["dpo"] + (1 - lam) * p["sft"] for p in (best, other)]
@@ -31,6 +31,7 @@ def test_from_features_to_replies(run, features, data, model, tmp_path, capsys):
     assert exact[1]["dpo"] < exact[0]["dpo"]  # more weight on preferences
     assert exact[1]["sft"] > exact[0]["sft"]
     assert all(p["preferences"]["accuracy"] > 0.8 for p in exact)
+    assert all(p["gap"] > 0 and p["preferences"]["accuracy"] > 0.8 for p in orpo)
     policy = cvxnn.load(exact[0]["file"])
     X = np.random.default_rng(0).standard_normal((3, policy.n_features_in_))
     np.testing.assert_allclose(policy.reward(X), X @ policy.coef_)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -85,7 +86,7 @@ def test_rows_may_come_in_any_order():
     np.testing.assert_array_equal(marks.argmax(axis=1), found.reshape(N, K).argmax(axis=1))
 
 
-@pytest.mark.parametrize("strategy", ["exact", "mix"])
+@pytest.mark.parametrize("strategy", ["exact", "orpo", "mix"])
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_no_order_changes_a_bit(strategy, scale):
     """Neither of the candidates, nor of prompts of several sizes, nor of pairs."""
@@ -147,6 +148,24 @@ def test_strategies_end_above_the_same_bound(strategy):
     assert policy.dual_bound_ == exact.dual_bound_
     assert 1e-6 < policy.gap_ < 1
     np.testing.assert_array_equal(clone(policy).fit(**given).coef_, policy.coef_)
+
+
+def test_orpo_learns_from_pairs_alone():
+    given, lam = data(), 0.25
+    policy = SoftmaxPolicy(lam, strategy="orpo").fit(**given)
+    margins = given["chosen"] - given["rejected"]
+
+    def orpo(theta):
+        z = margins @ theta
+        odds, likelihood = np.logaddexp(0, -2 * z).mean(), np.logaddexp(0, -z).mean()
+        return lam * odds + (1 - lam) * likelihood + policy.ridge / 2 * theta @ theta
+
+    best = minimize(orpo, np.zeros(D), tol=1e-12).x
+    np.testing.assert_allclose(policy.coef_, best, rtol=1e-4, atol=1e-5)
+    other = SoftmaxPolicy(lam, strategy="orpo", beta=0.7, reference="uniform")
+    np.testing.assert_allclose(other.fit(**given).coef_, policy.coef_, rtol=1e-6)
+    assert policy.trajectory_ is None
+    assert policy.gap_ > 1e-3  # above the mix of DPO and SFT, of which it knows nothing
 
 
 def test_the_reference():

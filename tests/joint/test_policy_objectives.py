@@ -15,6 +15,7 @@ from cvxnn.joint import (
     bradley_terry_objective,
     dpo_objective,
     mix_objective,
+    orpo_objectives,
     sft_objective,
 )
 
@@ -258,3 +259,19 @@ def test_bad_mixes() -> None:
         mix_objective(kinds["dpo"], every_kind(0, ridge=1.0)["sft"], 0.5)
     with pytest.raises(ValueError, match="has 1 features and the SFT data 3"):
         mix_objective(dpo_objective([[1.0]], [[0.0]]), kinds["sft"], 0.5)
+
+
+def test_orpo_of_two_responses_by_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    chosen, rejected = rng.standard_normal((2, 12, 4))
+    odds, likelihood = orpo_objectives(chosen, rejected, ridge=0.1)
+    weight = 0.3
+    mixed = mix_objective(odds, likelihood, weight / (1 + weight))
+    for theta in rng.standard_normal((5, 4)):
+        total = 0.0
+        for won, lost in zip(chosen, rejected, strict=True):
+            p = np.exp(theta @ won) / (np.exp(theta @ won) + np.exp(theta @ lost))
+            ratio = np.log(p / (1 - p)) - np.log((1 - p) / p)
+            total += -np.log(p) - weight * np.log(1 / (1 + np.exp(-ratio)))
+        expected = total / 12 / (1 + weight) + 0.1 / 2 * theta @ theta
+        np.testing.assert_allclose(mixed.values(theta[None])[0], expected, rtol=1e-10)

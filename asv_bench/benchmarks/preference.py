@@ -1,5 +1,7 @@
 """Preference heads and joint post-training on synthetic embeddings: time, memory, certificates."""
 
+import itertools
+
 import numpy as np
 
 from cvxnn import COALAPreferenceHead, COALAPreferenceHeadCV, LinearPreferenceHead, SoftmaxPolicy
@@ -16,13 +18,14 @@ def pairs(n, d, seed=0):
     return np.where(better, a, b), np.where(better, b, a)
 
 
+HEADS = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}
 SIZES = {"1000x384": (1000, 384), "4000x576": (4000, 576)}
 
 
 class Head:
     """Both phases of a head, with nothing set."""
 
-    params = (list(SIZES), ["coala", "linear"])
+    params = (list(SIZES), list(HEADS))
     param_names = ("pairs", "head")
     timeout = 600
     number = 1
@@ -30,9 +33,7 @@ class Head:
 
     def setup(self, size, head):
         self.chosen, self.rejected = pairs(*SIZES[size])
-        self.held_out = pairs(1000, SIZES[size][1], seed=1)
-        kind = {"coala": COALAPreferenceHead, "linear": LinearPreferenceHead}[head]
-        self.head = kind(random_state=0).fit_pairs(self.chosen, self.rejected)
+        self.head = HEADS[head](random_state=0).fit_pairs(self.chosen, self.rejected)
 
     def time_fit_pairs(self, size, head):
         self.head.fit_pairs(self.chosen, self.rejected)
@@ -40,16 +41,35 @@ class Head:
     def peakmem_fit_pairs(self, size, head):
         self.head.fit_pairs(self.chosen, self.rejected)
 
-    def time_reward(self, size, head):
+
+class FittedHead:
+    """Rewards, held-out accuracy and certificate, of one fit for all of them."""
+
+    params = Head.params
+    param_names = Head.param_names
+    timeout = 600
+
+    def setup_cache(self):
+        return {
+            (size, head): HEADS[head](random_state=0).fit_pairs(*pairs(*SIZES[size]))
+            for size, head in itertools.product(*self.params)
+        }
+
+    def setup(self, fitted, size, head):
+        self.chosen, _ = pairs(*SIZES[size])
+        self.held_out = pairs(1000, SIZES[size][1], seed=1)
+        self.head = fitted[size, head]
+
+    def time_reward(self, fitted, size, head):
         self.head.reward(self.chosen)
 
-    def track_held_out_accuracy(self, size, head):
+    def track_held_out_accuracy(self, fitted, size, head):
         return float((self.head.reward_margin(*self.held_out) > 0).mean())
 
-    def track_gap(self, size, head):
+    def track_gap(self, fitted, size, head):
         return float(getattr(self.head, "gap_", np.nan))
 
-    def track_phase2_iterations(self, size, head):
+    def track_phase2_iterations(self, fitted, size, head):
         history = getattr(self.head, "phase2_history_", {"iteration": [0]})
         return int(history["iteration"][-1])
 

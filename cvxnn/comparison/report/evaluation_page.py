@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from cvxnn.comparison.reply_table import hacking_text, reply_means
 from cvxnn.comparison.report.charts import STYLE, to_svg
-from cvxnn.comparison.report.page import FILTERS, examples_of
+from cvxnn.comparison.report.page import examples_of
+from cvxnn.comparison.report.templates import fill_template
 from cvxnn.comparison.texts import name_of
 
 HEADINGS = {
@@ -55,15 +54,8 @@ def render_evaluation(
     """
     if unknown := sorted(results.keys() - HEADINGS.keys()):
         raise ValueError(f"results are of {unknown}; expected some of {list(HEADINGS)}")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {**FILTERS, "share": lambda value: f"{100 * value:.1f} %"}
-    page: str = environment.get_template("evaluation.html").render(
+    return fill_template(
+        "evaluation.html",
         title=title,
         parts=[_part(protocol, result) for protocol, result in results.items()],
         limits=[sentence for result in results.values() for sentence in _limits(result)],
@@ -71,7 +63,6 @@ def render_evaluation(
         reply_means=reply_means(replies),
         hacked=hacking_text(replies),
     )
-    return page
 
 
 def win_rate_chart(systems: Mapping[str, Mapping[str, Any]], baseline: str) -> str:

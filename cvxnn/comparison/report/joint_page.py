@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cvxnn.comparison.report.charts import N_SERIES, STYLE, to_svg
+from cvxnn.comparison.report.templates import fill_template
 
 # Label of the axis, and caption.
 _BARS = {
@@ -49,15 +48,8 @@ def render_joint_report(
     if "front" not in result:
         raise ValueError("the result has no front; run cvxnn joint again, with --overwrite")
     policies = list(result["policies"])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:.4g}"
-    page: str = environment.get_template("joint.html").render(
+    return fill_template(
+        "joint.html",
         title=title,
         policies=policies,
         front_chart=front_chart(result["front"], policies),
@@ -67,7 +59,6 @@ def render_joint_report(
             if any(name in row for row in policies)
         ],
     )
-    return page
 
 
 def front_chart(front: Mapping[str, Any], policies: Sequence[Mapping[str, Any]]) -> str:

@@ -6,34 +6,17 @@ The page is self-contained: it has no scripts, loads nothing, and every text in 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
-from cvxnn._progress import seconds_text
 from cvxnn.comparison.reply_table import hacking_text, reply_means
 from cvxnn.comparison.report.charts import cost_chart, margin_chart
+from cvxnn.comparison.report.templates import fill_template
 from cvxnn.comparison.results import Comparison
 from cvxnn.comparison.texts import (
-    bytes_text,
-    count_text,
     difference_text,
-    name_of,
-    ratio_text,
     share_text,
 )
-
-FILTERS: dict[str, Callable[..., Any]] = {
-    "bytes": bytes_text,
-    "count": count_text,
-    "method": name_of,
-    "number": lambda value: "–" if value is None else f"{value:.4g}",
-    "percent": lambda value: "–" if value is None else f"{100 * value:.2g} %",
-    "ratio": ratio_text,
-    "seconds": seconds_text,
-}
 
 
 def render_report(
@@ -76,16 +59,8 @@ def render_report(
     >>> Path("report.html").write_text(page, encoding="utf-8")  # doctest: +SKIP
     """
     shown = examples_of(examples)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FILTERS
-    page: str = environment.get_template("page.html").render(
+    return fill_template(
+        "page.html",
         title=title,
         comparison=comparison,
         share=share_text,
@@ -101,7 +76,6 @@ def render_report(
         hacked=hacking_text(examples),
         settings=_settings(comparison),
     )
-    return page
 
 
 def examples_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -95,6 +95,10 @@ class LeaveOneOut(NamedTuple):
     alpha: NDArray[np.floating]
     predictions: NDArray[np.floating]
 
+    def least(self, *, shared: bool) -> NDArray[np.floating]:
+        """Return the least error of each output, or of all together."""
+        return np.asarray(self.errors.sum(axis=1).min() if shared else self.errors.min(axis=0))
+
 
 @limits_threads(
     lambda sample, spectrum, *_, **__: 4.0 * spectrum.vectors.size * N_ALPHAS, SHARED_FACTOR

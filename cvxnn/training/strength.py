@@ -9,7 +9,8 @@ the same for all data.
 strengths at once from one eigendecomposition (Allen, 1974). For norms, a multiple of the *noise
 level*: the size of the slope that the leave-one-out residuals would have with random signs, which
 is what the penalty has to hold back (Giacobino et al., 2017). Both look at a sample of
-the rows, drawn by weight, with every class in it.
+the rows, drawn by weight, with every class in it. Of a larger sample, errors over folds have the
+last word on a ridge (``cvxnn.training.fold_errors``): a few hundred rows leave it to chance.
 
 A ridge says that scores are Gaussian around 0. The squared error of a few rows, or of classes far
 apart, may ask for almost none; scores that are log-odds then go as far as these rows let them, so
@@ -33,6 +34,7 @@ from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.numerics.threads import limits_threads
+from cvxnn.training.fold_errors import MANY_ROWS, fold_errors
 from cvxnn.training.outliers import without_outliers
 from cvxnn.training.row_sample import MOST_ROWS, Sample, sample_rows
 from cvxnn.training.spectrum import (
@@ -46,6 +48,8 @@ from cvxnn.training.spectrum import (
 # Chosen on six tables and confirmed on six others: asv_bench/tables/norm_strengths.py.
 _PART_OF_NOISE = 0.1
 _N_DRAWS = 32
+# Rows, as a multiple of those of the sample, whose error tells how it falls with their number.
+_MANY_MORE = 2
 # Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
 _LEAST_STRENGTH = 1e-9
 # Largest standard deviation of log-odds, and the units of a class from which on it grows. Chosen on
@@ -71,7 +75,8 @@ class Strength(NamedTuple):
     spectrum : Spectrum or None
         Of their program, where it was needed.
     kernel : ndarray, shape (n_samples, n_samples), or None
-        Kernel of the program, where it was needed and all rows were looked at.
+        Kernel of the program, where it was needed and all rows were looked at; in float32 if these
+        are more than have a spectrum.
     flops : float
         Floating-point operations of the measurement.
     factor : float or ndarray, shape (n_outputs,)
@@ -124,7 +129,8 @@ def measure_strength(
         shared, the penalty a ridge, and the sample all rows. How the strength of least squared
         error grows with the rows is known; that of another error may not transfer from a part.
     most : int, optional
-        Rows up to which all are looked at; by default as ``sample_rows`` has it.
+        Rows up to which all are looked at; by default as ``sample_rows`` has it, and a ridge is
+        chosen on up to 4,096.
     spectrum : Spectrum, optional
         Of the program, where it is known (``choose_patterns``); it is not computed again then.
 
@@ -143,17 +149,26 @@ def measure_strength(
     unit = alpha_max(pilot, spectrum)
     alpha: Any
     factor: Any = sample.part
+    flops = pilot_flops(pilot, spectrum)
+    known = spectrum.kernel if whole and spectrum is not None else None
     if strength != "auto":
         alpha = float(strength) * unit
     else:
         assert spectrum is not None
         shared |= program.loss.coupled or type(program.penalty) is not SquaredL2
-        alpha, factor = automatic_alpha(sample, spectrum, random_state, shared=shared, error=error)
+        many = None
+        if most is None and not whole:
+            many = sample_rows(program, random_state, units=units, groups=groups, most=MANY_ROWS)
+        chosen = automatic_alpha(
+            sample, spectrum, random_state, shared=shared, error=error, many=many
+        )
+        alpha, factor, flops = chosen.alpha, chosen.factor, flops + chosen.flops
+        if many is not None and many.program is program:
+            known = chosen.kernel
         alpha = np.maximum(alpha, _LEAST_STRENGTH * unit)
         if shared or len(alpha) == 1:
             alpha, factor = float(alpha[0]), float(factor[0])
-    kernel = spectrum.kernel if whole and spectrum is not None else None
-    return Strength(alpha, unit, sample, spectrum, kernel, pilot_flops(pilot, spectrum), factor)
+    return Strength(alpha, unit, sample, spectrum, known, flops, factor)
 
 
 def _sampled_product(program: ConvexProgram) -> float:
@@ -189,6 +204,27 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     return float(largest) if largest > 0 else 1.0
 
 
+class AutomaticAlpha(NamedTuple):
+    """A choice of the penalty parameter.
+
+    Attributes
+    ----------
+    alpha : ndarray, shape (n_outputs,)
+        Penalty parameter of each output, to suit all rows.
+    factor : ndarray, shape (n_outputs,)
+        The same as a multiple of the one that suits the sample.
+    kernel : ndarray, shape (n_samples, n_samples), or None
+        Kernel of the larger sample in float32, where it was built.
+    flops : float
+        Operations on the larger sample.
+    """
+
+    alpha: NDArray[np.floating]
+    factor: NDArray[np.floating]
+    kernel: NDArray[np.floating] | None = None
+    flops: float = 0.0
+
+
 def automatic_alpha(
     sample: Sample,
     spectrum: Spectrum,
@@ -196,7 +232,8 @@ def automatic_alpha(
     *,
     shared: bool = False,
     error: HeldOutError | None = None,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    many: Sample | None = None,
+) -> AutomaticAlpha:
     """Choose the penalty parameter for all rows from a sample of them.
 
     Parameters
@@ -206,19 +243,22 @@ def automatic_alpha(
     spectrum : Spectrum
         Of their program.
     random_state : RandomState
-        Draws signs for the noise level.
+        Draws signs for the noise level, or folds of a larger sample.
     shared : bool, default=False
         Whether all outputs have the same, as they do under a norm.
     error : callable, optional
         What judges a shared ridge in place of the squared error; see :func:`measure_strength`.
+    many : Sample, optional
+        A larger sample, or all rows, which has the last word on a ridge.
 
     Returns
     -------
-    alpha, factor : ndarray, shape (n_outputs,)
-        The penalty parameter of each output, and what it is multiplied by to suit all rows.
+    AutomaticAlpha
+        The penalty parameter of each output.
     """
     found: LeaveOneOut | None = None
     shared &= not sample.program.has_alpha_max  # the noise of each output is its own
+    pulled = isinstance(sample.program.loss, HuberLoss)
     if isinstance(sample.program.loss, HuberLoss):
         delta = sample.program.loss.delta
         sample, found = without_outliers(sample, spectrum, delta, shared=shared)
@@ -228,14 +268,26 @@ def automatic_alpha(
         # The ridge is noise over signal of one unit: its share falls with their number. What looks
         # like noise in a few rows is in part a signal that more of them resolve.
         chosen = found.alpha
+        kernel, flops = None, 0.0
+        if many is not None and not pulled:
+            until = chosen * (sample.part / many.part)
+            better = fold_errors(many, random_state, until=until, shared=shared)
+            if better.part > _MANY_MORE * sample.part:
+                power = _power(found.least(shared=shared), better.error, better.part / sample.part)
+            else:
+                power = learning_exponent(sample, spectrum, found, shared=shared)
+            factor = better.alpha * better.part ** (1 + power) / chosen
+            kernel, flops = better.kernel, better.flops
+        else:
+            power = learning_exponent(sample, spectrum, found, shared=shared)
+            factor = sample.part ** (1 + power)
         if error is not None and shared and sample.part == 1:
             errors = partial(_error_at, sample, spectrum, error)
             chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
-        factor = sample.part ** (1 + learning_exponent(sample, spectrum, found, shared=shared))
         alpha = chosen * program.loss.curvature * factor
         if isinstance(program.loss, LogisticLoss | MultinomialLoss):
             alpha = np.maximum(alpha, least_of_log_odds(sample, spectrum, shared=shared))
-        return alpha, factor
+        return AutomaticAlpha(alpha, factor, kernel, flops)
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
         residual = residual / np.sqrt(sample.units)[:, None]
@@ -245,7 +297,8 @@ def automatic_alpha(
         for _ in range(_N_DRAWS)
     ]
     factor = np.full(program.y.shape[1], np.sqrt(sample.part))
-    return _PART_OF_NOISE * float(np.median(draws)) * program.loss.curvature * factor, factor
+    alpha = _PART_OF_NOISE * float(np.median(draws)) * program.loss.curvature * factor
+    return AutomaticAlpha(alpha, factor)
 
 
 def least_of_log_odds(
@@ -309,14 +362,16 @@ def learning_exponent(
         return np.zeros(n_outputs)
     n, rows = len(sample.program.y), sample.half()
     share = np.broadcast_to(sample.program.share, (n, 1))[rows]
-    ours = (found, leave_one_out(sample.take(rows), spectrum.of_rows(rows, share)))
-    if shared:
-        whole, part = (each.errors.sum(axis=1).min() for each in ours)
-    else:
-        whole, part = (each.errors.min(axis=0) for each in ours)
+    half = leave_one_out(sample.take(rows), spectrum.of_rows(rows, share))
+    power = _power(half.least(shared=shared), found.least(shared=shared), n / len(rows))
+    return np.broadcast_to(power, n_outputs)
+
+
+def _power(few: Any, many: Any, ratio: float) -> NDArray[np.floating]:
+    """Return the power with which an error falls, 0 to 1, from those of few and more rows."""
     tiny = np.finfo(np.float64).tiny
-    power = np.log(np.maximum(part, tiny) / np.maximum(whole, tiny)) / np.log(n / len(rows))
-    return np.broadcast_to(np.clip(power, 0.0, 1.0), n_outputs)
+    power = np.log(np.maximum(few, tiny) / np.maximum(many, tiny)) / np.log(ratio)
+    return np.asarray(np.clip(power, 0.0, 1.0))
 
 
 def nearest_minimum(

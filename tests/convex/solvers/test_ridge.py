@@ -189,6 +189,29 @@ def test_a_known_kernel_serves_a_skip_connection_of_any_strength() -> None:
         )
 
 
+@pytest.mark.parametrize("max_dense", [6000, 1])
+@pytest.mark.parametrize("tol", [1e-9, 1e-3])
+def test_a_known_kernel_in_float32_serves_coarse_tolerances(max_dense: int, tol: float) -> None:
+    program = make(40, patterns=8, skip=0.2, weighted=True)
+    coarse = kernel(replace(program, skip=None)).astype(np.float32)
+    asked: list[object] = []
+    store, own = ridge.Kernel.stored, ridge.Kernel
+
+    class Counted(own):
+        @classmethod
+        def stored(cls, *args: Any) -> Any:
+            asked.append(args)
+            return store(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ridge, "Kernel", Counted)
+        store_kernel_after(patch, 0)
+        result = solve(program, Ridge(tol=tol, max_dense=max_dense, kernel=coarse))
+    check(program, result, rel=2 * tol)
+    if max_dense == 1:
+        assert bool(asked) == (tol < 1e-4)
+
+
 def test_fewer_iterations_with_a_better_preconditioner_and_a_warm_start() -> None:
     program = make(40, patterns=8, alpha=1e-3)
     options = {"tol": 1e-9, "max_dense": 1, "check_every": 1}
@@ -426,6 +449,9 @@ def test_flops_of_iterations_count_the_rows_that_were_sampled(
     assert gained == pytest.approx(per_iteration)
     # At most one row in eight is sampled, however many are asked for.
     assert dear.flops(program, result) == Ridge(max_dense=1, rank=8).flops(program, result)
+    # And at most so many that their columns take little memory.
+    monkeypatch.setattr(ridge, "_BASIS_NUMBERS", 5 * n)
+    assert dear.flops(program, result) == Ridge(max_dense=1, rank=5).flops(program, result)
 
 
 @pytest.mark.parametrize("tol", [1e-6, 1e-3])

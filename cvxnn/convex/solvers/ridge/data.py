@@ -176,6 +176,15 @@ class RidgeData:
 
     def rounding(self, alpha: float | Floats, dtype: Any = np.float64) -> Any:
         """Return the strength below which rounding of the kernel decides, at strength ``alpha``."""
+        trace = self.diagonal().sum()
+        if self.ridge is not None:
+            trace = trace + alpha / self.ridge * self.linear.diagonal().sum()
+        if dtype == np.float32 and np.any(trace > np.finfo(np.float32).max):
+            return np.inf
+        return _ROUNDINGS[np.dtype(dtype)] * float(np.finfo(dtype).eps) * trace
+
+    def diagonal(self) -> Floats:
+        """Return the diagonal of the kernel of the gates; of pairs, a bound of it."""
         X = self.X.astype(np.float64, copy=False)
         if is_sparse(X):
             squares = np.asarray(X.multiply(X).sum(axis=1)).ravel()
@@ -183,17 +192,10 @@ class RidgeData:
             squares = np.empty(X.shape[0])
             for rows, block in read_ahead(X, row_blocks(len(squares), X.shape[1])):
                 np.einsum("nd,nd->n", block, block, out=squares[rows])
+        squares = squares * self.gates.columns.sum(axis=1)
         if self.pairs is not None:
-            squares = 2 * squares[self.pairs]
-        n_open = self.gates.columns.sum(axis=1)
-        n_open = n_open if self.pairs is None else n_open[self.pairs]
-        share = self.root if self.pairs is not None else self.root[:, 0]
-        trace = np.sum(share**2 * squares * n_open)
-        if self.ridge is not None:
-            trace = trace + alpha / self.ridge * np.sum(share**2 * squares)
-        if dtype == np.float32 and np.any(trace > np.finfo(np.float32).max):
-            return np.inf
-        return _ROUNDINGS[np.dtype(dtype)] * float(np.finfo(dtype).eps) * trace
+            squares = 2 * squares[self.pairs].sum(axis=1)
+        return np.asarray(self.root[:, 0] ** 2 * squares)
 
     def gram(self) -> tuple[Floats, Floats]:
         """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""

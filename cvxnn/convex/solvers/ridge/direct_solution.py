@@ -23,13 +23,14 @@ def solve_directly(
 
     Each output may have its ``alpha``; those of one value share a factorisation. One that
     rounding hides is raised to ``data.rounding``: errors of the unknowns are divided by it.
-    A ``kernel`` that is known takes the place of both matrices, unless it is too coarse for
-    ``alpha``.
+    A ``kernel`` that is known takes the place of both matrices, unless it is in float32 and that
+    is too coarse.
     """
     least = data.rounding(alpha)
     if not np.isfinite(least).all():  # nothing is known of squares that overflow
         return np.full_like(data.targets, np.nan), np.full_like(data.targets, np.nan)
-    if kernel is None or (kernel.dtype == np.float32 and not _allows_float32(data, alpha)):
+    single = kernel is not None and kernel.dtype == np.float32
+    if kernel is None or (single and not (coarse and _allows_float32(data, alpha))):
         kernel = kernel_to_factor(data, alpha, coarse=coarse, max_dense=max_dense)
     if kernel is not None:
         return _solve_dual(data, alpha, Kernel(data, kernel))

@@ -42,13 +42,18 @@ def kernel_flops(n: int, d: int, P: int) -> float:
     return float(n) * n * (d + P)
 
 
+def kernel_product_flops(n: int, n_outputs: int) -> float:
+    """Return the cost of a product of a stored kernel of ``n`` rows with columns."""
+    return float(n) * n * (_READING + 3 * n_outputs)
+
+
 def products_before_kernel(data: GatedRows, n_outputs: int) -> float:
     """Return the number of products after which a stored kernel would have been cheaper.
 
     It is infinite where products with the data are as cheap as those with the kernel.
     """
     (n, d), P = data.X.shape, data.n_patterns
-    saved = 4.0 * n * d * P * n_outputs - float(n) * n * (_READING + 3 * n_outputs)
+    saved = 4.0 * n * d * P * n_outputs - kernel_product_flops(n, n_outputs)
     build = kernel_flops(n, d, P) + _MASKING * float(n) * n
     return build / saved if saved > 0 else np.inf
 

@@ -54,8 +54,8 @@ _COARSE_GAP = 1e-3
 _WORTH_ITERATING = 2e10
 # A kernel that pays after so many products is stored at once: there will be as many.
 _SOON = 8
-# Part of the rows whose kernel columns are worth their price.
-_SAMPLED = 8
+# Part of the rows whose kernel columns are worth their price, and numbers that these may take.
+_SAMPLED, _BASIS_NUMBERS = 8, 2**28
 # Iterations of conjugate gradient that are expected: gaps of 1 % take 6 to 20.
 _EXPECTED = 15
 
@@ -104,12 +104,14 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         Rows up to which conjugate gradient may keep the kernel, in float32 unless ``tol`` is below
         1e-4: 2.1 GB for so many. It does where many products with the data would take longer.
     rank : int, default=1000
-        Rows whose kernel columns precondition conjugate gradient; at most one in eight.
+        Rows whose kernel columns precondition conjugate gradient; at most one in eight, and at most
+        so many that the columns take 1 GiB in float32.
     check_every : int, default=1
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional
-        Kernel :math:`A A^T` of the gates, where it is known (:meth:`kernel_of`); the direct
-        solution does not compute it again then. A skip connection has a part of its own.
+        Kernel :math:`A A^T` of the gates, where it is known (:meth:`kernel_of`); it is not
+        computed again then. In float32, it serves for ``tol`` of 1e-4 or more only. A skip
+        connection has a part of its own.
 
     Notes
     -----
@@ -227,7 +229,10 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         if not self._is_direct(program):
             rows = data.cast(self._precision)
             sampled = NystromKernel.of(rows, self._sampled(len(u)), self._precision)
-            precondition, kernel = sampled.shifted(alpha), Kernel(data, rows=rows)
+            precondition = sampled.shifted(alpha)
+            fine = self.kernel is not None and self.kernel.dtype == np.float64
+            known = self.kernel if fine or self.tol >= COARSE else None
+            kernel = Kernel(data, known, rows)
         state = RidgeState(
             kernel=kernel,
             alpha=alpha,
@@ -261,7 +266,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         ratio = inner / np.where(state.inner == 0, 1, state.inner)
         direction = z + (ratio if state.direction.any() else 0) * state.direction
         kernel = state.kernel
-        if state.n_products == self._products_before_kernel(program.operator, len(inner)):
+        before = self._products_before_kernel(program.operator, len(inner))
+        if kernel.matrix is None and state.n_products == before:
             kernel = Kernel.stored(data, self._precision)
         image = kernel.product(direction, alpha)
         curvature = dots(direction, image + alpha * direction)
@@ -354,6 +360,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             return (dual if by_rows else primal) + product
         rank = self._sampled(n)
         cost = 2.0 * n * rank * (d + P + rank) + product + 4.0 * n * rank * C * result.n_iter
+        if self.kernel is not None:
+            return cost + 2.0 * n * n * C * result.n_iter
         before = min(self._products_before_kernel(operator, C), result.n_iter)
         cost += product * before
         if before < result.n_iter:
@@ -377,7 +385,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def _sampled(self, n: int) -> int:
         """Return the number of rows whose kernel columns precondition."""
-        return min(self.rank, n // _SAMPLED + 1)
+        return min(self.rank, n // _SAMPLED + 1, max(_BASIS_NUMBERS // n, 1))
 
 
 def _alpha_of(program: ConvexProgram) -> Any:

@@ -27,13 +27,13 @@ from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.convex.solvers.ridge.closed_form import certify, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
-from cvxnn.convex.solvers.ridge.flops import direct_flops
+from cvxnn.convex.solvers.ridge.flops import GatedRows, direct_flops, kernel_product_flops
 from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel, predict
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
 from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge
 
-# Steps at one strength after which another factorisation is cheaper than more of them.
-_PATIENCE = 5
+# Steps at one strength after which another factorisation is made: as many as take half its time.
+_LEAST_PATIENCE, _MOST_PATIENCE = 5, 40
 # A factorisation is made for a strength this much smaller, to serve those to come.
 _AHEAD = 30.0
 
@@ -100,17 +100,17 @@ class RidgePath:
         self.program = on_host(self.program, np.float64)
         self.data = RidgeData.of(self.program)
         self.dtype: Any = np.float32 if self.solver.tol >= COARSE else np.float64
-        n = self.data.n_rows
-        dual, primal = direct_flops(self.data)
-        small = min(n, self.data.n_weights) <= self.solver.max_dense
-        self._primal = small and primal < dual
+        self._primal = takes_primal(self.data, self.solver.max_dense)
+        small = min(self.data.n_rows, self.data.n_weights) <= self.solver.max_dense
         self._direct = small and not self._primal
-        stored = self._direct or (not self._primal and n <= self.solver.max_kernel)
+        stored = self._direct or (not self._primal and self.data.n_rows <= self.solver.max_kernel)
         if stored and self.matrix is None:
             self.kernel = Kernel.stored(self.data, self.dtype)
         else:
             self.kernel = Kernel(self.data, self.matrix if stored else None)
         self._reduced: Any = None
+        # Operations of products and factorisations so far.
+        self.flops = 0.0
 
     def largest(self) -> float:
         """Return the largest eigenvalue of the kernel, the unit of the strength."""
@@ -134,7 +134,7 @@ class RidgePath:
         """
         began, space = time.perf_counter(), _Space.empty(self.data.n_rows)
         inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
-        at = np.inf
+        at, patience = np.inf, self._patience()
         targets = self.data.targets
         least, hidden = self.program.rounding(), self.data.rounding(0.0)
         # The result takes an exact product, which shows what float32 hides.
@@ -151,7 +151,7 @@ class RidgePath:
                     best = RidgePoint(alpha, u, image, objective, bound, gap, n_iter, elapsed)
                 if gap <= tol:
                     break
-                if n_iter % _PATIENCE == _PATIENCE - 1 and at > kept:
+                if n_iter % patience == patience - 1 and at > kept:
                     inverse, at = self._inverse(kept / _AHEAD if kept / _AHEAD < at else kept)
                 most = max(self.solver.rank, _LEAST_STEPS * u.shape[1])
                 if space.basis.shape[1] + u.shape[1] > most:
@@ -160,6 +160,7 @@ class RidgePath:
                 if wider is space:
                     break
                 space = wider
+                self.flops += self._flops_of_step()
             assert best is not None
             yield best
 
@@ -197,6 +198,17 @@ class RidgePath:
         out = predict(self.data, U, X, mask, self.dtype)
         return np.moveaxis(out.reshape(len(mask), len(points), -1), 1, 0)
 
+    def _patience(self) -> int:
+        """Return the number of steps at one strength before another factorisation."""
+        data, C = self.data, self.data.y.shape[1]
+        if self._direct:
+            steps = data.n_rows**3 / 3 / kernel_product_flops(data.n_rows, C)
+        elif self._primal:
+            steps = data.n_weights**3 / 3 / (4.0 * data.n_rows * data.n_weights * C)
+        else:  # of the side of a sample
+            steps = 0.0
+        return int(np.clip(steps / 2, _LEAST_PATIENCE, _MOST_PATIENCE))
+
     def _inverse(self, alpha: float) -> tuple[Callable[[Floats], Floats], float]:
         """Approximate inverse of the kernel plus a strength, and that strength."""
         try:
@@ -204,8 +216,16 @@ class RidgePath:
         except LinAlgError:  # the strength is below the rounding of the matrix
             return self._inverse(10 * alpha)
 
+    def _flops_of_step(self) -> float:
+        """Return the operations of a product with all outputs, by the kernel where it is stored."""
+        data, C = self.data, self.data.y.shape[1]
+        n = data.n_rows
+        return (4.0 * n * data.n_weights if self.kernel.matrix is None else 2.0 * n * n) * C
+
     def _factor(self, alpha: float) -> Callable[[Floats], Floats]:
         data = self.data
+        side = data.n_rows if self._direct else data.n_weights if self._primal else self.solver.rank
+        self.flops += side**3 / 3.0
         if self._direct:
             return shifted_inverse(self.kernel.matrix, alpha)
         if self._primal:
@@ -221,6 +241,12 @@ class RidgePath:
         if self._reduced is None:
             self._reduced = NystromKernel.of(data, self.solver.rank)
         return self._reduced.shifted(alpha)
+
+
+def takes_primal(data: GatedRows, max_dense: int) -> bool:
+    """Return whether a path factors the matrix of the weights, and needs no kernel."""
+    dual, primal = direct_flops(data)
+    return min(data.n_rows, data.n_patterns * data.X.shape[1]) <= max_dense and primal < dual
 
 
 def takes_path(program: ConvexProgram) -> bool:

@@ -19,7 +19,7 @@ _WORDS = "words:"
 
 
 class ChosenJudge(NamedTuple):
-    """Judge, how one calls it, and what its answers depend on.
+    """Judge, its name in results, and what its answers depend on.
 
     Parameters
     ----------

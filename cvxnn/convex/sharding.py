@@ -114,9 +114,9 @@ class RowShards:
         self.bytes_sent = 0
 
     def padded(self, n_rows: int) -> int:
-        """Return how many rows a process has on its devices: equally many on all of them all.
+        """Return how many rows a process has on its devices.
 
-        They are as many as a device of the process that has most needs.
+        Each device of the mesh has as many as one of the process with most rows needs.
         """
         return self._n_here * self._on_each(-(-n_rows // self._n_here))
 

@@ -172,7 +172,7 @@ class Solver(ABC, Generic[Problem, State]):
         return self
 
     def gains_from_devices(self, problem: Any, /) -> bool:
-        """Return whether devices of ``on_mesh``, which nobody asked for here, are to share rows.
+        """Return whether devices of ``on_mesh`` are to share rows, where ``mesh=`` names none.
 
         Parameters
         ----------

@@ -179,7 +179,7 @@ class _Fold(NamedTuple):
         )
         matrix = cross = None
         if kernel is not None:
-            # Rows without the roots of their shares predict, and are predicted.
+            # Shares are those among the rows of the fit; rows that are predicted have none.
             scale = (np.sqrt(weight / weight.sum() / share[seen])).astype(np.float32)
             matrix = kernel[np.ix_(seen, seen)]
             matrix *= scale[:, None]

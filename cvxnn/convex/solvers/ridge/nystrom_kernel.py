@@ -72,7 +72,7 @@ class NystromKernel(NamedTuple):
 
 
 def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Floats:
-    """Return a factor of the kernel as its columns at some rows tell it."""
+    """Return a factor of the kernel, from its columns at some rows."""
     columns = Kernel.between(data, data.take(rows), dtype)
     core = columns[rows].astype(np.float64)
     rounding = 10 * np.finfo(dtype).eps * np.trace(core)

@@ -39,7 +39,7 @@ class RidgeOnDevicesState(NamedTuple):
     direction: Array
     inner: Array
     basis: Array
-    """Factor of the kernel as its columns at some rows tell it; columns of a linear part last."""
+    """Factor of the kernel from its columns at some rows; columns of a linear part come last."""
     inverses: Array
     """Inverses of the inner products of the basis, shifted: one, or one for each output."""
     best: Array
@@ -265,7 +265,7 @@ def _preconditioner(program: ConvexProgram, rank: int) -> tuple[Array, Array]:
 
 
 def _nystrom_basis(op: GatedOperator, gates: Array, root: Array, rows: Array) -> Array:
-    """Return a factor of the kernel of some gates as its columns at some rows tell it."""
+    """Return a factor of the kernel of some gates, from its columns at some rows."""
     of_rows = op.inputs(rows)  # those of X, one or two for each
 
     def columns(inputs: Array) -> Array:

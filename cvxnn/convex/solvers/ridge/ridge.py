@@ -55,7 +55,7 @@ _WORTH_ITERATING = 2e10
 # A kernel that pays after so many products is stored at once: there will be as many.
 _SOON = 8
 # Part of the rows whose kernel columns are worth their price, and numbers that these may take.
-_SAMPLED, _BASIS_NUMBERS = 8, 2**28
+_SAMPLED, _BASIS_NUMBERS = 8, 2**27
 # Iterations of conjugate gradient that are expected: gaps of 1 % take 6 to 20.
 _EXPECTED = 15
 
@@ -105,7 +105,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         1e-4: 2.1 GB for so many. It does where many products with the data would take longer.
     rank : int, default=1000
         Rows whose kernel columns precondition conjugate gradient; at most one in eight, and at most
-        so many that the columns take 1 GiB in float32.
+        so many that the columns take 512 MiB in float32.
     check_every : int, default=1
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional

@@ -96,7 +96,13 @@ class LeaveOneOut(NamedTuple):
     predictions: NDArray[np.floating]
 
     def least(self, *, shared: bool) -> NDArray[np.floating]:
-        """Return the least error of each output, or of all together."""
+        """Return the least error of each output, or of all together.
+
+        Parameters
+        ----------
+        shared : bool
+            Whether all outputs have the same strength.
+        """
         return np.asarray(self.errors.sum(axis=1).min() if shared else self.errors.min(axis=0))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.numerics.gates import open_where
-from cvxnn.numerics.stored_rows import is_stored
+from cvxnn.numerics.stored_rows import is_stored, read_ahead
 from cvxnn.numerics.threads import limits_threads
 
 if TYPE_CHECKING:  # it imports JAX, and a network needs NumPy only
@@ -149,8 +149,7 @@ class TwoLayerNetwork:
             widest = max(widest, X.shape[1])
         if linear_models is not None:
             widest = max(n_gates, linear_models.shape[1])
-        for rows in row_chunks(n, widest):
-            part = X[rows]
+        for rows, part in read_ahead(X, row_chunks(n, widest)):
             gates = None if self.gate_index is None else self.open_gates(part)
             if linear_models is not None and gates is not None:
                 own = gates.astype(out.dtype) @ linear_models

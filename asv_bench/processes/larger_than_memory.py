@@ -3,7 +3,8 @@
 ``python asv_bench/processes/larger_than_memory.py --cache DIR --pairs 8192`` writes planted pairs
 of 4,096 numbers to DIR once (block by block), and fits a head of 64 gates to them to a gap of 1e-2,
 in a process of its own for each way: rows that stay on the disk, in float32 and in bfloat16, and
-rows in memory. It appends to ``larger_than_memory.jsonl`` beside it.
+rows in memory. ``--disk 200`` lets rows on the disk come at no more than 200 MB a second. It
+appends to ``larger_than_memory.jsonl`` beside it.
 """
 
 import argparse
@@ -44,7 +45,28 @@ def make(path: Path, n_pairs: int, dtype: str) -> None:
     part.rename(path)
 
 
-def fit(path: Path, n_pairs: int, dtype: str, way: str, n_patterns: int) -> dict:
+class SlowDisk:
+    """Rows of a mapped file that come at so many bytes a second at most."""
+
+    ndim = 2
+
+    def __init__(self, rows: np.memmap, rate: float) -> None:
+        self.rows, self.rate, self.waited = rows, rate, 0.0
+        self.shape, self.dtype, self._mmap = rows.shape, rows.dtype, rows._mmap
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        found = self.rows[key]
+        time.sleep(found.nbytes / self.rate)
+        self.waited += found.nbytes / self.rate
+        return found
+
+
+def fit(
+    path: Path, n_pairs: int, dtype: str, way: str, n_patterns: int, rate: float | None = None
+) -> dict:
     """Fit the head and measure it; the rows are mapped, and copied to memory if so asked."""
     import cvxnn
     from cvxnn.numerics.stored_rows import StoredRows
@@ -53,8 +75,9 @@ def fit(path: Path, n_pairs: int, dtype: str, way: str, n_patterns: int) -> dict
     held_out = np.array(rows[-2048:], np.float32)
     rows = rows[:-2048]
     won, lost = rows[0::2], rows[1::2]
+    disks = [part if rate is None else SlowDisk(part, rate) for part in (won, lost)]
     won, lost = (
-        np.array(part, np.float32) if way == "memory" else StoredRows(part) for part in (won, lost)
+        np.array(part, np.float32) if way == "memory" else StoredRows(part) for part in disks
     )
     before = high_water()
     head = cvxnn.COALAPreferenceHead(n_patterns=n_patterns, tol=1e-2, random_state=0)
@@ -79,6 +102,11 @@ def fit(path: Path, n_pairs: int, dtype: str, way: str, n_patterns: int) -> dict
         "phase2_gap": head.phase2_gap_,
         "accuracy": float((margin > 0).mean()),
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        **(
+            {"disk_mb_per_second": rate / 1e6, "disk_seconds": sum(disk.waited for disk in disks)}
+            if rate is not None
+            else {}
+        ),
     }
 
 
@@ -95,13 +123,16 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="+", default=["disk float32", "disk bfloat16", "memory float32"]
     )
+    parser.add_argument("--disk", type=float, help="Megabytes a second that the disk reads at most")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     for name in [options.fit] if options.fit else options.ways:
         way, dtype = name.split()
         path = options.cache / f"pairs-{options.pairs}.{dtype}"
         if options.fit:
-            raw_results.append(RESULTS, fit(path, options.pairs, dtype, way, options.patterns))
+            rate = None if options.disk is None else 1e6 * options.disk
+            found = fit(path, options.pairs, dtype, way, options.patterns, rate)
+            raw_results.append(RESULTS, found)
             continue
         if not path.exists():
             make(path, options.pairs, dtype)

@@ -11,7 +11,7 @@ from scipy import sparse
 from cvxnn.convex.patterns import add_bias
 from cvxnn.estimators._rows import Rows
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.stored_rows import StoredRows, is_stored
+from cvxnn.numerics.stored_rows import StoredRows, is_stored, read_ahead
 
 
 class Scaling(NamedTuple):
@@ -102,7 +102,7 @@ def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float
 
 def _largest(X: Rows) -> Any:
     if is_stored(X):
-        return max(np.abs(X[rows]).max() for rows in X.blocks())
+        return max(np.abs(block).max() for _, block in read_ahead(X, X.blocks()))
     return abs(X).max()
 
 
@@ -149,8 +149,8 @@ def _mean_and_scale_of_stored(
     mean, off, squares = np.zeros((3, values.shape[1]))
     if centre:
         mean = share @ values.astype(np.float64)
-    for rows in values.blocks():
-        rest = values[rows] - mean
+    for rows, block in read_ahead(values, values.blocks()):
+        rest = block - mean
         off += share[rows] @ rest
         squares += share[rows] @ rest**2
     if centre:

@@ -94,8 +94,8 @@ class StoredRows:
         if copy is False:
             raise ValueError("stored rows have to be read, which makes a copy.")
         out = np.empty(self.shape, self.dtype if dtype is None else dtype)
-        for rows in self.blocks():
-            out[rows] = self[rows]
+        for rows, block in read_ahead(self, self.blocks()):
+            out[rows] = block
         return out
 
     # Views, for which nothing is read ------------------------------------------------------
@@ -194,7 +194,7 @@ class StoredRows:
 
     def is_finite(self) -> bool:
         """Return whether all numbers are finite."""
-        return all(np.isfinite(self[rows]).all() for rows in self.blocks())
+        return all(np.isfinite(block).all() for _, block in read_ahead(self, self.blocks()))
 
     def codes(self) -> NDArray[np.intp]:
         """Return a number for each row, the same for equal rows only.
@@ -202,8 +202,8 @@ class StoredRows:
         Their order is that of the first 32 bytes of the rows, then of digests of all bytes.
         """
         keys = np.empty((len(self), _PREFIX + _DIGEST), np.uint8)
-        for rows in self.blocks():
-            block = np.ascontiguousarray(self[rows]) + self.dtype.type(0)  # of -0 too
+        for rows, block in read_ahead(self, self.blocks()):
+            block = np.ascontiguousarray(block) + self.dtype.type(0)  # of -0 too
             for key, row in zip(keys[rows], block.view(np.uint8), strict=True):
                 content = row.tobytes()
                 start = content[:_PREFIX].ljust(_PREFIX, b"\0")

@@ -1,0 +1,68 @@
+"""Seconds of a CRONOS iteration on many rows of 4,096 features, and what a whole solve would take.
+
+``python asv_bench/processes/cronos_rate.py --rows 16384`` takes 20 iterations on planted responses
+in float32 with 64 patterns, by conjugate gradient, as ``Cronos`` chooses for 131,072 rows. It
+appends to ``cronos_rate.jsonl`` beside it: processor seconds of an iteration with its part of a
+certificate, operations by ``Cronos.flops``, and seconds of the 140 iterations that the same program
+of 131,072 rows took to a gap of 1e-2 on a GPU (``asv_bench/device/h200.jsonl``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from asv_bench import raw_results
+from cvxnn.convex import Cronos, Result, solve
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "device"))
+import planted
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+ROWS, WIDTH, ITERATIONS = 131_072, 4096, 140
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=16_384)
+    n = parser.parse_args().rows
+    X = np.concatenate(planted.pairs(n // 2, WIDTH))
+    program = planted.program_of(X, np.repeat(np.array([1, -1], np.float32), n // 2))
+    solver = Cronos(tol=-1.0, max_iter=20, linear_solver="mean_field")
+    cpu = [time.process_time()]
+    result = solve(program, solver, callback=lambda *_: cpu.append(time.process_time()))
+    steps = result.history["iteration"]
+    # The first ten hold compilation and factors.
+    later = (cpu[-1] - cpu[1]) / (steps[-1] - steps[0])
+    flops = (solver.flops(program, result) or 0.0) - (
+        solver.flops(program, _first_part(result)) or 0.0
+    )
+    of_iteration = flops / (steps[-1] - steps[0])
+    raw_results.append(
+        RESULTS,
+        {
+            "shape": [n, WIDTH, planted.N_PATTERNS],
+            "cpu_seconds_iteration": round(later, 3),
+            "wall_seconds_iteration": round(float(np.diff(result.history["time"])[-1]) / 10, 3),
+            "cpu_seconds_to_first_check": round(cpu[1] - cpu[0], 2),
+            "cg_per_iteration": float(np.diff(result.history["cg_iterations"])[-1]) / 10,
+            "gflop_iteration": round(of_iteration / 1e9, 1),
+            "gflops_per_cpu_second": round(of_iteration / later / 1e9, 1),
+            "cpu_seconds_of_all": round(later * ROWS / n * ITERATIONS),
+            "objective": result.objective,
+        },
+    )
+
+
+def _first_part(result: Result) -> Result:
+    """Return what the result was at its first certificate."""
+    history = {name: column[:1] for name, column in result.history.items()}
+    return result._replace(history=history, n_iter=int(history["iteration"][-1]))
+
+
+if __name__ == "__main__":
+    main()

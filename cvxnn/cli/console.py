@@ -88,16 +88,19 @@ class Console:
     def guard(self) -> Iterator[None]:
         """Show warnings for users as lines, and keep other libraries off a stdout of JSON.
 
-        A command that fails leaves no empty folders.
+        A warning that is repeated is shown once. A command that fails leaves no empty folders.
 
         Yields
         ------
         None
             While a command runs.
         """
+        said: set[str] = set()
 
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
-            self.complain("warning", str(message))
+            if str(message) not in said:
+                self.complain("warning", str(message))
+            said.add(str(message))
 
         with warnings.catch_warnings(), redirect_stdout(sys.stderr if self.json else self._out):
             warnings.simplefilter("ignore")

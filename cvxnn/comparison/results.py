@@ -263,7 +263,9 @@ class Comparison:
             else:
                 verdict = "falls short of {}"
             ratio = self.flops_ratio("coala", reference)
-            cost = "" if ratio is None else f", at {ratio_text(ratio)} times its FLOPs"
+            times = ratio_text(ratio)
+            cost = ", at as many FLOPs" if times == "1" else f", at {times} times its FLOPs"
+            cost = "" if ratio is None else cost
             sentences.append(
                 f"COALA {verdict.format(name_of(reference))}: "
                 f"{difference_text(value, error)} in pair accuracy{cost}."

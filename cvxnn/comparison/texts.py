@@ -132,7 +132,7 @@ def ratio_text(value: float | None) -> str:
 
 
 def bytes_text(value: float | None) -> str:
-    """Return the text of a number of bytes, in MiB or GiB.
+    """Return the text of a number of bytes, in KiB, MiB or GiB.
 
     Parameters
     ----------
@@ -146,4 +146,6 @@ def bytes_text(value: float | None) -> str:
     """
     if value is None:
         return "–"
+    if value < 2**20:
+        return f"{value / 2**10:.0f} KiB"
     return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import warnings
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from cvxnn._progress import Progress
 from cvxnn.llm.batches import missing_batches
 from cvxnn.llm.cache import EmbeddingCache, cache_key
+from cvxnn.llm.cutting import Cut, warn_of_cuts
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
 from cvxnn.llm.response_scorer import ResponseScorer
@@ -179,13 +179,7 @@ def encode_pairs(
         n_responses += len(response) > len(reply)
         kept = prompt[-room:]
         rows.append(Item(np.array(kept + reply, dtype=np.int64), len(kept)))
-    if n_prompts or n_responses:
-        warnings.warn(
-            f"{n_prompts} of {len(rows)} pairs lost the beginning of the prompt and {n_responses} "
-            f"the end of the response: they are longer than {limit} tokens. Increase max_length "
-            f"(now {max_length}) if the model and the memory allow it",
-            stacklevel=3,
-        )
+    warn_of_cuts(Cut(len(rows), n_prompts, n_responses), limit, max_length)
     return rows
 
 

@@ -207,7 +207,8 @@ def test_json_keeps_what_others_print_off_stdout(monkeypatch, capsys):
 
 def test_warnings_for_users_are_lines(monkeypatch, capsys):
     def warn(*_: object) -> dict[str, str]:
-        warnings.warn("two\nlines", UserWarning, stacklevel=1)
+        for _ in range(3):  # shown once
+            warnings.warn("two\nlines", UserWarning, stacklevel=1)
         warnings.warn("for programmers", DeprecationWarning, stacklevel=1)
         return {}
 

@@ -200,6 +200,7 @@ def test_table_has_a_line_for_each_method_and_baseline():
         (name_of("r_dpo"), "R-DPO"),
         (name_of("orpo"), "ORPO"),
         (bytes_text(2.0**20), "1 MiB"),
+        (bytes_text(270 * 2**10), "270 KiB"),
         (bytes_text(1.5 * 2**30), "1.50 GiB"),
         (bytes_text(None), "–"),
         (seconds_text(0.4231), "0.423 s"),

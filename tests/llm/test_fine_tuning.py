@@ -820,7 +820,7 @@ def test_bad_data(config: dict[str, Any], options: dict[str, Any], message: str)
 
 def test_long_prompts_are_cut_with_a_warning() -> None:
     pairs = [PreferenceTriplet("a " * 100, "b", "c")]
-    with pytest.warns(UserWarning, match="2 of 2 pairs lost the beginning of the prompt"):
+    with pytest.warns(UserWarning, match="2 of 2 replies .* lost the beginning of the prompt"):
         fine_tune(make_lm(), FineTuningConfig("simpo", **QUICK), preferences=pairs)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import cvxnn.comparison.report
 from cvxnn.comparison import Comparison, MethodResult, render_report
+from cvxnn.comparison.report import charts
 from cvxnn.comparison.report.charts import cost_chart, margin_chart
 
 NASTY = '<script>alert("1")</script> & <img src="http://elsewhere.example/x.png" onerror=go>'
@@ -252,6 +253,23 @@ def test_all_marks_are_inside_the_picture():
     assert {"a", "b", "<c> $x$", "longer reply wins", "FLOPs of training"} <= set(labels)
     assert "d" not in labels
     assert [title.text for title in picture.iter("title")][1] == "b: 0.900, 2 G FLOPs"
+
+
+def test_no_number_at_the_end_of_an_axis_is_cut_off(monkeypatch):
+    drawn, write = [], charts.to_svg
+    monkeypatch.setattr(
+        charts, "to_svg", lambda figure, *a: drawn.append(figure) or write(figure, *a)
+    )
+    course = {"seconds": [0.69], "rewards/margins": [0.15291], "eval_rewards/margins": [0.00883]}
+    margin_chart(method("coala", 0.7, history=course))  # 0.16 stands 0.1 % below the end
+    [figure] = drawn
+    [ax], (_, _, width, height) = figure.axes, figure.bbox.bounds
+    for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        for tick, label in zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True):
+            if limits[0] <= tick <= limits[1]:
+                box = label.get_window_extent()
+                assert 0 <= box.x0 < box.x1 <= width
+                assert 0 <= box.y0 < box.y1 <= height
 
 
 def test_values_that_are_not_finite_are_left_out():

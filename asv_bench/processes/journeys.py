@@ -1,0 +1,126 @@
+"""Two first days with cvxnn, as README and guide tell them, in fresh folders: commands and seconds.
+
+    python asv_bench/processes/journeys.py --data DIR --folder FOLDER --out journeys.jsonl
+
+``DIR`` has ``hh_rlhf_train.jsonl.gz`` and ``hh_rlhf_test.jsonl.gz``. "pairs" goes from a file of
+pairs to a head that serves, "tables" through the recipes for tables. Each step is a process of its
+own with one thread, on sizes that are as small as they can be. A step that fails ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from asv_bench.raw_results import append
+
+ROOT = Path(__file__).parents[2]
+N_PAIRS, N_OTHERS, PORT = 60, 12, 8123
+SMALL = ["--max-length", "160", "--model-cache", "models"]
+EXTRACT = ["extract", "pairs.jsonl", "--output", "features", "--layer", "16", *SMALL]
+WRITTEN = ["--prompt", "Why is the sky blue?", "--prompt", "How do I boil an egg?"]
+CACHED = ["--model-cache", "models"]
+TUNED = [*SMALL, "--steps", "2", "--micro-batch", "1", "--accumulation", "2"]
+PAIRS: dict[str, list[str]] = {
+    "plan": [*EXTRACT, "--plan-only"],
+    "extract, converting the model": EXTRACT,
+    "extract, with nothing to do": EXTRACT,
+    "fit": ["fit", "features", "--output", "head.safetensors"],
+    "score other pairs": ["score", "head.safetensors", "other_pairs.jsonl", *CACHED],
+    "compare heads": ["compare", "features", "--methods", "coala,linear", "--output", "heads"],
+    "compare with two steps of DPO": ["compare", "features", "--methods", "coala,dpo", *TUNED],
+    "report": ["report", "comparison"],
+    "generate, three ways, 24 tokens": [
+        *["generate", "head.safetensors", *WRITTEN, "--plain", "--best-of", "2"],
+        *["--max-new-tokens", "24", *CACHED, "--output", "replies.jsonl"],
+    ],
+    "evaluate by another head": [
+        *["evaluate", "replies.jsonl", "--judge", "heads/linear.safetensors", *CACHED]
+    ],
+    "best": ["best", "head.safetensors", "replies.jsonl", "--output", "best.jsonl", *CACHED],
+    "serve, one request, Ctrl-C": ["serve", "head.safetensors", "--port", str(PORT), *CACHED],
+    "push, the card alone": ["push", "head.safetensors", "you/head", "--card-only", "card.md"],
+}
+TABLES = {
+    "README, the first example": ("README.md", "For three people"),
+    "the page on tables, all recipes": ("docs/user_guide/tables.md", "## Without Python"),
+    "saving, ONNX of a pipeline": ("docs/user_guide/persistence.md", "## torch"),
+}
+"""Page, and the text at which its code ends."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="a new one")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True)
+    for name, n, part in (("pairs", N_PAIRS, "train"), ("other_pairs", N_OTHERS, "test")):
+        with gzip.open(options.data / f"hh_rlhf_{part}.jsonl.gz", "rt", encoding="utf-8") as file:
+            rows = [json.loads(line) for line, _ in zip(file, range(n), strict=False)]
+        lines = [json.dumps({k: row[k] for k in ("prompt", "chosen", "rejected")}) for row in rows]
+        (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    for name, words in PAIRS.items():
+        record = measure([sys.executable, "-m", "cvxnn.cli", *words], options.folder)
+        append(options.out, {"journey": "pairs", "step": name, "cvxnn": " ".join(words), **record})
+    for name, (page, end) in TABLES.items():
+        record = measure([sys.executable, "-c", code_of(page, end)], options.folder)
+        append(options.out, {"journey": "tables", "step": name, "page": page, **record})
+
+
+def code_of(page: str, end: str) -> str:
+    """Return the code of a page that can run anywhere, as far as a text."""
+    text = (ROOT / page).read_text("utf-8").partition(end)[0]
+    return "\n".join(re.findall(r"(?<!-->\n)```python\n(.*?)```", text, re.DOTALL))
+
+
+def measure(command: list[str], folder: Path) -> dict[str, Any]:
+    """Run a process, and return what it took and said."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    began, load = time.monotonic(), os.getloadavg()[0]
+    with (folder / "said.txt").open("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
+        if "serve" in command:
+            ask(folder / "said.txt")
+            process.send_signal(signal.SIGINT)
+        _, status, used = os.wait4(process.pid, 0)
+        said.seek(0)
+        lines = said.read().splitlines()
+    code = os.waitstatus_to_exitcode(status)
+    print(
+        f"{used.ru_utime + used.ru_stime:6.1f} s  {code}  {' '.join(command[3:])[:90]}", flush=True
+    )
+    if code != 0:
+        sys.exit("\n".join(lines))
+    return {
+        "exit_code": code,
+        "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+        "wall_s": round(time.monotonic() - began, 1),
+        "load": round(load, 1),
+        "peak_bytes": used.ru_maxrss * 1024,
+        "warnings": [line for line in lines if line.startswith("warning:")],
+    }
+
+
+def ask(said: Path) -> None:
+    """Wait until the server says that it serves, and ask for two rewards."""
+    while "serving" not in said.read_text("utf-8"):
+        time.sleep(0.2)
+    body = json.dumps({"prompt": "Why?", "responses": ["Because.", "No."]}).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/rank", body) as answer:
+        assert sorted(json.load(answer)["order"]) == [0, 1]
+
+
+if __name__ == "__main__":
+    main()

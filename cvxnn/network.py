@@ -49,7 +49,7 @@ class TwoLayerNetwork:
     gate_bias : ndarray, shape (n_gates,), optional
         Offsets :math:`c` of the gates; of conjunctions, shape (n_gates, n_vectors).
     linear_weights : ndarray, shape (n_features, n_outputs), optional
-        The linear part, of a skip connection; None without one.
+        The linear part; None without one.
     gate_index : ndarray of int, shape (n_neurons,), optional
         Number of the gate of each neuron of a gated network.
     output_index : ndarray of int, shape (n_neurons,), optional
@@ -58,7 +58,7 @@ class TwoLayerNetwork:
 
     Notes
     -----
-    A network may have no neurons; it then predicts its output bias and what the skip connection
+    A network may have no neurons; it then predicts its output bias and what the linear part
     adds.
     """
 

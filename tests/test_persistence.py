@@ -623,7 +623,7 @@ def test_files_of_another_kind_are_named(name, content, said, tmp_path):
 
 @pytest.fixture(scope="module", params=["few contents", "all kinds of contents"])
 def flippable(request, tmp_path_factory):
-    """A small file: of a classifier, or of one with gates, a skip connection, labels and names."""
+    """A small file: of a classifier, or of one with gates, a linear part, labels and names."""
     X, y = data()
     model = ConvexReLUClassifier(**RELU).fit(X[:12], np.array(["no", "ja, é"])[y[:12]])
     if request.param == "all kinds of contents":

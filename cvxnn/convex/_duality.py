@@ -182,7 +182,7 @@ def orthogonal_to_columns(residual: Array, X: Array, share: Array | float) -> Ar
     Array, shape (n_samples, n_outputs)
         ``r`` with ``X^T (share * r) = 0``; zero for outputs of which rounding leaves no such point.
     """
-    refuse_sparse(X, "a skip connection without a ridge")
+    refuse_sparse(X, "a linear part without a ridge")
     xp = namespace(residual)
     root, eps = xp.sqrt(share), xp.finfo(residual.dtype).eps
     A, given = root * X, root * residual

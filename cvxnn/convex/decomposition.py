@@ -60,7 +60,7 @@ def cone_decomposition(
     Parameters
     ----------
     program : ConvexProgram
-        The gated formulation, on the host (``program.on_host``), without a skip connection.
+        The gated formulation, on the host (``program.on_host``), without a linear part.
     weights : Weights
         Its solution, or any point.
     gates : ndarray, shape (n_patterns, n_features)
@@ -79,7 +79,7 @@ def cone_decomposition(
     Raises
     ------
     TypeError
-        For the ReLU formulation, whose weights need no decomposition, a skip connection, sparse
+        For the ReLU formulation, whose weights need no decomposition, a linear part, sparse
         rows, or conjunctions, whose patterns are in general those of no ReLU neuron.
     ValueError
         If a gate is not strictly inside its cone, so that no decomposition may exist.
@@ -88,8 +88,8 @@ def cone_decomposition(
     refuse_sparse(program.operator.X, "cone_decomposition")
     if program.formulation != "gated" or program.skip is not None:
         raise TypeError(
-            "A cone decomposition needs a program of the gated formulation without a skip "
-            "connection; solve that one, or set skip=None."
+            "A cone decomposition needs a program of the gated formulation without a linear "
+            "part; solve that one, or set skip=None."
         )
     if np.ndim(gates) != 2:
         raise TypeError(

@@ -42,7 +42,7 @@ class Weights(NamedTuple):
         One block for each pattern and sign: ``n_signs`` is 2 in the ReLU formulation (first the
         blocks that add to the output, then those that subtract from it), 1 in the gated one.
     linear : Array, shape (n_outputs, n_features), or None
-        The linear part of a program with a skip connection; None without one.
+        The linear part of a program; None without one.
     """
 
     blocks: Any
@@ -62,7 +62,7 @@ class GatedOperator:
         Activation patterns, a byte an entry.
     linear : bool, default=False
         Whether the last column of ``mask`` stands for the linear part of the network: it is then
-        open on every row and has no cones. ``solve`` prepares programs with a skip connection in
+        open on every row and has no cones. ``solve`` prepares programs with a linear part in
         this way (:meth:`with_linear`); programs that you build yourself leave it False.
 
     Notes
@@ -274,7 +274,7 @@ class PairedOperator(GatedOperator):
 
     Notes
     -----
-    Only the gated formulation without a skip connection takes pairs, and of the solvers ``Ridge``.
+    Only the gated formulation without a linear part takes pairs, and of the solvers ``Ridge``.
     """
 
     pairs: Array = field(default_factory=lambda: np.zeros((0, 2), np.intp))

@@ -114,7 +114,7 @@ class ConvexProgram:
     formulation : {"relu", "gated"}, default="relu"
         Whether the blocks have cone constraints (a ReLU network) or none (a gated one).
     skip : float, optional
-        Adds a skip connection to the network: a linear part ``x^T z`` with the ridge penalty
+        Adds a linear part ``x^T z`` to the network, a skip connection, with the ridge penalty
         ``skip / 2 |z|^2``, which carries neither cones nor ``penalty``. At least 0; None, the
         default, for no linear part. The logistic losses need a positive one, since a linear part
         alone may separate the data, and then has no minimiser.
@@ -157,8 +157,8 @@ class ConvexProgram:
         ValueError
             For shapes that do not fit together, data that are not finite, targets that the loss
             does not know, an unknown formulation, a strength or a ridge that is negative or not
-            finite, a loss or penalty of your own whose methods contradict each other, or a skip
-            connection without a ridge under a logistic loss.
+            finite, a loss or penalty of your own whose methods contradict each other, or a linear
+            part without a ridge under a logistic loss.
         """
         check_shapes(self.operator, self.y, self.sample_weight)
         known = get_args(Formulation)
@@ -171,7 +171,7 @@ class ConvexProgram:
         check_penalty(self.penalty, (C, S, max(P - (self.skip is not None), 1), d))
         if isinstance(self.operator, PairedOperator) and (self.n_signs, self.skip) != (1, None):
             raise ValueError(
-                "a PairedOperator takes the gated formulation without a skip connection; set "
+                "a PairedOperator takes the gated formulation without a linear part; set "
                 "formulation='gated' and skip=None, or use GatedOperator."
             )
         if self.skip is None:
@@ -179,7 +179,7 @@ class ConvexProgram:
         ridge = number("skip", self.skip)
         if ridge == 0 and isinstance(self.loss, LogisticLoss | MultinomialLoss):
             raise ValueError(
-                "A skip connection without a ridge may have no minimiser under a logistic loss; "
+                "A linear part without a ridge may have no minimiser under a logistic loss; "
                 "give it a small one, such as skip=1e-4."
             )
 
@@ -269,7 +269,7 @@ class ConvexProgram:
         Raises
         ------
         ValueError
-            With a skip connection and another loss than the squared one: pass the strengths
+            With a linear part and another loss than the squared one: pass the strengths
             yourself.
         """
         check_shapes(self.operator, self.y, self.sample_weight)
@@ -280,7 +280,7 @@ class ConvexProgram:
         if self.skip is not None:
             if type(self.loss) is not SquaredLoss:
                 raise ValueError(
-                    "alpha_max of a program with a skip connection is known for the squared loss "
+                    "alpha_max of a program with a linear part is known for the squared loss "
                     f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
                 )
             # With all blocks zero the linear part is a ridge regression.

@@ -73,7 +73,7 @@ class LinearPreferenceHead(PreferenceHead):
     classes_ : ndarray, shape (2,)
         The label of other responses, then that of preferred ones.
     network_ : cvxnn.network.TwoLayerNetwork
-        The head for raw embeddings: no neurons, only the skip connection.
+        The head for raw embeddings: no neurons, only the linear part.
     coef_ : ndarray, shape (n_features,)
         ``w`` for raw embeddings.
     intercept_ : float

@@ -40,7 +40,7 @@ def local_linear(network: TwoLayerNetwork, X: ArrayLike) -> LocalLinear:
     Parameters
     ----------
     network : TwoLayerNetwork
-        ReLU or gated, with or without a skip connection; ``network_`` of an estimator.
+        ReLU or gated, with or without a linear part; ``network_`` of an estimator.
     X : array-like, shape (n_samples, n_features)
         Finite raw features.
 

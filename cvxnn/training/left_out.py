@@ -125,8 +125,8 @@ def leave_out(certificate: Certificate, units: Units) -> LeftOut:
     Parameters
     ----------
     certificate : Certificate
-        Program and solution: the gated formulation with the penalty ``SquaredL2`` and no skip
-        connection, and a loss that treats each output by itself.
+        Program and solution: the gated formulation with the penalty ``SquaredL2`` and no linear
+        part, and a loss that treats each output by itself.
     units : Units
         What is left out.
 

@@ -145,7 +145,7 @@ def fit_direct(
     sample_weight : ndarray, shape (n_samples,), optional
         Positive weights of the rows; equal by default.
     skip : float, optional
-        Ridge of a skip connection, above 0; none by default.
+        Ridge of a linear part, above 0; none by default.
     patterns : PatternChoice or ActivationPatterns, default="gaussian"
         Where the patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False
@@ -155,7 +155,7 @@ def fit_direct(
         (``cvxnn.convex.PairedOperator``); targets and weights then have one row for each pair, and
         ``patterns`` must be ActivationPatterns.
     kernel : ndarray, shape (n_samples, n_samples), optional
-        Kernel of the data and patterns without a skip connection, where it is known
+        Kernel of the data and patterns without a linear part, where it is known
         (``cvxnn.training.strength.Strength``); it is not computed again then.
     start : Result, optional
         Solution of a similar program over the same patterns, for solvers that iterate.
@@ -292,7 +292,7 @@ def fit_iterative(
     formulation : {"relu", "gated"}, default="relu"
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
-        Ridge of a skip connection, at least 0; none by default.
+        Ridge of a linear part, at least 0; none by default.
     patterns : PatternChoice or ActivationPatterns, default="local"
         Where the first patterns come from, or the patterns; see :func:`cvxnn.training.train`.
     bias : bool, default=False

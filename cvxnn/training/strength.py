@@ -110,8 +110,8 @@ def measure_strength(
     Parameters
     ----------
     program : ConvexProgram
-        On the host, in the gated formulation; its own ``alpha`` is not used, nor its skip
-        connection.
+        On the host, in the gated formulation; its own ``alpha`` is not used, nor its linear
+        part.
     strength : float or "auto"
         Fraction of the unit, at least 0, or "auto" for a choice without tuning.
     random_state : RandomState
@@ -183,7 +183,7 @@ def alpha_max(program: ConvexProgram, spectrum: Spectrum | None) -> float:
     Parameters
     ----------
     program : ConvexProgram
-        On the host, in the gated formulation; its own ``alpha`` and skip connection are not used.
+        On the host, in the gated formulation; its own ``alpha`` and linear part are not used.
     spectrum : Spectrum or None
         Of the program; needed for the ridge penalty only.
 

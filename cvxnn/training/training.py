@@ -136,7 +136,7 @@ def train(
     formulation : {"relu", "gated"}, default="relu"
         Whether neurons keep their patterns by constraints, or by gates of their own.
     skip : float, optional
-        Ridge of a skip connection, at least 0; none by default.
+        Ridge of a linear part, at least 0; none by default.
     patterns : PatternChoice or ActivationPatterns, default="local"
         Where the first patterns come from, ``"local"``, ``"gaussian"``, ``"data"``,
         ``"thresholds"`` or ``"all"``, or the patterns themselves. ``"local"``: the neurons of

@@ -208,7 +208,7 @@ def test_refuses_what_is_no_gated_program(change: str) -> None:
         program = replace(program, formulation="relu")
     else:
         program = replace(program, skip=0.0)
-    with pytest.raises(TypeError, match="gated formulation without a skip connection"):
+    with pytest.raises(TypeError, match="gated formulation without a linear part"):
         cone_decomposition(program, program.zeros(), gates)
 
 

@@ -304,7 +304,7 @@ over_formulations = pytest.mark.parametrize("formulation", FORMULATIONS)
 def entry(
     loss: str, penalty: str = "neuron", formulation: Formulation = "relu", variant: str = "plain"
 ) -> ConvexProgram:
-    """A small program of NumPy arrays; a skip connection is unpenalised where that is allowed."""
+    """A small program of NumPy arrays; a linear part is unpenalised where that is allowed."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((N, D))
     if variant == "duplicate columns":

@@ -41,8 +41,8 @@ def solve_on_working_sets(
     Parameters
     ----------
     program : ConvexProgram
-        With the neuron group lasso, whose zero blocks are what makes it worth while; no skip
-        connection.
+        With the neuron group lasso, whose zero blocks are what makes it worth while; no linear
+        part.
     tol : float, default=1e-4
         Relative duality gap of the whole program.
     solver : Solver, optional
@@ -64,11 +64,11 @@ def solve_on_working_sets(
     Raises
     ------
     TypeError
-        For another penalty or a skip connection.
+        For another penalty or a linear part.
     """
     program.check()
     if type(program.penalty) is not NeuronGroupLasso or program.skip is not None:
-        raise TypeError("Working sets need NeuronGroupLasso and no skip connection; use solve.")
+        raise TypeError("Working sets need NeuronGroupLasso and no linear part; use solve.")
     began = time.perf_counter()
     host = on_host(program)
     n_patterns = host.operator.n_patterns

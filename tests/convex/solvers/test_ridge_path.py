@@ -161,7 +161,7 @@ def test_zero_targets_and_too_few_steps() -> None:
 
 def test_refuses_what_does_not_share_one_matrix() -> None:
     for program in (replace(make(), skip=0.1), replace(make(), loss=HuberLoss(1.0))):
-        with pytest.raises(TypeError, match=r"RidgePath needs .* no skip connection"):
+        with pytest.raises(TypeError, match=r"RidgePath needs .* no linear part"):
             RidgePath(program)
 
 

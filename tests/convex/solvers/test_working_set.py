@@ -199,5 +199,5 @@ def test_refuses_other_penalties(penalty: Any) -> None:
 
 
 def test_refuses_a_skip_connection() -> None:
-    with pytest.raises(TypeError, match="no skip connection"):
+    with pytest.raises(TypeError, match="no linear part"):
         solve_on_working_sets(replace(make(), skip=0.1))

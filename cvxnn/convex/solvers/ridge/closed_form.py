@@ -39,8 +39,8 @@ def check_closed_form(program: Any) -> None:
         )
     if not takes(program):
         raise TypeError(
-            "Ridge needs the gated formulation, SquaredLoss, SquaredL2 and, if there is a skip "
-            "connection, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
+            "Ridge needs the gated formulation, SquaredLoss, SquaredL2 and, if there is a linear "
+            "part, a positive ridge on it; use InteriorPoint, or ProximalGradient for "
             "the gated formulation and Cronos for the ReLU formulation."
         )
     if not np.all(np.asarray(program.alpha) > 0):

@@ -110,12 +110,12 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         Iterations of conjugate gradient between two certificates.
     kernel : ndarray, shape (n_samples, n_samples), optional
         Kernel :math:`A A^T` of the gates, where it is known (:meth:`kernel_of`); it is not
-        computed again then. In float32, it serves for ``tol`` of 1e-4 or more only. A skip
-        connection has a part of its own.
+        computed again then. In float32, it serves for ``tol`` of 1e-4 or more only. A linear
+        part is added to it.
 
     Notes
     -----
-    Takes ``formulation="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a skip connection
+    Takes ``formulation="gated"``, ``SquaredLoss``, ``SquaredL2``, sample weights, a linear part
     with a positive ridge, and a sparse ``X``. All is NumPy in float64; nothing is compiled, except
     where devices share the rows (``mesh`` of ``solve``): conjugate gradient, in the precision of
     ``X``, then has products with the data alone.

@@ -92,8 +92,8 @@ class RidgePath:
         """Prepare the data and choose the matrix that is factored."""
         if not takes_path(self.program):
             raise TypeError(
-                "RidgePath needs the gated formulation, SquaredLoss, SquaredL2 and no skip "
-                "connection; use regularization_path."
+                "RidgePath needs the gated formulation, SquaredLoss, SquaredL2 and no linear "
+                "part; use regularization_path."
             )
         self.solver.accept(replace(self.program, alpha=1.0))
         self._given = self.program.operator.X.dtype

@@ -152,6 +152,7 @@ class Certified:
             lambda new: self._seen(
                 scaling.inputs(self._network_input(new), bias=self.fit_intercept)
             ),
+            lambda new: self._own_network().forward(self._network_input(new)),
             leave_out=leave_out,
             classes=is_classifier(self),
         )
@@ -240,6 +241,10 @@ class Certified:
         model.gap_ = (found.objective - found.dual_bound) / max(abs(found.objective), _TINY)
         model._proof = {}
         return model
+
+    def _own_network(self) -> TwoLayerNetwork:
+        """Return the network that the program stands for."""
+        return self.network_
 
     def _take(self, network: TwoLayerNetwork) -> None:
         """Take another network of the same patterns in place of that of the fit."""

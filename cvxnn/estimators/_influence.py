@@ -49,6 +49,7 @@ def influence_of(
     given: GivenRows,
     scaling: Scaling,
     look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    scores: Callable[[Any], Floats],
     *,
     leave_out: Unit,
     classes: bool,
@@ -65,6 +66,8 @@ def influence_of(
         Units of the program.
     look : callable
         Takes raw rows to rows of the program and the gates that are open on them.
+    scores : callable
+        Takes raw rows to predictions by the fit.
     leave_out : {"row", "group"}
         What a unit is.
     classes : bool
@@ -101,6 +104,7 @@ def influence_of(
     return Influence(
         rows=given.rows,
         unit=unit,
+        targets=targets,
         seen=left.fitted[place] * scale + mean,
         unseen=unseen,
         error=left.norms[place, None] * left.distance[unit] * scale,
@@ -108,6 +112,7 @@ def influence_of(
         n_units=left.steps.shape[2],
         _changes=lambda X: left.changes(*look(X)) * scale,
         _bounds=lambda X: left.bounds(*look(X)) * scale,
+        _scores=scores,
     )
 
 

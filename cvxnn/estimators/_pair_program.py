@@ -122,6 +122,7 @@ class PairProgram(ConvexReLUBase):
             given,
             scaling,
             self._look_of_pairs(scaling),
+            lambda X: self._own_network().forward(self._network_input(X)),
             leave_out=leave_out,
             classes=True,
         )

@@ -448,6 +448,10 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
             bias=False,
         )
 
+    def _own_network(self) -> TwoLayerNetwork:
+        """Return the network of phase I."""
+        return self.phase1_network_
+
     def _take(self, network: TwoLayerNetwork) -> None:
         """Take another network of phase I, at the scale that phase II chose."""
         before, after = self.phase1_network_, self.network_

@@ -1,3 +1,4 @@
+from .conformal import label_set, prediction_interval, preference_set
 from .features import Contributions, contributions, feature_importances
 from .hyperplanes import Boundaries, boundaries, count_regions, open_neurons
 from .influence import Influence
@@ -14,7 +15,10 @@ __all__ = [
     "contributions",
     "count_regions",
     "feature_importances",
+    "label_set",
     "local_linear",
     "neuron_report",
     "open_neurons",
+    "prediction_interval",
+    "preference_set",
 ]

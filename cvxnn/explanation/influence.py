@@ -26,6 +26,8 @@ class Influence:
     unit : ndarray of int, shape (n_rows,)
         Number of the unit that each belongs to: its own, or that of its group. A unit is what is
         left out.
+    targets : ndarray, shape (n_rows, n_outputs)
+        Targets of the fit: of two classes one column of -1 and 1, or of 0 and 1; of a pair 1.
     seen : ndarray, shape (n_rows, n_outputs)
         Predictions by the fit: of a pair, the difference of its two.
     unseen : ndarray, shape (n_rows, n_outputs)
@@ -40,12 +42,13 @@ class Influence:
         doubt deserves a second look.
     n_units : int
         Number of units: rows, pairs or groups.
-    _changes, _bounds : callable
-        Functions of rows behind :meth:`on` and :meth:`error_on`.
+    _changes, _bounds, _scores : callable
+        Functions of rows behind :meth:`on`, :meth:`error_on` and :meth:`scores_on`.
     """
 
     rows: NDArray[np.intp]
     unit: NDArray[np.intp]
+    targets: Floats
     seen: Floats
     unseen: Floats
     error: Floats
@@ -53,6 +56,7 @@ class Influence:
     n_units: int
     _changes: Callable[[ArrayLike], Floats] = field(repr=False)
     _bounds: Callable[[ArrayLike], Floats] = field(repr=False)
+    _scores: Callable[[ArrayLike], Floats] = field(repr=False)
 
     def on(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return how predictions change without each unit.
@@ -80,3 +84,18 @@ class Influence:
             Rows, as for :meth:`on`.
         """
         return self._bounds(X)
+
+    def scores_on(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the predictions of rows by each of the fits without a unit.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Any rows, as for :meth:`on`.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_units, n_outputs)
+            Predictions of a regressor, scores of a classifier, or rewards of phase I.
+        """
+        return np.asarray(self._scores(X)[:, None] + self.on(X))

@@ -1,0 +1,77 @@
+"""Intervals and sets from fits without each row, beside plain loops over refits."""
+
+import numpy as np
+import pytest
+
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
+from cvxnn.explanation import label_set, prediction_interval, preference_set
+
+RNG = np.random.RandomState(0)
+X = RNG.randn(41, 3)
+NEW = RNG.randn(5, 3)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.93])
+def test_intervals_are_those_of_the_jackknife_plus(level):
+    y = np.column_stack([X[:, 0] + 0.3 * RNG.randn(41), 10 * X[:, 1]])
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, y)
+    influence = model.influence(X, y)
+    found = prediction_interval(influence, NEW, level)
+    without, at_row = influence.scores_on(NEW), influence.scores_on(X)
+    for k in range(5):
+        for output in range(2):
+            ends = []
+            for i in range(41):
+                error = abs(y[i, output] - at_row[i, i, output])
+                ends.append((without[k, i, output] - error, without[k, i, output] + error))
+            low = sorted(low for low, _ in ends)[int(np.floor((1 - level) * 42 + 1e-9)) - 1]
+            high = sorted(high for _, high in ends)[int(np.ceil(level * 42 - 1e-9)) - 1]
+            np.testing.assert_allclose(found[k, output], [low, high], rtol=1e-9)
+
+
+def test_too_few_rows_for_a_level():
+    y = X[:, 0]
+    influence = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, y).influence(X, y)
+    ends = prediction_interval(influence, NEW, 0.99)
+    np.testing.assert_array_equal(ends, np.broadcast_to([-np.inf, np.inf], (5, 1, 2)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_label_sets(n_classes):
+    y = np.digitize(X[:, 0] + 0.5 * RNG.randn(41), [0, 0.8][: n_classes - 1])
+    model = ConvexReLUClassifier(n_patterns=8, random_state=0).fit(X, y)
+    influence = model.influence(X, y)
+    found = label_set(influence, NEW, 0.7)
+    assert found.shape == (5, n_classes)
+    scores = influence.scores_on(NEW)
+    if n_classes == 2:
+        scores = np.concatenate([-scores, scores], axis=2) / 2
+    for k in range(5):
+        for label in range(n_classes):
+            others = np.delete(scores[k], label, axis=1).max(axis=1)
+            doubt = others - scores[k, :, label]
+            assert found[k, label] == (np.sum(doubt > influence.doubt) < 0.7 * 42)
+
+
+def test_preference_sets_abstain_where_replies_are_alike():
+    chosen, rejected = RNG.randn(60, 4) + 0.7, RNG.randn(60, 4)
+    head = COALAPreferenceHead(n_patterns=16, random_state=0).fit_pairs(chosen, rejected)
+    data = np.concatenate([chosen, rejected]), np.repeat([1, 0], 60)
+    influence = head.influence(*data)
+    first = np.array([np.full(4, 3.0), np.full(4, 0.3)])
+    second = np.array([np.full(4, -3.0), np.full(4, 0.3)])
+    found = preference_set(influence, first, second, 0.8)
+    np.testing.assert_array_equal(found, [[True, False], [True, True]])
+    turned = preference_set(influence, second, first, 0.8)
+    np.testing.assert_array_equal(turned, found[:, ::-1])
+
+
+def test_bad_requests():
+    groups = np.arange(41) % 7
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, X[:, 0], groups=groups)
+    influence = model.influence(X, X[:, 0], groups=groups)
+    with pytest.raises(ValueError, match=r"level=1\.0; expected a number above 0 and below 1"):
+        prediction_interval(influence, NEW, 1.0)
+    of_groups = model.influence(X, X[:, 0], groups=groups, leave_out="group")
+    with pytest.raises(ValueError, match="influence of single rows or pairs"):
+        prediction_interval(of_groups, NEW)

@@ -4,6 +4,7 @@ from .hyperplanes import Boundaries, boundaries, count_regions, open_neurons
 from .influence import Influence
 from .local_models import LocalLinear, local_linear
 from .neurons import NeuronReport, neuron_report
+from .robustness import decision_radius, ranking_radius
 
 __all__ = [
     "Boundaries",
@@ -14,6 +15,7 @@ __all__ = [
     "boundaries",
     "contributions",
     "count_regions",
+    "decision_radius",
     "feature_importances",
     "label_set",
     "local_linear",
@@ -21,4 +23,5 @@ __all__ = [
     "open_neurons",
     "prediction_interval",
     "preference_set",
+    "ranking_radius",
 ]

@@ -130,7 +130,7 @@ class _Side(NamedTuple):
         opened = scores > 0 if network.gate_index is None else scores >= 0
         opened, away = opened[:, planes.of_neuron], away[:, planes.of_neuron]
         if opened.ndim == 3:  # it closes by its nearest vector, and opens when all others have
-            is_open = opened.all(axis=2)
+            is_open = np.asarray(opened.all(axis=2))
             closes, opens = away.min(axis=2), np.where(opened, 0, away).max(axis=2)
             opened, away = is_open, np.where(is_open, closes, opens)
         inner = X @ network.hidden_weights.T.astype(np.float64) + network.hidden_bias

@@ -13,6 +13,7 @@ from cvxnn.comparison.report.charts import STYLE, to_svg
 from cvxnn.comparison.report.page import examples_of
 from cvxnn.comparison.report.templates import fill_template
 from cvxnn.comparison.texts import name_of
+from cvxnn.evaluation.length_control import LEAST_OVERLAP
 
 HEADINGS = {
     "": "Win rates (tables 1 and 7)",
@@ -118,6 +119,13 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{least} prompts: a method has to win nearly all of them, or lose them, before chance "
             "is ruled out."
+        )
+    controlled = {name: row.get("length_controlled") for name, row in systems.items()}
+    beyond = [name for name, row in controlled.items() if row and row["overlap"] < LEAST_OVERLAP]
+    if beyond:
+        found.append(
+            f"{', '.join(map(name_of, beyond))}: one side wrote nearly all of the longer replies, "
+            "so the rate at equal length is an extrapolation."
         )
     if not str(result.get("judge")).partition(" at ")[2].startswith("http"):
         found.append(

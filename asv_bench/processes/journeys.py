@@ -25,31 +25,25 @@ from typing import Any
 from asv_bench.raw_results import append
 
 ROOT = Path(__file__).parents[2]
-N_PAIRS, N_OTHERS, PORT = 60, 12, 8123
-SMALL = ["--max-length", "160", "--model-cache", "models"]
-EXTRACT = ["extract", "pairs.jsonl", "--output", "features", "--layer", "16", *SMALL]
-WRITTEN = ["--prompt", "Why is the sky blue?", "--prompt", "How do I boil an egg?"]
-CACHED = ["--model-cache", "models"]
-TUNED = [*SMALL, "--steps", "2", "--micro-batch", "1", "--accumulation", "2"]
-PAIRS: dict[str, list[str]] = {
-    "plan": [*EXTRACT, "--plan-only"],
-    "extract, converting the model": EXTRACT,
-    "extract, with nothing to do": EXTRACT,
-    "fit": ["fit", "features", "--output", "head.safetensors"],
-    "score other pairs": ["score", "head.safetensors", "other_pairs.jsonl", *CACHED],
-    "compare heads": ["compare", "features", "--methods", "coala,linear", "--output", "heads"],
-    "compare with two steps of DPO": ["compare", "features", "--methods", "coala,dpo", *TUNED],
-    "report": ["report", "comparison"],
-    "generate, three ways, 24 tokens": [
-        *["generate", "head.safetensors", *WRITTEN, "--plain", "--best-of", "2"],
-        *["--max-new-tokens", "24", *CACHED, "--output", "replies.jsonl"],
-    ],
-    "evaluate by another head": [
-        *["evaluate", "replies.jsonl", "--judge", "heads/linear.safetensors", *CACHED]
-    ],
-    "best": ["best", "head.safetensors", "replies.jsonl", "--output", "best.jsonl", *CACHED],
-    "serve, one request, Ctrl-C": ["serve", "head.safetensors", "--port", str(PORT), *CACHED],
-    "push, the card alone": ["push", "head.safetensors", "you/head", "--card-only", "card.md"],
+N_PAIRS, N_OTHERS, PORT = 40, 8, 8123
+CACHED = "--model-cache models"
+SMALL = f"--layer 16 --max-length 160 {CACHED}"
+TUNED = f"{SMALL} --limit 12 --steps 1 --accumulation 2"
+WRITTEN = f"--plain --best-of 2 --max-new-tokens 24 {CACHED} --output replies.jsonl"
+PAIRS = {
+    "plan": f"extract pairs.jsonl --output features {SMALL} --plan-only",
+    "extract, converting the model": f"extract pairs.jsonl --output features {SMALL}",
+    "extract, with nothing to do": f"extract pairs.jsonl --output features {SMALL}",
+    "fit": "fit features --output head.safetensors",
+    "score other pairs": f"score head.safetensors other_pairs.jsonl {CACHED}",
+    "compare heads": "compare features --methods coala,linear --output heads",
+    "compare with a step of DPO, 12 pairs": f"compare pairs.jsonl --methods coala,dpo {TUNED}",
+    "report": "report comparison",
+    "generate, three ways, 24 tokens": f"generate head.safetensors --prompt Why? {WRITTEN}",
+    "evaluate by another head": f"evaluate replies.jsonl --judge heads/linear.safetensors {CACHED}",
+    "best": f"best head.safetensors replies.jsonl --output best.jsonl {CACHED}",
+    "serve, one request, Ctrl-C": f"serve head.safetensors --port {PORT} {CACHED}",
+    "push, the card alone": "push head.safetensors you/head --card-only card.md",
 }
 TABLES = {
     "README, the first example": ("README.md", "For three people"),
@@ -72,8 +66,8 @@ def main() -> None:
         lines = [json.dumps({k: row[k] for k in ("prompt", "chosen", "rejected")}) for row in rows]
         (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     for name, words in PAIRS.items():
-        record = measure([sys.executable, "-m", "cvxnn.cli", *words], options.folder)
-        append(options.out, {"journey": "pairs", "step": name, "cvxnn": " ".join(words), **record})
+        record = measure([sys.executable, "-m", "cvxnn.cli", *words.split()], options.folder)
+        append(options.out, {"journey": "pairs", "step": name, "cvxnn": words, **record})
     for name, (page, end) in TABLES.items():
         record = measure([sys.executable, "-c", code_of(page, end)], options.folder)
         append(options.out, {"journey": "tables", "step": name, "page": page, **record})

@@ -151,17 +151,19 @@ class LengthBias:
             f"{self.shorter}, equally long in {equal}",
             f"mean length              {self.chosen_length:.0f} characters chosen, "
             f"{self.rejected_length:.0f} rejected",
-            f"the longer reply wins    {self.accuracy:.3f} +- {self.standard_error:.3f}",
+            f"the longer reply wins    {_with_error(self.accuracy, self.standard_error)}",
         ]
         if not np.isnan(self.head_accuracy):
+            head = _with_error(self.head_accuracy, self.head_standard_error)
+            longer = _with_error(self.longer_accuracy, self.longer_standard_error)
+            shorter = _with_error(self.shorter_accuracy, self.shorter_standard_error)
+            known = not np.isnan(self.correlation)
+            related = f"{self.correlation:.2f}" if known else "not known"
             lines += [
-                f"the head                 {self.head_accuracy:.3f} "
-                f"+- {self.head_standard_error:.3f}",
-                f"  chosen reply longer    {self.longer_accuracy:.3f} "
-                f"+- {self.longer_standard_error:.3f}",
-                f"  chosen reply shorter   {self.shorter_accuracy:.3f} "
-                f"+- {self.shorter_standard_error:.3f}",
-                f"  margin and length      correlation {self.correlation:.2f}",
+                f"the head                 {head}",
+                f"  chosen reply longer    {longer}",
+                f"  chosen reply shorter   {shorter}",
+                f"  margin and length      correlation {related}",
             ]
         return "\n".join(lines)
 
@@ -232,6 +234,13 @@ def length_bias(
 def _length_difference(chosen: Sequence[str], rejected: Sequence[str]) -> NDArray[np.floating]:
     pairs = zip(chosen, rejected, strict=True)
     return np.array([len(won) - len(lost) for won, lost in pairs], float)
+
+
+def _with_error(accuracy: float, error: float) -> str:
+    """Return the text of an accuracy; where all pairs count alike, their spread shows no error."""
+    if np.isnan(accuracy):
+        return "no such pairs"
+    return f"{accuracy:.3f}" + (f" +- {error:.3f}" if error > 0 else ", error not known")
 
 
 def _accuracy(margins: NDArray[np.floating]) -> tuple[float, float]:

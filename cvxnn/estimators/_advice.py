@@ -15,6 +15,7 @@ from cvxnn.convex.solver import Result, Status
 from cvxnn.estimators._rows import Rows
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.stored_rows import is_stored
 
 # Predictions that differ by less than this part of the targets' range are the same; and rows that
 # are looked at first.
@@ -40,6 +41,14 @@ def constant_outputs(network: TwoLayerNetwork, X: Rows, targets: Floats) -> NDAr
     return np.asarray(flat)
 
 
+def _has_equal_rows(X: Rows) -> bool:
+    """Return whether all rows are one; of sparse ones, this is not asked."""
+    if is_sparse(X):
+        return False
+    blocks = X.blocks() if is_stored(X) else [slice(None)]
+    return all(bool((X[rows] == X[0]).all()) for rows in blocks)
+
+
 def warn_of_constant(
     estimator: Any,
     X: Rows,
@@ -58,7 +67,7 @@ def warn_of_constant(
     strength = float(np.max(estimator.strength_))
     if remedy is not None:
         pass
-    elif not is_sparse(X) and not np.ptp(X, axis=0).any():
+    elif _has_equal_rows(X):
         remedy = "Every feature has one value in all rows: give features that vary."
     elif getattr(estimator, "validation_scores_", None) is not None and _stopped(estimator):
         remedy = (

@@ -60,6 +60,14 @@ class TrainingRows(NamedTuple):
     validation: Validation | None
 
 
+def _is_ridge(penalty: convex.Penalty) -> bool:
+    return type(penalty) is convex.SquaredL2
+
+
+def _is_squared(loss: convex.Loss) -> bool:
+    return type(loss) is convex.SquaredLoss
+
+
 class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
@@ -137,11 +145,15 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
 
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
+        penalty, loss = self.penalty, getattr(self, "loss", None)
+        # Objects alone load their classes, and JAX with them, which predictions do without.
+        ridge = penalty in ("auto", "l2") if isinstance(penalty, str) else _is_ridge(penalty)
+        squared = loss == "squared" if isinstance(loss, str | None) else _is_squared(loss)
         return (
             self.formulation == "gated"
-            and self.penalty in ("auto", "l2")
+            and ridge
+            and squared
             and self.patterns in ("auto", "gaussian")
-            and getattr(self, "loss", None) == "squared"
             and (self.solver is None or isinstance(self.solver, convex.Ridge))
             and self.strength != 0
             and self.skip != 0

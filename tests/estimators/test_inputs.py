@@ -17,7 +17,7 @@ from cvxnn import (
     ConvexReLURegressor,
     LinearPreferenceHead,
 )
-from cvxnn.convex import Cronos, Ridge
+from cvxnn.convex import Cronos, Ridge, SquaredL2, SquaredLoss
 from cvxnn.estimators._rows import canonical, merge, to_host
 from cvxnn.estimators._scaling import Scaling, column_means
 
@@ -305,6 +305,16 @@ def test_sparse_rows_where_the_solution_is_not_direct(model, options):
         model(**SMALL, **options).fit(X, y)
     assert not model(**SMALL, **options).__sklearn_tags__().input_tags.sparse
     assert model(**SMALL, solver=Ridge()).__sklearn_tags__().input_tags.sparse
+
+
+@MODELS
+def test_objects_are_taken_with_sparse_rows_as_their_names_are(model):
+    X, _, y = thin()
+    named = model(**SMALL, loss="squared", penalty="l2").fit(X, y)
+    given = model(**SMALL, loss=SquaredLoss(), penalty=SquaredL2()).fit(X, y)
+    np.testing.assert_array_equal(given.predict(X), named.predict(X))
+    np.testing.assert_array_equal(given.transform(X), named.transform(X))
+    assert given.gap_ == named.gap_
 
 
 def test_memory_of_sparse_rows():

@@ -63,6 +63,19 @@ def test_an_unscaled_head_and_one_of_few_pairs_are_the_same_too(pairs) -> None:
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_head_without_signal_says_so(pairs, constant) -> None:
+    won = np.ones_like(pairs[0][:24]) if constant else pairs[0][:24]
+    # As many reasons for as against: each pair is given both ways.
+    both = (
+        StoredRows(np.concatenate([won, won[::-1]])),
+        StoredRows(np.concatenate([won[::-1], won])),
+    )
+    head = COALAPreferenceHead(n_patterns=4, strength=1.0, random_state=0)
+    with pytest.warns(UserWarning, match="predicts the same for all rows|no better than chance"):
+        head.fit_pairs(*both)
+
+
 def test_bad_rows_are_refused(pairs) -> None:
     won, lost = (part.copy() for part in pairs)
     head = COALAPreferenceHead(n_patterns=4, random_state=0)

@@ -1,8 +1,9 @@
 """Run many cases of a campaign, again from where it stopped, and keep what came of them.
 
 ``python tests/stress/campaign.py {bounds,fits} FIRST LAST`` runs the cases FIRST to LAST - 1 in
-blocks, shows those that break a promise, and appends a line for each block to ``bounds.jsonl`` or
-``fits.jsonl``. Blocks that are there already, from the present commit, are left out.
+blocks, shows those that break a promise, and keeps a line for each block in ``bounds.jsonl`` or
+``fits.jsonl``, in the place of that of an older commit. Blocks that are there already, from the
+last commit that changed the cases or what they run on, are left out.
 """
 
 from __future__ import annotations
@@ -10,20 +11,54 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from asv_bench.raw_results import commit  # noqa: E402
+from asv_bench.raw_results import ROOT  # noqa: E402
+from cvxnn.files.locks import locked  # noqa: E402
+from cvxnn.files.writing import write_text  # noqa: E402
 
 BLOCK = 40  # as many as share what is compiled in test_bounds.py
+# What cases run on, beside the file of the cases.
+CORE = (
+    "convex",
+    "estimators",
+    "numerics",
+    "preference",
+    "training",
+    "network.py",
+    "persistence.py",
+)
+
+
+def commit(name: str) -> str:
+    """Return the last commit that changed what the cases depend on, "-dirty" if files differ."""
+    places = [*(f"cvxnn/{part}" for part in CORE), f"tests/stress/test_{name}.py"]
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(ROOT), *words, "--", *places]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    return git("log", "-1", "--format=%h") + ("-dirty" if git("status", "--porcelain") else "")
+
+
+def keep(path: Path, record: dict[str, Any]) -> None:
+    """Write a record in the place of the one of the same block, in the order of the blocks."""
+    with locked(path):  # another process may run other blocks
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        blocks = [line for line in [*lines, record] if "outcomes" in line]
+        found = {(line["first"], line["last"]): line for line in blocks}
+        write_text(path, "".join(json.dumps(found[key]) + "\n" for key in sorted(found)))
 
 
 def main(name: str, first: int, last: int) -> None:
@@ -35,9 +70,10 @@ def main(name: str, first: int, last: int) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     campaign = importlib.import_module(f"test_{name}")
     path = HERE / f"{name}.jsonl"
+    here = commit(name)
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     for start in range(first, last, BLOCK):
-        stop, here = min(start + BLOCK, last), commit()
+        stop = min(start + BLOCK, last)
         place = {"commit": here, "first": start, "last": stop}
         if any(place.items() <= record.items() for record in records):
             continue
@@ -53,8 +89,7 @@ def main(name: str, first: int, last: int) -> None:
         seconds = round(time.process_time() - began, 1)
         outcomes = dict(sorted(found.items()))
         record = {**place, "cpu_seconds": seconds, "outcomes": outcomes, "broken": broken}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        keep(path, record)
         if start // BLOCK % 5 == 4:  # compiled programs fill the memory
             jax.clear_caches()
             gc.collect()

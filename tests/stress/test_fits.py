@@ -38,7 +38,8 @@ from cvxnn import (
     LinearPreferenceHead,
     SoftmaxPolicy,
 )
-from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
+from cvxnn.convex import Cronos, InteriorPoint, LogisticLoss, ProximalGradient, Ridge, SquaredLoss
+from cvxnn.numerics.stored_rows import StoredRows
 
 PARTS = 25  # tests
 ROWS, COLUMNS = (2, 3, 5, 8, 24), (1, 3)
@@ -62,6 +63,7 @@ DOCUMENTED_ERRORS = {
     "not zero everywhere": ValueError,
     "values too large for float": ValueError,
     "early_stopping cannot set": ValueError,
+    "early_stopping found no groups": ValueError,
     "no pair_id has both": ValueError,
     "met a value that is not finite before any usable": FloatingPointError,
     "Ridge needs the gated formulation": TypeError,
@@ -74,6 +76,7 @@ DOCUMENTED_ERRORS = {
     "Cannot have number of splits": ValueError,
     "of the gated formulation needs responses without pairs": ValueError,
     "cannot be greater than the number": ValueError,
+    "groups holds one group only": ValueError,
 }
 # What a fit may warn of.
 DOCUMENTED_WARNINGS = (
@@ -244,6 +247,11 @@ def _with_zeros(rows: np.ndarray) -> sparse.csr_matrix:
     )
 
 
+def _stored(rows: np.ndarray) -> StoredRows:
+    """Return rows that are read a block at a time."""
+    return StoredRows(rows if rows.dtype.kind == "f" else rows.astype(np.float64))
+
+
 # Estimators ------------------------------------------------------------------------------------
 
 
@@ -382,6 +390,19 @@ class Case:
         self.wrap = draw_type(rng, X, getattr(self.model, "_takes_sparse", lambda: False)())
         # Heads are fitted to single responses, to those of a prompt, or to pairs.
         self.way = pick(rng, "single", "prompts", "pairs") if "Head" in self.name else "rows"
+        self._draw_more(np.random.default_rng([number, 1]), kind)
+
+    def _draw_more(self, rng: np.random.Generator, kind: str) -> None:
+        """Draw what came later, by numbers of its own, so that older cases differ by that only."""
+        self.grouped = kind in ("regressor", "classifier", "linear", "gated_head")
+        self.grouped &= bool(rng.random() < 0.15)
+        if kind == "classifier" and rng.random() < 0.3:
+            own = {"logistic": LogisticLoss(), "squared": SquaredLoss()}
+            self.model.set_params(loss=own.get(self.model.loss, self.model.loss))
+        elif kind == "classifier_cv" and rng.random() < 0.5:
+            self.model.set_params(scoring="neg_log_loss")
+        elif kind == "gated_head" and self.way == "pairs" and rng.random() < 0.5:
+            self.wrap = _stored
 
     def fit(self, data: Data) -> Any:
         """Fit a clone, and raise a BrokenPromiseError for what is not documented."""
@@ -396,17 +417,18 @@ class Case:
             if self.name == "SoftmaxPolicy":
                 model.fit(X, data.y, data.group, chosen=data.X, rejected=data.other)
             elif self.way == "pairs":
-                model.fit_pairs(X, self.wrap(data.other), data.weight)
+                model.fit_pairs(X, self.wrap(data.other), data.weight, **self._groups(data))
             elif self.way == "prompts":
-                model.fit(X, data.y, data.group, data.weight)
+                model.fit(X, data.y, data.group, data.weight, **self._groups(data))
             elif self.name.endswith("CV") and self.way == "rows":
                 model.set_params(cv=PredefinedSplit(data.group))
                 model.fit(X, data.y, sample_weight=data.weight).set_params(cv=None)
             else:
-                model.fit(X, data.y, sample_weight=data.weight)
+                more = {"sample_weight": data.weight, **self._groups(data)}
+                model.fit(X, data.y, **more)
                 if getattr(model, "warm_start", False):
                     self.n_fits += 1
-                    model.fit(X, data.y, sample_weight=data.weight)
+                    model.fit(X, data.y, **more)
         for item in caught:
             if not any(part in str(item.message) for part in DOCUMENTED_WARNINGS):
                 raise BrokenPromiseError(f"warning: {item.category.__name__}: {item.message}")
@@ -415,6 +437,9 @@ class Case:
             if part is not None and not np.array_equal(part, old):
                 raise BrokenPromiseError("data: changed by the fit")
         return model
+
+    def _groups(self, data: Data) -> dict[str, np.ndarray]:
+        return {"groups": data.group} if self.grouped else {}
 
     def outputs(self, model: Any) -> np.ndarray:
         """Return the outputs of a fitted model for the rows of the case, which are finite."""
@@ -464,6 +489,8 @@ class Case:
         self._check_gap(model)
         self._equal("repetition", values, again, exact=True)
         self._equal("save and load", values, self._saved(model), exact=True)
+        if self.wrap is _stored:  # in the order in which they are read
+            return ""
         n = len(self.data.X)
         mixed = self.data.take(self.rng.permutation(n))
         self._equal("permutation", values, self._fitted("permutation", mixed))
@@ -480,6 +507,8 @@ class Case:
         rows = np.arange(len(counts)).repeat(counts)
         repeated = self.data._replace(weight=None).take(rows)
         if error:
+            return
+        if self.grouped and len(np.unique(repeated.group)) == 1:
             return
         classes = getattr(model, "classes_", None)
         # A class of weight zero is one still, unless its rows are missing.
@@ -536,16 +565,18 @@ class Case:
         Where gates of a ReLU network are at an edge, rounding in float32 moves the objective.
         """
         data, X = self.data, self.wrap(self.data.X)
+        more = self._groups(data)
         try:
             if self.way == "pairs":
                 both = self.wrap(np.concatenate([data.X, data.other]))
                 marks = np.repeat([1, 0], len(data.X))
                 twice = None if data.weight is None else np.tile(data.weight, 2)
-                proof = model.certificate(both, marks, twice)
+                more = {name: np.tile(labels, 2) for name, labels in more.items()}
+                proof = model.certificate(both, marks, twice, **more)
             elif self.way == "prompts":
-                proof = model.certificate(X, data.y, data.weight, pair_id=data.group)
+                proof = model.certificate(X, data.y, data.weight, pair_id=data.group, **more)
             else:
-                proof = model.certificate(X, data.y, data.weight)
+                proof = model.certificate(X, data.y, data.weight, **more)
         except ValueError as error:
             raise BrokenPromiseError(f"certificate: {error}") from error
         program, weights, dual = proof

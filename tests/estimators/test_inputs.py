@@ -334,3 +334,29 @@ def test_memory_of_sparse_rows():
     tracemalloc.stop()
     assert np.mean(predicted == y) > 0.95
     assert peak < 0.25 * n * d * 8
+
+
+@MODELS
+def test_rows_that_need_no_change_are_checked_at_once(model, monkeypatch):
+    """They give what all checks would; whatever else comes meets these checks."""
+    X, y = data()
+    fitted = model(**SMALL).fit(X, y)
+    wanted = fitted.predict(X)
+    asked = []
+    checks = fitted._validate
+    monkeypatch.setattr(fitted, "_validate", lambda *a, **k: asked.append(1) or checks(*a, **k))
+    np.testing.assert_array_equal(fitted.predict(X), wanted)
+    np.testing.assert_array_equal(fitted.predict(np.asfortranarray(X)), wanted)
+    assert fitted.predict(np.float32(X[:1])).shape == (1,)
+    assert not asked
+    huge = np.full((2, X.shape[1]), np.finfo(X.dtype).max)
+    for row in (huge[:1] / 1e200, X.tolist(), X.astype(">f8"), np.ma.masked_array(X), X > 0):
+        fitted.predict(row)
+    assert len(asked) == 4  # a large row passes
+    fitted._passes(huge)  # without a warning of its sum
+    for bad in (X[:, :-1], X[:0], X[0], X * np.nan, X + np.inf, huge * [[1], [np.inf]], X + 0j):
+        with pytest.raises(ValueError, match=r"."):
+            fitted.predict(bad)
+    named = model(**SMALL).fit(pd.DataFrame(X, columns=[f"f{k}" for k in range(X.shape[1])]), y)
+    with pytest.warns(UserWarning, match="feature names"):
+        named.predict(X)

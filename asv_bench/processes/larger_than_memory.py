@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import ml_dtypes
@@ -64,6 +65,20 @@ class SlowDisk:
         return found
 
 
+def timed(owner: type, name: str) -> list[float]:
+    """Return what will hold the seconds of each call of a method."""
+    method, seconds = getattr(owner, name), []
+
+    def watched(*args: object) -> object:
+        asked = time.perf_counter()
+        found = method(*args)
+        seconds.append(time.perf_counter() - asked)
+        return found
+
+    setattr(owner, name, watched)
+    return seconds
+
+
 def fit(
     path: Path, n_pairs: int, dtype: str, way: str, n_patterns: int, rate: float | None = None
 ) -> dict:
@@ -79,6 +94,8 @@ def fit(
     won, lost = (
         np.array(part, np.float32) if way == "memory" else StoredRows(part) for part in disks
     )
+    waiting = timed(Future, "result")
+    reading = timed(StoredRows, "_read")
     before = high_water()
     head = cvxnn.COALAPreferenceHead(n_patterns=n_patterns, tol=1e-2, random_state=0)
     began, own = time.perf_counter(), time.process_time()
@@ -103,7 +120,12 @@ def fit(
         "accuracy": float((margin > 0).mean()),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         **(
-            {"disk_mb_per_second": rate / 1e6, "disk_seconds": sum(disk.waited for disk in disks)}
+            {
+                "disk_mb_per_second": rate / 1e6,
+                "disk_seconds": round(sum(disk.waited for disk in disks), 1),
+                "seconds_reading": round(sum(reading), 1),
+                "seconds_waited_for_rows": round(sum(waiting), 1),
+            }
             if rate is not None
             else {}
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cvxnn.numerics import stored_rows
-from cvxnn.numerics.stored_rows import StoredRows
+from cvxnn.numerics.stored_rows import StoredRows, read_ahead
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +75,41 @@ def test_what_is_no_matrix_or_not_finite_is_seen() -> None:
         StoredRows(X[0])
     with pytest.raises(ValueError, match="have to be read"):
         np.asarray(StoredRows(X), copy=False)
+
+
+class Watched:
+    """Rows that say when a block of them is asked for."""
+
+    ndim, shape, dtype = 2, (9, 4), np.dtype(np.float32)
+
+    def __init__(self) -> None:
+        self.rows = np.arange(36, dtype=np.float32).reshape(9, 4)
+        self.asked = [threading.Event() for _ in range(3)]
+        self.threads: set[int] = set()
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        self.asked[key.start // 3].set()
+        self.threads.add(threading.get_ident())
+        return self.rows[key]
+
+
+def test_the_next_block_is_read_while_one_is_worked_with() -> None:
+    source = Watched()
+    seen = StoredRows(source)
+    parts = []
+    for number, (rows, block) in enumerate(read_ahead(seen, seen.blocks())):
+        for event in source.asked[: number + 2]:
+            assert event.wait(60)
+        assert not any(event.is_set() for event in source.asked[number + 2 :])
+        np.testing.assert_array_equal(block, source.rows[rows])
+        parts.append(block)
+    assert len(parts) == 3
+    assert threading.get_ident() not in source.threads
+    # An array is not read by a thread, and an error of one comes out here.
+    assert [rows for rows, _ in read_ahead(source.rows, iter([slice(0, 2)]))] == [slice(0, 2)]
+    source.rows = np.zeros((9, 3), np.float32)
+    with pytest.raises(ValueError, match="broadcast"):
+        seen @ np.ones(4)

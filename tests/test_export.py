@@ -25,6 +25,7 @@ from cvxnn import (
     ConvexReLURegressorCV,
     export,
 )
+from cvxnn.convex import LogisticLoss, MultinomialLoss, SquaredLoss
 from cvxnn.export import to_jax, to_onnx, to_torch
 from cvxnn.network import TwoLayerNetwork
 
@@ -460,6 +461,24 @@ def test_all_agree(kind, shape, seed):
         close(jax.jit(function)(parameters, X), scores)
     close(to_torch(model)(torch.tensor(X)).detach(), scores)
     close(run(model, X)["probabilities"], model.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_onnx_of_a_loss_by_name_or_as_an_object(n_classes):
+    X = inputs(np.float64)
+    y = np.digitize(X[:, 0], [-0.5, 0.5][: n_classes - 1])
+    options = SMALL | {"formulation": "gated", "penalty": "l2"}
+    for name, loss in (
+        ("logistic", LogisticLoss()),
+        ("squared", SquaredLoss()),
+        ("multinomial", MultinomialLoss()),
+    )[:n_classes]:
+        given = ConvexReLUClassifier(loss=loss, **options).fit(X, y)
+        found = run(given, X)
+        named = ConvexReLUClassifier(loss=name, **options).fit(X, y)
+        close(found["probabilities"], named.predict_proba(X), np.float64)
+        close(found["probabilities"], given.predict_proba(X), np.float64)
+        assert found["label"].tolist() == named.predict(X).tolist()
 
 
 @pytest.mark.parametrize(

@@ -474,3 +474,23 @@ def test_outputs_with_their_own_strengths_are_solved_as_alone(max_dense: int, to
                 found.weights.blocks[c], alone.weights.blocks[0], atol=10 * tol**0.5
             )
         assert float(program.bound_of(found.dual)) == pytest.approx(found.dual_bound, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("numbers", [1, 7 * P * D, 10**9])
+def test_blocks_of_rows_change_nothing(kind: Any, numbers: int, monkeypatch: Any) -> None:
+    program = make(weighted=True)
+    X = np.asarray(program.operator.X)
+    monkeypatch.setattr(ridge_data, "_BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(ridge_data, "_ENOUGH_ROWS", 1)
+    data = RidgeData.of(replace(program, operator=replace(program.operator, X=kind(X))))
+    F = features(program) * np.sqrt(np.broadcast_to(program.share, (N, 1)))
+    np.testing.assert_allclose(Kernel.stored(data).matrix, F @ F.T, atol=1e-14)
+    U = np.random.default_rng(1).standard_normal((N, C))
+    np.testing.assert_allclose(Kernel(data).product(U), F @ (F.T @ U), atol=1e-13)
+    gram, right = data.gram()
+    np.testing.assert_allclose(gram, F.T @ F, atol=1e-14)
+    new = make(n=11)
+    found = ridge_kernel.predict(data, U, kind(np.asarray(new.operator.X)), new.operator.mask)
+    np.testing.assert_allclose(found, features(new) @ (F.T @ U), atol=1e-13)
+    assert right.shape == (P * D, C)

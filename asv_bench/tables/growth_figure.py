@@ -57,7 +57,11 @@ def main() -> None:
 
 def draw(panel: Panel, records: list[Record], seconds: Any, accuracy: Any) -> None:
     """Draw a column of the figure."""
-    own = [r for r in records if all(r[key] == value for key, value in panel.alike.items())]
+    own = [
+        r
+        for r in records
+        if r["seed"] == 0 and all(r[key] == value for key, value in panel.alike.items())
+    ]
     if panel.name == "n_patterns":
         own = [r for r in own if r["asked"] and r["n_classes"] == 2]
     widths = (20, 100) if panel.name == "n" else (None,)
@@ -70,6 +74,11 @@ def draw(panel: Panel, records: list[Record], seconds: Any, accuracy: Any) -> No
         accuracy.plot(at, [r["accuracy"] for r in line], **style)
     seconds.set(xscale="log", yscale="log")
     accuracy.set(xlabel=panel.label)
+    ticks = {r[panel.name] for r in own} if panel.name != "n" else {10**k for k in range(3, 7)}
+    accuracy.set_xticks(sorted(ticks), [f"{tick:,}" for tick in sorted(ticks)])
+    accuracy.set_xticks([], minor=True)
+    seconds.set_ylim(0.1, 100)
+    seconds.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     for ax in (seconds, accuracy):
         ax.grid(alpha=0.3)
         for change in CHANGES if panel.name == "n" else ():

@@ -313,8 +313,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
     if least < _FEW:
         console.complain(
             "warning",
-            f"the win rate is over {least} prompts only, so it may be far off, as its interval "
-            f"shows; judge at least {_FEW}",
+            f"the win rate is over {least} prompt{'s' if least != 1 else ''} only, so it may be "
+            f"far off, as its interval shows; judge at least {_FEW}",
         )
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")

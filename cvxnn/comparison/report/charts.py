@@ -150,6 +150,8 @@ def to_svg(figure: Figure, description: str, titles: Mapping[str, str] | None = 
         One ``svg`` element.
     """
     buffer = io.StringIO()
+    for _ in range(2):  # the room for numbers changes the axes, and these the numbers
+        figure.draw_without_rendering()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()

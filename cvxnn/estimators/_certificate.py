@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,30 @@ _OTHER_DATA = (
 _TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
+
+
+class Solved(NamedTuple):
+    """The program of a fit with its solution, and how data become rows of it.
+
+    Attributes
+    ----------
+    certificate : Certificate
+        Program, solution and proof.
+    given : GivenRows
+        The data of the fit, row by row or pair by pair.
+    scaling : Scaling
+        Units of the program.
+    look : callable
+        Takes raw rows to rows of the program and the gates that are open on them.
+    bias : bool
+        Whether rows of the program end with a one.
+    """
+
+    certificate: convex.Certificate
+    given: GivenRows
+    scaling: Scaling
+    look: Callable[[Any], tuple[Rows, NDArray[np.bool_]]]
+    bias: bool
 
 
 class Certified:
@@ -87,8 +111,7 @@ class Certified:
         ValueError
             If the data are not those of the fit.
         """
-        check_is_fitted(self)
-        return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
+        return self._solved(X, y, sample_weight, groups).certificate
 
     def influence(
         self,
@@ -102,9 +125,10 @@ class Certified:
         r"""Return what each row, or each group, does to the fit: predictions without it.
 
         The closed form needs no further fit. For the squared loss it is exact; for another loss of
-        separate outputs it is one Newton step, with a bound on its error
-        (:mod:`cvxnn.training.left_out` has the equations). Patterns, scaling and ``alpha_`` stay
-        those of the fit, and the penalty keeps its weight against each row that stays.
+        separate outputs, Newton's first step is repeated with the same matrix, with a bound on what
+        is missing (:mod:`cvxnn.training.left_out` has the equations). Patterns, scaling and
+        ``alpha_`` stay those of the fit, and the penalty keeps its weight against each row that
+        stays.
 
         Parameters
         ----------
@@ -133,29 +157,10 @@ class Certified:
         Notes
         -----
         With ``n`` distinct rows, time is about ``3 n**3`` flops for each distinct ``alpha_``, and
-        ``6 n**3`` for each output; memory ``8 n**2 n_outputs`` bytes and a few kernels.
+        ``6 n**3`` for each output and step; memory ``8 n**2 n_outputs`` bytes and a few kernels of
+        ``8 n**2``.
         """
-        check_is_fitted(self)
-        rows, loss = self._fitted_data(X, y, sample_weight, groups)
-        inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
-        n = len(rows.place)
-        given = GivenRows(
-            np.arange(n),
-            rows.place,
-            weights_of(sample_weight, n, inputs.dtype),
-            groups_of(groups, n),
-        )
-        return influence_of(
-            self._proven(inputs, targets, weight, loss),
-            given,
-            scaling,
-            lambda new: self._seen(
-                scaling.inputs(self._network_input(new), bias=self.fit_intercept)
-            ),
-            lambda new: self._own_network().forward(self._network_input(new)),
-            leave_out=leave_out,
-            classes=is_classifier(self),
-        )
+        return self._influence(self._solved(X, y, sample_weight, groups), leave_out)
 
     def constrained(
         self,
@@ -203,39 +208,46 @@ class Certified:
         With ``n`` distinct rows, time is about ``n**3 / 3`` flops for each distinct ``alpha_``,
         memory two kernels of ``n**2`` numbers.
         """
+        return self._constrained(constraints, self._solved(X, y, sample_weight, groups))
+
+    def _solved(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Solved:
+        """Return the program of the fit to these data, with its solution."""
         check_is_fitted(self)
         rows, loss = self._fitted_data(X, y, sample_weight, groups)
         inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
+        n, bias = len(rows.place), self.fit_intercept
+        own_weight = weights_of(sample_weight, n, inputs.dtype)
+        given = GivenRows(np.arange(n), rows.place, own_weight, groups_of(groups, n))
         certificate = self._proven(inputs, targets, weight, loss)
-        return self._under(
-            constraints,
-            certificate,
-            scaling,
-            lambda new: self._seen(
-                scaling.inputs(self._network_input(new), bias=self.fit_intercept)
-            ),
-            bias=self.fit_intercept,
+
+        def look(new: Any) -> tuple[Rows, NDArray[np.bool_]]:
+            return self._seen(scaling.inputs(self._network_input(new), bias=bias))
+
+        return Solved(certificate, given, scaling, look, bias)
+
+    def _influence(self, solved: Solved, leave_out: Unit) -> Influence:
+        """Return what each unit of the data does to a solution."""
+        return influence_of(
+            solved.certificate,
+            solved.given,
+            solved.scaling,
+            solved.look,
+            lambda new: self._own_network().forward(self._network_input(new)),
+            leave_out=leave_out,
+            classes=is_classifier(self),
         )
 
-    def _under(
-        self,
-        constraints: Sequence[training.SideConstraint],
-        certificate: convex.Certificate,
-        scaling: Scaling,
-        look: Callable[[Any], tuple[Rows, NDArray[np.bool_]]],
-        *,
-        bias: bool,
-    ) -> Self:
+    def _constrained(self, constraints: Sequence[training.SideConstraint], solved: Solved) -> Self:
         """Return a fitted copy that satisfies side constraints."""
-        functionals = [functional(c, look, scaling) for c in constraints]
+        functionals = [functional(c, solved.look, solved.scaling) for c in constraints]
         if not functionals:
             raise ValueError("constraints is empty; expected at least one SideConstraint.")
-        found = training.constrain(certificate, functionals)
+        found = training.constrain(solved.certificate, functionals)
         gates = self._proof["gates"]
         blocks = np.asarray(found.weights.blocks, gates.dtype)
-        network = recover(convex.Weights(blocks, None), bias=bias, gates=gates)
+        network = recover(convex.Weights(blocks, None), bias=solved.bias, gates=gates)
         model = copy.deepcopy(self)
-        model._take(fold_scaling(network, *scaling))
+        model._take(fold_scaling(network, *solved.scaling))
         model.prices_ = found.prices
         model.objective_, model.dual_bound_ = found.objective, found.dual_bound
         model.gap_ = (found.objective - found.dual_bound) / max(abs(found.objective), _TINY)
@@ -272,11 +284,6 @@ class Certified:
         if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:
             proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
         return {name: np.asarray(part) for name, part in proof.items() if part is not None}
-
-    def _certificate(self, rows: DistinctRows, loss: convex.Loss) -> convex.Certificate:
-        """Return the certificate of the fit to these rows."""
-        inputs, targets, weight, _ = self._scale(rows.X, rows.y, rows.weight, loss)
-        return self._proven(inputs, targets, weight, loss)
 
     def _proven(
         self,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._influence import GivenRows, Unit, influence_of
-from cvxnn.estimators._pair_columns import ColumnFactors, PairColumns
+from cvxnn.estimators._pair_columns import PairColumns
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._plan import Plan
-from cvxnn.estimators._scaling import Scaling
-from cvxnn.explanation import Influence
 
 _MOST_PAIRS = 1024  # that the choice of a strength looks at
 
@@ -98,50 +95,3 @@ class PairProgram(ConvexReLUBase):
             described = {} if self.embedding is None or not pairwise else self.embedding
             context = int(described.get("context", 0))
         return PairColumns(self.blocks, context)
-
-    def _certificate_of_pairs(self, pairs: DistinctPairs) -> convex.Certificate:
-        """Return the certificate of the fit to these pairs."""
-        scaling = self._scaling_of_pairs(pairs)
-        seen = scaling.inputs(pairs.X, bias=False)
-        return self._proven(
-            self._columns.weighted(seen),
-            pairs.targets,
-            pairs.sample_weight,
-            convex.SquaredLoss(),
-            pairs.pairs,
-            seen,
-        )
-
-    def _influence_of_pairs(
-        self, pairs: DistinctPairs, given: GivenRows, leave_out: Unit
-    ) -> Influence:
-        """Return what each given pair does to the fit."""
-        scaling = self._scaling_of_pairs(pairs)
-        return influence_of(
-            self._certificate_of_pairs(pairs),
-            given,
-            scaling,
-            self._look_of_pairs(scaling),
-            lambda X: self._own_network().forward(self._network_input(X)),
-            leave_out=leave_out,
-            classes=True,
-        )
-
-    def _look_of_pairs(self, scaling: Scaling) -> Callable[[Any], tuple[Any, Any]]:
-        """Return what takes raw responses to rows of the program and their open gates."""
-        columns = self._columns
-
-        def look(X: Any) -> tuple[Any, Any]:
-            seen = scaling.inputs(self._network_input(X), bias=False)
-            return self._seen(columns.weighted(seen), seen)
-
-        return look
-
-    def _scaling_of_pairs(self, pairs: DistinctPairs) -> Scaling:
-        """Return the units of the fit to these pairs."""
-        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        columns = self._columns
-        if columns.alike:
-            return scaling
-        factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
-        return scaling.with_factors(columns.each(factors, len(scaling.x_scale)))

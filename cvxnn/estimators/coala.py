@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import NDArray
 
-from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._influence import GivenRows, Unit
 from cvxnn.estimators._monitor import Hook
-from cvxnn.estimators._pair_program import PairProgram
+from cvxnn.estimators._pair_certificate import PairCertified
 from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import DistinctRows, groups_of, labels_of, merge, weights_of
+from cvxnn.estimators._rows import merge
 from cvxnn.estimators._second_phase import SecondPhase, fit_second_phase
-from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork
 
 PreferenceLoss = Literal["pairwise", "pointwise"]
@@ -34,7 +30,7 @@ PreferenceLoss = Literal["pairwise", "pointwise"]
 Floats = NDArray[np.floating]
 
 
-class COALAPreferenceHead(PreferenceHead, PairProgram):
+class COALAPreferenceHead(PreferenceHead, PairCertified):
     r"""Reward head of a language model, in two convex phases: COALA.
 
     **Many gates** (``formulation="gated"``). Phase I fits a network of many random gates by one
@@ -298,196 +294,3 @@ class COALAPreferenceHead(PreferenceHead, PairProgram):
         )
         self._require_finite(second.result, phase=" (phase II)")
         return second
-
-    def certificate(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        pair_id: ArrayLike | None = None,
-    ) -> convex.Certificate:
-        """Return the convex program of phase I, its solution, and the proof of ``dual_bound_``.
-
-        Nothing has to be trusted: ``program.bound_of(dual)`` computes ``dual_bound_`` again, and
-        ``program.evaluate(weights)`` the objective, up to rounding. The data are not kept, so
-        they are given again.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Embeddings and labels of the fit; after ``fit_pairs``, the chosen embeddings followed
-            by the rejected ones, labelled 1 and 0.
-        sample_weight : array-like, shape (n_samples,), optional
-            Weights of the fit; after ``fit_pairs``, those of the pairs twice.
-        groups : array-like, shape (n_samples,), optional
-            Groups of the fit; after ``fit_pairs``, those of the pairs twice.
-        pair_id : array-like, shape (n_samples,), optional
-            As in ``fit``; it is not needed after ``fit_pairs``.
-
-        Returns
-        -------
-        cvxnn.convex.Certificate
-            ``program``, ``weights`` and ``dual``, in scaled units. ``dual`` is None for a ReLU
-            network whose multipliers, ``2 n_samples n_patterns_`` numbers, are more than 2**22;
-            ``solve(program, solver, start=weights)`` finds others.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        """
-        check_is_fitted(self)
-        if self.n_pairs_ == 0:
-            return self._certificate(*self._fitted_data(X, y, sample_weight, groups))
-        rows, _ = self._responses(X, y, sample_weight, groups, pair_id)
-        return self._certificate_of_pairs(DistinctPairs.of(rows))
-
-    def influence(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        *,
-        pair_id: ArrayLike | None = None,
-        leave_out: Unit = "row",
-    ) -> Influence:
-        """Return what each pair, response or group does to phase I: rewards without it.
-
-        The closed form needs no further fit; :mod:`cvxnn.training.left_out` has the equations.
-        Gates, scaling and ``alpha_`` stay those of the fit, and so does the scale of phase II,
-        which is not part of the predictions: pairs are fitted to a difference of 1.
-
-        Parameters
-        ----------
-        X, y, sample_weight, groups : array-like
-            Data of the fit, as for :meth:`certificate`.
-        pair_id : array-like, shape (n_samples,), optional
-            As in ``fit``; it is not needed after ``fit_pairs``.
-        leave_out : {"row", "group"}, default="row"
-            Whether each pair (without pairs, each response) is left out, or each group.
-
-        Returns
-        -------
-        cvxnn.explanation.Influence
-            ``doubt`` of each pair, ``unseen`` differences of rewards, and ``on(X)`` for other
-            responses.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        TypeError
-            With ``formulation="relu"``, which has no such form.
-        """
-        check_is_fitted(self)
-        if self.n_pairs_ == 0:
-            return super().influence(X, y, sample_weight, groups, leave_out=leave_out)
-        rows, kept = self._responses(X, y, sample_weight, groups, pair_id)
-        assert rows.pairs is not None
-        assert rows.pair_weight is not None
-        distinct = DistinctPairs.of(rows)
-        numbers = None if rows.groups is None else rows.groups[rows.pairs[:, 0]]
-        given = GivenRows(kept[rows.pairs], distinct.place, rows.pair_weight, numbers)
-        return self._influence_of_pairs(distinct, given, leave_out)
-
-    def constrained(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        constraints: Sequence[training.SideConstraint],
-        *,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        pair_id: ArrayLike | None = None,
-    ) -> COALAPreferenceHead:
-        """Return the head under side constraints on its logit, with the price of each.
-
-        Gates, scaling and strength stay those of phase I, whose weights become those of least
-        objective that satisfy the constraints (:mod:`cvxnn.training.side_constraints`). The scale
-        of phase II stays too.
-
-        Parameters
-        ----------
-        X, y, sample_weight, groups : array-like
-            Data of the fit, as for :meth:`certificate`.
-        constraints : sequence of cvxnn.training.SideConstraint
-            Such as ``SideConstraint.not_rising(X, lengths)``: bounds that are not 0 are in units of
-            phase I, which asks for a difference of 1.
-        pair_id : array-like, shape (n_samples,), optional
-            As in ``fit``; it is not needed after ``fit_pairs``.
-
-        Returns
-        -------
-        COALAPreferenceHead
-            A fitted copy, with ``network_``, ``phase1_network_``, ``objective_``, ``dual_bound_``
-            and ``gap_`` of the program with constraints, and ``prices_``, shape
-            (n_constraints, 1): what the objective falls by for each unit that a bound gives way.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit, or constraints contradict each other.
-        TypeError
-            With ``formulation="relu"``, which has no such form.
-        """
-        check_is_fitted(self)
-        if self.n_pairs_ == 0:
-            return super().constrained(
-                X, y, constraints, sample_weight=sample_weight, groups=groups
-            )
-        rows, _ = self._responses(X, y, sample_weight, groups, pair_id)
-        pairs = DistinctPairs.of(rows)
-        scaling = self._scaling_of_pairs(pairs)
-        return self._under(
-            constraints,
-            self._certificate_of_pairs(pairs),
-            scaling,
-            self._look_of_pairs(scaling),
-            bias=False,
-        )
-
-    def _own_network(self) -> TwoLayerNetwork:
-        """Return the network of phase I."""
-        return self.phase1_network_
-
-    def _take(self, network: TwoLayerNetwork) -> None:
-        """Take another network of phase I, at the scale that phase II chose."""
-        before, after = self.phase1_network_, self.network_
-        largest = int(np.abs(before.output_weights).argmax())
-        scale = after.output_weights[largest] / before.output_weights[largest]
-        self.phase1_network_ = network
-        self.network_ = replace(
-            network,
-            output_weights=network.output_weights * scale,
-            output_bias=after.output_bias,
-        )
-
-    def _fitted_data(
-        self, X: Any, y: Any, sample_weight: Any, groups: Any
-    ) -> tuple[DistinctRows, convex.Loss]:
-        """Return the rows of the program, and its loss, from the data of the fit."""
-        data, labels = self._validate(X, y, reset=False)
-        weight = weights_of(sample_weight, len(data), data.dtype)
-        rows = Responses(data, labels == self.classes_[1], weight)
-        numbers = groups_of(groups, len(data))
-        return merge(data, rows.signs, weight, numbers), convex.SquaredLoss()
-
-    def _responses(
-        self, X: Any, y: Any, sample_weight: Any, groups: Any, pair_id: Any
-    ) -> tuple[Responses, NDArray[np.intp]]:
-        """Return the responses of the fit, with their pairs, and the rows that they were given in.
-
-        Those without weight are not among them.
-        """
-        data, labels = self._validate(X, y, reset=False)
-        preferred = labels == self.classes_[1]
-        weight = weights_of(sample_weight, len(data), data.dtype)
-        keep = np.flatnonzero(weight > 0)
-        numbers = groups_of(groups, len(data))
-        numbers = None if numbers is None else numbers[keep]
-        rows = Responses(data[keep], preferred[keep], weight[keep], groups=numbers)
-        if pair_id is not None:
-            return rows.paired_by(labels_of(pair_id, len(data), "pair_id")[1][keep]), keep
-        return rows.paired_in_halves(), keep

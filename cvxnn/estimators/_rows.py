@@ -232,7 +232,8 @@ def merge(
     X, y, weight = X[kept], y[kept], weight[kept]
     key = y
     if groups is not None:
-        groups = groups[kept]
+        # Numbers of their own: a group without weight must not change the order of the rows.
+        groups = np.unique(groups[kept], return_inverse=True)[1]
         key = np.column_stack([y, groups])
     _, first, inverse = np.unique(_keys(X, key), return_index=True, return_inverse=True)
     order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms

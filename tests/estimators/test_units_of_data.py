@@ -310,3 +310,17 @@ def test_wide_rows_against_plain_linear_algebra():
     again = clone(model).fit(X.repeat(counts, 0), y.repeat(counts))
     assert again.alpha_ == fitted.alpha_
     np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
+
+
+def test_a_group_without_weight_changes_nothing():
+    rng = np.random.RandomState(0)
+    X, y = rng.randint(0, 2, (24, 2)).astype(float), rng.randint(0, 2, (24, 1)).astype(float)
+    groups, weight = np.arange(24) % 6, np.ones(24)
+    weight[groups == 2] = 0
+    with_it = merge(X, y, weight, groups)
+    kept = weight > 0
+    without = merge(X[kept], y[kept], weight[kept], np.unique(groups[kept], return_inverse=True)[1])
+    for name in ("X", "y", "weight", "units", "groups"):
+        np.testing.assert_array_equal(getattr(with_it, name), getattr(without, name))
+    np.testing.assert_array_equal(with_it.place[kept], without.place)
+    assert np.all(with_it.place[~kept] == -1)

@@ -98,7 +98,8 @@ def fold_errors(
     kernel, flops = None, 0.0
     if not takes_primal(data.take(np.arange(n - n // n_folds)), Ridge.max_dense):
         kernel = Kernel.stored(data, np.float32).matrix
-        flops = kernel_flops(len(program.operator.X), program.operator.X.shape[1], data.n_patterns)
+        n_rows, n_inputs = program.operator.X.shape
+        flops = kernel_flops(n_rows, n_inputs, data.n_patterns)
     folds = [_Fold.of(program, data, own, kernel) for own in units]
     mean = np.mean([fold.path.data.diagonal().mean() for fold in folds])
     alphas = max(float(mean), float(np.finfo(np.float64).tiny) * 1e6) * _ALPHAS

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, sample_patterns
 from cvxnn.training import measure_strength
@@ -127,3 +128,16 @@ def test_the_strength_of_many_rows_does_not_depend_on_the_sample() -> None:
 
     least = min(error(alpha) for alpha in np.median(alphas) * 10.0 ** np.linspace(-1.5, 1.5, 7))
     assert max(error(alpha) for alpha in alphas[[alphas.argmin(), alphas.argmax()]]) < 1.01 * least
+
+
+@pytest.mark.parametrize("n_patterns", [4, 40])
+def test_sparse_rows_choose_what_the_same_dense_rows_choose(n_patterns: int) -> None:
+    dense = make(80, n_patterns)
+    rows = sparse.csr_array(dense.operator.X)
+    program = replace(dense, operator=GatedOperator(rows, dense.operator.mask))
+    found = [
+        fold_errors(Sample(p, None, None, 1.0), np.random.RandomState(0)) for p in (dense, program)
+    ]
+    np.testing.assert_allclose(found[1].alpha, found[0].alpha, rtol=1e-3)
+    np.testing.assert_allclose(found[1].error, found[0].error, rtol=1e-3)
+    assert found[1].flops == pytest.approx(found[0].flops)

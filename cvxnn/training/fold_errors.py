@@ -23,8 +23,10 @@ from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, RidgePoint, takes_primal
 from cvxnn.training.row_sample import Sample
 
-# Rows that are predicted, and rows that predict them, at most.
-MANY_ROWS, _SEEN_ROWS = 4096, 2048
+# Rows that are looked at: a part of all, between half of this number and all of it.
+MANY_ROWS, _PART = 4096, 1 / 4
+# Rows that predict the others, at most.
+_SEEN_ROWS = 2048
 # Folds at most, and the columns that stand for those of more outputs.
 _MOST_FOLDS, _MOST_COLUMNS = 4, 4
 # Strengths, in units of the mean eigenvalue: falling, three to a power of ten.
@@ -33,6 +35,11 @@ _ALPHAS = 10.0 ** (-np.arange(-6, 19) / 3)
 _RISEN = 1.02
 # Relative gap of the solutions.
 _TOL = 1e-2
+
+
+def rows_to_look_at(n_rows: int) -> int:
+    """Return of how many of ``n_rows`` rows the strength is chosen, in a time below the fit's."""
+    return int(np.clip(_PART * n_rows, MANY_ROWS // 2, MANY_ROWS))
 
 
 class FoldErrors(NamedTuple):

@@ -34,7 +34,7 @@ from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.numerics.threads import limits_threads
-from cvxnn.training.fold_errors import MANY_ROWS, fold_errors
+from cvxnn.training.fold_errors import fold_errors, rows_to_look_at
 from cvxnn.training.outliers import without_outliers
 from cvxnn.training.row_sample import MOST_ROWS, Sample, sample_rows
 from cvxnn.training.spectrum import (
@@ -130,7 +130,7 @@ def measure_strength(
         error grows with the rows is known; that of another error may not transfer from a part.
     most : int, optional
         Rows up to which all are looked at; by default as ``sample_rows`` has it, and a ridge is
-        chosen on up to 4,096.
+        chosen on 2,048 to 4,096.
     spectrum : Spectrum, optional
         Of the program, where it is known (``choose_patterns``); it is not computed again then.
 
@@ -158,7 +158,8 @@ def measure_strength(
         shared |= program.loss.coupled or type(program.penalty) is not SquaredL2
         many = None
         if most is None and not whole:
-            many = sample_rows(program, random_state, units=units, groups=groups, most=MANY_ROWS)
+            n_rows = rows_to_look_at(len(program.y))
+            many = sample_rows(program, random_state, units=units, groups=groups, most=n_rows)
         chosen = automatic_alpha(
             sample, spectrum, random_state, shared=shared, error=error, many=many
         )

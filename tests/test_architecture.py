@@ -37,6 +37,7 @@ PACKAGES = [
     "comparison",
     "sharing",
     "cli",
+    "__main__",
 ]
 
 ROOT = Path(cvxnn.__file__).parent

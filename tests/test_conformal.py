@@ -72,6 +72,13 @@ def test_bad_requests():
     influence = model.influence(X, X[:, 0], groups=groups)
     with pytest.raises(ValueError, match=r"level=1\.0; expected a number above 0 and below 1"):
         prediction_interval(influence, NEW, 1.0)
+    with pytest.raises(TypeError, match=r"label_set is for classes, .* use prediction_interval"):
+        label_set(influence, NEW)
+    with pytest.raises(TypeError, match="influence is a ConvexReLURegressor"):
+        prediction_interval(model, NEW)
+    with pytest.raises(ValueError, match="level='a'"):
+        prediction_interval(influence, NEW, "a")
+    assert repr(influence) == "Influence(kind='numbers', rows=41, n_units=41)"
     of_groups = model.influence(X, X[:, 0], groups=groups, leave_out="group")
     with pytest.raises(ValueError, match="influence of single rows or pairs"):
         prediction_interval(of_groups, NEW)

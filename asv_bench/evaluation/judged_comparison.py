@@ -102,7 +102,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def run(folder: Path, command: list[str]) -> dict[str, Any]:
     """Run a command of cvxnn in the folder; give what it says with --json."""
-    call = [sys.executable, "-m", "cvxnn.cli", *command, "--json"]
+    call = [sys.executable, "-m", "cvxnn", *command, "--json"]
     found: dict[str, Any] = json.loads(subprocess.check_output(call, cwd=folder, text=True))
     return found
 

@@ -89,7 +89,7 @@ def measure(name: str, arguments: list[Any], options: argparse.Namespace) -> dic
             del environment["OMP_NUM_THREADS"]
     began, load = time.monotonic(), os.getloadavg()[0]
     process = subprocess.Popen(
-        [sys.executable, "-m", "cvxnn.cli", *texts], stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-m", "cvxnn", *texts], stdout=subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
     said = process.stdout.read()

@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def command(folder: Path, cache: str, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "cvxnn.cli", "extract", "tutoring", "--output", str(folder)]
+    start = [sys.executable, "-m", "cvxnn", "extract", "tutoring", "--output", str(folder)]
     model = [] if "--engine" in more else ["--model-cache", cache, "--layer", LAYER]
     return [*start, *model, "--limit", PAIRS, "--quiet", "--json", *more]
 

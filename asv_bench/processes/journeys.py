@@ -66,7 +66,7 @@ def main() -> None:
         lines = [json.dumps({k: row[k] for k in ("prompt", "chosen", "rejected")}) for row in rows]
         (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     for name, words in PAIRS.items():
-        record = measure([sys.executable, "-m", "cvxnn.cli", *words.split()], options.folder)
+        record = measure([sys.executable, "-m", "cvxnn", *words.split()], options.folder)
         append(options.out, {"journey": "pairs", "step": name, "cvxnn": words, **record})
     for name, (page, end) in TABLES.items():
         record = measure([sys.executable, "-c", code_of(page, end)], options.folder)

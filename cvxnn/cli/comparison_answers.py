@@ -85,6 +85,11 @@ class ComparisonAnswers:
             "seed": options.seed,
         }
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the base model and of the methods."""
+        return ["plain", *self._settings["methods"]]
+
     @functools.cached_property
     def _writers(self) -> Writers:
         from cvxnn.comparison.results import RESULT_FILE, Comparison

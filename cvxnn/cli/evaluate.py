@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cvxnn.cli.comparison_answers import ANSWERS_FILE, ComparisonAnswers, add_comparison
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
-from cvxnn.cli.judge_choice import FIELD, choose_judge, is_server
+from cvxnn.cli.judge_choice import FIELD, check_judge, choose_judge, is_server
 from cvxnn.cli.mt_bench_scores import grade_answers
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
@@ -109,7 +109,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     output = Path(options.output)
     for file in filter(None, (output, options.report)):
         console.made += check_file(file)
+    if options.replies is not None and Path(options.replies).is_dir():
+        raise UsageError(
+            f"{options.replies} is a folder; of cvxnn compare, give it as --comparison, with "
+            "--prompts"
+        )
     answers = None if options.comparison is None else ComparisonAnswers(options, console)
+    check_judge(options.judge)
+    if answers is not None:
+        _check_baseline(options.baseline, answers.names)
     if answers is not None and options.replies is None:
         options.replies = str(Path(options.comparison) / ANSWERS_FILE)
     if answers is not None and protocols != ("mt-bench",):
@@ -135,6 +143,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         write_text(Path(options.report), render_evaluation(found, rows))
         console.show(f"wrote {options.report}")
     return result
+
+
+def _check_baseline(baseline: str | None, names: list[str]) -> None:
+    if baseline is not None and baseline not in names:
+        raise UsageError(
+            f"--baseline {baseline}: the replies are {', '.join(names)}{nearest(baseline, names)}"
+        )
 
 
 def _check_protocols(options: argparse.Namespace, protocols: tuple[str | None, ...]) -> None:
@@ -166,10 +181,7 @@ def _win_rates(
         )
     names = list(dict.fromkeys(name for row in rows for name in row["replies"]))
     baseline = options.baseline or ("plain" if "plain" in names else names[0])
-    if baseline not in names:
-        raise UsageError(
-            f"--baseline {baseline}: the replies are {', '.join(names)}{nearest(baseline, names)}"
-        )
+    _check_baseline(baseline, names)
     judge = choose_judge(options, rows, protocol)
     settings = {
         "replies": digest_of_file(options.replies),

@@ -52,6 +52,29 @@ def is_server(judge: str) -> bool:
     return judge.startswith(("http://", "https://"))
 
 
+def check_judge(judge: str) -> None:
+    """Refuse a judge that is none of the kinds that there are, before any work.
+
+    Parameters
+    ----------
+    judge : str
+        What was given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    source = judge.removeprefix(_WORDS)
+    if is_server(judge) or judge.startswith(FIELD) or (source != judge):
+        return
+    if not Path(judge).is_file():
+        raise FileNotFoundError(
+            f"no such judge: {judge}; expected the file of a head, field:NAME, words:PAIRS, or an "
+            "address that begins with http://"
+        )
+
+
 def choose_judge(
     options: argparse.Namespace, rows: list[dict[str, Any]], protocol: str | None
 ) -> ChosenJudge:
@@ -107,11 +130,7 @@ def choose_judge(
         return ChosenJudge(lambda *_: RewardModelJudge(known), judge, judge)
     if judge.startswith(_WORDS):
         return _of_words(judge.removeprefix(_WORDS))
-    if not Path(judge).is_file():
-        raise FileNotFoundError(
-            f"no such judge: {judge}; expected the file of a head, field:NAME, words:PAIRS, or an "
-            "address that begins with http://"
-        )
+    check_judge(judge)
 
     def of_head(options: argparse.Namespace, console: Console) -> RewardModelJudge:
         head = reward_head(judge)

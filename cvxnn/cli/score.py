@@ -106,6 +106,7 @@ def _score(
     parts = {"held_out": ~seen, "training": seen}
     return {
         "status": "done",
+        "recorded": hasattr(head, "training_record_"),
         "rewards": [
             {
                 "prompt": pair.prompt,
@@ -201,9 +202,10 @@ def _summary(result: dict[str, Any], console: Console) -> list[str]:
     from cvxnn.preference.metrics import reward_text
 
     lines = []
-    for name, part in (("held-out", result["held_out"]), ("training", result["training"])):
+    unseen = "held-out pairs" if result["recorded"] else "pairs, perhaps those of the fit"
+    for name, part in ((unseen, result["held_out"]), ("training pairs", result["training"])):
         if part["pairs"]:
-            lines.append(f"{part['pairs']} {name} pairs")
+            lines.append(f"{part['pairs']} {name}")
             for rule, share in {"this head": part, **part["baselines"]}.items():
                 lines.append(f"  {share_text(share['accuracy'], share['interval'])}  {rule}")
     lines.append(reward_text(result["metrics"]))
@@ -213,6 +215,12 @@ def _summary(result: dict[str, Any], console: Console) -> list[str]:
             f"{result['training']['pairs']} of {result['pairs']} pairs share a conversation or a "
             "prompt with those that the head was trained on; what it reaches there says little "
             "about other pairs",
+        )
+    if not result["recorded"]:
+        console.complain(
+            "warning",
+            "this head has no record of its training pairs, which cvxnn fit writes: if these are "
+            "among them, the figures say little about other pairs",
         )
     if result["held_out"]["pairs"] and (text := few_groups_text(result["held_out"]["groups"])):
         console.complain("warning", text)

@@ -404,6 +404,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     def _set_fitted(self, plan: Plan, fit: training.Fit) -> None:
         """Set the fitted attributes of a completed fit."""
         network, training = fit.network, fit.training
+        self.__dict__.pop("prices_", None)  # of side constraints on a fit before
         result = training.result
         self.network_ = network
         self.n_iter_ = result.n_iter

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
-from cvxnn.estimators._influence import GivenRows, Unit, functional, influence_of
+from cvxnn.estimators._influence import GivenRows, Kind, Unit, functional, influence_of
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling
 from cvxnn.explanation import Influence
@@ -227,6 +227,9 @@ class Certified:
 
     def _influence(self, solved: Solved, leave_out: Unit) -> Influence:
         """Return what each unit of the data does to a solution."""
+        kind: Kind = "pairs" if solved.given.rows.ndim == 2 else "numbers"
+        if kind != "pairs" and is_classifier(self):
+            kind = "classes"
         return influence_of(
             solved.certificate,
             solved.given,
@@ -234,11 +237,13 @@ class Certified:
             solved.look,
             lambda new: self._own_network().forward(self._network_input(new)),
             leave_out=leave_out,
-            classes=is_classifier(self),
+            kind=kind,
         )
 
     def _constrained(self, constraints: Sequence[training.SideConstraint], solved: Solved) -> Self:
         """Return a fitted copy that satisfies side constraints."""
+        if isinstance(constraints, training.SideConstraint):
+            raise TypeError("constraints is one SideConstraint; expected a list of them.")
         functionals = [functional(c, solved.look, solved.scaling) for c in constraints]
         if not functionals:
             raise ValueError("constraints is empty; expected at least one SideConstraint.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from cvxnn.numerics.scores import winner
 
 Floats = NDArray[np.floating]
 Unit = Literal["row", "group"]
+Kind = Literal["numbers", "classes", "pairs"]
 
 
 class GivenRows(NamedTuple):
@@ -52,7 +54,7 @@ def influence_of(
     scores: Callable[[Any], Floats],
     *,
     leave_out: Unit,
-    classes: bool,
+    kind: Kind,
 ) -> Influence:
     """Leave out each unit of the data in turn.
 
@@ -70,8 +72,8 @@ def influence_of(
         Takes raw rows to predictions by the fit.
     leave_out : {"row", "group"}
         What a unit is.
-    classes : bool
-        Whether targets are classes.
+    kind : {"numbers", "classes", "pairs"}
+        What the targets are.
 
     Returns
     -------
@@ -108,8 +110,9 @@ def influence_of(
         seen=left.fitted[place] * scale + mean,
         unseen=unseen,
         error=left.norms[place, None] * left.distance[unit] * scale,
-        doubt=_doubt(targets, unseen) if classes else _distance(targets, unseen, scale),
+        doubt=_doubt(targets, unseen) if kind != "numbers" else _distance(targets, unseen, scale),
         n_units=left.steps.shape[2],
+        kind=kind,
         _changes=lambda X: left.changes(*look(X)) * scale,
         _bounds=lambda X: left.bounds(*look(X)) * scale,
         _scores=scores,
@@ -132,6 +135,13 @@ def functional(
     scaling : Scaling
         Units of the program.
     """
+    if not isinstance(constraint, training.SideConstraint):
+        raise TypeError(
+            f"constraints hold a {type(constraint).__name__}; expected a list of "
+            "cvxnn.training.SideConstraint."
+        )
+    if not (isinstance(constraint.bound, Real) and np.isfinite(constraint.bound)):
+        raise ValueError(f"bound={constraint.bound!r}; expected a finite number.")
     inputs, mask = look(constraint.X)
     coefficients = np.asarray(constraint.coefficients, np.float64)
     if coefficients.shape != (len(inputs),) or not np.isfinite(coefficients).all():

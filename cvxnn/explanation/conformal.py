@@ -13,6 +13,8 @@ holds but for the influence of a single row on these.
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -43,6 +45,8 @@ def prediction_interval(
 
     Raises
     ------
+    TypeError
+        If the influence is of another kind.
     ValueError
         If ``level`` is not in (0, 1), or groups were left out rather than rows.
 
@@ -58,7 +62,7 @@ def prediction_interval(
     >>> bool(low < 0.5 < high and high - low < 0.5)
     True
     """
-    _check(influence, level)
+    _check(influence, level, "numbers")
     scores = influence.scores_on(X)
     errors = np.abs(influence.targets - influence.unseen)
     n = influence.n_units
@@ -94,10 +98,12 @@ def label_set(influence: Influence, X: ArrayLike, level: float = 0.9) -> NDArray
 
     Raises
     ------
+    TypeError
+        If the influence is of another kind.
     ValueError
         If ``level`` is not in (0, 1), or groups were left out rather than rows.
     """
-    _check(influence, level)
+    _check(influence, level, "classes")
     return _in_set(influence, _doubts(influence.scores_on(X)), level)
 
 
@@ -124,16 +130,31 @@ def preference_set(
 
     Raises
     ------
+    TypeError
+        If the influence is of another kind.
     ValueError
         If ``level`` is not in (0, 1), or groups were left out rather than pairs.
     """
-    _check(influence, level)
+    _check(influence, level, "pairs")
     margins = influence.scores_on(first) - influence.scores_on(second)
     return _in_set(influence, _doubts(margins)[..., ::-1], level)
 
 
-def _check(influence: Influence, level: float) -> None:
-    if not 0 < level < 1:
+_FOR = {"numbers": "prediction_interval", "classes": "label_set", "pairs": "preference_set"}
+
+
+def _check(influence: Influence, level: float, kind: str) -> None:
+    if not isinstance(influence, Influence):
+        raise TypeError(
+            f"influence is a {type(influence).__name__}; expected what estimator.influence(X, y) "
+            "returns."
+        )
+    if influence.kind != kind:
+        raise TypeError(
+            f"{_FOR[kind]} is for {kind}, and this influence is of {influence.kind}: use "
+            f"{_FOR[influence.kind]}."
+        )
+    if not (isinstance(level, Real) and 0 < level < 1):
         raise ValueError(f"level={level!r}; expected a number above 0 and below 1.")
     if len(influence.unit) != influence.n_units:
         raise ValueError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Influence:
     """What each row, pair or group of the data does to a fit.
 
@@ -42,6 +43,8 @@ class Influence:
         doubt deserves a second look.
     n_units : int
         Number of units: rows, pairs or groups.
+    kind : {"numbers", "classes", "pairs"}
+        What the targets are.
     _changes, _bounds, _scores : callable
         Functions of rows behind :meth:`on`, :meth:`error_on` and :meth:`scores_on`.
     """
@@ -54,9 +57,14 @@ class Influence:
     error: Floats
     doubt: Floats
     n_units: int
-    _changes: Callable[[ArrayLike], Floats] = field(repr=False)
-    _bounds: Callable[[ArrayLike], Floats] = field(repr=False)
-    _scores: Callable[[ArrayLike], Floats] = field(repr=False)
+    kind: Literal["numbers", "classes", "pairs"]
+    _changes: Callable[[ArrayLike], Floats]
+    _bounds: Callable[[ArrayLike], Floats]
+    _scores: Callable[[ArrayLike], Floats]
+
+    def __repr__(self) -> str:
+        """Return how many rows and units there are."""
+        return f"Influence(kind={self.kind!r}, rows={len(self.rows)}, n_units={self.n_units})"
 
     def on(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return how predictions change without each unit.

@@ -54,11 +54,17 @@ def read_features(
     ------
     FileNotFoundError
         If the file or its description does not exist.
+    IsADirectoryError
+        If it is a folder, such as one of pairs; see ``read_pair_features``.
     ValueError
         If the two do not belong together, or one was changed or is damaged; the message says which
         rows. Embed again.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder; read_pair_features of cvxnn.features reads those of cvxnn extract"
+        )
     note = read_json(note_of(path))
     try:
         description: Description = note["embedding"]

@@ -147,10 +147,18 @@ def _certificate(estimator: Any) -> Iterator[str]:
         yield "None: this estimator has no bounds."
         return
     yield "\n".join(f"- {phase}: {certificate_text(bounds)}" for phase, bounds in found.items())
+    prices = getattr(estimator, "prices_", None)
+    under = "" if prices is None else " that satisfies the same side constraints"
     yield (
-        "No network with these activation patterns and this penalty has a smaller training "
+        f"No network with these activation patterns and this penalty{under} has a smaller training "
         "objective than the lower bound. This says nothing of accuracy on other data."
     )
+    if prices is not None:
+        yield (
+            f"Fitted under {len(prices)} side constraints on predictions. Their prices, by which "
+            "the objective would fall for each unit that a bound gave way: "
+            f"{', '.join(f'{price:.3g}' for price in prices.ravel())}."
+        )
 
 
 def _accuracy(measurements: Mapping[str, Any] | None) -> Iterator[str]:

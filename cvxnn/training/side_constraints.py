@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_triangular
 from scipy.optimize import lsq_linear
 
 from cvxnn.convex.certificate import Certificate
@@ -33,8 +32,8 @@ from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.training.left_out import require_ridge
 
-# Part of their curvature that keeps constraints which repeat each other solvable.
-_JITTER = 1e-12
+# Least curvature of constraints, in units of their own, that counts as one.
+_LEAST_CURVATURE = 1e-10
 # Part of a constraint's range by which it may be missed.
 _MISSED = 1e-6
 
@@ -114,7 +113,8 @@ class SideConstraint:
 
         The constraint to take for rewards: which reply wins depends on differences within a prompt,
         and a reward can lose its correlation with length over all replies by what those to one
-        prompt have in common.
+        prompt have in common. It is the correlation over pairs in both orders, whose differences
+        have a mean of 0; over pairs in the order of the chosen reply, it is not centred.
 
         Parameters
         ----------
@@ -295,11 +295,14 @@ def _multipliers(curvature: Floats, off: Floats, lowest: Floats) -> Floats:
     """Return the multipliers of one output, which are least squares with bounds."""
     size = np.sqrt(np.diagonal(curvature))
     size = np.where(size > 0, size, 1)
-    factor = np.linalg.cholesky(curvature / np.outer(size, size) + _JITTER * np.eye(len(off)))
-    target = solve_triangular(factor, off / size, lower=True)
+    # Constraints that repeat each other leave eigenvalues of 0, or of less by rounding.
+    values, vectors = np.linalg.eigh(curvature / np.outer(size, size))
+    root = np.sqrt(np.maximum(values, _LEAST_CURVATURE))
+    target = vectors.T @ (off / size) / root
     if np.isinf(lowest).all():
-        return np.asarray(solve_triangular(factor.T, target) / size)
-    found = lsq_linear(factor.T, target, (lowest, np.inf), method="bvls", tol=1e-14)
+        return np.asarray(vectors @ (target / root) / size)
+    factor = root[:, None] * vectors.T
+    found = lsq_linear(factor, target, (lowest, np.inf), method="bvls", tol=1e-14)
     return np.asarray(found.x / size)
 
 

@@ -302,7 +302,7 @@ def test_a_missing_file_of_settings(capsys):
 def test_exit_codes_and_speed_of_the_program(tmp_path, environment):
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "cvxnn.cli", *arguments],
+            [sys.executable, "-m", "cvxnn", *arguments],
             capture_output=True,
             text=True,
             env=environment,

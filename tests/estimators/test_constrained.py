@@ -89,5 +89,17 @@ def test_rewards_that_do_not_follow_length(paired):
 def test_bad_constraints(model):
     with pytest.raises(ValueError, match="constraints is empty"):
         model.constrained(X, Y, [])
+    with pytest.raises(TypeError, match="one SideConstraint; expected a list"):
+        model.constrained(X, Y, SideConstraint(X, np.ones(40)))
+    with pytest.raises(TypeError, match="constraints hold a str"):
+        model.constrained(X, Y, ["equal"])
+    with pytest.raises(ValueError, match="bound='3'; expected a finite number"):
+        model.constrained(X, Y, [SideConstraint(X, np.ones(40), "3")])
     with pytest.raises(ValueError, match=r"coefficients of shape \(2,\) for 40 rows"):
         model.constrained(X, Y, [SideConstraint(X, np.ones(2))])
+
+
+def test_another_fit_forgets_the_prices():
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, Y)
+    found = model.constrained(X, Y, [SideConstraint.uncorrelated(X, X[:, 0])])
+    assert not hasattr(found.fit(X, Y), "prices_")

@@ -99,6 +99,22 @@ def test_the_same_constraint_twice(problem):
     np.testing.assert_allclose(once.prices[0], twice.prices.sum(axis=0), rtol=1e-5)
 
 
+def test_a_constraint_its_opposite_and_one_that_is_their_sum(problem):
+    certificate, functionals, _ = problem
+    first, second = functionals[0], functionals[1]._replace(equal=True, bounds=np.zeros(2))
+    opposite = first._replace(coefficients=-first.coefficients, bounds=-first.bounds)
+    whole = first._replace(
+        X=np.concatenate([first.X, second.X]),
+        mask=np.concatenate([first.mask, second.mask]),
+        coefficients=np.concatenate([first.coefficients, second.coefficients]),
+        bounds=first.bounds + second.bounds,
+    )
+    plain = constrain(certificate, [first, second])
+    for more in ([opposite], [whole], [opposite, whole]):
+        found = constrain(certificate, [first, second, *more])
+        np.testing.assert_allclose(found.weights.blocks, plain.weights.blocks, atol=1e-6)
+
+
 def test_constraints_that_cannot_be_met(problem):
     certificate, functionals, _ = problem
     other = functionals[0]._replace(bounds=np.array([1.0, 1.0]))

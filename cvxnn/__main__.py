@@ -1,4 +1,4 @@
-"""Program ``python -m cvxnn.cli``, for use where the console script is not installed."""
+"""Program ``python -m cvxnn``, for use where the console script is not installed."""
 
 import sys
 

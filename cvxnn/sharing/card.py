@@ -155,8 +155,8 @@ def _certificate(estimator: Any) -> Iterator[str]:
     )
     if prices is not None:
         yield (
-            f"Fitted under {len(prices)} side constraints on predictions. Their prices, by which "
-            "the objective would fall for each unit that a bound gave way: "
+            f"Side constraints on predictions of the fit: {len(prices)}. Prices, by which the "
+            "objective would fall for each unit that a bound gave way: "
             f"{', '.join(f'{price:.3g}' for price in prices.ravel())}."
         )
 

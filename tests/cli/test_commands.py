@@ -379,6 +379,16 @@ class TestScore:
         assert "share a conversation or a prompt" in captured.err
         assert "conversations or prompts only" in captured.err
 
+    def test_a_head_without_a_record_of_its_training_pairs(self, features, tmp_path, capsys):
+        rows = read_pair_features(features)
+        own = cvxnn.LinearPreferenceHead(embedding=rows.embedding, random_state=0)
+        cvxnn.save(own.fit_pairs(rows.chosen, rows.rejected), tmp_path / "own.safetensors")
+        assert main(["score", str(tmp_path / "own.safetensors"), features]) == 0
+        said = capsys.readouterr().err
+        assert "40 pairs, perhaps those of the fit" in said
+        assert "has no record of its training pairs" in said
+        assert "held-out pairs" not in said
+
     def test_training_pairs_are_not_taken_for_held_out_ones(
         self, run, head, features, model, tmp_path
     ):

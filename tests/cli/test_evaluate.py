@@ -110,6 +110,28 @@ def test_three_protocols_by_one_command(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        (["--judge", "word:others.jsonl"], "no such judge: word:others.jsonl"),
+        (["--baseline", "plian"], "--baseline plian: the replies are plain, linear, dpo"),
+    ],
+)
+def test_judge_and_baseline_are_checked_before_any_reply(
+    run: Any, comparison: Path, prompts: Path, tmp_path: Path, extra: list[str], message: str
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    command = ["evaluate", answers, "--comparison", comparison, "--prompts", prompts]
+    command += ["--judge", "field:reward", "--output", tmp_path / "e.json", *extra]
+    assert message in run(*command, code=2 if "--baseline" in extra else 1)["error"]
+    assert not answers.exists()
+
+
+def test_a_comparison_is_no_file_of_replies(run: Any, comparison: Path, tmp_path: Path) -> None:
+    command = ["evaluate", comparison, "--judge", "field:reward", "--output", tmp_path / "e.json"]
+    assert "give it as --comparison" in run(*command, code=2)["error"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
         (["--comparison", "FOLDER"], "needs --prompts"),
         (["--comparison", "FOLDER", "--methods", "sft"], "compares linear, dpo, and not sft"),
         (["--comparison", "."], "holds no comparison"),

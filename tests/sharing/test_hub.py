@@ -17,6 +17,7 @@ import cvxnn
 from cvxnn import LinearPreferenceHead
 from cvxnn.cli.main import main
 from cvxnn.sharing import from_pretrained, model_card, push_to_hub
+from cvxnn.training import SideConstraint
 
 hub = pytest.importorskip("huggingface_hub")
 
@@ -190,6 +191,18 @@ def measurements(head: LinearPreferenceHead) -> dict[str, Any]:
         "length_bias": bias,
         "embedding": head.embedding,
     }
+
+
+def test_card_of_a_fit_under_side_constraints_says_so() -> None:
+    X = np.random.RandomState(0).randn(30, 2)
+    model = cvxnn.ConvexReLURegressor(n_patterns=4, random_state=0).fit(X, X[:, 0])
+    fair = model.constrained(X, X[:, 0], [SideConstraint.uncorrelated(X, X[:, 0])])
+    said = "satisfies the same side constraints"
+    assert said not in model_card(model, "a/b")
+    card = model_card(fair, "a/b")
+    assert said in card
+    assert "of the fit: 1." in card
+    assert f"{fair.prices_[0, 0]:.3g}" in card
 
 
 def test_card_says_what_was_measured(head: LinearPreferenceHead) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _STRING, _ARRAY = 8, 9  # types of values in GGUF
 _TEXT = -1  # not one of them: transformers takes such a value as it is
+
+
+# Length of a field, its parts, which of them are data, and their types.
+_Field = tuple[int, list[np.ndarray | str], list[int], list[int]]
 
 
 @contextlib.contextmanager
@@ -33,12 +37,15 @@ def fast_headers() -> Iterator[None]:
     except ImportError:
         yield
         return
-    original = gguf.GGUFReader
+    reader = gguf.GGUFReader
+    slow = reader._get_field_parts
+    reader._get_field_parts = lambda own, start, kind: _field(own, start, kind, slow)
     gguf.GGUFReader = _reader_of
     try:
         yield
     finally:
-        gguf.GGUFReader = original
+        gguf.GGUFReader = reader
+        reader._get_field_parts = slow
 
 
 def _reader_of(path: str | os.PathLike[str]) -> gguf.GGUFReader:
@@ -49,40 +56,34 @@ def _reader_of(path: str | os.PathLike[str]) -> gguf.GGUFReader:
 
 @functools.lru_cache(maxsize=1)
 def _kept_reader(path: str, size: int, changed: int) -> gguf.GGUFReader:
-    return _reader_class()(path)
+    from gguf.gguf_reader import GGUFReader
+
+    return GGUFReader(path)
 
 
-@functools.cache
-def _reader_class() -> type[gguf.GGUFReader]:
-    from gguf.gguf_reader import GGUFReader, GGUFValueType
+def _field(
+    reader: gguf.GGUFReader, start: int, raw_type: int, slow: Callable[..., _Field]
+) -> _Field:
+    """Read an array at once; of other values, and of other orders of bytes, call ``slow``."""
+    from gguf import GGUFValueType
 
-    class _Reader(GGUFReader):
-        def _get_field_parts(
-            self, orig_offs: int, raw_type: int
-        ) -> tuple[int, list[np.ndarray | str], list[int], list[int]]:
-            content = np.asarray(self.data).data
-            swapped = self.byte_order != "I"
-            if swapped or int(raw_type) != _ARRAY:
-                found: tuple[int, list[np.ndarray | str], list[int], list[int]]
-                found = super()._get_field_parts(orig_offs, raw_type)
-                return found
-            kind, n = struct.unpack_from("=IQ", content, orig_offs)
-            start = orig_offs + 12
-            parts: list[np.ndarray | str] = [np.array([kind], np.uint32), np.array([n], np.uint64)]
-            scalar = self.gguf_scalar_to_np.get(GGUFValueType(kind))
-            if scalar is not None:
-                numbers = np.frombuffer(content, scalar, n, start)
-                parts += list(numbers.reshape(-1, 1))
-                types = [GGUFValueType.ARRAY, GGUFValueType(kind)][: 1 + (n > 0)]
-                return 12 + numbers.nbytes, parts, list(range(2, 2 + n)), types
-            if kind != _STRING:
-                found = super()._get_field_parts(orig_offs, raw_type)
-                return found
-            end = start
-            for _ in range(n):
-                (length,) = struct.unpack_from("=Q", content, end)
-                end += 8 + length
-                parts.append(str(content[end - length : end], "utf-8"))
-            return end - orig_offs, parts, list(range(2, 2 + n)), [GGUFValueType.ARRAY, _TEXT]
-
-    return _Reader
+    content = np.asarray(reader.data).data
+    if reader.byte_order != "I" or int(raw_type) != _ARRAY:
+        return slow(reader, start, raw_type)
+    kind, n = struct.unpack_from("=IQ", content, start)
+    first = start + 12
+    parts: list[np.ndarray | str] = [np.array([kind], np.uint32), np.array([n], np.uint64)]
+    scalar = reader.gguf_scalar_to_np.get(GGUFValueType(kind))
+    if scalar is not None:
+        numbers = np.frombuffer(content, scalar, n, first)
+        parts += list(numbers.reshape(-1, 1))
+        types = [GGUFValueType.ARRAY, GGUFValueType(kind)][: 1 + (n > 0)]
+        return 12 + numbers.nbytes, parts, list(range(2, 2 + n)), types
+    if kind != _STRING:
+        return slow(reader, start, raw_type)
+    end = first
+    for _ in range(n):
+        (length,) = struct.unpack_from("=Q", content, end)
+        end += 8 + length
+        parts.append(str(content[end - length : end], "utf-8"))
+    return end - start, parts, list(range(2, 2 + n)), [GGUFValueType.ARRAY, _TEXT]

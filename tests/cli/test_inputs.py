@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.generate import _finished, _prompts
+from cvxnn.cli.generate import _prompts
 from cvxnn.cli.inputs import choose_threads, cores_allowed, read_prompts, read_replies
+from cvxnn.cli.reply_file import _finished
 from cvxnn.cli.report import read_examples
 from cvxnn.evaluation import compare_with_judge
 from cvxnn.files.locks import check_room

@@ -192,4 +192,9 @@ def test_who_asks_twice_does_not_wait(
 
     monkeypatch.setattr(RewardServer, "serve_forever", serve)
     monkeypatch.setattr(RewardServer, "shutdown", lambda _: None)
-    assert main(["serve", head, "--model", model, "--port", "0"]) == 130
+    # A process that was started in the background may ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["serve", head, "--model", model, "--port", "0"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)

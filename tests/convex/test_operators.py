@@ -256,7 +256,7 @@ def test_programs_of_pairs_say_what_they_take() -> None:
     with pytest.raises(TypeError, match="ProximalGradient takes no PairedOperator; use Ridge"):
         solve(program, ProximalGradient())
     for changed in (replace(program, skip=0.1), replace(program, formulation="relu")):
-        with pytest.raises(ValueError, match="gated formulation without a skip"):
+        with pytest.raises(ValueError, match="gated formulation without a linear part"):
             changed.check()
     with pytest.raises(ValueError, match="from 0 to 2"):
         replace(program, operator=replace(op, pairs=np.array([[0, 3], [2, 1]]))).check()

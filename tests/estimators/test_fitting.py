@@ -449,7 +449,7 @@ def test_memory_of_a_default_fit_is_what_the_guide_says(n, d, dtype, n_kernels):
     P, rank, C = model.n_patterns_, min(n // 8, 1000), model.network_.n_outputs
     guide = 5 * n * P + 8 * n * rank + 6 * X.nbytes + 12 * d * P * (1 + C) + 2**25
     guide += n_kernels * 4 * n**2
-    m = min(n, 4096)
+    m = min(n, max(2048, min(n // 4, 4096)))
     choice = n * P + 3 * X.nbytes + 5 * m * (8 * d + 4 * P) + min(25 * m**2, 200 * 2**20) + 2**25
     guide = max(guide, choice)
     assert 0.5 * guide < peak <= guide

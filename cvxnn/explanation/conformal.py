@@ -126,7 +126,8 @@ def preference_set(
     Returns
     -------
     ndarray of bool, shape (n_pairs, 2)
-        Whether the first reply may be the better one, and whether the second may.
+        Whether the first reply may be the better one, and whether the second may. Neither may
+        where the margin is small for a head that is nearly always right by more.
 
     Raises
     ------

@@ -30,12 +30,13 @@ class Influence:
     targets : ndarray, shape (n_rows, n_outputs)
         Targets of the fit: of two classes one column of -1 and 1, or of 0 and 1; of a pair 1.
     seen : ndarray, shape (n_rows, n_outputs)
-        Predictions by the fit: of a pair, the difference of its two.
+        Predictions by the optimum of the fit's program, which the fit has up to its gap: of a pair,
+        the difference of its two.
     unseen : ndarray, shape (n_rows, n_outputs)
         Predictions by the fit without the row's unit.
     error : ndarray, shape (n_rows, n_outputs)
-        Bound on the errors of ``unseen``: rounding and the gap of the fit for the squared loss;
-        for another, that of the step which takes the place of a fit.
+        Bound on the errors of ``unseen``: rounding for the squared loss; for another, what the
+        steps that take the place of a fit have left.
     doubt : ndarray, shape (n_rows,)
         How much the fit without its unit disagrees with a row: of classes, by how much the score of
         another exceeds that of the label; of pairs, the difference of rewards with its sign turned;

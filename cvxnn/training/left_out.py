@@ -140,7 +140,7 @@ def leave_out(certificate: Certificate, units: Units) -> LeftOut:
     TypeError
         If the program is another, whose solutions have no such form.
     ValueError
-        If a unit is all there is, or the steps are too many to hold.
+        If the steps are too many to hold.
     """
     program = on_host(certificate.program, np.float64)
     require_ridge(program)

@@ -2,9 +2,9 @@
 
 For each of eight tables and each number of rows a class, 20 draws of training rows; other rows, at
 most 400, are predicted. The logistic loss is fitted with several largest standard deviations of
-log-odds (`cvxnn.training.strength`), of which infinity is none, beside the default loss, the
-ReLU network, logistic regression with its own strength and with a chosen one, and the frequencies
-of the classes.
+log-odds (`cvxnn.training.automatic_strength`), of which infinity is none, beside the default loss,
+the ReLU network, logistic regression with its own strength and with a chosen one, and the
+frequencies of the classes.
 
     python asv_bench/tables/few_rows.py --data DIR
 """
@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from asv_bench.raw_results import append, read
 from asv_bench.tables.data import tables
 from cvxnn import ConvexReLUClassifier
-from cvxnn.training import strength
+from cvxnn.training import automatic_strength
 
 SHIPPED: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "iris": load_iris,
@@ -48,7 +48,7 @@ def models(rows: int) -> Iterator[tuple[str, float, object]]:
     for deviation in DEVIATIONS:
         name = f"logistic, deviation {deviation:g}"
         yield name, deviation, ConvexReLUClassifier(loss="logistic", random_state=0)
-    own = strength._LARGEST_LOG_ODDS
+    own = automatic_strength._LARGEST_LOG_ODDS
     yield "squared", own, ConvexReLUClassifier(random_state=0)
     relu = ConvexReLUClassifier(loss="logistic", formulation="relu", random_state=0)
     yield "logistic, ReLU", own, relu
@@ -79,7 +79,7 @@ def measure(X: np.ndarray, y: np.ndarray, rows: int, draws: int) -> dict[str, li
         seen, unseen = draw(y, rows, np.random.RandomState(1000 * rows + number))
         truth = np.searchsorted(np.unique(y), y[unseen])
         for name, deviation, model in models(rows):
-            with mock.patch.object(strength, "_LARGEST_LOG_ODDS", deviation):
+            with mock.patch.object(automatic_strength, "_LARGEST_LOG_ODDS", deviation):
                 fitted = make_pipeline(StandardScaler(), model).fit(X[seen], y[seen])
             chances = fitted.predict_proba(X[unseen])
             own = np.clip(chances[np.arange(len(truth)), truth], LEAST, 1)

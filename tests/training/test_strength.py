@@ -20,7 +20,7 @@ from cvxnn.convex import (
 )
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
-from cvxnn.training import measure_strength, strength
+from cvxnn.training import automatic_strength, measure_strength, strength
 from cvxnn.training.row_sample import Sample, sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out, predictions_without
 
@@ -175,10 +175,10 @@ def test_the_learning_exponent_compares_half_of_a_sample_with_all_of_it(shared: 
     sample = whole(program)._replace(part=0.1)
     spectrum = Spectrum.of(program)
     found = leave_one_out(sample, spectrum, shared=shared)
-    exponent = strength.learning_exponent(sample, spectrum, found, shared=shared)
+    exponent = automatic_strength.learning_exponent(sample, spectrum, found, shared=shared)
     np.testing.assert_allclose(exponent, np.broadcast_to(expected, 2), rtol=1e-6)
     assert (exponent > 0).all()
-    all_rows = strength.learning_exponent(whole(program), spectrum, found, shared=shared)
+    all_rows = automatic_strength.learning_exponent(whole(program), spectrum, found, shared=shared)
     assert not all_rows.any()
 
 
@@ -216,7 +216,7 @@ def test_what_more_rows_resolve_is_no_noise() -> None:
 def test_steps_lead_down_to_the_nearest_minimum(values: list[int], position: float) -> None:
     grid = np.arange(len(values)) + 0.5
     start = round(position * (len(values) - 1))
-    k = int(strength.nearest_minimum(lambda x: values[int(x)], grid, grid[start]) - 0.5)
+    k = int(automatic_strength.nearest_minimum(lambda x: values[int(x)], grid, grid[start]) - 0.5)
     assert values[k] <= min(values[max(k - 1, 0) : k + 2])
     between = values[start : k + 1] if k >= start else values[k : start + 1][::-1]
     assert between == sorted(set(between), reverse=True)
@@ -360,7 +360,7 @@ def test_log_odds_of_the_prior_have_a_mean_square_of_100(counted: bool) -> None:
     squares = np.array([280.0, 270.0]) if counted else np.array([100.0, 100.0])
     for shared in (False, True):
         expected = np.full(2, squares.min()) if shared else squares
-        least = strength.least_of_log_odds(sample, Spectrum.of(program), shared=shared)
+        least = automatic_strength.least_of_log_odds(sample, Spectrum.of(program), shared=shared)
         for alpha, square in zip(least, expected, strict=True):
             scores = features @ draws / np.sqrt(alpha * counts.sum())
             found = np.average((scores**2).mean(axis=1), weights=counts)
@@ -374,7 +374,7 @@ def test_log_odds_have_a_prior_at_least(loss) -> None:
     X = np.column_stack([clear + 0.05 * rng.standard_normal((14, 2)), np.ones(14)])
     operator = GatedOperator(X, sample_patterns(X, 6, random_state=0).mask)
     program = replace(make(n=14), operator=operator)
-    least = strength.least_of_log_odds(whole(program), Spectrum.of(program))
+    least = automatic_strength.least_of_log_odds(whole(program), Spectrum.of(program))
     least_binds = []
     for codes in (clear, rng.integers(0, 2, (14, 2))):
         y = codes[:, [0]] == [0, 1] if loss.coupled else 2 * codes - 1
@@ -396,9 +396,9 @@ def test_the_prior_of_log_odds_is_that_of_all_rows() -> None:
     program = make(n=400)
     signs = np.where(program.operator.X[:, :2] > 0, 1.0, -1.0)
     program = replace(program, loss=LogisticLoss(), y=signs)
-    of_all = strength.least_of_log_odds(whole(program), Spectrum.of(program))
+    of_all = automatic_strength.least_of_log_odds(whole(program), Spectrum.of(program))
     sample = sample_rows(program, np.random.RandomState(0), most=100)
-    found = strength.least_of_log_odds(sample, Spectrum.of(sample.program))
+    found = automatic_strength.least_of_log_odds(sample, Spectrum.of(sample.program))
     assert found == pytest.approx(of_all, rel=0.1)
 
 
@@ -408,7 +408,9 @@ def test_more_noise_asks_for_a_stronger_penalty_and_more_rows_for_a_weaker(penal
         program = replace(make(60, noise=noise), penalty=penalty)
         spectrum = Spectrum.of(program)
         rng = np.random.RandomState(0)
-        return strength.automatic_alpha(whole(program)._replace(part=part), spectrum, rng)[0]
+        return automatic_strength.automatic_alpha(
+            whole(program)._replace(part=part), spectrum, rng
+        )[0]
 
     assert (chosen(0.05) < chosen(1.0)).all()
     assert (chosen(1.0, 0.25) < chosen(1.0)).all()

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, read_candidates, required, reward_head
+from cvxnn.cli.inputs import embedder_of, required, reward_head
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.option_types import real
+from cvxnn.cli.prompts import read_candidates
 from cvxnn.cli.scored_file import write_scored
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import model_of, read_prompts
+from cvxnn.cli.inputs import model_of
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import GUIDANCE
 from cvxnn.cli.option_types import positive
+from cvxnn.cli.prompts import read_prompts
 from cvxnn.cli.reply_file import grow_replies, show_replies
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, lines_of, read_prompts, required, reward_head
+from cvxnn.cli.inputs import embedder_of, required, reward_head
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
+from cvxnn.cli.prompts import lines_of, read_prompts
 from cvxnn.cli.reply_file import grow_replies, show_replies
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json

@@ -13,9 +13,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, model_of, read_prompts, required, reward_head
+from cvxnn.cli.inputs import embedder_of, model_of, required, reward_head
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
+from cvxnn.cli.prompts import read_prompts
 from cvxnn.files.locks import check_file
 
 if TYPE_CHECKING:

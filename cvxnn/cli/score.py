@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_same_embedding
-from cvxnn.cli.inputs import embedder_of, pairs_of, read_replies, required, reward_head
+from cvxnn.cli.inputs import embedder_of, pairs_of, required, reward_head
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
+from cvxnn.cli.prompts import read_replies
 from cvxnn.cli.scored_file import write_scored
 from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.json_files import as_json

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import cvxnn
-from cvxnn.cli.inputs import read_prompts
 from cvxnn.cli.main import main
+from cvxnn.cli.prompts import read_prompts
 from cvxnn.features.pairs import read_pair_features
 from cvxnn.features.writer import FeatureWriter
 from cvxnn.llm import Embedder, EmbeddingCache, load_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,13 @@ from cvxnn.estimators._parameters import (
     resolve,
 )
 from cvxnn.estimators._plan import HeldOut, Plan
-from cvxnn.estimators._rows import DistinctRows, Rows, split, split_groups, weights_of
+from cvxnn.estimators._rows import DistinctRows, Rows, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
+from cvxnn.estimators._validation import TrainingRows, Validation, set_apart
+from cvxnn.estimators._warm_start import warm_patterns, warm_start
 from cvxnn.estimators.prediction import NetworkPrediction
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
-from cvxnn.numerics.gates import open_where
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10
@@ -43,21 +44,6 @@ _VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 _PILOT_PATTERNS = 256
 
 Floats = NDArray[np.floating]
-
-
-class Validation(NamedTuple):
-    """Rows to score networks with, their targets in the form of the loss, and weights."""
-
-    X: Rows
-    y: Floats
-    weight: Floats
-
-
-class TrainingRows(NamedTuple):
-    """Distinct rows to fit, and rows set apart to score networks with, if there are any."""
-
-    rows: DistinctRows
-    validation: Validation | None
 
 
 def _is_ridge(penalty: convex.Penalty) -> bool:
@@ -251,7 +237,9 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             patterns = known
         request = self._request(*inputs.shape, n_outputs=targets.shape[1])
         if self.warm_start and hasattr(self, "_warm"):
-            patterns, start = self._warm_patterns(inputs, targets, request) or (patterns, None)
+            form, linear = self.formulation, self.skip is not None
+            before = warm_patterns(self._warm, request, inputs, targets, form, linear=linear)
+            patterns, start = before or (patterns, None)
             if not isinstance(patterns, str) and np.array_equal(patterns.gates, known.gates):
                 patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
@@ -335,13 +323,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         if self.early_stopping and validation is None:
             rng = check_random_state(self.random_state)
             classes = None if labels is None else labels(rows.y)
-            if rows.groups is None:
-                kept, apart = split(len(rows.y), self.validation_fraction, classes, rng)
-            else:
-                kept, apart = split_groups(rows.groups, self.validation_fraction, classes, rng)
-            seen = rows.take(apart)
-            validation = Validation(seen.X, seen.y, seen.weight)
-            rows = rows.take(kept)
+            return set_apart(rows, self.validation_fraction, classes, rng)
         return TrainingRows(rows, validation)
 
     @contextmanager
@@ -380,27 +362,6 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         weight = weights_of(sample_weight_val, rows.shape[0], rows.dtype, "sample_weight_val")
         return rows, targets, weight
 
-    def _warm_patterns(
-        self, inputs: Rows, targets: NDArray[np.floating], request: dict[str, Any]
-    ) -> tuple[convex.ActivationPatterns, Result] | None:
-        """Return patterns and result of the last fit for these rows; None where they do not fit."""
-        gates, result, before = self._warm
-        # Few rows know few patterns; the list of all is one of these very rows.
-        if request["n_rows"] > 2 * before["n_rows"] or request["patterns"] == "all":
-            return None
-        if {**request, "n_rows": 0} != {**before, "n_rows": 0}:
-            return None
-        shape = (targets.shape[1], 2 if self.formulation == "relu" else 1)
-        weights = result.weights
-        if gates.shape[-1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
-            return None
-        if (weights.linear is None) != (self.skip is None):
-            return None
-        mask = open_where(inputs, gates.astype(inputs.dtype))
-        if result.dual is not None and len(result.dual.residual) != len(targets):
-            result = result._replace(dual=None)
-        return convex.ActivationPatterns(mask, gates), result
-
     def _set_fitted(self, plan: Plan, fit: training.Fit) -> None:
         """Set the fitted attributes of a completed fit."""
         network, training = fit.network, fit.training
@@ -427,9 +388,7 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:
-            # Without the status: a pickle that runs no code cannot hold our enumerations.
-            bare = result._replace(status=None)  # type: ignore[arg-type]
-            self._warm = (training.patterns.gates, bare, plan.request)
+            self._warm = warm_start(training.patterns, result, plan.request)
 
     def _fitted_rows(
         self, distinct: DistinctRows, labels: Callable[[Floats], NDArray[Any]] | None

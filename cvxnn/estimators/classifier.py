@@ -14,7 +14,7 @@ from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
-from cvxnn.estimators._base import ConvexReLUBase, Validation
+from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_log_odds
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
@@ -28,6 +28,7 @@ from cvxnn.estimators._rows import (
     require_two_classes,
     weights_of,
 )
+from cvxnn.estimators._validation import Validation
 from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import winner

@@ -15,11 +15,12 @@ from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
-from cvxnn.estimators._base import ConvexReLUBase, Floats, Validation
+from cvxnn.estimators._base import ConvexReLUBase, Floats
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
 from cvxnn.estimators._scaling import Scaled
+from cvxnn.estimators._validation import Validation
 from cvxnn.estimators.prediction import RegressorPrediction
 
 # Robust standard deviations from the median beyond which targets are outliers to the Huber loss.

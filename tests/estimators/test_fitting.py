@@ -24,7 +24,7 @@ from cvxnn.estimators import _parameters
 from cvxnn.estimators._calibration import fit_link, fit_temperature
 from cvxnn.estimators._parameters import gated_patterns
 from cvxnn.estimators._plan import HeldOut
-from cvxnn.estimators._rows import split
+from cvxnn.estimators._validation import split
 from cvxnn.numerics.scores import bent, probabilities
 
 # Both forms without compilation, since rows come in all numbers.

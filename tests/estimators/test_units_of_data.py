@@ -21,7 +21,8 @@ from cvxnn import (
 )
 from cvxnn.convex import InteriorPoint
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import merge, split, split_groups
+from cvxnn.estimators._rows import merge
+from cvxnn.estimators._validation import split, split_groups
 
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")

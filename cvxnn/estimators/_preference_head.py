@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cvxnn.estimators._classes import require_two_classes
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import (
@@ -23,7 +24,6 @@ from cvxnn.estimators._rows import (
     groups_of,
     labels_of,
     refuse_missing,
-    require_two_classes,
     select,
     to_host,
     weights_of,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.class_weight import compute_class_weight
 
 from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.stored_rows import is_stored
@@ -108,58 +106,6 @@ def require_range(weight: NDArray[np.floating], name: str) -> None:
             f"{name}: the weights of the rows are beyond the range of {weight.dtype}, with a sum "
             f"of {total}; only their ratios count, so divide them by the largest."
         )
-
-
-def class_weights(
-    class_weight: dict[Any, float] | str | None,
-    classes: NDArray[Any],
-    codes: NDArray[np.intp],
-    weight: NDArray[np.floating],
-) -> NDArray[np.floating]:
-    """Return sample weights times the weight of each row's class; ``codes`` index ``classes``.
-
-    A label that a dict lacks has weight 1, and a key that is no label here, as in a fold without
-    this class, has no effect.
-    """
-    if class_weight is None:
-        return weight
-    factors = np.ones(len(classes))
-    if isinstance(class_weight, dict):
-        _check_class_weight(class_weight, classes)
-        factors[:] = [class_weight.get(label, 1) for label in classes.tolist()]
-    elif class_weight == "balanced":
-        counted = codes[weight > 0]
-        present = np.unique(counted)
-        factors[present] = compute_class_weight(
-            class_weight, classes=present, y=counted, sample_weight=weight[weight > 0]
-        )
-    else:
-        raise ValueError(
-            f"class_weight={class_weight!r}; expected None, 'balanced' or a dict from labels "
-            "to weights."
-        )
-    with np.errstate(over="ignore"):
-        product = (weight * factors[codes]).astype(weight.dtype)
-    if product.any():  # weights of zero leave no classes, which says more
-        require_range(product, "sample_weight times class_weight")
-    return product
-
-
-def _check_class_weight(class_weight: dict[Any, float], classes: NDArray[Any]) -> None:
-    """Refuse weights that are no such numbers, and keys that can be labels of no part of y."""
-    text = isinstance(classes.tolist()[0], str)
-    strange = [key for key in class_weight if isinstance(key, str) != text]
-    if strange:
-        raise ValueError(
-            f"class_weight has the keys {strange}, which are no labels of y; expected keys such as "
-            f"{classes.tolist()}."
-        )
-    for value in class_weight.values():
-        if not (isinstance(value, Real) and 0 <= value < np.inf):
-            raise ValueError(
-                f"class_weight holds {value!r}; the weights of classes must be finite and "
-                "non-negative."
-            )
 
 
 class DistinctRows(NamedTuple):
@@ -347,14 +293,3 @@ def _is_missing(value: Any) -> bool:
         return value is None or bool(value != value)
     except (TypeError, ValueError):  # neither true nor false, as pandas.NA; or an array
         return np.ndim(value) == 0
-
-
-def require_two_classes(estimator: Any, classes: NDArray[Any], codes: NDArray[np.intp]) -> None:
-    """Refuse targets of one class; ``codes`` index ``classes`` on the rows that count."""
-    present = classes[np.unique(codes)].tolist()
-    if len(present) < 2:
-        found = f"only one class: {present[0]!r}" if present else "none of positive weight"
-        raise ValueError(
-            f"{type(estimator).__name__} needs samples of at least 2 classes; the data holds "
-            f"{found}."
-        )

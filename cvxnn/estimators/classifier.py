@@ -16,18 +16,17 @@ from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_log_odds
+from cvxnn.estimators._classes import (
+    class_targets,
+    class_weights,
+    codes_of,
+    loss_of_classes,
+    require_two_classes,
+)
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._plan import HeldOut, Plan
-from cvxnn.estimators._rows import (
-    DistinctRows,
-    Rows,
-    class_weights,
-    groups_of,
-    merge,
-    require_two_classes,
-    weights_of,
-)
+from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
 from cvxnn.estimators._validation import Validation
 from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.network import TwoLayerNetwork
@@ -319,7 +318,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
             validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
                 seen, truth, own = validation
-                truth = self._targets(_codes(truth, classes), len(classes))[1]
+                truth = self._targets(codes_of(truth, classes), len(classes))[1]
                 validation = Validation(seen, truth, own)
 
             def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
@@ -383,21 +382,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         self, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
     ) -> tuple[convex.Loss, NDArray[np.floating]]:
         """Return the loss, and targets in the form that it takes."""
-        own = codes[:, None] == np.arange(n_classes)
-        loss = self.loss
-        if isinstance(loss, str):
-            kinds = {"squared": convex.SquaredLoss, "multinomial": convex.MultinomialLoss}
-            # For two classes, the logistic loss of one output is the multinomial one.
-            several = loss != "multinomial" or n_classes > 2
-            loss = kinds.get(loss, convex.LogisticLoss)() if several else convex.LogisticLoss()
-        if loss.coupled and n_classes == 2:
-            raise ValueError(
-                f"loss={loss!r} couples outputs, and two classes have one output; use "
-                "loss='logistic', or a loss of one output."
-            )
-        if loss.coupled:
-            return loss, own.astype(dtype)
-        return loss, np.where(own[:, 1:] if n_classes == 2 else own, 1, -1).astype(dtype)
+        loss = loss_of_classes(self.loss, n_classes)
+        return loss, class_targets(loss, codes, n_classes, dtype)
 
     def _held_out_error(self) -> Callable[[HeldOut], float]:
         return calibrated_log_loss
@@ -419,14 +405,3 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
 def _correct(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return 1 for each row whose class the scores have right, else 0."""
     return (winner(scores) == winner(truth)).astype(float)
-
-
-def _codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the positions of labels among the classes."""
-    unknown = np.setdiff1d(labels, classes)
-    if len(unknown):
-        raise ValueError(
-            f"y_val has labels {unknown.tolist()} that are missing in y; expected labels of "
-            f"{classes.tolist()}."
-        )
-    return np.searchsorted(classes, labels)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
-from cvxnn.estimators._rows import labels_of, row_codes
+from cvxnn.estimators._candidates import in_fixed_order, marks_of, require_one_wanted, sets_of
+from cvxnn.estimators._rows import row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
 from cvxnn.joint.policy_objectives import (
@@ -283,7 +284,7 @@ class SoftmaxPolicy(BaseEstimator):
         """Return the log-probability of each candidate among those of its prompt."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
-        order, offsets = _sets(groups, len(rows))
+        order, offsets = sets_of(groups, len(rows))
         found = np.empty(len(rows))
         found[order] = CandidateSets(rows[order], offsets).log_probabilities(self.coef_)
         return found
@@ -295,7 +296,7 @@ class SoftmaxPolicy(BaseEstimator):
     def predict(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.bool_]:
         """Mark the likeliest candidate of each prompt, the first of equals."""
         found = self.predict_log_proba(X, groups)
-        order, offsets = _sets(groups, len(found))
+        order, offsets = sets_of(groups, len(found))
         marks = np.zeros(len(found), bool)
         for low, high in itertools.pairwise(offsets):
             rows = order[low:high]
@@ -305,7 +306,7 @@ class SoftmaxPolicy(BaseEstimator):
     def score(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike) -> float:
         """Return the share of prompts whose wanted response is the likeliest."""
         marks = self.predict(X, groups)
-        return float(marks[_marks(y, len(marks))].mean())
+        return float(marks[marks_of(y, len(marks))].mean())
 
     def reward_margin(self, chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
         r"""Return DPO's implicit reward of each chosen response minus that of its rejected one.
@@ -362,19 +363,11 @@ class SoftmaxPolicy(BaseEstimator):
             scale = np.concatenate([rows, chosen, rejected]).std(axis=0)
             scale[scale <= np.finfo(float).eps * np.abs(rows).max(axis=0)] = 1.0
             rows, chosen, rejected = rows / scale, chosen / scale, rejected / scale
-        order, offsets = _sets(groups, len(rows))
-        marks = _marks(y, len(rows))
-        wanted = marks[order]
-        counts = np.add.reduceat(wanted.astype(int), offsets[:-1])
-        if (counts != 1).any():
-            k = int(np.argmax(counts != 1))
-            name = np.asarray(groups)[order[offsets[k]]]
-            raise ValueError(
-                f"prompt {name} has {counts[k]} wanted responses among its candidates; expected "
-                "exactly one. Add the target to the candidates, or leave the prompt out."
-            )
+        order, offsets = sets_of(groups, len(rows))
+        marks = marks_of(y, len(rows))
+        require_one_wanted(marks[order], offsets, np.asarray(groups)[order])
         # Sums are rounded by the order of their terms: a fixed one, whatever that of the rows.
-        order, offsets = _in_fixed_order(row_codes(rows, marks[:, None]), order, offsets)
+        order, offsets = in_fixed_order(row_codes(rows, marks[:, None]), order, offsets)
         wanted = marks[order]
         if chosen.shape == rejected.shape:  # else refused below
             pairs = np.argsort(row_codes(chosen, rejected), kind="stable")
@@ -401,33 +394,3 @@ class SoftmaxPolicy(BaseEstimator):
             chosen, rejected, reference=reference, beta=self.beta, ridge=self.ridge, radius=radius
         )
         return JointProblem(dpo=dpo, sft=sft, tol=self.tol), reference, scale
-
-
-def _sets(groups: ArrayLike, n_rows: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the order that groups candidates by prompt, and where each prompt begins."""
-    codes = labels_of(groups, n_rows, "groups")[1]
-    order = np.argsort(codes, kind="stable")
-    return order, np.concatenate([[0], np.cumsum(np.bincount(codes))])
-
-
-def _in_fixed_order(
-    codes: NDArray[np.intp], order: NDArray[np.intp], offsets: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Sort the candidates of each prompt, and the prompts, by the codes of their rows."""
-    prompt = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = order[np.lexsort((codes[order], prompt))]
-    sets = [order[low:high] for low, high in itertools.pairwise(offsets)]
-    sets.sort(key=lambda rows: codes[rows].tolist())
-    return np.concatenate(sets), np.concatenate([[0], np.cumsum([len(rows) for rows in sets])])
-
-
-def _marks(y: ArrayLike, n_rows: int) -> NDArray[np.bool_]:
-    marks = column_or_1d(y)
-    if len(marks) != n_rows:
-        raise ValueError(f"y has {len(marks)} entries; expected {n_rows}, as X.")
-    if not np.isin(marks, (0, 1)).all():
-        raise ValueError(
-            f"y has {marks[~np.isin(marks, (0, 1))][0]}; expected marks, 1 or True for the wanted "
-            "response of a prompt and 0 or False for the others."
-        )
-    return marks.astype(bool)

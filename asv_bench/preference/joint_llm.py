@@ -3,8 +3,9 @@
     python joint_llm.py run --preferences hh.jsonl.gz --supervised sft.jsonl.gz --out runs.jsonl
     python joint_llm.py table runs.jsonl
 
-LoRA fine-tuning for DPO and for demonstrations at once, or one after the other. Losses are the two
-objectives themselves, over all training data, as in the paper's figure 3. Each training is a
+LoRA fine-tuning for DPO and for demonstrations at once, or one after the other, for one trade-off or
+several. Losses are the two objectives themselves: over all training data, as in the paper's figure 3,
+or with `--held-out N` over N pairs and N replies that nothing was trained on. Each training is a
 process of its own, so that its peak memory is its own, and a line of the `--out` file. What is
 there is not run again, and one that was killed goes on.
 """
@@ -49,22 +50,28 @@ def main() -> None:
     if options.command == "table":
         print(table(read(options.out)))
         return
-    done = {(r["run"], r["seed"]) for r in read(options.out)}
-    for seed in range(options.seeds):
-        for name in options.runs:
-            if (name, seed) not in done and options.only is None:
-                command = [sys.executable, __file__, *sys.argv[1:], "--only", name, str(seed)]
-                subprocess.run(command, check=True)
     if options.only is not None:
-        record = train(options.only[0], int(options.only[1]), options)
-        append(options.out, record)
+        name, lam, seed = options.only
+        append(options.out, train(name, float(lam), int(seed), options))
+        return
+    done = {(r["run"], r["lam"], r["seed"]) for r in read(options.out)}
+    for seed in range(options.seeds):
+        for lam, name in ((lam, name) for lam in options.lam for name in options.runs):
+            lam = RUNS[name].get("lam", lam)  # a single objective has one run
+            if (name, lam, seed) not in done:
+                only = ["--only", name, str(lam), str(seed)]
+                subprocess.run([sys.executable, __file__, *sys.argv[1:], *only], check=True)
+                done.add((name, lam, seed))
 
 
-def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def train(name: str, lam: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune by one strategy, and tell how it ended and what it cost."""
     lm = load_model(options.model, cache_dir=options.cache)
     pairs, replies = data(lm, options)
-    settings: dict[str, Any] = {"lam": options.lam, "steps": options.steps, **RUNS[name]}
+    n = options.held_out
+    kept_pairs, kept_replies = (pairs[:n], replies[:n]) if n else (pairs, replies)
+    pairs, replies = pairs[n:], replies[n:]
+    settings: dict[str, Any] = {"lam": lam, "steps": options.steps, **RUNS[name]}
     if name == "mix":  # a step of it takes as much data as two of the others
         settings["steps"] = options.steps // 2
     if name.startswith("maxright"):
@@ -74,7 +81,7 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         learning_rate=options.learning_rate,
         warmup_steps=0,
         micro_batch=4,
-        accumulation=2,
+        accumulation=options.batch // 4,
         max_length=options.tokens,
         evaluate_every=max(settings["steps"] // 2, 1),
         checkpoint_every=4,
@@ -85,9 +92,9 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         config,
         preferences=pairs,
         supervised=replies,
-        held_out=pairs,  # evaluated as they are, without dropout
-        held_out_supervised=replies,
-        folder=options.folder / f"{name} {seed}".replace(", ", " ").replace(" ", "_"),
+        held_out=kept_pairs,  # evaluated as they are, without dropout
+        held_out_supervised=kept_replies,
+        folder=options.folder / f"{name} {lam} {seed}".replace(", ", " ").replace(" ", "_"),
         progress=True,
     )
     last = found.history[-1]
@@ -98,6 +105,14 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "steps": settings["steps"],
         "losses": [last[key] for key in LOSSES],
         "first": [found.history[0][key] for key in LOSSES],
+        "trained": [trained_loss(found.history, side) for side in ("preference", "supervised")],
+        "rows": {
+            "pairs": len(pairs),
+            "replies": len(replies),
+            "held-out pairs": n,
+            "held-out replies": n,
+            "tokens": options.tokens,
+        },
         "accuracy": last["eval_rewards/accuracies"],
         "course": [
             [entry["step"], *(entry[key] for key in LOSSES)]
@@ -112,9 +127,18 @@ def train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def trained_loss(history: list[dict[str, float]], side: str) -> float | None:
+    """Mean loss of the batches in the last quarter of the steps; None without any of this side."""
+    steps = [entry for entry in history if "loss" in entry]
+    late = [entry for entry in steps if entry["step"] > 0.75 * steps[-1]["step"]]
+    values = [entry[f"loss/{side}"] for entry in late if f"loss/{side}" in entry]
+    return mean(values) if values else None
+
+
 def optima(records: list[dict[str, Any]], seed: int) -> dict[str, float]:
-    """What training for one objective alone reached."""
-    alone = {r["run"]: r["losses"] for r in records if r["seed"] == seed}
+    """What training for one objective alone reached on the rows that were trained on."""
+    key = "trained" if any(r.get("rows", {}).get("held-out pairs") for r in records) else "losses"
+    alone = {r["run"]: r[key] for r in records if r["seed"] == seed}
     try:
         return {
             "preference_optimum": alone["dpo alone"][0],
@@ -136,9 +160,10 @@ def data(
         return len(start) + longest < options.tokens
 
     pairs = read_preferences(options.preferences)
-    pairs = take(pairs, options.pairs, rng, lambda p: fits(p.prompt, p.chosen, p.rejected))
+    more = options.held_out
+    pairs = take(pairs, options.pairs + more, rng, lambda p: fits(p.prompt, p.chosen, p.rejected))
     rows = [(row["prompt"], row["response"]) for _, row in read_rows(options.supervised)]
-    return pairs, take(rows, options.replies, rng, lambda row: fits(*row))
+    return pairs, take(rows, options.replies + more, rng, lambda row: fits(*row))
 
 
 def take(
@@ -157,8 +182,11 @@ def table(records: list[dict[str, Any]]) -> str:
     """Markdown: mean and standard deviation over seeds; costs relative to Sequential's."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        runs[record["run"]].append(record)
+        single = "lam" in RUNS[record["run"]]
+        name = record["run"] if single else f"{record['run']}, lambda {record['lam']:g}"
+        runs[name].append(record)
     best = [min(mean(r["losses"][k] for r in found) for found in runs.values()) for k in (0, 1)]
+    base = [r for r in records if r["run"] == "sequential"]
     before = records[0]["first"]  # of the given model
     columns = "run", "DPO loss", "SFT loss", "ideal distance", "pair accuracy"
     columns += "FLOPs a step, %", "memory, %"
@@ -173,7 +201,7 @@ def table(records: list[dict[str, Any]]) -> str:
         shown.append([r["accuracy"] for r in found])
         cells = [name, *(spread(values) for values in shown)]
         for key in ("flops", "peak_bytes"):
-            cells.append(f"{relative(found, runs['sequential'], key):+.1f}")
+            cells.append(f"{relative(found, base, key):+.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -204,13 +232,16 @@ def arguments() -> argparse.Namespace:
     run.add_argument("--cache", type=Path, help="folder of converted models")
     run.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     run.add_argument("--seeds", type=int, default=3)
-    run.add_argument("--lam", type=float, default=0.5)
+    run.add_argument("--lam", type=float, nargs="+", default=[0.5])
     run.add_argument("--steps", type=int, default=24)
+    run.add_argument("--batch", type=int, default=8, help="rows of a step, a multiple of 4")
     run.add_argument("--learning-rate", type=float, default=1e-3)
     run.add_argument("--pairs", type=int, default=24)
     run.add_argument("--replies", type=int, default=48)
     run.add_argument("--tokens", type=int, default=64, help="longest prompt and response")
-    run.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    text = "rows of each kind that are only evaluated; 0: those trained on"
+    run.add_argument("--held-out", type=int, default=0, help=text)
+    run.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -13,7 +13,7 @@ from cvxnn._extras import require
 from cvxnn.llm.chat_template import render
 from cvxnn.llm.decoding.guidance import Guidance
 from cvxnn.llm.decoding.guided_replies import generate_guided
-from cvxnn.llm.decoding.plain_replies import write_plain
+from cvxnn.llm.decoding.plain_replies import continue_text, write_plain
 from cvxnn.llm.decoding.scoring import DescribedHead
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.models import LanguageModel, seeded
@@ -55,13 +55,16 @@ class HarnessModel:
 
     Notes
     -----
-    Without a head, log-likelihoods are those of the tokens of the given texts, as usual in the
-    harness. With one, an option has the score by which `Guidance` compares whole replies,
+    Without a head, log-likelihoods are those of the tokens of the given texts, and a context that is
+    to be continued is continued as it is, as usual in the harness; both begin with the token that
+    the tokenizer puts before a text, if any. With one, an option has the score by which `Guidance` compares whole replies,
     :math:`\lambda \log p(c) / |c| + w g`, so that ``acc`` counts what guided decoding would
     choose; a text by itself has no likelihood then.
 
-    Replies are always written in a conversation: a context that the harness did not make of
-    messages (``apply_chat_template=True``) is one message of the user.
+    A conversation that the harness made of messages (``apply_chat_template=True``) is answered as
+    the library answers it. A head knows nothing but conversations: for it, another context is one
+    message of the user. To compare guided decoding with the model alone, use
+    ``apply_chat_template=True`` for both.
     """
 
     def __init__(
@@ -188,14 +191,16 @@ class HarnessModel:
         until = settings.get("until") or ()
         stop = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
         n_tokens = int(settings.get("max_gen_toks") or self.guidance.max_new_tokens)
-        prompt = self._conversations.get(context, context)
+        prompt = self._conversations.get(context)
         if self.head is not None:
             guidance = dataclasses.replace(self.guidance, max_new_tokens=n_tokens, stop=stop)
-            return generate_guided(self.lm, self.head, prompt, guidance).text
+            return generate_guided(self.lm, self.head, prompt or context, guidance).text
         names = ("temperature", "top_p", "top_k")
         options = {name: settings[name] for name in names if settings.get(name) is not None}
         sampling = {"do_sample": True, **options} if settings.get("do_sample") else None
         with seeded(self.lm.device, self.guidance.seed):
+            if prompt is None:
+                return continue_text(self.lm, context, n_tokens, stop, sampling)
             return write_plain(self.lm, prompt, 1, n_tokens, stop, sampling)[0][0]
 
     @property
@@ -210,12 +215,9 @@ class HarnessModel:
         begin = tokenizer.eos_token_id if begin is None else begin
         return [] if begin is None else [int(begin)]
 
-    def _tokens(self, text: str) -> list[int]:
-        return list(self.lm.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _item(self, context: str, continuation: str) -> _Scored:
         bare = context.rstrip()  # spaces at the end are parts of the tokens that follow
-        whole, head = self._tokens(context + continuation), self._tokens(bare)
+        whole, head = self.lm.encode_text(context + continuation), self.lm.encode_text(bare)
         n = len(whole) - len(head)
         if not head:
             whole = self._beginning + whole
@@ -223,7 +225,9 @@ class HarnessModel:
 
     def _windows(self, text: str) -> Iterator[_Scored]:
         """Cut a text into windows; each token is scored once, with all the context that fits."""
-        tokens = self._beginning + self._tokens(text)
+        tokens = self.lm.encode_text(text)
+        if tokens[:1] != self._beginning:
+            tokens = self._beginning + tokens
         for first in range(1, len(tokens), self._limit):
             end = min(first + self._limit, len(tokens))
             yield _Scored(tokens[max(end - self._limit - 1, 0) : end], end - first)

@@ -179,6 +179,31 @@ class LanguageModel:
         self._check_known(tokens, "response")
         return tokens
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text that is continued as it is, without a chat template.
+
+        Parameters
+        ----------
+        text : str
+            The text; it may be empty.
+
+        Returns
+        -------
+        list of int
+            Its tokens, with those that the tokenizer puts before a text, such as ``<s>``, unless
+            the text begins with it, and with none after it.
+
+        Raises
+        ------
+        ValueError
+            If it is not a text, or has tokens that the model does not know.
+        """
+        check_is_text(text, "text")
+        begin = self.tokenizer.bos_token
+        tokens = self._encode(text, special=begin is None or not text.startswith(begin))
+        self.check_known(tokens, "text")
+        return tokens
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special tokens.
 

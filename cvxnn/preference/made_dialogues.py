@@ -2,7 +2,7 @@
 
 The recipe of EduFeedback (COALA, section 5.1 and appendix E.2): a subject, a mood for each of the
 two, a temperature between 0.2 and 0.9, and four to eight turns, all drawn for each dialogue. What
-is too short or too long, repeats itself, or leaves its role is thrown away.
+is too short or too long, repeats itself or the other one, or leaves its role is thrown away.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ MOODS = ("anxious", "bored", "cheerful", "curious", "impatient", "tired")
 
 _ROLE = re.compile(r"^\s*\W*(student|tutor|teacher|user|assistant|system)\W*:", re.I | re.M)
 _MACHINE = re.compile(r"\bas an? (ai|artificial|language) ", re.I)
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,15 @@ class DialogueFilter:
         Number of words of a message.
     most_repetition : float, default=0.3
         Largest share of the runs of three words of a message that were in it before, in [0, 1].
+    most_echo : float, default=0.5
+        Largest share of the different runs of three words of a message that earlier messages have,
+        whoever wrote them, in [0, 1]. People who teach rarely repeat half of what they say.
     """
 
     least_words: int = 3
     most_words: int = 300
     most_repetition: float = 0.3
+    most_echo: float = 0.5
 
     def fault(self, text: str, earlier: Sequence[str]) -> str | None:
         """Return what is wrong with a message.
@@ -75,22 +80,34 @@ class DialogueFilter:
 
         Returns
         -------
-        {"short", "long", "loop", "role"} or None
+        {"short", "long", "loop", "echo", "role"} or None
             The first rule that it breaks; None if it keeps all of them.
         """
-        words = text.lower().split()
+        words = _words(text)
         if len(words) < self.least_words:
             return "short"
         if len(words) > self.most_words:
             return "long"
-        runs = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-        repeated = 1 - len(set(runs)) / len(runs) if runs else 0.0
-        said = {" ".join(message.lower().split()) for message in earlier}
-        if repeated > self.most_repetition or " ".join(words) in said:
+        runs = _runs(words)
+        if runs and 1 - len(set(runs)) / len(runs) > self.most_repetition:
             return "loop"
+        before = [_words(message) for message in earlier]
+        said = {run for message in before for run in _runs(message)}
+        new = set(runs) - said
+        if words in before or (runs and 1 - len(new) / len(set(runs)) > self.most_echo):
+            return "echo"
         if _ROLE.search(text) or _MACHINE.search(text):
             return "role"
         return None
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def _runs(words: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
 
 
 @dataclass(frozen=True)

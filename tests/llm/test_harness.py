@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
 from cvxnn.llm import (
     Embedder,
@@ -92,6 +93,10 @@ def generate_tokens(lm: LanguageModel, tokens: list[int], n: int) -> str:
     return str(lm.tokenizer.decode(tokens[-n:]))
 
 
+def reply_by_a_loop(lm: LanguageModel, tokens: list[int], n: int) -> list[str]:
+    return generate_tokens(lm, tokens, n).partition("<eos>")[0].split()
+
+
 def test_whole_texts_are_scored_once_with_all_context_that_fits(lm: LanguageModel) -> None:
     text = " ".join("abcdefghijklmnopqrst" * 3)[: 2 * 57 - 1]
     tokens = [2, *ids(lm, text)]
@@ -120,8 +125,9 @@ def test_replies(lm: LanguageModel) -> None:
     asked = [request("a b", {"until": ["\n\n"], "max_gen_toks": 6}), request("c", {"until": "e"})]
     guidance = Guidance(max_new_tokens=4, n_candidates=3, segment=2)
     plain = HarnessModel(lm, guidance=guidance).generate_until(asked)
-    assert plain[0] == generate_greedy(lm, "a b", 6)
-    assert plain[1] == generate_greedy(lm, "c", 4, stop="e")
+    assert plain[0].split() == reply_by_a_loop(lm, ids(lm, "a b"), 6) != []
+    written = reply_by_a_loop(lm, ids(lm, "c"), 4)
+    assert plain[1].split() == written[: written.index("e") if "e" in written else 4]
     head = Head(lm)
     guided = HarnessModel(lm, head, guidance).generate_until(asked[:1])
     own = Guidance(max_new_tokens=6, n_candidates=3, segment=2, stop=("\n\n",))
@@ -145,6 +151,29 @@ def test_conversations_are_answered_as_such(lm: LanguageModel) -> None:
     [reply] = model.generate_until([request(text, {"max_gen_toks": 5})])
     assert reply == generate_greedy(chatty, messages, 5)  # type: ignore[arg-type]
     assert not model.apply_chat_template(messages, add_generation_prompt=False).endswith("t")
+
+
+def test_a_text_is_continued_as_it_is_and_begins_as_the_tokenizer_says(lm: LanguageModel) -> None:
+    """Without a chat template, as lm-eval's own model does; Llama's tokenizer puts one token first."""
+    tokenizer = make_tiny_lm().tokenizer
+    tokenizer.chat_template = "{{ messages[-1]['content'] }} f f f"
+    beginning = dataclasses.replace(lm, tokenizer=tokenizer)
+    [reply] = HarnessModel(beginning).generate_until([request("a b", {"max_gen_toks": 5})])
+    assert reply.split() == reply_by_a_loop(lm, ids(lm, "a b"), 5) != []
+    tokenizer.bos_token = "v"
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="v $A", special_tokens=[("v", 1)]
+    )
+    assert beginning.encode_text("a b") == beginning.encode_text("v a b") == [1, *ids(lm, "a b")]
+    model = HarnessModel(beginning)
+    for context in ("a b", "v a b", ""):
+        [(found, _)] = model.loglikelihood([request(context, " d e")])
+        tokens = [1, *ids(lm, context.removeprefix("v")), *ids(lm, "d e")]
+        assert found == pytest.approx(sum(one_by_one(lm, tokens, 2)[0]), rel=1e-4)
+    [whole] = model.loglikelihood_rolling([request("a b d")])
+    assert whole == pytest.approx(sum(one_by_one(lm, [1, *ids(lm, "a b d")], 3)[0]), rel=1e-4)
+    [reply] = model.generate_until([request("a b", {"max_gen_toks": 5})])
+    assert reply.split() == reply_by_a_loop(lm, [1, *ids(lm, "a b")], 5) != []
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cvxnn.datasets import load_tutoring
 from cvxnn.preference import (
     DialogueFilter,
     alternating_population,
@@ -92,7 +93,9 @@ def test_an_interrupted_call_continues_and_a_larger_one_adds(tmp_path: Path) -> 
         ("Yes.", "short"),
         ("word " * 31, "long"),
         ("a b c a b c a b c a b c", "loop"),
-        ("I said THIS before.", "loop"),
+        ("I said THIS before!", "echo"),
+        ("So, you ask what a noble gas is and why it does not react with the others?", "echo"),
+        ("A noble gas does not react, because its outer shell is full.", None),
         ("Sure.\nStudent: and then?", "role"),
         ("**Tutor:** here you are", "role"),
         ("Sorry, as an AI language model I cannot.", "role"),
@@ -101,7 +104,34 @@ def test_an_interrupted_call_continues_and_a_larger_one_adds(tmp_path: Path) -> 
 )
 def test_rules(text: str, fault: str | None) -> None:
     rules = DialogueFilter(most_words=30)
-    assert rules.fault(text, ["i said this  before."]) == fault
+    asked = "What is a noble gas, and why it does not react with the others?"
+    assert rules.fault(text, ["i said this  before.", asked]) == fault
+
+
+@pytest.mark.parametrize("parrot", ["tutor", "student"])
+def test_who_repeats_the_other_or_itself_is_thrown_away(tmp_path: Path, parrot: str) -> None:
+    def write(messages: list[Any], temperature: float, seed: int) -> str:
+        own = f"Here is a new thought, which has the number {seed} alone."
+        role = "tutor" if "You are a tutor" in messages[0]["content"] else "student"
+        spoken = [m["content"] for m in messages[1:] if "What would you" not in m["content"]]
+        return f"Well, you say: {spoken[-1]}" if role == parrot and spoken else own
+
+    lax = DialogueFilter(most_echo=1.0)
+    assert make_dialogues(write, tmp_path / "all.jsonl", 4, rules=lax).faults == {}
+    counts = make_dialogues(write, tmp_path / "made.jsonl", 4)
+    assert (counts.kept, set(counts.faults)) == (0, {"echo"})
+
+
+def test_dialogues_of_people_keep_the_rules() -> None:
+    conversations = load_tutoring()
+    rules = DialogueFilter(least_words=1)
+    found = [
+        rules.fault(message["content"], [m["content"] for m in conversation.messages[:k]])
+        for conversation in conversations
+        for k, message in enumerate(conversation.messages)
+        if message["role"] == "assistant"
+    ]
+    assert found.count("echo") + found.count("loop") <= 0.05 * len(found)
 
 
 def test_pairs_are_the_best_and_the_worst_of_five(tmp_path: Path) -> None:

@@ -216,10 +216,63 @@ def write_plain(
     ValueError
         If `max_new_tokens` is not positive or leaves no room for the prompt.
     """
+    [tokens] = lm.encode_prompts([prompt])
+    return _write_after(lm, tokens, [], n, max_new_tokens, stop, options)
+
+
+def continue_text(
+    lm: LanguageModel,
+    text: str,
+    max_new_tokens: int,
+    stop: str | Sequence[str] = (),
+    options: Mapping[str, object] | None = None,
+) -> str:
+    """Write what follows a text, which is no conversation.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model that writes.
+    text : str
+        The text, which the model reads as it is.
+    max_new_tokens : int
+        Largest number of tokens to write.
+    stop : str or sequence of str, default=()
+        Strings at which writing ends, and which are left out; see `Guidance`.
+    options : mapping of str to object, optional
+        How tokens are drawn, in the words of ``transformers.GenerationConfig``; by default the most
+        likely one is taken.
+
+    Returns
+    -------
+    str
+        What follows, without special tokens; white space at its beginning is kept.
+
+    Raises
+    ------
+    ValueError
+        If the text is empty and the tokenizer puts nothing before it, or `max_new_tokens` is not
+        positive or leaves no room for the text.
+    """
+    tokens = lm.encode_text(text)
+    if not tokens:
+        raise ValueError("the text is empty; expected some text to continue")
+    return _write_after(lm, tokens, tokens[-1:], 1, max_new_tokens, stop, options)[0][0]
+
+
+def _write_after(
+    lm: LanguageModel,
+    tokens: list[int],
+    before: list[int],
+    n: int,
+    max_new_tokens: int,
+    stop: str | Sequence[str],
+    options: Mapping[str, object] | None,
+) -> list[tuple[str, Ending]]:
+    """Write after given tokens; `before` are those that decide how the first new one is spaced."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
-    reply = ReplyText(lm, [], "", check_stop(stop))
-    [tokens] = lm.encode_prompts([prompt])
+    reply = ReplyText(lm, before, "", check_stop(stop))
     if lm.context_length is not None:
         room = lm.context_length - max_new_tokens
         if room < 1:
@@ -231,7 +284,7 @@ def write_plain(
             warnings.warn(
                 f"the prompt has {len(tokens)} tokens; its oldest {len(tokens) - room} are dropped "
                 f"to leave room for max_new_tokens={max_new_tokens}",
-                stacklevel=3,
+                stacklevel=4,
             )
             tokens = tokens[-room:]
     ends = sorted({*lm.end_tokens, *reply.stop_tokens})

@@ -13,11 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from numpy.typing import NDArray
 
-from cvxnn.convex._checks import refuse_sparse_program
 from cvxnn.convex._padding import bucket, pad, pad_dual, pad_weights, unpad_dual, unpad_weights
-from cvxnn.convex.checkpoint import RHO, Checkpoint
+from cvxnn.convex._solve_arguments import (
+    across_devices,
+    check_arguments,
+    checkpoint_of,
+    shared_work,
+    start_of,
+    step_flops,
+)
 from cvxnn.convex.compiled_calls import (
     Compiled,
     compiled_work,
@@ -27,13 +32,11 @@ from cvxnn.convex.compiled_calls import (
 )
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.objectives import WithRows
-from cvxnn.convex.operators import PairedOperator, Weights
-from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
-from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
+from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Status, relative_gap
 from cvxnn.numerics.arrays import Array
-from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT, limit_threads
+from cvxnn.numerics.threads import limit_threads
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
@@ -162,7 +165,7 @@ def solve(
         If the solver compiles, in a process forked from one that had run compiled code; spawn it.
     """
     began = time.perf_counter()
-    _check(problem, solver, time_limit)
+    check_arguments(problem, solver, time_limit)
     if np.isnan(incumbent):
         raise ValueError("incumbent is nan; expected the objective of a known point.")
     dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
@@ -174,13 +177,13 @@ def solve(
             mesh = solver.accelerator(given)
         elif not solver.gains_from_devices(given):
             mesh = None
-    solver = (solver if mesh is None else _across_devices(given, solver)).accept(given)
+    solver = (solver if mesh is None else across_devices(given, solver)).accept(given)
     rounding = given.rounding() if convex else 0.0
     shards = None if mesh is None else RowShards(mesh)
     if shards is not None and convex:
         weight = given.operator.n_rows if given.sample_weight is None else given.sample_weight.sum()
         rounding = shards.mean(rounding, float(weight))
-    kept = None if checkpoint is None else _checkpoint(checkpoint, problem, solver)
+    kept = None if checkpoint is None else checkpoint_of(checkpoint, problem, solver)
     if kept is not None and start is None:
         start = kept.read()
         if shards is not None and shards.any(start is None):  # one died before it wrote
@@ -188,8 +191,8 @@ def solve(
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
     context = nullcontext() if solver.on_host else compiled_work()
-    with ends_noticed(), precision(working), context, limit_threads(_shared_work(given), 1):
-        beginning = _start(start, given, working)
+    with ends_noticed(), precision(working), context, limit_threads(shared_work(given), 1):
+        beginning = start_of(start, given, working)
         problem = given
         if padded:
             rounded = bucket if shards is None else shards.padded
@@ -210,7 +213,7 @@ def solve(
             else:
                 divide = shards.program if convex else shards.objective
                 problem, beginning = divide(problem), shards.start(beginning)
-            most = steps_of_a_call(_step_flops(given))
+            most = steps_of_a_call(step_flops(given))
             if solver.check_every > most:
                 advance = _advance_in_parts(most, alone=shards is None)
             with interrupt_held():
@@ -321,102 +324,3 @@ def _status(
     if n_iter >= solver.max_iter:
         return Status.MAX_ITER
     return Status.TIME_LIMIT if late else None
-
-
-def _checkpoint(path: Any, problem: Any, solver: Any) -> Checkpoint:
-    """Return the file of a point, where the solver goes on from one."""
-    if not isinstance(problem, ConvexProgram) or solver.on_host:
-        raise TypeError(
-            f"checkpoint is for a ConvexProgram and for solvers that are compiled: Cronos, "
-            f"ProximalGradient; got {type(problem).__name__} and {type(solver).__name__}."
-        )
-    return Checkpoint(path, problem, type(solver).__name__)
-
-
-def _across_devices(problem: Any, solver: Any) -> Any:
-    """Return the solver for rows on several devices, where the problem has some."""
-    if not isinstance(problem, ConvexProgram | WithRows):
-        raise TypeError(
-            "mesh is for the rows of a ConvexProgram, or of an objective with by_rows, such as "
-            f"CoalaObjective; got {type(problem).__name__}."
-        )
-    if isinstance(problem, ConvexProgram):
-        refuse_sparse_program(problem, "mesh")
-    return solver.across_devices()
-
-
-def _step_flops(problem: Any) -> float:
-    """Return the operations of an iteration, which has two products with the data or more."""
-    if not isinstance(problem, ConvexProgram):
-        return 4.0 * sum(np.size(leaf) for leaf in jax.tree.leaves(problem))
-    product = 2.0 * problem.operator.X.size * problem.operator.n_patterns * problem.y.shape[1]
-    # The ReLU formulation has two signs, and conjugate gradient in each step.
-    return 2 * product * (4 if problem.formulation == "relu" else 1)
-
-
-def _shared_work(problem: Any) -> float:
-    """Return the work that threads of BLAS may share, in units from which on it pays."""
-    if not isinstance(problem, ConvexProgram):
-        sizes = (np.size(leaf) for leaf in jax.tree.leaves(problem))
-        return 2.0 * sum(sizes) / SHARED_PRODUCT
-    X, P = problem.operator.X, problem.operator.n_patterns
-    product = 2.0 * X.size * P * problem.y.shape[1] / SHARED_PRODUCT
-    if not isinstance(problem.penalty, SquaredL2):
-        return product
-    n, d = X.shape
-    return max(product, float(n) * min(n, d * P) ** 2 / SHARED_FACTOR)
-
-
-def _check(problem: Any, solver: Any, time_limit: float | None) -> None:
-    """Refuse options and programs with which no solver can work."""
-    if not isinstance(solver, Solver):
-        raise TypeError(
-            f"solver={solver!r}; expected an instance of a Solver, such as Cronos(), or what "
-            "automatic(program, tol=1e-3) returns."
-        )
-    if not solver.on_host and any(leaf is solver for leaf in jax.tree.leaves(solver)):
-        raise TypeError(
-            f"{type(solver).__name__} is no pytree, so that nothing compiles it; write "
-            "@register_pytree (of cvxnn.convex) above @dataclass(frozen=True), or set on_host."
-        )
-    for name in ("max_iter", "check_every"):
-        if not getattr(solver, name) >= 1:
-            value = getattr(solver, name)
-            raise ValueError(f"{type(solver).__name__}: {name}={value!r}; expected at least 1.")
-    if np.isnan(solver.tol):
-        raise ValueError(f"{type(solver).__name__}: tol is nan; expected a number.")
-    if time_limit is not None and not time_limit >= 0:
-        raise ValueError(f"time_limit={time_limit!r}; expected None or seconds, at least 0.")
-    if isinstance(problem, ConvexProgram):
-        problem.check()
-        if not solver.takes_sparse:
-            refuse_sparse_program(problem, type(solver).__name__)
-        if isinstance(problem.operator, PairedOperator) and not solver.takes_pairs:
-            raise TypeError(
-                f"{type(solver).__name__} takes no PairedOperator; use Ridge, with SquaredLoss, "
-                "SquaredL2 and alpha above 0."
-            )
-    elif not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(problem)):
-        raise TypeError(
-            f"problem={problem!r}; expected a ConvexProgram, or an objective that is registered "
-            "as a pytree with its arrays as leaves."
-        )
-
-
-def _start(start: Any, problem: Any, dtype: Any) -> Start | None:
-    """Return copies in the solver's layout, since the state is donated and may alias the start."""
-    if start is None:
-        return None
-
-    def arrays(weights: Any) -> NDArray[np.floating]:
-        if isinstance(weights, Weights):
-            weights = problem.stack(weights)
-        return np.array(weights, dtype)
-
-    if not isinstance(start, Result):
-        return Start(arrays(start))
-    rho = [start.history[name][-1] for name in RHO if name in start.history]
-    dual = start.dual
-    if dual is not None:
-        dual = jax.tree.map(lambda part: np.array(part, dtype), dual.stacked(problem.operator))
-    return Start(arrays(start.weights), dual, np.array(rho, dtype) if rho else None)

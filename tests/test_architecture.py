@@ -141,6 +141,12 @@ def test_no_two_classes_share_a_name():
     assert repeated(classes) == set()
 
 
+def test_no_two_modules_share_a_name():
+    """A leading underscore tells no two things apart, and ``__init__`` is not a name."""
+    stems = [path.stem.lstrip("_") for path in MODULES.values() if path.stem[:2] != "__"]
+    assert repeated(stems) == set()
+
+
 def test_no_two_public_functions_share_a_name():
     _, functions = definitions()
     assert repeated(name for name in functions if name[0] != "_") == COMMAND_FUNCTIONS

@@ -3,11 +3,11 @@
     python joint_llm.py run --preferences hh.jsonl.gz --supervised sft.jsonl.gz --out runs.jsonl
     python joint_llm.py table runs.jsonl
 
-LoRA fine-tuning for DPO and for demonstrations at once, or one after the other, for one trade-off or
-several. Losses are the two objectives themselves: over all training data, as in the paper's figure 3,
-or with `--held-out N` over N pairs and N replies that nothing was trained on. Each training is a
-process of its own, so that its peak memory is its own, and a line of the `--out` file. What is
-there is not run again, and one that was killed goes on.
+LoRA fine-tuning for DPO and for demonstrations at once, or one after the other, for one trade-off
+or several. Losses are the two objectives themselves: over all training data, as in the paper's
+figure 3, or with `--held-out N` over N pairs and N replies that nothing was trained on. Each
+training is a process of its own, so that its peak memory is its own, and a line of the `--out`
+file. What is there is not run again, and one that was killed goes on.
 """
 
 from __future__ import annotations

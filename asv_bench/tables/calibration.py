@@ -24,7 +24,7 @@ from scipy.special import log_softmax
 
 from asv_bench.raw_results import Record, append, read
 from cvxnn import ConvexReLUClassifier
-from cvxnn.estimators._plan import HeldOut, Plan
+from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.numerics.scores import winner
 
 # Whose rows count in the smoothing: those of a class that are looked at, all of a class, all.

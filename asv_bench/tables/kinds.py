@@ -25,7 +25,7 @@ from asv_bench.raw_results import Record, append, read
 from cvxnn import ConvexReLUClassifier, training
 from cvxnn.convex import ActivationPatterns, GatedOperator
 from cvxnn.estimators._calibration import calibrated_log_loss
-from cvxnn.estimators._plan import HeldOut
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.training.row_sample import sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
 

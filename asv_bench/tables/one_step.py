@@ -29,7 +29,7 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.estimators._calibration import fit_temperature
-from cvxnn.estimators._plan import HeldOut
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training import approximate_leave_one_out
 from cvxnn.training.row_sample import Sample

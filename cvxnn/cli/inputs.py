@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from cvxnn.cli.console import Console
+from cvxnn.cli.model_threads import choose_threads
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
-from cvxnn.cli.threads import choose_threads
 from cvxnn.features.named_models import NAMED_MODELS
 
 if TYPE_CHECKING:

@@ -174,7 +174,7 @@ def _tuning(
 ) -> dict[str, Any]:
     """Show how long each fine-tuning takes."""
     from cvxnn._progress import seconds_text
-    from cvxnn.cli.threads import choose_threads
+    from cvxnn.cli.model_threads import choose_threads
     from cvxnn.llm.loading import load_outline, running_type
     from cvxnn.llm.model_shape import shape_of
     from cvxnn.llm.workload import measured_speed
@@ -193,7 +193,7 @@ def _tuning(
 def _writing(options: argparse.Namespace, console: Console, prompts: Sequence[Prompt]) -> float:
     """Show how long it takes to write the replies, and return the seconds."""
     from cvxnn._progress import seconds_text
-    from cvxnn.cli.threads import choose_threads
+    from cvxnn.cli.model_threads import choose_threads
     from cvxnn.llm.loading import running_type
     from cvxnn.llm.workload import writing_seconds
 
@@ -220,7 +220,7 @@ def _embedding(
     import shutil
 
     from cvxnn._progress import seconds_text
-    from cvxnn.cli.threads import choose_threads
+    from cvxnn.cli.model_threads import choose_threads
     from cvxnn.comparison.texts import bytes_text
     from cvxnn.llm.loading import running_type
     from cvxnn.llm.workload import embedding_workload, measured_speed

@@ -15,7 +15,8 @@ from sklearn.utils import check_random_state
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
-from cvxnn.estimators._certificate import Certified
+from cvxnn.estimators._certified import Certified
+from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress, report_gain
 from cvxnn.estimators._parameters import (
     Choices,
@@ -26,7 +27,6 @@ from cvxnn.estimators._parameters import (
     check_parameters,
     resolve,
 )
-from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._rows import DistinctRows, Rows, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.estimators._validation import TrainingRows, Validation, set_apart

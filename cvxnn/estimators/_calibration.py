@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from cvxnn.estimators._plan import HeldOut
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.numerics.scores import bent, log_probabilities, scores_of, winner
 
 # Bends that are tried, and the part of the log-loss that one has to gain: less is chance. Chosen on

@@ -19,10 +19,10 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import convex
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._held_out_scorer import HeldOutScorer
 from cvxnn.estimators._monitor import progress_line
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._rows import DistinctRows, Rows, merge
-from cvxnn.estimators._scoring import HeldOutScorer
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import NetworkPrediction
 

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn.estimators._certificate import Solved
-from cvxnn.estimators._influence import GivenRows, Unit
+from cvxnn.estimators._certified import Solved
+from cvxnn.estimators._distinct_pairs import DistinctPairs
+from cvxnn.estimators._given_rows import GivenRows, Unit
 from cvxnn.estimators._pair_columns import ColumnFactors
 from cvxnn.estimators._pair_program import PairProgram
-from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, labels_of, merge, weights_of
 from cvxnn.explanation import Influence

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn.estimators._pairs import DistinctPairs
+from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.numerics.stored_rows import is_stored
 
 # Pairs that the choice of factors looks at; blocks take many looks.

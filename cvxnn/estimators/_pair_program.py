@@ -9,9 +9,9 @@ from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._distinct_pairs import DistinctPairs
+from cvxnn.estimators._fit_plan import Plan
 from cvxnn.estimators._pair_columns import PairColumns
-from cvxnn.estimators._pairs import DistinctPairs
-from cvxnn.estimators._plan import Plan
 
 _MOST_PAIRS = 1024  # that the choice of a strength looks at
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cvxnn import convex, preference  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import add_bias
 from cvxnn.convex.solver import Result
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import Hook
-from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._scaling import column_means
 from cvxnn.network import TwoLayerNetwork

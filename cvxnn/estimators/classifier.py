@@ -23,9 +23,9 @@ from cvxnn.estimators._classes import (
     loss_of_classes,
     require_two_classes,
 )
+from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
-from cvxnn.estimators._plan import HeldOut, Plan
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
 from cvxnn.estimators._validation import Validation
 from cvxnn.estimators.prediction import ClassifierPrediction

@@ -14,11 +14,11 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._distinct_pairs import DistinctPairs
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._pair_certificate import PairCertified
-from cvxnn.estimators._pairs import DistinctPairs
 from cvxnn.estimators._parameters import Number, PatternsParameter
-from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge

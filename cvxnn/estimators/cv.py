@@ -20,8 +20,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn.estimators._calibration import fit_temperature, limit_log_odds
 from cvxnn.estimators._classes import class_weights, require_two_classes
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import all_or_nothing
-from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, units_of, weights_of
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
-from cvxnn.estimators._candidates import in_fixed_order, marks_of, require_one_wanted, sets_of
+from cvxnn.estimators._candidate_rows import in_fixed_order, marks_of, require_one_wanted, sets_of
 from cvxnn.estimators._rows import row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector

@@ -253,12 +253,12 @@ def length_controlled_win_rates(
 _Matrix = Array | sparse.csr_array
 
 
-class _Fit(NamedTuple):
+class _LogisticFit(NamedTuple):
     coef: Array  # (p,)
     factor: Array  # (p, p), lower Cholesky factor of the Hessian at the optimum
 
 
-def _fit_logistic(X: _Matrix, y: Array, penalties: Array) -> _Fit:
+def _fit_logistic(X: _Matrix, y: Array, penalties: Array) -> _LogisticFit:
     """Minimise the log loss of soft targets plus ``penalties @ coef**2 / 2``: Newton's method.
 
     The penalties are positive, so the optimum exists and is unique.
@@ -284,11 +284,11 @@ def _fit_logistic(X: _Matrix, y: Array, penalties: Array) -> _Fit:
         while objective(coef - size * step) > value - 1e-4 * size * decrement + rounding:
             size /= 2
         coef = coef - size * step
-    return _Fit(coef, factor)
+    return _LogisticFit(coef, factor)
 
 
 def _controlled(
-    fit: _Fit,
+    fit: _LogisticFit,
     at_equal_length: _Matrix,
     raw: WinRate,
     overlap: float,

@@ -63,7 +63,7 @@ def ranking_radius(network: TwoLayerNetwork, first: ArrayLike, second: ArrayLike
         )
     margin = (network.forward(rows) - network.forward(others))[:, 0]
     ahead, behind = (np.where(margin[:, None] >= 0, *p) for p in ((rows, others), (others, rows)))
-    up, down = _Side.of(network, ahead, 1.0), _Side.of(network, behind, -1.0)
+    up, down = _MarginRows.of(network, ahead, 1.0), _MarginRows.of(network, behind, -1.0)
     return _largest(np.abs(margin), [up, down])
 
 
@@ -93,7 +93,7 @@ def decision_radius(network: TwoLayerNetwork, X: ArrayLike) -> Floats:
     scores = network.forward(rows)
     if network.n_outputs == 1:
         sign = np.where(scores >= 0, 1.0, -1.0)
-        return _largest(np.abs(scores[:, 0]), [_Side.of(network, rows, sign)])
+        return _largest(np.abs(scores[:, 0]), [_MarginRows.of(network, rows, sign)])
     best = scores.argmax(axis=1)
     radius = np.full(len(rows), np.inf)
     for other in range(network.n_outputs):
@@ -102,12 +102,12 @@ def decision_radius(network: TwoLayerNetwork, X: ArrayLike) -> Floats:
         signs[np.arange(len(compared)), best[compared]] = 1
         signs[:, other] -= 1
         margin = scores[compared, best[compared]] - scores[compared, other]
-        found = _largest(margin, [_Side.of(network, rows[compared], signs)])
+        found = _largest(margin, [_MarginRows.of(network, rows[compared], signs)])
         radius[compared] = np.minimum(radius[compared], found)
     return radius
 
 
-class _Side(NamedTuple):
+class _MarginRows(NamedTuple):
     """Rows, and what their neurons add to a margin.
 
     ``signs``, (n_rows, n_outputs), says how each output counts; ``inner`` is the linear model of
@@ -121,7 +121,7 @@ class _Side(NamedTuple):
     is_open: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, network: TwoLayerNetwork, X: Floats, signs: Floats | float) -> _Side:
+    def of(cls, network: TwoLayerNetwork, X: Floats, signs: Floats | float) -> _MarginRows:
         X = X.astype(np.float64)
         planes = boundaries(network)
         norms = np.linalg.norm(planes.weights, axis=1)
@@ -137,9 +137,9 @@ class _Side(NamedTuple):
         signs = np.broadcast_to(signs, (len(X), network.n_outputs))
         return cls(network, signs, inner, away, opened)
 
-    def take(self, rows: slice) -> _Side:
+    def take(self, rows: slice) -> _MarginRows:
         """Return some of the rows."""
-        return _Side(
+        return _MarginRows(
             self.network,
             self.signs[rows],
             self.inner[rows],
@@ -168,13 +168,13 @@ class _Side(NamedTuple):
         return np.asarray(total + np.where(stays, 0, now - worst).sum(axis=1))
 
 
-def _largest(margin: Floats, sides: list[_Side]) -> Floats:
+def _largest(margin: Floats, sides: list[_MarginRows]) -> Floats:
     """Return the largest radius found at which the margin cannot fall to 0."""
     found = np.zeros(len(margin))
     for rows in row_chunks(len(margin), max(sides[0].network.n_neurons, 1)):
         own, parts = margin[rows].astype(np.float64), [side.take(rows) for side in sides]
 
-        def holds(radius: Floats, own: Floats = own, parts: list[_Side] = parts) -> Floats:
+        def holds(radius: Floats, own: Floats = own, parts: list[_MarginRows] = parts) -> Floats:
             return np.asarray(np.sum([part.fall(radius) for part in parts], axis=0) < own)
 
         low, high = np.zeros(len(own)), np.ones(len(own))

@@ -29,7 +29,7 @@ from cvxnn.files.locks import check_room, locked
 from cvxnn.files.writing import MALFORMED, Closing, append, move_into_place, write_text
 
 
-class _Block(NamedTuple):
+class _BlockLine(NamedTuple):
     """Line of the log, for a block of rows that is finished.
 
     Attributes
@@ -173,7 +173,7 @@ class FeatureWriter(Closing):
             )
         content = stored.tobytes()
         self._write(self._end(), content)
-        block = _Block(len(rows), pairs, zlib.crc32(content))
+        block = _BlockLine(len(rows), pairs, zlib.crc32(content))
         append(self._log, _line(block).encode())
         self._blocks.append(block)
         self._n_passed += 1
@@ -226,7 +226,7 @@ class FeatureWriter(Closing):
             error.filename = str(self._part)
             raise
 
-    def _restore(self) -> list[_Block]:
+    def _restore(self) -> list[_BlockLine]:
         """Return the blocks that an earlier writer finished, up to the first damaged one."""
         if not self._log.is_file() or not self._part.is_file():
             return []
@@ -254,7 +254,7 @@ class FeatureWriter(Closing):
             file.seek(HEADER_BYTES)
             for line in lines:
                 try:
-                    block = _Block(*json.loads(line))
+                    block = _BlockLine(*json.loads(line))
                 except MALFORMED:  # cut short by an interruption
                     break
                 if not is_size(block.n_rows) or not isinstance(block.pairs, str):
@@ -316,7 +316,7 @@ def unfinished_rows(path: str | os.PathLike[str]) -> int:
     n = 0
     for line in log.read_text("utf-8", errors="replace").split("\n")[1:]:
         with contextlib.suppress(*MALFORMED):  # the last line may be cut short
-            n += int(_Block(*json.loads(line)).n_rows)
+            n += int(_BlockLine(*json.loads(line)).n_rows)
     return n
 
 

@@ -55,11 +55,11 @@ class HarnessModel:
 
     Notes
     -----
-    Without a head, log-likelihoods are those of the tokens of the given texts, and a context that is
-    to be continued is continued as it is, as usual in the harness; both begin with the token that
-    the tokenizer puts before a text, if any. With one, an option has the score by which `Guidance` compares whole replies,
-    :math:`\lambda \log p(c) / |c| + w g`, so that ``acc`` counts what guided decoding would
-    choose; a text by itself has no likelihood then.
+    Without a head, log-likelihoods are those of the tokens of the given texts, and a context that
+    is to be continued is continued as it is, as usual in the harness; both begin with the token
+    that the tokenizer puts before a text, if any. With one, an option has the score by which
+    `Guidance` compares whole replies, :math:`\lambda \log p(c) / |c| + w g`, so that ``acc``
+    counts what guided decoding would choose; a text by itself has no likelihood then.
 
     A conversation that the harness made of messages (``apply_chat_template=True``) is answered as
     the library answers it. A head knows nothing but conversations: for it, another context is one

@@ -17,9 +17,9 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
-from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.convex.solvers.ridge.ridge import Ridge
+from cvxnn.convex.solvers.ridge.ridge_flops import kernel_flops
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, RidgePoint, takes_primal
 from cvxnn.training.row_sample import Sample
 

@@ -166,7 +166,7 @@ def leave_out(certificate: Certificate, units: Units) -> LeftOut:
     curvature = np.maximum(curvature, _FLOOR * float(program.loss.curvature))
     alphas = np.broadcast_to(np.asarray(program.alpha, np.float64), n_outputs).tolist()
     roots = np.sqrt(share * curvature)
-    objective: _Objective | None = None
+    objective: _OutputObjective | None = None
     fitted, steps = np.empty((n, n_outputs)), np.empty((n_outputs, n, n_units))
     distance = np.empty((n_units, n_outputs))
     predictions = np.empty((len(units.rows), n_outputs))
@@ -176,7 +176,7 @@ def leave_out(certificate: Certificate, units: Units) -> LeftOut:
             objective = objective._replace(y=y)  # the same matrix
         else:
             inverse = _inverse(root * kernel * root[:, 0], alpha)
-            objective = _Objective(program.loss, y, share, alpha, kernel, root, inverse)
+            objective = _OutputObjective(program.loss, y, share, alpha, kernel, root, inverse)
         # What the gap left of the program itself comes first.
         before = start[:, output, None]
         whole = -objective.pull_of_rows(before) / alpha
@@ -199,7 +199,7 @@ class _Found(NamedTuple):
     distance: Floats
 
 
-class _Objective(NamedTuple):
+class _OutputObjective(NamedTuple):
     """The objective of one output, of weights that are coefficients times the rows' features."""
 
     loss: Any

@@ -23,8 +23,8 @@ from cvxnn.convex.penalties import Penalty, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.convex.solvers.automatic import automatic
-from cvxnn.convex.solvers.ridge.flops import kernel_flops
 from cvxnn.convex.solvers.ridge.ridge import Ridge
+from cvxnn.convex.solvers.ridge.ridge_flops import kernel_flops
 from cvxnn.network import TwoLayerNetwork, recover
 from cvxnn.training.first_patterns import PatternChoice, first_patterns
 from cvxnn.training.training import Training, train

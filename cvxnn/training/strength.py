@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.convex.solvers.ridge.flops import kernel_flops
+from cvxnn.convex.solvers.ridge.ridge_flops import kernel_flops
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training.automatic_strength import N_DRAWS, HeldOutError, automatic_alpha
 from cvxnn.training.fold_errors import rows_to_look_at

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.generate import _prompts
+from cvxnn.cli.model_threads import choose_threads, cores_allowed
 from cvxnn.cli.prompts import read_prompts, read_replies
 from cvxnn.cli.reply_file import _finished
 from cvxnn.cli.report import read_examples
-from cvxnn.cli.threads import choose_threads, cores_allowed
 from cvxnn.evaluation import compare_with_judge
 from cvxnn.files.locks import check_room
 from cvxnn.preference.row_files import write_rows
@@ -91,7 +91,7 @@ def test_threads_leave_busy_cores_alone(
 ) -> None:
     torch.set_num_threads(4)  # the fixture sets them back
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr("cvxnn.cli.threads.cores_allowed", lambda: 4)
+    monkeypatch.setattr("cvxnn.cli.model_threads.cores_allowed", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for load, expected in ((0.3, 4), (5.6, 2), (30.0, 1)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
@@ -99,7 +99,7 @@ def test_threads_leave_busy_cores_alone(
         assert torch.get_num_threads() == expected
     assert capsys.readouterr().err.count("other programs keep cores busy") == 2
     torch.set_num_threads(4)
-    monkeypatch.setattr("cvxnn.cli.threads.cores_allowed", lambda: 3)
+    monkeypatch.setattr("cvxnn.cli.model_threads.cores_allowed", lambda: 3)
     monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.0, 0.0))
     choose_threads(Console())
     assert torch.get_num_threads() == 3

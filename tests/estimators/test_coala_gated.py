@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge as PlainRidge
 
 from cvxnn import COALAPreferenceHead, load, load_network, save
 from cvxnn.convex import Cronos, Ridge
-from cvxnn.estimators._pairs import DistinctPairs
+from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.estimators._responses import Responses
 
 

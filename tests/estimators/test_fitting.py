@@ -22,8 +22,8 @@ from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 from cvxnn.estimators import _parameters
 from cvxnn.estimators._calibration import fit_link, fit_temperature
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._parameters import gated_patterns
-from cvxnn.estimators._plan import HeldOut
 from cvxnn.estimators._validation import split
 from cvxnn.numerics.scores import bent, probabilities
 

@@ -6,7 +6,7 @@ import pytest
 from cvxnn import ConvexReLUClassifier, load, load_network, save
 from cvxnn.convex import InteriorPoint, LogisticLoss
 from cvxnn.estimators._calibration import limit_log_odds
-from cvxnn.estimators._plan import HeldOut
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.numerics.scores import probabilities
 
 

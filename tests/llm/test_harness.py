@@ -154,7 +154,7 @@ def test_conversations_are_answered_as_such(lm: LanguageModel) -> None:
 
 
 def test_a_text_is_continued_as_it_is_and_begins_as_the_tokenizer_says(lm: LanguageModel) -> None:
-    """Without a chat template, as lm-eval's own model does; Llama's tokenizer puts one token first."""
+    """As lm-eval's own model without a chat template; Llama's tokenizer puts one token first."""
     tokenizer = make_tiny_lm().tokenizer
     tokenizer.chat_template = "{{ messages[-1]['content'] }} f f f"
     beginning = dataclasses.replace(lm, tokenizer=tokenizer)

@@ -146,7 +146,7 @@ def cache(folder: Path) -> Kept:
 
 def checkpoint(folder: Path) -> Kept:
     torch = pytest.importorskip("torch")
-    from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
+    from cvxnn.llm.fine_tuning.run_checkpoint import read_state, restore, write_checkpoint
 
     def new() -> Any:
         torch.manual_seed(0)

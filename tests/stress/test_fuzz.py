@@ -154,13 +154,13 @@ def forge(file: Path, rng: np.random.Generator) -> None:
     else:
         import torch
 
-        from cvxnn.llm.fine_tuning import checkpoint
+        from cvxnn.llm.fine_tuning import run_checkpoint
 
         settings, state = (json.loads(metadata[name]) for name in ("settings", "state"))
         state = mutate(state, rng)
         arrays = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
         metadata["state"] = json.dumps(state)
-        metadata["digest"] = checkpoint._digest(arrays, settings, state)
+        metadata["digest"] = run_checkpoint._digest(arrays, settings, state)
     file.write_bytes(to_bytes(tensors, metadata=metadata))
 
 

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Sequence
 
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
+from cvxnn.llm.fine_tuning.joint_strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.fine_tuning.side import Side
-from cvxnn.llm.fine_tuning.strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.log_probabilities import encode_pairs
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item

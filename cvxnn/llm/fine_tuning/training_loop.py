@@ -22,10 +22,10 @@ from cvxnn._progress import Progress
 from cvxnn.costs.meter import CostMeter
 from cvxnn.files.locks import locked
 from cvxnn.llm.fine_tuning import adapters
-from cvxnn.llm.fine_tuning.checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
+from cvxnn.llm.fine_tuning.joint_strategies import Stage, gap, stages, weigh_objectives
+from cvxnn.llm.fine_tuning.run_checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.side import Side
-from cvxnn.llm.fine_tuning.strategies import Stage, gap, stages, weigh_objectives
 from cvxnn.llm.fine_tuning.training_data import (
     Supervised,
     preference_side,
@@ -142,11 +142,11 @@ def _fine_tune(
     progress: bool | Callable[[dict[str, float]], None],
 ) -> FineTuned:
     autocast = adapters.arithmetic(lm, config)
-    path, reference, state = None, None, _State()
+    path, reference, state = None, None, _RunState()
     if folder is not None:
         path, reference = folder / _CHECKPOINT, folder / _REFERENCE
         if path.exists():
-            state = _State(**read_state(path, settings))
+            state = _RunState(**read_state(path, settings))
     meter = CostMeter.from_dict(state.costs)
     adapted = adapters.add_adapter(lm, config)
     for name, side in data.items():
@@ -174,7 +174,7 @@ def _fine_tune(
 
 
 @dataclass
-class _State:
+class _RunState:
     """Progress of a run; with weights and moments, everything that its future depends on."""
 
     step: int = 0
@@ -192,7 +192,7 @@ class _Run:
     lm: LanguageModel
     config: FineTuningConfig
     data: dict[str, Side]
-    state: _State
+    state: _RunState
     scorer: ResponseScorer
     meter: CostMeter
 

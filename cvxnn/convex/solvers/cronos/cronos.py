@@ -47,7 +47,7 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
-from cvxnn.convex.solvers.cronos.flops import cheaper_solver, solve_flops
+from cvxnn.convex.solvers.cronos.cronos_flops import cheaper_solver, solve_flops
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
 from cvxnn.numerics.arrays import register_pytree
 

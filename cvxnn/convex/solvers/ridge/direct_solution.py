@@ -7,8 +7,8 @@ from scipy.linalg import LinAlgError
 
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import Floats, by_strength, shifted_inverse
-from cvxnn.convex.solvers.ridge.flops import takes_kernel
 from cvxnn.convex.solvers.ridge.kernel import Kernel
+from cvxnn.convex.solvers.ridge.ridge_flops import takes_kernel
 
 
 def solve_directly(

@@ -34,15 +34,15 @@ from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.ridge.closed_form import certify, check_closed_form, dots, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.direct_solution import kernel_to_factor, solve_directly
-from cvxnn.convex.solvers.ridge.flops import (
+from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel
+from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
+from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
+from cvxnn.convex.solvers.ridge.ridge_flops import (
     direct_flops,
     kernel_flops,
     products_before_kernel,
     takes_kernel,
 )
-from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel
-from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
 from cvxnn.numerics.arrays import is_sparse, register_pytree
 from cvxnn.numerics.stored_rows import is_stored
 

@@ -27,10 +27,10 @@ from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.convex.solvers.ridge.closed_form import certify, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
-from cvxnn.convex.solvers.ridge.flops import GatedRows, direct_flops, kernel_product_flops
 from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel, predict
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
 from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge
+from cvxnn.convex.solvers.ridge.ridge_flops import GatedRows, direct_flops, kernel_product_flops
 
 # Steps at one strength after which another factorisation is made: as many as take half its time.
 _LEAST_PATIENCE, _MOST_PATIENCE = 5, 40

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
-from cvxnn.estimators._influence import GivenRows, Kind, Unit, functional, influence_of
+from cvxnn.estimators._given_rows import GivenRows, Kind, Unit, functional, influence_of
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling
 from cvxnn.explanation import Influence

@@ -98,7 +98,7 @@ def request_of(options: Namespace, settings: dict[str, Any]) -> str | None:
         model of the Hub, which may change there.
     """
     from cvxnn.files.digests import digest
-    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.devices import running_type
     from cvxnn.llm.model_files import ModelFiles
 
     source = ModelFiles.find(options.model).digest()

@@ -68,10 +68,11 @@ def _plans(
     options: argparse.Namespace, uses: Sequence[Any], *, here: bool = False
 ) -> Iterator[tuple[Any, MemoryPlan]]:
     """Yield the plan of each use: in the type that runs here, or that would run on a GPU."""
-    from cvxnn.llm.loading import load_outline, running_type
+    from cvxnn.llm.devices import running_type
     from cvxnn.llm.memory import memory_plan
+    from cvxnn.llm.model_outline import model_outline
 
-    settings, source = vars(options), load_outline(options.model)
+    settings, shape = vars(options), model_outline(options.model).shape
     dtype: Any = settings.get("dtype", "auto")
     if here:
         dtype = running_type(dtype, options.device)[0]
@@ -81,7 +82,7 @@ def _plans(
             # The two replies of a pair, each with its prompt.
             chosen["batch_tokens"] = 2 * settings["micro_batch"] * settings["max_length"]
         plan = memory_plan(
-            source, method=use, dtype="bfloat16" if dtype == "auto" else dtype, **chosen
+            shape, method=use, dtype="bfloat16" if dtype == "auto" else dtype, **chosen
         )
         yield use, plan
 
@@ -119,7 +120,7 @@ def plan_only(
     dict
         ``fits`` and the numbers, in bytes and seconds.
     """
-    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.devices import running_type
 
     gib, where = options.memory, f"{options.memory or 0:g} GiB"
     if gib is None:
@@ -157,7 +158,8 @@ def plan_only(
 def _loading(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Show how long it takes to load the model."""
     from cvxnn._progress import seconds_text
-    from cvxnn.llm.loading import loading_seconds, running_type
+    from cvxnn.llm.devices import running_type
+    from cvxnn.llm.workload import loading_seconds
 
     dtype, _ = running_type(options.dtype, options.device)
     seconds, converts = loading_seconds(options.model, dtype, options.model_cache)
@@ -175,13 +177,13 @@ def _tuning(
     """Show how long each fine-tuning takes."""
     from cvxnn._progress import seconds_text
     from cvxnn.cli.model_threads import choose_threads
-    from cvxnn.llm.loading import load_outline, running_type
-    from cvxnn.llm.model_shape import shape_of
+    from cvxnn.llm.devices import running_type
+    from cvxnn.llm.model_outline import model_outline
     from cvxnn.llm.workload import measured_speed
 
     choose_threads(console)
     dtype, device = running_type(options.dtype, options.device)
-    width = shape_of(load_outline(options.model).config, None).width
+    width = model_outline(options.model).shape.width
     speed = measured_speed(dtype, str(device), width)
     seconds = {name: count() / speed for name, count in tuning.items()}
     each = ", ".join(f"{name} {seconds_text(value)}" for name, value in seconds.items())
@@ -194,7 +196,7 @@ def _writing(options: argparse.Namespace, console: Console, prompts: Sequence[Pr
     """Show how long it takes to write the replies, and return the seconds."""
     from cvxnn._progress import seconds_text
     from cvxnn.cli.model_threads import choose_threads
-    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.devices import running_type
     from cvxnn.llm.workload import writing_seconds
 
     choose_threads(console)
@@ -222,7 +224,7 @@ def _embedding(
     from cvxnn._progress import seconds_text
     from cvxnn.cli.model_threads import choose_threads
     from cvxnn.comparison.texts import bytes_text
-    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.devices import running_type
     from cvxnn.llm.workload import embedding_workload, measured_speed
 
     work = embedding_workload(
@@ -260,7 +262,7 @@ def _memory_here(options: argparse.Namespace) -> tuple[float, str]:
     """Return the memory of the device of this machine in GiB, and its name."""
     import torch
 
-    from cvxnn.llm.loading import running_type
+    from cvxnn.llm.devices import running_type
 
     _, device = running_type(options.dtype, options.device)
     if device.type == "cuda":

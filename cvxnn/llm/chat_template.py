@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING
 
 import jinja2
-import transformers
 
 from cvxnn.preference.triplets import Message
 
+if TYPE_CHECKING:
+    import transformers
+
+DATE = datetime.date(2024, 7, 26)  # the one that the template of Llama 3 falls back on
 _MARK = "cvxnn"  # stands for a reply
 _PADDED = "dHIjmMSy"  # directives whose leading zeros "%-d" leaves out
 # Templates call strftime_now, which would make tokens depend on the day of the call. A macro of
@@ -50,11 +54,7 @@ def render(
     jinja2.TemplateError
         If the template rejects the messages.
     """
-    template = tokenizer.get_chat_template()
-    options: dict[str, dict[str, str]] = {}
-    if "strftime_now" in template:
-        template = _FIXED_DATE + template
-        options["fixed_date"] = _directives(date)
+    template, options = on_date(tokenizer.get_chat_template(), date)
     text: str = tokenizer.apply_chat_template(
         messages,
         chat_template=template,
@@ -63,6 +63,28 @@ def render(
         **options,
     )
     return text
+
+
+def on_date(template: str, date: datetime.date) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return a chat template that does not ask what day it is.
+
+    Parameters
+    ----------
+    template : str
+        The chat template.
+    date : datetime.date
+        What it takes for today.
+
+    Returns
+    -------
+    template : str
+        The template to render.
+    options : dict
+        Variables that it needs besides.
+    """
+    if "strftime_now" not in template:
+        return template, {}
+    return _FIXED_DATE + template, {"fixed_date": _directives(date)}
 
 
 def end_of_turn(tokenizer: transformers.PreTrainedTokenizerBase, date: datetime.date) -> int | None:

@@ -11,9 +11,11 @@ import functools
 import os
 import struct
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from cvxnn._extras import require
 
 if TYPE_CHECKING:
     import gguf
@@ -46,6 +48,55 @@ def fast_headers() -> Iterator[None]:
     finally:
         gguf.GGUFReader = reader
         reader._get_field_parts = slow
+
+
+def read_header(path: str | os.PathLike[str]) -> gguf.GGUFReader:
+    """Read the header of a GGUF file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    gguf.GGUFReader
+        Fields and tensors; `value` takes one out. It is kept until another file is read.
+
+    Raises
+    ------
+    ImportError
+        If the package gguf is missing; the message has the command that installs it.
+    """
+    require("gguf", extra="llm")
+    with fast_headers():
+        return _reader_of(path)
+
+
+def value(reader: gguf.GGUFReader, name: str, default: Any = None) -> Any:
+    """Return the value of a field.
+
+    Parameters
+    ----------
+    reader : gguf.GGUFReader
+        As of `read_header`.
+    name : str
+        Name of the field.
+    default : object, optional
+        What to return if there is no such field.
+
+    Returns
+    -------
+    object
+        A number, a text, or a list of them.
+    """
+    field = reader.fields.get(name)
+    if field is None:
+        return default
+    if int(field.types[0]) != _ARRAY:
+        return field.contents()
+    parts = [field.parts[k] for k in field.data]
+    return [part if isinstance(part, str) else part.tolist()[0] for part in parts]
 
 
 def _reader_of(path: str | os.PathLike[str]) -> gguf.GGUFReader:

@@ -10,40 +10,12 @@ import torch
 import transformers
 
 from cvxnn.features.description import Layers
+from cvxnn.llm.layer_numbers import layer_numbers
 from cvxnn.llm.models import LanguageModel
 
 
-def layer_index(lm: LanguageModel, layer: int) -> int:
-    """Return the number of a layer, counted from the token embeddings.
-
-    Parameters
-    ----------
-    lm : LanguageModel
-        The model.
-    layer : int
-        The layer as in `Embedder`; negative numbers count from the last one.
-
-    Returns
-    -------
-    int
-        From 0, the token embeddings, to the number of blocks.
-
-    Raises
-    ------
-    ValueError
-        If the model has no such layer.
-    """
-    n_layers = lm.config.num_hidden_layers
-    if not -n_layers - 1 <= layer <= n_layers:
-        raise ValueError(
-            f"layer is {layer}; {lm.name} has {n_layers} blocks, so expected {-n_layers - 1} "
-            f"to {n_layers}"
-        )
-    return int(layer % (n_layers + 1))
-
-
 def layer_indices(lm: LanguageModel, layer: Layers) -> list[int]:
-    """Return the numbers of one or several layers, counted from the token embeddings.
+    """Return the numbers of one or several layers of a model, counted from the token embeddings.
 
     Parameters
     ----------
@@ -62,16 +34,7 @@ def layer_indices(lm: LanguageModel, layer: Layers) -> list[int]:
     ValueError
         If the model has no such layer, or none or the same one twice is named.
     """
-    if isinstance(layer, str):
-        if layer != "all":
-            raise ValueError(f"layer is {layer!r}; expected a number, several, or 'all'")
-        return list(range(1, lm.config.num_hidden_layers + 1))
-    if isinstance(layer, int):
-        return [layer_index(lm, layer)]
-    found = [layer_index(lm, one) for one in layer]
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"layer is {layer!r}; expected one layer, or several different ones")
-    return found
+    return layer_numbers(layer, lm.config.num_hidden_layers, lm.name)
 
 
 def described(indices: list[int]) -> int | list[int]:

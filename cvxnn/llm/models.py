@@ -14,7 +14,7 @@ import jinja2
 import torch
 import transformers
 
-from cvxnn.llm.chat_template import end_of_turn, render
+from cvxnn.llm.chat_template import DATE, end_of_turn, render
 from cvxnn.llm.fingerprint import fingerprints
 from cvxnn.llm.token_texts import byte_tokens, text_of_tokens
 from cvxnn.preference.text_checks import check_is_text, check_prompt
@@ -42,7 +42,7 @@ class LanguageModel:
     model: transformers.PreTrainedModel = field(repr=False)
     tokenizer: transformers.PreTrainedTokenizerBase = field(repr=False)
     name: str = "model"
-    date: datetime.date = datetime.date(2024, 7, 26)
+    date: datetime.date = DATE
 
     @property
     def decoder(self) -> transformers.PreTrainedModel:
@@ -300,22 +300,6 @@ def unwrapped(model: transformers.PreTrainedModel) -> transformers.PreTrainedMod
         The model of transformers, adapters included.
     """
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the name of a type of torch.
-
-    Parameters
-    ----------
-    dtype : torch.dtype
-        The type.
-
-    Returns
-    -------
-    str
-        The name without the package, such as ``"float32"``.
-    """
-    return str(dtype).removeprefix("torch.")
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ import torch
 from cvxnn._extras import require
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
+from cvxnn.llm.devices import dtype_name
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.hidden_states import layer_indices
-from cvxnn.llm.models import LanguageModel, dtype_name
+from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item, Pack
 from cvxnn.llm.pooling import pool, pool_prompt
 from cvxnn.llm.token_embeddings import TokenEmbedder

@@ -6,20 +6,28 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from cvxnn.features.description import Layers
-from cvxnn.llm.fine_tuning.config import FineTuningConfig
-from cvxnn.llm.hidden_states import layer_indices
-from cvxnn.llm.loading import load_outline
-from cvxnn.llm.model_shape import shape_of
+from cvxnn.llm.devices import dtype_name
+from cvxnn.llm.layer_numbers import layer_numbers
+from cvxnn.llm.model_files import ModelFiles, copy_of_gguf
+from cvxnn.llm.model_outline import model_outline
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
+
+if TYPE_CHECKING:
+    from cvxnn.llm.fine_tuning.config import FineTuningConfig
 
 _SAMPLE = 500  # pairs whose tokens are counted; those of more are extrapolated
 _SECONDS = 0.3  # of products that measure the speed
 _MANY, _WEIGHTS = 64, 2**24  # rows that are many; weights that are read for few of them
 _EFFICIENCY = 0.6  # of these products that a whole model reaches
+_STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
+_CONVERSION = 6e-8  # such seconds for each weight of a GGUF file
+_READING = 1e9  # bytes of weights that a disk gives in a second
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class EmbeddingWorkload:
     disk : int
         Bytes of the embeddings on disk.
     exact : bool
-        Whether all tokens were counted; otherwise the numbers are extrapolated from 500 pairs.
+        Whether all tokens were counted as the model counts them; otherwise the numbers are
+        extrapolated from 500 pairs, or the outline of the model is not exact.
     """
 
     tokens: int
@@ -81,13 +90,14 @@ def embedding_workload(
     EmbeddingWorkload
         Tokens, operations and bytes.
     """
-    lm = load_outline(name_or_path)
-    limit = min(max_length, lm.context_length or max_length)
+    outline = model_outline(name_or_path)
+    shape = outline.shape
+    limit = min(max_length, outline.context_length or max_length)
     step = max(len(pairs) / _SAMPLE, 1.0)
     sample = [pairs[int(k * step)] for k in range(min(len(pairs), _SAMPLE))]
-    prompts = [len(row) for row in lm.encode_prompts([pair.prompt for pair in sample])]
-    chosen = [len(row) for row in lm.encode_responses([pair.chosen for pair in sample])]
-    rejected = [len(row) for row in lm.encode_responses([pair.rejected for pair in sample])]
+    prompts = outline.count_prompts([pair.prompt for pair in sample])
+    chosen = outline.count_responses([pair.chosen for pair in sample])
+    rejected = outline.count_responses([pair.rejected for pair in sample])
     together = apart = cut = 0
     for prompt, one, other in zip(prompts, chosen, rejected, strict=True):
         kept = min(prompt, max(limit - max(one, other), 0))  # both replies follow the same tokens
@@ -96,16 +106,15 @@ def embedding_workload(
         apart += both + 2 * kept
         together += both + kept
     scale = len(pairs) / len(sample)
-    shape = shape_of(lm.config, None)
-    indices = layer_indices(lm, layer)
+    indices = layer_numbers(layer, shape.n_layers, outline.name)
     return EmbeddingWorkload(
         tokens=round(scale * together),
         tokens_apart=round(scale * apart),
         cut=round(scale * cut),
         width=shape.width,
-        flops=2.0 * lm.n_parameters * max(indices) / shape.n_layers * scale * together,
+        flops=2.0 * shape.n_decoder_parameters * max(indices) / shape.n_layers * scale * together,
         disk=2 * len(pairs) * len(indices) * shape.width * (1 + context) * 4,
-        exact=len(sample) == len(pairs),
+        exact=outline.exact and len(sample) == len(pairs),
     )
 
 
@@ -134,13 +143,13 @@ def fine_tuning_flops(
         Floating-point operations: 2 for each weight and token that is read, 4 where a gradient is
         computed (weights are frozen but for those of the adapters), 6 with gradient checkpointing.
     """
-    lm = load_outline(name_or_path)
+    shape = model_outline(name_or_path).shape
     learnt, seen = (
         embedding_workload(name_or_path, part, max_length=config.max_length)
         for part in (train, test)
     )
-    table = lm.n_known_tokens * shape_of(lm.config, None).width
-    weights = lm.n_parameters + table  # the output layer runs too
+    # The output layer runs too.
+    weights = shape.n_decoder_parameters + shape.vocabulary * shape.width
     steps = config.n_steps(len(train), 0)
     share = 0.5 if config.objective == "sft" else 1.0  # the preferred reply alone
     trained = steps * config.batch_size / len(train) * learnt.tokens_apart * share
@@ -182,15 +191,51 @@ def writing_seconds(
     float
         Seconds, if all replies are as long as they may be.
     """
-    lm = load_outline(name_or_path)
-    width = shape_of(lm.config, None).width
-    n_read = sum(len(row) for row in lm.encode_prompts(prompts)) * len(ways)
-    seconds = 2.0 * lm.n_parameters * n_read / measured_speed(dtype, device, width)
-    each = 2.0 * (lm.n_parameters + lm.n_known_tokens * width)
+    outline = model_outline(name_or_path)
+    weights, width = outline.shape.n_decoder_parameters, outline.shape.width
+    n_read = sum(outline.count_prompts(prompts)) * len(ways)
+    seconds = 2.0 * weights * n_read / measured_speed(dtype, device, width)
+    each = 2.0 * (weights + outline.shape.vocabulary * width)
     for rows in ways:
         n_steps = len(prompts) * max_new_tokens
         seconds += each * rows * n_steps / measured_speed(dtype, device, width, rows)
     return seconds
+
+
+def loading_seconds(
+    name_or_path: str | os.PathLike[str] | None,
+    dtype: torch.dtype,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[float | None, bool]:
+    """Estimate how long `load_model` will take.
+
+    Parameters
+    ----------
+    name_or_path : str, path-like or None
+        The model, as in `load_model`.
+    dtype : torch.dtype
+        Type of the weights.
+    cache_dir : path-like, optional
+        Folder for converted copies of GGUF files.
+
+    Returns
+    -------
+    seconds : float or None
+        The estimate for a core that does nothing else; None for a model of the Hub, which may have
+        to be fetched.
+    converts : bool
+        Whether a GGUF file has to be converted.
+    """
+    source, gguf = ModelFiles.find(name_or_path)
+    if gguf is not None:
+        copy = None if cache_dir is None else copy_of_gguf(gguf, dtype_name(dtype), cache_dir)
+        if copy is None or not copy.is_dir():
+            return _STARTING + _CONVERSION * model_outline(name_or_path).shape.n_parameters, True
+        source = str(copy)
+    if not os.path.isdir(source):
+        return None, False
+    size = sum(file.stat().st_size for file in Path(source).iterdir() if file.is_file())
+    return _STARTING + size / _READING, False
 
 
 def measured_speed(dtype: torch.dtype, device: str, width: int, rows: int = 1024) -> float:

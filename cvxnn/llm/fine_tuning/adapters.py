@@ -21,9 +21,10 @@ from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import read_json, write_json
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.adapted_layers import adapted_layers
+from cvxnn.llm.devices import dtype_name
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.identity import is_same_model
-from cvxnn.llm.models import LanguageModel, dtype_name, quiet
+from cvxnn.llm.models import LanguageModel, quiet
 
 _RECORD = "fine_tuning.json"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")  # of peft

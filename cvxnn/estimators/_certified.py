@@ -21,6 +21,7 @@ from cvxnn.estimators._scaling import Scaled, Scaling
 from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.numerics.gates import open_where
+from cvxnn.numerics.threads import limits_threads
 
 # Most multipliers of cones that are kept for the certificate: 32 MiB.
 _MOST_MULTIPLIERS = 2**22
@@ -267,10 +268,15 @@ class Certified:
         """Take another network of the same patterns in place of that of the fit."""
         self.network_ = network
 
+    @limits_threads(lambda self, inputs, *_: self._product_flops(inputs))
     def _seen(self, inputs: Rows, seen: Rows | None = None) -> tuple[Rows, NDArray[np.bool_]]:
         """Return rows of the program with the gates that are open on them, or on ``seen``."""
         gates = self._proof["gates"].astype(inputs.dtype)
         return inputs, open_where(inputs if seen is None else seen, gates)
+
+    def _product_flops(self, inputs: Rows) -> float:
+        """Return the operations of a product of rows with all patterns."""
+        return 2.0 * inputs.shape[0] * inputs.shape[1] * len(self._proof.get("gates", ()))
 
     @abstractmethod
     def _fitted_data(
@@ -290,6 +296,7 @@ class Certified:
             proof |= {"residual": dual.residual, "multipliers": dual.multipliers}
         return {name: np.asarray(part) for name, part in proof.items() if part is not None}
 
+    @limits_threads(lambda self, inputs, *_, **__: self._product_flops(inputs))
     def _proven(
         self,
         inputs: Rows,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.explanation.hyperplanes import boundaries, checked_rows
 from cvxnn.network import TwoLayerNetwork, row_chunks
+from cvxnn.numerics.threads import limits_threads
 
 # Halvings of the interval in which a radius lies: it is exact to a part of 2**-30.
 _HALVINGS = 30
@@ -121,6 +122,7 @@ class _MarginRows(NamedTuple):
     is_open: NDArray[np.bool_]
 
     @classmethod
+    @limits_threads(lambda _, network, X, __: 2.0 * len(X) * network.hidden_weights.size)
     def of(cls, network: TwoLayerNetwork, X: Floats, signs: Floats | float) -> _MarginRows:
         X = X.astype(np.float64)
         planes = boundaries(network)
@@ -168,6 +170,7 @@ class _MarginRows(NamedTuple):
         return np.asarray(total + np.where(stays, 0, now - worst).sum(axis=1))
 
 
+@limits_threads(lambda margin, sides: _chunk_flops(len(margin), sides[0].network))
 def _largest(margin: Floats, sides: list[_MarginRows]) -> Floats:
     """Return the largest radius found at which the margin cannot fall to 0."""
     found = np.zeros(len(margin))
@@ -189,3 +192,9 @@ def _largest(margin: Floats, sides: list[_MarginRows]) -> Floats:
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
         found[rows] = low
     return found
+
+
+def _chunk_flops(n_rows: int, network: TwoLayerNetwork) -> float:
+    """Return the operations of a product of a chunk of rows with the first layer."""
+    rows = next(row_chunks(n_rows, max(network.n_neurons, 1)), slice(0, 0))
+    return 2.0 * (rows.stop - rows.start) * network.hidden_weights.size

@@ -30,7 +30,7 @@ from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel, predict
-from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
+from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
 
 # Least second derivative of a loss, as a part of the largest: a step divides by it.
 _FLOOR = 1e-6
@@ -119,6 +119,7 @@ class LeftOut:
         return np.asarray(norms[:, None, None] * self.distance)
 
 
+@limits_threads(lambda certificate, _: solution_flops(certificate.program), SHARED_FACTOR)
 def leave_out(certificate: Certificate, units: Units) -> LeftOut:
     """Return the solutions of a gated program with a ridge penalty without units of its data.
 
@@ -282,6 +283,18 @@ class _OutputObjective(NamedTuple):
             matrix = self.alpha * self.inverse[np.ix_(own, own)]
             solved[:, unit] += self.inverse[:, own] @ np.linalg.solve(matrix, rest[own, unit])
         return solved
+
+
+def solution_flops(program: Any) -> float:
+    """Return the operations of the largest product behind a closed form.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Gated, with a ridge penalty.
+    """
+    n, operator = len(program.y), program.operator
+    return 2.0 * n**2 * max(n, operator.X.shape[1], operator.n_patterns)
 
 
 def require_ridge(program: Any) -> None:

@@ -30,7 +30,8 @@ from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel
-from cvxnn.training.left_out import require_ridge
+from cvxnn.numerics.threads import SHARED_FACTOR, limits_threads
+from cvxnn.training.left_out import require_ridge, solution_flops
 
 # Least curvature of constraints, in units of their own, that counts as one.
 _LEAST_CURVATURE = 1e-10
@@ -224,6 +225,7 @@ class Constrained(NamedTuple):
     dual_bound: float
 
 
+@limits_threads(lambda certificate, _: solution_flops(certificate.program), SHARED_FACTOR)
 def constrain(certificate: Certificate, functionals: list[Functional]) -> Constrained:
     """Minimise a gated program with squared loss and ridge penalty under side constraints.
 

@@ -19,10 +19,17 @@ from cvxnn import (
     network,
 )
 from cvxnn.convex import ActivationPatterns, ConvexProgram
-from cvxnn.convex.solvers.ridge import data, factors
-from cvxnn.explanation import hyperplanes
+from cvxnn.convex.solvers.ridge import data, factors, kernel
+from cvxnn.estimators import _certified
+from cvxnn.explanation import (
+    decision_radius,
+    hyperplanes,
+    label_set,
+    prediction_interval,
+    robustness,
+)
 from cvxnn.numerics.threads import SHARED_PRODUCT, limit_threads, limits_threads
-from cvxnn.training import proposal
+from cvxnn.training import SideConstraint, proposal
 
 
 def threads() -> int:
@@ -98,6 +105,22 @@ def test_workers_of_loky_agree():
     np.testing.assert_array_equal(found, expected)
 
 
+class Watched:
+    """Counts of BLAS threads when functions are called, by the names of these."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch, self.seen = monkeypatch, {}
+
+    def __call__(self, owner, name):
+        inner = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            self.seen[name] = max(self.seen.get(name, 0), threads())
+            return inner(*args, **kwargs)
+
+        self.monkeypatch.setattr(owner, name, watched)
+
+
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(
     "model",
@@ -113,17 +136,7 @@ def test_workers_of_loky_agree():
     ids=lambda model: f"{type(model).__name__}-{getattr(model, 'loss', '')}",
 )
 def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
-    seen = {}
-
-    def watch(owner, name):
-        inner = getattr(owner, name)
-
-        def watched(*args, **kwargs):
-            seen[name] = max(seen.get(name, 0), threads())
-            return inner(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, watched)
-
+    watch = Watched(monkeypatch)
     for name in ("eigh", "inv", "solve", "svd", "cholesky"):
         watch(np.linalg, name)
     watch(LogisticRegression, "fit")
@@ -139,6 +152,29 @@ def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
     model.fit(X, (X[:, 0] + X[:, 1] > 0).astype(int)).predict(X)
     if hasattr(model, "contributions"):
         model.contributions(X)
-    assert len(seen) >= 2
-    assert set(seen.values()) == {1}, seen
+    assert len(watch.seen) >= 2
+    assert set(watch.seen.values()) == {1}, watch.seen
     assert threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_small_questions_to_a_fit_take_one_thread(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3))
+    y = (X[:, 0] + X[:, 1] > 0).astype(float)
+    regressor = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, y)
+    classifier = ConvexReLUClassifier(n_patterns=8, random_state=0).fit(X, y)
+    watch = Watched(monkeypatch)
+    watch(_certified, "open_where")
+    watch(ConvexProgram, "bound_of")
+    watch(kernel.Kernel, "between")
+    watch(kernel, "_by_tiles")
+    watch(factors, "cho_factor")
+    watch(data.RidgeData, "adjoint")
+    watch(robustness._MarginRows, "fall")
+    prediction_interval(regressor.influence(X, y), X)
+    label_set(classifier.influence(X, y), X)
+    regressor.constrained(X, y, [SideConstraint.uncorrelated(X, X[:, 2])])
+    decision_radius(classifier.network_, X)
+    assert len(watch.seen) == 7
+    assert set(watch.seen.values()) == {1}, watch.seen

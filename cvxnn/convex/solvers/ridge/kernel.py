@@ -43,11 +43,7 @@ class Kernel(NamedTuple):
         return cls(data, cls.between(data, data, dtype))
 
     @staticmethod
-    @limits_threads(
-        lambda data, other, *_: (
-            2.0 * data.n_rows * other.n_rows * max(data.X.shape[1], data.n_patterns)
-        )
-    )
+    @limits_threads(lambda data, other, *_: _product_flops(data, other.n_rows))
     def between(data: RidgeData, other: RidgeData, dtype: Any = np.float64) -> Floats:
         """Return the kernel of the rows of ``data`` and those of ``other``, block by block.
 
@@ -77,6 +73,7 @@ class Kernel(NamedTuple):
         )
 
 
+@limits_threads(lambda data, U, X, mask, *_: _product_flops(data, len(mask)))
 def predict(
     data: RidgeData, U: Floats, X: Any, mask: NDArray[np.bool_], dtype: Any = np.float64
 ) -> Floats:
@@ -87,6 +84,11 @@ def predict(
         new = replace(data, X=X[rows], columns=columns[rows], root=root[rows], pairs=None)
         out[rows] = Kernel.between(new, data, dtype) @ U.astype(dtype)
     return out
+
+
+def _product_flops(data: RidgeData, n_rows: int) -> float:
+    """Return the operations of the larger product in a kernel of the data and other rows."""
+    return 2.0 * n_rows * data.n_rows * max(data.X.shape[1], data.n_patterns)
 
 
 def _by_tiles(data: RidgeData, other: RidgeData, dtype: Any) -> Floats:

@@ -2,14 +2,17 @@
 
     python asv_bench/processes/journeys.py --data DIR --folder FOLDER --out journeys.jsonl
 
-``DIR`` has ``hh_rlhf_train.jsonl.gz`` and ``hh_rlhf_test.jsonl.gz``. "pairs" goes from a file of
-pairs to a head that serves, "tables" through the recipes for tables. Each step is a process of its
-own with one thread, on sizes that are as small as they can be. A step that fails ends the run.
+``DIR`` has ``hh_rlhf_train.jsonl.gz``, ``hh_rlhf_test.jsonl.gz`` and ``sft.jsonl.gz``. "pairs"
+goes from a file of pairs to a head that serves, "joint" from there to policies of preferences and
+demonstrations, to judges and to a sheet for people, "tables" through the recipes for tables. Each
+step is a process of its own with one thread, on sizes that are as small as they can be. A step that
+fails ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import json
 import os
@@ -45,6 +48,17 @@ PAIRS = {
     "serve, one request, Ctrl-C": f"serve head.safetensors --port {PORT} {CACHED}",
     "push, the card alone": "push head.safetensors you/head --card-only card.md",
 }
+JOINED = f"--lam 0.5 --strategy exact,alright --n-steps 500 --candidates 3 --limit 24 {CACHED}"
+JOINT = {
+    "joint": f"joint features sft.jsonl {JOINED} --output joint --report joint.html",
+    "generate with a policy, 16 tokens": "generate joint/exact-0.5.safetensors --prompts "
+    f"prompts.txt --plain --max-new-tokens 16 --output written.jsonl {CACHED}",
+    "judge its file by the head": f"evaluate written.jsonl --judge head.safetensors {CACHED}",
+    "judge its file by words": "evaluate written.jsonl --judge words:pairs.jsonl --output w.json",
+    "make a sheet of its file": "study written.jsonl --output study",
+    "count the answers": "study --output study --answers answers.csv",
+    "score with a policy": f"score joint/exact-0.5.safetensors other_pairs.jsonl {CACHED}",
+}
 TABLES = {
     "README, the first example": ("README.md", "For three people"),
     "the page on tables, all recipes": ("docs/user_guide/tables.md", "## Without Python"),
@@ -68,6 +82,15 @@ def main() -> None:
     for name, words in PAIRS.items():
         record = measure([sys.executable, "-m", "cvxnn", *words.split()], options.folder)
         append(options.out, {"journey": "pairs", "step": name, "cvxnn": words, **record})
+    with gzip.open(options.data / "sft.jsonl.gz", "rt", encoding="utf-8") as file:
+        lines = [line for line, _ in zip(file, range(24), strict=False)]
+    (options.folder / "sft.jsonl").write_text("".join(lines), "utf-8")
+    (options.folder / "prompts.txt").write_text("Why?\nHow do plants eat?\n", "utf-8")
+    for name, words in JOINT.items():
+        if "--answers" in words:
+            answer(options.folder)
+        record = measure([sys.executable, "-m", "cvxnn", *words.split()], options.folder)
+        append(options.out, {"journey": "joint", "step": name, "cvxnn": words, **record})
     for name, (page, end) in TABLES.items():
         record = measure([sys.executable, "-c", code_of(page, end)], options.folder)
         append(options.out, {"journey": "tables", "step": name, "page": page, **record})
@@ -105,6 +128,18 @@ def measure(command: list[str], folder: Path) -> dict[str, Any]:
         "peak_bytes": used.ru_maxrss * 1024,
         "warnings": [line for line in lines if line.startswith("warning:")],
     }
+
+
+def answer(folder: Path) -> None:
+    """Fill the table of a study as a spreadsheet does: the first reply is always better."""
+    with (folder / "study" / "sheet.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {"participant": "P1", "consent": "yes", "choice": "A"}
+    with (folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def ask(said: Path) -> None:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+_AS_NEAR = 0.12  # difference of likeness, in [0, 1], within which all choices are named
+
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Return the type of an option that takes a whole number of a range.
@@ -181,7 +183,7 @@ def named_fields(text: str) -> dict[str, str]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return a hint at the choice that was perhaps meant.
+    """Return a hint at the choices that were perhaps meant.
 
     Parameters
     ----------
@@ -195,5 +197,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     str
         End of a message; empty if no choice is similar.
     """
-    match = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    likeness = {
+        choice: difflib.SequenceMatcher(None, choice, name).ratio()
+        for choice in difflib.get_close_matches(name, list(choices), n=3)
+    }
+    # The word that two names share need not be the one that matters: --max-tokens is as near to
+    # --batch-tokens as to --max-length.
+    near = [repr(c) for c, value in likeness.items() if value > max(likeness.values()) - _AS_NEAR]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

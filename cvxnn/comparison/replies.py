@@ -25,7 +25,7 @@ class Reply(NamedTuple):
     ending : {"end", "stop", "length"}
         Whether the model ended the reply, a stop string was written, or ``max_new_tokens`` cut it.
     n_tokens : int
-        Number of its tokens.
+        Number of tokens that were written, without the one that ends the reply.
     log_probability : float or None
         Mean log-probability of its tokens under the model; see `cvxnn.llm.ReplyMeasures`.
     repetition : float
@@ -86,19 +86,19 @@ def side_by_side(
 
     lm, n_tokens = embedder.lm, guidance.max_new_tokens
 
-    def reply(name: str, text: str, ending: str, reward: float | None) -> Reply:
-        [measures] = measure_replies(lm, prompt, [text])
-        return Reply(name, text, reward, ending, *measures)
+    def reply(name: str, text: str, ending: str, n_written: int, reward: float | None) -> Reply:
+        [found] = measure_replies(lm, prompt, [text])
+        return Reply(name, text, reward, ending, n_written, found.log_probability, found.repetition)
 
     if plain:
-        [(text, ending)] = write_plain(lm, prompt, 1, n_tokens, guidance.stop)
-        yield reply("plain", text, ending, rewards_of(head, embedder, prompt, [text])[0])
+        [alone] = write_plain(lm, prompt, 1, n_tokens, guidance.stop)
+        yield reply("plain", *alone, rewards_of(head, embedder, prompt, [alone.text])[0])
     if best_of:
         drawn = {name: getattr(guidance, name) for name in ("top_p", "top_k", "temperature")}
         with seeded(lm.device, guidance.seed):
             sampling = {"do_sample": True, **drawn}
             found = write_plain(lm, prompt, best_of, n_tokens, guidance.stop, sampling)
-        rewards = rewards_of(head, embedder, prompt, [text for text, _ in found])
+        rewards = rewards_of(head, embedder, prompt, [sample.text for sample in found])
         known = [-float("inf") if reward is None else reward for reward in rewards]
         best = known.index(max(known))
         yield reply(f"best of {best_of}", *found[best], rewards[best])
@@ -106,7 +106,7 @@ def side_by_side(
         written = generate_guided(lm, head, prompt, guidance, stream=stream)
         # Measured on the text like the others: its tokens may include some that decode to nothing.
         [reward] = rewards_of(head, embedder, prompt, [written.text])
-        yield reply("guided", written.text, written.ending, reward)
+        yield reply("guided", written.text, written.ending, len(written.tokens), reward)
 
 
 def rewards_of(

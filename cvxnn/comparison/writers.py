@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.triplets import Prompt
 
-    Write: TypeAlias = Callable[[Prompt], tuple[str, str]]
+    Write: TypeAlias = Callable[[Prompt], tuple[str, str, int]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Writers:
     lm : LanguageModel
         The model that all methods started from.
     write : dict of str to callable
-        By name, ``write(prompt)``: the reply, and what ended it. ``"plain"`` is the base model.
+        By name, ``write(prompt)``: the reply, what ended it, and its number of tokens.
+        ``"plain"`` is the base model.
     head : object with ``reward``, optional
         Head that gives its reward to the replies of all writers.
     embedder : Embedder, optional
@@ -60,14 +61,14 @@ class Writers:
         from cvxnn.llm.decoding.reply_measures import measure_replies
 
         found = [write(prompt) for write in self.write.values()]
-        texts = [text for text, _ in found]
+        texts = [text for text, _, _ in found]
         rewards: list[float | None] = [None] * len(texts)
         if self.embedder is not None:
             rewards = rewards_of(self.head, self.embedder, prompt, texts)
         measures = measure_replies(self.lm, prompt, texts)
         return [
-            Reply(name, text, reward, ending, *measured)
-            for name, (text, ending), reward, measured in zip(
+            Reply(name, text, reward, ending, n, measured.log_probability, measured.repetition)
+            for name, (text, ending, n), reward, measured in zip(
                 self.write, found, rewards, measures, strict=True
             )
         ]
@@ -160,13 +161,13 @@ def load_writers(
     files = files_of_methods(folder, methods)
     base = _base(Path(folder), lm)
 
-    def greedy(model: LanguageModel, prompt: Prompt) -> tuple[str, str]:
-        [(text, ending)] = write_plain(model, prompt, 1, guidance.max_new_tokens, guidance.stop)
-        return text, ending
+    def greedy(model: LanguageModel, prompt: Prompt) -> tuple[str, str, int]:
+        [reply] = write_plain(model, prompt, 1, guidance.max_new_tokens, guidance.stop)
+        return reply
 
-    def guided(head: Any, prompt: Prompt) -> tuple[str, str]:
+    def guided(head: Any, prompt: Prompt) -> tuple[str, str, int]:
         reply = generate_guided(base, head, prompt, guidance)
-        return reply.text, reply.ending
+        return reply.text, reply.ending, len(reply.tokens)
 
     write: dict[str, Write] = {PLAIN: functools.partial(greedy, base)}
     first = None

@@ -354,5 +354,9 @@ class Certified:
         # Far above rounding, far below what other data change.
         room = 1e-4 * max(abs(self.objective_), program.rounding())
         if not abs(found - known) <= room:
-            raise ValueError(f"{_OTHER_DATA} They give {found:.6g} instead of {known:.6g}.")
+            name = "a lower bound" if dual is not None else "an objective"
+            raise ValueError(
+                f"{_OTHER_DATA} They give {name} of {found + 0.0:.6g}, and those of the fit gave "
+                f"{known + 0.0:.6g}."
+            )
         return convex.Certificate(program, weights, dual)

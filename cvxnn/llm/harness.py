@@ -201,7 +201,7 @@ class HarnessModel:
         with seeded(self.lm.device, self.guidance.seed):
             if prompt is None:
                 return continue_text(self.lm, context, n_tokens, stop, sampling)
-            return write_plain(self.lm, prompt, 1, n_tokens, stop, sampling)[0][0]
+            return write_plain(self.lm, prompt, 1, n_tokens, stop, sampling)[0].text
 
     @property
     def _limit(self) -> int:

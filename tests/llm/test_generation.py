@@ -161,6 +161,15 @@ def test_padding_that_the_model_does_not_know(lm: LanguageModel) -> None:
     assert generate_candidates(larger, "a b c", **options) == texts
 
 
+def test_tokens_are_counted_as_they_were_written(lm: LanguageModel) -> None:
+    sampling = {"do_sample": True, "top_k": 0}
+    replies = plain_replies.write_plain(lm, "a b c", 8, 6, options=sampling)
+    assert {reply.ending for reply in replies} <= {"end", "length"}
+    for text, ending, n_tokens in replies:
+        assert len(text.split()) <= n_tokens <= 6  # special tokens have no text
+        assert (n_tokens == 6) == (ending == "length")
+
+
 def test_stop_strings_end_replies(lm: LanguageModel) -> None:
     options: dict[str, Any] = {"n": 6, "max_new_tokens": 12, "seed": 3}
     texts = generate_candidates(lm, "a b c", **options)

@@ -6,7 +6,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,25 @@ from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.models import LanguageModel, quiet, seeded, unwrapped
 from cvxnn.preference.triplets import Prompt
+
+
+class PlainReply(NamedTuple):
+    """Reply that the model wrote alone.
+
+    Attributes
+    ----------
+    text : str
+        The reply, without special tokens.
+    ending : {"end", "stop", "length"}
+        Whether the model ended the reply, a stop string was written, or the largest number of
+        tokens was reached.
+    n_tokens : int
+        Number of tokens that were written, without the one that ends the reply.
+    """
+
+    text: str
+    ending: Ending
+    n_tokens: int
 
 
 def generate_candidates(
@@ -82,7 +101,8 @@ def generate_candidates(
         )
     options = {"do_sample": True, "top_p": top_p, "top_k": top_k, "temperature": temperature}
     with seeded(lm.device, seed):
-        return [text for text, _ in write_plain(lm, prompt, n, max_new_tokens, stop, options)]
+        replies = write_plain(lm, prompt, n, max_new_tokens, stop, options)
+    return [reply.text for reply in replies]
 
 
 def generate_greedy(
@@ -117,7 +137,7 @@ def generate_greedy(
     ValueError
         If `max_new_tokens` is not positive or leaves no room for the prompt.
     """
-    return write_plain(lm, prompt, 1, max_new_tokens, stop)[0][0]
+    return write_plain(lm, prompt, 1, max_new_tokens, stop)[0].text
 
 
 def choose_reply(
@@ -186,7 +206,7 @@ def write_plain(
     max_new_tokens: int,
     stop: str | Sequence[str] = (),
     options: Mapping[str, object] | None = None,
-) -> list[tuple[str, Ending]]:
+) -> list[PlainReply]:
     """Write replies of the model alone, in one batch, and say what ended them.
 
     Parameters
@@ -207,9 +227,8 @@ def write_plain(
 
     Returns
     -------
-    list of (str, {"end", "stop", "length"})
-        Texts without special tokens, and whether the model ended the reply, a stop string was
-        written, or `max_new_tokens` were reached.
+    list of PlainReply
+        The replies, and what ended them.
 
     Raises
     ------
@@ -257,7 +276,7 @@ def continue_text(
     tokens = lm.encode_text(text)
     if not tokens:
         raise ValueError("the text is empty; expected some text to continue")
-    return _write_after(lm, tokens, tokens[-1:], 1, max_new_tokens, stop, options)[0][0]
+    return _write_after(lm, tokens, tokens[-1:], 1, max_new_tokens, stop, options)[0].text
 
 
 def _write_after(
@@ -268,7 +287,7 @@ def _write_after(
     max_new_tokens: int,
     stop: str | Sequence[str],
     options: Mapping[str, object] | None,
-) -> list[tuple[str, Ending]]:
+) -> list[PlainReply]:
     """Write after given tokens; `before` are those that decide how the first new one is spaced."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
@@ -308,14 +327,14 @@ def _write_after(
             stopping_criteria=[_Stopping(reply, len(tokens))] if stop else None,
         )
     rows: list[list[int]] = generated[:, len(tokens) :].tolist()
-    replies: list[tuple[str, Ending]] = []
+    replies = []
     for row in rows:
         written = list(itertools.takewhile(lambda token: token not in ends, row))
         if reply.stops(written) or {*row[len(written) : len(written) + 1]} & {*reply.stop_tokens}:
             ending: Ending = "stop"
         else:
             ending = "end" if len(written) < len(row) else "length"
-        replies.append((reply.read(written, ended=True), ending))
+        replies.append(PlainReply(reply.read(written, ended=True), ending, len(written)))
     return replies
 
 

@@ -7,6 +7,8 @@ the ReLU network, logistic regression with its own strength and with a chosen on
 frequencies of the classes.
 
     python asv_bench/tables/few_rows.py --data DIR
+
+With ``--only NAME`` one of the classifiers is measured, into a file that ``--out`` names.
 """
 
 from __future__ import annotations
@@ -72,13 +74,17 @@ def draw(y: np.ndarray, rows: int, random: np.random.RandomState) -> tuple[np.nd
     return seen, random.permutation(np.setdiff1d(np.arange(len(y)), seen))[:MOST_TEST_ROWS]
 
 
-def measure(X: np.ndarray, y: np.ndarray, rows: int, draws: int) -> dict[str, list[float]]:
+def measure(
+    X: np.ndarray, y: np.ndarray, rows: int, draws: int, only: str | None = None
+) -> dict[str, list[float]]:
     """Return the mean log-loss, its standard error and the mean accuracy of each classifier."""
     losses, right = defaultdict(list), defaultdict(list)
     for number in range(draws):
         seen, unseen = draw(y, rows, np.random.RandomState(1000 * rows + number))
         truth = np.searchsorted(np.unique(y), y[unseen])
         for name, deviation, model in models(rows):
+            if only not in (None, name):
+                continue
             with mock.patch.object(automatic_strength, "_LARGEST_LOG_ODDS", deviation):
                 fitted = make_pipeline(StandardScaler(), model).fit(X[seen], y[seen])
             chances = fitted.predict_proba(X[unseen])
@@ -99,6 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with uci/*.npz")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--only", help="name of the classifier to measure; all by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     options = parser.parse_args()
     paths = tables(options.data)
@@ -113,7 +120,7 @@ def main() -> None:
         for rows in ROWS:
             if (name, rows) in done:
                 continue
-            found = measure(X, y, rows, options.draws)
+            found = measure(X, y, rows, options.draws, options.only)
             append(options.out, {"table": name, "rows": rows, "draws": options.draws, **found})
             print(name, rows, found, flush=True)
 

@@ -95,9 +95,14 @@ def limit_log_odds(
     else:
         pairs = np.column_stack([codes, groups])[weight > 0]
         units = np.bincount(np.unique(pairs, axis=0)[:, 0])
-    if not units[units > 0].min() < _FEW_UNITS:
-        return 1.0
-    scores = scores_of(seen.predictions.astype(np.float64))
+    few = units[units > 0].min() < _FEW_UNITS
+    return shrink_log_odds(seen, one_against_rest=one_against_rest) if few else 1.0
+
+
+def shrink_log_odds(held_out: HeldOut, *, one_against_rest: bool) -> float:
+    """Return the factor, at most 1, of log-odds that minimises a smoothed log-loss."""
+    codes, weight = winner(held_out.targets), held_out.weight.astype(np.float64)
+    scores = scores_of(held_out.predictions.astype(np.float64))
     total = weight.sum()
 
     def loss(log_factor: float) -> float:

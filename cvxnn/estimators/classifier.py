@@ -15,7 +15,12 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_log_odds
+from cvxnn.estimators._calibration import (
+    calibrated_log_loss,
+    fit_link,
+    limit_log_odds,
+    shrink_log_odds,
+)
 from cvxnn.estimators._classes import (
     class_targets,
     class_weights,
@@ -184,7 +189,8 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         Names of the features; only where ``X`` had names.
     temperature_ : float
         Factor of the scores in ``predict_proba``, found without a further fit; 1 with the logistic
-        losses, or less where a class has fewer than ten units of data.
+        losses, or less where a class has fewer than ten units of data, or the penalty is a norm
+        (``formulation="relu"``) and rows left out show that the scores are too large.
     bend_ : float
         How far ``predict_proba`` goes from differences of scores to ratios of the chances that they
         estimate, at least 0, as where classes are rare or many; found as ``temperature_`` is, and 0
@@ -389,11 +395,14 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         return calibrated_log_loss
 
     def _limit(self, plan: Plan, fit: training.Fit) -> float:
-        return limit_log_odds(
-            plan.with_themselves(fit),
-            plan.strength.sample.groups,
-            one_against_rest=self._one_against_rest(),
-        )
+        against, sample = self._one_against_rest(), plan.strength.sample
+        seen = plan.with_themselves(fit)
+        factor = limit_log_odds(seen, sample.groups, one_against_rest=against)
+        if not sample.program.has_alpha_max:
+            return factor
+        # A norm frees the few neurons that it keeps: they are surer of their rows than of others.
+        unseen = plan.without_themselves(fit)
+        return min(factor, shrink_log_odds(unseen, one_against_rest=against))
 
     def _gives_log_odds(self) -> bool:
         """Return whether scores are log-odds already, which need no temperature but of few rows."""

@@ -51,6 +51,43 @@ def test_log_odds_of_many_rows_stay(counts):
     assert limited(counts, groups=np.arange(len(codes)))[0] == 1
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_relu_networks_are_not_certain_of_noise(n_classes):
+    """Ten rows a class are not few, and a norm holds the neurons that it keeps little back."""
+    losses = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((10 * n_classes + 60, 5))
+        y, seen = np.arange(len(X)) % n_classes, 10 * n_classes
+        model = ConvexReLUClassifier(
+            loss="logistic",
+            formulation="relu",
+            n_patterns=16,
+            patterns="gaussian",
+            solver=InteriorPoint(),
+            random_state=0,
+        )
+        proba = model.fit(X[:seen], y[:seen]).predict_proba(X[seen:])
+        losses.append(-np.log(proba[np.arange(60), y[seen:]]).mean())
+        assert model.temperature_ < 0.9
+    assert np.mean(losses) < 1.3 * np.log(n_classes)
+
+
+def test_relu_networks_stay_certain_of_what_is_plain():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 2))
+    y = (X[:, 0] > 0).astype(int)
+    model = ConvexReLUClassifier(
+        loss="logistic",
+        formulation="relu",
+        n_patterns=8,
+        patterns="gaussian",
+        solver=InteriorPoint(),
+        random_state=0,
+    ).fit(X, y)
+    assert model.temperature_ > 0.6
+
+
 def test_losses_of_the_package_give_the_probabilities_of_their_names(tmp_path):
     X = np.random.default_rng(0).standard_normal((36, 2))
     y = np.argmax(np.column_stack([X, np.zeros(36)]), axis=1)

@@ -63,6 +63,11 @@ def fine_tuning_config(
         raise ValueError(
             f"{unknown} are not settings of fine-tuning; expected some of {sorted(known)}"
         )
+    if given.get("trained", "adapters") != "adapters":
+        raise ValueError(
+            "a comparison keeps adapters, not whole models; leave trained='all' to cvxnn.llm."
+            "fine_tune, or to cvxnn joint on files of pairs"
+        )
     return FineTuningConfig(**{**given, "objective": method, "seed": seed})
 
 

@@ -1,4 +1,7 @@
-"""LoRA adapters of a language model: how they are added, saved and loaded."""
+"""LoRA adapters of a language model: how they are added, saved and loaded.
+
+In their place all weights of a copy can be trained, which is saved as a model of its own.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,36 @@ _RECORD = "fine_tuning.json"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")  # of peft
 
 
+def trainable_model(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
+    """Return the model that is trained: a second one, so that the given one does not change.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        A model without adapters.
+    config : FineTuningConfig
+        Says whether adapters are trained or all weights.
+
+    Returns
+    -------
+    LanguageModel
+        In evaluation mode. With adapters it shares its frozen weights with the given model; without
+        it has weights of its own, all of them trainable.
+
+    Raises
+    ------
+    ValueError
+        If the model has adapters already (merge them first), or lacks the target modules.
+    """
+    if config.trained == "adapters":
+        return add_adapter(lm, config)
+    _check_plain(lm)
+    model = copy.deepcopy(lm.model).requires_grad_(True)
+    if config.gradient_checkpointing:
+        _checkpoint_activations(model)
+    return dataclasses.replace(lm, model=model.eval())
+
+
 def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
     """Make a second model on the same weights, with new adapters.
 
@@ -53,11 +86,7 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
     ValueError
         If the model has adapters already (merge them first), or lacks the target modules.
     """
-    if isinstance(lm.model, peft.PeftModel):
-        raise ValueError(
-            f"{lm.name} has adapters already; merge them first, FineTuned.merge() or "
-            "LanguageModel(lm.model.merge_and_unload(), lm.tokenizer)"
-        )
+    _check_plain(lm)
     model = _twin(lm.model)
     layers = adapted_layers(model, config.target_modules)
     lora = peft.LoraConfig(
@@ -74,28 +103,26 @@ def add_adapter(lm: LanguageModel, config: FineTuningConfig) -> LanguageModel:
         torch.manual_seed(config.seed)
         adapted = peft.get_peft_model(model, lora)
     if config.gradient_checkpointing:
-        # Older versions of transformers have the second name.
-        names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
-        enable = next(getattr(model, name) for name in names if hasattr(model, name))
-        enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     lora.base_model_name_or_path = lm.name  # peft would write a path of this machine
     return dataclasses.replace(lm, model=adapted.eval())
 
 
 def trained_weights(lm: LanguageModel) -> dict[str, torch.nn.Parameter]:
-    """Return the weights of the adapters.
+    """Return the weights that are trained.
 
     Parameters
     ----------
     lm : LanguageModel
-        A model with adapters.
+        A model with adapters, of which these are trained; one without is trained whole.
 
     Returns
     -------
     dict of str to torch.nn.Parameter
         The weights by name.
     """
-    return {name: w for name, w in lm.model.named_parameters() if ".lora_" in name}
+    adapted = isinstance(lm.model, peft.PeftModel)
+    return {name: w for name, w in lm.model.named_parameters() if ".lora_" in name or not adapted}
 
 
 def set_dropout(lm: LanguageModel, on: bool) -> None:
@@ -118,12 +145,12 @@ def set_dropout(lm: LanguageModel, on: bool) -> None:
 def save_adapter(
     lm: LanguageModel, folder: str | os.PathLike[str], record: Mapping[str, object]
 ) -> None:
-    """Write adapters and a record into a folder, completely or not at all.
+    """Write adapters, or a whole model, and a record into a folder, completely or not at all.
 
     Parameters
     ----------
     lm : LanguageModel
-        A model with adapters.
+        A model with adapters, of which these are written; one without is written whole.
     folder : path-like
         Folder to write; adapters that were saved there before are replaced.
     record : mapping
@@ -139,11 +166,17 @@ def save_adapter(
         raise FileExistsError(
             f"{target} exists and does not hold an adapter of cvxnn; choose another folder"
         )
+    adapted = isinstance(lm.model, peft.PeftModel)
     with replacing_folder(target) as temporary:
         with quiet():
-            lm.model.save_pretrained(temporary, save_embedding_layers=False)
+            if adapted:
+                lm.model.save_pretrained(temporary, save_embedding_layers=False)
+            else:
+                lm.model.save_pretrained(temporary)
+                lm.tokenizer.save_pretrained(temporary)
         (temporary / "README.md").unlink(missing_ok=True)  # a template with paths of this machine
-        write_json(temporary / _RECORD, {**record, "files": _digests(temporary)})
+        files = _digests(temporary) if adapted else {}
+        write_json(temporary / _RECORD, {**record, "files": files})
 
 
 def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageModel:
@@ -166,9 +199,12 @@ def load_adapter(lm: LanguageModel, folder: str | os.PathLike[str]) -> LanguageM
     FileNotFoundError
         If the folder holds no adapter.
     ValueError
-        If the adapter belongs to another model (load that one), or is damaged (save it again).
+        If the adapter belongs to another model (load that one), or is damaged (save it again), or
+        the folder holds a whole model (`load_model` reads it).
     """
     folder = Path(folder)
+    if (folder / _RECORD).is_file() and (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds a whole model; load it with load_model({str(folder)!r})")
     for name in (_RECORD, *_FILES):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -217,6 +253,12 @@ def arithmetic(lm: LanguageModel, config: FineTuningConfig) -> torch.dtype | Non
     ValueError
         If the weights are too coarse for the requested type; load them in another one.
     """
+    if config.trained == "all" and lm.dtype != torch.float32:
+        raise ValueError(
+            f"the model's weights are {lm.dtype}, in which small steps of all weights are lost; "
+            "load them with dtype='float32' (on a GPU the arithmetic is bfloat16 all the same), or "
+            "train adapters"
+        )
     if lm.dtype == torch.float16 or (config.dtype == "float32" and lm.dtype == torch.bfloat16):
         raise ValueError(
             f"the model's weights are {lm.dtype}, too coarse to train in {config.dtype!r}; load "
@@ -239,14 +281,32 @@ def merge_adapter(lm: LanguageModel) -> LanguageModel:
     Returns
     -------
     LanguageModel
-        A model without adapters that gives the same, frozen, in evaluation mode. If an adapted
+        A model without adapters that gives the same, frozen, in evaluation mode; of a model
+        without adapters, a copy. If an adapted
         layer shared its weight with another one, as an output layer does with the table of tokens,
         the two are apart from then on.
     """
     model = copy.deepcopy(lm.model)
-    _untie(model)
-    model = model.merge_and_unload().eval().requires_grad_(False)
-    return dataclasses.replace(lm, model=model)
+    if isinstance(model, peft.PeftModel):
+        _untie(model)
+        model = model.merge_and_unload()
+    return dataclasses.replace(lm, model=model.eval().requires_grad_(False))
+
+
+def _check_plain(lm: LanguageModel) -> None:
+    if isinstance(lm.model, peft.PeftModel):
+        raise ValueError(
+            f"{lm.name} has adapters already; merge them first, FineTuned.merge() or "
+            "LanguageModel(lm.model.merge_and_unload(), lm.tokenizer)"
+        )
+
+
+def _checkpoint_activations(model: transformers.PreTrainedModel) -> None:
+    """Let a model compute activations twice instead of keeping them."""
+    # Older versions of transformers have the second name.
+    names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+    enable = next(getattr(model, name) for name in names if hasattr(model, name))
+    enable({"use_reentrant": False})
 
 
 @contextlib.contextmanager

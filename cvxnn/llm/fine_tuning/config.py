@@ -63,6 +63,10 @@ class FineTuningConfig:
         Weight lambda of ORPO and of RRHF; the default is that of `OBJECTIVES`.
     per_token : bool, default=True
         Whether the supervised loss of a reply is divided by its length.
+    trained : {"adapters", "all"}, default="adapters"
+        What is trained: adapters (LoRA) beside frozen weights, or all weights. The latter needs
+        weights in float32, and 16 bytes for each of them instead of a few for each hundred: the
+        weight, its gradient and two moments, beside the model itself.
     lora_r : int, default=16
         Rank of the adapters.
     lora_alpha : float, default=32
@@ -137,6 +141,7 @@ class FineTuningConfig:
     alpha: float | None = None
     weight: float | None = None
     per_token: bool = True
+    trained: Literal["adapters", "all"] = "adapters"
     lora_r: int = 16
     lora_alpha: float = 32
     lora_dropout: float = 0.05
@@ -163,6 +168,7 @@ class FineTuningConfig:
     def __post_init__(self) -> None:
         _one_of("objective", self.objective, FINE_TUNING_OBJECTIVES)
         _one_of("strategy", self.strategy, STRATEGIES)
+        _one_of("trained", self.trained, ("adapters", "all"))
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         if self.strategy != "single" and self.objective == "sft":
             raise ValueError(

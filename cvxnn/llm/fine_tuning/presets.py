@@ -40,11 +40,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_evaluation_steps": 10,
             "gradient_checkpointing": True,
         },
-        # The paper trains all weights; here adapters on all linear layers have to do.
         "opt-1.3b": {
-            "lora_r": 64,
-            "lora_alpha": 64,
-            "lora_dropout": 0.0,
+            "trained": "all",
             "learning_rate": 2e-5,
             "micro_batch": 2,
             "accumulation": 4,

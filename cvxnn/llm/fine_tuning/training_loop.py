@@ -60,10 +60,10 @@ def fine_tune(
     folder: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[dict[str, float]], None] = False,
 ) -> FineTuned:
-    """Fine-tune a language model by LoRA for a preference objective, for replies, or for both.
+    """Fine-tune a language model for a preference objective, for replies, or for both.
 
-    The reference of DPO and R-DPO is the given model: its log-probabilities are computed once, and
-    there is never a second copy of the weights.
+    The reference of DPO and R-DPO is the given model: its log-probabilities are computed once. By
+    LoRA, the default, there is never a second copy of the weights.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _fine_tune(
         if path.exists():
             state = _RunState(**read_state(path, settings))
     meter = CostMeter.from_dict(state.costs)
-    adapted = adapters.add_adapter(lm, config)
+    adapted = adapters.trainable_model(lm, config)
     for name, side in data.items():
         if side.paired and side.objective.needs_reference:
             with meter.phase("evaluate" if side.held_out else "reference"):

@@ -20,7 +20,8 @@ class FineTuned:
     ----------
     lm : LanguageModel
         The model with adapters, frozen, in evaluation mode. It shares the weights of the model it
-        was made from, which is not changed.
+        was made from, which is not changed. Where all weights were trained, it has no adapters, and
+        shares nothing.
     config : FineTuningConfig
         Settings of the training.
     history : list of dict
@@ -60,7 +61,8 @@ class FineTuned:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the adapters (as peft does), the settings and the history into a folder.
 
-        The folder is written completely or not at all. `load_adapter` reads it.
+        The folder is written completely or not at all. `load_adapter` reads it. Where all weights
+        were trained, it holds the whole model, and `load_model` reads it.
 
         Parameters
         ----------

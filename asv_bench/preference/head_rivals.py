@@ -237,6 +237,26 @@ def boosting(train: Pairs, test: Pairs) -> Found:
     return tuned(fit, {"leaves": (4, 15)}, train, test)
 
 
+def catboost(train: Pairs, test: Pairs) -> Found:
+    """CatBoost on differences, each pair in both directions; the number of trees by folds."""
+    from catboost import CatBoostClassifier
+
+    def fit(setting: Setting, seen: Pairs, unseen: Pairs) -> dict[int, NDArray[np.floating]]:
+        n_trees, D = setting.get("step", 300), seen.differences
+        trees = CatBoostClassifier(
+            n_trees, verbose=0, random_seed=0, thread_count=1, allow_writing_files=False
+        )
+        trees.fit(np.concatenate([D, -D]), np.repeat([1, 0], len(D)))
+        margins = {}
+        for k in range(50, n_trees + 1, 50):
+            raw = {"prediction_type": "RawFormulaVal", "ntree_end": k}
+            there, back = (trees.predict(sign * unseen.differences, **raw) for sign in (1, -1))
+            margins[k] = there - back
+        return margins
+
+    return tuned(fit, {"depth": (6,)}, train, test)
+
+
 def network(width: int, train: Pairs, test: Pairs) -> Found:
     """Bradley-Terry loss by AdamW: a linear reward for width 0, or a ReLU network."""
 
@@ -320,6 +340,7 @@ METHODS: dict[str, Method] = {
     "algorithm_1": algorithm_1,
 }
 VARIANTS: dict[str, Method] = {
+    "catboost": catboost,
     "gated_prompt": partial(gated, False, "features"),
     "gated_layers_prompt": partial(gated, True, "features"),
     "kernel_no_gates": partial(kernel_head, (), True),
@@ -332,5 +353,5 @@ ALL_LAYERS = (
     "kernel",
     "gated_layers",
     "product_layers",
-    *(name for name in VARIANTS if name != "gated_prompt"),
+    *(name for name in VARIANTS if name not in ("gated_prompt", "catboost")),
 )

@@ -1,9 +1,12 @@
 """Fit policies to preferences and demonstrations at once, and measure what each forgets.
 
-FEATURES is a folder of cvxnn extract, DEMONSTRATIONS a file of rows with "prompt" and "response",
-or with "messages". Each demonstration becomes a set of candidates: its reply among replies to other
+PAIRS is a folder of cvxnn extract, DEMONSTRATIONS a file of rows with "prompt" and "response", or
+with "messages". Each demonstration becomes a set of candidates: its reply among replies to other
 prompts. For each strategy and trade-off a policy is written, which cvxnn generate, score and best
 take like a head. Some groups of pairs, and as large a share of the demonstrations, are held out.
+
+If PAIRS is a file of pairs, the language model itself is trained by each strategy, by adapters or
+in all its weights, and --report shows both objectives, held out too, and what each run took.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._progress import Phases
+from cvxnn.cli import joint_tuning
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
+from cvxnn.cli.joint_data import several, split_demonstrations
 from cvxnn.cli.option_building import OptionGroup, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
 from cvxnn.cli.option_types import names_among, real, whole
@@ -73,7 +78,9 @@ POLICY = OptionGroup(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command; see ``command.py``."""
-    parser.add_argument("features", nargs="?", metavar="FEATURES", help="Folder of cvxnn extract")
+    parser.add_argument(
+        "features", nargs="?", metavar="PAIRS", help="Folder of cvxnn extract, or file of pairs"
+    )
     parser.add_argument(
         "demonstrations", nargs="?", metavar="DEMONSTRATIONS", help="File of demonstrations"
     )
@@ -96,14 +103,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="HTML page with the exact front, the course of each strategy, and what each costs",
     )
-    add_held_out(parser, "FOLDER", "Features of held-out pairs")
+    add_held_out(parser, "PAIRS", "Held-out pairs, as PAIRS")
     for group in (POLICY, MODEL, BATCH):
         group.add_to(parser)
+    joint_tuning.add_tuning(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
-    required(options, features="FEATURES", demonstrations="DEMONSTRATIONS")
+    required(options, features="PAIRS", demonstrations="DEMONSTRATIONS")
+    if Path(options.features).is_file():
+        return joint_tuning.run(options, console)
     from cvxnn.features.pairs import read_pair_features
     from cvxnn.files.digests import digest
     from cvxnn.preference.demonstrations import read_demonstrations
@@ -119,8 +129,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "features": features.identity,
         "test": None if held_out is None else held_out.identity,
         "demonstrations": digest(demonstrations),
-        "strategies": list(_several(options.strategy)),
-        "trade_offs": list(_several(options.lam)),
+        "strategies": list(several(options.strategy)),
+        "trade_offs": list(several(options.lam)),
         "candidates": options.candidates,
         "test_size": options.test_size,
         "parameters": POLICY.values(options),
@@ -164,7 +174,9 @@ def _fit(
         train, test = features.split(options.test_size, options.seed)
     else:
         train, test = features, held_out
-    learnt, kept = _split(demonstrations, train, test, options.test_size, options.seed)
+    learnt, kept = split_demonstrations(
+        demonstrations, train.pairs, test.pairs, options.test_size, options.seed
+    )
     console.progress(
         f"data      {len(train)} training pairs, {len(test)} held-out pairs; "
         f"{len(learnt)} and {len(kept)} demonstrations"
@@ -176,7 +188,7 @@ def _fit(
     problem = exact.problem(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
     front = pareto_front(problem)
     rows: list[dict[str, Any]] = []
-    wanted = [(s, lam) for s in _several(options.strategy) for lam in _several(options.lam)]
+    wanted = [(s, lam) for s in several(options.strategy) for lam in several(options.lam)]
     names = {f"{strategy}, lambda {lam:g}": 1.0 for strategy, lam in wanted}
     with Phases("fit", names, show=not console.quiet) as bar:
         for strategy, lam in wanted:
@@ -252,34 +264,6 @@ def _with_increases(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _split(
-    demonstrations: list[Demonstration],
-    train: PairFeatures,
-    test: PairFeatures,
-    test_size: float,
-    seed: int,
-) -> tuple[list[Demonstration], list[Demonstration]]:
-    """Hold out a share of the demonstrations; no prompt is on both sides, also not of pairs."""
-    import numpy as np
-
-    from cvxnn.preference.triplets import prompt_key
-
-    known = [{prompt_key(pair.prompt) for pair in part.pairs} for part in (train, test)]
-    keys = [prompt_key(each.prompt) for each in demonstrations]
-    names = list(dict.fromkeys(keys))
-    drawn = np.random.default_rng(seed).permutation(len(names))[: round(test_size * len(names))]
-    out = {names[k] for k in drawn} - known[0] | (known[1] & set(names))
-    parts: tuple[list[Demonstration], list[Demonstration]] = ([], [])
-    for key, each in zip(keys, demonstrations, strict=True):
-        parts[key in out].append(each)
-    if min(map(len, parts)) < 2:
-        raise ValueError(
-            f"{len(parts[0])} demonstrations to learn from and {len(parts[1])} held out; expected "
-            "at least 2 of each. Give more, or another --test-size"
-        )
-    return parts
-
-
 def _embed(
     options: argparse.Namespace,
     console: Console,
@@ -320,8 +304,3 @@ def _show(result: dict[str, Any], console: Console) -> None:
         console.complain("warning", text)
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    """Return what was typed, or the default of the library, which is one value."""
-    return value if isinstance(value, tuple) else (value,)

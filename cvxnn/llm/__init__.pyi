@@ -8,6 +8,7 @@ from .decoding.scoring import DescribedHead, RewardHead
 from .embeddings import Embedder
 from .fine_tuning.adapters import load_adapter
 from .fine_tuning.config import FINE_TUNING_OBJECTIVES, STRATEGIES, FineTuningConfig
+from .fine_tuning.strategy_runs import JointData, compare_strategies
 from .fine_tuning.training_loop import fine_tune
 from .fine_tuning.tuned_model import FineTuned
 from .harness import HarnessModel, harness_model
@@ -30,6 +31,7 @@ __all__ = [
     "Guidance",
     "GuidedReply",
     "HarnessModel",
+    "JointData",
     "LanguageModel",
     "MemoryPlan",
     "ReplyMeasures",
@@ -40,6 +42,7 @@ __all__ = [
     "RewardServer",
     "VllmEmbedder",
     "choose_reply",
+    "compare_strategies",
     "fine_tune",
     "generate_candidates",
     "generate_greedy",

@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import cvxnn
 from cvxnn.cli.main import main
+from cvxnn.llm import load_adapter, load_model
+from cvxnn.preference import read_preferences, split_by_group
+
+torch = pytest.importorskip("torch")
 
 
 def test_from_features_to_replies(run, features, data, model, tmp_path, capsys):
@@ -76,3 +81,60 @@ def test_strategies_stop_near_the_front_and_have_batches_of_their_own(
 def test_bad_trade_offs_are_named(capsys):
     assert main(["joint", "a", "b", "--lam", "2"]) == 2
     assert "'2' is not of the form L,L,... in [0, 1]" in capsys.readouterr().err
+
+
+def dpo_by_a_loop(tuned, base, pair):
+    """Loss of a pair: by how much more the chosen reply gained in log-probability, times 0.1."""
+    changes = []
+    for reply in (pair.chosen, pair.rejected):
+        [head], [tail] = tuned.encode_prompts([pair.prompt]), tuned.encode_responses([reply])
+        tokens = torch.tensor([*head, *tail, 2])
+        sums = []
+        for lm in (tuned, base):
+            with torch.no_grad():
+                scores = lm.model(tokens[None]).logits[0].log_softmax(-1)
+            places = range(len(head) - 1, len(tokens) - 1)
+            sums.append(float(scores[places, tokens[len(head) :]].sum()))
+        changes.append(sums[0] - sums[1])
+    return np.logaddexp(0, -0.1 * (changes[0] - changes[1]))
+
+
+@pytest.mark.slow
+def test_a_file_of_pairs_trains_the_language_model(run, data, model, tmp_path, capsys):
+    pairs = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+    texts = [{"prompt": f"{p['prompt']} b", "response": p["chosen"]} for p in pairs[:16]]
+    file, folder = tmp_path / "sft.jsonl", tmp_path / "joint"
+    file.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+    page = tmp_path / "page.html"
+    command = ["joint", data, file, "--model", model, "--output", folder, "--report", page]
+    command += ["--strategy", "sequential,maxright,orpo", "--lam", "0.5", "--steps", "4"]
+    command += ["--learning-rate", "1e-2", "--micro-batch", "4", "--accumulation", "1"]
+    found = run(*command, "--supervised-batch", "8", "--max-evaluation-steps", "2")
+    rows = found["policies"]
+    assert [(row["strategy"], row["lam"]) for row in rows] == [
+        (name, 0.5) for name in ("sequential", "maxright", "orpo")
+    ]
+    ideal = found["front"]["ideal"]
+    for row in rows:
+        assert row["dpo_gap"] == row["dpo"] - ideal[0]
+        np.testing.assert_allclose(row["ideal_distance"], np.hypot(row["dpo_gap"], row["sft_gap"]))
+    start = found["start"]
+    np.testing.assert_allclose(start["dpo"], np.log(2), rtol=1e-5)  # the model is its reference
+    assert ideal[0] < start["dpo"]
+    assert ideal[1] < start["sft"]
+    assert rows[0]["more_time"] == rows[0]["more_memory"] == 0
+    base = load_model(model)
+    tuned = load_adapter(base, rows[1]["file"])
+    kept = read_preferences(data)
+    train, test = split_by_group(kept, found["settings"]["test_size"], 0)
+    for part, name in ((train, "dpo"), (test, "held_dpo")):
+        expected = np.mean([dpo_by_a_loop(tuned, base, pair) for pair in part])
+        np.testing.assert_allclose(rows[1][name], expected, rtol=1e-4)
+    html = page.read_text("utf-8")
+    assert html.count("<svg") == 8
+    assert "exact front" not in html
+    assert run(*command, "--supervised-batch", "8", "--max-evaluation-steps", "2")["status"] == (
+        "nothing to do"
+    )
+    refused = run(*command, "--strategy", "exact,mix", code=2)["error"]
+    assert "--strategy exact needs frozen features" in refused

@@ -19,6 +19,9 @@ _BARS = {
     "sft_gap": ("SFT gap", "Distance of SFT's objective from its optimum, by λ."),
     "ideal_distance": ("ideal distance", "Distance from the ideal point, by λ."),
     "more_time": ("more time, %", "Processor time beside the sequential strategy's, by λ."),
+    "more_memory": ("more memory, %", "Peak memory beside the sequential strategy's, by λ."),
+    "held_dpo": ("DPO, held out", "DPO's objective over held-out pairs, by λ."),
+    "held_sft": ("SFT, held out", "SFT's objective over held-out demonstrations, by λ."),
 }
 
 
@@ -52,6 +55,7 @@ def render_joint_report(
         "joint.html",
         title=title,
         policies=policies,
+        exact=bool(result["front"]["dpo"]),
         front_chart=front_chart(result["front"], policies),
         bar_charts=[
             {"svg": bar_chart(name, policies), "caption": caption}
@@ -79,8 +83,10 @@ def front_chart(front: Mapping[str, Any], policies: Sequence[Mapping[str, Any]])
     with rc_context(STYLE):
         figure = Figure((5.2, 4.2), layout="constrained")
         ax = figure.add_subplot()
-        ax.plot(front["dpo"], front["sft"], "-", color="#000100", linewidth=1, label="exact front")
-        ax.plot(*front["ideal"], "*", color="#000100", markersize=9)
+        black = "#000100"
+        if front["dpo"]:
+            ax.plot(front["dpo"], front["sft"], "-", color=black, linewidth=1, label="exact front")
+        ax.plot(*front["ideal"], "*", color=black, markersize=9, label="ideal point")
         for i, strategy in enumerate(dict.fromkeys(row["strategy"] for row in policies)):
             color = f"C{i % N_SERIES}"
             mine = [row for row in policies if row["strategy"] == strategy]
@@ -98,7 +104,7 @@ def front_chart(front: Mapping[str, Any], policies: Sequence[Mapping[str, Any]])
         ax.set_xlabel("DPO objective")
         ax.set_ylabel("SFT objective")
         figure.legend(loc="outside lower center", ncols=3)
-        return to_svg(figure, "Both objectives of each strategy beside the exact front")
+        return to_svg(figure, "Both objectives of each strategy beside the best of each")
 
 
 def bar_chart(name: str, policies: Sequence[Mapping[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -54,7 +54,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """Fields of `FineTuningConfig` by the name of the experiment."""
 
 
-def preset(name: str) -> dict[str, Any]:
+def preset(
+    name: Literal["coala", "pythia-1b", "llama3-8b", "opt-1.3b"],
+) -> dict[str, Any]:
     """Return the settings of an experiment of the papers.
 
     Parameters

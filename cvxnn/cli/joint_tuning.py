@@ -1,0 +1,216 @@
+"""Joint training of a language model: what ``cvxnn joint`` does with a file of pairs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cvxnn.cli.console import Console
+from cvxnn.cli.inputs import model_of
+from cvxnn.cli.joint_data import several, split_demonstrations
+from cvxnn.cli.option_building import OptionGroup, UsageError, option_from
+from cvxnn.cli.option_groups import FINE_TUNING, OBJECTIVE_GROUPS
+from cvxnn.cli.option_types import real
+from cvxnn.files.json_files import made_once
+from cvxnn.files.locks import check_file, check_folder
+from cvxnn.files.writing import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TUNING = OptionGroup(
+    "cvxnn.llm.FineTuningConfig",
+    {
+        "trained": {},
+        "supervised_batch": {},
+        "max_length": {},
+        **{name: own for name, own in FINE_TUNING.options.items() if name != "evaluate_every"},
+        "lora_dropout": {"type": real(least=0, most=1)},
+        "checkpoint_every": {},
+    },
+)
+PERIOD = OptionGroup("cvxnn.SoftmaxPolicy", {"max_evaluation_steps": {}})  # added by joint.py
+NOTE = "joint.json"
+
+
+def add_tuning(parser: argparse.ArgumentParser) -> None:
+    """Add the options of training a language model.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+    """
+    group = parser.add_argument_group("training the language model itself (PAIRS is a file)")
+    presets = {**option_from("cvxnn.llm.fine_tuning.presets.preset", "name"), "default": None}
+    text = "Settings of an experiment of the papers; those that are typed take precedence"
+    group.add_argument("--preset", **{**presets, "help": text})
+    group.add_argument(
+        "--supervised-first",
+        action="store_true",
+        help="Let the sequential strategy begin with the demonstrations",
+    )
+    TUNING.add_to(group)
+    OBJECTIVE_GROUPS["dpo"].add_to(group)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Train the language model by each strategy and trade-off, and write the result.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    dict
+        The result.
+
+    Raises
+    ------
+    UsageError
+        If a strategy needs frozen features.
+    """
+    from cvxnn.files.digests import digest_of_file
+    from cvxnn.llm.fine_tuning.config import FineTuningConfig
+    from cvxnn.llm.fine_tuning.presets import preset
+    from cvxnn.llm.fine_tuning.strategy_runs import JOINT_STRATEGIES, compare_strategies
+
+    typed = several(options.strategy)
+    strategies = ("sequential", "alright", "maxright") if typed == ("exact",) else typed
+    if wrong := [name for name in strategies if name not in JOINT_STRATEGIES]:
+        raise UsageError(
+            f"--strategy {','.join(wrong)} needs frozen features, a folder of cvxnn extract; of a "
+            f"language model, choose among {', '.join(JOINT_STRATEGIES)}"
+        )
+    settings = preset(options.preset or "coala")
+    settings |= {**TUNING.changed(options), **PERIOD.changed(options)}
+    beta = OBJECTIVE_GROUPS["dpo"].values(options)["beta"]
+    config = FineTuningConfig(**settings, seed=options.seed, beta=beta)
+    folder = Path(options.output)
+    console.made += check_folder(folder)
+    if options.report is not None:
+        console.made += check_file(options.report)
+    train, test = _data(options, console)
+    lm = model_of(options, console)
+    console.kept = lambda: f"{folder} keeps checkpoints; the same command continues"
+
+    def compare() -> dict[str, Any]:
+        found = compare_strategies(
+            lm,
+            config,
+            train,
+            test,
+            folder,
+            strategies=strategies,
+            trade_offs=several(options.lam),
+            supervised_first=options.supervised_first,
+            progress=not console.quiet,
+            say=lambda name: console.progress(f"run       {name}"),
+        )
+        return {"output": str(folder), **_with_shares(found, test.preferences)}
+
+    known = {
+        "pairs": digest_of_file(options.features),
+        "demonstrations": digest_of_file(options.demonstrations),
+        "test": None if options.test is None else digest_of_file(options.test),
+        "limit": options.limit,
+        "test_size": options.test_size,
+        "model": lm.fingerprint,
+        "strategies": list(strategies),
+        "trade_offs": list(several(options.lam)),
+        "supervised_first": options.supervised_first,
+        "config": {k: v for k, v in vars(config).items() if k != "checkpoint_every"},
+    }
+    result = made_once(folder / NOTE, known, compare, overwrite=options.overwrite)
+    _show(result, console)
+    if options.report is not None:
+        from cvxnn.comparison.report.joint_page import render_joint_report
+
+        write_text(Path(options.report), render_joint_report(result))
+        console.show(f"wrote {options.report}")
+    return result
+
+
+def _data(options: argparse.Namespace, console: Console) -> Any:
+    """Return the data to learn from and the held-out data; no prompt is on both sides."""
+    from cvxnn.llm.fine_tuning.strategy_runs import JointData
+    from cvxnn.preference.demonstrations import read_demonstrations
+    from cvxnn.preference.files import read_preferences
+    from cvxnn.preference.triplets import split_by_group
+
+    pairs = read_preferences(options.features)[: options.limit]
+    demonstrations = read_demonstrations(options.demonstrations, options.limit)
+    if options.test is None:
+        train, test = split_by_group(pairs, options.test_size, options.seed)
+    else:
+        train, test = pairs, read_preferences(options.test)[: options.limit]
+    learnt, kept = split_demonstrations(
+        demonstrations, train, test, options.test_size, options.seed
+    )
+    console.progress(
+        f"data      {len(train)} training pairs, {len(test)} held-out pairs; "
+        f"{len(learnt)} and {len(kept)} demonstrations"
+    )
+    parts = [
+        JointData(part, [(each.prompt, each.response) for each in replies])
+        for part, replies in ((train, learnt), (test, kept))
+    ]
+    return parts
+
+
+def _with_shares(found: dict[str, Any], test: Sequence[Any]) -> dict[str, Any]:
+    """Replace margins by the share of held-out pairs, and add costs beside those of sequential."""
+    import numpy as np
+
+    from cvxnn.comparison.measures import accuracy_of
+    from cvxnn.joint.improvement import percentage_increase
+
+    groups = [pair.group for pair in test]
+    rows = found["policies"]
+    base = {row["lam"]: row for row in rows if row["strategy"] == "sequential"}
+    for row in rows:
+        row["preferences"] = accuracy_of(np.array(row.pop("margins")), groups)
+        row["n_groups"] = len(set(groups))
+        beside = base.get(row["lam"])
+        for name, key in (
+            ("more_time", "cpu_seconds"),
+            ("more_flops", "flops"),
+            ("more_memory", "peak_bytes"),
+        ):
+            if beside is not None and beside[key] > 0:
+                row[name] = percentage_increase(row[key], beside[key])
+    found["start"].pop("margins")
+    return found
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    from cvxnn.comparison.measures import few_groups_text
+    from cvxnn.comparison.texts import share_text
+
+    console.show(
+        f"{'strategy':<11} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'ideal':>8} {'held DPO':>9} "
+        f"{'held SFT':>9}  held-out pairs"
+    )
+    for row in [{"strategy": "(start)", "lam": None, **result["start"]}, *result["policies"]]:
+        lam = "" if row["lam"] is None else f"{row['lam']:g}"
+        share = row.get("preferences")
+        shown = "" if share is None else share_text(share["accuracy"], share["interval"])
+        ideal = f"{row['ideal_distance']:.4f}" if "ideal_distance" in row else ""
+        console.show(
+            f"{row['strategy']:<11} {lam:>6} {row['dpo']:>8.4f} {row['sft']:>8.4f} {ideal:>8} "
+            f"{row['held_dpo']:>9.4f} {row['held_sft']:>9.4f}  {shown}"
+        )
+    console.show(
+        "DPO, SFT: the objectives over all training data, then over held-out data, lower is\n"
+        "better; ideal: distance from what training for each objective alone reached; then the\n"
+        "share of held-out pairs ranked correctly by the implied reward, with its 95 % interval"
+    )
+    if text := few_groups_text(min(row["n_groups"] for row in result["policies"])):
+        console.complain("warning", text)
+    done = "wrote" if result["status"] == "done" else "nothing to do:"
+    console.show(f"{done} {result['output']}")

@@ -26,7 +26,7 @@ from cvxnn.llm import (
     load_adapter,
     load_model,
 )
-from cvxnn.llm.fine_tuning import adapters, strategies, training_data, training_loop
+from cvxnn.llm.fine_tuning import adapters, joint_strategies, training_data, training_loop
 from cvxnn.llm.fine_tuning.presets import PRESETS, preset
 from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
@@ -496,7 +496,7 @@ def test_alright_draws_from_seed_and_step() -> None:
         config = FineTuningConfig(strategy="alright", lam=lam, seed=seed)
         never: Callable[[str], float] = lambda side: 1 / 0  # noqa: E731
         chosen = [
-            strategies.weigh_objectives(config, stage, step, {}, never) for step in range(1000)
+            joint_strategies.weigh_objectives(config, stage, step, {}, never) for step in range(1000)
         ]
         assert all(list(entry.values()) == [1.0] for entry in chosen)
         return [next(iter(entry)) for entry in chosen]
@@ -527,9 +527,9 @@ def test_maxright_by_hand() -> None:
             evaluated.append(t)
             return float(values[t, stage.sides.index(side)])
 
-        [(side, weight)] = strategies.weigh_objectives(config, stage, t, gaps, evaluate).items()
+        [(side, weight)] = joint_strategies.weigh_objectives(config, stage, t, gaps, evaluate).items()
         assert (side, weight) == (stage.sides[i], 1.0)
-        gaps[side] = strategies.gap(config, side, values[t, i])
+        gaps[side] = joint_strategies.gap(config, side, values[t, i])
     assert evaluated == [t for t in [0, *range(3, 40, 4)] for _ in range(2)]
 
 
@@ -722,7 +722,7 @@ def test_mixed_losses_of_trl(weight: float, tmp_path: Path) -> None:
     sides[strategies.SUPERVISED] = training_data.supervised_side(lm, replies, config)
     scorer = ResponseScorer(adapted)
     ours = sum(
-        strategies.weight(config, s) * each.losses(scorer, [0])[0].mean()
+        joint_strategies.weight(config, s) * each.losses(scorer, [0])[0].mean()
         for s, each in sides.items()
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0.0)

@@ -43,7 +43,7 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
         Parser of the command.
     """
     group = parser.add_argument_group("training the language model itself (PAIRS is a file)")
-    presets = {**option_from("cvxnn.llm.fine_tuning.presets.preset", "name"), "default": None}
+    presets = option_from("cvxnn.llm.fine_tuning.presets.preset", "name")
     text = "Settings of an experiment of the papers; those that are typed take precedence"
     group.add_argument("--preset", **{**presets, "help": text})
     group.add_argument(
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"--strategy {','.join(wrong)} needs frozen features, a folder of cvxnn extract; of a "
             f"language model, choose among {', '.join(JOINT_STRATEGIES)}"
         )
-    settings = preset(options.preset or "coala")
+    settings = preset(options.preset)
     settings |= {**TUNING.changed(options), **PERIOD.changed(options)}
     beta = OBJECTIVE_GROUPS["dpo"].values(options)["beta"]
     config = FineTuningConfig(**settings, seed=options.seed, beta=beta)

@@ -490,13 +490,14 @@ def test_mix_is_the_weighted_sum() -> None:
 
 
 def test_alright_draws_from_seed_and_step() -> None:
-    stage = strategies.Stage(0, 4000, ("preference", "supervised"))
+    stage = joint_strategies.Stage(0, 4000, ("preference", "supervised"))
 
     def picks(seed: int, lam: float) -> list[str]:
         config = FineTuningConfig(strategy="alright", lam=lam, seed=seed)
         never: Callable[[str], float] = lambda side: 1 / 0  # noqa: E731
         chosen = [
-            joint_strategies.weigh_objectives(config, stage, step, {}, never) for step in range(1000)
+            joint_strategies.weigh_objectives(config, stage, step, {}, never)
+            for step in range(1000)
         ]
         assert all(list(entry.values()) == [1.0] for entry in chosen)
         return [next(iter(entry)) for entry in chosen]
@@ -512,7 +513,7 @@ def test_maxright_by_hand() -> None:
     config = FineTuningConfig(
         strategy="maxright", lam=0.25, max_evaluation_steps=4, supervised_optimum=0.5
     )
-    stage = strategies.Stage(0, 40, ("preference", "supervised"))
+    stage = joint_strategies.Stage(0, 40, ("preference", "supervised"))
     values = np.random.default_rng(0).exponential(size=(40, 2)) * [4, 1]
     gaps: dict[str, float] = {}
     stale = np.zeros(2)
@@ -527,7 +528,9 @@ def test_maxright_by_hand() -> None:
             evaluated.append(t)
             return float(values[t, stage.sides.index(side)])
 
-        [(side, weight)] = joint_strategies.weigh_objectives(config, stage, t, gaps, evaluate).items()
+        [(side, weight)] = joint_strategies.weigh_objectives(
+            config, stage, t, gaps, evaluate
+        ).items()
         assert (side, weight) == (stage.sides[i], 1.0)
         gaps[side] = joint_strategies.gap(config, side, values[t, i])
     assert evaluated == [t for t in [0, *range(3, 40, 4)] for _ in range(2)]
@@ -717,9 +720,9 @@ def test_mixed_losses_of_trl(weight: float, tmp_path: Path) -> None:
 
     side = training_data.preference_side(lm, [pair], config)
     side = dataclasses.replace(side, reference=score_items(lm, side.items)[0])
-    sides = {strategies.PREFERENCE: side}
+    sides = {joint_strategies.PREFERENCE: side}
     replies = [(pair.prompt, pair.chosen)]
-    sides[strategies.SUPERVISED] = training_data.supervised_side(lm, replies, config)
+    sides[joint_strategies.SUPERVISED] = training_data.supervised_side(lm, replies, config)
     scorer = ResponseScorer(adapted)
     ours = sum(
         joint_strategies.weight(config, s) * each.losses(scorer, [0])[0].mean()

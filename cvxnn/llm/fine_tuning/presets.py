@@ -55,13 +55,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def preset(
-    name: Literal["coala", "pythia-1b", "llama3-8b", "opt-1.3b"],
+    name: Literal["coala", "pythia-1b", "llama3-8b", "opt-1.3b"] = "coala",
 ) -> dict[str, Any]:
     """Return the settings of an experiment of the papers.
 
     Parameters
     ----------
-    name : {"coala", "pythia-1b", "llama3-8b", "opt-1.3b"}
+    name : {"coala", "pythia-1b", "llama3-8b", "opt-1.3b"}, default="coala"
         Name of the experiment.
 
     Returns

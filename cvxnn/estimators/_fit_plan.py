@@ -83,6 +83,8 @@ class Plan(NamedTuple):
     def with_themselves(self, fit: training.Fit) -> HeldOut:
         """Return predictions of a sample of rows by the network of the fit."""
         sample, bias = self.strength.sample, self.arguments["bias"]
+        if self.direct and self.strength.by_folds is not None:
+            sample, _ = self.strength.by_folds
         operator = sample.program.operator
         X = operator.X
         seen = operator.compare(fit.network.forward(X[:, :-1] if bias else X))
@@ -91,8 +93,11 @@ class Plan(NamedTuple):
     def without_themselves(self, fit: training.Fit) -> HeldOut:
         """Return predictions of a sample of rows without themselves.
 
-        They are those of the closed form, where there is one, else of one step from the solution.
+        They are those by which the strength was chosen where that was done by folds, else of the
+        closed form, where there is one, else of one step from the solution.
         """
+        if self.direct and self.strength.by_folds is not None:
+            return HeldOut.of(*self.strength.by_folds, self.scaling)
         sample, spectrum = self.strength.sample, self.strength.spectrum
         bias, skip = self.arguments["bias"], self.arguments["skip"]
         if self.direct and spectrum is not None and skip is None:

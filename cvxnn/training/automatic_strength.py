@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.training.fold_errors import fold_errors
-from cvxnn.training.outliers import without_outliers
+from cvxnn.training.outliers import pull_in, without_outliers
 from cvxnn.training.row_sample import Sample
 from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out, predictions_without
 
@@ -58,12 +58,15 @@ class AutomaticAlpha(NamedTuple):
         Kernel of the larger sample in float32, where it was built.
     flops : float
         Operations on the larger sample.
+    predictions : ndarray, shape (n_samples, n_outputs), or None
+        Of the rows of the larger sample, by other folds of it.
     """
 
     alpha: NDArray[np.floating]
     factor: NDArray[np.floating]
     kernel: NDArray[np.floating] | None = None
     flops: float = 0.0
+    predictions: NDArray[np.floating] | None = None
 
 
 def automatic_alpha(
@@ -100,18 +103,18 @@ def automatic_alpha(
     """
     found: LeaveOneOut | None = None
     shared &= not sample.program.has_alpha_max  # the noise of each output is its own
-    pulled = isinstance(sample.program.loss, HuberLoss)
     if isinstance(sample.program.loss, HuberLoss):
         delta = sample.program.loss.delta
         sample, found = without_outliers(sample, spectrum, delta, shared=shared)
+        many = None if many is None else pull_in(many, sample, spectrum, found, delta)
     program = sample.program
     found = found or leave_one_out(sample, spectrum, shared=shared)
     if not program.has_alpha_max:
         # The ridge is noise over signal of one unit: its share falls with their number. What looks
         # like noise in a few rows is in part a signal that more of them resolve.
         chosen = found.alpha
-        kernel, flops = None, 0.0
-        if many is not None and not pulled:
+        kernel, flops, predictions = None, 0.0, None
+        if many is not None:
             until = chosen * (sample.part / many.part)
             better = fold_errors(many, random_state, until=until, shared=shared)
             if better.part > _MANY_MORE * sample.part:
@@ -119,7 +122,7 @@ def automatic_alpha(
             else:
                 power = learning_exponent(sample, spectrum, found, shared=shared)
             factor = better.alpha * better.part ** (1 + power) / chosen
-            kernel, flops = better.kernel, better.flops
+            kernel, flops, predictions = better.kernel, better.flops, better.predictions
         else:
             power = learning_exponent(sample, spectrum, found, shared=shared)
             factor = sample.part ** (1 + power)
@@ -129,7 +132,7 @@ def automatic_alpha(
         alpha = chosen * program.loss.curvature * factor
         if isinstance(program.loss, LogisticLoss | MultinomialLoss):
             alpha = np.maximum(alpha, least_of_log_odds(sample, spectrum, shared=shared))
-        return AutomaticAlpha(alpha, factor, kernel, flops)
+        return AutomaticAlpha(alpha, factor, kernel, flops, predictions)
     residual = program.y - found.predictions
     if sample.units is not None:  # signs of independent units cancel
         residual = residual / np.sqrt(sample.units)[:, None]

@@ -33,6 +33,10 @@ _MOST_FOLDS, _MOST_COLUMNS = 4, 4
 _ALPHAS = 10.0 ** (-np.arange(-6, 19) / 3)
 # Error over the least, from which on weaker strengths are not tried.
 _RISEN = 1.02
+# Nor are they where a power of ten of the strength has lowered the error by less than this part.
+# Of strengths so alike over more than a power of ten, the strongest is taken: systems with a
+# weaker one take several times the iterations, for the same predictions.
+_ALIKE, _DECADE = 5e-3, 3
 # Relative gap of the solutions.
 _TOL = 1e-2
 
@@ -58,6 +62,9 @@ class FoldErrors(NamedTuple):
         Kernel of the rows in float32, where it was built.
     flops : float
         Floating-point operations.
+    predictions : ndarray, shape (n_samples, n_outputs)
+        Prediction of each row by the rows of the other folds, at about the best strength; the mean
+        over the folds that have a part of it.
     """
 
     alpha: NDArray[np.floating]
@@ -65,6 +72,7 @@ class FoldErrors(NamedTuple):
     part: float
     kernel: NDArray[np.floating] | None
     flops: float
+    predictions: NDArray[np.floating]
 
 
 def fold_errors(
@@ -96,7 +104,7 @@ def fold_errors(
     """
     program = replace(sample.program, loss=SquaredLoss(), penalty=SquaredL2(), skip=None)
     n, n_outputs = program.y.shape
-    program = on_host(program, np.float64)
+    program = whole = on_host(program, np.float64)
     if shared and n_outputs > _MOST_COLUMNS:
         program = replace(program, y=_sums_of_outputs(program, random_state))
     data = RidgeData.of(program)
@@ -111,18 +119,37 @@ def fold_errors(
     mean = np.mean([fold.path.data.diagonal().mean() for fold in folds])
     alphas = max(float(mean), float(np.finfo(np.float64).tiny) * 1e6) * _ALPHAS
     rows: list[NDArray[np.floating]] = []
+    predicted: list[NDArray[np.floating]] = []
     for points in zip(*(fold.path.points(alphas) for fold in folds), strict=True):
-        errors = np.sum([f.errors(p) for f, p in zip(folds, points, strict=True)], axis=0)
+        found_by = [fold.predict(point) for fold, point in zip(folds, points, strict=True)]
+        errors = np.sum([f.errors(p) for f, p in zip(folds, found_by, strict=True)], axis=0)
         rows.append(errors.sum(keepdims=True) if shared else errors)
-        risen = rows[-1] > _RISEN * np.min(rows, axis=0)
-        if np.all(risen) and np.all(points[0].alpha < until):
+        predicted.append(_joined(folds, found_by))
+        if np.all(points[0].alpha < until) and np.all(_settled(np.array(rows))):
             break
     found = np.array(rows)
     best = [_minimum(np.log(alphas[: len(found)]), column) for column in found.T]
     alpha = np.exp(np.broadcast_to(best, n_outputs))
     part = sample.part * (1 - 1 / n_folds)
+    if program is whole:
+        at = np.abs(np.log(alphas[: len(found)])[:, None] - np.log(alpha)).argmin(axis=0)
+        predictions = np.array(predicted)[at, :, np.arange(n_outputs)].T
+    else:
+        folds = [_Fold.of(whole, RidgeData.of(whole), own, kernel) for own in units]
+        found_by = [fold.predict(next(fold.path.points(alpha[:1]))) for fold in folds]
+        predictions = _joined(folds, found_by)
     flops += sum(fold.path.flops for fold in folds)
-    return FoldErrors(alpha, found.min(axis=0), part, kernel, flops)
+    return FoldErrors(alpha, found.min(axis=0), part, kernel, flops, predictions)
+
+
+def _joined(folds: list[_Fold], predicted: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Return the predictions of all rows, of those in several folds the mean."""
+    n = 1 + max(int(fold.left[-1]) for fold in folds)
+    total, out = np.zeros((n, 1)), np.zeros((n, predicted[0].shape[1]))
+    for fold, own in zip(folds, predicted, strict=True):
+        out[fold.left] += fold.share[:, None] * own
+        total[fold.left] += fold.share[:, None]
+    return out / np.where(total > 0, total, 1)
 
 
 def _sums_of_outputs(
@@ -165,6 +192,7 @@ class _Fold(NamedTuple):
 
     path: RidgePath
     data: RidgeData
+    left: NDArray[np.intp]
     share: NDArray[np.floating]
     cross: NDArray[np.floating] | None
 
@@ -196,20 +224,37 @@ class _Fold(NamedTuple):
             cross *= scale
             cross /= data.root[left].astype(np.float32)
         path = RidgePath(some, Ridge(tol=_TOL), matrix)
-        return cls(path, data.take(left), share[left] * own[left], cross)
+        return cls(path, data.take(left), left, share[left] * own[left], cross)
 
-    def errors(self, point: RidgePoint) -> NDArray[np.floating]:
-        """Return the sum of the weighted squared errors of each output."""
+    def predict(self, point: RidgePoint) -> NDArray[np.floating]:
+        """Return predictions of the rows that are left out."""
         if self.cross is not None:
-            predicted = self.cross @ point.u.astype(np.float32)
-        else:
-            predicted = self.data.forward(self.path.data.blocks_of(point.u, point.alpha))
+            return np.asarray(self.cross @ point.u.astype(np.float32))
+        return self.data.forward(self.path.data.blocks_of(point.u, point.alpha))
+
+    def errors(self, predicted: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the sum of the weighted squared errors of each output."""
         return np.asarray(self.share @ (self.data.y - predicted) ** 2)
 
 
+def _settled(errors: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return whether the errors of each column have risen, or have stopped falling."""
+    least = errors.min(axis=0)
+    flat = len(errors) > _DECADE
+    return (errors[-1] > _RISEN * least) | (
+        flat & (errors[-1 - _DECADE :].max(axis=0) <= (1 + _ALIKE) * least)
+    )
+
+
 def _minimum(x: NDArray[np.floating], errors: NDArray[np.floating]) -> float:
-    """Return where the parabola of logarithms through the least error and its neighbours is."""
+    """Return where the parabola of logarithms through the least error and its neighbours is.
+
+    Where errors are alike from more than a power of ten above on, return that strength.
+    """
     k = int(np.argmin(errors))
+    first = int(np.flatnonzero(errors <= (1 + _ALIKE) * errors[k])[0])
+    if k - first > _DECADE:
+        return float(x[first])
     if not 0 < k < len(errors) - 1 or not errors[k] > 0:
         return float(x[k])
     left, middle, right = np.log(errors[k - 1 : k + 2])

@@ -16,8 +16,10 @@ from cvxnn.training.first_patterns import draw_patterns
 from cvxnn.training.row_sample import sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
 
-# Rows that are looked at, unless outputs are many: then as many of each, up to a limit.
-_ROWS, _ROWS_OF_OUTPUT, _LIMIT = 256, 4, 1024
+# Rows that are looked at: a part of all, between two numbers. Unless outputs are many: then as many
+# of each, up to a limit.
+_ROWS, _PART, _MOST_ROWS = 256, 1 / 32, 512
+_ROWS_OF_OUTPUT, _LIMIT = 4, 1024
 # Least gain over the first kind, as a part of its error: less is chance.
 _GAIN = 0.02
 
@@ -53,8 +55,9 @@ def choose_patterns(
     """Draw patterns of the kind that predicts rows left out with least error.
 
     The first kind is taken unless another has an error that is 2 % smaller. The error is the
-    squared one of the closed form at the best strength, on the same rows for all: a sample of 256,
-    on which the patterns are drawn, and which tells kinds apart about as well as all rows do.
+    squared one of the closed form at the best strength, on the same rows for all: a sample of 256
+    to 512, a 32nd of all rows, on which the patterns are drawn, and which tells kinds apart
+    about as well as all rows do.
 
     Parameters
     ----------
@@ -84,7 +87,8 @@ def choose_patterns(
         found = draw_patterns(X, y, n_patterns, kinds[0], random_state)
         return ChosenPatterns(kinds[0], found, None)
     state = random_state.get_state()
-    most = max(_ROWS, min(_ROWS_OF_OUTPUT * y.shape[1], _LIMIT))
+    most = int(np.clip(_PART * len(y), _ROWS, _MOST_ROWS))
+    most = max(most, min(_ROWS_OF_OUTPUT * y.shape[1], _LIMIT))
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
     trials = []
     for kind in kinds:

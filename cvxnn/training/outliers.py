@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.losses import SquaredLoss
+from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.kernel import predict
 from cvxnn.training.row_sample import Sample, sample_rows
 from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out, predictions_without
 
@@ -68,6 +71,35 @@ def without_outliers(
         around = found.predictions
         reach = delta or EFFICIENT_DELTA * spread_of(program.y - around, share)
     return sample, found
+
+
+def pull_in(
+    many: Sample, sample: Sample, spectrum: Spectrum, found: LeaveOneOut, delta: float
+) -> Sample:
+    """Pull targets of a larger sample to within ``delta`` of what the smaller one predicts.
+
+    Parameters
+    ----------
+    many : Sample
+        Rows over the patterns of the smaller sample, on the host.
+    sample, spectrum, found
+        The smaller sample with pseudo-targets, its spectrum, and its strength; see
+        :func:`without_outliers`.
+    delta : float
+        Largest distance, positive.
+
+    Returns
+    -------
+    Sample
+        The larger sample with pseudo-targets.
+    """
+    program = on_host(replace(sample.program, loss=SquaredLoss(), skip=None), np.float64)
+    data, operator = RidgeData.of(program), many.program.operator
+    inside = spectrum.vectors.T @ data.targets
+    unknowns = spectrum.vectors @ (inside / (spectrum.values[:, None] + found.alpha))
+    around = predict(data, unknowns, operator.X, np.asarray(operator.mask))
+    y = around + np.clip(many.program.y - around, -delta, delta)
+    return many._replace(program=replace(many.program, y=y))
 
 
 def choose_delta(

@@ -46,6 +46,9 @@ class Strength(NamedTuple):
         Floating-point operations of the measurement.
     factor : float or ndarray, shape (n_outputs,)
         The penalty parameter as a multiple of the one that suits the sample.
+    by_folds : tuple or None
+        A larger sample, where there was one, and predictions of its rows by other folds of it, at
+        the strength that was chosen.
     """
 
     alpha: Any
@@ -55,6 +58,7 @@ class Strength(NamedTuple):
     kernel: NDArray[np.floating] | None
     flops: float
     factor: Any
+    by_folds: tuple[Sample, NDArray[np.floating]] | None = None
 
 
 @limits_threads(lambda program, *_, **__: _sampled_product(program))
@@ -114,6 +118,7 @@ def measure_strength(
     unit = alpha_max(pilot, spectrum)
     alpha: Any
     factor: Any = sample.part
+    by_folds = None
     flops = pilot_flops(pilot, spectrum)
     known = spectrum.kernel if whole and spectrum is not None else None
     if strength != "auto":
@@ -131,10 +136,12 @@ def measure_strength(
         alpha, factor, flops = chosen.alpha, chosen.factor, flops + chosen.flops
         if many is not None and many.program is program:
             known = chosen.kernel
+        if many is not None and chosen.predictions is not None:
+            by_folds = many, chosen.predictions
         alpha = np.maximum(alpha, _LEAST_STRENGTH * unit)
         if shared or len(alpha) == 1:
             alpha, factor = float(alpha[0]), float(factor[0])
-    return Strength(alpha, unit, sample, spectrum, known, flops, factor)
+    return Strength(alpha, unit, sample, spectrum, known, flops, factor, by_folds)
 
 
 def _sampled_product(program: ConvexProgram) -> float:

@@ -8,8 +8,10 @@ from scipy import sparse
 
 from cvxnn.convex import ConvexProgram, GatedOperator, SquaredL2, sample_patterns
 from cvxnn.training import measure_strength
-from cvxnn.training.fold_errors import fold_errors, units_of_folds
+from cvxnn.training.fold_errors import FoldErrors, fold_errors, units_of_folds
+from cvxnn.training.outliers import pull_in
 from cvxnn.training.row_sample import Sample
+from cvxnn.training.spectrum import Spectrum, leave_one_out
 
 
 def make(n: int, n_patterns: int, noise: float = 0.5, d: int = 3) -> ConvexProgram:
@@ -71,6 +73,79 @@ def test_errors_are_those_of_refits(
         least = errors[:, c].min()
         assert (1 - 1e-4) * least <= found.error[c] <= 1.02 * least
         assert refits(program, folds, found.alpha[[c]])[0, c] <= 1.005 * least
+
+
+def predictions_of_refits(
+    program: ConvexProgram, folds: np.ndarray, found: FoldErrors
+) -> np.ndarray:
+    """Mean predictions of each row by the ridge regressions that have not seen a part of it."""
+    F, y = features(program), program.y
+    share = np.broadcast_to(program.share, (len(F), 1))[:, 0]
+    out = np.zeros(y.shape)
+    for own in folds:
+        s = share * (1 - own)
+        s = s / s.sum()
+        gram, right = F.T @ (s[:, None] * F), F.T @ (s[:, None] * y)
+        for c, alpha in enumerate(found.alpha):
+            z = np.linalg.solve(gram + alpha * np.eye(len(gram)), right[:, c])
+            out[:, c] += own * (F @ z)
+    return out
+
+
+@pytest.mark.parametrize("n_patterns", [4, 40])
+@pytest.mark.parametrize("n_outputs", [2, 6])  # six share a strength, found by sums of them
+def test_predictions_are_those_of_refits(
+    n_patterns: int, n_outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvxnn.training.fold_errors._TOL", 1e-6)
+    # Strengths on the grid itself, where predictions are kept.
+    monkeypatch.setattr(
+        "cvxnn.training.fold_errors._minimum", lambda x, errors: float(x[np.argmin(errors)])
+    )
+    program, rng = make(80, n_patterns, 0.3), np.random.default_rng(1)
+    y = np.tile(program.y, 3)[:, :n_outputs] + 0.1 * rng.standard_normal((80, n_outputs))
+    units = rng.integers(1, 5, 80).astype(float)
+    program = replace(program, y=y, sample_weight=units)
+    sample = Sample(program, units, None, 1.0)
+    shared = n_outputs == 6
+    found = fold_errors(sample, np.random.RandomState(0), shared=shared)
+    draws = np.random.RandomState(0)
+    if shared:
+        draws.choice([-1.0, 1.0], (n_outputs, 4))
+    folds = units_of_folds(sample, 4, draws)
+    expected = predictions_of_refits(program, folds, found)
+    np.testing.assert_allclose(found.predictions, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_of_strengths_alike_over_more_than_a_power_of_ten_the_strongest_is_taken() -> None:
+    """Targets without noise ask for none: their systems took hundreds of iterations."""
+    noise = 1e-3 * np.random.default_rng(1).standard_normal((200, 1))
+    program = make(200, 4)
+    operator = GatedOperator(program.operator.X, np.ones((200, 1), bool))
+    program = replace(program, operator=operator, y=program.operator.X[:, :1] + noise)
+    sample = Sample(program, None, None, 1.0)
+    found = fold_errors(sample, np.random.RandomState(0))
+    folds = units_of_folds(sample, 4, np.random.RandomState(0))
+    alphas = found.alpha[0] * 10.0 ** np.array([0, -1, -2, -3])
+    errors = refits(program, folds, alphas)[:, 0]
+    assert errors[0] <= 1.01 * errors.min()
+    assert errors[-1] <= 1.001 * errors.min()  # as good, but 1,000 times weaker
+    assert refits(program, folds, found.alpha * 1000)[0, 0] > 1.01 * errors.min()
+
+
+def test_outliers_of_a_larger_sample_are_pulled_to_predictions_of_the_smaller_one() -> None:
+    program = make(120, 10, 0.1)
+    small = Sample(program, None, None, 1.0).take(np.arange(40))
+    spectrum = Spectrum.of(small.program)
+    found = leave_one_out(small, spectrum)
+    pulled = pull_in(Sample(program, None, None, 1.0), small, spectrum, found, 0.2)
+    F, seen = features(program), features(small.program)
+    for c, alpha in enumerate(found.alpha):
+        gram = seen.T @ seen / 40 + alpha * np.eye(F.shape[1])
+        around = F @ np.linalg.solve(gram, seen.T @ small.program.y[:, c] / 40)
+        expected = np.clip(program.y[:, c], around - 0.2, around + 0.2)
+        np.testing.assert_allclose(pulled.program.y[:, c], expected, atol=1e-8)
+    assert 0 < (pulled.program.y != program.y).sum() < program.y.size
 
 
 def test_every_unit_is_left_out_once() -> None:

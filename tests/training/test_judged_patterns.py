@@ -102,3 +102,19 @@ def test_a_fit_builds_no_kernel_twice(monkeypatch: pytest.MonkeyPatch, n: int, l
         for others, masks in built[:k]:
             same = inputs.shape == others.shape and np.array_equal(inputs, others)
             assert not (same and np.array_equal(columns, masks))
+
+
+@pytest.mark.parametrize(("n", "rows"), [(300, 256), (12800, 400), (40000, 512)])
+def test_kinds_are_compared_on_a_part_of_many_rows(
+    n: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def of(program: ConvexProgram) -> Spectrum:
+        seen.append(len(program.y))
+        return Spectrum(np.ones(len(program.y)), np.eye(len(program.y)), np.eye(len(program.y)))
+
+    monkeypatch.setattr(Spectrum, "of", of)
+    y = np.random.default_rng(0).standard_normal((n, 1))
+    choose_patterns(program_of(y), 4, KINDS, np.random.RandomState(0))
+    assert seen == [rows, rows]

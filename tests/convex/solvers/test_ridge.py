@@ -24,7 +24,7 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex.solvers.ridge import data as ridge_data
-from cvxnn.convex.solvers.ridge import factors, flops, ridge
+from cvxnn.convex.solvers.ridge import factors, ridge, ridge_flops
 from cvxnn.convex.solvers.ridge import kernel as ridge_kernel
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
@@ -149,6 +149,40 @@ def test_conjugate_gradient_with_and_without_a_kernel(
     assert result.n_iter == result.history["iteration"][-1]
     assert (np.diff(result.history["objective"]) <= 0).all()
     assert (np.diff(result.history["dual_bound"]) >= 0).all()
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-5])
+def test_a_kernel_is_factored_where_conjugate_gradient_is_slow(
+    alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ridge, "_WORTH_ITERATING", 0.0)
+    store_kernel_after(monkeypatch, 0)
+    program = make(120, patterns=40, alpha=alpha)
+    solver = Ridge(tol=1e-3, rank=4)
+    monkeypatch.setattr(ridge, "_LEAST_PATIENCE", 1000)
+    slow = solve(program, solver)
+    assert slow.n_iter > 20
+    monkeypatch.setattr(ridge, "_LEAST_PATIENCE", 10)
+    monkeypatch.setattr(ridge, "_HALF_PRICE", 0.0)
+    found = solve(program, solver)
+    assert found.n_iter < min(slow.n_iter, 20)
+    assert found.gap <= 1e-3 < slow.gap
+    assert found.objective == pytest.approx(normal_equations(program)[1], rel=1e-3)
+
+
+def test_a_kernel_that_cannot_be_factored_leaves_conjugate_gradient_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise LinAlgError
+
+    monkeypatch.setattr(ridge, "_WORTH_ITERATING", 0.0)
+    monkeypatch.setattr(ridge, "_LEAST_PATIENCE", 3)
+    monkeypatch.setattr(ridge, "_HALF_PRICE", 0.0)
+    monkeypatch.setattr("cvxnn.convex.solvers.ridge.ridge_state.shifted_inverse", fails)
+    store_kernel_after(monkeypatch, 0)
+    program = make(120, patterns=40, alpha=1e-3)
+    assert solve(program, Ridge(tol=1e-3, rank=4)).gap <= 1e-3
 
 
 @pytest.mark.parametrize("way", ["rows", "weights", "iterations", "products"])
@@ -377,9 +411,9 @@ def test_products_are_those_with_the_features(
 
 def test_the_kernel_is_stored_where_products_with_the_data_cost_more() -> None:
     operator = make(60, patterns=9).operator
-    assert flops.products_before_kernel(operator, 1) == np.inf
+    assert ridge_flops.products_before_kernel(operator, 1) == np.inf
     X, mask = np.zeros((3000, 60)), np.zeros((3000, 1000), bool)
-    few, many = (flops.products_before_kernel(GatedOperator(X, mask), C) for C in (1, 10))
+    few, many = (ridge_flops.products_before_kernel(GatedOperator(X, mask), C) for C in (1, 10))
     assert 1 < many < few < np.inf
 
 

@@ -20,7 +20,7 @@ Carratino & Rosasco, 2017), and the kernel is kept in memory where it fits. Rows
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from jax.sharding import Mesh
@@ -40,9 +40,11 @@ from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
 from cvxnn.convex.solvers.ridge.ridge_flops import (
     direct_flops,
     kernel_flops,
+    kernel_product_flops,
     products_before_kernel,
     takes_kernel,
 )
+from cvxnn.convex.solvers.ridge.ridge_state import RidgeState, with_factor
 from cvxnn.numerics.arrays import is_sparse, register_pytree
 from cvxnn.numerics.stored_rows import is_stored
 
@@ -58,31 +60,9 @@ _SOON = 8
 _SAMPLED, _BASIS_NUMBERS = 8, 2**27
 # Iterations of conjugate gradient that are expected: gaps of 1 % take 6 to 20.
 _EXPECTED = 15
-
-
-class RidgeState(NamedTuple):
-    """Dual unknowns of all outputs, and the vectors of conjugate gradient."""
-
-    kernel: Kernel
-    alpha: Any
-    precondition: Any
-    u: Floats
-    image: Floats
-    direction: Floats
-    inner: Floats
-    best: Floats
-    best_objective: float
-    bound: float
-    residual: Floats
-    blocks: Any = None
-    """Weights of ``u``, where they are known."""
-    n_products: int = 0
-    """Products of conjugate gradient with the kernel so far."""
-
-    @property
-    def data(self) -> RidgeData:
-        """The weighted data of the program."""
-        return self.kernel.data
+# Iterations after which a stored kernel is factored, as a part of those that take as long, and at
+# least: so many are seldom the last ones.
+_HALF_PRICE, _LEAST_PATIENCE = 0.5, 20
 
 
 @register_pytree
@@ -124,7 +104,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
     ``n**2 (d + P) + n**3 / 3`` flops, whichever is less, the cube for each distinct ``alpha`` of
     the outputs, and an iteration of conjugate gradient
     ``2 n**2 n_outputs`` with a kernel, ``4 n d P n_outputs`` without. Memory beyond the data: the
-    matrix, or the kernel and ``2 n rank`` numbers, and a few blocks of 32 MiB.
+    matrix, or the kernel and ``2 n rank`` numbers, and a few blocks of 32 MiB. Up to ``max_dense``
+    rows, a kernel is factored as well, beside it, where conjugate gradient takes half as long.
     """
 
     on_host: ClassVar[bool] = True
@@ -260,6 +241,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
                 kernel=self.kernel,
             )
             return state._replace(u=u, image=image)
+        if state.kernel.matrix is not None and state.n_products == self._patience(program):
+            state = with_factor(state)
         remainder = data.targets - alpha * state.u - state.image
         z = state.precondition(remainder)
         inner = dots(remainder, z)
@@ -292,6 +275,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             # What is reported belongs to weights in float64. Those of a weak strength are small
             # differences of large unknowns, of which the kernel knows less than the data.
             state = self._exactly(state)._replace(bound=-np.inf, best_objective=np.inf)
+            if state.n_products > self._patience(program):
+                # A factored kernel refines from there; directions belong to what the kernel knows.
+                state = state._replace(direction=np.zeros_like(u))
             objective, bound = certify(
                 data.targets, u, state.image, alpha, data.norms(state.blocks, alpha)
             )
@@ -360,6 +346,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             return (dual if by_rows else primal) + product
         rank = self._sampled(n)
         cost = 2.0 * n * rank * (d + P + rank) + product + 4.0 * n * rank * C * result.n_iter
+        if result.n_iter > self._patience(program):
+            cost += n**3 / 3.0
         if self.kernel is not None:
             return cost + 2.0 * n * n * C * result.n_iter
         before = min(self._products_before_kernel(operator, C), result.n_iter)
@@ -382,6 +370,17 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             return np.inf
         before = products_before_kernel(operator, n_outputs)
         return 0 if before <= _SOON else float(np.ceil(before))
+
+    def _patience(self, program: ConvexProgram) -> float:
+        """Return the number of products of conjugate gradient after which a kernel is factored.
+
+        Infinite where it is too large or not the whole matrix, or outputs have several strengths.
+        """
+        n, C = program.y.shape
+        if n > self.max_dense or program.skip is not None or np.size(np.unique(program.alpha)) > 1:
+            return np.inf
+        steps = n**3 / 3.0 / kernel_product_flops(n, C)
+        return float(np.ceil(max(_HALF_PRICE * steps, _LEAST_PATIENCE)))
 
     def _sampled(self, n: int) -> int:
         """Return the number of rows whose kernel columns precondition."""

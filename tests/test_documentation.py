@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import sklearn.utils.validation
 
 import cvxnn
 
@@ -134,6 +135,66 @@ def test_snippets_are_found_with_their_lines_and_reasons():
 
 
 # Names --------------------------------------------------------------------------------------------
+
+
+def tests_named_in(text: str) -> set[tuple[str, str]]:
+    """File and function of tests, written as ``tests/test_a.py::test_b``."""
+    return set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_a_page_names_exist(page):
+    missing = []
+    for file, name in tests_named_in(page.read_text("utf-8")):
+        path = ROOT / file
+        if not (path.exists() and f"def {name}(" in path.read_text("utf-8")):
+            missing.append(f"{file}::{name}")
+    assert not missing
+
+
+def texts_of(source: str) -> Iterator[str]:
+    """Texts of a module; what is filled in later is a null character."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            yield "".join(map(str, parts))
+
+
+def messages_in(text: str) -> Iterator[str]:
+    """Pieces of messages in the first column of tables of messages, between dots."""
+    table = re.compile(r"^\| (?:Message|Warning|What happens) \|.*\n\|[- |]+\n((?:\|.*\n)+)", re.M)
+    for rows in table.findall(text):
+        for row in rows.splitlines():
+            for message in re.findall(r"`([^`]+)`", row.split("|")[1]):
+                pieces = re.sub(r"^\w+(?:Error|Warning): ", "", message).split("...")
+                yield from (piece.strip() for piece in pieces if " " in piece.strip())
+
+
+def is_said(message: str, texts: str) -> bool:
+    """Whether a text has the message, up to words that are filled in."""
+    words = (rf"(?:{re.escape(word)}|\S*\0\S*)" for word in message.split())
+    return re.search(r"\s+".join(words), texts) is not None
+
+
+def test_messages_of_tables_are_those_of_the_code():
+    modules = [path.read_text("utf-8") for path in Path(cvxnn.__file__).parent.rglob("*.py")]
+    modules.append(inspect.getsource(sklearn.utils.validation))  # some are scikit-learn's
+    texts = "\n".join(text for module in modules for text in texts_of(module))
+    found = {page: list(messages_in(page.read_text("utf-8"))) for page in PAGES}
+    assert sum(map(len, found.values())) > 15
+    missing = [f"{name_of(p)}: {m}" for p, ms in found.items() for m in ms if not is_said(m, texts)]
+    assert not missing
+
+
+def test_messages_are_found_in_tables_and_texts():
+    row = "| `ValueError: ... has 3 rows ... a b` or `c d` | e |"
+    table = f"| Message | Meaning |\n| --- | --- |\n{row}\n"
+    assert list(messages_in(table)) == ["has 3 rows", "a b", "c d"]
+    texts = "\n".join(texts_of('f"{name} has {n} rows"'))
+    assert is_said("has 3 rows", texts)
+    assert not is_said("has 3 columns", texts)
 
 
 def resolve(name: str) -> Any:

@@ -79,10 +79,12 @@ def warn_of_cuts(cut: Cut, limit: int, max_length: int) -> None:
     """Warn the caller of the caller if pairs were cut."""
     if not cut.n_prompts and not cut.n_responses:
         return
+    ends = (
+        f"; {cut.n_responses} of them lost the end of the response too" if cut.n_responses else ""
+    )
     warnings.warn(
-        f"{cut.n_prompts} of {cut.n_pairs} replies are, with their prompts, longer than {limit} "
-        f"tokens and lost the beginning of the prompt; {cut.n_responses} of them the end of the "
-        "response too. "
+        f"{cut.n_prompts} of {cut.n_pairs} replies have more than {limit} tokens with their "
+        f"prompts, and lost the beginning of the prompt{ends}. "
         f"Increase max_length (now {max_length}) if the model and the memory allow it",
         stacklevel=3,
     )

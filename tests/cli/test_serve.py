@@ -98,7 +98,7 @@ def test_bad_requests_are_named(
 
 def test_long_replies_are_cut_as_in_training_and_counted(server: RewardServer) -> None:
     prompt, texts = "a b " * 50, ["b " * 30, "c d"]
-    with pytest.warns(UserWarning, match="2 of 2 replies are, with their prompts, longer"):
+    with pytest.warns(UserWarning, match="2 of 2 replies have more than"):
         X = server.embedder.embed([prompt] * 2, texts, common_cut=True)
     status, found = call(server, "POST", "/rank", {"prompt": prompt, "responses": texts})
     assert (status, found["cut"]) == (200, 2)

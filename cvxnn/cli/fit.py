@@ -77,7 +77,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     if options.test is not None and options.test_size == 0:
         raise UsageError("--test names held-out pairs, and --test-size 0 asks for none; leave one")
-    features = join_pair_features([read_pair_features(folder) for folder in options.features])
+    parts = {folder: read_pair_features(folder) for folder in options.features}
+    if len({part.identity for part in parts.values()}) < len(options.features):
+        raise UsageError(
+            f"FEATURES are {', '.join(options.features)}, of which two hold the same pairs; name "
+            "each once"
+        )
+    features = join_pair_features(list(parts.values()))
     held_out = None if options.test is None else read_pair_features(options.test)
     parameters = HEAD.values(options)
     if options.head != "coala":

@@ -149,7 +149,7 @@ class MemoryPlan:
                 plan, changed[name] = smaller, value
         if not plan.fits(gib):
             raise MemoryError(
-                f"{plan.weights / GIB:.1f} GiB of weights in {plan.settings.dtype} leave too "
+                f"{plan.weights / GIB:.3g} GiB of weights in {plan.settings.dtype} leave too "
                 f"little of {gib:g} GiB whatever the settings; take a smaller model or a larger GPU"
             )
         return changed

@@ -48,7 +48,7 @@ def reward_text(metrics: Mapping[str, float]) -> str:
         Mean rewards of chosen and rejected replies, and their difference.
     """
     won, lost, margin = (metrics[f"rewards/{name}"] for name in ("chosen", "rejected", "margins"))
-    return f"mean reward {won:.3f} of chosen and {lost:.3f} of rejected replies, {margin:.3f} apart"
+    return f"mean reward {won:.3f} of chosen and {lost:.3f} of rejected replies, {margin:.3g} apart"
 
 
 def reward_metrics(chosen: ArrayLike, rejected: ArrayLike) -> dict[str, float]:

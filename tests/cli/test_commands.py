@@ -298,6 +298,8 @@ class TestFit:
         run("extract", fresh, "--model", model, "--output", other, "--layer", "1")
         found = run("fit", features, other, *arguments, code=1)
         assert "folders 1 and 2 were embedded differently (layer is 2 and 1)" in found["error"]
+        found = run("fit", features, more, features, *arguments, code=2)
+        assert "two hold the same pairs; name each once" in found["error"]
 
     def test_no_convergence_is_an_exit_code(self, run, features, tmp_path, capsys):
         output = tmp_path / "head.safetensors"

@@ -229,5 +229,5 @@ def test_summary_has_a_line_for_each_phase():
         "  embeddings  1.5 s, –FLOPs",
         "  phase I     0.25 s, 2 GFLOPs: objective 0.25000, lower bound 0.20000, gap 20 %",
         "  phase II    –, –FLOPs",
-        "  held out    mean reward 0.500 of chosen and 0.250 of rejected replies, 0.250 apart",
+        "  held out    mean reward 0.500 of chosen and 0.250 of rejected replies, 0.25 apart",
     ]

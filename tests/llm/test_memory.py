@@ -148,7 +148,7 @@ def test_advice_is_enough_and_needed() -> None:
         assert not memory_plan(llama_8b(), method="fine_tune", **without).fits(24)
     assert "does not fit in 24 GiB: set dtype='bfloat16'" in plan.report(24)
     assert plan.disk == 4 * 4096 * 1000
-    with pytest.raises(MemoryError, match=r"15\.0 GiB of weights in bfloat16"):
+    with pytest.raises(MemoryError, match=r"15 GiB of weights in bfloat16"):
         plan.advice(12)
     assert "take a smaller model" in plan.report(12)
 

@@ -35,9 +35,6 @@ EXAMPLE = "  cvxnn fit features --output head.safetensors --test held_out_featur
 # Phases of the command, for its progress, and how long fits take in proportion to each other.
 _RIVAL, _ALL = "linear head, to compare with", "all pairs"
 _SHARES = {"coala": 3.0, "linear": 1.0}
-# Numbers in the embeddings of pairs of which a linear head takes a sample, rather than all from the
-# disk: 4,096 pairs of 4,096 numbers.
-_MOST_OF_RIVAL = 2**25
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,11 +195,9 @@ def _measure(
     if kind != "linear":
         console.progress(f"fit       {_RIVAL}")
         bar.enter(_RIVAL)
-        sample = _for_rival(train, seed)
-        probe = fit_head("linear", sample, test, seed=seed)[1]
+        probe = fit_head("linear", train, test, seed=seed)[1]
         keys = ("accuracy", "standard_error", "interval")
-        name = name_of("linear") + (f" of {len(sample)} pairs" if len(sample) < len(train) else "")
-        baselines[name] = {key: getattr(probe, key) for key in keys}
+        baselines[name_of("linear")] = {key: getattr(probe, key) for key in keys}
     texts = [pair.chosen for pair in test.pairs], [pair.rejected for pair in test.pairs]
     return head, {
         "training_pairs": len(train),
@@ -212,19 +207,6 @@ def _measure(
         "baselines": baselines,
         "length_bias": asdict(length_bias(*texts, measured.margins)),
     }
-
-
-def _for_rival(train: PairFeatures, seed: int) -> PairFeatures:
-    """Return the pairs of a linear head, which needs its rows in memory: of the disk, a sample."""
-    import numpy as np
-
-    from cvxnn.numerics.stored_rows import is_stored
-
-    most = max(_MOST_OF_RIVAL // (2 * train.chosen.shape[1]), 1)
-    if not is_stored(train.chosen) or len(train) <= most:
-        return train
-    drawn = np.random.RandomState(seed).permutation(len(train))[:most]
-    return train.take(sorted(drawn.tolist()))
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -1,7 +1,8 @@
 """Rounding shapes up, so that problems of nearly equal size share one compilation.
 
 Rows are added with zero data and zero weight, patterns closed on every row: neither changes the
-program, whose weights on closed patterns stay zero.
+program, whose weights on closed patterns stay zero. Of stored rows the last is repeated, on which
+all patterns are closed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import PairedOperator
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.stored_rows import is_stored
 
 _N_PATTERNS_STEP = 8
 
@@ -95,6 +97,8 @@ def _kept_patterns(program: ConvexProgram) -> Any:
 
 
 def _rows(array: Any, n_rows: int) -> Any:
+    if is_stored(array):  # any row will do, since no pattern is open there
+        return array.take(np.minimum(np.arange(len(array) + n_rows), len(array) - 1))
     array = np.asarray(array)
     if n_rows == 0:
         return array

@@ -32,7 +32,7 @@ from cvxnn.convex.compiled_calls import (
 )
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.objectives import WithRows
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram, on_host, read
 from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
 from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Status, relative_gap
 from cvxnn.numerics.arrays import Array
@@ -197,7 +197,8 @@ def solve(
         if padded:
             rounded = bucket if shards is None else shards.padded
             n_rows = rounded(given.operator.n_rows)
-            problem = pad(given, n_rows)
+            stays = shards is not None and solver.streams_rows(given)
+            problem = pad(given if stays else read(given), n_rows)
             if beginning is not None:
                 weights = pad_weights(given, beginning.weights)
                 dual = pad_dual(given, beginning.dual, n_rows)
@@ -238,6 +239,7 @@ def solve(
             return None if dual is None else dual.unstacked(given.operator)
 
         rows: list[dict[str, float]] = []
+        unknown: list[str] = []
         n_iter = 0
         while True:
             n_steps = min(solver.check_every, solver.max_iter - n_iter)
@@ -254,6 +256,11 @@ def solve(
                     **{name: float(value) for name, value in m.details.items()},
                 }
             )
+            # What has no value at first never has: accuracies of replies that are not paired.
+            if len(rows) == 1:
+                unknown = [name for name in m.details if np.isnan(rows[0][name])]
+            for name in unknown:
+                del rows[-1][name]
             stop = callback is not None and callback(rows[-1], partial(reported, state))
             late = time_limit is not None and elapsed > time_limit
             if shards is not None:  # their clocks and callbacks may differ

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.numerics.arrays import Array, namespace, register_pytree
+from cvxnn.numerics.stored_rows import is_stored
 
 # Units of rounding of the sum of all terms' sizes: above what sums of any length were seen to lose.
 _ROUNDING = 4.0
@@ -312,7 +313,10 @@ class PairedOperator(GatedOperator):
             return out.reshape(-1, *array.shape[1:])
 
         pairs = np.concatenate([index.reshape(-1, 2) for _, index in found])
-        X, mask = spread(self.X), spread(np.asarray(self.mask))
+        mask = spread(np.asarray(self.mask))
+        # Rows that fill a part up are closed; of stored ones, its first is repeated.
+        filled = [np.pad(used, (0, size - len(used)), constant_values=used[0]) for used, _ in found]
+        X = self.X.take(np.concatenate(filled)) if is_stored(self.X) else spread(self.X)
         return replace(self, X=X, mask=mask, pairs=pairs.astype(np.int32), n_groups=n_groups)
 
     def inputs(self, rows: Array) -> Array:

@@ -436,6 +436,20 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
     return jax.tree.map(convert, program)
 
 
+def read(program: ConvexProgram) -> ConvexProgram:
+    """Give the same program with its rows in memory, if they are stored.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        Program on the host.
+    """
+    operator = program.operator
+    if not is_stored(operator.X):
+        return program
+    return replace(program, operator=replace(operator, X=np.asarray(operator.X)))
+
+
 def _difference(parts: Array) -> Array:
     """Sum over signs, (n, n_outputs, n_signs): positive neurons minus negative ones."""
     return parts[..., 0] - parts[..., 1] if parts.shape[-1] == 2 else parts[..., 0]

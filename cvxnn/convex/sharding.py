@@ -24,6 +24,8 @@ from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import PairedOperator
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Start
+from cvxnn.convex.streamed_rows import RowReader, put_stored
+from cvxnn.numerics.stored_rows import is_stored
 
 _mesh: ContextVar[Mesh | None] = ContextVar("mesh", default=None)
 
@@ -36,8 +38,8 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
     """Let the devices of a mesh share the rows of every program within a scope.
 
     It is ``mesh=`` of ``solve`` for all that calls it, estimators above all. Solvers that would not
-    gain by it (``InteriorPoint``, and ``Ridge`` where it factors a matrix or X is sparse or on the
-    disk), and objectives without rows, stay as they are.
+    gain by it (``InteriorPoint``, and ``Ridge`` where it factors a matrix or X is sparse), and
+    objectives without rows, stay as they are.
 
     Parameters
     ----------
@@ -108,10 +110,12 @@ class RowShards:
     def __init__(self, mesh: Mesh) -> None:
         # XLA decides where each intermediate array lies.
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+        self._mesh = mesh
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._by_rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._n_devices, self._n_here = mesh.devices.size, len(mesh.local_devices)
         self.bytes_sent = 0
+        self._readers: list[RowReader] = []
 
     def padded(self, n_rows: int) -> int:
         """Return how many rows a process has on its devices.
@@ -131,9 +135,9 @@ class RowShards:
         if isinstance(op, PairedOperator):  # no pair needs rows of another device
             op = op.grouped(self._n_here, self._on_each)
             op = replace(op, pairs=self._divide(op.pairs), n_groups=self._n_devices)
-        rows = self._divide((op.X, op.mask, program.y, program.sample_weight))
+        rows = self._divide((op.mask, program.y, program.sample_weight))
         rest = {name: getattr(program, name) for name in ("alpha", "loss", "penalty", "skip")}
-        X, mask, y, sample_weight = rows
+        X, (mask, y, sample_weight) = self._matrix(op.X), rows
         op = replace(op, X=X, mask=mask)
         return replace(program, operator=op, y=y, sample_weight=sample_weight, **self._repeat(rest))
 
@@ -172,6 +176,14 @@ class RowShards:
             return np.concatenate([np.asarray(shard.data) for shard in shards])
 
         return jax.tree.map(local, dual)
+
+    def _matrix(self, X: Any) -> Any:
+        if not is_stored(X):
+            return self._divide(X)
+        found = put_stored(X, self._by_rows, self._mesh)
+        self._readers += found.readers
+        self.bytes_sent += found.bytes_sent
+        return found.X
 
     def _divide(self, arrays: Any) -> Any:
         return self._put(arrays, self._by_rows)

@@ -186,6 +186,22 @@ class Solver(ABC, Generic[Problem, State]):
         """
         return not self.on_host
 
+    def streams_rows(self, problem: Any, /) -> bool:
+        """Return whether the rows of a program may stay on the disk where devices share them.
+
+        Parameters
+        ----------
+        problem : ConvexProgram
+            What ``solve`` was called with.
+
+        Returns
+        -------
+        bool
+            Whether the solver multiplies the rows by matrices and does nothing else with them; by
+            default False, and they are read into memory.
+        """
+        return False
+
     def accelerator(self, problem: Any, /) -> Mesh | None:
         """Return the accelerator on which a solver ``on_host`` had better share rows, if any.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
@@ -20,7 +21,9 @@ from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators._scaling import Scaling, column_means
+from cvxnn.estimators._streamed_pairs import fit_streamed, sampled
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.stored_rows import is_stored
 from cvxnn.numerics.threads import limit_threads
 
 # Tried by C="auto": rising, so that each fit starts at a stronger penalty's solution.
@@ -65,8 +68,8 @@ class LinearPreferenceHead(PreferenceHead):
         Description of the features, ``cvxnn.llm.Embedder.description``. It is saved with the head,
         and needed to generate with it.
     random_state : int, RandomState or None, default=None
-        It has no effect, since nothing is random; it is here so that both heads may be given the
-        same parameters.
+        Decides which pairs ``C`` is chosen on, where more than 2**25 numbers stay on the disk
+        (``StoredRows``); the head is then fitted to all of them. Nothing else is random.
 
     Attributes
     ----------
@@ -150,23 +153,30 @@ class LinearPreferenceHead(PreferenceHead):
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Choose the strength if asked to, then fit to all rows; nothing is measured between."""
         self.flops_ = 0.0
-        rows = rows._replace(X=np.asarray(rows.X))  # rows that stayed on the disk
+        seen = None
+        if is_stored(rows.X) and rows.pairs is not None:
+            seen = sampled(rows, check_random_state(self.random_state))
+        if seen is None:
+            rows = rows._replace(X=np.asarray(rows.X))
+        some = rows if seen is None else seen
         for name in ("Cs_", "cv_scores_"):
             self.__dict__.pop(name, None)
         if self.C == "auto":
-            folds = self._folds(rows)
+            folds = self._folds(some)
             scores = np.zeros((len(folds), len(_CS)))
-            for k, (seen, unseen) in enumerate(folds):
+            for k, (kept, unseen) in enumerate(folds):
                 scores[k] = [
-                    _score(network, rows.take(unseen))
-                    for network in self._path(rows.take(seen), _CS)
+                    _score(network, some.take(unseen))
+                    for network in self._path(some.take(kept), _CS)
                 ]
             # Among equals the strongest penalty; without folds as well.
             self.C_ = float(_CS[scores.mean(axis=0).argmax()]) if folds else float(_CS[0])
             self.Cs_, self.cv_scores_ = _CS.copy(), scores
         else:
             self.C_ = float(self.C)
-        (self.network_,) = self._path(rows, np.array([self.C_]))
+        (self.network_,) = self._path(some, np.array([self.C_]))
+        if seen is not None:
+            self.network_ = self._streamed(rows, self.network_)
         auto = self.C == "auto"
         if np.ptp(self.network_.forward(rows.X)) <= _FLAT:
             tried = "no feature tells preferred responses from others" if auto else f"C={self.C!r}"
@@ -207,15 +217,7 @@ class LinearPreferenceHead(PreferenceHead):
     def _path(self, rows: Responses, Cs: NDArray[np.floating]) -> list[TwoLayerNetwork]:
         """Return heads of rising ``Cs``, each fitted from the one before."""
         X, weight = rows.X, rows.weight
-        scaling = Scaling.of(
-            X,
-            np.zeros((len(X), 1), X.dtype),
-            weight,
-            standardize=self.standardize,
-            fit_intercept=True,
-        )
-        # In units of the standard deviation, not of its multiple that makes rows short.
-        scale = scaling.x_scale / (np.sqrt(X.shape[1]) if self.standardize else 1)
+        scaling, scale = self._units(X, weight)
         Z = ((X - scaling.x_mean) / scale).astype(X.dtype)
         if rows.pairs is None:
             Z, target, omega, *_ = merge(Z, rows.signs, weight)
@@ -252,6 +254,38 @@ class LinearPreferenceHead(PreferenceHead):
             offset = model.intercept_[0] - scaling.x_mean @ coef if level is None else -level @ coef
             networks.append(_linear(coef, offset))
         return networks
+
+    def _streamed(self, rows: Responses, start: TwoLayerNetwork) -> TwoLayerNetwork:
+        """Return the head of all pairs on the disk, fitted from that of a sample."""
+        X, weight = rows.X, rows.weight
+        scaling, scale = self._units(X, weight)
+        assert start.linear_weights is not None
+        known = np.isfinite(scale)  # others are of constant features
+        found = fit_streamed(
+            rows,
+            scaling.x_mean,
+            scale,
+            C=self.C_,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            start=np.where(known, start.linear_weights[:, 0] * np.where(known, scale, 0.0), 0.0),
+        )
+        self.n_iter_ = found.n_iter
+        self.flops_ += 4.0 * X.size / 2 * found.n_evaluations
+        coef = (found.weights / scale).astype(X.dtype)
+        return _linear(coef, -column_means(X, weight) @ coef)
+
+    def _units(self, X: Any, weight: NDArray[np.floating]) -> tuple[Scaling, NDArray[np.floating]]:
+        """Return the units of features, and their scale as a standard deviation."""
+        scaling = Scaling.of(
+            X,
+            np.zeros((len(X), 1), X.dtype),
+            weight,
+            standardize=self.standardize,
+            fit_intercept=True,
+        )
+        # Not the multiple that makes rows short.
+        return scaling, scaling.x_scale / (np.sqrt(X.shape[1]) if self.standardize else 1)
 
 
 def _linear(coef: NDArray[np.floating], offset: Any) -> TwoLayerNetwork:

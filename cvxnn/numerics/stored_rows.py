@@ -57,6 +57,7 @@ class StoredRows:
         self._columns = np.arange(source.shape[1])
         self._mean: Any = None
         self._scale: Any = None
+        self._finite = False  # as far as is known
         self._computed = np.dtype(np.float64 if source.dtype == np.float64 else np.float32)
         self.dtype = self._computed
 
@@ -158,6 +159,7 @@ class StoredRows:
             index.append(part._index + before)
             before += sum(len(source) for source in part._sources)
         whole._index = np.concatenate(index)
+        whole._finite = all(part._finite for part in parts)
         whole._computed = np.result_type(*(part._computed for part in parts))
         whole.dtype = np.result_type(*(part.dtype for part in parts))
         return whole
@@ -193,24 +195,42 @@ class StoredRows:
         return out
 
     def is_finite(self) -> bool:
-        """Return whether all numbers are finite."""
-        return all(np.isfinite(block).all() for _, block in read_ahead(self, self.blocks()))
+        """Return whether all numbers are finite; of views of rows that are, nothing is read."""
+        if not self._finite:
+            self._finite = all(
+                np.isfinite(block).all() for _, block in read_ahead(self, self.blocks())
+            )
+        return self._finite
 
     def codes(self) -> NDArray[np.intp]:
         """Return a number for each row, the same for equal rows only.
 
         Their order is that of the first 32 bytes of the rows, then of digests of all bytes.
         """
-        keys = np.empty((len(self), _PREFIX + _DIGEST), np.uint8)
+        code = _codes_of(self._starts())
+        alike = np.flatnonzero(np.bincount(code)[code] > 1)
+        if len(alike):  # rows that are given several times, as a rule
+            rank = np.zeros(len(self), np.intp)
+            rank[alike] = _codes_of(self.take(alike)._digests())
+            code = np.unique(code * len(self) + rank, return_inverse=True)[1]
+        return code
+
+    def _starts(self) -> NDArray[np.uint8]:
+        """Return the first bytes of each row, for which little is read."""
+        first = self[:, : -(-_PREFIX // self.dtype.itemsize)]
+        out = np.zeros((len(self), _PREFIX), np.uint8)
+        for rows, block in read_ahead(first, self.blocks()):
+            content = _bytes_of(block)
+            out[rows, : content.shape[1]] = content
+        return out
+
+    def _digests(self) -> NDArray[np.uint8]:
+        """Return the digest of each row."""
+        out = np.empty((len(self), _DIGEST), np.uint8)
         for rows, block in read_ahead(self, self.blocks()):
-            block = np.ascontiguousarray(block) + self.dtype.type(0)  # of -0 too
-            for key, row in zip(keys[rows], block.view(np.uint8), strict=True):
-                content = row.tobytes()
-                start = content[:_PREFIX].ljust(_PREFIX, b"\0")
-                end = digest(content, digits=_DIGEST).encode()
-                key[:] = np.frombuffer(start + end, np.uint8)
-        whole = keys.view(np.dtype((np.void, keys.shape[1]))).ravel()
-        return np.unique(whole, return_inverse=True)[1]
+            for place, row in zip(out[rows], _bytes_of(block), strict=True):
+                place[:] = np.frombuffer(digest(row.tobytes(), digits=_DIGEST).encode(), np.uint8)
+        return out
 
     def _read(self, index: Any) -> NDArray[np.floating]:
         if np.ndim(index) == 0:
@@ -235,6 +255,17 @@ class StoredRows:
             out -= self._mean
             out /= self._scale
         return out.astype(self.dtype, copy=False)
+
+
+def _bytes_of(block: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return the bytes of each row, in which -0 is 0."""
+    return (np.ascontiguousarray(block) + block.dtype.type(0)).view(np.uint8)
+
+
+def _codes_of(keys: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return the place of each row of bytes among the distinct ones."""
+    whole = keys.view(np.dtype((np.void, keys.shape[1]))).ravel()
+    return np.unique(whole, return_inverse=True)[1]
 
 
 def is_stored(array: Any) -> bool:

@@ -230,11 +230,11 @@ class TestFit:
         monkeypatch.setattr("cvxnn.features.pairs._MOST_IN_MEMORY", 0)
         output = tmp_path / "head.safetensors"
         stored = read_pair_features(features)
-        # The linear head, which needs its rows in memory, has 20 of the pairs.
+        # The linear head chooses its strength on 20 of the pairs, and is fitted to all.
         width = stored.chosen.shape[1]
-        monkeypatch.setattr("cvxnn.cli.fit._MOST_OF_RIVAL", 20 * 2 * width)
+        monkeypatch.setattr("cvxnn.estimators._streamed_pairs._SAMPLE_NUMBERS", 20 * 2 * width)
         found = run("fit", features, "--output", output, "--n-patterns", "8")
-        assert set(found["baselines"]) == {"longer reply wins", "linear head of 20 pairs"}
+        assert set(found["baselines"]) == {"longer reply wins", "linear head"}
         np.testing.assert_allclose(
             cvxnn.load(output).reward(stored.chosen),
             cvxnn.load(head).reward(np.asarray(stored.chosen)),

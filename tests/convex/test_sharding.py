@@ -37,8 +37,11 @@ from cvxnn.convex import (
     AcceleratedGradient, ConvexProgram, Cronos, PairedOperator, ProximalGradient, Ridge, SquaredL2,
     paired, sample_patterns, solve
 )
+from cvxnn.numerics import stored_rows
+from cvxnn.numerics.stored_rows import StoredRows
 from cvxnn.preference import CoalaObjective
 
+stored_rows._BLOCK_NUMBERS = 40
 rng = np.random.default_rng(0)
 X = rng.normal(size=(101, 4))
 y = np.abs(X[:, :1]) - X[:, 1:2]
@@ -53,13 +56,14 @@ own_weight = slice(None) if n_processes == 1 else slice(0, 50) if rank == 0 else
 mesh = jax.make_mesh((jax.device_count(),), ("rows",))
 assert jax.device_count() == 4
 
-def program(whole, pairs=None, **options):
+def program(whole, pairs=None, stored=False, **options):
     rows, weights = (slice(None), slice(None)) if whole else (own, own)
     targets = y
     if pairs is not None:
         weights, targets = slice(None) if whole else own_weight, np.ones((63, 1))
+    given = StoredRows(X[rows]) if stored else X[rows]
     return ConvexProgram(
-        paired(X[rows], mask[rows], pairs), targets[weights], 1e-3,
+        paired(given, mask[rows], pairs), targets[weights], 1e-3,
         sample_weight=weight[: len(targets)][weights], **options
     )
 
@@ -81,6 +85,13 @@ for solver, options, of_all, of_own in (
         shared.dual.residual, whole.dual.residual[of_process], rtol=0, atol=1e-5,
         err_msg=type(solver).__name__,
     )
+    if of_all is not None:  # each process streams rows of its own disk
+        streamed = solve(program(False, of_own, stored=True, **options), solver, mesh=mesh)
+        for found, expected in (
+            (streamed.weights.blocks, shared.weights.blocks),
+            (streamed.dual.residual, shared.dual.residual),
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     if n_processes == 1:
         assert abs(own_rows.bound_of(shared.dual) / shared.dual_bound - 1) < 1e-9
     assert abs(own_rows.evaluate(shared.weights).objective) < np.inf

@@ -20,6 +20,8 @@ from cvxnn import (
 from cvxnn.convex import Cronos, Ridge, SquaredL2, SquaredLoss
 from cvxnn.estimators._rows import canonical, merge, to_host
 from cvxnn.estimators._scaling import Scaling, column_means
+from cvxnn.numerics import stored_rows
+from cvxnn.numerics.stored_rows import StoredRows
 
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -141,6 +143,21 @@ def test_means_of_many_rows_in_single_precision(kind, shift):
     weight = rng.exponential(size=len(X)).astype(np.float32)
     expected = np.average(X.astype(np.float64), axis=0, weights=weight.astype(np.float64))
     np.testing.assert_allclose(column_means(kind(X), weight), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_units_of_stored_rows_are_those_of_rows_in_memory(monkeypatch):
+    monkeypatch.setattr(stored_rows, "_BLOCK_NUMBERS", 3 * 50)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(700, 3)).astype(np.float32)
+    X[:, 1] += 1e4 + np.arange(700)  # the first block says little of the others
+    X[:, 2] = 0.1
+    weight, y = rng.exponential(size=700).astype(np.float32), np.zeros((700, 1), np.float32)
+    for centred in (True, False):
+        options = {"standardize": True, "fit_intercept": centred}
+        found = Scaling.of(StoredRows(X), y, weight, **options)
+        expected = Scaling.of(X.astype(np.float64), y, weight.astype(np.float64), **options)
+        np.testing.assert_allclose(found.x_mean, expected.x_mean, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(found.x_scale, expected.x_scale, rtol=1e-6)
 
 
 def test_a_constant_column_of_many_rows_is_constant(dtype):

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxnn import COALAPreferenceHead
+from cvxnn import COALAPreferenceHead, LinearPreferenceHead
 from cvxnn.convex import Ridge
+from cvxnn.estimators import _streamed_pairs
+from cvxnn.numerics import stored_rows
 from cvxnn.numerics.stored_rows import StoredRows
 
 N, WIDTH = 1100, 6
@@ -85,6 +87,32 @@ def test_bad_rows_are_refused(pairs) -> None:
     head.fit_pairs(lost, pairs[0])
     with pytest.raises(ValueError, match="X has 5 features"):
         head.reward(StoredRows(lost[:, 1:]))
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_linear_head_is_fitted_to_all_pairs_on_the_disk(pairs, standardize, monkeypatch) -> None:
+    monkeypatch.setattr(_streamed_pairs, "_SAMPLE_NUMBERS", 2 * WIDTH * 60)
+    monkeypatch.setattr(stored_rows, "_BLOCK_NUMBERS", 2 * WIDTH * 100)
+    won, lost = (part + np.float32(5) for part in pairs)
+    won[:, 2] = lost[:, 2] = 3  # constant, and of no weight
+    weight = np.arange(N) % 3
+
+    def fitted(*parts, **options):
+        head = LinearPreferenceHead(standardize=standardize, tol=1e-7, random_state=0, **options)
+        return head.fit_pairs(*parts, sample_weight=weight)
+
+    disk = fitted(StoredRows(won), StoredRows(lost))
+    memory = fitted(won, lost, C=disk.C_)
+    np.testing.assert_allclose(disk.coef_, memory.coef_, rtol=1e-4, atol=1e-5)
+    assert disk.intercept_ == pytest.approx(memory.intercept_, rel=1e-3)
+    assert disk.coef_[2] == 0
+    # The strength is one that 60 pairs would choose.
+    assert disk.cv_scores_.shape == (5, len(disk.Cs_))
+    again = fitted(StoredRows(won), StoredRows(lost))
+    np.testing.assert_array_equal(again.coef_, disk.coef_)
+    monkeypatch.undo()  # as few pairs are read, and fitted in memory
+    few = fitted(StoredRows(won), StoredRows(lost))
+    np.testing.assert_array_equal(few.coef_, fitted(won, lost).coef_)
 
 
 # 48 MiB of rows, and blocks of 1 MiB.

@@ -67,6 +67,32 @@ def test_equal_rows_have_one_code_and_codes_are_in_the_order_of_bytes() -> None:
     assert codes.tolist() == [sorted(set(keys)).index(key) for key in keys]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_begin_alike_are_told_apart(dtype: type) -> None:
+    X = np.zeros((40, 12), dtype)
+    X[:, 0] = np.arange(40) // 10
+    X[:, 11] = np.arange(40) % 7
+    codes = StoredRows(X).codes()
+    _, expected = np.unique(X, axis=0, return_inverse=True)
+    same, also = codes[:, None] == codes, expected[:, None] == expected
+    np.testing.assert_array_equal(same, also)
+    assert sorted(set(codes.tolist())) == list(range(codes.max() + 1))
+    # Their order follows from the rows.
+    order = np.random.default_rng(0).permutation(40)
+    np.testing.assert_array_equal(StoredRows(X[order]).codes(), codes[order])
+
+
+def test_finite_rows_are_checked_once() -> None:
+    X = np.ones((9, 3), np.float32)
+    rows = StoredRows(X)
+    assert StoredRows.stacked([rows, StoredRows(X)]).is_finite()
+    assert rows.is_finite()
+    X[0, 0] = np.nan  # which nobody looks at again
+    assert rows.take(np.arange(3)).is_finite()
+    assert rows[:, :2].astype(np.float64).is_finite()
+    assert not StoredRows.stacked([rows, StoredRows(X)]).is_finite()
+
+
 def test_what_is_no_matrix_or_not_finite_is_seen() -> None:
     X = np.ones((5, 3), np.float32)
     X[4, 2] = np.nan

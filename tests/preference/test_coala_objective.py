@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvxnn.convex import AcceleratedGradient, solve
 from cvxnn.convex.compiled_calls import precision
 from cvxnn.preference import CoalaObjective, coala_pairwise, coala_pointwise, metrics
 
@@ -186,6 +187,21 @@ def test_report_of_responses_that_are_not_pairs_has_no_accuracy() -> None:
         "rewards/rejected",
         "rewards/margins",
     }
+
+
+@pytest.mark.parametrize("n_rejected", [3, 7])
+def test_histories_on_devices_have_the_columns_of_the_host(n_rejected: int) -> None:
+    # Rows of zeros make numbers of responses equal that were not.
+    won, lost = features()
+    problem = replace(objective("pairwise"), chosen=won, rejected=lost[:n_rejected])
+    solver = AcceleratedGradient(max_iter=3, on_host=True)
+    host = solve(problem, solver, start=np.ones(D)).history
+    mesh = jax.make_mesh((1,), ("rows",))
+    devices = solve(problem, replace(solver, on_host=False), start=np.ones(D), mesh=mesh).history
+    assert set(devices) == set(host)
+    assert ("rewards/accuracies" in devices) == (n_rejected == PAIRS)
+    for name in (column for column in host if column.startswith("rewards/")):
+        np.testing.assert_allclose(devices[name], host[name], rtol=1e-9)
 
 
 def test_report_without_responses_is_empty() -> None:

@@ -88,6 +88,10 @@ class ProximalGradient(Solver[ConvexProgram, ProximalGradientState]):
             )
         return self
 
+    def streams_rows(self, program: ConvexProgram) -> bool:
+        """Return whether there is no linear part, whose bound needs a matrix of all rows."""
+        return program.skip is None
+
     def init(self, program: ConvexProgram, start: Start | None) -> ProximalGradientState:
         """Start at rest, at zero or at given weights."""
         dtype = program.operator.X.dtype

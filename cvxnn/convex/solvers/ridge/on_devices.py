@@ -92,6 +92,10 @@ class RidgeOnDevices(Solver[ConvexProgram, RidgeOnDevicesState]):
         check_closed_form(program)
         return self
 
+    def streams_rows(self, program: ConvexProgram) -> bool:
+        """Return True."""
+        return True
+
     # What the loop calls ------------------------------------------------------------------
 
     def init(self, program: ConvexProgram, start: Start | None) -> RidgeOnDevicesState:

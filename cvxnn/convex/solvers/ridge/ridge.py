@@ -46,7 +46,6 @@ from cvxnn.convex.solvers.ridge.ridge_flops import (
 )
 from cvxnn.convex.solvers.ridge.ridge_state import RidgeState, with_factor
 from cvxnn.numerics.arrays import is_sparse, register_pytree
-from cvxnn.numerics.stored_rows import is_stored
 
 Floats = NDArray[np.floating]
 
@@ -133,9 +132,9 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         return RidgeOnDevices(self.tol, self.max_iter, self.rank)
 
     def gains_from_devices(self, program: ConvexProgram) -> bool:
-        """Return whether the rows are dense, in memory, and too many to be factored."""
+        """Return whether the rows are dense, and too many to be factored."""
         X = program.operator.X
-        return not (is_sparse(X) or is_stored(X) or self._is_direct(program))
+        return not (is_sparse(X) or self._is_direct(program))
 
     def accelerator(self, program: ConvexProgram) -> Mesh | None:
         """Return JAX's accelerator where the program takes much less time there."""

@@ -4,6 +4,7 @@ from .estimators.coala_cv import COALAPreferenceHeadCV
 from .estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
 from .estimators.linear_head import LinearPreferenceHead
 from .estimators.policy import SoftmaxPolicy
+from .estimators.private_head import PrivatePreferenceHead
 from .estimators.regressor import ConvexReLURegressor
 from .persistence import load, save
 from .serving import load_network
@@ -18,6 +19,7 @@ __all__ = [
     "ConvexReLURegressor",
     "ConvexReLURegressorCV",
     "LinearPreferenceHead",
+    "PrivatePreferenceHead",
     "SoftmaxPolicy",
     "load",
     "load_network",

@@ -49,6 +49,7 @@ _CLASSES = {
     "COALAPreferenceHead": "cvxnn.estimators.coala",
     "COALAPreferenceHeadCV": "cvxnn.estimators.coala_cv",
     "LinearPreferenceHead": "cvxnn.estimators.linear_head",
+    "PrivatePreferenceHead": "cvxnn.estimators.private_head",
     "SoftmaxPolicy": "cvxnn.estimators.policy",
 }
 # Attributes that predictions need.
@@ -57,6 +58,7 @@ _NEEDED = {
     "ConvexReLURegressor": {"network_", "n_features_in_", "_y_ndim"},
     "COALAPreferenceHead": {"network_", "n_features_in_", "classes_"},
     "LinearPreferenceHead": {"network_", "n_features_in_", "classes_"},
+    "PrivatePreferenceHead": {"network_", "n_features_in_", "classes_"},
 }
 _NEEDED |= {f"{name}CV": needed for name, needed in _NEEDED.items()}
 _NEEDED["SoftmaxPolicy"] = {"coef_", "reference_", "n_features_in_"}
@@ -81,7 +83,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     ----------
     estimator : estimator of cvxnn
         Fitted ConvexReLUClassifier, ConvexReLURegressor, COALAPreferenceHead, CV class of one of
-        these, LinearPreferenceHead, or SoftmaxPolicy.
+        these, LinearPreferenceHead, PrivatePreferenceHead, or SoftmaxPolicy.
     path : path-like
         File to write, by convention ``*.safetensors``. The folders above it are created. It is
         written under a temporary name and renamed, so that an interrupted save leaves the old file

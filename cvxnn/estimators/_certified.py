@@ -211,6 +211,49 @@ class Certified:
         """
         return self._constrained(constraints, self._solved(X, y, sample_weight, groups))
 
+    def next_labels(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        candidates: ArrayLike,
+        n: int = 1,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> training.Asked:
+        """Return which rows without labels would tell the fit most, if they had one.
+
+        The choice is D-optimal (:mod:`cvxnn.training.labelling`): each row adds most to the
+        determinant of the Hessian, given those before it.
+
+        Parameters
+        ----------
+        X, y : array-like
+            Data of the fit.
+        candidates : array-like, shape (n_candidates, n_features)
+            Rows that could be labelled.
+        n : int, default=1
+            How many to choose.
+        sample_weight : array-like, shape (n_samples,), optional
+            Weights of the fit.
+        groups : array-like, shape (n_samples,), optional
+            Groups of the fit.
+
+        Returns
+        -------
+        cvxnn.training.Asked
+            ``order``, the numbers of the chosen candidates, with the ``gain`` of each.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or ``n`` is out of range.
+        TypeError
+            Unless ``formulation="gated"``, ``penalty="l2"``, and the loss is squared, logistic or
+            another of separate outputs.
+        """
+        return self._next_labels(self._solved(X, y, sample_weight, groups), candidates, n)
+
     def _solved(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Solved:
         """Return the program of the fit to these data, with its solution."""
         check_is_fitted(self)
@@ -241,6 +284,12 @@ class Certified:
             kind=kind,
         )
 
+    def _next_labels(
+        self, solved: Solved, rows: Any, n: int, pairs: NDArray[np.intp] | None = None
+    ) -> training.Asked:
+        """Return which rows, or pairs of them, would tell a solution most."""
+        return training.most_informative(solved.certificate, *solved.look(rows), n, pairs)
+
     def _constrained(self, constraints: Sequence[training.SideConstraint], solved: Solved) -> Self:
         """Return a fitted copy that satisfies side constraints."""
         if isinstance(constraints, training.SideConstraint):
@@ -249,14 +298,19 @@ class Certified:
         if not functionals:
             raise ValueError("constraints is empty; expected at least one SideConstraint.")
         found = training.constrain(solved.certificate, functionals)
+        model = self._with(solved, found.weights.blocks, found.objective, found.dual_bound)
+        model.prices_ = found.prices
+        return model
+
+    def _with(self, solved: Solved, blocks: Any, objective: float, dual_bound: float) -> Self:
+        """Return a fitted copy with other weights, those of another program."""
         gates = self._proof["gates"]
-        blocks = np.asarray(found.weights.blocks, gates.dtype)
-        network = recover(convex.Weights(blocks, None), bias=solved.bias, gates=gates)
+        weights = convex.Weights(np.asarray(blocks, gates.dtype), None)
+        network = recover(weights, bias=solved.bias, gates=gates)
         model = copy.deepcopy(self)
         model._take(fold_scaling(network, *solved.scaling))
-        model.prices_ = found.prices
-        model.objective_, model.dual_bound_ = found.objective, found.dual_bound
-        model.gap_ = (found.objective - found.dual_bound) / max(abs(found.objective), _TINY)
+        model.objective_, model.dual_bound_ = objective, dual_bound
+        model.gap_ = (objective - dual_bound) / max(abs(objective), _TINY)
         model._proof = {}
         return model
 
@@ -313,8 +367,9 @@ class Certified:
         proof = self._proof
         if not proof:
             raise ValueError(
-                "this is a fit under side constraints, which a certificate of the program does not "
-                "have; ask the fit that it was made from, or see objective_ and dual_bound_."
+                "this is a fit under side constraints, or of several objectives: a certificate "
+                "of the program is not its own; ask the fit that it was made from, or see "
+                "objective_ and dual_bound_."
             )
         inputs, mask = self._seen(inputs, seen)
         # A solver on the host works in float64, and what it proves of rows in float32 holds there.

@@ -18,6 +18,7 @@ from cvxnn.estimators._pair_columns import ColumnFactors
 from cvxnn.estimators._pair_program import PairProgram
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, groups_of, labels_of, merge, weights_of
+from cvxnn.estimators.trade_off import TradeOff
 from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork
 
@@ -151,6 +152,106 @@ class PairCertified(PairProgram):
         """
         solved = self._solved(X, y, sample_weight, groups, pair_id)
         return self._constrained(constraints, solved)
+
+    def next_labels(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        candidates: ArrayLike | tuple[ArrayLike, ArrayLike],
+        n: int = 1,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        pair_id: ArrayLike | None = None,
+    ) -> training.Asked:
+        """Return which pairs without a preference would tell phase I most, if they had one.
+
+        The choice is D-optimal (:mod:`cvxnn.training.labelling`): each pair adds most to the
+        determinant of the Hessian, given those before it. Which reply is preferred does not matter.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+        candidates : tuple of two array-like, shape (n_candidates, n_features)
+            Embeddings of the first replies and of the second ones. Of a head that was fitted
+            without pairs, single replies.
+        n : int, default=1
+            How many to choose.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+
+        Returns
+        -------
+        cvxnn.training.Asked
+            ``order``, the numbers of the chosen candidates, with the ``gain`` of each.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or ``n`` is out of range.
+        TypeError
+            With ``formulation="relu"``, which has no such form.
+        """
+        solved = self._solved(X, y, sample_weight, groups, pair_id)
+        if self.n_pairs_ == 0:
+            return self._next_labels(solved, candidates, n)
+        if not (isinstance(candidates, tuple) and len(candidates) == 2):
+            raise TypeError(
+                "the head was fitted to pairs: expected candidates=(first, second), the embeddings "
+                f"of both replies, not a {type(candidates).__name__}."
+            )
+        first, second = (np.asarray(part) for part in candidates)
+        if first.shape != second.shape:
+            raise ValueError(
+                f"candidates have shapes {first.shape} and {second.shape}; expected one row of "
+                "each for every pair."
+            )
+        rows = np.arange(len(first))
+        pairs = np.column_stack([rows, rows + len(rows)])
+        return self._next_labels(solved, np.concatenate([first, second]), n, pairs)
+
+    def trade_off(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        objectives: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        pair_id: ArrayLike | None = None,
+    ) -> TradeOff:
+        """Return the exact trade-off between several objectives, such as helpful and harmless.
+
+        Each objective is the squared loss of phase I over its own pairs. Gates, scaling, strength
+        and the scale of phase II stay those of the head, which was fitted to all pairs.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+        objectives : array-like, shape (n_samples,)
+            Label of the objective of each response; a pair belongs to that of its chosen one.
+            After ``fit_pairs``, those of the pairs twice.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+
+        Returns
+        -------
+        cvxnn.estimators.trade_off.TradeOff
+            Makes a head for weights of the objectives, or for thresholds on their losses.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or there are not at least two objectives.
+        TypeError
+            With ``formulation="relu"``, or of a head that was fitted without pairs.
+        """
+        solved = self._solved(X, y, sample_weight, groups, pair_id)
+        if self.n_pairs_ == 0:
+            raise TypeError("trade_off needs a head that was fitted to pairs (fit_pairs, pair_id).")
+        return TradeOff.of(self, solved, X, objectives)
 
     def _solved(
         self, X: Any, y: Any, sample_weight: Any, groups: Any, pair_id: Any = None

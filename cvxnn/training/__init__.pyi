@@ -1,19 +1,23 @@
 from .feature_blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
+from .labelling import Asked, most_informative
 from .left_out import LeftOut, Units, leave_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
+from .privacy import Private, needed_noise, perturbed, spent_delta
 from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
 from .side_constraints import Constrained, Functional, SideConstraint, constrain
 from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
+from .trade_offs import Objectives, Point
 from .training import Training, train
 
 __all__ = [
+    "Asked",
     "ChosenPatterns",
     "Constrained",
     "EarlyStopping",
@@ -21,7 +25,10 @@ __all__ = [
     "Functional",
     "LeftOut",
     "LocalNetwork",
+    "Objectives",
     "PatternChoice",
+    "Point",
+    "Private",
     "Sample",
     "SideConstraint",
     "Spectrum",
@@ -38,11 +45,15 @@ __all__ = [
     "fit_iterative",
     "leave_out",
     "measure_strength",
+    "most_informative",
+    "needed_noise",
+    "perturbed",
     "predictions_without",
     "price",
     "price_all",
     "propose",
     "sample_rows",
+    "spent_delta",
     "spread_of",
     "to_program",
     "train",

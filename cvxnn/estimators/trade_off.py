@@ -1,0 +1,132 @@
+"""Heads on the exact front between several objectives of preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.estimators._rows import labels_of
+from cvxnn.training.left_out import require_ridge
+
+if TYPE_CHECKING:
+    from cvxnn.estimators._certificate import Certified, Solved
+
+
+@dataclass(frozen=True, repr=False)
+class TradeOff:
+    """The front between the objectives of a head's pairs; see ``COALAPreferenceHead.trade_off``.
+
+    Attributes
+    ----------
+    objectives : cvxnn.training.Objectives
+        Their losses, in the units of the program.
+    """
+
+    objectives: training.Objectives
+    _head: Any
+    _solved: Solved
+
+    @classmethod
+    def of(cls, head: Certified, solved: Solved, X: ArrayLike, objectives: ArrayLike) -> TradeOff:
+        """Split the pairs of a fit by the labels of their chosen responses."""
+        program, given = solved.certificate.program, solved.given.fitted()
+        require_ridge(program)
+        names, codes = labels_of(objectives, len(np.asarray(X)), "objectives")
+        codes = codes[given.rows[:, 0]]
+        used, codes = np.unique(codes, return_inverse=True)
+        if len(used) < 2:
+            raise ValueError(
+                f"objectives of the chosen responses have {len(used)} label; expected at least two."
+            )
+        shares = np.zeros((len(codes), len(used)))
+        shares[np.arange(len(codes)), codes] = given.weight
+        inputs, mask = solved.look(X)
+        ones = np.ones((len(codes), 1))
+        data = RidgeData(np.asarray(inputs), mask.astype(np.float32), ones, ones, pairs=given.rows)
+        alpha = float(np.ravel(program.alpha)[0])
+        own = training.Objectives.of(names[used], data, shares / shares.sum(axis=0), alpha)
+        return cls(own, head, solved)
+
+    @property
+    def names(self) -> NDArray[Any]:
+        """Labels of the objectives, sorted: the order of weights, losses and prices."""
+        return self.objectives.names
+
+    def at(self, weights: Mapping[Any, float]) -> Any:
+        """Return the head of some weights of the objectives.
+
+        Parameters
+        ----------
+        weights : mapping of label to float
+            Not negative; an objective that is not named has the weight 0. Their sum is brought to
+            1, so that the penalty keeps its weight.
+
+        Returns
+        -------
+        COALAPreferenceHead
+            A fitted copy. ``losses_`` has the loss of each objective (half of the mean square of
+            the distance of a margin from 1), ``prices_`` the weights; ``objective_``,
+            ``dual_bound_`` and ``gap_`` prove that it is on the front.
+
+        Raises
+        ------
+        ValueError
+            If a label is not known, or weights are negative or all 0.
+        """
+        own = self._ordered(weights, 0.0)
+        total = own.sum()
+        return self._head_of(self.objectives.at(own / total if total > 0 else own))
+
+    def within(self, first: Any, thresholds: Mapping[Any, float]) -> Any:
+        """Return the head of least loss of one objective, under thresholds on the others.
+
+        Parameters
+        ----------
+        first : label
+            The objective whose loss is minimised.
+        thresholds : mapping of label to float
+            The largest loss of others, in the units of ``losses_``. A head that says nothing has
+            a loss of 0.5.
+
+        Returns
+        -------
+        COALAPreferenceHead
+            A fitted copy as of :meth:`at`. ``prices_`` of the others say what the loss of the
+            first, penalty included, falls by for each unit that a threshold gives way.
+
+        Raises
+        ------
+        ValueError
+            If a label is not known, or no head keeps to the thresholds.
+        """
+        if first in thresholds:
+            raise ValueError(f"{first!r} is minimised and has a threshold; expected only one.")
+        place = int(self._ordered({first: 1.0}, 0.0).argmax())
+        return self._head_of(self.objectives.within(place, self._ordered(thresholds, np.inf)))
+
+    def __repr__(self) -> str:
+        """Return the objectives and their numbers of pairs."""
+        counts = (self.objectives.shares > 0).sum(axis=0).tolist()
+        inside = ", ".join(f"{name}: {n}" for name, n in zip(self.names, counts, strict=True))
+        return f"TradeOff({inside} pairs)"
+
+    def _ordered(self, values: Mapping[Any, float], missing: float) -> NDArray[np.floating]:
+        """Return values in the order of the objectives."""
+        known = self.names.tolist()
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(f"no objective {unknown[0]!r}; expected some of {known}.")
+        return np.array([float(values.get(name, missing)) for name in known])
+
+    def _head_of(self, point: training.Point) -> Any:
+        """Return the head of a point."""
+        head = self._head._with(
+            self._solved, point.blocks[:, None], point.objective, point.dual_bound
+        )
+        head.prices_, head.losses_ = point.weights, point.losses
+        return head

@@ -1,0 +1,85 @@
+"""The private head: what it shows, what it refuses, and scikit-learn's checks."""
+
+import numpy as np
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from cvxnn import PrivatePreferenceHead, load, save
+
+REFUSED = dict.fromkeys(
+    ("check_sample_weight_equivalence_on_dense_data", "check_sample_weights_not_overwritten"),
+    "a record has one share of the budget, so that weights are refused",
+)
+
+
+def pairs(n=300, d=4, seed=0):
+    rng = np.random.RandomState(seed)
+    return rng.randn(n, d) + 0.7, rng.randn(n, d)
+
+
+@parametrize_with_checks(
+    [PrivatePreferenceHead(epsilon=1e4, noise_state=0)], expected_failed_checks=lambda _: REFUSED
+)
+def test_sklearn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "huber"])
+@pytest.mark.parametrize("n_gates", [1, 5])
+def test_a_budget_costs_accuracy_and_a_large_one_nothing(loss, n_gates):
+    chosen, rejected = pairs()
+    new = pairs(seed=1)
+    found = {}
+    for epsilon in (0.05, 2.0, 1e4):
+        head = PrivatePreferenceHead(epsilon, loss=loss, n_gates=n_gates, noise_state=3)
+        found[epsilon] = (head.fit_pairs(chosen, rejected).reward_margin(*new) > 0).mean()
+    assert found[2.0] > 0.75
+    assert found[1e4] > 0.8
+    assert found[0.05] < found[1e4]
+
+
+def test_the_scale_of_a_record_does_not_matter():
+    chosen, rejected = pairs()
+    head = PrivatePreferenceHead(noise_state=0).fit_pairs(chosen, rejected)
+    scale = np.random.RandomState(2).uniform(0.1, 1e6, (len(chosen), 1))
+    other = PrivatePreferenceHead(noise_state=0).fit_pairs(scale * chosen, scale * rejected)
+    np.testing.assert_allclose(
+        head.decision_function(chosen), other.decision_function(chosen), atol=1e-5
+    )
+
+
+def test_equal_replies_say_nothing():
+    chosen, _ = pairs()
+    head = PrivatePreferenceHead(noise_state=0).fit_pairs(chosen, chosen)
+    assert np.isfinite(head.reward(chosen)).all()
+
+
+def test_noise_has_a_seed_of_its_own(tmp_path):
+    chosen, rejected = pairs()
+    first, second = (PrivatePreferenceHead(n_gates=3).fit_pairs(chosen, rejected) for _ in range(2))
+    np.testing.assert_array_equal(first.network_.gate_weights, second.network_.gate_weights)
+    assert not np.allclose(first.reward(chosen), second.reward(chosen))
+    save(first, tmp_path / "head")
+    np.testing.assert_array_equal(load(tmp_path / "head").reward(chosen), first.reward(chosen))
+
+
+def test_responses_without_pairs():
+    chosen, rejected = pairs()
+    X, y = np.concatenate([chosen, rejected]), np.repeat(["good", "bad"], len(chosen))
+    assert PrivatePreferenceHead(5.0, noise_state=0).fit(X, y).score(X, y) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("settings", "fit", "message"),
+    [
+        ({}, {"sample_weight": np.arange(1, 301)}, "takes no weights or groups"),
+        ({}, {"groups": np.arange(300) // 2}, "takes no weights or groups"),
+        ({"epsilon": 0}, {}, "epsilon=0"),
+        ({"delta": 1.0}, {}, "between 0 and 1"),
+        ({"n_gates": 0}, {}, "n_gates=0"),
+        ({"alpha": 0.1}, {}, r"expected more than 0\.14"),
+    ],
+)
+def test_bad_input(settings, fit, message):
+    with pytest.raises(ValueError, match=message):
+        PrivatePreferenceHead(**settings).fit_pairs(*pairs(), **fit)

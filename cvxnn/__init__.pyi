@@ -5,6 +5,7 @@ from .estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
 from .estimators.linear_head import LinearPreferenceHead
 from .estimators.policy import SoftmaxPolicy
 from .estimators.private_head import PrivatePreferenceHead
+from .estimators.query_strategy import d_optimal_query
 from .estimators.regressor import ConvexReLURegressor
 from .persistence import load, save
 from .serving import load_network
@@ -21,6 +22,7 @@ __all__ = [
     "LinearPreferenceHead",
     "PrivatePreferenceHead",
     "SoftmaxPolicy",
+    "d_optimal_query",
     "load",
     "load_network",
     "save",

@@ -1,9 +1,9 @@
 """Which pairs should be judged next? Held-out accuracy against the number of labels.
 
 ``python asv_bench/preference/next_labels.py FILE.npz ... --out next_labels.jsonl`` with files of
-``embeddings.py --layers``, whose last layer is used. Each choice begins with the same 50 random
-pairs of a pool, and 50 more are labelled at a time: at random, those that are D-optimal
-(``next_labels``), or those whose margin is nearest to 0.
+``embeddings.py --layers``, whose last layer is used. Each choice begins with the same random
+pairs of a pool, and as many more are labelled at a time: at random, those of ``next_labels``
+by either criterion, or those whose margin is nearest to 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heads import load
 from asv_bench.raw_results import append
 from cvxnn import COALAPreferenceHead
 
-CHOICES = ("random", "d_optimal", "uncertain")
+CHOICES = ("random", "variance", "determinant", "uncertain")
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def run(pairs, order, test, choice, arguments, draw):  # type: ignore[no-untyped
             asked = np.argsort(np.abs(head.reward_margin(*pool)))[: arguments.step]
         else:
             X, y = np.concatenate([won, lost]), np.repeat([1, 0], len(won))
-            asked = head.next_labels(X, y, pool, arguments.step).order
+            asked = head.next_labels(X, y, pool, arguments.step, criterion=choice).order
         labelled, left = np.r_[labelled, left[asked]], np.delete(left, asked)
 
 

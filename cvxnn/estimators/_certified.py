@@ -218,13 +218,14 @@ class Certified:
         candidates: ArrayLike,
         n: int = 1,
         *,
+        criterion: training.Criterion = "variance",
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> training.Asked:
         """Return which rows without labels would tell the fit most, if they had one.
 
-        The choice is D-optimal (:mod:`cvxnn.training.labelling`): each row adds most to the
-        determinant of the Hessian, given those before it.
+        Each choice lowers the mean variance of the candidates' predictions most, given those before
+        it, or is D-optimal (:mod:`cvxnn.training.labelling` has the equations).
 
         Parameters
         ----------
@@ -234,6 +235,9 @@ class Certified:
             Rows that could be labelled.
         n : int, default=1
             How many to choose.
+        criterion : {"variance", "determinant"}, default="variance"
+            What the labels should do most: lower the mean variance of all candidates' predictions,
+            or raise the determinant of the Hessian (D-optimal).
         sample_weight : array-like, shape (n_samples,), optional
             Weights of the fit.
         groups : array-like, shape (n_samples,), optional
@@ -252,7 +256,8 @@ class Certified:
             Unless ``formulation="gated"``, ``penalty="l2"``, and the loss is squared, logistic or
             another of separate outputs.
         """
-        return self._next_labels(self._solved(X, y, sample_weight, groups), candidates, n)
+        solved = self._solved(X, y, sample_weight, groups)
+        return self._next_labels(solved, candidates, n, criterion)
 
     def _solved(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Solved:
         """Return the program of the fit to these data, with its solution."""
@@ -285,10 +290,17 @@ class Certified:
         )
 
     def _next_labels(
-        self, solved: Solved, rows: Any, n: int, pairs: NDArray[np.intp] | None = None
+        self,
+        solved: Solved,
+        rows: Any,
+        n: int,
+        criterion: training.Criterion,
+        pairs: NDArray[np.intp] | None = None,
     ) -> training.Asked:
         """Return which rows, or pairs of them, would tell a solution most."""
-        return training.most_informative(solved.certificate, *solved.look(rows), n, pairs)
+        return training.most_informative(
+            solved.certificate, *solved.look(rows), n, criterion, pairs
+        )
 
     def _constrained(self, constraints: Sequence[training.SideConstraint], solved: Solved) -> Self:
         """Return a fitted copy that satisfies side constraints."""

@@ -160,14 +160,16 @@ class PairCertified(PairProgram):
         candidates: ArrayLike | tuple[ArrayLike, ArrayLike],
         n: int = 1,
         *,
+        criterion: training.Criterion = "variance",
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         pair_id: ArrayLike | None = None,
     ) -> training.Asked:
         """Return which pairs without a preference would tell phase I most, if they had one.
 
-        The choice is D-optimal (:mod:`cvxnn.training.labelling`): each pair adds most to the
-        determinant of the Hessian, given those before it. Which reply is preferred does not matter.
+        Each choice lowers the mean variance of the candidates' margins most, given those before it,
+        or is D-optimal (:mod:`cvxnn.training.labelling` has the equations). Which reply will be
+        preferred does not matter.
 
         Parameters
         ----------
@@ -178,6 +180,9 @@ class PairCertified(PairProgram):
             without pairs, single replies.
         n : int, default=1
             How many to choose.
+        criterion : {"variance", "determinant"}, default="variance"
+            What the labels should do most: lower the mean variance of all candidates' predictions,
+            or raise the determinant of the Hessian (D-optimal).
         pair_id : array-like, shape (n_samples,), optional
             As in ``fit``; it is not needed after ``fit_pairs``.
 
@@ -195,7 +200,7 @@ class PairCertified(PairProgram):
         """
         solved = self._solved(X, y, sample_weight, groups, pair_id)
         if self.n_pairs_ == 0:
-            return self._next_labels(solved, candidates, n)
+            return self._next_labels(solved, candidates, n, criterion)
         if not (isinstance(candidates, tuple) and len(candidates) == 2):
             raise TypeError(
                 "the head was fitted to pairs: expected candidates=(first, second), the embeddings "
@@ -209,7 +214,7 @@ class PairCertified(PairProgram):
             )
         rows = np.arange(len(first))
         pairs = np.column_stack([rows, rows + len(rows)])
-        return self._next_labels(solved, np.concatenate([first, second]), n, pairs)
+        return self._next_labels(solved, np.concatenate([first, second]), n, criterion, pairs)
 
     def trade_off(
         self,

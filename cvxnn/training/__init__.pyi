@@ -1,7 +1,7 @@
 from .feature_blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
-from .labelling import Asked, most_informative
+from .labelling import Asked, Criterion, most_informative
 from .left_out import LeftOut, Units, leave_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .one_step import approximate_leave_one_out
@@ -20,6 +20,7 @@ __all__ = [
     "Asked",
     "ChosenPatterns",
     "Constrained",
+    "Criterion",
     "EarlyStopping",
     "Fit",
     "Functional",

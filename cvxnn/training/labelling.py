@@ -2,22 +2,30 @@ r"""Rows, or pairs, whose labels would tell a fitted program most.
 
 At the solution, the objective of an output has the Hessian
 :math:`H = \sum_k s_k \ell''_k \phi_k \phi_k^T + \alpha I` in the gated features. One more label, of
-share :math:`s` and second derivative :math:`\ell''` at its prediction, multiplies the determinant
-by :math:`1 + s\,\ell'' \phi^T H^{-1} \phi`, whatever the label turns out to be (for a logistic
-loss: to first order). A D-optimal choice takes the row of the largest factor, adds it to the
-Hessian and goes on (Fedorov, 1972): rows that tell the same are not asked for twice. By the kernel
-:math:`k` of the features,
+share :math:`s` and second derivative :math:`\ell''` at its prediction, adds
+:math:`w\,\phi\phi^T` with :math:`w = s\,\ell''`, whatever the label turns out to be (for a
+logistic loss: to first order). With the covariance :math:`c(\phi, \psi) = \phi^T H^{-1} \psi` of
+predictions, the label of :math:`\phi`
+
+- multiplies the determinant of :math:`H` by :math:`1 + w\,c(\phi, \phi)`: the D-optimal choice
+  takes the largest (Fedorov, 1972);
+- lowers the variance of another prediction by
+  :math:`w\,c(\phi, \psi)^2 / (1 + w\,c(\phi, \phi))`: the choice of least variance takes the
+  largest mean over all candidates (Cohn, Ghahramani & Jordan, 1996), none that lies by itself.
+
+What was chosen is added to the Hessian before the next choice. By the kernel :math:`k` of the
+features,
 
 .. math::
 
-    \alpha\,\phi^T H^{-1} \psi = k(\phi, \psi) - k_\phi^T (K + \alpha W^{-1})^{-1} k_\psi,
+    \alpha\,c(\phi, \psi) = k(\phi, \psi) - k_\phi^T (K + \alpha W^{-1})^{-1} k_\psi,
     \qquad W = \operatorname{diag}(s_k \ell''_k).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +38,8 @@ from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.left_out import require_ridge
 
-# Most numbers of the kernel of fitted rows and candidates: 2 GiB.
+Criterion = Literal["variance", "determinant"]
+# Most numbers of the kernels of candidates and fitted rows: 2 GiB.
 _MOST_NUMBERS = 2**28
 
 Floats = NDArray[np.floating]
@@ -44,10 +53,10 @@ class Asked(NamedTuple):
     order : ndarray of int, shape (n_asked,)
         Numbers of the candidates.
     gain : ndarray, shape (n_asked,)
-        What each adds to the logarithm of the determinant, given those before it: never rising for
-        losses of constant second derivative.
+        What each does given those before it: by how much the mean variance of the candidates'
+        predictions falls, or the logarithm of the determinant rises.
     utility : ndarray, shape (n_candidates,)
-        What each candidate would add as the first.
+        The same of each candidate as the first.
     """
 
     order: NDArray[np.intp]
@@ -55,33 +64,12 @@ class Asked(NamedTuple):
     utility: Floats
 
 
-class _Output:
-    """Predictions of the candidates by one output, and how they vary together."""
-
-    def __init__(self, between: Floats, pool: RidgeData, own: Floats, alpha: float) -> None:
-        self.between, self.pool, self.alpha = between, pool, alpha
-        self.variance = (own - np.einsum("nu,nu->u", between, between)) / alpha
-        self.seen = np.empty((0, len(own)))
-
-    def covariance(self, chosen: int) -> Floats:
-        """Return that of all candidates with one of them, given those seen."""
-        row = Kernel.between(self.pool, self.pool.take(np.array([chosen])))[:, 0]
-        row = (row - self.between[:, chosen] @ self.between) / self.alpha
-        return np.asarray(row - self.seen[:, chosen] @ self.seen)
-
-    def see(self, chosen: int, weight: float) -> None:
-        """Add a candidate to the Hessian."""
-        row = self.covariance(chosen)
-        row *= np.sqrt(weight / (1 + weight * row[chosen]))
-        self.variance = np.maximum(self.variance - row**2, 0)
-        self.seen = np.vstack([self.seen, row])
-
-
 def most_informative(
     certificate: Certificate,
     X: Floats,
     mask: NDArray[np.bool_],
     n: int,
+    criterion: Criterion = "variance",
     pairs: NDArray[np.intp] | None = None,
 ) -> Asked:
     """Choose candidates whose labels a gated program with a ridge penalty should get next.
@@ -97,6 +85,9 @@ def most_informative(
         Gates that are open on them.
     n : int
         How many to choose, at least 1 and at most as many as there are.
+    criterion : {"variance", "determinant"}, default="variance"
+        Whether the mean variance of all candidates' predictions is to fall most, or the determinant
+        of the Hessian to rise most.
     pairs : ndarray of int, shape (n_candidates, 2), optional
         Rows whose difference each candidate is, for programs of pairs.
 
@@ -110,7 +101,7 @@ def most_informative(
     TypeError
         If the program is another.
     ValueError
-        If ``n`` is out of range, or the candidates are too many to hold.
+        If ``n`` or ``criterion`` is out of range, or the candidates are too many to hold.
     """
     program = on_host(certificate.program, np.float64)
     require_ridge(program)
@@ -119,15 +110,17 @@ def most_informative(
             f"{type(program.loss).__name__} couples the outputs, whose Hessian has no blocks; use "
             "loss='squared' or loss='logistic'."
         )
+    if criterion not in get_args(Criterion):
+        raise ValueError(f"criterion={criterion!r}; expected 'variance' or 'determinant'.")
     data = RidgeData.of(program)
     n_pool = len(X) if pairs is None else len(pairs)
     if not 1 <= n <= n_pool:
         raise ValueError(f"n={n} of {n_pool} candidates; expected from 1 to {n_pool}.")
-    if n_pool * data.n_rows > _MOST_NUMBERS:
+    numbers = n_pool * (n_pool + data.n_rows)
+    if numbers > _MOST_NUMBERS:
         raise ValueError(
-            f"{n_pool} candidates beside {data.n_rows} fitted rows take "
-            f"{n_pool * data.n_rows / 2**27:.1f} GiB; draw at most "
-            f"{_MOST_NUMBERS // data.n_rows} of them at random first."
+            f"{n_pool} candidates beside {data.n_rows} fitted rows take {numbers / 2**27:.1f} GiB; "
+            f"expected at most {_MOST_NUMBERS / 2**27:g}. Draw some of them at random first."
         )
     ones = np.ones((n_pool, 1))
     pool = RidgeData(np.asarray(X, np.float64), mask.astype(np.float32), ones, ones, pairs=pairs)
@@ -139,38 +132,40 @@ def most_informative(
     seen = pool.forward(blocks)
     weights = float(share.mean()) * np.asarray(program.loss.hessian(seen, np.ones_like(seen)))
     alphas = np.broadcast_to(np.asarray(program.alpha, np.float64), len(blocks)).tolist()
-    kernel, between = Kernel.between(data, data), Kernel.between(data, pool)
-    own = _diagonal(pool)
-    outputs = []
+    kernel, between, own = (
+        Kernel.between(*parts) for parts in ((data, data), (data, pool), (pool, pool))
+    )
+    covariances = []
     for output, alpha in enumerate(alphas):
         root = np.sqrt(share * curvature[:, output, None])
         matrix = root * kernel * root[:, 0]
         matrix[np.diag_indices(len(matrix))] += alpha
-        with limit_threads(float(n_pool) * len(matrix) ** 2, SHARED_FACTOR):
+        with limit_threads(float(n_pool) * len(matrix) * n_pool, SHARED_FACTOR):
             factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            solved = solve_triangular(factor, root * between, lower=True, check_finite=False)
-        outputs.append(_Output(solved, pool, own, alpha))
-    order: list[int] = []
-    gain, first = np.empty(n), np.empty(0)
+            known = solve_triangular(factor, root * between, lower=True, check_finite=False)
+            covariances.append((own - known.T @ known) / alpha)
+    return _greedy(covariances, weights, n, criterion)
+
+
+def _greedy(covariances: list[Floats], weights: Floats, n: int, criterion: Criterion) -> Asked:
+    """Choose one candidate after another; the covariances are overwritten."""
+    n_pool = len(weights)
+    order, gain, utility = np.empty(n, np.intp), np.empty(n), np.empty(0)
     left = np.ones(n_pool, bool)
     for place in range(n):
-        variances = np.column_stack([output.variance for output in outputs])
-        gains = np.log1p(weights * np.maximum(variances, 0)).sum(axis=1)
-        first = gains if place == 0 else first
+        gains = np.zeros(n_pool)
+        for weight, covariance in zip(weights.T, covariances, strict=True):
+            rise = weight * np.maximum(np.diagonal(covariance), 0)
+            if criterion == "determinant":
+                gains += np.log1p(rise)
+            else:
+                squares = np.einsum("nm,nm->n", covariance, covariance)
+                gains += weight * squares / (1 + rise) / n_pool
+        utility = gains if place == 0 else utility
         chosen = int(np.where(left, gains, -np.inf).argmax())
-        order.append(chosen)
-        gain[place], left[chosen] = gains[chosen], False
-        for k, own_output in enumerate(outputs):
-            own_output.see(chosen, float(weights[chosen, k]))
-    return Asked(np.array(order), gain, first)
-
-
-def _diagonal(pool: RidgeData) -> Floats:
-    """Return the diagonal of the kernel of the candidates."""
-    if pool.pairs is None:
-        return pool.diagonal()
-    won, lost = pool.pairs.T
-    rows = replace(pool, pairs=None, root=np.ones((len(pool.X), 1))).diagonal()
-    both = (pool.columns[won] * pool.columns[lost]).sum(axis=1)
-    shared = both * np.einsum("nd,nd->n", pool.X[won], pool.X[lost])
-    return np.asarray(rows[won] + rows[lost] - 2 * shared)
+        order[place], gain[place], left[chosen] = chosen, gains[chosen], False
+        for weight, covariance in zip(weights.T, covariances, strict=True):
+            row = covariance[chosen].copy()
+            row *= np.sqrt(weight[chosen] / (1 + weight[chosen] * max(row[chosen], 0.0)))
+            covariance -= np.outer(row, row)
+    return Asked(order, gain, utility)

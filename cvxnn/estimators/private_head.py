@@ -10,7 +10,6 @@ import numpy as np
 from sklearn.utils import Tags, check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
@@ -152,20 +151,15 @@ class PrivatePreferenceHead(PreferenceHead):
         X = np.asarray(rows.X, np.float64)
         gates = check_random_state(self.gate_state).standard_normal((self.n_gates, X.shape[1]))
         gates[0] = 0
-        mask = open_where(X, gates)
-        n = len(weight)
-        data = RidgeData(
-            X,
-            mask.astype(np.float32),
-            np.ones((n, 1)),
-            np.ones((n, 1)) if rows.pairs is not None else rows.signs.astype(np.float64),
-            pairs=rows.pairs,
-        )
+        signs = rows.signs.astype(np.float64)
         loss = convex.LogisticLoss() if self.loss == "logistic" else convex.HuberLoss(_HUBER)
-        self.alpha_ = self._strength(data.n_weights, float(loss.curvature))
+        self.alpha_ = self._strength(gates.size, float(loss.curvature))
         found = training.perturbed(
-            data,
+            X,
+            open_where(X, gates),
+            signs if rows.pairs is None else np.ones((len(weight), 1)),
             loss,
+            pairs=rows.pairs,
             alpha=self.alpha_,
             epsilon=self.epsilon,
             delta=self.delta,

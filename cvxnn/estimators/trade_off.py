@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn import training  # names load when first used: JAX is for fits only
-from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.estimators._rows import labels_of
-from cvxnn.training.left_out import require_ridge
 
 if TYPE_CHECKING:
     from cvxnn.estimators._certificate import Certified, Solved
@@ -35,8 +33,7 @@ class TradeOff:
     @classmethod
     def of(cls, head: Certified, solved: Solved, X: ArrayLike, objectives: ArrayLike) -> TradeOff:
         """Split the pairs of a fit by the labels of their chosen responses."""
-        program, given = solved.certificate.program, solved.given.fitted()
-        require_ridge(program)
+        given = solved.given.fitted()
         names, codes = labels_of(objectives, len(np.asarray(X)), "objectives")
         codes = codes[given.rows[:, 0]]
         used, codes = np.unique(codes, return_inverse=True)
@@ -46,11 +43,13 @@ class TradeOff:
             )
         shares = np.zeros((len(codes), len(used)))
         shares[np.arange(len(codes)), codes] = given.weight
-        inputs, mask = solved.look(X)
-        ones = np.ones((len(codes), 1))
-        data = RidgeData(np.asarray(inputs), mask.astype(np.float32), ones, ones, pairs=given.rows)
-        alpha = float(np.ravel(program.alpha)[0])
-        own = training.Objectives.of(names[used], data, shares / shares.sum(axis=0), alpha)
+        own = training.Objectives.of(
+            names[used],
+            solved.certificate.program,
+            *solved.look(X),
+            given.rows,
+            shares / shares.sum(axis=0),
+        )
         return cls(own, head, solved)
 
     @property

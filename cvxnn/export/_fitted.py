@@ -7,12 +7,19 @@ from typing import Any
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from cvxnn.estimators._preference_head import PreferenceHead
+from cvxnn.estimators.coala import COALAPreferenceHead
 from cvxnn.estimators.coala_cv import COALAPreferenceHeadCV
+from cvxnn.estimators.linear_head import LinearPreferenceHead
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
+from cvxnn.estimators.private_head import PrivatePreferenceHead
 from cvxnn.network import TwoLayerNetwork
 
-HEADS = (PreferenceHead, COALAPreferenceHeadCV)
+HEADS = (
+    COALAPreferenceHead,
+    COALAPreferenceHeadCV,
+    LinearPreferenceHead,
+    PrivatePreferenceHead,
+)
 _CLASSES = (ClassifierPrediction, RegressorPrediction, *HEADS)
 TRAINED = ("hidden_weights", "hidden_bias", "output_weights", "output_bias", "linear_weights")
 FIXED = ("gate_weights", "gate_bias", "gate_index")

@@ -10,10 +10,10 @@ from .pricing import price, price_all
 from .privacy import Private, needed_noise, perturbed, spent_delta
 from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
+from .several_objectives import Objectives, Point
 from .side_constraints import Constrained, Functional, SideConstraint, constrain
 from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
-from .trade_offs import Objectives, Point
 from .training import Training, train
 
 __all__ = [

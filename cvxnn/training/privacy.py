@@ -147,9 +147,12 @@ def needed_noise(
 
 
 def perturbed(
-    data: RidgeData,
+    X: Floats,
+    mask: NDArray[np.bool_],
+    y: Floats,
     loss: Any,
     *,
+    pairs: NDArray[np.intp] | None = None,
     alpha: float,
     epsilon: float,
     delta: float,
@@ -160,9 +163,12 @@ def perturbed(
 
     Parameters
     ----------
-    data : RidgeData
-        Rows, or pairs of them, with gates that do not depend on them. Whatever its norm, each
-        record is brought to norm 1; ``root`` is not read.
+    X : ndarray, shape (n_rows, n_features)
+        Rows. Whatever the norm of a record's features, it is brought to 1.
+    mask : ndarray of bool, shape (n_rows, n_patterns)
+        Gates that are open on them, which must not depend on the rows.
+    y : ndarray, shape (n_records, 1)
+        Targets.
     loss : Loss
         One that is twice differentiable but for single points, with bounded derivatives.
     alpha : float
@@ -173,6 +179,8 @@ def perturbed(
         Bound of the loss's first derivative; that of the second is ``loss.curvature``.
     random : Generator
         Source of the noise. It has to be secret.
+    pairs : ndarray of int, shape (n_records, 2), optional
+        Rows whose difference each record is; by default each row is one.
 
     Returns
     -------
@@ -193,6 +201,7 @@ def perturbed(
     )
     # Two neighbouring data sets' weights are each as far from their optimum.
     cover = 2 * _NEAR / _gaussian_shift(_COVERED * epsilon, _COVERED * delta)
+    data = RidgeData(X, mask.astype(np.float32), np.ones((len(y), 1)), y, pairs=pairs)
     features = _of_norm_one(data)
     linear = noise * random.standard_normal(data.n_weights)
     theta, distance, n_steps = _minimise(features, data.y[:, 0], loss, alpha, linear)

@@ -9,7 +9,6 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from cvxnn.convex import HuberLoss, LogisticLoss
-from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.training import needed_noise, perturbed, spent_delta
 
 BUDGETS = st.tuples(
@@ -89,9 +88,17 @@ def test_the_weights_minimise_the_perturbed_objective(loss, paired, n_gates):
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     n = len(features)
     y = np.where(rng.rand(n, 1) < 0.5, -1.0, 1.0)
-    data = RidgeData(X, mask.astype(np.float32), np.full((n, 1), 7.0), y, pairs=pairs)
     found = perturbed(
-        data, loss, alpha=3.0, epsilon=2.0, delta=1e-4, slope=1.0, random=np.random.default_rng(5)
+        X,
+        mask > 0,
+        y,
+        loss,
+        alpha=3.0,
+        epsilon=2.0,
+        delta=1e-4,
+        slope=1.0,
+        random=np.random.default_rng(5),
+        pairs=pairs,
     )
     linear = found.noise * np.random.default_rng(5).standard_normal(3 * n_gates)
 
@@ -112,12 +119,11 @@ def test_a_strength_that_spends_the_budget_is_refused():
 
 
 def test_records_that_do_not_fit_are_refused_before_they_are_made():
-    data = RidgeData(
-        np.zeros((2**15, 2**10)), np.ones((2**15, 2**4), np.float32), *(np.ones((2**15, 1)),) * 2
-    )
     with pytest.raises(ValueError, match=r"4\.0 GiB; expected at most 2"):
         perturbed(
-            data,
+            np.zeros((2**15, 2**10)),
+            np.ones((2**15, 2**4), bool),
+            np.ones((2**15, 1)),
             LogisticLoss(),
             alpha=1.0,
             epsilon=1.0,

@@ -18,16 +18,18 @@ and :math:`\lambda_k` is the price: what :math:`L_1` with its penalty falls by f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel
+from cvxnn.training.left_out import require_ridge
 
 Floats = NDArray[np.floating]
 
@@ -86,21 +88,41 @@ class Objectives:
     alpha: float
 
     @classmethod
-    def of(cls, names: NDArray[Any], data: RidgeData, shares: Floats, alpha: float) -> Objectives:
+    def of(
+        cls,
+        names: NDArray[Any],
+        program: ConvexProgram,
+        X: Floats,
+        mask: NDArray[np.bool_],
+        pairs: NDArray[np.intp],
+        shares: Floats,
+    ) -> Objectives:
         """Compute the kernel.
 
         Parameters
         ----------
         names : ndarray, shape (n_objectives,)
             What the objectives are called.
-        data : RidgeData
-            All pairs.
+        program : ConvexProgram
+            Of all pairs, whose penalty is kept: the gated formulation with ``SquaredL2``.
+        X : ndarray, shape (n_rows, n_features)
+            Rows, in its units.
+        mask : ndarray of bool, shape (n_rows, n_patterns)
+            Gates that are open on them.
+        pairs : ndarray of int, shape (n_pairs, 2)
+            Rows of each pair, the chosen one first.
         shares : ndarray, shape (n_pairs, n_objectives)
             Share of each pair in the mean of each objective.
-        alpha : float
-            Strength of the penalty, above 0.
+
+        Raises
+        ------
+        TypeError
+            If the program is another.
         """
-        data = replace(data.cast(np.float64), root=np.ones((data.n_rows, 1)))
+        require_ridge(program)
+        alpha, ones = float(np.ravel(program.alpha)[0]), np.ones((len(pairs), 1))
+        X = np.asarray(X, np.float64)
+        data = RidgeData(X, mask.astype(np.float32), ones, ones, pairs=pairs)
         return cls(names, data, shares, Kernel.between(data, data), alpha)
 
     def at(self, weights: ArrayLike) -> Point:

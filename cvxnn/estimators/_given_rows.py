@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._scaling import Scaling
@@ -143,14 +144,21 @@ def functional(
     if not (isinstance(constraint.bound, Real) and np.isfinite(constraint.bound)):
         raise ValueError(f"bound={constraint.bound!r}; expected a finite number.")
     inputs, mask = look(constraint.X)
-    coefficients = np.asarray(constraint.coefficients, np.float64)
-    if coefficients.shape != (len(inputs),) or not np.isfinite(coefficients).all():
+    coefficients = constraint.coefficients
+    if issparse(coefficients):
+        coefficients = csr_array(coefficients, dtype=np.float64)
+        fits = coefficients.shape[1:] == (len(inputs),) and np.isfinite(coefficients.data).all()
+    else:
+        coefficients = np.asarray(coefficients, np.float64)
+        fits = coefficients.shape == (len(inputs),) and np.isfinite(coefficients).all()
+    if not fits:
         raise ValueError(
             f"a side constraint has coefficients of shape {coefficients.shape} for {len(inputs)} "
-            "rows; expected a finite number for each."
+            "rows; expected a finite number for each, or a sparse array with a column for each."
         )
     # Predictions are those of the program times y_scale, plus y_mean.
-    bounds = (constraint.bound - scaling.y_mean * coefficients.sum()) / scaling.y_scale
+    totals = np.atleast_1d(coefficients.sum(axis=-1))
+    bounds = (constraint.bound - totals[:, None] * scaling.y_mean) / scaling.y_scale
     return training.Functional(inputs, mask, coefficients, bounds, constraint.equal)
 
 

@@ -20,6 +20,8 @@ from cvxnn.numerics.gates import open_where
 PrivateLoss = Literal["logistic", "huber"]
 # Slope of the Huber loss, in units of the difference of 1 that it asks for.
 _HUBER = 1.0
+# alpha="auto", as a part of the norm that the random linear term has: chosen on AlpacaEval.
+_PART_OF_NOISE = 0.5
 
 
 class PrivatePreferenceHead(PreferenceHead):
@@ -51,7 +53,7 @@ class PrivatePreferenceHead(PreferenceHead):
         and -1) that grow linearly beyond an error of 1: squares alone have no bounded slope.
     alpha : float or "auto", default="auto"
         Strength of the ridge penalty against the sum of the losses, above 0. It must not be chosen
-        by looking at the data. ``"auto"`` follows from the budget and the number of weights.
+        by looking at the data. ``"auto"`` is half of the expected norm of the random linear term.
     n_gates : int, default=1
         Gates, at least 1. With 1 the head is linear; each further gate takes as many weights again,
         all of which are perturbed.
@@ -178,7 +180,7 @@ class PrivatePreferenceHead(PreferenceHead):
             self.epsilon, self.delta, alpha=np.inf, slope=1.0, curvature=curvature
         )
         least = 4 * curvature / np.expm1(min(self.epsilon, 1.0))
-        return float(max(0.1 * noise * np.sqrt(n_weights), least))
+        return float(max(_PART_OF_NOISE * noise * np.sqrt(n_weights), least))
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: fits differ, since noise is drawn."""

@@ -9,19 +9,22 @@ With the squared loss and the ridge penalty the objective is a quadratic with He
     z = z_0 - H^{-1} C \lambda, \qquad
     \lambda \text{ minimises } \tfrac12 \lambda^T C^T H^{-1} C \lambda - \lambda^T (C^T z_0 - b)
 
-over multipliers that are not negative where the constraint is an inequality. The multiplier is the
-price: what the objective falls by for each unit that the bound gives way (Boyd & Vandenberghe,
-2004, section 5.6).
+over multipliers that are not negative where the constraint is an inequality. Of many constraints,
+such as those of monotonicity, the worst are taken first and those that are still missed are added,
+until none is (cutting planes; Kelley, 1960). The multiplier is the price: what the objective falls
+by for each unit that the bound gives way (Boyd & Vandenberghe, 2004, section 5.6).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import lsq_linear
+from scipy.sparse import coo_array, csr_array, issparse
 
 from cvxnn.convex.certificate import Certificate
 from cvxnn.convex.losses import SquaredLoss
@@ -37,6 +40,8 @@ from cvxnn.training.left_out import require_ridge, solution_flops
 _LEAST_CURVATURE = 1e-10
 # Part of a constraint's range by which it may be missed.
 _MISSED = 1e-6
+# Bounds that are all taken at once, and how many are added at a time where there are more.
+_AT_ONCE, _ADDED = 128, 64
 
 Floats = NDArray[np.floating]
 
@@ -49,8 +54,8 @@ class SideConstraint:
     ----------
     X : ndarray, shape (n_rows, n_features)
         Rows whose predictions are added up.
-    coefficients : ndarray, shape (n_rows,)
-        Their weights in the sum.
+    coefficients : ndarray, shape (n_rows,), or sparse array, shape (n_bounds, n_rows)
+        Their weights in the sum; of several sums of the same rows, those of each.
     bound : float
         What the sum has to be, or may be at most.
     equal : bool
@@ -58,7 +63,7 @@ class SideConstraint:
     """
 
     X: Any
-    coefficients: Floats
+    coefficients: Any
     bound: float = 0.0
     equal: bool = True
 
@@ -105,6 +110,53 @@ class SideConstraint:
             As for :meth:`uncorrelated`.
         """
         return cls(X, _standardised(X, values), equal=False)
+
+    @classmethod
+    def monotone(
+        cls, X: ArrayLike, feature: int, values: ArrayLike, *, rising: bool = True
+    ) -> SideConstraint:
+        """Ask for predictions that never fall where one feature rises, or never rise.
+
+        Each row is looked at with each of the values in the place of the feature, and predictions
+        may not fall from one value to the next. The constraint holds on these rows and values, and
+        nearly between them: gated networks have jumps, which no finite number of rows can exclude.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_rows, n_features)
+            Rows, such as some of the fit.
+        feature : int
+            Number of the feature.
+        values : array-like, shape (n_values,)
+            Rising values of the feature, at least two.
+        rising : bool, default=True
+            Whether predictions rise with the feature; otherwise they fall.
+
+        Returns
+        -------
+        SideConstraint
+            With ``n_rows * (n_values - 1)`` bounds.
+
+        Raises
+        ------
+        ValueError
+            If the values do not rise, or there is no such feature.
+        """
+        rows, steps = np.asarray(X, np.float64), np.asarray(values, np.float64)
+        if rows.ndim != 2 or not -rows.shape[1] <= feature < rows.shape[1]:
+            raise ValueError(
+                f"feature={feature} of X of shape {rows.shape}; expected the number of a column."
+            )
+        if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
+            raise ValueError(f"values={values!r}; expected at least two numbers that rise.")
+        n, m = len(rows), len(steps)
+        every = np.repeat(rows, m, axis=0)
+        every[:, feature] = np.tile(steps, n)
+        before = (np.arange(n)[:, None] * m + np.arange(m - 1)).ravel()
+        number = np.arange(len(before))
+        entries = np.repeat([1.0, -1.0] if rising else [-1.0, 1.0], len(before))
+        places = np.tile(number, 2), np.concatenate([before, before + 1])
+        return cls(every, coo_array((entries, places)).tocsr(), equal=False)
 
     @classmethod
     def in_pairs(
@@ -188,9 +240,9 @@ class Functional(NamedTuple):
         Rows.
     mask : ndarray of bool, shape (n_rows, n_patterns)
         Gates that are open on them.
-    coefficients : ndarray, shape (n_rows,)
-        Weights in the sum.
-    bounds : ndarray, shape (n_outputs,)
+    coefficients : ndarray, shape (n_rows,), or sparse array, shape (n_bounds, n_rows)
+        Weights in the sum, or in each of several sums.
+    bounds : ndarray, shape (n_outputs,) or (n_bounds, n_outputs)
         Bound of each output.
     equal : bool
         Whether the bound has to be met.
@@ -198,7 +250,7 @@ class Functional(NamedTuple):
 
     X: Floats
     mask: NDArray[np.bool_]
-    coefficients: Floats
+    coefficients: Any
     bounds: Floats
     equal: bool
 
@@ -210,9 +262,9 @@ class Constrained(NamedTuple):
     ----------
     weights : Weights
         Of the program.
-    prices : ndarray, shape (n_constraints, n_outputs)
+    prices : ndarray, shape (n_bounds, n_outputs)
         Multipliers: by how much the objective falls for each unit that a bound gives way.
-    values : ndarray, shape (n_constraints, n_outputs)
+    values : ndarray, shape (n_bounds, n_outputs)
         The sums of predictions at the solution.
     objective, dual_bound : float
         Objective, and a lower bound on that of all weights that satisfy the constraints.
@@ -258,26 +310,36 @@ def constrain(certificate: Certificate, functionals: list[Functional]) -> Constr
     data = RidgeData.of(program)
     start = np.asarray(certificate.weights.blocks, np.float64)[:, 0]
     alphas = np.broadcast_to(np.asarray(program.alpha, np.float64), len(start))
-    sums = np.stack([(f.mask * f.coefficients[:, None]).T @ f.X for f in functionals])
-    bounds = np.stack([np.broadcast_to(f.bounds, len(start)) for f in functionals])
-    lowest = np.array([-np.inf if f.equal else 0.0 for f in functionals])
-    flat = sums.reshape(len(sums), -1)
-    seen = data.root * data.forward(sums)
+    given = _Given(functionals, len(start))
     kernel = Kernel.stored(data).matrix
-    blocks, prices = start.copy(), np.empty(bounds.shape)
-    for alpha in np.unique(alphas):
-        inverse = shifted_inverse(kernel, float(alpha))
-        moves = (sums - data.adjoint(data.root * inverse(seen))) / alpha  # H^{-1} C
-        curvature = flat @ moves.reshape(len(sums), -1).T
-        for output in np.flatnonzero(alphas == alpha):
-            off = flat @ start[output].ravel() - bounds[:, output]
-            prices[:, output] = _multipliers(curvature, off, lowest)
-            blocks[output] -= np.tensordot(prices[:, output], moves, 1)
-    values = flat @ blocks.reshape(len(blocks), -1).T
-    missed = np.where(np.isinf(lowest)[:, None], np.abs(values - bounds), values - bounds)
-    before = np.abs(flat @ start.reshape(len(start), -1).T - bounds)
-    if np.any(missed > _MISSED * np.maximum(before, np.abs(bounds)) + np.finfo(float).tiny):
-        worst = int(missed.max(axis=1).argmax())
+    strengths = {
+        float(alpha): _Moves(data, shifted_inverse(kernel, float(alpha)), float(alpha), given)
+        for alpha in np.unique(alphas)
+    }
+    before = given.values(start)
+    room = _MISSED * np.maximum(np.abs(before - given.bounds), np.abs(given.bounds))
+    room += np.finfo(float).tiny
+    active = given.first(before)
+    while True:
+        blocks, prices = start.copy(), np.zeros_like(given.bounds)
+        for moves in strengths.values():
+            moves.extend(active)
+        for output, alpha in enumerate(alphas):
+            moves = strengths[float(alpha)]
+            off = moves.sums @ start[output].ravel() - given.bounds[active, output]
+            own = _multipliers(moves.curvature, off, given.lowest[active])
+            prices[active, output] = own
+            blocks[output] -= (own @ moves.moves).reshape(blocks[output].shape)
+        values = given.values(blocks)
+        missed = given.missed(values) - room
+        missed[active] = -np.inf  # they are as well satisfied as they can be
+        more = np.argsort(-missed.max(axis=1), kind="stable")[:_ADDED]
+        more = more[missed[more].max(axis=1) > 0]
+        if len(more) == 0:
+            break
+        active = np.concatenate([active, more])
+    if np.any(given.missed(values) > room):
+        worst = given.owner[int((given.missed(values) - room).max(axis=1).argmax())]
         raise ValueError(
             f"side constraint {worst} cannot be met: it contradicts another one, or no weights "
             "change the sum of predictions that it bounds."
@@ -286,11 +348,98 @@ def constrain(certificate: Certificate, functionals: list[Functional]) -> Constr
     objective = float(program.evaluate(weights).network_objective)
     residual = data.root**2 * (data.forward(blocks) - data.y)
     slope = data.adjoint(residual) + alphas[:, None, None] * blocks
-    slope = slope + np.tensordot(prices.T, sums, 1)
+    sums = given.sums(active)
+    slope = slope + np.tensordot(prices[active].T, sums, 1)
     # The Lagrangian is alpha-strongly convex: it is nowhere lower than this.
     below = ((slope**2).sum(axis=(1, 2)) / (2 * alphas)).sum()
-    bound = objective + min(float((prices * (values - bounds)).sum() - below), 0.0)
-    return Constrained(weights, prices, values, objective, bound)
+    paid = float((prices * (values - given.bounds)).sum())
+    return Constrained(weights, prices, values, objective, objective + min(paid - below, 0.0))
+
+
+class _Given:
+    """All bounds, of all functionals, one after another."""
+
+    def __init__(self, functionals: list[Functional], n_outputs: int) -> None:
+        self.functionals = functionals
+        self.coefficients = [
+            csr_array(np.atleast_2d(f.coefficients))
+            if not issparse(f.coefficients)
+            else csr_array(f.coefficients)
+            for f in functionals
+        ]
+        counts = [c.shape[0] for c in self.coefficients]
+        self.owner = np.repeat(np.arange(len(counts)), counts)
+        self.place = np.concatenate([np.arange(count) for count in counts])
+        self.bounds = np.concatenate(
+            [
+                np.broadcast_to(f.bounds, (count, n_outputs))
+                for f, count in zip(functionals, counts, strict=True)
+            ]
+        )
+        equal = np.array([f.equal for f in functionals])[self.owner]
+        self.lowest = np.where(equal, -np.inf, 0.0)
+
+    def values(self, blocks: Floats) -> Floats:
+        """Return the sums of predictions of weights, (n_bounds, n_outputs)."""
+        found = []
+        for functional, coefficients in zip(self.functionals, self.coefficients, strict=True):
+            ones = np.ones((len(functional.X), 1))
+            X = np.asarray(functional.X, np.float64)
+            rows = RidgeData(X, functional.mask.astype(np.float32), ones, ones)
+            found.append(coefficients @ rows.forward(blocks))
+        return np.concatenate(found)
+
+    def sums(self, some: NDArray[np.intp]) -> Floats:
+        """Return what some bounds are in the weights, (n_some, n_patterns, n_features)."""
+        found = []
+        for owner, place in zip(self.owner[some], self.place[some], strict=True):
+            functional, row = self.functionals[owner], self.coefficients[owner]
+            part = slice(row.indptr[place], row.indptr[place + 1])
+            rows = row.indices[part]
+            weighted = functional.mask[rows] * row.data[part][:, None]
+            found.append(weighted.T @ np.asarray(functional.X, np.float64)[rows])
+        return np.stack(found)
+
+    def missed(self, values: Floats) -> Floats:
+        """Return by how much values are beyond their bounds."""
+        beyond = values - self.bounds
+        return np.where(np.isinf(self.lowest)[:, None], np.abs(beyond), beyond)
+
+    def first(self, values: Floats) -> NDArray[np.intp]:
+        """Return the bounds to begin with: all of a few; of many, equalities and the worst."""
+        if len(self.bounds) <= _AT_ONCE:
+            return np.arange(len(self.bounds))
+        worst = self.missed(values).max(axis=1)
+        worst[np.isinf(self.lowest)] = np.inf
+        n = max(_ADDED, int(np.isinf(self.lowest).sum()))
+        return np.argsort(-worst, kind="stable")[:n]
+
+
+class _Moves:
+    """Where multipliers of the active bounds take the weights, at one strength."""
+
+    def __init__(
+        self, data: RidgeData, inverse: Callable[[Floats], Floats], alpha: float, given: _Given
+    ) -> None:
+        self.data, self.inverse, self.alpha, self.given = data, inverse, alpha, given
+        self.sums = self.moves = np.empty((0, data.n_weights))
+
+    def extend(self, active: NDArray[np.intp]) -> None:
+        """Add those that are active now."""
+        new = active[len(self.sums) :]
+        if len(new) == 0:
+            return
+        sums, data = self.given.sums(new), self.data
+        moves = (
+            sums - data.adjoint(data.root * self.inverse(data.root * data.forward(sums)))
+        ) / self.alpha  # H^{-1} C
+        self.sums = np.concatenate([self.sums, sums.reshape(len(new), -1)])
+        self.moves = np.concatenate([self.moves, moves.reshape(len(new), -1)])
+
+    @property
+    def curvature(self) -> Floats:
+        """Curvature of the dual objective."""
+        return np.asarray(self.sums @ self.moves.T)
 
 
 def _multipliers(curvature: Floats, off: Floats, lowest: Floats) -> Floats:

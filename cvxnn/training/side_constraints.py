@@ -454,7 +454,7 @@ def _multipliers(curvature: Floats, off: Floats, lowest: Floats) -> Floats:
         return np.asarray(vectors @ (target / root) / size)
     factor = root[:, None] * vectors.T
     found = lsq_linear(factor, target, (lowest, np.inf), method="bvls", tol=1e-14)
-    return np.asarray(found.x / size)
+    return np.asarray(np.maximum(found.x, lowest) / size)  # rounding may leave less than 0
 
 
 def _standardised(X: Any, values: ArrayLike) -> Floats:

@@ -103,3 +103,19 @@ def test_another_fit_forgets_the_prices():
     model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, Y)
     found = model.constrained(X, Y, [SideConstraint.uncorrelated(X, X[:, 0])])
     assert not hasattr(found.fit(X, Y), "prices_")
+
+
+def test_predictions_rise_with_a_feature_where_they_are_asked_to():
+    rng = np.random.RandomState(0)
+    X = rng.randn(60, 3)
+    y = X[:, 0] + X[:, 1] ** 2 + rng.randn(60)
+    model = ConvexReLURegressor(random_state=0).fit(X, y)
+    values = np.linspace(-2, 2, 9)
+    rising = model.constrained(X, y, [SideConstraint.monotone(X, 1, values)])
+    every = SideConstraint.monotone(X, 1, values).X
+    steps = [np.diff(m.predict(every).reshape(60, 9), axis=1).min() for m in (model, rising)]
+    assert steps[0] < -0.1
+    assert steps[1] > -1e-4
+    assert rising.objective_ > model.objective_
+    assert abs(rising.gap_) < 1e-6
+    assert rising.prices_.shape == (480, 1)

@@ -154,3 +154,43 @@ def test_what_constraints_ask_for():
         SideConstraint.uncorrelated(X, np.ones(4))
     with pytest.raises(ValueError, match="one of two labels"):
         SideConstraint.equal_means(X, [1, 2, 3, 1])
+
+
+@pytest.mark.parametrize("n_rows", [3, 40])  # all bounds at once, or the worst first
+def test_many_bounds_are_those_of_cvxpy(problem, n_rows):
+    certificate, _, F = problem
+    rng = np.random.RandomState(1)
+    gates = rng.randn(D, P)  # they need not be those of the fit
+    constraint = SideConstraint.monotone(rng.randn(n_rows, D), 1, np.linspace(-1, 1, 6))
+    mask = constraint.X @ gates >= 0
+    m = 5 * n_rows
+    bounds = np.zeros((m, 2))
+    found = constrain(
+        certificate, [Functional(constraint.X, mask, constraint.coefficients, bounds, False)]
+    )
+    assert found.prices.shape == (m, 2)
+    sums = constraint.coefficients @ features(constraint.X, mask)
+    assert (sums @ found.weights.blocks.reshape(2, -1).T).max() < 1e-5
+    y = certificate.program.y
+    total = 0.0
+    for output in range(2):
+        z = cp.Variable(D * P)
+        objective = cp.sum_squares(F @ z - y[:, output]) / (2 * N)
+        objective += ALPHA[output] / 2 * cp.sum_squares(z)
+        total += cp.Problem(cp.Minimize(objective), [sums @ z <= 0]).solve(solver=cp.CLARABEL)
+    assert found.objective == pytest.approx(total, rel=1e-5)
+    assert found.dual_bound <= found.objective
+    assert found.dual_bound == pytest.approx(total, rel=1e-5)
+    assert (found.prices >= 0).all()
+
+
+def test_monotone_bounds_compare_neighbouring_values():
+    X = np.arange(6.0).reshape(2, 3)
+    constraint = SideConstraint.monotone(X, 2, [0, 1, 5])
+    predictions = constraint.X[:, 2] ** 2 + constraint.X[:, 0]
+    np.testing.assert_allclose(constraint.coefficients @ predictions, [-1, -24, -1, -24])
+    falling = SideConstraint.monotone(X, 2, [0, 1, 5], rising=False)
+    np.testing.assert_allclose(falling.coefficients @ predictions, [1, 24, 1, 24])
+    for feature, values, said in ((3, [0, 1], "number of a column"), (0, [1, 1], "that rise")):
+        with pytest.raises(ValueError, match=said):
+            SideConstraint.monotone(X, feature, values)

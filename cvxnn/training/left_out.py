@@ -298,7 +298,18 @@ def solution_flops(program: Any) -> float:
 
 
 def require_ridge(program: Any) -> None:
-    """Refuse programs that are not alpha-strongly convex in the weights of each output alone."""
+    """Refuse programs that are not alpha-strongly convex in the weights of each output alone.
+
+    Parameters
+    ----------
+    program : ConvexProgram
+        The program of a fit.
+
+    Raises
+    ------
+    TypeError
+        If it is not gated with a ridge penalty on all weights.
+    """
     ridge = type(program.penalty) is SquaredL2 and np.all(np.asarray(program.alpha) > 0)
     if program.formulation != "gated" or not ridge or program.skip is not None:
         raise TypeError(

@@ -5,7 +5,7 @@ from .estimators.cv import ConvexReLUClassifierCV, ConvexReLURegressorCV
 from .estimators.linear_head import LinearPreferenceHead
 from .estimators.policy import SoftmaxPolicy
 from .estimators.private_head import PrivatePreferenceHead
-from .estimators.query_strategy import d_optimal_query
+from .estimators.query_strategy import make_query_strategy
 from .estimators.regressor import ConvexReLURegressor
 from .persistence import load, save
 from .serving import load_network
@@ -22,8 +22,8 @@ __all__ = [
     "LinearPreferenceHead",
     "PrivatePreferenceHead",
     "SoftmaxPolicy",
-    "d_optimal_query",
     "load",
     "load_network",
+    "make_query_strategy",
     "save",
 ]

@@ -1,4 +1,4 @@
-"""D-optimal choice of labels as a query strategy of scikit-activeml (extra ``active``)."""
+"""The choice of labels as a query strategy of scikit-activeml (extra ``active``)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
+from cvxnn import training  # names load when first used: JAX is for fits only
 from cvxnn._extras import require
 
 
-class DOptimalQuery:
-    """What scikit-activeml asks of a strategy; `d_optimal_query` makes one."""
+class LabelQuery:
+    """What scikit-activeml asks of a strategy; `make_query_strategy` makes one."""
+
+    criterion: training.Criterion
 
     missing_label_: Any
     random_state_: Any
@@ -61,27 +64,26 @@ class DOptimalQuery:
         ValueError
             If no row has a label, which a first random batch mends.
         """
-        from skactiveml.utils import is_labeled
-
-        X, y, candidates, batch_size, return_utilities = self._validate_data(
-            X, y, candidates, batch_size, return_utilities, reset=True
-        )
-        rows, mapping = self._transform_candidates(candidates, X, y)
-        labelled = is_labeled(y, missing_label=self.missing_label_)
+        is_labeled = require("skactiveml.utils", extra="active").is_labeled
+        checked = self._validate_data(X, y, candidates, batch_size, return_utilities, reset=True)
+        every, labels, candidates, batch_size, return_utilities = checked
+        rows, mapping = self._transform_candidates(candidates, every, labels)
+        labelled = is_labeled(labels, missing_label=self.missing_label_)
         if not labelled.any():
             raise ValueError("no row has a label; label a first batch at random.")
-        X, y = np.asarray(X)[labelled], np.asarray(y)[labelled]
-        model = clone(clf)
+        known, y = np.asarray(every)[labelled], np.asarray(labels)[labelled]
+        model: Any = clone(clf)
+        settings = {"n": batch_size, "criterion": self.criterion}
         if hasattr(model, "fit_pairs"):
-            first, second = _halves(X)
+            first, second = _halves(known)
             won = (y == 1)[:, None]
             chosen, rejected = np.where(won, first, second), np.where(won, second, first)
             data = np.concatenate([chosen, rejected]), np.repeat([1, 0], len(y))
             model.fit_pairs(chosen, rejected)
-            asked = model.next_labels(*data, _halves(rows), batch_size)
+            asked = model.next_labels(*data, _halves(rows), **settings)
         else:
             y = y.astype(int) if np.all(np.mod(y, 1) == 0) else y
-            asked = model.fit(X, y).next_labels(X, y, rows, batch_size)
+            asked = model.fit(known, y).next_labels(known, y, rows, **settings)
         numbers = np.arange(len(rows)) if mapping is None else mapping
         if not return_utilities:
             return numbers[asked.order]
@@ -92,13 +94,20 @@ class DOptimalQuery:
         return numbers[asked.order], utilities
 
 
-def d_optimal_query(missing_label: Any = np.nan, random_state: Any = None) -> Any:
+def make_query_strategy(
+    criterion: training.Criterion = "variance",
+    missing_label: Any = np.nan,
+    random_state: Any = None,
+) -> Any:
     """Make a query strategy for scikit-activeml that asks for the labels that tell most.
 
     ``next_labels`` of the estimator decides (:mod:`cvxnn.training.labelling`).
 
     Parameters
     ----------
+    criterion : {"variance", "determinant"}, default="variance"
+        What the labels should do most: lower the mean variance of all candidates' predictions, or
+        raise the determinant of the Hessian (D-optimal).
     missing_label : scalar, default=nan
         What stands in ``y`` where there is no label.
     random_state : int, RandomState or None, default=None
@@ -107,7 +116,7 @@ def d_optimal_query(missing_label: Any = np.nan, random_state: Any = None) -> An
     Returns
     -------
     skactiveml.base.SingleAnnotatorPoolQueryStrategy
-        Its ``query(X, y, clf)`` is that of :class:`DOptimalQuery`.
+        Its ``query(X, y, clf)`` is that of :class:`LabelQuery`.
 
     Raises
     ------
@@ -115,7 +124,7 @@ def d_optimal_query(missing_label: Any = np.nan, random_state: Any = None) -> An
         Without scikit-activeml; install the extra ``active``.
     """
     base = require("skactiveml.base", extra="active").SingleAnnotatorPoolQueryStrategy
-    made = type("DOptimalQuery", (DOptimalQuery, base), {})
+    made = type("LabelQuery", (LabelQuery, base), {"criterion": criterion})
     return made(missing_label=missing_label, random_state=random_state)
 
 

@@ -13,7 +13,7 @@ from cvxnn import training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._rows import labels_of
 
 if TYPE_CHECKING:
-    from cvxnn.estimators._certificate import Certified, Solved
+    from cvxnn.estimators._certified import Certified, Solved
 
 
 @dataclass(frozen=True, repr=False)

@@ -361,12 +361,7 @@ class _Given:
 
     def __init__(self, functionals: list[Functional], n_outputs: int) -> None:
         self.functionals = functionals
-        self.coefficients = [
-            csr_array(np.atleast_2d(f.coefficients))
-            if not issparse(f.coefficients)
-            else csr_array(f.coefficients)
-            for f in functionals
-        ]
+        self.coefficients = [_sparse(f.coefficients) for f in functionals]
         counts = [c.shape[0] for c in self.coefficients]
         self.owner = np.repeat(np.arange(len(counts)), counts)
         self.place = np.concatenate([np.arange(count) for count in counts])
@@ -455,6 +450,11 @@ def _multipliers(curvature: Floats, off: Floats, lowest: Floats) -> Floats:
     factor = root[:, None] * vectors.T
     found = lsq_linear(factor, target, (lowest, np.inf), method="bvls", tol=1e-14)
     return np.asarray(np.maximum(found.x, lowest) / size)  # rounding may leave less than 0
+
+
+def _sparse(coefficients: Any) -> Any:
+    """Return coefficients, of one sum or of several, as a sparse array of two axes."""
+    return csr_array(coefficients if issparse(coefficients) else np.atleast_2d(coefficients))
 
 
 def _standardised(X: Any, values: ArrayLike) -> Floats:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, d_optimal_query
+from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, make_query_strategy
 
 pytest.importorskip("skactiveml")
 
@@ -13,13 +13,13 @@ def test_rows():
     X = rng.randn(40, 3)
     y = np.where(np.arange(40) < 20, X[:, 0] > 0, np.nan)
     model = ConvexReLUClassifier(random_state=0)
-    asked, utilities = d_optimal_query().query(X, y, model, batch_size=4, return_utilities=True)
+    asked, utilities = make_query_strategy().query(X, y, model, batch_size=4, return_utilities=True)
     fitted = model.fit(X[:20], y[:20].astype(int))
     want = fitted.next_labels(X[:20], y[:20].astype(int), X[20:], 4)
     np.testing.assert_array_equal(asked, want.order + 20)
     np.testing.assert_allclose(utilities[0, 20:], want.utility)
     assert np.isnan(utilities[0, :20]).all()
-    some = d_optimal_query().query(X, y, model, candidates=np.arange(30, 40))
+    some = make_query_strategy().query(X, y, model, candidates=np.arange(30, 40))
     assert 30 <= some[0] < 40
 
 
@@ -28,13 +28,13 @@ def test_pairs():
     X = rng.randn(40, 6)
     y = np.where(np.arange(40) < 20, X[:, 0] > X[:, 3], np.nan)
     head = COALAPreferenceHead(n_patterns=8, random_state=0)
-    asked = d_optimal_query().query(X, y, head, batch_size=3)
+    asked = make_query_strategy().query(X, y, head, batch_size=3)
     assert len(set(asked)) == 3
     assert (asked >= 20).all()
     with pytest.raises(ValueError, match="X has 5 columns"):
-        d_optimal_query().query(X[:, :5], y, head)
+        make_query_strategy().query(X[:, :5], y, head)
 
 
 def test_a_first_batch_has_to_be_labelled():
     with pytest.raises(ValueError, match="label a first batch at random"):
-        d_optimal_query().query(np.eye(4), np.full(4, np.nan), ConvexReLUClassifier())
+        make_query_strategy().query(np.eye(4), np.full(4, np.nan), ConvexReLUClassifier())

@@ -71,19 +71,19 @@ class LabelQuery:
         labelled = is_labeled(labels, missing_label=self.missing_label_)
         if not labelled.any():
             raise ValueError("no row has a label; label a first batch at random.")
-        known, y = np.asarray(every)[labelled], np.asarray(labels)[labelled]
+        known, target = np.asarray(every)[labelled], np.asarray(labels)[labelled]
         model: Any = clone(clf)
         settings = {"n": batch_size, "criterion": self.criterion}
         if hasattr(model, "fit_pairs"):
             first, second = _halves(known)
-            won = (y == 1)[:, None]
+            won = (target == 1)[:, None]
             chosen, rejected = np.where(won, first, second), np.where(won, second, first)
-            data = np.concatenate([chosen, rejected]), np.repeat([1, 0], len(y))
+            data = np.concatenate([chosen, rejected]), np.repeat([1, 0], len(target))
             model.fit_pairs(chosen, rejected)
             asked = model.next_labels(*data, _halves(rows), **settings)
         else:
-            y = y.astype(int) if np.all(np.mod(y, 1) == 0) else y
-            asked = model.fit(known, y).next_labels(known, y, rows, **settings)
+            target = target.astype(int) if np.all(np.mod(target, 1) == 0) else target
+            asked = model.fit(known, target).next_labels(known, target, rows, **settings)
         numbers = np.arange(len(rows)) if mapping is None else mapping
         if not return_utilities:
             return numbers[asked.order]

@@ -454,7 +454,8 @@ def _multipliers(curvature: Floats, off: Floats, lowest: Floats) -> Floats:
 
 def _sparse(coefficients: Any) -> Any:
     """Return coefficients, of one sum or of several, as a sparse array of two axes."""
-    return csr_array(coefficients if issparse(coefficients) else np.atleast_2d(coefficients))
+    given: Any = coefficients if issparse(coefficients) else np.atleast_2d(coefficients)
+    return csr_array(given)
 
 
 def _standardised(X: Any, values: ArrayLike) -> Floats:

@@ -94,7 +94,11 @@ def front_chart(front: Mapping[str, Any], policies: Sequence[Mapping[str, Any]])
                 if course := row.get("course"):
                     ax.plot(course["dpo"], course["sft"], color=color, linewidth=0.7, alpha=0.6)
             ends = np.array([[row["dpo"], row["sft"]] for row in mine])
-            ax.plot(*ends.T, "o", color=color, label=strategy, markersize=5)
+            line = "o" if front["dpo"] else "o-"  # without a front, ends by trade-off are one
+            ax.plot(*ends.T, line, color=color, label=strategy, markersize=5, linewidth=0.7)
+            if not front["dpo"]:
+                for row, end in zip(mine, ends, strict=True):
+                    ax.annotate(f" {row['lam']:g}", end, fontsize="small", va="bottom")
         ax.set_xscale("log")  # the ends of the front are far from everything else
         ax.set_yscale("log")
         for axis in (ax.xaxis, ax.yaxis):

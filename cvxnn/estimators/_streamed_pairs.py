@@ -91,14 +91,14 @@ def fit_streamed(
         Weights to begin at, such as those of a sample.
     """
     X: Any = rows.X
-    loss: Any = _Loss(X.scaled(mean, scale), rows, C)
+    loss: Any = _MeanLoss(X.scaled(mean, scale), rows, C)
     options: Any = {"maxiter": max_iter, "gtol": tol, "ftol": 64 * np.finfo(float).eps}
     with limit_threads(2.0 * len(rows.X) * rows.X.shape[1]):
         found: Any = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return LinearFit(found.x, int(found.nit), int(found.nfev))
 
 
-class _Loss:
+class _MeanLoss:
     """Value and gradient of the mean loss with its ridge."""
 
     def __init__(self, Z: StoredRows, rows: Responses, C: float) -> None:

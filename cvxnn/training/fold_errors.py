@@ -115,7 +115,7 @@ def fold_errors(
         kernel = Kernel.stored(data, np.float32).matrix
         n_rows, n_inputs = program.operator.X.shape
         flops = kernel_flops(n_rows, n_inputs, data.n_patterns)
-    folds = [_Fold.of(program, data, own, kernel) for own in units]
+    folds = [_FoldPath.of(program, data, own, kernel) for own in units]
     mean = np.mean([fold.path.data.diagonal().mean() for fold in folds])
     alphas = max(float(mean), float(np.finfo(np.float64).tiny) * 1e6) * _ALPHAS
     rows: list[NDArray[np.floating]] = []
@@ -135,14 +135,14 @@ def fold_errors(
         at = np.abs(np.log(alphas[: len(found)])[:, None] - np.log(alpha)).argmin(axis=0)
         predictions = np.array(predicted)[at, :, np.arange(n_outputs)].T
     else:
-        folds = [_Fold.of(whole, RidgeData.of(whole), own, kernel) for own in units]
+        folds = [_FoldPath.of(whole, RidgeData.of(whole), own, kernel) for own in units]
         found_by = [fold.predict(next(fold.path.points(alpha[:1]))) for fold in folds]
         predictions = _joined(folds, found_by)
     flops += sum(fold.path.flops for fold in folds)
     return FoldErrors(alpha, found.min(axis=0), part, kernel, flops, predictions)
 
 
-def _joined(folds: list[_Fold], predicted: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+def _joined(folds: list[_FoldPath], predicted: list[NDArray[np.floating]]) -> NDArray[np.floating]:
     """Return the predictions of all rows, of those in several folds the mean."""
     n = 1 + max(int(fold.left[-1]) for fold in folds)
     total, out = np.zeros((n, 1)), np.zeros((n, predicted[0].shape[1]))
@@ -187,7 +187,7 @@ def units_of_folds(
     return out / units
 
 
-class _Fold(NamedTuple):
+class _FoldPath(NamedTuple):
     """A path of solutions to the rows of the other folds, and what it has to predict."""
 
     path: RidgePath
@@ -203,7 +203,7 @@ class _Fold(NamedTuple):
         data: RidgeData,
         own: NDArray[np.floating],
         kernel: NDArray[np.floating] | None,
-    ) -> _Fold:
+    ) -> _FoldPath:
         share = np.broadcast_to(program.share, (data.n_rows, 1))[:, 0]
         seen, left = np.flatnonzero(own < 1), np.flatnonzero(own > 0)
         weight = share[seen] * (1 - own[seen])

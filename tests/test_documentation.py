@@ -576,6 +576,30 @@ def test_raw_results_are_named_by_a_page():
     assert {name_of(path) for path in RAW_RESULTS} <= named
 
 
+def misplaced_rows(text: str) -> Iterator[str]:
+    """Rows of figures that stand under two different headings: one of them is not theirs."""
+    first, head = {}, ""
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            head = ""
+        elif not head:
+            head = line
+        elif sum(re.match(r"\s*[-+±]?\d", cell) is not None for cell in line.split("|")) > 2:
+            if first.setdefault(line, head) != head:
+                yield line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_rows_of_figures_stand_under_their_own_headings(page):
+    assert not list(misplaced_rows(page.read_text("utf-8")))
+
+
+def test_misplaced_rows_are_found():
+    rows = "| --- | --- |\n| x | 1 | 2 | 3 |\n"
+    assert list(misplaced_rows(f"| a | b |\n{rows}\n| a | c |\n{rows}")) == ["| x | 1 | 2 | 3 |"]
+    assert not list(misplaced_rows(f"| a | b |\n{rows}\n| a | b |\n{rows}"))
+
+
 def test_tables_of_figures_are_found():
     text = (
         "| a | b | c |\n| --- | --- | --- |\n| x | **0.5** ± 0.1 | > 30 |\n\n"

@@ -394,7 +394,7 @@ class ConvexProgram:
             The bound; minus infinity for a residual outside the domain of the conjugate.
         """
         program, xp = self.stacked(), namespace(residual)
-        # Rows without weight, such as padding, have no say.
+        # Rows without weight, such as padding, do not count.
         residual = within_domain(self.loss, xp.where(self.share > 0, residual, 0), self.y)
         # A ridge is known on the host, and then the projection is not needed.
         if self.skip is not None and not (xp is np and self.skip > 0):

@@ -268,7 +268,7 @@ def end_of_grid(scores: Floats, best: int) -> int:
 def warn_of_grid(
     estimator: Any, what: str, end: int, *, strong: str, weak: str, stacklevel: int
 ) -> None:
-    """Warn of a choice at an end of its grid, ``end`` as ``end_of_grid`` has it."""
+    """Warn of a choice at an end of its grid, ``end`` as ``end_of_grid`` returns it."""
     if end == 0:
         return
     side, remedy = ("strongest", strong) if end < 0 else ("weakest", weak)

@@ -58,7 +58,7 @@ class EndpointJudge(ChatClient):
         of this module; `cvxnn.evaluation.protocols.PAIR_TEMPLATES` has those of benchmarks.
         The answer has to hold "Verdict: A", "Verdict: B" or "Verdict: tie", a level such as
         ``[[A>>B]]`` (how clear a win is does not count), or the name m or M of a model as
-        AlpacaEval has it; of several, the last one counts.
+        AlpacaEval writes it; of several, the last one counts.
     max_tokens : int, default=1024
         Largest number of tokens of an answer. Some templates ask for an answer of the judge's own
         before the verdict, which is lost where the tokens end before it.

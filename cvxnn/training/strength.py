@@ -98,7 +98,7 @@ def measure_strength(
         shared, the penalty a ridge, and the sample all rows. How the strength of least squared
         error grows with the rows is known; that of another error may not transfer from a part.
     most : int, optional
-        Rows up to which all are looked at; by default as ``sample_rows`` has it, and a ridge is
+        Rows up to which all are looked at; by default that of ``sample_rows``, and a ridge is
         chosen on 2,048 to 4,096.
     spectrum : Spectrum, optional
         Of the program, where it is known (``choose_patterns``); it is not computed again then.

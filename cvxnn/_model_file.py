@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,19 @@ def unpack(packed: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
     if kind == "value":
         return plain("an attribute", value)
     raise ValueError(f"unknown entry {kind!r}")
+
+
+def unpack_plain(value: Any, entry: Callable[[Any], Any] | None = None) -> Any:
+    """Return a parameter that is a number, a text, or a dict, list or tuple of them.
+
+    ``entry`` reads the values of a dict, by default in the same way.
+    """
+    if not isinstance(value, dict):
+        return plain("a parameter", value)
+    ((name, content),) = value.items()
+    if name == "pairs":
+        return {plain(name, k): (entry or unpack_plain)(v) for k, v in content}
+    return {"list": list, "tuple": tuple}[name](plain(name, v) for v in content)
 
 
 def plain(key: str, value: Any) -> Any:

@@ -30,6 +30,7 @@ from cvxnn._model_file import (
     seal,
     taking_apart,
     unpack,
+    unpack_plain,
 )
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.features.description import check_description
@@ -262,10 +263,7 @@ def _unpack_parameter(value: Any) -> Any:
             return getattr(convex, name)(
                 **{key: plain(name, option) for key, option in content.items()}
             )
-        if name == "pairs":
-            return {plain(name, k): _unpack_parameter(v) for k, v in content}
-        return {"list": list, "tuple": tuple}[name](plain(name, v) for v in content)
-    return plain("a parameter", value)
+    return unpack_plain(value, _unpack_parameter)
 
 
 def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cvxnn._model_file import check_classes, check_network, read_model, taking_apart, unpack
+from cvxnn._model_file import (
+    check_classes,
+    check_network,
+    read_model,
+    taking_apart,
+    unpack,
+    unpack_plain,
+)
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import bent, probabilities, scores_of, winner
 
@@ -118,6 +125,77 @@ class SavedNetwork:
         return probabilities(scores, one_against_rest=self.one_against_rest)
 
 
+@dataclass(frozen=True)
+class SavedHead:
+    """A saved preference head: its network, and what its rewards need.
+
+    Attributes
+    ----------
+    network : SavedNetwork
+        The network, for raw embeddings.
+    beta : float
+        Scale of the reward, above 0.
+    embedding : dict or None
+        Description of the embeddings.
+    """
+
+    network: SavedNetwork
+    beta: float
+    embedding: dict[str, Any] | None
+
+    def reward(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the reward of each response, as the head does.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray, shape (n_responses,)
+            At most 0; the larger the better.
+        """
+        return -self.beta * np.logaddexp(0, -self.network.decision_function(X))
+
+
+def load_reward_head(path: str | os.PathLike[str]) -> SavedHead:
+    """Read a preference head that :func:`cvxnn.save` wrote, without scikit-learn.
+
+    Parameters
+    ----------
+    path : path-like
+        File that ``cvxnn.save`` or ``cvxnn fit`` wrote.
+
+    Returns
+    -------
+    SavedHead
+        What rewards need.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file is damaged, of another version, or of another estimator than a head.
+    """
+    header, _ = read_model(path)
+    network = load_network(path)
+    with taking_apart(path):
+        parameters = _parameters(header)
+        if {"beta", "embedding"} <= parameters.keys():
+            embedding = unpack_plain(parameters["embedding"])
+            return SavedHead(network, float(parameters["beta"]), embedding)
+    raise ValueError(f"{path} is a {header['class']}; expected a preference head")
+
+
+def _parameters(header: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an estimator, or of the one that a CV class holds."""
+    parameters: dict[str, Any] = header["parameters"]
+    held = parameters.get("estimator")
+    return held["estimator"]["parameters"] if isinstance(held, dict) else parameters
+
+
 def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
     """Read the network of an estimator that :func:`cvxnn.save` wrote, without scikit-learn.
 
@@ -152,16 +230,13 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
     """
     header, tensors = read_model(path)
     with taking_apart(path):
-        parameters = header["parameters"]
         needed = _ATTRIBUTES & header["attributes"].keys()
         fitted = {name: unpack(header["attributes"][name], tensors) for name in needed}
         network, classes = fitted["network_"], fitted.get("classes_")
         check_network(network, fitted["n_features_in_"])
         if classes is not None:
             check_classes(classes, network.n_outputs)
-        held = parameters.get("estimator")
-        if isinstance(held, dict):  # of a CV class
-            parameters = held["estimator"]["parameters"]
+        parameters = _parameters(header)
         return SavedNetwork(
             network,
             classes,

@@ -16,6 +16,7 @@ PACKAGES = [
     "files",
     "_progress",
     "_public_names",
+    "tracking",
     "numerics",
     "costs",
     "convex",

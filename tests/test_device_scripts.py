@@ -17,7 +17,7 @@ def test_no_measurement_fails(tmp_path: Path) -> None:
         pytest.skip("the script is for bash")
     env = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
     done = subprocess.run(
-        ["bash", str(SCRIPT), "--small", "coala", "default"],
+        ["bash", str(SCRIPT), "--small", "coala", "disk", "default"],
         env=env,
         capture_output=True,
         text=True,

@@ -215,6 +215,44 @@ def dpo(checkpointing: bool, small: bool) -> dict[str, Any]:
     }
 
 
+def beside_dpo(small: bool) -> dict[str, Any]:
+    """The same pairs by a COALA head, embedding and fit, and by one epoch of DPO with LoRA."""
+    from cvxnn import COALAPreferenceHead
+    from cvxnn.llm import FineTuningConfig, fine_tune
+    from cvxnn.preference import PreferenceTriplet
+
+    lm, length, n = language_model(small), tokens_of(small), 32
+    prompts, chosen = dialogues(n, small)
+    _, rejected = dialogues(n, small, start=200)
+    pairs = [
+        PreferenceTriplet(p, c[1:], r[1:])
+        for p, c, r in zip(prompts, chosen, rejected, strict=True)
+    ]
+    parts: list[np.ndarray] = []
+    embedder = Embedder(lm, max_length=length, batch_tokens=16 * length)
+    head = COALAPreferenceHead(n_patterns=16, strength=0.1, random_state=0)
+    embedding = seconds_of(lambda: parts.extend(embedder.embed_pairs(pairs)))
+    fitting = seconds_of(lambda: head.fit_pairs(*parts))
+    config = FineTuningConfig(
+        objective="dpo",
+        lora_r=16,
+        target_modules=("q_proj", "v_proj"),
+        micro_batch=4,
+        accumulation=1,
+        steps=n // 4,
+        max_length=length,
+        gradient_checkpointing=True,
+    )
+    training = seconds_of(lambda: fine_tune(lm, config, preferences=pairs))
+    return {
+        "shape": [n, length],
+        "seconds_embedding": embedding,
+        "seconds_head": fitting,
+        "seconds_dpo_epoch": training,
+        "dpo_over_coala": training / (embedding + fitting),
+    }
+
+
 MEASUREMENTS: dict[str, record.Measurement] = {
     "make": (make, 40),
     "forward, bare": (forward, 20),
@@ -223,6 +261,7 @@ MEASUREMENTS: dict[str, record.Measurement] = {
     "generate": (generate, 20),
     "dpo": (partial(dpo, False), 30),
     "dpo, checkpointing": (partial(dpo, True), 30),
+    "COALA beside DPO": (beside_dpo, 40),
 }
 
 if __name__ == "__main__":

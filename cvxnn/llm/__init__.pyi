@@ -16,6 +16,7 @@ from .loading import load_configuration, load_model
 from .log_probabilities import ResponseLogProbabilities, response_log_probabilities
 from .memory import MemoryPlan, memory_plan
 from .models import LanguageModel
+from .reward_bench_runner import BenchPipeline, register_reward_bench
 from .reward_function import RewardFunction
 from .reward_server import RewardServer
 from .vllm_embedder import VllmEmbedder, vllm_engine
@@ -23,6 +24,7 @@ from .vllm_embedder import VllmEmbedder, vllm_engine
 __all__ = [
     "FINE_TUNING_OBJECTIVES",
     "STRATEGIES",
+    "BenchPipeline",
     "DescribedHead",
     "Embedder",
     "EmbeddingCache",
@@ -53,6 +55,7 @@ __all__ = [
     "load_model",
     "measure_replies",
     "memory_plan",
+    "register_reward_bench",
     "response_log_probabilities",
     "stream_guided",
     "vllm_engine",

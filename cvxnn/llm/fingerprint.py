@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+from cvxnn._extras import require
 from cvxnn.files.digests import digest
 
 _SAMPLE = 256  # entries of each weight that count
@@ -57,9 +58,20 @@ def fingerprints(
     samples: list[list[str | np.ndarray]] = [[] for _ in dtypes]
     with torch.inference_mode():
         for name, weight in model.named_parameters():
-            flat = weight.detach().reshape(-1)
-            entries = flat[:: max(1, flat.numel() // _SAMPLE)].cpu()
+            entries = _entries(model, name, weight)
             for sample, dtype in zip(samples, dtypes, strict=True):
                 rounded = entries if dtype is None else entries.to(dtype)
                 sample += [f"{name}{tuple(weight.shape)}", rounded.float().numpy()]
     return [digest(about, *sample, words, digits=64) for sample in samples]
+
+
+def _entries(model: transformers.PreTrainedModel, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Return evenly spaced entries of a weight, also of one that accelerate keeps elsewhere."""
+    step = max(1, weight.numel() // _SAMPLE)
+    if not weight.is_meta:
+        return weight.detach().reshape(-1)[::step].cpu()
+    place, _, own = name.rpartition(".")
+    module = model.get_submodule(place)
+    with require("accelerate.utils", extra="llm").align_module_device(module):
+        read: torch.Tensor = getattr(module, own)
+        return read.detach().reshape(-1)[::step].cpu().clone()

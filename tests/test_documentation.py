@@ -576,6 +576,11 @@ def test_raw_results_are_named_by_a_page():
     assert {name_of(path) for path in RAW_RESULTS} <= named
 
 
+def figures_in(row: str) -> int:
+    """Count the cells that begin with a number."""
+    return sum(re.match(r"\s*[-+±]?\d", cell) is not None for cell in row.split("|"))
+
+
 def misplaced_rows(text: str) -> Iterator[str]:
     """Rows of figures that stand under two different headings: one of them is not theirs."""
     first, head = {}, ""
@@ -584,9 +589,8 @@ def misplaced_rows(text: str) -> Iterator[str]:
             head = ""
         elif not head:
             head = line
-        elif sum(re.match(r"\s*[-+±]?\d", cell) is not None for cell in line.split("|")) > 2:
-            if first.setdefault(line, head) != head:
-                yield line
+        elif figures_in(line) > 2 and first.setdefault(line, head) != head:
+            yield line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -160,9 +160,9 @@ def warn_of_rewards(
     else:
         verb = "ranks" if unknown == "pairs" else "judges"
         warnings.warn(
-            f"{name} {verb} held-out {unknown} no better than chance; its rewards are "
-            f"close to equal. Name the conversations that {unknown} come from (groups=), or give "
-            f"more {unknown}, or embeddings of another layer or model.",
+            f"{name} {verb} {unknown} that were left out of the fit no better than chance; its "
+            f"rewards are close to equal. Give more {unknown}, or embeddings of another layer or "
+            "model; if several come from one conversation, name it for each (groups=).",
             stacklevel=stacklevel,
         )
 

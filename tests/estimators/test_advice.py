@@ -208,7 +208,7 @@ def test_the_ends_of_two_grids() -> None:
 
 def test_heads_of_labels_without_meaning() -> None:
     messages = told(make(COALAPreferenceHead, strength=1e-4).fit, ROWS, NOISE)
-    one(messages, "judges held-out responses no better than chance", "groups=")
+    one(messages, "judges responses that were left out of the fit no better than chance", "groups=")
 
 
 def test_a_policy_held_back() -> None:

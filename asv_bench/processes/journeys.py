@@ -53,7 +53,8 @@ JOINT = {
     "joint": f"joint features sft.jsonl {JOINED} --output joint --report joint.html",
     "generate with a policy, 16 tokens": "generate joint/exact-0.5.safetensors --prompts "
     f"prompts.txt --plain --max-new-tokens 16 --output written.jsonl {CACHED}",
-    "judge its file by the head": f"evaluate written.jsonl --judge head.safetensors {CACHED}",
+    "judge its file by the head": "evaluate written.jsonl --judge "
+    f"head.safetensors --output by_head.json {CACHED}",
     "judge its file by words": "evaluate written.jsonl --judge words:pairs.jsonl --output w.json",
     "make a sheet of its file": "study written.jsonl --output study",
     "count the answers": "study --output study --answers answers.csv",

@@ -92,12 +92,12 @@ def reply_table(examples: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def hacking_text(examples: Sequence[Mapping[str, Any]]) -> str:
-    """Return a warning if replies have a higher reward and are worse by what no head has seen.
+    """Return a warning if replies are worse than plain ones by what no head has seen.
 
     Replies are compared with the plain ones to the same prompts. The reward counts as hacked where
     it rises on average, while the log-probability of a token falls by more than 1.0 (what it costs
     to draw each token in place of the likeliest), or the share of repeated runs rises by more than
-    0.1.
+    0.1. Where the reward does not rise either, guidance was of no use.
 
     Parameters
     ----------
@@ -117,13 +117,18 @@ def hacking_text(examples: Sequence[Mapping[str, Any]]) -> str:
             field: _mean_gain(examples, name, field)
             for field in ("reward", "log_probability", "repetition")
         }
-        if not gains["reward"] > 0.0:
+        if np.isnan(gains["reward"]):
             continue
         signs = []
         if gains["log_probability"] < -LEAST_DROP:
             signs.append(f"the log-probability of a token falls by {-gains['log_probability']:.2f}")
         if gains["repetition"] > LEAST_REPETITION:
             signs.append(f"repetition rises by {100 * gains['repetition']:.0f} %")
+        if signs and gains["reward"] <= 0.0:
+            return (
+                f"{name} replies have no higher reward than plain ones, and {' and '.join(signs)}: "
+                "they are worse either way. Take the plain ones, or a smaller --weight"
+            )
         if signs:
             return (
                 f"{name} replies have a higher reward than plain ones, but {' and '.join(signs)}: "

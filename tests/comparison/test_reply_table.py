@@ -41,7 +41,7 @@ def test_replies_of_texts_alone_have_no_measures():
         (reply(0.0), reply(1.0), ""),
         (reply(0.0), reply(1.0, -1.9), ""),
         (reply(0.0), reply(1.0, -2.1), "falls by 1.10"),
-        (reply(0.0), reply(-1.0, -2.1), ""),  # nothing was won
+        (reply(0.0), reply(-1.0, -1.9), ""),
         (reply(0.0), reply(1.0, repetition=0.2), "rises by 20 %"),
         (reply(0.0), reply(1.0, None), ""),  # an empty reply
     ],
@@ -50,3 +50,10 @@ def test_a_reward_that_is_hacked(plain, guided, said):
     text = hacking_text([{"prompt": "a", "replies": {"plain": plain, "guided": guided}}])
     assert (said in text) if said else text == ""
     assert ("guided replies have a higher reward" in text) == bool(said)
+
+
+def test_replies_that_are_worse_either_way():
+    examples = [{"prompt": "a", "replies": {"plain": reply(0.0), "guided": reply(-1.0, -2.1)}}]
+    text = hacking_text(examples)
+    assert "guided replies have no higher reward than plain ones" in text
+    assert "falls by 1.10" in text

@@ -133,7 +133,7 @@ def measure(command: list[str], folder: Path) -> dict[str, Any]:
 
 def answer(folder: Path) -> None:
     """Fill the table of a study as a spreadsheet does: the first reply is always better."""
-    with (folder / "study" / "sheet.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / "study" / "sheet.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         row |= {"participant": "P1", "consent": "yes", "choice": "A"}

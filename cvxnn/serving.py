@@ -21,6 +21,7 @@ from cvxnn._model_file import (
     unpack_plain,
 )
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.real_rows import real_rows
 from cvxnn.numerics.scores import bent, probabilities, scores_of, winner
 
 # Attributes of estimators that predictions need.
@@ -69,16 +70,12 @@ class SavedNetwork:
 
         Raises
         ------
+        TypeError
+            If the rows are sparse; pass ``X.toarray()``.
         ValueError
-            If the rows have another width, or are not finite.
+            If the rows have another width, or are no finite real numbers.
         """
-        rows, width = np.asarray(X), self.network.hidden_weights.shape[1]
-        if rows.dtype != np.float32:
-            rows = rows.astype(np.float64)
-        if rows.ndim != 2 or rows.shape[1] != width:
-            raise ValueError(f"X has shape {rows.shape}; expected (n_samples, {width}).")
-        if not np.isfinite(rows).all():
-            raise ValueError("X holds NaN or infinite values; remove or impute them.")
+        rows = real_rows(X, self.network.hidden_weights.shape[1])
         outputs = self.network.forward(rows)
         several = self.classes is None and self.n_dimensions == 2
         return outputs if several else scores_of(outputs)

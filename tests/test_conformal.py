@@ -85,3 +85,12 @@ def test_bad_requests():
     of_groups = model.influence(X, X[:, 0], groups=groups, leave_out="group")
     with pytest.raises(ValueError, match="influence of single rows or pairs"):
         prediction_interval(of_groups, NEW)
+
+
+def test_replies_of_pairs_have_to_be_as_many():
+    head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0)
+    head.fit_pairs(X[:20] + 1, X[20:40])
+    influence = head.influence(np.concatenate([X[:20] + 1, X[20:40]]), np.repeat([1, 0], 20))
+    for second in (X[:1], X[:3]):  # one row would be compared with all
+        with pytest.raises(ValueError, match="expected one of each for every pair"):
+            preference_set(influence, X[:20], second)

@@ -1,5 +1,7 @@
 """Radii of decisions: no row within them decides otherwise, and a linear network is exact."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,3 +98,25 @@ def test_replies_that_are_equal_have_no_radius():
     np.testing.assert_allclose(ranking_radius(network, X, X), 0, atol=1e-6)
     with pytest.raises(ValueError, match="expected one output, and as many first rows"):
         ranking_radius(network, X, X[:1])
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 1e12])
+def test_radii_are_as_exact_in_all_units(size):
+    rng = np.random.RandomState(0)
+    network, X = random_network(rng, "gated"), rng.randn(6, D)
+    other = replace(
+        network,
+        hidden_weights=network.hidden_weights / size,
+        gate_weights=network.gate_weights / size,
+        linear_weights=network.linear_weights / size,
+    )
+    expected = decision_radius(network, X)
+    assert (expected > 0).all()
+    np.testing.assert_allclose(decision_radius(other, size * X), size * expected, rtol=1e-6)
+
+
+def test_rows_beyond_the_range_are_refused():
+    network = random_network(np.random.RandomState(0), "gated")
+    for radius in (lambda X: decision_radius(network, X), lambda X: ranking_radius(network, X, X)):
+        with pytest.raises(ValueError, match="too large for the network"):
+            radius(np.full((1, D), 1e308))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import make_blobs
 
 import cvxnn
@@ -74,6 +75,13 @@ def test_bad_rows_and_files_are_refused(tmp_path: Any) -> None:
             served.predict(bad)
     with pytest.raises(ValueError, match="NaN"):
         served.predict(X * np.nan)
+    for odd in (X + 1j, X.astype(str), X.astype("datetime64[s]"), np.full((2, 3), None)):
+        with pytest.raises(ValueError, match=r"real numbers|NaN"):
+            served.predict(odd)
+    with pytest.raises(ValueError, match="masked"):
+        served.predict(np.ma.masked_array(X, X > 0))
+    with pytest.raises(TypeError, match="X is sparse"):
+        served.predict(sparse.csr_array(X))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

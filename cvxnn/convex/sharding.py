@@ -48,6 +48,8 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 
     Raises
     ------
+    TypeError
+        If ``mesh`` is no mesh.
     ValueError
         If the devices belong to several processes: an estimator has to see all rows. Call ``solve``
         with ``mesh=`` in each of them.
@@ -62,6 +64,11 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
     >>> with on_mesh(jax.make_mesh((1,), ("rows",))):
     ...     model = model.fit(X, np.abs(X[:, 0]))
     """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh is a {type(mesh).__name__}; expected a jax.sharding.Mesh, such as "
+            'jax.make_mesh((4,), ("rows",)).'
+        )
     if len(mesh.local_devices) < mesh.devices.size:
         raise ValueError(
             "the devices of the mesh belong to several processes, of which an estimator would see "

@@ -40,12 +40,12 @@ class Status(enum.Enum):
 
 _REMEDIES = {
     Status.CONVERGED: "",
-    Status.MAX_ITER: "Increase max_iter, raise tol, or raise alpha.",
+    Status.MAX_ITER: "Increase max_iter, raise tol, or strengthen the penalty.",
     Status.TIME_LIMIT: "Raise the time limit, or raise tol.",
     Status.STALLED: "Rounding stops progress: raise tol, standardise X, or use float64.",
     Status.STOPPED: "A callback asked for it.",
     Status.NON_FINITE: "The data hold NaN, or a value overflowed: standardise X, use float64, or "
-    "raise alpha.",
+    "strengthen the penalty.",
 }
 
 

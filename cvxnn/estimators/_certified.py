@@ -30,6 +30,8 @@ _OTHER_DATA = (
     "give the same data, and with early_stopping an integer random_state."
 )
 
+# Rows at which units are compared.
+_PROBES = 8
 _TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
@@ -279,15 +281,17 @@ class Certified:
         kind: Kind = "pairs" if solved.given.rows.ndim == 2 else "numbers"
         if kind != "pairs" and is_classifier(self):
             kind = "classes"
-        return influence_of(
+        found = influence_of(
             solved.certificate,
             solved.given,
             solved.scaling,
             solved.look,
-            lambda new: self._own_network().forward(self._network_input(new)),
+            self._outputs,
             leave_out=leave_out,
             kind=kind,
         )
+        self._require_units(solved)
+        return found
 
     def _next_labels(
         self,
@@ -298,14 +302,19 @@ class Certified:
         pairs: NDArray[np.intp] | None = None,
     ) -> training.Asked:
         """Return which rows, or pairs of them, would tell a solution most."""
-        return training.most_informative(
+        found = training.most_informative(
             solved.certificate, *solved.look(rows), n, criterion, pairs
         )
+        self._require_units(solved)
+        return found
 
     def _constrained(self, constraints: Sequence[training.SideConstraint], solved: Solved) -> Self:
         """Return a fitted copy that satisfies side constraints."""
-        if isinstance(constraints, training.SideConstraint):
-            raise TypeError("constraints is one SideConstraint; expected a list of them.")
+        if isinstance(constraints, training.SideConstraint) or not np.iterable(constraints):
+            raise TypeError(
+                f"constraints is a {type(constraints).__name__}; expected a list of "
+                "cvxnn.training.SideConstraint."
+            )
         functionals = [functional(c, solved.look, solved.scaling) for c in constraints]
         if not functionals:
             raise ValueError("constraints is empty; expected at least one SideConstraint.")
@@ -316,6 +325,7 @@ class Certified:
 
     def _with(self, solved: Solved, blocks: Any, objective: float, dual_bound: float) -> Self:
         """Return a fitted copy with other weights, those of another program."""
+        self._require_units(solved)
         gates = self._proof["gates"]
         weights = convex.Weights(np.asarray(blocks, gates.dtype), None)
         network = recover(weights, bias=solved.bias, gates=gates)
@@ -325,6 +335,30 @@ class Certified:
         model.gap_ = (objective - dual_bound) / max(abs(objective), _TINY)
         model._proof = {}
         return model
+
+    def _require_units(self, solved: Solved) -> None:
+        """Refuse data that have the program of the fit, but are those of it in other units."""
+        scaling, network = solved.scaling, self._own_network()
+        scale = np.where(np.isfinite(scaling.x_scale), scaling.x_scale, 0)
+        steps = np.random.default_rng(0).standard_normal((_PROBES, len(scale)))
+        probes = (scaling.x_mean + scale * steps).astype(scale.dtype)
+        inputs, mask = solved.look(probes)
+        blocks = np.asarray(solved.certificate.weights.blocks)[:, 0]
+        sums = [
+            np.tensordot(blocks, on[:, None] * x, 2) for x, on in zip(inputs, mask, strict=True)
+        ]
+        found = np.array(sums) * scaling.y_scale + scaling.y_mean
+        known = self._outputs(probes)
+        terms = np.abs(probes) @ np.abs(network.hidden_weights.T) + np.abs(network.hidden_bias)
+        rounding = np.finfo(probes.dtype).eps * (terms @ np.abs(network.output_weights)).max()
+        unit = max(float(np.abs(known).max()), float(np.max(scaling.y_scale)))
+        # Where rounding opens a gate, a probe tells nothing; most do.
+        if not np.median(np.abs(found - known).max(axis=1)) <= 1e-3 * unit + 8 * rounding:
+            raise ValueError(f"{_OTHER_DATA} They are in other units, or moved.")
+
+    def _outputs(self, new: Any) -> Floats:
+        """Return what the network of the program says of raw rows."""
+        return self._own_network().forward(self._network_input(new))
 
     def _own_network(self) -> TwoLayerNetwork:
         """Return the network that the program stands for."""

@@ -143,13 +143,18 @@ def functional(
         )
     if not (isinstance(constraint.bound, Real) and np.isfinite(constraint.bound)):
         raise ValueError(f"bound={constraint.bound!r}; expected a finite number.")
+    if not isinstance(constraint.equal, bool | np.bool_):
+        raise ValueError(f"equal={constraint.equal!r}; expected True or False.")
     inputs, mask = look(constraint.X)
     coefficients = constraint.coefficients
     if issparse(coefficients):
         coefficients = csr_array(coefficients, dtype=np.float64)
         fits = coefficients.shape[1:] == (len(inputs),) and np.isfinite(coefficients.data).all()
     else:
-        coefficients = np.asarray(coefficients, np.float64)
+        try:
+            coefficients = np.asarray(coefficients, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"coefficients are not numbers ({error}).") from error
         fits = coefficients.shape == (len(inputs),) and np.isfinite(coefficients).all()
     if not fits:
         raise ValueError(

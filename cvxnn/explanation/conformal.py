@@ -134,10 +134,17 @@ def preference_set(
     TypeError
         If the influence is of another kind.
     ValueError
-        If ``level`` is not in (0, 1), or groups were left out rather than pairs.
+        If ``level`` is not in (0, 1), groups were left out rather than pairs, or replies are not as
+        many.
     """
     _check(influence, level, "pairs")
-    margins = influence.scores_on(first) - influence.scores_on(second)
+    scores, others = influence.scores_on(first), influence.scores_on(second)
+    if len(scores) != len(others):
+        raise ValueError(
+            f"{len(scores)} first replies and {len(others)} second ones; expected one of each for "
+            "every pair."
+        )
+    margins = scores - others
     return _in_set(influence, _doubts(margins)[..., ::-1], level)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cvxnn.network import TwoLayerNetwork, row_chunks
 from cvxnn.numerics.arrays import refuse_sparse
+from cvxnn.numerics.real_rows import real_rows
 from cvxnn.numerics.threads import limits_threads
 
 
@@ -115,18 +116,7 @@ def checked_rows(network: TwoLayerNetwork, X: ArrayLike) -> NDArray[np.floating]
     """Check rows: finite, of the network's width; their precision stays."""
     refuse_estimators(network)
     refuse_sparse(X, "an explanation")
-    rows = np.asarray(X)
-    if not np.issubdtype(rows.dtype, np.floating):
-        rows = rows.astype(np.float64)
-    width = network.hidden_weights.shape[1]
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(
-            f"X has shape {rows.shape}; expected (n_samples, {width}), the width of the network; "
-            "pass a single row as X[None]."
-        )
-    if not np.isfinite(rows).all():
-        raise ValueError("X holds NaN or infinity; fill in or leave out these rows.")
-    return rows
+    return real_rows(X, network.hidden_weights.shape[1])
 
 
 @limits_threads(lambda network, X: 2.0 * len(X) * network.hidden_weights.size)

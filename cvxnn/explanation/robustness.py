@@ -17,8 +17,9 @@ from cvxnn.explanation.hyperplanes import boundaries, checked_rows
 from cvxnn.network import TwoLayerNetwork, row_chunks
 from cvxnn.numerics.threads import limits_threads
 
-# Halvings of the interval in which a radius lies: it is exact to a part of 2**-30.
-_HALVINGS = 30
+# Halvings of the interval in which a radius lies: it is exact to a part of 2**-30. The interval is
+# looked for up to a factor of 2**60 around the radius of the linear model.
+_HALVINGS, _DOUBLINGS = 30, 60
 
 Floats = NDArray[np.floating]
 
@@ -62,7 +63,7 @@ def ranking_radius(network: TwoLayerNetwork, first: ArrayLike, second: ArrayLike
             f"the network has {network.n_outputs} outputs, for {len(rows)} and {len(others)} rows; "
             "expected one output, and as many first rows as second ones."
         )
-    margin = (network.forward(rows) - network.forward(others))[:, 0]
+    margin = (_outputs(network, rows) - _outputs(network, others))[:, 0]
     ahead, behind = (np.where(margin[:, None] >= 0, *p) for p in ((rows, others), (others, rows)))
     up, down = _MarginRows.of(network, ahead, 1.0), _MarginRows.of(network, behind, -1.0)
     return _largest(np.abs(margin), [up, down])
@@ -91,7 +92,7 @@ def decision_radius(network: TwoLayerNetwork, X: ArrayLike) -> Floats:
         If ``X`` has another width than the network, or is not finite.
     """
     rows = checked_rows(network, X)
-    scores = network.forward(rows)
+    scores = _outputs(network, rows)
     if network.n_outputs == 1:
         sign = np.where(scores >= 0, 1.0, -1.0)
         return _largest(np.abs(scores[:, 0]), [_MarginRows.of(network, rows, sign)])
@@ -106,6 +107,17 @@ def decision_radius(network: TwoLayerNetwork, X: ArrayLike) -> Floats:
         found = _largest(margin, [_MarginRows.of(network, rows[compared], signs)])
         radius[compared] = np.minimum(radius[compared], found)
     return radius
+
+
+def _outputs(network: TwoLayerNetwork, X: Floats) -> Floats:
+    """Return outputs of rows whose distances from the gates are numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        outputs = network.forward(X)
+        planes = boundaries(network)
+        scores = X.astype(np.float64) @ planes.weights.T.astype(np.float64) + planes.bias
+    if not (np.isfinite(outputs).all() and np.isfinite(scores).all()):
+        raise ValueError("X holds values too large for the network; rescale the features.")
+    return outputs
 
 
 class _MarginRows(NamedTuple):
@@ -149,16 +161,30 @@ class _MarginRows(NamedTuple):
             self.is_open[rows],
         )
 
-    def fall(self, radius: Floats) -> Floats:
-        """Return by how much the margin may fall within the radius of each row."""
+    def steepness(self) -> Floats:
+        """Return how fast the margin may fall at each row."""
+        slope = self._slope(self._weights(), np.ones_like(self.is_open))
+        return np.asarray(np.linalg.norm(slope, axis=1))
+
+    def _weights(self) -> Floats:
+        """Return how each neuron counts in the margin of each row."""
+        output = self.network.output_index
+        own = self.signs[:, np.zeros(self.network.n_neurons, int) if output is None else output]
+        return np.asarray(own * self.network.output_weights)
+
+    def _slope(self, weights: Floats, stays: NDArray[np.bool_]) -> Floats:
+        """Return the slope of the margin, of the open neurons that stay so."""
         network = self.network
-        output = network.output_index
-        own = self.signs[:, np.zeros(network.n_neurons, int) if output is None else output]
-        weights = own * network.output_weights
-        stays = self.reach > radius[:, None]
         slope = (weights * (self.is_open & stays)) @ network.hidden_weights.astype(np.float64)
         if network.linear_weights is not None:
             slope = slope + self.signs @ network.linear_weights.T
+        return np.asarray(slope)
+
+    def fall(self, radius: Floats) -> Floats:
+        """Return by how much the margin may fall within the radius of each row."""
+        network, weights = self.network, self._weights()
+        stays = self.reach > radius[:, None]
+        slope = self._slope(weights, stays)
         total = radius * np.linalg.norm(slope, axis=1)
         moved = radius[:, None] * np.linalg.norm(network.hidden_weights, axis=1)
         now = np.where(self.is_open, weights * self.inner, 0)
@@ -180,12 +206,23 @@ def _largest(margin: Floats, sides: list[_MarginRows]) -> Floats:
         def holds(radius: Floats, own: Floats = own, parts: list[_MarginRows] = parts) -> Floats:
             return np.asarray(np.sum([part.fall(radius) for part in parts], axis=0) < own)
 
-        low, high = np.zeros(len(own)), np.ones(len(own))
-        for _ in range(60):  # a radius that is too large
+        # The radius of the linear model, from which the search takes its unit.
+        steepness = np.sum([part.steepness() for part in parts], axis=0)
+        known = (own > 0) & (steepness > 1e-200 * own)
+        high = np.divide(own, steepness, out=np.ones(len(own)), where=known)
+        low = np.zeros(len(own))
+        for _ in range(_DOUBLINGS):  # a radius that is too large
             large = holds(high)
             if not large.any():
                 break
             low, high = np.where(large, high, low), np.where(large, 2 * high, high)
+        for _ in range(_DOUBLINGS):  # and one that is not, within a factor of 2
+            small = (low == 0) & holds(high / 2)
+            low = np.where(small, high / 2, low)
+            far = (low == 0) & (own > 0)
+            if not far.any():
+                break
+            high = np.where(far, high / 2, high)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             fits = holds(middle)

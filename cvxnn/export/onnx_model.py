@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ def to_onnx(estimator: Any, X: Any = None) -> Any:
     ------
     TypeError
         If the estimator, or the last step of the pipeline, is of another class; if ``X`` is given
-        for one that is no pipeline; or if sklearn-onnx does not know a step: export the steps after
-        it as a pipeline of their own, ``pipeline[k:]``.
+        for one that is no pipeline, or names a file; or if sklearn-onnx does not know a step:
+        export the steps after it as a pipeline of their own, ``pipeline[k:]``.
     ValueError
         If labels are neither strings nor whole numbers; encode them before ``fit``.
     ImportError
@@ -80,6 +81,11 @@ def to_onnx(estimator: Any, X: Any = None) -> Any:
     ``PowerTransformer`` are among them) and refuses their graph in float64. Fit the pipeline on
     float32 rows then.
     """
+    if isinstance(X, str | PathLike):
+        raise TypeError(
+            f"X is {str(X)!r}; expected some rows. Write the file by "
+            "onnx.save(to_onnx(estimator), path)."
+        )
     while hasattr(estimator, "best_estimator_"):
         estimator = estimator.best_estimator_
     last = estimator

@@ -17,6 +17,9 @@ from cvxnn.files.digests import digest
 _BLOCK_NUMBERS = 2**22
 Key = TypeVar("Key", bound="slice | NDArray[np.intp]")
 
+# Kinds of numbers: truth values, integers, floats, and what ml_dtypes adds to them (bfloat16).
+_KINDS = "biufV"
+
 # Bytes of a row that decide its place among others, before its digest does.
 _PREFIX, _DIGEST = 32, 32
 
@@ -43,6 +46,8 @@ class StoredRows:
 
     Raises
     ------
+    TypeError
+        If the source is no array of real numbers.
     ValueError
         If the source has not two axes.
     """
@@ -50,8 +55,15 @@ class StoredRows:
     __array_ufunc__ = None  # NumPy leaves ``array @ rows`` to this class
 
     def __init__(self, source: Any) -> None:
+        if not hasattr(source, "dtype"):
+            raise TypeError(
+                f"source is a {type(source).__name__}; expected an array, such as "
+                'numpy.load(path, mmap_mode="r") or what cvxnn.features.read_features returns.'
+            )
         if np.ndim(source) != 2:
             raise ValueError(f"source has {np.ndim(source)} axes; expected rows and columns.")
+        if np.dtype(source.dtype).kind not in _KINDS:
+            raise TypeError(f"source holds {source.dtype}; expected numbers that are real.")
         self._sources: tuple[Any, ...] = (source,)
         self._index: NDArray[np.intp] = np.arange(source.shape[0])
         self._columns = np.arange(source.shape[1])

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.optimize import lsq_linear
 from scipy.sparse import coo_array, csr_array, issparse
 
@@ -33,6 +34,7 @@ from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel
+from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.threads import SHARED_FACTOR, limits_threads
 from cvxnn.training.left_out import require_ridge, solution_flops
 
@@ -188,17 +190,18 @@ class SideConstraint:
         ValueError
             If the differences are all 0, not finite, or not one for each pair.
         """
-        given, n = np.asarray(differences, np.float64), len(first)
-        if given.shape != (n,) or len(second) != n or not np.isfinite(given).all():
+        rows = [x if is_sparse(x) else np.asarray(x) for x in (first, second)]
+        if rows[0].ndim != 2 or rows[0].shape != rows[1].shape:
             raise ValueError(
-                f"differences of shape {given.shape} for {n} and {len(second)} rows; expected a "
-                "finite number for each pair."
+                f"first has shape {rows[0].shape} and second {rows[1].shape}; expected one row of "
+                "each for every pair."
             )
+        given, n = _numbers(differences, first, "differences"), rows[0].shape[0]
         if not given.any():
             raise ValueError("differences are all 0: there is nothing to follow.")
         coefficients = given / (np.sqrt(np.mean(given**2)) * n)
-        rows = np.concatenate([first, second])
-        return cls(rows, np.concatenate([coefficients, -coefficients]), equal=equal)
+        stack = sparse.vstack if any(map(is_sparse, rows)) else np.concatenate
+        return cls(stack(rows), np.concatenate([coefficients, -coefficients]), equal=equal)
 
     @classmethod
     def equal_means(cls, X: Any, groups: ArrayLike) -> SideConstraint:
@@ -221,12 +224,17 @@ class SideConstraint:
         ValueError
             If there are not two groups.
         """
-        labels, own = np.unique(np.asarray(groups), return_inverse=True)
-        if len(labels) != 2 or len(own) != len(X):
+        given, n = np.asarray(groups), _length(X)
+        missing = [label for label in given.ravel().tolist() if label is None or label != label]
+        kinds = {isinstance(label, str) for label in np.ravel(np.asarray(groups, object)).tolist()}
+        if given.shape != (n,) or missing or len(kinds) != 1:
             raise ValueError(
-                f"groups has {len(labels)} labels for {len(own)} of {len(X)} rows; expected one of "
-                "two labels for each row."
+                f"groups has shape {given.shape} for {n} rows, and {len(missing)} labels that are "
+                "missing; expected one of two labels, both text or both numbers, for each row."
             )
+        labels, own = np.unique(given, return_inverse=True)
+        if len(labels) != 2:
+            raise ValueError(f"groups has {len(labels)} labels; expected two.")
         counts = np.bincount(own)
         return cls(X, np.where(own == 1, 1 / counts[1], -1 / counts[0]))
 
@@ -460,11 +468,27 @@ def _sparse(coefficients: Any) -> Any:
 
 def _standardised(X: Any, values: ArrayLike) -> Floats:
     """Return coefficients whose sum of predictions is a covariance with standardised values."""
-    given = np.asarray(values, np.float64)
-    if given.shape != (len(X),) or not np.isfinite(given).all() or not np.ptp(given) > 0:
-        raise ValueError(
-            f"values of shape {given.shape} for {len(X)} rows; expected a finite number for each, "
-            "and not the same for all."
-        )
+    given = _numbers(values, X, "values")
+    if not np.ptp(given) > 0:
+        raise ValueError("values are the same for all rows: there is nothing to follow.")
     centred = given - given.mean()
     return np.asarray(centred / (centred.std() * len(given)))
+
+
+def _numbers(values: Any, X: Any, name: str) -> Floats:
+    """Return a finite number for each row, or say which are missing."""
+    try:
+        given = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are not numbers ({error}); expected one for each row.") from error
+    n = _length(X)
+    if given.shape != (n,) or not np.isfinite(given).all():
+        raise ValueError(
+            f"{name} have shape {given.shape} for {n} rows; expected a finite number for each."
+        )
+    return given
+
+
+def _length(X: Any) -> int:
+    shape = X.shape if is_sparse(X) else np.shape(X)
+    return int(shape[0]) if shape else 0

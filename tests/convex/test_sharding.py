@@ -236,3 +236,11 @@ def test_a_matrix_of_all_rows_is_refused() -> None:
     program = ConvexProgram(GatedOperator(X, X > 0), X[:, :1], 1e-2)
     with pytest.raises(ValueError, match="which a mesh divides; leave linear_solver='auto'"):
         solve(program, Cronos(linear_solver="dual"), mesh=jax.make_mesh((1,), ("rows",)))
+
+
+@pytest.mark.parametrize("mesh", [None, "cpu", 2, [1]])
+def test_what_is_no_mesh_is_refused(mesh: object) -> None:
+    from cvxnn.convex import on_mesh
+
+    with pytest.raises(TypeError, match=r"expected a jax\.sharding\.Mesh"), on_mesh(mesh):
+        pass

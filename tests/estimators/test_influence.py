@@ -9,6 +9,7 @@ from cvxnn import (
     ConvexReLURegressor,
     ConvexReLURegressorCV,
 )
+from cvxnn.training import SideConstraint
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(40, 4)
@@ -153,3 +154,29 @@ def test_of_a_cross_validated_estimator():
     model = ConvexReLURegressorCV(base, strengths=[0.1, 0.01], cv=2).fit(X, y)
     influence = model.influence(X, y)
     np.testing.assert_allclose(influence.seen[:, 0], model.predict(X), atol=1e-9)
+
+
+@pytest.mark.parametrize("moved", ["shift of y", "scale of y", "shift of X", "scale of X"])
+def test_data_in_other_units_are_refused(moved):
+    """Scaled, they are those of the fit: only the units tell them apart."""
+    y = X[:, 0] + 0.1 * RNG.randn(40)
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, y)
+    rows, targets = {
+        "shift of y": (X, y + 1),
+        "scale of y": (X, 2 * y),
+        "shift of X": (X + 1, y),
+        "scale of X": (X * [1, 2, 1, 1], y),
+    }[moved]
+    constraint = SideConstraint.uncorrelated(rows, X[:, 1])
+    for ask in (model.influence, lambda *data: model.constrained(*data, [constraint])):
+        with pytest.raises(ValueError, match="not those of the fit"):
+            ask(rows, targets)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_own_data_are_in_the_own_units(size, dtype):
+    rows = (size * X * [1, 100, 1e4, 1] + size * 1e3).astype(dtype)
+    y = (1 + 1e-3 * X[:, 0]).astype(dtype)
+    ConvexReLURegressor(n_patterns=8, random_state=0).fit(rows, y).influence(rows, y)
+    ConvexReLUClassifier(n_patterns=8, random_state=0).fit(rows, CLASSES).influence(rows, CLASSES)

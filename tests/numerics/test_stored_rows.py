@@ -139,3 +139,11 @@ def test_the_next_block_is_read_while_one_is_worked_with() -> None:
     source.rows = np.zeros((9, 3), np.float32)
     with pytest.raises(ValueError, match="broadcast"):
         seen @ np.ones(4)
+
+
+@pytest.mark.parametrize(
+    "source", ["x.npy", [[1.0]], None, np.ones((2, 2), complex), np.full((1, 1), "a")]
+)
+def test_what_holds_no_numbers_is_refused(source: object) -> None:
+    with pytest.raises(TypeError, match=r"^source (is|holds) .*; expected"):
+        StoredRows(source)

@@ -3,6 +3,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
+from scipy import sparse
 
 from cvxnn.convex import (
     Certificate,
@@ -148,12 +149,29 @@ def test_what_constraints_ask_for():
     assert pairs.coefficients @ predictions == pytest.approx(products.mean() / np.sqrt(10))
     with pytest.raises(ValueError, match="are all 0"):
         SideConstraint.in_pairs(X[:2], X[2:], [0, 0])
-    with pytest.raises(ValueError, match=r"shape \(3,\) for 2 and 2 rows"):
+    with pytest.raises(ValueError, match=r"shape \(3,\) for 2 rows"):
         SideConstraint.in_pairs(X[:2], X[2:], [0, 1, 2])
-    with pytest.raises(ValueError, match="not the same for all"):
+    with pytest.raises(ValueError, match="the same for all rows"):
         SideConstraint.uncorrelated(X, np.ones(4))
-    with pytest.raises(ValueError, match="one of two labels"):
+    with pytest.raises(ValueError, match="3 labels; expected two"):
         SideConstraint.equal_means(X, [1, 2, 3, 1])
+    for labels in ([1, 2, np.nan, 1], ["a", "b", None, "a"], ["a", 1, "a", 1], None, [[1], [2]]):
+        with pytest.raises(ValueError, match="groups has shape"):
+            SideConstraint.equal_means(X, labels)
+    with pytest.raises(ValueError, match="values are not numbers"):
+        SideConstraint.uncorrelated(X, ["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="one row of each for every pair"):
+        SideConstraint.in_pairs(X[:2], X[2:, :0], [0, 1])
+
+
+def test_constraints_on_sparse_rows():
+    X, values = sparse.csr_array(np.eye(4)), np.array([1.0, 2, 3, 6])
+    dense = SideConstraint.uncorrelated(X.toarray(), values)
+    np.testing.assert_array_equal(
+        SideConstraint.uncorrelated(X, values).coefficients, dense.coefficients
+    )
+    pairs = SideConstraint.in_pairs(X[:2], X[2:], [1, 2])
+    np.testing.assert_array_equal(pairs.X.toarray(), X.toarray())
 
 
 @pytest.mark.parametrize("n_rows", [3, 40])  # all bounds at once, or the worst first

@@ -33,6 +33,7 @@ BLOCK = 40  # as many as share what is compiled in test_bounds.py
 CORE = (
     "convex",
     "estimators",
+    "explanation",
     "numerics",
     "preference",
     "training",

@@ -4,7 +4,8 @@ A case is a number that decides the estimator, its options and the data. It is f
 and what the documentation promises is checked: no warning and no exception but documented ones,
 finite predictions, a gap within the tolerance or a warning, data that stay as they were, and equal
 results for equal seeds, whatever the order of the rows, for integer weights as for repeated rows,
-in other units of the features, and after saving and loading.
+in other units of the features, and after saving and loading. Some fits are asked for influences,
+intervals, radii and a copy under a side constraint.
 
 ``campaign.py fits`` runs many of them.
 """
@@ -39,10 +40,13 @@ from cvxnn import (
     SoftmaxPolicy,
 )
 from cvxnn.convex import Cronos, InteriorPoint, LogisticLoss, ProximalGradient, Ridge, SquaredLoss
+from cvxnn.explanation import decision_radius, label_set, prediction_interval
 from cvxnn.numerics.stored_rows import StoredRows
+from cvxnn.training import SideConstraint
 
 PARTS = 25  # tests
 ROWS, COLUMNS = (2, 3, 5, 8, 24), (1, 3)
+MANY_ROWS = 560  # the strength is then chosen by folds
 # A shape costs a compilation, but that rows are rounded up to a multiple of 8.
 COMPILED_ROWS, COMPILED_COLUMNS = (2, 3, 5, 8), (3,)
 KINDS = [
@@ -343,6 +347,7 @@ class Case:
     """One random fit, and the checks of what it promises; a number decides everything."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         rng = self.rng = np.random.default_rng(number)
         self.n_fits = 0
         kind = pick(rng, *KINDS) if rng.random() < 0.97 else pick(rng, "coala", "coala_cv")
@@ -403,6 +408,19 @@ class Case:
             self.model.set_params(scoring="neg_log_loss")
         elif kind == "gated_head" and self.way == "pairs" and rng.random() < 0.5:
             self.wrap = _stored
+        self.asks = np.random.default_rng([self.number, 2])
+        if kind in ("regressor", "classifier") and self._is_direct() and self.asks.random() < 0.02:
+            self._take_many()
+
+    def _take_many(self) -> None:
+        """Take so many rows that folds choose the strength."""
+        rng, d = self.asks, self.data.X.shape[1]
+        X = rng.standard_normal((MANY_ROWS, d)) * scales(rng, pick(rng, None, d))
+        classes = len(np.unique(self.data.y)) if "Classifier" in self.name else 0
+        y = draw_labels(rng, X, classes) if classes else draw_values(rng, X)
+        group = rng.integers(0, 40, MANY_ROWS)
+        self.data = Data(X, X[::-1], y, draw_weight(rng, MANY_ROWS), group)
+        self.model.set_params(strength="auto")
 
     def fit(self, data: Data) -> Any:
         """Fit a clone, and raise a BrokenPromiseError for what is not documented."""
@@ -489,10 +507,15 @@ class Case:
         self._check_gap(model)
         self._equal("repetition", values, again, exact=True)
         self._equal("save and load", values, self._saved(model), exact=True)
-        if self.wrap is _stored:  # in the order in which they are read
-            return ""
+        self._check_questions(model)
         n = len(self.data.X)
         mixed = self.data.take(self.rng.permutation(n))
+        if self.wrap is _stored:
+            # Gates that are drawn from the rows are drawn by their places on the disk: to draw them
+            # by contents, as of rows in memory, would read all rows once more.
+            if self.model.patterns not in ("data", "local"):
+                self._equal("permutation", values, self._fitted("permutation", mixed))
+            return ""
         self._equal("permutation", values, self._fitted("permutation", mixed))
         if self.name == "SoftmaxPolicy" or (self.name.endswith("CV") and self.way == "rows"):
             return ""
@@ -500,6 +523,53 @@ class Case:
             self._check_units(model)
         self._check_repetition(self.rng.integers(0, 3, n))
         return ""
+
+    def _check_questions(self, model: Any) -> None:
+        """Ask a fit what its rows do to it, how far it can be trusted, and for one that is fair."""
+        if "ConvexReLU" not in self.name or self.name.endswith("CV") or self.asks.random() < 0.6:
+            return
+        data, X = self.data, self.wrap(self.data.X)
+        more = {"sample_weight": data.weight, **self._groups(data)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rows = np.asarray(data.X, np.float64)
+            if "Classifier" in self.name:
+                radius = decision_radius(model.network_, rows)
+                if not (radius >= 0).all():
+                    raise BrokenPromiseError(f"decision_radius: {radius}")
+            closed = model.formulation == "gated" and model.penalty in ("auto", "l2")
+            if not closed or model.skip is not None or not np.all(model.alpha_ > 0):
+                return
+            if model.loss == "multinomial":
+                return
+            influence = model.influence(X, data.y, **more)
+            if "Classifier" in self.name:
+                assert label_set(influence, X, 0.5).shape == (len(rows), len(model.classes_))
+            else:
+                ends = prediction_interval(influence, X, 0.5)
+                if not (ends[..., 0] <= ends[..., 1]).all():
+                    raise BrokenPromiseError(f"prediction_interval: {ends}")
+            for name in ("seen", "unseen", "doubt", "error"):
+                if not np.isfinite(getattr(influence, name)).all():
+                    raise BrokenPromiseError(f"influence: {name} is not finite")
+            if model.loss == "squared":
+                self._check_constrained(model, X, more)
+
+    def _check_constrained(self, model: Any, X: Any, more: dict[str, Any]) -> None:
+        """Check that a fit under a side constraint proves its objective."""
+        coefficients = self.asks.standard_normal(len(self.data.X))
+        try:
+            fair = model.constrained(X, self.data.y, [SideConstraint(X, coefficients)], **more)
+        except ValueError as error:
+            if "cannot be met" in str(error):
+                return
+            raise
+        unit = max(abs(model.objective_), np.finfo(float).tiny)
+        if not (fair.dual_bound_ <= fair.objective_ and np.isfinite(fair.objective_)):
+            raise BrokenPromiseError(f"constrained: {fair.objective_} below {fair.dual_bound_}")
+        if not fair.objective_ >= model.dual_bound_ - 1e-6 * unit:
+            raise BrokenPromiseError(f"constrained: {fair.objective_}, freely {model.dual_bound_}")
+        self.outputs(fair)
 
     def _check_repetition(self, counts: np.ndarray) -> None:
         """Check that integer weights are repetition."""

@@ -146,6 +146,8 @@ def functional(
     if not isinstance(constraint.equal, bool | np.bool_):
         raise ValueError(f"equal={constraint.equal!r}; expected True or False.")
     inputs, mask = look(constraint.X)
+    if issparse(inputs):
+        inputs = inputs.toarray()  # sums over rows of all patterns are dense
     coefficients = constraint.coefficients
     if issparse(coefficients):
         coefficients = csr_array(coefficients, dtype=np.float64)

@@ -80,6 +80,8 @@ class Scaling(NamedTuple):
         if is_stored(X):
             assert not bias
             return X.scaled(self.x_mean, self.x_scale)
+        if is_sparse(X) and self.x_mean.any():  # of a fit to dense rows
+            X = X.toarray()
         if not is_sparse(X):
             scaled = (X - self.x_mean) / self.x_scale
             return np.ascontiguousarray(add_bias(scaled) if bias else scaled)

@@ -30,6 +30,7 @@ from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel, predict
+from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads
 
 # Least second derivative of a loss, as a part of the largest: a step divides by it.
@@ -105,7 +106,7 @@ class LeftOut:
         """
         return np.stack([predict(self.data, step, X, mask) for step in self.steps], axis=2)
 
-    def bounds(self, X: Floats, mask: NDArray[np.bool_]) -> Floats:
+    def bounds(self, X: Any, mask: NDArray[np.bool_]) -> Floats:
         """Return bounds on the errors of :meth:`changes`, shape (n_new, n_units, n_outputs).
 
         Parameters
@@ -115,7 +116,8 @@ class LeftOut:
         mask : ndarray of bool, shape (n_new, n_patterns)
             Where the gates are open on them.
         """
-        norms = np.sqrt((np.asarray(X, np.float64) ** 2).sum(axis=1) * mask.sum(axis=1))
+        squares = X.multiply(X) if is_sparse(X) else np.asarray(X, np.float64) ** 2
+        norms = np.sqrt(np.asarray(squares.sum(axis=1)) * mask.sum(axis=1))
         return np.asarray(norms[:, None, None] * self.distance)
 
 

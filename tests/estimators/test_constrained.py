@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import cvxnn
 from cvxnn import COALAPreferenceHead, ConvexReLURegressor
@@ -119,3 +120,14 @@ def test_predictions_rise_with_a_feature_where_they_are_asked_to():
     assert rising.objective_ > model.objective_
     assert abs(rising.gap_) < 1e-6
     assert rising.prices_.shape == (480, 1)
+
+
+def test_constraints_on_sparse_rows_are_those_on_dense_ones():
+    rng = np.random.RandomState(0)
+    X = rng.randn(40, 4) * (rng.rand(40, 4) < 0.5)
+    rows, y, values = sparse.csr_array(X), X[:, 0] + 0.1 * rng.randn(40), np.arange(40.0)
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(rows, y)
+    fair = model.constrained(rows, y, [SideConstraint.uncorrelated(rows, values)])
+    assert abs(np.corrcoef(fair.predict(rows), values)[0, 1]) < 1e-9
+    other = model.constrained(rows, y, [SideConstraint.uncorrelated(X, values)])
+    np.testing.assert_allclose(fair.predict(X), other.predict(X), atol=1e-9)

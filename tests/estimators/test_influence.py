@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from cvxnn import (
     COALAPreferenceHead,
@@ -180,3 +181,12 @@ def test_the_own_data_are_in_the_own_units(size, dtype):
     y = (1 + 1e-3 * X[:, 0]).astype(dtype)
     ConvexReLURegressor(n_patterns=8, random_state=0).fit(rows, y).influence(rows, y)
     ConvexReLUClassifier(n_patterns=8, random_state=0).fit(rows, CLASSES).influence(rows, CLASSES)
+
+
+def test_sparse_and_dense_rows_are_asked_alike():
+    rows = sparse.csr_array(X * (RNG.rand(40, 4) < 0.5))
+    for given, other in ((rows, rows.toarray()), (rows.toarray(), rows)):
+        model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(given, X[:, 0])
+        influence = model.influence(given, X[:, 0])
+        np.testing.assert_allclose(influence.on(other), influence.on(given), atol=1e-9)
+        np.testing.assert_allclose(influence.error_on(other), influence.error_on(given), atol=1e-9)

@@ -53,7 +53,11 @@ class Kernel(NamedTuple):
         if data.ridge is not None:
             gates = data.gates
             return Kernel.between(gates, gates if other is data else other.gates, dtype)
-        plain = data.pairs is None and other.pairs is None and not is_sparse(data.X)
+        plain = (
+            data.pairs is None
+            and other.pairs is None
+            and not (is_sparse(data.X) or is_sparse(other.X))
+        )
         return (_by_tiles if plain else _by_rows)(data, other, dtype)
 
     def product(self, u: Floats, alpha: float | Floats = 0.0) -> Floats:

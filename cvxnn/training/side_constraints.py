@@ -200,7 +200,7 @@ class SideConstraint:
         if not given.any():
             raise ValueError("differences are all 0: there is nothing to follow.")
         coefficients = given / (np.sqrt(np.mean(given**2)) * n)
-        stack = sparse.vstack if any(map(is_sparse, rows)) else np.concatenate
+        stack: Any = sparse.vstack if any(map(is_sparse, rows)) else np.concatenate
         return cls(stack(rows), np.concatenate([coefficients, -coefficients]), equal=equal)
 
     @classmethod

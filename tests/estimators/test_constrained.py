@@ -90,7 +90,7 @@ def test_rewards_that_do_not_follow_length(paired):
 def test_bad_constraints(model):
     with pytest.raises(ValueError, match="constraints is empty"):
         model.constrained(X, Y, [])
-    with pytest.raises(TypeError, match="one SideConstraint; expected a list"):
+    with pytest.raises(TypeError, match="is a SideConstraint; expected a list"):
         model.constrained(X, Y, SideConstraint(X, np.ones(40)))
     with pytest.raises(TypeError, match="constraints hold a str"):
         model.constrained(X, Y, ["equal"])

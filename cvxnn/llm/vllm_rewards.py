@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -33,7 +33,6 @@ HEAD = "CVXNN_HEAD"
 """Environment variable: the file of the head."""
 
 _TASK = "token_embed"
-_Interface: Any = require("vllm.plugins.io_processors.interface", extra="vllm").IOProcessor
 
 
 class RankRequest(NamedTuple):
@@ -53,11 +52,15 @@ class RankRequest(NamedTuple):
 
 def processor() -> str:
     """Return the name by which vLLM finds the processor; the entry point is this function."""
+    interface: Any = require("vllm.plugins.io_processors.interface", extra="vllm")
+    interface.IOProcessor.register(RewardProcessor)  # an abstract base class
     return f"{__name__}.RewardProcessor"
 
 
-class RewardProcessor(_Interface):
+class RewardProcessor:
     """IO processor that turns a prompt and its replies into rewards.
+
+    It has the methods of vLLM's ``IOProcessor``, and imports without vLLM.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ class RewardProcessor(_Interface):
     """
 
     def __init__(self, vllm_config: Any, renderer: Any) -> None:
-        super().__init__(vllm_config, renderer)
+        self.vllm_config = vllm_config
         path = os.environ.get(HEAD)
         if not path:
             raise RuntimeError(f"{HEAD} is not set; expected the file of a preference head")
@@ -120,6 +123,16 @@ class RewardProcessor(_Interface):
             )
         return RankRequest(prompt, list(responses))
 
+    def merge_sampling_params(self, params: Any = None) -> Any:
+        """Return settings of sampling, of which there is none here.
+
+        Parameters
+        ----------
+        params : vllm.SamplingParams, optional
+            What the request asks for.
+        """
+        return params or require("vllm", extra="vllm").SamplingParams()
+
     def merge_pooling_params(self, params: Any = None) -> Any:
         """Return what vLLM is asked for: the hidden states of all tokens, as they are.
 
@@ -155,6 +168,43 @@ class RewardProcessor(_Interface):
         items, _ = cut_pairs(lm, prompts, prompt.responses, limit, reserved)
         self._items[request_id].append(items)
         return [{"prompt_token_ids": item.tokens.tolist()} for item in items]
+
+    async def pre_process_async(
+        self, prompt: RankRequest, request_id: str | None = None, **kwargs: object
+    ) -> list[dict[str, list[int]]]:
+        """Return what `pre_process` does.
+
+        Parameters
+        ----------
+        prompt : RankRequest
+            What `parse_data` returned.
+        request_id : str, optional
+            Name of the request.
+        **kwargs : object
+            What else vLLM passes; it has no effect.
+        """
+        return self.pre_process(prompt, request_id)
+
+    async def post_process_async(
+        self,
+        model_output: AsyncIterator[tuple[int, Any]],
+        request_id: str | None = None,
+        **kwargs: object,
+    ) -> dict[str, list[float]]:
+        """Return what `post_process` does, of outputs that come in any order.
+
+        Parameters
+        ----------
+        model_output : async iterator of (int, vllm.PoolingRequestOutput)
+            Number of each reply, and the hidden states of its tokens.
+        request_id : str, optional
+            Name of the request.
+        **kwargs : object
+            What else vLLM passes; it has no effect.
+        """
+        found = [pair async for pair in model_output]
+        ordered = [output for _, output in sorted(found, key=lambda pair: pair[0])]
+        return self.post_process(ordered, request_id)
 
     def post_process(
         self, model_output: Sequence[Any], request_id: str | None = None, **kwargs: object

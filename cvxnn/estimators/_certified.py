@@ -177,7 +177,8 @@ class Certified:
         """Return the fit under side constraints on its predictions, with the price of each.
 
         Patterns, scaling, strength and calibration stay those of the fit; the weights are those
-        of least objective that satisfy the constraints (:mod:`cvxnn.training.side_constraints`).
+        of least objective that satisfy the constraints
+        (:mod:`cvxnn.training.constrained_solution`).
 
         Parameters
         ----------

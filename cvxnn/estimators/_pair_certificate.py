@@ -123,8 +123,8 @@ class PairCertified(PairProgram):
         """Return the head under side constraints on its logit, with the price of each.
 
         Gates, scaling and strength stay those of phase I, whose weights become those of least
-        objective that satisfy the constraints (:mod:`cvxnn.training.side_constraints`). The scale
-        of phase II stays too.
+        objective that satisfy the constraints (:mod:`cvxnn.training.constrained_solution`). The
+        scale of phase II stays too.
 
         Parameters
         ----------

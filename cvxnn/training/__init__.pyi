@@ -1,3 +1,4 @@
+from .constrained_solution import Constrained, Functional, constrain
 from .feature_blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .judged_patterns import ChosenPatterns, choose_patterns
@@ -11,7 +12,7 @@ from .privacy import Private, needed_noise, perturbed, spent_delta
 from .proposal import LocalNetwork, propose, to_program
 from .row_sample import Sample, sample_rows
 from .several_objectives import Objectives, Point
-from .side_constraints import Constrained, Functional, SideConstraint, constrain
+from .side_constraints import SideConstraint
 from .spectrum import Spectrum, predictions_without
 from .strength import Strength, measure_strength
 from .training import Training, train

@@ -43,13 +43,13 @@ def main() -> None:
 
 def measure(path: Path) -> Record | None:
     """Fit once; log-losses with both calibrations. None where no folds were needed."""
-    from cvxnn.estimators._plan import Plan
     from data import load
     from methods import fit_options
     from sklearn.metrics import log_loss
 
     from cvxnn import ConvexReLUClassifier
     from cvxnn.estimators._calibration import fit_link
+    from cvxnn.estimators._fit_plan import Plan
 
     data, links = load(path), {}
     own = Plan.leave_one_out

@@ -37,9 +37,9 @@ from cvxnn.features.description import check_description
 from cvxnn.files.writing import replacing
 from cvxnn.network import TwoLayerNetwork
 
-# The state of a warm start, and the course of a policy, are large, and predictions do not need
-# them. Callbacks are code.
-_NOT_SAVED = ("_warm", "_skl_callbacks", "trajectory_")
+# The state of a warm start, factors of sums, and the course of a policy, are large, and predictions
+# do not need them. Callbacks are code.
+_NOT_SAVED = ("_warm", "_factors", "_skl_callbacks", "trajectory_")
 # Parameters that may be objects of any class, and count in another fit only.
 _OF_FITS = ("cv", "scoring", "loss", "penalty", "solver")
 _CLASSES = {
@@ -299,6 +299,8 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         raise ValueError(f"feature_names_in_ does not name {width} features")
     if "_proof" in fitted:
         _check_proof(fitted["_proof"], width, n_outputs)
+    if "_sums" in fitted:
+        _check_sums(fitted["_sums"], fitted["_proof"])
     for value in fitted.values():
         if isinstance(value, TwoLayerNetwork):
             check_network(value, width)
@@ -325,9 +327,10 @@ def _check_proof(proof: Any, width: int, n_outputs: int) -> None:
     P, *n_vectors, columns = np.shape(proof["gates"])
     n = len(proof.get("residual", ()))
     signs = np.shape(proof.get("blocks", np.empty((1, 1))))[1]
+    weighted = min(np.shape(proof.get("blocks", np.empty(columns)))[-1], columns)  # by a context
     shapes = {
         "gates": (P, *n_vectors[:1], columns),
-        "blocks": (n_outputs, signs, P, columns),
+        "blocks": (n_outputs, signs, P, weighted),
         "linear": (n_outputs, columns),
         "residual": (n, n_outputs),
         "multipliers": (n, n_outputs, 2, P),
@@ -337,6 +340,29 @@ def _check_proof(proof: Any, width: int, n_outputs: int) -> None:
     for name, part in proof.items():
         if part.shape != shapes[name] or part.dtype.kind != "f" or not np.isfinite(part).all():
             raise ValueError(f"{name} of the certificate is damaged")
+
+
+def _check_sums(sums: Any, proof: Any) -> None:
+    """Check the sums that a fit goes on from."""
+    C, _, P, d = proof["blocks"].shape
+    m = P * d
+    shapes = {
+        "right": (C, m),
+        "constant": (C,),
+        "ridge": (C,),
+        "centre": (C, P, d),
+        "blocks": (C, P, d),
+    }
+    matrices = np.shape(sums["gram"])
+    if matrices not in ((1, m, m), (C, m, m)) or not np.isfinite(sums["gram"]).all():
+        raise ValueError("the matrix of the sums is damaged")
+    for name, shape in shapes.items():
+        if np.shape(sums[name]) != shape or not np.isfinite(sums[name]).all():
+            raise ValueError(f"{name} of the sums is damaged")
+    if not 0 < sums["total"] < np.inf or not 0 <= sums["reach"] < np.inf:
+        raise ValueError("the weights of the sums are damaged")
+    if sums["keys"].dtype != np.uint64 or np.any(sums["keys"][1:] < sums["keys"][:-1]):
+        raise ValueError("the keys of the sums are damaged")
 
 
 def _check_patterns(patterns: ActivationPatterns, width: int) -> None:

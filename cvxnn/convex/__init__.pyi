@@ -1,4 +1,5 @@
 from .certificate import Certificate
+from .decided_rankings import DecidedRankings
 from .decomposition import Decomposition, cone_decomposition
 from .dual_point import DualPoint
 from .enumeration import enumerate_patterns
@@ -54,6 +55,7 @@ __all__ = [
     "Certificate",
     "ConvexProgram",
     "Cronos",
+    "DecidedRankings",
     "Decomposition",
     "DualPoint",
     "FeatureGroupLasso",

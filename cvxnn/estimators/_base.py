@@ -15,8 +15,9 @@ from sklearn.utils import check_random_state
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver, Status
-from cvxnn.estimators._certified import Certified
+from cvxnn.estimators._curved import Curved
 from cvxnn.estimators._fit_plan import HeldOut, Plan
+from cvxnn.estimators._incremental import MOST_WEIGHTS, Incremental, check_matrix
 from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress, report_gain
 from cvxnn.estimators._parameters import (
     Choices,
@@ -54,7 +55,7 @@ def _is_squared(loss: convex.Loss) -> bool:
     return type(loss) is convex.SquaredLoss
 
 
-class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
+class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstimator):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
     _numbers: ClassVar[dict[str, Number]] = {
@@ -127,7 +128,15 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     def _choose(self, n: int = 1, d: int = 1, *, n_outputs: int = 1) -> Choices:
         """Resolve values of "auto" for ``n`` rows of ``d`` inputs."""
         parameters = self.formulation, self.penalty, self.patterns, self.n_patterns
-        return resolve(*parameters, n, d, n_outputs)
+        choices = resolve(*parameters, n, d, n_outputs)
+        if self._first is None:
+            return choices
+        if self.n_patterns == "auto":
+            most = max(MOST_WEIGHTS // d, 1)
+            choices = choices._replace(n_patterns=min(choices.n_patterns, most))
+        squared = type(self._incremental_loss()) is convex.SquaredLoss
+        check_matrix(choices.n_patterns, d, 1 if squared else n_outputs)
+        return choices
 
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
@@ -144,6 +153,25 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
             and self.strength != 0
             and self.skip != 0
         )
+
+    def _is_quadratic(self) -> bool:
+        """Return whether sums over rows determine the fit, or Newton's step."""
+        penalty, loss = self.penalty, getattr(self, "loss", None)
+        ridge = penalty in ("auto", "l2") if isinstance(penalty, str) else _is_ridge(penalty)
+        known = ("squared", "logistic", "pairwise", "pointwise")
+        smooth = loss in known if isinstance(loss, str | None) else _is_squared(loss)
+        gated = self.formulation == "gated" and self.skip is None
+        return gated and ridge and smooth and self.strength != 0
+
+    def _incremental_loss(self) -> convex.Loss:
+        """Return the loss of a program that sums over rows determine."""
+        if getattr(self, "loss", None) == "logistic":
+            return convex.LogisticLoss()
+        return convex.SquaredLoss()
+
+    def _has_bias(self) -> bool:
+        """Return whether rows of the program end with a one."""
+        return self.fit_intercept
 
     def _scale(
         self, X: Rows, y: NDArray[np.floating], weight: NDArray[np.floating], loss: convex.Loss
@@ -365,7 +393,8 @@ class ConvexReLUBase(Certified, Watched, NetworkPrediction, BaseEstimator):
     def _set_fitted(self, plan: Plan, fit: training.Fit) -> None:
         """Set the fitted attributes of a completed fit."""
         network, training = fit.network, fit.training
-        self.__dict__.pop("prices_", None)  # of side constraints on a fit before
+        for name in ("prices_", "_sums", "n_samples_seen_"):  # of a fit before
+            self.__dict__.pop(name, None)
         result = training.result
         self.network_ = network
         self.n_iter_ = result.n_iter

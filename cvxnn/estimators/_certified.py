@@ -17,7 +17,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Result, Solver
 from cvxnn.estimators._given_rows import GivenRows, Kind, Unit, functional, influence_of
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, weights_of
-from cvxnn.estimators._scaling import Scaled, Scaling
+from cvxnn.estimators._scaling import Scaled, Scaling, in_units
 from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork, fold_scaling, recover
 from cvxnn.numerics.gates import open_where
@@ -75,6 +75,8 @@ class Certified:
     prices_: Floats
     network_: TwoLayerNetwork
     _proof: dict[str, Any]
+    # Sums over rows that partial_fit keeps, if it was called.
+    _sums: dict[str, Any]
     _scale: Callable[[Rows, Floats, Floats, convex.Loss], Scaled]
     _choose: Callable[..., Any]
     _network_input: Callable[[Any], Rows]
@@ -266,16 +268,31 @@ class Certified:
         """Return the program of the fit to these data, with its solution."""
         check_is_fitted(self)
         rows, loss = self._fitted_data(X, y, sample_weight, groups)
-        inputs, targets, weight, scaling = self._scale(rows.X, rows.y, rows.weight, loss)
+        held = self._held_scaling()
+        if held is None:
+            scaled = self._scale(rows.X, rows.y, rows.weight, loss)
+        else:
+            scaled = in_units(rows.X, rows.y, rows.weight, held, bias=self.fit_intercept)
+        inputs, targets, weight, scaling = scaled
         n, bias = len(rows.place), self.fit_intercept
         own_weight = weights_of(sample_weight, n, inputs.dtype)
         given = GivenRows(np.arange(n), rows.place, own_weight, groups_of(groups, n))
         certificate = self._proven(inputs, targets, weight, loss)
 
         def look(new: Any) -> tuple[Rows, NDArray[np.bool_]]:
-            return self._seen(scaling.inputs(self._network_input(new), bias=bias))
+            return self._program_rows(self._network_input(new), scaling)
 
         return Solved(certificate, given, scaling, look, bias)
+
+    def _held_scaling(self) -> Scaling | None:
+        """Return the units that the first call of ``partial_fit`` chose, if there was one."""
+        if not hasattr(self, "_sums"):
+            return None
+        return Scaling(**{name: self._sums[f"scaling.{name}"] for name in Scaling._fields})
+
+    def _program_rows(self, X: Rows, scaling: Scaling) -> tuple[Rows, NDArray[np.bool_]]:
+        """Return raw rows as those of the program, with the gates that are open on them."""
+        return self._seen(scaling.inputs(X, bias=self.fit_intercept))
 
     def _influence(self, solved: Solved, leave_out: Unit) -> Influence:
         """Return what each unit of the data does to a solution."""
@@ -335,6 +352,7 @@ class Certified:
         model.objective_, model.dual_bound_ = objective, dual_bound
         model.gap_ = (objective - dual_bound) / max(abs(objective), _TINY)
         model._proof = {}
+        model.__dict__.pop("_sums", None)  # which know no constraints
         return model
 
     def _require_units(self, solved: Solved) -> None:
@@ -449,12 +467,16 @@ class Certified:
             if linear is not None:
                 linear = linear[:, 0, 0] / self.skip
             weights = convex.Weights(blocks / np.reshape(self.alpha_, (-1, 1, 1, 1)), linear)
-        if dual is None:
+        if hasattr(self, "_sums"):
+            dual = convex.DualPoint(np.asarray(program.evaluate(weights).residual), None)
+            found = float(program.bound_of(dual))
+            known = float(np.clip(found, self.dual_bound_, self.objective_))
+        elif dual is None:
             found, known = float(program.evaluate(weights).network_objective), self.objective_
         else:
             found, known = float(program.bound_of(dual)), self.dual_bound_
         # Far above rounding, far below what other data change.
-        room = 1e-4 * max(abs(self.objective_), program.rounding())
+        room = 1e-4 * max(abs(known), program.rounding())
         if not abs(found - known) <= room:
             name = "a lower bound" if dual is not None else "an objective"
             raise ValueError(

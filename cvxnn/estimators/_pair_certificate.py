@@ -14,16 +14,17 @@ from cvxnn import convex, training  # names load when first used: JAX is for fit
 from cvxnn.estimators._certified import Solved
 from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.estimators._given_rows import GivenRows, Unit
+from cvxnn.estimators._incremental_pairs import IncrementalPairs
 from cvxnn.estimators._pair_columns import ColumnFactors
-from cvxnn.estimators._pair_program import PairProgram
 from cvxnn.estimators._responses import Responses
-from cvxnn.estimators._rows import DistinctRows, groups_of, labels_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, labels_of, merge, weights_of
+from cvxnn.estimators._scaling import Scaling
 from cvxnn.estimators.trade_off import TradeOff
-from cvxnn.explanation import Influence
+from cvxnn.explanation import Curvature, Influence
 from cvxnn.network import TwoLayerNetwork
 
 
-class PairCertified(PairProgram):
+class PairCertified(IncrementalPairs):
     """Preference head whose first phase is the solution of a convex program, of pairs or rows."""
 
     classes_: NDArray[Any]
@@ -109,6 +110,42 @@ class PairCertified(PairProgram):
             With ``formulation="relu"``, which has no such form.
         """
         return self._influence(self._solved(X, y, sample_weight, groups, pair_id), leave_out)
+
+    def curvature(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        pair_id: ArrayLike | None = None,
+    ) -> Curvature:
+        """Return the inverse Hessian of phase I: how exact and how sure rewards are.
+
+        Rewards here are those of phase I, whose order is that of the head, and which asks for a
+        difference of 1.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+        pair_id : array-like, shape (n_samples,), optional
+            As in ``fit``; it is not needed after ``fit_pairs``.
+
+        Returns
+        -------
+        cvxnn.explanation.Curvature
+            ``decided`` says which orders are the optimum's, ``deviation_between`` and
+            ``deviation_among`` how little the pairs say of replies that compete.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit.
+        TypeError
+            With ``formulation="relu"``, which has no such form.
+        """
+        return self._curvature(self._solved(X, y, sample_weight, groups, pair_id))
 
     def constrained(
         self,
@@ -268,11 +305,15 @@ class PairCertified(PairProgram):
         rows, kept = self._responses(X, y, sample_weight, groups, pair_id)
         assert rows.pairs is not None
         assert rows.pair_weight is not None
-        pairs, columns = DistinctPairs.of(rows), self._columns
+        pairs, columns, held = DistinctPairs.of(rows), self._columns, self._held_scaling()
         numbers = None if rows.groups is None else rows.groups[rows.pairs[:, 0]]
         given = GivenRows(kept[rows.pairs], pairs.place, rows.pair_weight, numbers)
-        scaling = pairs.scaling(standardize=self.standardize, fit_intercept=self.fit_intercept)
-        if not columns.alike:
+        if held is None:
+            settings = {"standardize": self.standardize, "fit_intercept": self.fit_intercept}
+            scaling = pairs.scaling(**settings)
+        else:
+            scaling = held
+        if held is None and not columns.alike:
             factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
             scaling = scaling.with_factors(columns.each(factors, len(scaling.x_scale)))
         seen = scaling.inputs(pairs.X, bias=False)
@@ -286,10 +327,16 @@ class PairCertified(PairProgram):
         )
 
         def look(new: Any) -> tuple[Any, Any]:
-            seen = scaling.inputs(self._network_input(new), bias=False)
-            return self._seen(columns.weighted(seen), seen)
+            return self._program_rows(self._network_input(new), scaling)
 
         return Solved(certificate, given, scaling, look, bias=False)
+
+    def _program_rows(self, X: Rows, scaling: Scaling) -> tuple[Rows, NDArray[np.bool_]]:
+        """Return raw rows as those of the program, with the gates that are open on them."""
+        if not self.n_pairs_:
+            return super()._program_rows(X, scaling)
+        seen = scaling.inputs(X, bias=False)
+        return self._seen(self._columns.weighted(seen), seen)
 
     def _own_network(self) -> TwoLayerNetwork:
         """Return the network of phase I."""

@@ -195,14 +195,28 @@ def scale(
 ) -> Scaled:
     """Scale distinct rows; targets too, unless they are classes (``keep_targets``)."""
     scaling = Scaling.of(X, y, weight, standardize=standardize, fit_intercept=fit_intercept)
-    inputs = scaling.inputs(X, bias=fit_intercept)
     if keep_targets:
         scaling = scaling._replace(
             y_mean=np.zeros_like(scaling.y_mean), y_scale=np.ones_like(scaling.y_scale)
         )
-    targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
+    scaled = in_units(X, y, weight, scaling, bias=fit_intercept)
     if fit_intercept and not keep_targets:
         # What rounding left of a large mean would pass for something to learn.
-        targets = (targets - column_means(targets, weight)).astype(X.dtype)
+        means = column_means(scaled.targets, weight)
+        scaled = scaled._replace(targets=(scaled.targets - means).astype(X.dtype))
+    return scaled
+
+
+def in_units(
+    X: Rows,
+    y: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    scaling: Scaling,
+    *,
+    bias: bool,
+) -> Scaled:
+    """Return distinct rows in given units; ``bias`` says whether rows end with a one."""
+    inputs = scaling.inputs(X, bias=bias)
+    targets = ((y - scaling.y_mean) / scaling.y_scale).astype(X.dtype)
     equal = bool(np.all(weight == weight[0]))
     return Scaled(inputs, targets, None if equal else weight, scaling)

@@ -29,6 +29,8 @@ from cvxnn.estimators._classes import (
     require_two_classes,
 )
 from cvxnn.estimators._fit_plan import HeldOut, Plan
+from cvxnn.estimators._incremental import coded
+from cvxnn.estimators._incremental_classes import IncrementalClasses
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
@@ -40,7 +42,7 @@ from cvxnn.numerics.scores import winner
 Floats = NDArray[np.floating]
 
 
-class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
+class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUBase):
     r"""Two-layer network classifier, trained as a convex program.
 
     By default a gated network with many random gates :math:`g_i`, least squares on targets -1 and 1
@@ -317,7 +319,7 @@ class ConvexReLUClassifier(ClassifierPrediction, ConvexReLUBase):
         with all_or_nothing(self):
             data, labels = self._validate(X, y)
             check_classification_targets(labels)
-            classes, codes = np.unique(labels, return_inverse=True)
+            classes, codes = coded(labels, self._first)
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             require_two_classes(self, classes, codes[weight > 0])
             loss, targets = self._targets(codes, len(classes), data.dtype)

@@ -16,6 +16,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Floats
+from cvxnn.estimators._incremental import Batch
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
@@ -328,6 +329,18 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             warn_unless_converged(self, fit.training.result)
             warn_of_fit(self, plan.strength, rows.X, rows.y)
         return self
+
+    def _batch(self, X: Any, y: Any, sample_weight: Any) -> Batch:
+        """Check rows that are added or removed."""
+        data, values = self._validate(X, y, reset=False, **self._y_options)
+        weight = weights_of(sample_weight, data.shape[0], data.dtype)
+        targets = columns(values, data.dtype)
+        if targets.shape[1] != self.network_.n_outputs:
+            raise ValueError(
+                f"y has {targets.shape[1]} outputs; expected {self.network_.n_outputs}, as in the "
+                "first call."
+            )
+        return Batch(data, targets, weight)
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any

@@ -1,10 +1,12 @@
 from .constrained_solution import Constrained, Functional, constrain
 from .feature_blocks import block_factors
 from .first_patterns import PatternChoice, draw_patterns
+from .inverse_hessian import InverseHessian
 from .judged_patterns import ChosenPatterns, choose_patterns
 from .labelling import Asked, Criterion, most_informative
 from .left_out import LeftOut, Units, leave_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
+from .normal_equations import KeptFactors, NormalEquations, Solution
 from .one_step import approximate_leave_one_out
 from .outliers import choose_delta, spread_of, weighted_median
 from .pricing import price, price_all
@@ -25,14 +27,18 @@ __all__ = [
     "EarlyStopping",
     "Fit",
     "Functional",
+    "InverseHessian",
+    "KeptFactors",
     "LeftOut",
     "LocalNetwork",
+    "NormalEquations",
     "Objectives",
     "PatternChoice",
     "Point",
     "Private",
     "Sample",
     "SideConstraint",
+    "Solution",
     "Spectrum",
     "Strength",
     "Training",

@@ -26,6 +26,7 @@ def array_api(monkeypatch):
 # Labels of some checks are random: that no network is worth its penalty then is said, and right.
 @pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*was fitted as a whole:UserWarning")
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation", "array_api")
 @parametrize_with_checks(

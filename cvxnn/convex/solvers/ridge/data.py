@@ -197,17 +197,32 @@ class RidgeData:
             squares = 2 * squares[self.pairs].sum(axis=1)
         return np.asarray(self.root[:, 0] ** 2 * squares)
 
+    def squares(self) -> Floats:
+        """Return the squared norms of the features of rows, or of differences, without weights."""
+        norms = (self.X**2).sum(axis=1) * self.columns.sum(axis=1)
+        if self.pairs is None:
+            return np.asarray(norms)
+        first, second = self.pairs.T
+        inner = np.einsum("nd,nd->n", self.X[first], self.X[second])
+        shared = np.einsum("np,np->n", self.columns[first], self.columns[second])
+        return np.maximum(norms[first] + norms[second] - 2 * inner * shared, 0)
+
     def gram(self) -> tuple[Floats, Floats]:
         """Return ``A^T A``, (n_weights, n_weights), and ``A^T`` of the targets."""
         gram, right = np.zeros((self.n_weights,) * 2), np.zeros((self.n_weights, self.y.shape[1]))
+        for rows, features in self.features():
+            A = self.root[rows] * features
+            gram += A.T @ A
+            right += A.T @ self.targets[rows]
+        return gram, right
+
+    def features(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield the features of blocks of rows, without weights: the rows, and (n, n_weights)."""
         for rows in row_blocks(self.n_rows, self.n_weights):
             own = self.members(rows)
             X = self.X[own.rows].toarray() if is_sparse(self.X) else self.X[own.rows]
             A = (self.columns[own.rows][:, :, None] * X[:, None, :]).reshape(len(X), -1)
-            A = self.root[rows] * own.compare(A)
-            gram += A.T @ A
-            right += A.T @ self.targets[rows]
-        return gram, right
+            yield rows, own.compare(A)
 
     def blocks(self, flat: Floats) -> Floats:
         """Return columns of weights (n_weights, n_outputs) as blocks."""

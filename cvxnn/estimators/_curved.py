@@ -1,0 +1,126 @@
+"""From the data of an estimator to the inverse Hessian of its fit, on raw rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._certified import Certified, Solved
+from cvxnn.estimators._given_rows import GivenRows
+from cvxnn.estimators._scaling import Scaling
+from cvxnn.explanation import Curvature
+
+Floats = NDArray[np.floating]
+
+
+class Curved(Certified):
+    """Estimator of which the inverse Hessian is asked."""
+
+    def curvature(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Curvature:
+        r"""Return the inverse Hessian of the fit: how exact and how sure predictions are.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups : array-like
+            Data of the fit, as for :meth:`certificate`.
+
+        Returns
+        -------
+        cvxnn.explanation.Curvature
+            ``error_on(X)`` bounds the distance to predictions of the exact optimum, ``decided``
+            says which orders are the optimum's, and ``deviation_on(X)`` how little the data say.
+
+        Raises
+        ------
+        ValueError
+            If the data are not those of the fit, or there are several outputs.
+        TypeError
+            Unless ``formulation="gated"``, ``penalty="l2"`` and ``loss="squared"``.
+
+        Notes
+        -----
+        With ``n`` distinct rows it takes ``n**3 / 3`` flops and two kernels of ``8 n**2`` bytes
+        (:mod:`cvxnn.training.inverse_hessian` has the equations).
+        """
+        return self._curvature(self._solved(X, y, sample_weight, groups))
+
+    def _curvature(self, solved: Solved) -> Curvature:
+        """Return the inverse Hessian of a solution."""
+        return curvature_of(
+            solved.certificate,
+            solved.given,
+            solved.scaling,
+            solved.look,
+            lambda new: self._own_network().forward(self._network_input(new)),
+            gap=max(self.objective_ - self.dual_bound_, 0.0),
+        )
+
+
+def curvature_of(
+    certificate: convex.Certificate,
+    given: GivenRows,
+    scaling: Scaling,
+    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    scores: Callable[[Any], Floats],
+    *,
+    gap: float,
+) -> Curvature:
+    """Return the inverse Hessian of a fit.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        Of the fit.
+    given : GivenRows
+        Rows or pairs.
+    scaling : Scaling
+        Units of the program.
+    look : callable
+        Takes raw rows to rows of the program and the gates that are open on them.
+    scores : callable
+        Takes raw rows to predictions by the fit.
+    gap : float
+        Absolute duality gap.
+
+    Returns
+    -------
+    Curvature
+        In raw units.
+    """
+    if not isinstance(certificate.program.loss, convex.SquaredLoss):
+        raise TypeError(
+            "curvature needs loss='squared', whose Hessian is the same everywhere, not "
+            f"{type(certificate.program.loss).__name__}."
+        )
+    inverse = training.InverseHessian.of(certificate)
+    square = float(scaling.y_scale[0]) ** 2
+
+    def between(first: Any, second: Any) -> Floats:
+        rows = [look(part) for part in (first, second)]
+        X, mask = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        n = len(rows[0][0])
+        if len(X) != 2 * n:
+            raise ValueError(
+                f"there are {n} first rows and {len(X) - n} second ones; expected as many of each."
+            )
+        pairs = np.column_stack([np.arange(n), np.arange(n) + n])
+        return square * inverse.variances(X, mask, pairs)
+
+    return Curvature(
+        gap,
+        float(given.fitted().weight.sum()),
+        lambda new: square * inverse.variances(*look(new)),
+        between,
+        lambda new: square * inverse.covariance(*look(new)),
+        lambda new: scores(new)[:, 0],
+    )

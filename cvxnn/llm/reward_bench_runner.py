@@ -19,6 +19,7 @@ import torch
 from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.reward_function import RewardFunction
+from cvxnn.preference.text_checks import check_prompt
 
 _TEMPLATE = "{{ messages | tojson }}"
 
@@ -69,9 +70,11 @@ class BenchPipeline:
         replies: list[str] = []
         for sample in samples:
             try:
-                *before, reply = json.loads(sample)
+                messages = json.loads(sample)
+                check_prompt(messages, "the conversation")
+                *before, reply = messages
                 replies.append(reply["content"])
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError) as error:
                 raise ValueError(
                     f"expected a conversation as JSON, got {sample[:60]!r}; pass the folder that "
                     "register_reward_bench wrote as the tokenizer of the runner"

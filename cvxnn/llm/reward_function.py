@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import numpy as np
 
 from cvxnn.llm.decoding.scoring import RewardHead
 from cvxnn.llm.embeddings import Embedder
+from cvxnn.preference.text_checks import check_prompt
 from cvxnn.preference.triplets import Message, Prompt, as_messages
 
 
@@ -66,12 +69,13 @@ class RewardFunction:
             If a prompt or a completion is neither a text nor a list of messages.
         """
         asked, replies = [], []
-        for prompt, completion in zip(prompts, completions, strict=True):
+        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             if not isinstance(completion, str):
-                prompt = [*as_messages(prompt), *completion[:-1]]
-                completion = completion[-1]["content"] if completion else ""
+                turns = _with_text(completion, f"completion {i}")
+                prompt = [*as_messages(prompt), *turns[:-1]]
+                completion = turns[-1]["content"] if turns else ""
             asked.append(prompt)
-            replies.append(completion or "")
+            replies.append(completion)
         filled = [i for i, reply in enumerate(replies) if reply.strip()]
         rewards = np.zeros(len(replies))
         if filled:
@@ -83,3 +87,14 @@ class RewardFunction:
             rewards[filled] = found
         values: list[float] = rewards.tolist()
         return values
+
+
+def _with_text(turns: Any, name: str) -> list[Message]:
+    """Return checked messages, of which the last may have no content, as calls of tools have."""
+    if turns == []:
+        return []
+    last = turns[-1] if isinstance(turns, list) else None
+    if isinstance(last, dict) and last.get("content", "") is None:
+        turns = [*turns[:-1], {**last, "content": ""}]
+    check_prompt(turns, name)
+    return list(turns)

@@ -59,6 +59,27 @@ def test_a_completion_without_text_is_never_the_best(function: RewardFunction) -
     assert function(["a"], [""]) == [0.0]
 
 
+@pytest.mark.parametrize(
+    "completion",
+    [
+        None,
+        5,
+        {"role": "assistant", "content": "b"},
+        ["b"],
+        [{"role": "assistant"}],
+        [{"role": "assistant", "content": 5}],
+        [{"role": "assistant", "content": [{"type": "text", "text": "b"}]}],
+        [{"role": "assistant", "content": None}, {"role": "assistant", "content": "b"}],
+    ],
+    ids=repr,
+)
+def test_completions_that_are_no_text_are_named(
+    function: RewardFunction, completion: Any
+) -> None:
+    with pytest.raises(ValueError, match="completion 1"):
+        function(["a", "a"], ["b", completion])
+
+
 def test_prompts_and_completions_go_together(function: RewardFunction) -> None:
     with pytest.raises(ValueError, match="shorter"):
         function(["a", "b"], ["c"])

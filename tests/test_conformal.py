@@ -1,10 +1,12 @@
 """Intervals and sets from fits without each row, beside plain loops over refits."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import sparse
 
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
-from cvxnn.explanation import label_set, prediction_interval, preference_set
+from cvxnn.explanation import conformal, label_set, prediction_interval, preference_set
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(41, 3)
@@ -94,3 +96,27 @@ def test_replies_of_pairs_have_to_be_as_many():
     for second in (X[:1], X[:3]):  # one row would be compared with all
         with pytest.raises(ValueError, match="expected one of each for every pair"):
             preference_set(influence, X[:20], second)
+
+
+@pytest.mark.parametrize("rows", [np.asarray, pd.DataFrame, sparse.csr_array, np.ndarray.tolist])
+def test_blocks_of_rows_give_what_all_at_once_give(rows, monkeypatch):
+    pairs = np.concatenate([X[:20] + 1, X[20:40]])
+    head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0)
+    head.fit_pairs(pairs[:20], pairs[20:])
+    regressor = ConvexReLURegressor(n_patterns=4, random_state=0).fit(X, X[:, 0])
+    classifier = ConvexReLUClassifier(n_patterns=4, random_state=0).fit(X, X[:, 0] > 0)
+    of_pairs = head.influence(pairs, np.repeat([1, 0], 20))
+    of_rows = regressor.influence(X, X[:, 0]), classifier.influence(X, X[:, 0] > 0)
+
+    def answers():
+        new = rows(NEW)
+        yield prediction_interval(of_rows[0], new)
+        yield prediction_interval(of_rows[0], new, 0.99)
+        yield label_set(of_rows[1], new, 0.5)
+        if rows is not sparse.csr_array:
+            yield preference_set(of_pairs, new, rows(NEW[::-1].copy()), 0.5)
+
+    expected = list(answers())
+    monkeypatch.setattr(conformal, "_MOST_NUMBERS", 3 * 41)
+    for found, known in zip(answers(), expected, strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-12)

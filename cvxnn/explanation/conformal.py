@@ -13,7 +13,9 @@ holds but for the influence of a single row on these.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from cvxnn.explanation.influence import Influence
 
 Floats = NDArray[np.floating]
+
+# Most predictions at a time: 64 MiB.
+_MOST_NUMBERS = 2**23
 
 
 def prediction_interval(
@@ -63,18 +68,12 @@ def prediction_interval(
     True
     """
     _check(influence, level, "numbers")
-    scores = influence.scores_on(X)
     errors = np.abs(influence.targets - influence.unseen)
     n = influence.n_units
     # Of n ends the k-th from outside, where n + 1 rows would leave out the part 1 - level.
     k = int(np.floor((1 - level) * (n + 1) + 1e-9))
-    if k < 1:
-        ends = np.full((*scores.shape[::2], 2), np.inf)
-        ends[..., 0] = -np.inf
-        return ends
-    low = np.partition(scores - errors, k - 1, axis=1)[:, k - 1]
-    high = np.partition(scores + errors, n - k, axis=1)[:, n - k]
-    return np.stack([low, high], axis=-1)
+    found = (influence.scores_on(some) for some in _blocks(influence, X))
+    return np.concatenate([_ends(scores, errors, k) for scores in found])
 
 
 def label_set(influence: Influence, X: ArrayLike, level: float = 0.9) -> NDArray[np.bool_]:
@@ -104,7 +103,12 @@ def label_set(influence: Influence, X: ArrayLike, level: float = 0.9) -> NDArray
         If ``level`` is not in (0, 1), or groups were left out rather than rows.
     """
     _check(influence, level, "classes")
-    return _in_set(influence, _doubts(influence.scores_on(X)), level)
+    return np.concatenate(
+        [
+            _in_set(influence, _doubts(influence.scores_on(some)), level)
+            for some in _blocks(influence, X)
+        ]
+    )
 
 
 def preference_set(
@@ -138,14 +142,16 @@ def preference_set(
         many.
     """
     _check(influence, level, "pairs")
-    scores, others = influence.scores_on(first), influence.scores_on(second)
-    if len(scores) != len(others):
+    n, others = _n_rows(first), _n_rows(second)
+    if n != others:
         raise ValueError(
-            f"{len(scores)} first replies and {len(others)} second ones; expected one of each for "
-            "every pair."
+            f"{n} first replies and {others} second ones; expected one of each for every pair."
         )
-    margins = scores - others
-    return _in_set(influence, _doubts(margins)[..., ::-1], level)
+    blocks = zip(_blocks(influence, first), _blocks(influence, second), strict=True)
+    margins = (influence.scores_on(one) - influence.scores_on(two) for one, two in blocks)
+    return np.concatenate(
+        [_in_set(influence, _doubts(margin)[..., ::-1], level) for margin in margins]
+    )
 
 
 _FOR = {"numbers": "prediction_interval", "classes": "label_set", "pairs": "preference_set"}
@@ -169,6 +175,33 @@ def _check(influence: Influence, level: float, kind: str) -> None:
             "these need an influence of single rows or pairs: use leave_out='row', and groups of "
             "which only one row is given if rows of a group resemble each other."
         )
+
+
+def _ends(scores: Floats, errors: Floats, k: int) -> Floats:
+    """Return the k-th lowest and highest ends of each row and output."""
+    if k < 1:
+        return np.full((*scores.shape[::2], 2), [-np.inf, np.inf])
+    low = np.partition(scores - errors, k - 1, axis=1)[:, k - 1]
+    high = np.partition(scores + errors, -k, axis=1)[:, -k]
+    return np.stack([low, high], axis=-1)
+
+
+def _n_rows(X: Any) -> int:
+    shape = X.shape if hasattr(X, "shape") else np.shape(X)
+    return int(shape[0]) if shape else 0
+
+
+def _blocks(influence: Influence, X: Any) -> Iterator[Any]:
+    """Give blocks of rows whose predictions by all fits fit into bounded memory."""
+    n, numbers = _n_rows(X), influence.n_units * influence.targets.shape[1]
+    step = max(_MOST_NUMBERS // numbers, 1)
+    if n <= step:
+        yield X
+        return
+    rows = X if hasattr(X, "shape") else np.asarray(X)
+    rows = rows.iloc if hasattr(rows, "iloc") else rows
+    for first in range(0, n, step):
+        yield rows[first : first + step]
 
 
 def _doubts(scores: Floats) -> Floats:

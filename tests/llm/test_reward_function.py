@@ -73,9 +73,7 @@ def test_a_completion_without_text_is_never_the_best(function: RewardFunction) -
     ],
     ids=repr,
 )
-def test_completions_that_are_no_text_are_named(
-    function: RewardFunction, completion: Any
-) -> None:
+def test_completions_that_are_no_text_are_named(function: RewardFunction, completion: Any) -> None:
     with pytest.raises(ValueError, match="completion 1"):
         function(["a", "a"], ["b", completion])
 

@@ -88,7 +88,8 @@ class StudyResult:
                 f"{share.rate:.1%} [{share.interval[0]:.1%}, {share.interval[1]:.1%}]"
                 for share in shares.values()
             ]
-            lines.append([data_set, *cells, f"{self.kappa[data_set]:.2f}"])
+            kappa = self.kappa[data_set]  # not defined for one participant
+            lines.append([data_set, *cells, "–" if np.isnan(kappa) else f"{kappa:.2f}"])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

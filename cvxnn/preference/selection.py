@@ -45,6 +45,8 @@ def best_replies(
     responses: Sequence[str],
     *,
     least_margin: float = 0.0,
+    deviations: ArrayLike | None = None,
+    caution: float = 0.0,
 ) -> list[BestReply]:
     """Choose the best reply to each prompt.
 
@@ -61,6 +63,12 @@ def best_replies(
     least_margin : float, default=0.0
         Margin below which there is no choice, at least 0, in units of the reward. The first reply
         of the prompt is kept then.
+    deviations : array-like of shape (n_replies,), optional
+        How little is known of each reply, at least 0, such as ``deviation_among`` of
+        ``cvxnn.explanation.Curvature`` for the replies of each prompt.
+    caution : float, default=0.0
+        How many deviations every reward loses, at least 0: of replies with nearly the same reward,
+        the one that is known better wins.
 
     Returns
     -------
@@ -70,7 +78,8 @@ def best_replies(
     Raises
     ------
     ValueError
-        If the lengths differ, a reward is not finite, or `least_margin` is negative.
+        If the lengths differ, a reward or deviation is not finite, a deviation, `least_margin` or
+        `caution` is negative, or there is caution without deviations.
 
     Examples
     --------
@@ -89,6 +98,18 @@ def best_replies(
         raise ValueError("a reward is not finite; leave out its reply")
     if not least_margin >= 0:
         raise ValueError(f"least_margin is {least_margin!r}; expected at least 0")
+    if not caution >= 0:
+        raise ValueError(f"caution is {caution!r}; expected at least 0")
+    if deviations is not None:
+        spread = np.asarray(deviations, dtype=float)
+        if spread.shape != table.shape[1:] or not np.all((spread >= 0) & np.isfinite(spread)):
+            raise ValueError(
+                f"deviations of shape {spread.shape} for {table.shape[1]} replies; expected a finite "
+                "number that is not negative for each"
+            )
+        table = table - caution * spread
+    elif caution > 0:
+        raise ValueError("caution needs deviations; give those of the replies, or caution=0")
     texts: dict[Hashable, dict[str, list[int]]] = {}
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         texts.setdefault(prompt, {}).setdefault(response, []).append(i)

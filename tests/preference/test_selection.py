@@ -66,3 +66,18 @@ def test_a_reply_that_one_head_alone_likes_does_not_win() -> None:
 def test_bad_values(rewards: list[float], options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         best_replies(rewards, ["q", "q"], ["a", "b"], **options)
+
+
+def test_caution_prefers_what_is_known():
+    rewards, deviations = [1.0, 0.9, 0.2], [0.5, 0.1, 0.0]
+    rows = ["q"] * 3, ["a", "b", "c"]
+    for caution, best in ((0.0, 0), (1.0, 1), (10.0, 2)):
+        (found,) = best_replies(rewards, *rows, deviations=deviations, caution=caution)
+        assert found.row == best
+        assert found.value == rewards[best] - caution * deviations[best]
+    with pytest.raises(ValueError, match="caution needs deviations"):
+        best_replies(rewards, *rows, caution=1.0)
+    with pytest.raises(ValueError, match="caution is -1"):
+        best_replies(rewards, *rows, deviations=deviations, caution=-1)
+    with pytest.raises(ValueError, match="not negative for each"):
+        best_replies(rewards, *rows, deviations=[-1.0, 0, 0], caution=1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from cvxnn._extras import require
 
@@ -42,6 +42,8 @@ class RunLog:
     ------
     ImportError
         If the tool is missing; the message names the extra.
+    ValueError
+        If `tracker` is no such tool.
 
     Examples
     --------
@@ -60,7 +62,12 @@ class RunLog:
         **options: Any,
     ) -> None:
         plain = {name: _plain(value) for name, value in (config or {}).items()}
-        module = require(tracker, extra=tracker)
+        if tracker not in get_args(Tracker):
+            raise ValueError(f"tracker is {tracker!r}; expected one of {get_args(Tracker)}")
+        of_wandb = tracker == "wandb"
+        module = (
+            require("wandb", extra="wandb") if of_wandb else require("trackio", extra="trackio")
+        )
         self.run = module.init(project=project, config=plain, **options)
 
     def __enter__(self) -> Self:

@@ -108,7 +108,8 @@ CHECKS = ("require", "check_packages")
 
 def test_optional_packages_are_not_required_inside_llm():
     # The door has checked them, so modules import them at their top. What reads GGUF files is
-    # imported by transformers, and only then; vLLM and lm-eval are extras of their own.
+    # imported by transformers, and only then, and accelerate for models that it divides; vLLM and
+    # lm-eval are extras of their own.
     calls = {
         ast.unparse(node)
         for path in (Path(cvxnn.__file__).parent / "llm").rglob("*.py")
@@ -118,9 +119,11 @@ def test_optional_packages_are_not_required_inside_llm():
     assert calls == {
         "require('gguf', extra='llm')",
         "require('accelerate', extra='llm')",
+        "require('accelerate.utils', extra='llm')",
         "require('lm_eval.api.model', extra='eval')",
         "require('vllm', extra='vllm')",
         "require('vllm.config', extra='vllm')",
+        "require('vllm.plugins.io_processors.interface', extra='vllm')",
     }
 
 

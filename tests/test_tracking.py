@@ -87,5 +87,8 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(ImportError, match=r"cvxnn\[trackio\]"):
         RunLog("p")
+    wrong: Any = "tensorboard"
+    with pytest.raises(ValueError, match="tracker is 'tensorboard'; expected one of"):
+        RunLog("p", tracker=wrong)
     with pytest.raises(TypeError, match="has no history_"):
         log_fit(ConvexReLURegressor(), "p")

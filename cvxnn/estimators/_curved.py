@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn.estimators._certified import Certified, Solved
+from cvxnn.estimators._certified import Solved
+from cvxnn.estimators._certified_answers import CertifiedAnswers
 from cvxnn.estimators._given_rows import GivenRows
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.explanation import Curvature
@@ -17,7 +18,7 @@ from cvxnn.explanation import Curvature
 Floats = NDArray[np.floating]
 
 
-class Curved(Certified):
+class Curved(CertifiedAnswers):
     """Estimator of which the inverse Hessian is asked."""
 
     def curvature(

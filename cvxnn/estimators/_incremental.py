@@ -14,7 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
-from cvxnn.estimators._certified import Certified, Solved
+from cvxnn.estimators._certified import Solved
+from cvxnn.estimators._certified_answers import CertifiedAnswers
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._rows import Rows
 from cvxnn.estimators._scaling import Scaling
@@ -86,7 +87,7 @@ def takes_rows(estimator: Any) -> bool:
     return True
 
 
-class Incremental(Certified):
+class Incremental(CertifiedAnswers):
     """Estimator whose fit follows from sums over its rows, which may come and go.
 
     What is held is what the first batch chose: gates, scaling of features and targets, the ridge

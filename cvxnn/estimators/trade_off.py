@@ -13,7 +13,8 @@ from cvxnn import training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._rows import labels_of
 
 if TYPE_CHECKING:
-    from cvxnn.estimators._certified import Certified, Solved
+    from cvxnn.estimators._certified import Solved
+    from cvxnn.estimators._certified_answers import CertifiedAnswers
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +32,9 @@ class TradeOff:
     _solved: Solved
 
     @classmethod
-    def of(cls, head: Certified, solved: Solved, X: ArrayLike, objectives: ArrayLike) -> TradeOff:
+    def of(
+        cls, head: CertifiedAnswers, solved: Solved, X: ArrayLike, objectives: ArrayLike
+    ) -> TradeOff:
         """Split the pairs of a fit by the labels of their chosen responses."""
         given = solved.given.fitted()
         names, codes = labels_of(objectives, len(np.asarray(X)), "objectives")

@@ -104,8 +104,8 @@ def best_replies(
         spread = np.asarray(deviations, dtype=float)
         if spread.shape != table.shape[1:] or not np.all((spread >= 0) & np.isfinite(spread)):
             raise ValueError(
-                f"deviations of shape {spread.shape} for {table.shape[1]} replies; expected a finite "
-                "number that is not negative for each"
+                f"deviations of shape {spread.shape} for {table.shape[1]} replies; expected a "
+                "finite number that is not negative for each"
             )
         table = table - caution * spread
     elif caution > 0:

@@ -18,7 +18,7 @@ from cvxnn.training.spectrum import Spectrum, leave_one_out
 
 # Rows that are looked at: a part of all, between two numbers. Unless outputs are many: then as many
 # of each, up to a limit.
-_ROWS, _PART, _MOST_ROWS = 256, 1 / 32, 512
+_ROWS, _PART, _MOST_ROWS = 256, 1 / 16, 1024
 _ROWS_OF_OUTPUT, _LIMIT = 4, 1024
 # Least gain over the first kind, as a part of its error: less is chance.
 _GAIN = 0.02
@@ -56,7 +56,7 @@ def choose_patterns(
 
     The first kind is taken unless another has an error that is 2 % smaller. The error is the
     squared one of the closed form at the best strength, on the same rows for all: a sample of 256
-    to 512, a 32nd of all rows, on which the patterns are drawn, and which tells kinds apart
+    to 1,024, a 16th of all rows, on which the patterns are drawn, and which tells kinds apart
     about as well as all rows do.
 
     Parameters

@@ -104,7 +104,7 @@ def test_a_fit_builds_no_kernel_twice(monkeypatch: pytest.MonkeyPatch, n: int, l
             assert not (same and np.array_equal(columns, masks))
 
 
-@pytest.mark.parametrize(("n", "rows"), [(300, 256), (12800, 400), (40000, 512)])
+@pytest.mark.parametrize(("n", "rows"), [(300, 256), (6400, 400), (40000, 1024)])
 def test_kinds_are_compared_on_a_part_of_many_rows(
     n: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

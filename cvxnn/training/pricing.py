@@ -31,9 +31,12 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.arrays import refuse_sparse
 
 N_STEPS = 100
-# Length of the first step, and of each one in units of the last. The gain of a gated neuron is the
-# same in all of a cell, which short steps do not leave.
-_STEPS: dict[Formulation, tuple[float, float]] = {"relu": (0.1, 0.97), "gated": (0.3, 0.95)}
+# Length of the first step, and of each one in units of the last; starts take them in turn. The gain
+# of a gated neuron is the same in all of a cell, which short steps do not leave.
+_LENGTHS: dict[Formulation, tuple[tuple[float, float], ...]] = {
+    "relu": ((0.1, 0.97),),
+    "gated": ((0.3, 0.95), (0.5, 0.97)),
+}
 # How far below its price, in units of the step, a gain may be that is not given up.
 _REACH = 4
 # How far a neuron is pushed over its boundaries, relative to its own length.
@@ -333,7 +336,7 @@ def _climb(
     sign = np.where(gains[np.arange(len(gates)), output] < 0, -1, 1).astype(np.float32)
     pulls = pulls[output] * sign[:, None]
     best, best_gain = gates, np.full(len(gates), -np.inf, np.float32)
-    first, shorter = _STEPS[program.formulation]
+    lengths = np.resize(_LENGTHS[program.formulation], (len(gates), 2))
     for step in range(n_steps + 1):
         slopes = np.where(gates @ XT >= 0, pulls, 0) @ X
         if program.formulation == "gated":
@@ -342,11 +345,12 @@ def _climb(
             gain = np.einsum("sd,sd->s", gates, slopes)
         better = gain > best_gain
         best, best_gain = np.where(better[:, None], gates, best), np.maximum(gain, best_gain)
-        length = np.float32(first * shorter**step)
-        gates = _unit(gates + length * _unit(slopes))
+        length = (lengths[:, 0] * lengths[:, 1] ** step).astype(np.float32)
+        gates = _unit(gates + length[:, None] * _unit(slopes))
         near = best_gain >= (1 - _REACH * length) * price
         if not near.all():
-            gates, pulls, best, best_gain = gates[near], pulls[near], best[near], best_gain[near]
+            gates, pulls, lengths = gates[near], pulls[near], lengths[near]
+            best, best_gain = best[near], best_gain[near]
     return best.astype(starts.dtype)
 
 

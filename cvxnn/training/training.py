@@ -44,6 +44,7 @@ from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.numerics.threads import limit_threads, limits_threads
+from cvxnn.training.descent import descend
 from cvxnn.training.first_patterns import PatternChoice, first_patterns
 from cvxnn.training.pattern_transfer import product_flops, program_over
 from cvxnn.training.refinement import all_patterns, carry, refine
@@ -52,6 +53,8 @@ from cvxnn.training.refinement import all_patterns, carry, refine
 _FINE_TOL = 1e-3
 # Rounds end when one gains less than this part of the objective.
 _LEAST_GAIN = 1e-5
+# Searches for better patterns from one program to the next, each followed by local descent.
+_LOCAL_ROUNDS = 4
 
 
 TrainingCallback = Callable[
@@ -149,9 +152,11 @@ def train(
         Local runs whose neurons are united; the program may mix neurons of all of them.
     n_rounds : int, default=0
         Rounds of refinement: drop the patterns that are not used, add those that would lower the
-        objective (``cvxnn.training.pricing``), solve again. The objective falls in each round;
-        rounds end early when no pattern is found that lowers it. Data of at most 10,000 patterns
-        have all of them priced, others are searched from many starts.
+        objective (``cvxnn.training.pricing``), solve again. Where an interior point solves programs
+        of the ReLU formulation, up to four rounds share a program: in between, the neurons descend
+        (``cvxnn.training.descent``). The objective falls with each program; rounds end early when
+        no pattern is found that lowers it. Data of at most 10,000 patterns have all of them priced,
+        others are searched from many starts.
     start : Result, optional
         Result of a previous training over the same patterns, which ``patterns`` holds then.
     solver : Solver, optional
@@ -207,7 +212,8 @@ def train(
     every = cache(partial(all_patterns, X))
     rows: list[dict[str, float]] = []
     best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
-    for round_ in range(n_rounds + 1):
+    round_ = 0
+    while True:
         program = program_over(base, found)
         chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
         watch = _with_patterns(callback, found)
@@ -234,6 +240,17 @@ def train(
         if len(better) == 0 or round_ == n_rounds or (round_ > 0 and little):
             break
         inside = formulation == "relu" and isinstance(chosen, InteriorPoint)
+        if inside and skip is None:
+            most = min(_LOCAL_ROUNDS, n_rounds - round_)
+            # As many new neurons as in one round without descent.
+            few = -(-n_patterns // most)
+            moved = descend(base, result.weights, better, few, most, rng)
+            flops += moved.flops
+            if result.objective - moved.objective >= _LEAST_GAIN * result.objective:
+                round_ += moved.n_rounds
+                found, beginning = moved.patterns, moved.weights
+                continue
+        round_ += 1
         found, beginning = carry(found, result, kept, better, inside=inside)
     assert best is not None
     result, found, program = best

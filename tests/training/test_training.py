@@ -303,8 +303,8 @@ def test_rounds_end_where_no_pattern_gains() -> None:
     options: dict[str, Any] = {"patterns": "gaussian", "random_state": 0}
     found = training.train(X, y, TINY_ALPHA, 3, n_rounds=30, **options)
     check_rounds(found)
-    assert 2 < len(found.rounds["gain"]) < 30
-    assert found.rounds["gain"][0] > 1
+    assert 1 < len(found.rounds["gain"]) < 8
+    assert found.rounds["gain"][0] > 1 >= found.rounds["gain"][-1]
     # With no rounds nothing is priced.
     plain = training.train(X, y, TINY_ALPHA, 3, **options)
     assert len(plain.rounds["gain"]) == 1

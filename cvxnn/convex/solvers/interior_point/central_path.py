@@ -285,7 +285,7 @@ class _System:
         self.r_dual[:, :n_norms] -= it.z[..., 1:]
         self.r_dual_size = _largest(self.r_dual)
         r_cones = self._cones(it.s) - self.orientation * it.scores[:, :n_cones]
-        self.r_primal = np.append(r_cones, np.zeros(n_boxed))
+        self.r_primal = np.append(r_cones, np.zeros(n_boxed)) if n_boxed else r_cones.ravel()
         size = max(np.abs(it.scores).max(initial=0), self._cones(it.s).max(initial=0), _TINY)
         self.r_primal_size = float(np.abs(r_cones).max(initial=0) / size)
         # A dual residual of the relative size of the gap costs about as much of the bound.
@@ -352,7 +352,9 @@ class _System:
         scores = data.scores(du)
         df = data.predict(scores)
         dg = self.hessian * (df + shift)
-        along = (self.orientation * scores[:, :n_cones]).ravel()
+        scores = scores[:, :n_cones]
+        scores *= self.orientation
+        along = scores.ravel()
         if output.box is not None:
             along = np.concatenate([along, -dg, dg])
         dx, dz = np.empty_like(self.it.x), np.zeros_like(self.it.z)
@@ -362,14 +364,16 @@ class _System:
         dz[..., 1:] = 2 * (w0 * dx[..., 0] - inner)[..., None] * w1 - dx[..., 1:]
         dz[..., 1:] = dz[..., 1:] / eta2[..., None] + c[..., 1:]
         ds = along - self.r_primal if full else along
-        return Move(du, dx, dz, ds, k - self.ratio * along, dg, df)
+        da = self.ratio * along
+        np.subtract(k, da, out=da)
+        return Move(du, dx, dz, ds, da, dg, df)
 
     def longest(self, move: Move) -> float:
         """Return the longest step within all cones."""
         it = self.it
         most = max(
-            float((-move.s / it.s).max(initial=0)),
-            float((-move.a / it.a).max(initial=0)),
+            -float((move.s / it.s).min(initial=0)),
+            -float((move.a / it.a).min(initial=0)),
             cones.blocking(it.x, move.x),
             cones.blocking(it.z, move.z),
         )
@@ -386,7 +390,9 @@ def _direction(system: _System) -> tuple[float, Move]:
     after = float(((it.s + step * move.s) * (it.a + step * move.a)).sum())
     after += float(((it.x + step * move.x) * (it.z + step * move.z)).sum())
     target = it.mu * min(max(after / (it.mu * system.output.degree), 0.0), 1.0) ** 3
-    k = (target - move.s * move.a) / it.s - it.a
+    k = target - move.s * move.a
+    k /= it.s
+    k -= it.a
     r = -cones.product(scaling.unscale(move.x), scaling.scale(move.z))
     r[..., 0] += target
     move = system.solve(k, scaling.divide(r) - scaling.point, full=True, stage=1)
@@ -394,7 +400,10 @@ def _direction(system: _System) -> tuple[float, Move]:
     # Gondzio's: aim at a longer step, and bring back the products that would stray from the path.
     aim, low, high = min(1.0, step + 0.3), _CENTRAL[0] * target, _CENTRAL[1] * target
     products = (it.s + aim * move.s) * (it.a + aim * move.a)
-    k = np.maximum(np.clip(products, low, high) - products, -high) / it.s
+    k = np.clip(products, low, high)
+    k -= products
+    np.maximum(k, -high, out=k)
+    k /= it.s
     scaled = scaling.unscale(it.x + aim * move.x), scaling.scale(it.z + aim * move.z)
     r = cones.map_spectrum(cones.product(*scaled), low, high)
     centring = system.solve(k, scaling.divide(r), full=False, stage=1)

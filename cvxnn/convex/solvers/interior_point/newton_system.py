@@ -141,6 +141,7 @@ class NewtonSystem:
             w = blocks.vector
             B[:, :n_norms] -= w[..., :, None] * w[..., None, :]
             B[..., np.arange(d), np.arange(d)] += blocks.identity
+            self._B = B
             root = _triangular_inverse(_cholesky_of_blocks(B))
             self._inverse = np.swapaxes(root, -1, -2) @ root
             self._R = _cholesky_of_blocks(self._inverse.sum(axis=0))
@@ -180,15 +181,11 @@ class NewtonSystem:
         return A.reshape(-1, XT.shape[1])
 
     def matvec(self, x: Floats) -> Floats:
-        """Multiply by the matrix, without forming it."""
-        data, (cone, identity, w, curvature) = self.data, self.blocks
-        scores = data.scores(x)
-        v = data.spread(curvature * data.predict(scores))
-        n_cones, n_norms = cone.shape[1], w.shape[1]
-        v[:, :n_cones] += cone * scores[:, :n_cones]
-        y = data.back(v) + identity * x
-        y[:, :n_norms] -= w * (w * x[:, :n_norms]).sum(axis=-1, keepdims=True)
-        return y
+        """Multiply by the matrix: by its blocks, and by ``F^T H F`` without forming it."""
+        data = self.data
+        q = x[0] - x[1] if len(x) == 2 else x[0]
+        c = data.adjoint(self.blocks.curvature * data.predict(data.scores(q[None])))
+        return (self._B @ x[..., None])[..., 0] + c
 
     def precondition(self, b: Floats) -> Floats:
         """Solve with the matrix, but for the columns that were left out."""

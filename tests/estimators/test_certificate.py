@@ -17,7 +17,7 @@ from cvxnn import (
     ConvexReLURegressor,
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
-from cvxnn.estimators import _certificate
+from cvxnn.estimators import _certified
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def test_other_data_are_refused() -> None:
 
 
 def test_large_multipliers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_certificate, "_MOST_MULTIPLIERS", 100)
+    monkeypatch.setattr(_certified, "_MOST_MULTIPLIERS", 100)
     model = ConvexReLURegressor(**SMALL, formulation="relu").fit(X, y)
     program, weights, dual = model.certificate(X, y)
     assert dual is None

@@ -125,7 +125,7 @@ class ResourceWatch(AbstractContextManager["ResourceWatch"]):
 
 
 class _PeakMemory:
-    """Largest resident memory, read every few milliseconds.
+    """Largest resident memory, read every ten milliseconds.
 
     A peak between two readings is seen only if it is the largest in the life of the process, which
     the operating system records.

@@ -81,7 +81,9 @@ class COALAPreferenceHead(PreferenceHead, PairCertified):
         Phase II: strength of the pull of the last layer, or of the scale, towards zero, at least 0.
     strength : float or "auto", default="auto"
         Phase I: strength of the penalty as a fraction of ``alpha_max_``, at least 0. ``"auto"``
-        chooses it from the noise level; see ``ConvexReLUClassifier``.
+        chooses the one of least squared error on pairs, responses or groups that are left out; in
+        the ReLU formulation 0.1 times the slope that noise alone would have, see
+        ``ConvexReLUClassifier``.
     n_patterns : int or "auto", default="auto"
         Phase I: number of activation patterns, at least 1. ``"auto"`` is 64 of the ReLU
         formulation, and up to 1,024 gates.

@@ -105,7 +105,7 @@ def answer_mt_bench(
     reply: Callable[[list[Message]], str],
     model_id: str,
 ) -> list[MTBenchAnswer]:
-    """Answer all turns of each question, the earlier ones before one's eyes.
+    """Answer all turns of each question; later ones follow the replies to earlier ones.
 
     Parameters
     ----------

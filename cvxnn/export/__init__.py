@@ -1,4 +1,4 @@
-"""Fitted networks in other frameworks: as an ONNX graph, a torch module, a JAX function.
+"""Fitted networks in other frameworks: as ONNX graph, torch module, JAX function or Dense modules.
 
 A network consists of two matrix products, so the copies are exact up to rounding. Where a row lies
 within rounding of a gate, a gated network may open that gate in one library and not in another.

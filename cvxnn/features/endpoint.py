@@ -28,9 +28,8 @@ class EndpointEmbedder(EndpointClient):
     r"""Embedder of replies by a server with the interface of OpenAI.
 
     The text of a reply is its prompt, a blank line, and the reply; of a prompt of several messages,
-    each message follows its role. A server that is busy (status 429 or 5xx, or no answer) is asked
-    again: after as long as its header ``Retry-After`` says, otherwise after 1, 2, 4, ... seconds.
-    While one request waits, none is sent.
+    each message follows its role. A server that is busy is asked again, as ``EndpointClient`` of
+    ``cvxnn.features.endpoint_client`` says.
 
     Parameters
     ----------

@@ -31,9 +31,11 @@ _NOBODY = (ConnectionRefusedError, socket.gaierror)
 class EndpointClient:
     """Client of a server with the interface of OpenAI.
 
-    A server that is busy (status 429 or 5xx, or no answer) is asked again: after as long as its
-    header ``Retry-After`` says, otherwise after 1, 2, 4, ... seconds. While one request waits, none
-    is sent. If the environment has ``OPENAI_API_KEY``, each request carries it as a bearer token.
+    A server that is busy (status 408, 409, 425, 429, 500, 502, 503 or 504, or no answer) is asked
+    again: after as long as its header ``Retry-After`` says, otherwise after 1, 2, 4, ... seconds,
+    60 at most. While one request waits, none is sent. One that refuses the first connection is an
+    error at once. If the environment has ``OPENAI_API_KEY``, each request carries it as a bearer
+    token.
 
     Parameters
     ----------

@@ -173,7 +173,8 @@ def post_train(
     \sqrt T)`, is smallest at :math:`\alpha_0 = \|\theta_1 - \theta^*\| / (M \sqrt{2 + \log T})`
     with :math:`M^2` the second moment of the stochastic gradient. ``"auto"`` uses this value, with
     the certified optimum as :math:`\theta^*` and with :math:`M` estimated from gradients at the
-    start.
+    start; or, if that is shorter or nothing is sampled, the longest stable step, the inverse of
+    the smoothness.
 
     Examples
     --------

@@ -1,8 +1,9 @@
 """Dialogues of a student and a tutor, written by a language model that plays both.
 
 The recipe of EduFeedback (COALA, section 5.1 and appendix E.2): a subject, a mood for each of the
-two, a temperature between 0.2 and 0.9, and four to eight turns, all drawn for each dialogue. What
-is too short or too long, repeats itself or the other one, or leaves its role is thrown away.
+two, a temperature between 0.2 and 0.9, and 4, 6 or 8 messages, all drawn for each dialogue. A
+dialogue with a message that is too short or too long, repeats itself or earlier ones, or leaves its
+role is thrown away.
 """
 
 from __future__ import annotations

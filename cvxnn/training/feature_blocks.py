@@ -7,10 +7,8 @@ infinitely many Gaussian gates, whose kernel has a closed form (Cho & Saul, 2009
 
 .. math:: k(a, b) = a^T b \, (1 - \theta(a, b) / \pi) ,
 
-and for neurons that are on where a gate of the context is as well, times the same factor of the
-angle between contexts,
-
-so that no gates are drawn and no products with the data are repeated.
+so that no gates are drawn and no products with the data are repeated. Where neurons also have a
+gate of the context, the kernel is multiplied by the same factor of the angle between contexts.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _TOL = 1e-2
 
 
 def rows_to_look_at(n_rows: int) -> int:
-    """Return of how many of ``n_rows`` rows the strength is chosen, in a time below the fit's."""
+    """Return how many of ``n_rows`` rows to look at, which takes less time than the fit."""
     return int(np.clip(_PART * n_rows, MANY_ROWS // 2, MANY_ROWS))
 
 

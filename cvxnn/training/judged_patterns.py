@@ -56,8 +56,8 @@ def choose_patterns(
 
     The first kind is taken unless another has an error that is 2 % smaller. The error is the
     squared one of the closed form at the best strength, on the same rows for all: a sample of 256
-    to 1,024, a 16th of all rows, on which the patterns are drawn, and which tells kinds apart
-    about as well as all rows do.
+    to 1,024, a 16th of all rows, and of four rows for each output at least, up to 1,024. The
+    patterns are drawn on it, and it tells kinds apart about as well as all rows do.
 
     Parameters
     ----------

@@ -179,7 +179,8 @@ def fit_direct(
     Returns
     -------
     Fit
-        The first one whose objective is not finite, if there is one.
+        That of the factor that is used; or the first one whose objective is not finite, if there
+        is one.
 
     Raises
     ------
@@ -373,7 +374,21 @@ def network_of(
 ) -> TwoLayerNetwork:
     """Return the network that weights over patterns stand for, in the precision of the data.
 
-    ``bias`` is as in the fits above.
+    Parameters
+    ----------
+    weights : Weights
+        Weights of a program.
+    patterns : ActivationPatterns
+        Its patterns.
+    formulation : {"relu", "gated"}
+        Its formulation.
+    bias : bool
+        Whether the last feature is a column of ones, whose weights become biases.
+
+    Returns
+    -------
+    TwoLayerNetwork
+        Neurons whose weights are zero, or nearly so beside the largest, are left out.
     """
     gates = patterns.gates if formulation == "gated" else None
     dtype = patterns.gates.dtype

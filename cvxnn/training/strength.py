@@ -84,7 +84,7 @@ def measure_strength(
     strength : float or "auto"
         Fraction of the unit, at least 0, or "auto" for a choice without tuning.
     random_state : RandomState
-        Draws rows to look at, and signs for the noise level.
+        Draws rows to look at, and their folds or signs for the noise level.
     units : ndarray, shape (n_samples,), optional
         Units of data that each row consists of, at least 1; by default each is one.
     groups : ndarray of int, shape (n_samples,), optional

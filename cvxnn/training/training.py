@@ -76,7 +76,7 @@ class Training(NamedTuple):
         That program, on the host: ``program.bound_of(result.dual)`` recomputes the bound.
     proposal_objective : float
         Network objective of the best locally trained proposal, at which the first solver started;
-        ``inf`` where there was none.
+        ``inf`` in the gated formulation, and where there was none.
     rounds : dict of ndarray
         One entry per program solved: ``n_patterns``, ``objective`` (falls), ``dual_bound``,
         ``gap``, ``gain`` and ``time`` in seconds. The gain is that of the best pattern outside the

@@ -62,8 +62,8 @@ class CostMeter:
         Parameters
         ----------
         name : str
-            Name of the phase. Reports look for ``"embed"``, ``"phase I"``, ``"phase II"``,
-            ``"reference"`` and ``"train"``; any other name is allowed.
+            Name of the phase, which reports show as it is. Those of cvxnn are ``"embed"``,
+            ``"phase I"``, ``"phase II"``, ``"reference"``, ``"train"`` and ``"evaluate"``.
 
         Yields
         ------

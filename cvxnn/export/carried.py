@@ -56,7 +56,7 @@ def check_embedding(exported: Any, description: Mapping[str, Any]) -> None:
     exported : onnx.ModelProto, onnxruntime.InferenceSession or TorchHead
         As for `embedding_of`.
     description : Description
-        ``Embedder.description`` of the embedder whose embeddings the head shall score.
+        ``Embedder.description`` of the embedder whose embeddings the head is to score.
 
     Raises
     ------

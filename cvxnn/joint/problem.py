@@ -174,8 +174,8 @@ class JointProblem:
         ValueError
             If ``lam`` is out of range.
         RuntimeError
-            If the solver does not reach the tolerance; raise ``ridge``, lower ``radius``, or raise
-            ``tol``.
+            If the gap stays above 100 times the tolerance, which rounding errors may leave up to
+            there; raise ``ridge``, lower ``radius``, or raise ``tol``.
         """
         check_lam(lam)
         if lam not in self._solved:

@@ -48,7 +48,8 @@ def refine(
     result : Result
         Its solution, with a dual point.
     n_patterns : int
-        Most patterns to add; twice as many starts are tried.
+        Most patterns to add. Twice as many random starts are tried, and 16 times these where they
+        find nothing and the patterns cannot be listed.
     rng : RandomState
         Draws the starts.
     every : callable

@@ -153,10 +153,10 @@ def train(
     n_rounds : int, default=0
         Rounds of refinement: drop the patterns that are not used, add those that would lower the
         objective (``cvxnn.training.pricing``), solve again. Where an interior point solves programs
-        of the ReLU formulation, up to four rounds share a program: in between, the neurons descend
-        (``cvxnn.training.descent``). The objective falls with each program; rounds end early when
-        no pattern is found that lowers it. Data of at most 10,000 patterns have all of them priced,
-        others are searched from many starts.
+        of the ReLU formulation without a linear part, up to four rounds share a program: in
+        between, the neurons descend (``cvxnn.training.descent``). The objective falls with each
+        program; rounds end early when no pattern is found that lowers it. Data of at most 10,000
+        patterns have all of them priced, others are searched from many starts.
     start : Result, optional
         Result of a previous training over the same patterns, which ``patterns`` holds then.
     solver : Solver, optional

@@ -138,8 +138,8 @@ class RewardModelJudge:
 def text_judge(triplets: Iterable[PreferenceTriplet], *, C: float = 1.0) -> RewardModelJudge:
     """Fit a judge that knows words only: a Bradley-Terry model on TF-IDF features of the replies.
 
-    The features are those of single words and of two in a row. The judge is cheap, and independent of the language model under test. Measure its accuracy on
-    held-out pairs before relying on it.
+    The features are those of single words and of two in a row. The judge is cheap, and independent
+    of the language model under test. Measure its accuracy on held-out pairs before relying on it.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 r"""Several objectives of preference pairs at once: the exact front between them.
 
-Objective :math:`k` is the mean squared loss :math:`L_k(z)` over its own pairs. Each minimiser of
+Objective :math:`k` is half the mean squared error, :math:`L_k(z)`, of its own pairs. Each minimiser of
 
 .. math:: \sum_k \lambda_k L_k(z) + \tfrac\alpha2 \|z\|^2, \qquad \lambda \ge 0,
 
@@ -49,7 +49,7 @@ class Point(NamedTuple):
     weights : ndarray, shape (n_objectives,)
         Those of the objectives, which are prices where thresholds were given.
     losses : ndarray, shape (n_objectives,)
-        Mean squared loss of each objective, halved.
+        Half the mean squared error of each objective.
     objective : float
         What was minimised, at these weights, the penalty included.
     dual_bound : float

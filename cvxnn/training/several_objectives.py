@@ -1,6 +1,7 @@
 r"""Several objectives of preference pairs at once: the exact front between them.
 
-Objective :math:`k` is half the mean squared error, :math:`L_k(z)`, of its own pairs. Each minimiser of
+Objective :math:`k` is half the mean squared error of its own pairs, :math:`L_k(z)`. Each minimiser
+of
 
 .. math:: \sum_k \lambda_k L_k(z) + \tfrac\alpha2 \|z\|^2, \qquad \lambda \ge 0,
 

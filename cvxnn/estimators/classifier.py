@@ -65,8 +65,9 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
         ``"auto"``: for ``"l2"`` the strength of least squared leave-one-out error or, with the
-        squared loss and up to 512 distinct rows, of least leave-one-out log-loss; for norms 0.1
-        times the slope that noise alone would have, measured by leave-one-out residuals.
+        squared loss and up to 512 distinct rows, of least leave-one-out log-loss; beyond 512 rows,
+        of least squared error over folds of up to 4,096 of them. For norms 0.1 times the slope that
+        noise alone would have, measured by leave-one-out residuals.
     formulation : {"gated", "relu"}, default="gated"
         ``"gated"``: gates stay where they were put, the training problem is convex as it stands and
         many neurons are cheap. ``"relu"``: an ordinary ReLU network, which the penalty

@@ -137,7 +137,7 @@ def test_snippets_are_found_with_their_lines_and_reasons():
 # Names --------------------------------------------------------------------------------------------
 
 
-def tests_named_in(text: str) -> set[tuple[str, str]]:
+def named_tests(text: str) -> set[tuple[str, str]]:
     """File and function of tests, written as ``tests/test_a.py::test_b``."""
     return set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", text))
 
@@ -145,7 +145,7 @@ def tests_named_in(text: str) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_tests_that_a_page_names_exist(page):
     missing = []
-    for file, name in tests_named_in(page.read_text("utf-8")):
+    for file, name in named_tests(page.read_text("utf-8")):
         path = ROOT / file
         if not (path.exists() and f"def {name}(" in path.read_text("utf-8")):
             missing.append(f"{file}::{name}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,19 +151,23 @@ class Certified:
         scale = np.where(np.isfinite(scaling.x_scale), scaling.x_scale, 0)
         steps = np.random.default_rng(0).standard_normal((_PROBES, len(scale)))
         probes = (scaling.x_mean + scale * steps).astype(scale.dtype)
-        inputs, mask = solved.look(probes)
+        inputs, mask = self._program_rows(probes, scaling)
         blocks = np.asarray(solved.certificate.weights.blocks)[:, 0]
         sums = [
             np.tensordot(blocks, on[:, None] * x, 2) for x, on in zip(inputs, mask, strict=True)
         ]
         found = np.array(sums) * scaling.y_scale + scaling.y_mean
-        known = self._outputs(probes)
+        known = network.forward(probes)
         terms = np.abs(probes) @ np.abs(network.hidden_weights.T) + np.abs(network.hidden_bias)
         rounding = np.finfo(probes.dtype).eps * (terms @ np.abs(network.output_weights)).max()
         unit = max(float(np.abs(known).max()), float(np.max(scaling.y_scale)))
         # Where rounding opens a gate, a probe tells nothing; most do.
         if not np.median(np.abs(found - known).max(axis=1)) <= 1e-3 * unit + 8 * rounding:
             raise ValueError(f"{_OTHER_DATA} They are in other units, or moved.")
+
+    def _as_it_is(self) -> Self:
+        """Return a copy that later fits of the estimator leave as it is."""
+        return copy.copy(self)
 
     def _outputs(self, new: Any) -> Floats:
         """Return what the network of the program says of raw rows."""

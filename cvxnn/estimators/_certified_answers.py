@@ -71,7 +71,8 @@ class CertifiedAnswers(Certified):
         ``6 n**3`` for each output and step; memory ``8 n**2 n_outputs`` bytes and a few kernels of
         ``8 n**2``.
         """
-        return self._influence(self._solved(X, y, sample_weight, groups), leave_out)
+        held = self._as_it_is()
+        return held._influence(held._solved(X, y, sample_weight, groups), leave_out)
 
     def constrained(
         self,

@@ -53,7 +53,8 @@ class Curved(CertifiedAnswers):
         With ``n`` distinct rows it takes ``n**3 / 3`` flops and two kernels of ``8 n**2`` bytes
         (:mod:`cvxnn.training.inverse_hessian` has the equations).
         """
-        return self._curvature(self._solved(X, y, sample_weight, groups))
+        held = self._as_it_is()
+        return held._curvature(held._solved(X, y, sample_weight, groups))
 
     def _curvature(self, solved: Solved) -> Curvature:
         """Return the inverse Hessian of a solution."""
@@ -104,7 +105,7 @@ def curvature_of(
             f"{type(certificate.program.loss).__name__}."
         )
     inverse = training.InverseHessian.of(certificate)
-    square = float(scaling.y_scale[0]) ** 2
+    scale = float(scaling.y_scale[0])
 
     def between(first: Any, second: Any) -> Floats:
         rows = [look(part) for part in (first, second)]
@@ -115,13 +116,14 @@ def curvature_of(
                 f"there are {n} first rows and {len(X) - n} second ones; expected as many of each."
             )
         pairs = np.column_stack([np.arange(n), np.arange(n) + n])
-        return square * inverse.variances(X, mask, pairs)
+        return inverse.variances(X, mask, pairs)
 
     return Curvature(
         gap,
         float(given.fitted().weight.sum()),
-        lambda new: square * inverse.variances(*look(new)),
+        scale,
+        lambda new: inverse.variances(*look(new)),
         between,
-        lambda new: square * inverse.covariance(*look(new)),
+        lambda new: inverse.covariance(*look(new)),
         lambda new: scores(new)[:, 0],
     )

@@ -109,7 +109,8 @@ class PairCertified(IncrementalPairs):
         TypeError
             With ``formulation="relu"``, which has no such form.
         """
-        return self._influence(self._solved(X, y, sample_weight, groups, pair_id), leave_out)
+        held = self._as_it_is()
+        return held._influence(held._solved(X, y, sample_weight, groups, pair_id), leave_out)
 
     def curvature(
         self,
@@ -238,7 +239,7 @@ class PairCertified(IncrementalPairs):
         solved = self._solved(X, y, sample_weight, groups, pair_id)
         if self.n_pairs_ == 0:
             return self._next_labels(solved, candidates, n, criterion)
-        if not (isinstance(candidates, tuple) and len(candidates) == 2):
+        if not (isinstance(candidates, tuple | list) and len(candidates) == 2):
             raise TypeError(
                 "the head was fitted to pairs: expected candidates=(first, second), the embeddings "
                 f"of both replies, not a {type(candidates).__name__}."
@@ -290,10 +291,14 @@ class PairCertified(IncrementalPairs):
         TypeError
             With ``formulation="relu"``, or of a head that was fitted without pairs.
         """
-        solved = self._solved(X, y, sample_weight, groups, pair_id)
-        if self.n_pairs_ == 0:
-            raise TypeError("trade_off needs a head that was fitted to pairs (fit_pairs, pair_id).")
-        return TradeOff.of(self, solved, X, objectives)
+        held = self._as_it_is()
+        solved = held._solved(X, y, sample_weight, groups, pair_id)
+        if self.formulation != "gated" or self.n_pairs_ == 0:
+            raise TypeError(
+                "trade_off needs formulation='gated' and a head that was fitted to pairs "
+                "(fit_pairs, or pair_id)."
+            )
+        return TradeOff.of(held, solved, X, objectives)
 
     def _solved(
         self, X: Any, y: Any, sample_weight: Any, groups: Any, pair_id: Any = None

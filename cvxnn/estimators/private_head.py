@@ -66,7 +66,8 @@ class PrivatePreferenceHead(PreferenceHead):
         Seed of the gates, which are public.
     noise_state : int or None, default=None
         Seed of the noise. None takes it from the operating system; anyone who knows or guesses the
-        seed can subtract the noise, so that an integer is for tests only.
+        seed can subtract the noise, so that an integer, which ``save`` writes too, is for tests
+        only.
 
     Attributes
     ----------
@@ -78,11 +79,6 @@ class PrivatePreferenceHead(PreferenceHead):
         Strength that was used.
     noise_ : float
         Standard deviation of the random linear term.
-    distance_ : float
-        Bound on the distance of the weights from the optimum, before noise covered it. It depends
-        on the data: do not publish it.
-    n_iter_ : int
-        Steps of Newton's method; likewise.
     n_features_in_ : int
         Number of features seen in ``fit``.
 
@@ -170,7 +166,8 @@ class PrivatePreferenceHead(PreferenceHead):
         )
         weights = convex.Weights(found.blocks[:, None].astype(rows.X.dtype), None)
         self.network_ = recover(weights, bias=False, gates=gates)
-        self.noise_, self.distance_, self.n_iter_ = found.noise, found.distance, found.n_steps
+        # How near the solution came, and in how many steps, would tell of the data.
+        self.noise_ = found.noise
 
     def _strength(self, n_weights: int, curvature: float) -> float:
         """Return ``alpha``."""

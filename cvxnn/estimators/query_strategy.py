@@ -82,7 +82,9 @@ class LabelQuery:
             model.fit_pairs(chosen, rejected)
             asked = model.next_labels(*data, _halves(rows), **settings)
         else:
-            target = target.astype(int) if np.all(np.mod(target, 1) == 0) else target
+            target = np.array(target.tolist())  # objects, where labels are words
+            if target.dtype.kind == "f" and np.all(np.mod(target, 1) == 0):
+                target = target.astype(int)
             asked = model.fit(known, target).next_labels(known, target, rows, **settings)
         numbers = np.arange(len(rows)) if mapping is None else mapping
         if not return_utilities:

@@ -74,7 +74,8 @@ class TradeOff:
         COALAPreferenceHead
             A fitted copy. ``losses_`` has the loss of each objective (half of the mean square of
             the distance of a margin from 1), ``prices_`` the weights; ``objective_``,
-            ``dual_bound_`` and ``gap_`` prove that it is on the front.
+            ``dual_bound_`` and ``gap_`` prove that it is the optimum of the weighted losses and the
+            penalty.
 
         Raises
         ------
@@ -83,15 +84,16 @@ class TradeOff:
         """
         own = self._ordered(weights, 0.0)
         total = own.sum()
-        return self._head_of(self.objectives.at(own / total if total > 0 else own))
+        proportions = own / total if 0 < total < np.inf else own
+        return self._head_of(self.objectives.at(proportions))
 
     def within(self, first: Any, thresholds: Mapping[Any, float]) -> Any:
-        """Return the head of least loss of one objective, under thresholds on the others.
+        """Return the head of least loss and penalty in one objective, under thresholds on others.
 
         Parameters
         ----------
         first : label
-            The objective whose loss is minimised.
+            The objective whose loss, with the penalty of the fit, is minimised.
         thresholds : mapping of label to float
             The largest loss of others, in the units of ``losses_``. A head that says nothing has
             a loss of 0.5.

@@ -25,12 +25,15 @@ class Curvature:
         Duality gap of the fit, absolute, in scaled units; at least 0.
     n : float
         Sum of the weights of the rows or pairs that were fitted.
+    scale : float
+        Unit of the predictions, in those of the program.
     _variances, _between, _covariance, _scores : callable
         Functions of rows behind the methods.
     """
 
     gap: float
     n: float
+    scale: float
     _variances: Callable[[ArrayLike], Floats]
     _between: Callable[[ArrayLike, ArrayLike], Floats]
     _covariance: Callable[[ArrayLike], Floats]
@@ -53,7 +56,7 @@ class Curvature:
         ndarray, shape (n_samples,)
             In units of the predictions, up to their rounding.
         """
-        return np.sqrt(2 * self.gap * self._variances(X))
+        return self.scale * np.sqrt(2 * self.gap * self._variances(X))
 
     def decided(self, first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
         """Return where the order of two predictions is that of the exact optimum.
@@ -69,7 +72,7 @@ class Curvature:
             True where a smaller gap could not change the order.
         """
         margins = np.abs(self._scores(first) - self._scores(second))
-        return margins > np.sqrt(2 * self.gap * self._between(first, second))
+        return margins > self.scale * np.sqrt(2 * self.gap * self._between(first, second))
 
     def deviation_on(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return :math:`\sqrt{\varphi^T (n H)^{-1} \varphi}`: how little the data say of rows.

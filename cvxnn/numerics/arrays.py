@@ -89,6 +89,17 @@ def is_sparse(array: Any) -> bool:
     return bool(issparse(array))
 
 
+def dense(array: Any) -> Any:
+    """Return a sparse array as a dense one, and others as they are.
+
+    Parameters
+    ----------
+    array : ndarray or sparse array
+        Rows.
+    """
+    return array.toarray() if is_sparse(array) else array
+
+
 def refuse_sparse(array: Any, what: str, instead: str = "") -> None:
     """Raise if an array is sparse.
 

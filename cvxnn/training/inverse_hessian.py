@@ -26,6 +26,7 @@ from cvxnn.convex.certificate import Certificate
 from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
+from cvxnn.numerics.arrays import dense
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.left_out import require_ridge
 
@@ -125,8 +126,8 @@ class InverseHessian:
     def _new(
         self, X: Any, mask: NDArray[np.bool_], pairs: NDArray[np.intp] | None = None
     ) -> RidgeData:
-        n = len(X) if pairs is None else len(pairs)
-        X, columns = np.asarray(X, np.float64), mask.astype(np.float32)
+        n = X.shape[0] if pairs is None else len(pairs)
+        X, columns = dense(X).astype(np.float64), mask.astype(np.float32)
         return RidgeData(X, columns, np.ones((n, 1)), np.zeros((n, 1)), None, pairs)
 
     def _half(self, new: RidgeData) -> Floats:

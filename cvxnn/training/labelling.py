@@ -25,7 +25,8 @@ features,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from numbers import Integral
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from cvxnn.convex.certificate import Certificate
 from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
+from cvxnn.numerics.arrays import dense
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.left_out import require_ridge
 
@@ -54,7 +56,8 @@ class Asked(NamedTuple):
         Numbers of the candidates.
     gain : ndarray, shape (n_asked,)
         What each does given those before it: by how much the mean variance of the candidates'
-        predictions falls, or the logarithm of the determinant rises.
+        predictions falls, in units of that of the noise and added up over outputs, or the logarithm
+        of the determinant rises.
     utility : ndarray, shape (n_candidates,)
         The same of each candidate as the first.
     """
@@ -66,7 +69,7 @@ class Asked(NamedTuple):
 
 def most_informative(
     certificate: Certificate,
-    X: Floats,
+    X: Any,
     mask: NDArray[np.bool_],
     n: int,
     criterion: Criterion = "variance",
@@ -79,7 +82,7 @@ def most_informative(
     certificate : Certificate
         Program and solution: the gated formulation with the penalty ``SquaredL2`` and no linear
         part, and a loss that treats each output by itself.
-    X : ndarray, shape (n_rows, n_features)
+    X : ndarray or sparse array, shape (n_rows, n_features)
         Candidates, in the units of the program.
     mask : ndarray of bool, shape (n_rows, n_patterns)
         Gates that are open on them.
@@ -110,10 +113,12 @@ def most_informative(
             f"{type(program.loss).__name__} couples the outputs, whose Hessian has no blocks; use "
             "loss='squared' or loss='logistic'."
         )
+    if not isinstance(n, Integral):
+        raise ValueError(f"n={n!r}; expected an integer.")
     if criterion not in get_args(Criterion):
         raise ValueError(f"criterion={criterion!r}; expected 'variance' or 'determinant'.")
     data = RidgeData.of(program)
-    n_pool = len(X) if pairs is None else len(pairs)
+    n_pool = X.shape[0] if pairs is None else len(pairs)
     if not 1 <= n <= n_pool:
         raise ValueError(f"n={n} of {n_pool} candidates; expected from 1 to {n_pool}.")
     numbers = n_pool * (n_pool + data.n_rows)
@@ -123,7 +128,7 @@ def most_informative(
             f"expected at most {_MOST_NUMBERS / 2**27:g}. Draw some of them at random first."
         )
     ones = np.ones((n_pool, 1))
-    pool = RidgeData(np.asarray(X, np.float64), mask.astype(np.float32), ones, ones, pairs=pairs)
+    pool = RidgeData(dense(X).astype(np.float64), mask.astype(np.float32), ones, ones, pairs=pairs)
     share = data.root**2
     data = replace(data, root=np.ones_like(data.root))
     blocks = np.asarray(certificate.weights.blocks, np.float64)[:, 0]
@@ -144,10 +149,12 @@ def most_informative(
             factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
             known = solve_triangular(factor, root * between, lower=True, check_finite=False)
             covariances.append((own - known.T @ known) / alpha)
-    return _greedy(covariances, weights, n, criterion)
+    return _greedy(covariances, weights, n, criterion, unit=float(share.mean()))
 
 
-def _greedy(covariances: list[Floats], weights: Floats, n: int, criterion: Criterion) -> Asked:
+def _greedy(
+    covariances: list[Floats], weights: Floats, n: int, criterion: Criterion, unit: float
+) -> Asked:
     """Choose one candidate after another; the covariances are overwritten."""
     n_pool = len(weights)
     order, gain, utility = np.empty(n, np.intp), np.empty(n), np.empty(0)
@@ -160,7 +167,7 @@ def _greedy(covariances: list[Floats], weights: Floats, n: int, criterion: Crite
                 gains += np.log1p(rise)
             else:
                 squares = np.einsum("nm,nm->n", covariance, covariance)
-                gains += weight * squares / (1 + rise) / n_pool
+                gains += unit * weight * squares / (1 + rise) / n_pool
         utility = gains if place == 0 else utility
         chosen = int(np.where(left, gains, -np.inf).argmax())
         order[place], gain[place], left[chosen] = chosen, gains[chosen], False

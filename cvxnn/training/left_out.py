@@ -315,9 +315,8 @@ def require_ridge(program: Any) -> None:
     ridge = type(program.penalty) is SquaredL2 and np.all(np.asarray(program.alpha) > 0)
     if program.formulation != "gated" or not ridge or program.skip is not None:
         raise TypeError(
-            "what the solution is without some rows, or under side constraints, follows from the "
-            "fit for formulation='gated' with penalty='l2', a positive strength and skip=None, not "
-            "for "
+            "what a fit says of its rows, and fits that follow from it, need formulation='gated' "
+            "with penalty='l2', a positive strength and skip=None, not "
             f"formulation={program.formulation!r} with {type(program.penalty).__name__} and "
             f"skip={program.skip}."
         )

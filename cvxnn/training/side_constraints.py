@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.arrays import dense, is_sparse
 
 Floats = NDArray[np.floating]
 
@@ -81,7 +82,7 @@ class SideConstraint:
 
     @classmethod
     def monotone(
-        cls, X: ArrayLike, feature: int, values: ArrayLike, *, rising: bool = True
+        cls, X: Any, feature: int | str, values: ArrayLike, *, rising: bool = True
     ) -> SideConstraint:
         """Ask for predictions that never fall where one feature rises, or never rise.
 
@@ -93,8 +94,8 @@ class SideConstraint:
         ----------
         X : array-like, shape (n_rows, n_features)
             Rows, such as some of the fit.
-        feature : int
-            Number of the feature.
+        feature : int or str
+            Number of the feature, from 0, or its name where ``X`` is a data frame.
         values : array-like, shape (n_values,)
             Rising values of the feature, at least two.
         rising : bool, default=True
@@ -110,16 +111,22 @@ class SideConstraint:
         ValueError
             If the values do not rise, or there is no such feature.
         """
-        rows, steps = np.asarray(X, np.float64), np.asarray(values, np.float64)
-        if rows.ndim != 2 or not -rows.shape[1] <= feature < rows.shape[1]:
+        columns = list(X.columns) if hasattr(X, "iloc") else None
+        rows, steps = np.asarray(dense(X), np.float64), np.asarray(values, np.float64)
+        place = columns.index(feature) if columns and feature in columns else feature
+        if rows.ndim != 2 or not isinstance(place, Integral) or not 0 <= place < rows.shape[1]:
             raise ValueError(
-                f"feature={feature} of X of shape {rows.shape}; expected the number of a column."
+                f"feature={feature!r} of X of shape {rows.shape}; expected the number of a column, "
+                "or its name in a data frame."
             )
         if steps.ndim != 1 or len(steps) < 2 or not (np.diff(steps) > 0).all():
             raise ValueError(f"values={values!r}; expected at least two numbers that rise.")
+        if not np.isfinite(steps).all():
+            raise ValueError(f"values={values!r}; expected finite numbers.")
         n, m = len(rows), len(steps)
-        every = np.repeat(rows, m, axis=0)
-        every[:, feature] = np.tile(steps, n)
+        every: Any = np.repeat(rows, m, axis=0)
+        every[:, place] = np.tile(steps, n)
+        every = every if columns is None else type(X)(every, columns=columns)
         before = (np.arange(n)[:, None] * m + np.arange(m - 1)).ravel()
         number = np.arange(len(before))
         entries = np.repeat([1.0, -1.0] if rising else [-1.0, 1.0], len(before))

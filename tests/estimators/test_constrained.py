@@ -1,6 +1,7 @@
 """Estimators and heads under side constraints on their predictions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -131,3 +132,20 @@ def test_constraints_on_sparse_rows_are_those_on_dense_ones():
     assert abs(np.corrcoef(fair.predict(rows), values)[0, 1]) < 1e-9
     other = model.constrained(rows, y, [SideConstraint.uncorrelated(X, values)])
     np.testing.assert_allclose(fair.predict(X), other.predict(X), atol=1e-9)
+
+
+def test_a_data_frame_keeps_its_columns():
+    rng = np.random.RandomState(0)
+    X = pd.DataFrame(rng.randn(50, 3), columns=["a", "b", "c"])
+    y = X["a"] + X["b"] ** 2 + rng.randn(50)
+    model = ConvexReLURegressor(random_state=0).fit(X, y)
+    by_name, by_number = (SideConstraint.monotone(X, k, [-1, 0, 1]) for k in ("b", 1))
+    assert list(by_name.X.columns) == ["a", "b", "c"]
+    one, other = (model.constrained(X, y, [c]) for c in (by_name, by_number))
+    np.testing.assert_array_equal(one.predict(X), other.predict(X))
+    turned = SideConstraint.monotone(X[["b", "a", "c"]], "b", [-1, 0, 1])
+    with pytest.raises(ValueError, match="feature names"):
+        model.constrained(X, y, [turned])
+    for feature, values, said in (("d", [0, 1], "or its name"), ("a", [0, np.inf], "finite")):
+        with pytest.raises(ValueError, match=said):
+            SideConstraint.monotone(X, feature, values)

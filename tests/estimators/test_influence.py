@@ -190,3 +190,39 @@ def test_sparse_and_dense_rows_are_asked_alike():
         influence = model.influence(given, X[:, 0])
         np.testing.assert_allclose(influence.on(other), influence.on(given), atol=1e-9)
         np.testing.assert_allclose(influence.error_on(other), influence.error_on(given), atol=1e-9)
+
+
+def test_later_fits_leave_what_was_asked_as_it_was():
+    rng = np.random.RandomState(0)
+    X, y = rng.randn(60, 3), rng.randn(60)
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, y)
+    influence, curvature = model.influence(X, y), model.curvature(X, y)
+    scores, deviations = influence.scores_on(X[:5]), curvature.deviation_on(X[:5])
+    decided = curvature.decided(X[:5], X[5:10])
+    model.fit(5 * X + 1, 10 * y)
+    np.testing.assert_array_equal(influence.scores_on(X[:5]), scores)
+    np.testing.assert_array_equal(curvature.deviation_on(X[:5]), deviations)
+    np.testing.assert_array_equal(curvature.decided(X[:5], X[5:10]), decided)
+
+
+def test_deviations_are_in_units_of_the_noise():
+    rng = np.random.RandomState(0)
+    X, y = rng.randn(60, 3), rng.randn(60)
+    one, other = (
+        ConvexReLURegressor(n_patterns=8, random_state=0).fit(X, t).curvature(X, t)
+        for t in (y, 100 * y)
+    )
+    np.testing.assert_allclose(one.deviation_on(X), other.deviation_on(X), rtol=1e-6)
+
+
+def test_sparse_rows_are_asked_like_dense_ones():
+    rng = np.random.RandomState(0)
+    X, y = rng.randn(60, 3) * (rng.rand(60, 3) < 0.5), rng.randn(60)
+    settings = {"n_patterns": 8, "random_state": 0, "fit_intercept": False, "standardize": False}
+    model = ConvexReLURegressor(**settings).fit(X, y)
+    rows = sparse.csr_array(X)
+    np.testing.assert_array_equal(
+        model.next_labels(X, y, rows, 3).order, model.next_labels(X, y, X, 3).order
+    )
+    curvature = model.curvature(X, y)
+    np.testing.assert_allclose(curvature.deviation_on(rows), curvature.deviation_on(X))

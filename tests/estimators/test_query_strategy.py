@@ -38,3 +38,13 @@ def test_pairs():
 def test_a_first_batch_has_to_be_labelled():
     with pytest.raises(ValueError, match="label a first batch at random"):
         make_query_strategy().query(np.eye(4), np.full(4, np.nan), ConvexReLUClassifier())
+
+
+@pytest.mark.parametrize("missing", [None, "?"])
+def test_labels_may_be_words(missing):
+    X = np.random.RandomState(0).randn(30, 3)
+    y = np.array([missing] * 30, object if missing is None else "<U3")
+    y[:20] = np.where(X[:20, 0] > 0, "yes", "no")
+    strategy = make_query_strategy(missing_label=missing)
+    asked = strategy.query(X, y, ConvexReLUClassifier(random_state=0), batch_size=2)
+    assert (asked >= 20).all()

@@ -110,3 +110,19 @@ def test_bad_input(trade_off):
     alone = COALAPreferenceHead(n_patterns=4, random_state=0).fit(*data)
     with pytest.raises(TypeError, match="fitted to pairs"):
         alone.trade_off(*data, np.tile(kind, 2))
+
+
+def test_a_later_fit_leaves_the_front_as_it_was():
+    rng = np.random.RandomState(0)
+    chosen, rejected = rng.randn(30, 3) + 0.5, rng.randn(30, 3)
+    data = np.concatenate([chosen, rejected]), np.repeat([1, 0], 30)
+    head = COALAPreferenceHead(n_patterns=4, random_state=0).fit_pairs(chosen, rejected)
+    front = head.trade_off(*data, np.tile(np.arange(30) % 2, 2))
+    before = front.at({0: 1, 1: 2}).reward(chosen)
+    head.fit_pairs(3 * rejected, chosen)
+    np.testing.assert_array_equal(front.at({0: 1, 1: 2}).reward(chosen), before)
+    with pytest.raises(ValueError, match="finite numbers"):
+        front.at({0: np.inf})
+    relu = COALAPreferenceHead(formulation="relu", n_patterns=4, random_state=0)
+    with pytest.raises(TypeError, match="formulation='gated'"):
+        relu.fit_pairs(chosen, rejected).trade_off(*data, np.tile(np.arange(30) % 2, 2))

@@ -252,7 +252,7 @@ def test_bad_pairs_leave_no_file(lm: LanguageModel, tmp_path: Path) -> None:
 
 def test_one_warning_counts_all_cut_pairs(lm: LanguageModel, tmp_path: Path) -> None:
     embedder = Embedder(lm, max_length=6)
-    with pytest.warns(UserWarning, match="20 of 20 replies .* 0 of them") as caught:
+    with pytest.warns(UserWarning, match=r"20 of 20 replies .* prompt\. Increase") as caught:
         embedder.embed_to_file(tmp_path / "f.npy", ["a b c d e f g"] * 20, ["a b"] * 20)
     assert len(caught) == 1
 

@@ -369,7 +369,7 @@ def test_long_responses_keep_their_beginning() -> None:
 
 def test_the_context_length_of_the_model_caps_the_length() -> None:
     lm = make_lm("gpt2", template=None, max_position_embeddings=8)
-    with pytest.warns(UserWarning, match="longer than 8 tokens"):
+    with pytest.warns(UserWarning, match="have more than 8 tokens"):
         actual = Embedder(lm, max_length=1000).embed(["a " * 20], ["b"])
     np.testing.assert_allclose(actual, Embedder(lm).embed(["a " * 7], ["b"]), atol=1e-6)
 

@@ -178,7 +178,7 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_long_pairs_lose_the_beginning_of_the_prompt() -> None:
     lm = make_lm(template=None)
     prompts, responses = ["a b c d e f", "a", "a b"], ["g h", "i j k l m n o", "c"]
-    with pytest.warns(UserWarning, match=r"1 of 3 replies .* longer than 6 .* 1 of them the end"):
+    with pytest.warns(UserWarning, match=r"1 of 3 .* more than 6 .* 1 of them lost the end"):
         items = encode_pairs(lm, prompts, responses, max_length=6)
     texts = [lm.tokenizer.decode(item.tokens) for item in items]
     assert texts == ["d e f g h <eos>", "a i j k l m", "a b c <eos>"]
@@ -187,7 +187,7 @@ def test_long_pairs_lose_the_beginning_of_the_prompt() -> None:
 
 def test_context_length_is_the_limit() -> None:
     lm = make_lm(template=None)
-    with pytest.warns(UserWarning, match=f"longer than {CONTEXT} tokens"):
+    with pytest.warns(UserWarning, match=f"more than {CONTEXT} tokens"):
         [item] = encode_pairs(lm, ["a " * 100], ["b"])
     assert len(item.tokens) == CONTEXT
 

@@ -46,7 +46,7 @@ def naive(solved, candidates, n, criterion, pairs=None):
                     gains[row] += np.linalg.slogdet(more)[1] - np.linalg.slogdet(hessian)[1]
                 else:
                     fall = np.linalg.inv(hessian) - np.linalg.inv(more)
-                    gains[row] += np.einsum("np,pq,nq->n", new, fall, new).mean()
+                    gains[row] += share.mean() * np.einsum("np,pq,nq->n", new, fall, new).mean()
         gains[order] = -1
         order.append(int(gains.argmax()))
         gain.append(gains.max())

@@ -146,7 +146,12 @@ class Certified:
         return self._seen(scaling.inputs(X, bias=self.fit_intercept))
 
     def _require_units(self, solved: Solved) -> None:
-        """Refuse data that have the program of the fit, but are those of it in other units."""
+        """Refuse data that have the program of the fit, but are those of it in other units.
+
+        Early stopping returns another iterate than the last one, whose network says nothing here.
+        """
+        if self.early_stopping:
+            return
         scaling, network = solved.scaling, self._own_network()
         scale = np.where(np.isfinite(scaling.x_scale), scaling.x_scale, 0)
         steps = np.random.default_rng(0).standard_normal((_PROBES, len(scale)))

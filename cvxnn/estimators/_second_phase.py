@@ -110,6 +110,8 @@ def fit_second_phase(
         chosen, rejected = H[pairs[:, 0]], H[pairs[:, 1]]
     if held_out is not None:
         unseen = (held_out.predictions / scale).astype(X.dtype)
+        # Of rounding errors of what is left out, the scale would be their inverse.
+        unseen[np.abs(unseen) <= np.sqrt(np.finfo(X.dtype).eps)] = 0
         margins = unseen if pairwise else np.sign(held_out.targets) * add_bias(unseen)
         omega = held_out.weight
     elif pairwise:
@@ -161,6 +163,6 @@ def fit_second_phase(
         + (chosen.size + rejected.size) * n_checks
     )
     best, informative = np.array(found.weights), True
-    if held_out is not None and not best[0] > _LEAST_FACTOR:
+    if held_out is not None and not (best[0] > _LEAST_FACTOR and unseen.any()):
         best[0], informative = _LEAST_FACTOR, False
     return SecondPhase(head(best), found, flops, informative)

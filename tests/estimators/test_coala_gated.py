@@ -1,5 +1,6 @@
 """The preference head with many gates: against explicit features and refits in float64."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -327,3 +328,14 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
     for head in (make(context=3), make(context=3, formulation="relu")):
         with pytest.raises(ValueError, match="context=3; expected pairs"):
             head.fit(*stacked(won, lost))
+
+
+def test_margins_of_rounding_errors_set_no_scale():
+    # One reply is 1e7 times as large as the others: what is left out is predicted by rounding.
+    X = np.array([[4.9e10, 2.8e10, 5.6e9], [-3.2e3, -1.5e3, -3.0e2], [-9.4e2, 5.5e2, -67.0]])
+    settings = {"gamma": 10.0, "ridge": 0.0, "random_state": 0, "solver": Ridge(tol=1e-6)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three pairs say little
+        head = COALAPreferenceHead(**settings).fit_pairs(X, X[::-1])
+    scale = head.network_.output_weights[0] / head.phase1_network_.output_weights[0]
+    assert abs(scale) < 1e5

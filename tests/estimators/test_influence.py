@@ -226,3 +226,13 @@ def test_sparse_rows_are_asked_like_dense_ones():
     )
     curvature = model.curvature(X, y)
     np.testing.assert_allclose(curvature.deviation_on(rows), curvature.deviation_on(X))
+
+
+def test_early_stopping_is_no_reason_to_refuse_the_data():
+    rng = np.random.RandomState(4)
+    X = rng.randn(60, 2)
+    y = (X[:, 0] + rng.randn(60) > 0).astype(int)
+    model = ConvexReLUClassifier(
+        loss="logistic", patterns="data", n_patterns=4, early_stopping=True, random_state=4
+    ).fit(X, y)
+    assert np.isfinite(model.influence(X, y).doubt).all()

@@ -64,6 +64,7 @@ class Certified:
     formulation: Formulation
     skip: float | None
     fit_intercept: bool
+    early_stopping: bool
     solver: Solver | None
     alpha_: float
     objective_: float

@@ -72,6 +72,7 @@ def needs_model(page: Path) -> bool:
 # Pages whose fits and compilations take more than 2 seconds, beside those that need a model.
 LONG = {"certificate", "choosing", "classification", "coming_from", "explanations", "extending"}
 LONG |= {"patterns", "persistence", "regression", "solvers", "tables", "troubleshooting"}
+LONG |= {"adding_and_forgetting", "cluster", "gated"}
 
 
 def is_slow(page: Path) -> bool:

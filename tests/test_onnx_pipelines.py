@@ -151,6 +151,7 @@ def test_what_cannot_be_converted_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         to_onnx(rest)
 
 
+@pytest.mark.slow
 def test_skops_saves_pipelines(tmp_path: Any) -> None:
     """The remedy of the message of ``save``."""
     import skops.io

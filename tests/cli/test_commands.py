@@ -714,6 +714,7 @@ def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, 
     assert head in " ".join((tmp_path / "report.html").read_text("utf-8").split())
 
 
+@pytest.mark.slow
 def test_compare_then_report(run, model, data, tmp_path, capsys):
     output = tmp_path / "comparison"
     arguments = ["compare", data, "--model", model, "--output", output, "--n-patterns", "8"]

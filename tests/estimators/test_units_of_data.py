@@ -152,6 +152,7 @@ def noisy(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, y, np.where(good, 1.0, 1e-6)
 
 
+@pytest.mark.slow
 def test_early_stopping_looks_at_rows_by_their_weight():
     X, y, weight = noisy(1200)
     unseen = np.random.default_rng(2).normal(size=(500, 4))

@@ -40,7 +40,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from cvxnn.convex.solvers.ridge.data import RidgeData, row_blocks
+from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 
 # Part of the budget that covers the distance of the weights from the optimum.
@@ -223,10 +223,8 @@ def _of_norm_one(data: RidgeData) -> Floats:
             f"{_MOST_NUMBERS / 2**27:g}. Take fewer gates, or project the rows to fewer features."
         )
     features = np.empty((data.n_rows, data.n_weights))
-    for rows in row_blocks(data.n_rows, data.n_weights):
-        own = data.members(rows)
-        spread = data.columns[own.rows][:, :, None] * data.X[own.rows][:, None, :]
-        features[rows] = own.compare(spread.reshape(len(spread), -1))
+    for rows, block in data.features():
+        features[rows] = block
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return np.divide(features, norms, out=features, where=norms > 0)
 

@@ -266,7 +266,7 @@ def _measure(
 ) -> Comparison:
     """Return the comparison of one seed; one that an equal request has made needs no model."""
     from cvxnn.comparison.results import HEAD_METHODS, RESULT_FILE
-    from cvxnn.features.pairs import digest_of_pairs
+    from cvxnn.features.pair_digests import digest_of_pairs
 
     train, test, features = data
     settings = {**comparison_settings(options), "seed": seed}

@@ -95,14 +95,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     from cvxnn.features.blocks import BLOCK
     from cvxnn.features.extraction import extract_pairs, merge_pairs
-    from cvxnn.features.pairs import NOTE, ROWS, discard_features, is_extracted
+    from cvxnn.features.pairs import NOTE, ROWS, discard_features
     from cvxnn.features.shards import all_shards, n_blocks_of, n_shards_in
 
     if options.shard is not None:
         return _embed_shard(options, console)
     if options.overwrite:
         discard_features(folder)
-    n_rows, before = 2 * len(pairs), is_extracted(folder)
+    n_rows, before = 2 * len(pairs), (folder / ROWS).is_file()
     n_shards = n_shards_in(folder / ROWS) or n_shards_for(options, n_blocks_of(n_rows))
     if options.workers is not None and n_shards < options.workers and not before:
         blocks = "one block" if n_shards == 1 else f"{n_shards} blocks"
@@ -149,7 +149,8 @@ def _finished(
     folder: Path, request: str | None, pairs: Sequence[PreferenceTriplet]
 ) -> PairFeatures | None:
     """Return the features of a folder that an equal request has made, without a model."""
-    from cvxnn.features.pairs import NOTE, digest_of_pairs, is_extracted, read_pair_features
+    from cvxnn.features.pair_digests import digest_of_pairs
+    from cvxnn.features.pairs import NOTE, is_extracted, read_pair_features
 
     if request is None or not is_extracted(folder):
         return None

@@ -143,7 +143,7 @@ def _of_words(source: str) -> ChosenJudge:
     """Return the model of words that is fitted to some pairs, with its share of right answers."""
     from cvxnn.datasets.sources import read_pairs
     from cvxnn.evaluation.reward_model_judge import text_judge, text_judge_accuracy
-    from cvxnn.features.pairs import digest_of_pairs
+    from cvxnn.features.pair_digests import digest_of_pairs
 
     pairs = read_pairs(source)
     right = text_judge_accuracy(pairs)

@@ -32,12 +32,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, folder="FOLDER")
     from cvxnn.features.extraction import merge_pairs
-    from cvxnn.features.pairs import ROWS, is_extracted, read_pair_features
+    from cvxnn.features.pairs import ROWS, read_pair_features
     from cvxnn.features.store import read_features
     from cvxnn.features.writer import store_as
 
     folder = Path(options.folder)
-    status = "nothing to do" if is_extracted(folder) else "done"
+    status = "nothing to do" if (folder / ROWS).is_file() else "done"
     console.kept = lambda: "all shards are kept; the same command continues"
     features = merge_pairs(folder)
     if options.store not in (None, str(read_features(folder / ROWS, check=False)[0].dtype)):

@@ -22,7 +22,8 @@ from cvxnn.comparison.heads import HEADS, LONGER, fit_head, length_baseline
 from cvxnn.comparison.measures import peak_memory
 from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
 from cvxnn.comparison.texts import name_of, share_text
-from cvxnn.features.pairs import PairFeatures, digest_of_pairs, discard_features
+from cvxnn.features.pair_digests import digest_of_pairs
+from cvxnn.features.pairs import PairFeatures, discard_features
 from cvxnn.files.json_files import earlier_result, read_json, write_json
 from cvxnn.files.locks import locked
 from cvxnn.persistence import save

@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cvxnn.costs.meter import CostMeter
-from cvxnn.features import blocks
-from cvxnn.features.blocks import digest_of_texts
 from cvxnn.features.description import ENDPOINT, Description
-from cvxnn.features.pairs import (
-    NOTE,
-    PAIRS,
-    ROWS,
-    PairFeatures,
-    extraction_settings,
-    read_pair_features,
-)
+from cvxnn.features.pair_digests import digests_of_blocks, extraction_settings, texts_of_rows
+from cvxnn.features.pairs import NOTE, PAIRS, ROWS, PairFeatures, read_pair_features
 from cvxnn.features.shards import Shard, all_shards, delete_shards, merge_shards, n_shards_in
 from cvxnn.files.json_files import OtherSettingsError, check_settings, read_json, write_json
 from cvxnn.files.locks import check_room, locked
@@ -226,7 +218,7 @@ def merge_pairs(folder: str | os.PathLike[str]) -> PairFeatures:
                 f"{folder} holds no shards; run cvxnn extract again to finish the extraction"
             )
         pairs = read_preferences(folder / PAIRS, format="conversational")
-        merge_shards(folder / ROWS, total, _digests_of_blocks(pairs))
+        merge_shards(folder / ROWS, total, digests_of_blocks(pairs))
         return _finished(folder)
 
 
@@ -260,22 +252,7 @@ def _embed(
     # What an interrupted call has written is counted twice: a little more than enough.
     n_rows = 2 * len(pairs) if rows is None else len(rows)
     check_room(path.parent, n_rows * embedder.description["width"] * 4)
-    embedder.embed_to_file(path, *_texts(pairs), common_cut=True, rows=rows)
-
-
-def _texts(pairs: Sequence[PreferenceTriplet]) -> tuple[list[Prompt], list[str]]:
-    """Return the prompt and the reply of each row."""
-    return (
-        [pair.prompt for pair in pairs for _ in range(2)],
-        [reply for pair in pairs for reply in (pair.chosen, pair.rejected)],
-    )
-
-
-def _digests_of_blocks(pairs: Sequence[PreferenceTriplet]) -> list[str]:
-    prompts, replies = _texts(pairs)
-    starts = range(0, len(prompts), blocks.BLOCK)
-    parts = [slice(start, start + blocks.BLOCK) for start in starts]
-    return [digest_of_texts(prompts[part], replies[part]) for part in parts]
+    embedder.embed_to_file(path, *texts_of_rows(pairs), common_cut=True, rows=rows)
 
 
 def _finished(folder: Path) -> PairFeatures:

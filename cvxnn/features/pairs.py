@@ -15,8 +15,9 @@ import numpy as np
 
 from cvxnn.costs.meter import CostMeter
 from cvxnn.costs.resources import Cost
-from cvxnn.features.description import Description, describe_layers, differences, layers_of
-from cvxnn.features.shards import delete_shards
+from cvxnn.features.description import describe_layers, differences, layers_of
+from cvxnn.features.pair_digests import digest_of_pairs, digests_of_blocks, extraction_settings
+from cvxnn.features.shards import all_shards, delete_shards, n_shards_in, read_shards
 from cvxnn.features.store import read_features
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import read_json
@@ -24,13 +25,14 @@ from cvxnn.files.locks import locked
 from cvxnn.files.writing import MALFORMED
 from cvxnn.numerics.stored_rows import StoredRows, is_stored
 from cvxnn.preference.files import read_preferences
-from cvxnn.preference.triplets import PreferenceTriplet, as_messages, split_by_group
+from cvxnn.preference.triplets import PreferenceTriplet, split_by_group
 
 ROWS, PAIRS, NOTE = "features.npy", "pairs.jsonl.gz", "features.json"
 """Files of a folder: the embeddings, the texts, and the settings with the costs."""
 
 
-# Bytes of embeddings, in float32, up to which a fit has them in memory, several times over.
+# Bytes of embeddings of both replies, in float32, up to which a fit has them in memory, several
+# times over.
 _MOST_IN_MEMORY = 2**30
 
 
@@ -204,7 +206,8 @@ def read_pair_features(
     Parameters
     ----------
     folder : path-like
-        Folder that ``cvxnn extract`` or ``cvxnn.features.extract_pairs`` wrote.
+        Folder that ``cvxnn extract`` or ``cvxnn.features.extract_pairs`` wrote, or that
+        ``extract_shard`` filled: its shards need not be merged.
     check : bool, default=True
         Whether to compare the checksums of the embeddings; see `read_features`.
     stored : bool, optional
@@ -215,13 +218,13 @@ def read_pair_features(
     -------
     PairFeatures
         The embeddings are mapped from the disk: rows are loaded when they are used. Those of 16
-        bits that are no `StoredRows` are in memory, in float32.
+        bits, and those of shards, are in memory, in float32, unless they are `StoredRows`.
 
     Raises
     ------
     FileNotFoundError
-        If the folder does not exist or holds no features, or if its extraction was not finished;
-        run it again.
+        If the folder does not exist or holds no features, or if its extraction was not finished,
+        or that of a shard; run it again.
     NotADirectoryError
         If it is a file.
     ValueError
@@ -240,16 +243,21 @@ def read_pair_features(
             f"{folder} holds no features (it has no {NOTE}); cvxnn extract makes such a folder"
         )
     note = read_json(folder / NOTE)
-    if not (folder / ROWS).is_file():
+    total = 0 if (folder / ROWS).is_file() else n_shards_in(folder / ROWS)
+    if not total and not (folder / ROWS).is_file():
         raise FileNotFoundError(
             f"{folder}: the extraction was not finished; run cvxnn extract again to continue it"
         )
-    rows, embedding = read_features(folder / ROWS, check=check)
     pairs = read_preferences(folder / PAIRS, format="conversational")
-    if len(rows) != 2 * len(pairs):
+    if total:
+        parts, embedding = read_shards(folder / ROWS, total, digests_of_blocks(pairs), check=check)
+    else:
+        rows, embedding = read_features(folder / ROWS, check=check)
+        parts = [rows]
+    if (n_rows := sum(map(len, parts))) != 2 * len(pairs):
         raise ValueError(
-            f"{folder}: {len(pairs)} pairs, but features of shape {rows.shape}; expected two rows "
-            "for each pair. Extract the features again"
+            f"{folder}: {len(pairs)} pairs, but features of {n_rows} rows; expected two rows for "
+            "each pair. Extract the features again"
         )
     if note.get("settings") != extraction_settings(embedding, pairs):
         raise ValueError(
@@ -262,13 +270,17 @@ def read_pair_features(
         raise ValueError(
             f"{folder / NOTE} does not hold costs of an extraction: {error}"
         ) from error
-    chosen: Any = rows[0::2]
-    rejected: Any = rows[1::2]
-    if stored or (stored is None and 4 * rows.size > _MOST_IN_MEMORY):
-        chosen, rejected = StoredRows(chosen), StoredRows(rejected)
-    elif rows.dtype.itemsize == 2:
-        chosen, rejected = (np.asarray(StoredRows(part)) for part in (chosen, rejected))
+    # A shard begins with a chosen reply: its blocks are whole pairs.
+    chosen, rejected = (_in_one([part[k::2] for part in parts], stored) for k in range(2))
     return PairFeatures(chosen, rejected, pairs, dict(embedding), costs)
+
+
+def _in_one(parts: list[np.ndarray], stored: bool | None) -> Any:
+    """Return rows of a file or of shards as one array, which may stay on the disk."""
+    rows = StoredRows.stacked([StoredRows(part) for part in parts])
+    if stored or (stored is None and 8 * rows.size > _MOST_IN_MEMORY):
+        return rows
+    return np.asarray(rows) if len(parts) > 1 or parts[0].dtype.itemsize == 2 else parts[0]
 
 
 def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
@@ -314,44 +326,6 @@ def join_pair_features(parts: Sequence[PairFeatures]) -> PairFeatures:
     )
 
 
-def digest_of_pairs(pairs: Sequence[PreferenceTriplet]) -> str:
-    """Return the digest of all texts and groups, in order.
-
-    Parameters
-    ----------
-    pairs : sequence of PreferenceTriplet
-        The pairs. A prompt that is a string counts as one message of the user.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
-    """
-    return digest(
-        *([as_messages(pair.prompt), pair.chosen, pair.rejected, pair.group] for pair in pairs)
-    )
-
-
-def extraction_settings(
-    embedding: Description, pairs: Sequence[PreferenceTriplet]
-) -> dict[str, Any]:
-    """Return everything that a folder of features depends on.
-
-    Parameters
-    ----------
-    embedding : Description
-        Description of the embeddings: ``Embedder.description``.
-    pairs : sequence of PreferenceTriplet
-        The pairs.
-
-    Returns
-    -------
-    dict
-        The digest of the pairs, and the description.
-    """
-    return {"pairs": digest_of_pairs(pairs), "embedding": dict(embedding)}
-
-
 def is_extracted(folder: str | os.PathLike[str]) -> bool:
     """Return True if a folder holds finished features.
 
@@ -363,9 +337,14 @@ def is_extracted(folder: str | os.PathLike[str]) -> bool:
     Returns
     -------
     bool
-        False for a folder whose extraction is unfinished, or that holds something else.
+        True if `read_pair_features` finds all rows, in one file or in shards; False for a folder
+        whose extraction is unfinished, or that holds something else.
     """
-    return (Path(folder) / NOTE).is_file() and (Path(folder) / ROWS).is_file()
+    path, described = Path(folder) / ROWS, (Path(folder) / NOTE).is_file()
+    if not described or path.is_file():
+        return described
+    shards = all_shards(n_shards_in(path))
+    return bool(shards) and all(shard.path(path).is_file() for shard in shards)
 
 
 def discard_features(folder: str | os.PathLike[str]) -> None:

@@ -24,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from cvxnn.features import blocks
+from cvxnn.features.description import Description
 from cvxnn.features.store import read_block_identities, read_features
 from cvxnn.features.writer import FeatureWriter
 from cvxnn.files.locks import check_room
@@ -204,6 +207,71 @@ def n_shards_in(path: Path) -> int:
     return totals[0] if totals else 0
 
 
+def read_shards(
+    path: Path, total: int, texts: Sequence[str], *, check: bool = True
+) -> tuple[list[np.ndarray], Description]:
+    """Open finished shards, and verify that they are whole and belong together.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file that all shards together will be.
+    total : int
+        Number of shards.
+    texts : sequence of str
+        Digests of the texts of all blocks, by `digest_of_texts`.
+    check : bool, default=True
+        Whether to compare the checksums of all rows; see `read_features`.
+
+    Returns
+    -------
+    rows : list of ndarray of shape (n_rows, width)
+        Read-only memory maps, one for each shard.
+    description : Description
+        Their common description.
+
+    Raises
+    ------
+    FileNotFoundError
+        If shards are missing; the message has the first one. Finish it.
+    ValueError
+        If a shard is damaged, or is of other texts, another model or other settings; the message
+        names it. Delete it, and extract it again.
+    """
+    shards = all_shards(total)
+    missing = [shard for shard in shards if not shard.path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path}: {len(missing)} of {total} shards are not finished, the first of them is "
+            f"{missing[0]}; run cvxnn extract with --shard {missing[0]}, or without --shard for all"
+        )
+    _, description = read_features(shards[0].path(path), check=False)
+    parts, place = [], 0
+    for shard in shards:
+        file = shard.path(path)
+        rows, found = read_features(file, check=check)
+        if found != description:
+            raise ValueError(
+                f"{file} was embedded by another model or with other settings than "
+                f"{shards[0].path(path)}; delete it, and run cvxnn extract --shard {shard}"
+            )
+        start = 0
+        for n_rows, identity in read_block_identities(file):
+            if place == len(texts) or not identity.startswith(texts[place]):
+                raise ValueError(
+                    f"{file} has embeddings of other texts from its row {start} on; delete it, "
+                    f"and run cvxnn extract --shard {shard}"
+                )
+            place, start = place + 1, start + n_rows
+        parts.append(rows)
+    if place < len(texts):
+        raise ValueError(
+            f"{path}: the shards have {place} of {len(texts)} blocks; delete them, and extract "
+            "again (--overwrite)"
+        )
+    return parts, description
+
+
 def merge_shards(path: Path, total: int, texts: Sequence[str]) -> None:
     """Join finished shards to one file, verify all that they hold, and delete them.
 
@@ -218,47 +286,20 @@ def merge_shards(path: Path, total: int, texts: Sequence[str]) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        If shards are missing; the message has the first one. Finish it.
+    FileNotFoundError, ValueError
+        As of `read_shards`.
     OSError
         If there is no room for the file beside the shards.
-    ValueError
-        If a shard is damaged, or is of other texts, another model or other settings; the message
-        names it. Delete it, and extract it again.
     """
-    shards = all_shards(total)
-    missing = [shard for shard in shards if not shard.path(path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{path}: {len(missing)} of {total} shards are not finished, the first of them is "
-            f"{missing[0]}; run cvxnn extract with --shard {missing[0]}, or without --shard for all"
-        )
-    check_room(path.parent, sum(shard.path(path).stat().st_size for shard in shards))
-    _, description = read_features(shards[0].path(path), check=False)
+    parts, description = read_shards(path, total, texts)
+    check_room(path.parent, sum(rows.nbytes for rows in parts))
     with FeatureWriter(path, description) as file:
-        place = 0
-        for shard in shards:
-            rows, found = read_features(shard.path(path))
-            if found != description:
-                raise ValueError(
-                    f"{shard.path(path)} was embedded by another model or with other settings than "
-                    f"{shards[0].path(path)}; delete it, and run cvxnn extract --shard {shard}"
-                )
+        for shard, rows in zip(all_shards(total), parts, strict=True):
             start = 0
             for n_rows, identity in read_block_identities(shard.path(path)):
-                if place == len(texts) or not identity.startswith(texts[place]):
-                    raise ValueError(
-                        f"{shard.path(path)} has embeddings of other texts from its row {start} "
-                        f"on; delete it, and run cvxnn extract --shard {shard}"
-                    )
                 if not file.passes(identity):
                     file.append(rows[start : start + n_rows], identity)
-                place, start = place + 1, start + n_rows
-        if place < len(texts):
-            raise ValueError(
-                f"{path}: the shards have {place} of {len(texts)} blocks; delete them, and extract "
-                "again (--overwrite)"
-            )
+                start += n_rows
         file.finish()
     delete_shards(path)
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from cvxnn.costs import Cost
-from cvxnn.features.pairs import (
-    PairFeatures,
-    digest_of_pairs,
-    discard_features,
-    is_extracted,
-    join_pair_features,
-)
+from cvxnn.features.pair_digests import digest_of_pairs
+from cvxnn.features.pairs import PairFeatures, discard_features, is_extracted, join_pair_features
 from cvxnn.numerics.stored_rows import StoredRows, is_stored
 from cvxnn.preference import PreferenceTriplet, split_by_group
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvxnn import COALAPreferenceHead
 from cvxnn.features import (
     FeatureWriter,
     PairFeatures,
@@ -18,12 +19,14 @@ from cvxnn.features import (
     discard_features,
     extract_pairs,
     extract_shard,
+    is_extracted,
     merge_pairs,
     read_pair_features,
 )
 from cvxnn.features.pairs import NOTE, ROWS
 from cvxnn.features.shards import all_shards
 from cvxnn.files.json_files import OtherSettingsError
+from cvxnn.numerics.stored_rows import is_stored
 
 from .stand_in import LettersEmbedder, letter_pairs
 
@@ -56,10 +59,29 @@ def test_shards_make_the_bytes_of_one_process(tmp_path: Path, whole: Path, total
     rows = [extract_shard(LettersEmbedder(), PAIRS, folder, s) for s in all_shards(total)[::-1]]
     assert sum(rows) == 2 * len(PAIRS)
     assert max(rows[1:], default=0) - min(rows[1:], default=0) <= 6  # the first has the last block
-    with pytest.raises(FileNotFoundError, match="was not finished"):
-        read_pair_features(folder)
     check_same(folder, whole, merge_pairs(folder))
     check_same(folder, whole, merge_pairs(folder))  # nothing to do
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_shards_are_read_before_they_are_merged(tmp_path: Path, whole: Path, stored: bool) -> None:
+    folder, expected = tmp_path / "shards", read_pair_features(whole)
+    for shard in all_shards(3):
+        assert not is_extracted(folder)
+        extract_shard(LettersEmbedder(), PAIRS, folder, shard)
+    assert is_extracted(folder)
+    found = read_pair_features(folder, stored=stored)
+    assert is_stored(found.chosen) == stored
+    assert found.identity == expected.identity
+    for name in ("chosen", "rejected"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    head, of_shards = (
+        COALAPreferenceHead(n_patterns=4, random_state=0).fit_pairs(part.chosen, part.rejected)
+        for part in (expected, found)
+    )
+    np.testing.assert_allclose(
+        of_shards.reward(expected.chosen), head.reward(expected.chosen), rtol=1e-4
+    )
 
 
 def test_rows_are_whole_blocks_in_order() -> None:
@@ -134,8 +156,9 @@ def test_a_merge_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no shards"):
         merge_pairs(tmp_path / "shards")
     extract_shard(LettersEmbedder(), PAIRS, tmp_path / "shards", Shard(1, 3))
-    with pytest.raises(FileNotFoundError, match=r"2 of 3 shards are not finished.*--shard 2/3"):
-        merge_pairs(tmp_path / "shards")
+    for read in (read_pair_features, merge_pairs):
+        with pytest.raises(FileNotFoundError, match=r"2 of 3 shards are not.*--shard 2/3"):
+            read(tmp_path / "shards")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "exchange", "other pairs", "other settings"])
@@ -157,8 +180,9 @@ def test_a_merge_refuses_what_does_not_belong(tmp_path: Path, damage: str) -> No
         for ending in ("", ".json"):
             source = other / f"features.npy.{number}-of-2{ending}"
             source.replace(folder / f"features.npy.2-of-2{ending}")
-    with pytest.raises(ValueError, match=r"features\.npy\.2-of-2"):
-        merge_pairs(folder)
+    for read in (read_pair_features, merge_pairs):
+        with pytest.raises(ValueError, match=r"features\.npy\.2-of-2"):
+            read(folder)
     assert not (folder / ROWS).exists()
 
 

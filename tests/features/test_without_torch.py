@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cvxnn.features import FeatureWriter
-from cvxnn.features.pairs import extraction_settings
+from cvxnn.features.pair_digests import extraction_settings
 from cvxnn.preference import PreferenceTriplet, write_preferences
 
 from .stand_in import DESCRIPTION

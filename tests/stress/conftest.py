@@ -56,7 +56,7 @@ def estimator(folder: Path) -> Kept:
 def features(folder: Path) -> Kept:
     from cvxnn.costs import CostMeter
     from cvxnn.features import Description, FeatureWriter, read_pair_features
-    from cvxnn.features.pairs import extraction_settings
+    from cvxnn.features.pair_digests import extraction_settings
     from cvxnn.files.json_files import write_json
     from cvxnn.preference import PreferenceTriplet, write_preferences
 

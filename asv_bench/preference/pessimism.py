@@ -3,7 +3,9 @@
 ``python asv_bench/preference/pessimism.py FILE.npz ... --out pessimism.jsonl`` with files of
 ``embeddings.py --layers``. Of the replies of each held-out conversation that pairs compare, the one
 with the highest ``reward - kappa * deviation`` is chosen; its score is the part of its pairs that
-it won. Of held-out pairs, those of largest margin, or of largest margin in units of its deviation,
+it won. Deviations are those of replies among each other, or by themselves (as ``cautious`` takes
+them). ``kappa`` is chosen on every second conversation, and reported on the others. Of held-out
+pairs, those of largest margin, or of largest margin in units of its deviation,
 are answered.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from heads import load
@@ -50,8 +53,7 @@ def main() -> None:
                 share: round(float((margins[order[: round(share * len(test))]] > 0).mean()), 4)
                 for share in SHARES
             }
-        scores: dict[float, list[float]] = {kappa: [] for kappa in KAPPAS}
-        sizes, by_chance = [], []
+        rows: list[tuple[Any, Any, Any]] = []  # values, rewards, deviations of each conversation
         for group in np.unique(pairs.groups[test]):
             own = np.flatnonzero(pairs.groups[test] == group)
             X, index = np.unique(
@@ -61,15 +63,29 @@ def main() -> None:
                 continue
             wins = np.bincount(index[: len(own)], minlength=len(X))
             value = wins / np.bincount(index.ravel(), minlength=len(X))
-            rewards, deviation = network.forward(X)[:, 0], curvature.deviation_among(X)
-            sizes.append(len(X))
-            by_chance.append(float(value.mean()))
-            for kappa in KAPPAS:
-                scores[kappa].append(float(value[np.argmax(rewards - kappa * deviation)]))
-        if sizes:
-            found |= {"prompts": len(sizes), "replies": round(float(np.mean(sizes)), 2)}
-            found["best of n"] = {k: round(float(np.mean(v)), 4) for k, v in scores.items()}
+            spread = {"among": curvature.deviation_among(X), "alone": curvature.deviation_on(X)}
+            rows.append((value, network.forward(X)[:, 0], spread))
+        if rows:
+            sizes, by_chance = zip(*((len(v), v.mean()) for v, *_ in rows), strict=True)
+            found |= {"prompts": len(rows), "replies": round(float(np.mean(sizes)), 2)}
             found["best of n, by chance"] = round(float(np.mean(by_chance)), 4)
+            half = np.random.RandomState(0).permutation(len(rows)) % 2 == 0
+            for name in ("among", "alone"):
+                chosen = {
+                    kappa: np.array([v[np.argmax(r - kappa * d[name])] for v, r, d in rows])
+                    for kappa in KAPPAS
+                }
+                kept = max(KAPPAS, key=lambda kappa, c=chosen: c[kappa][half].mean())
+                change = (chosen[kept] - chosen[0.0])[~half]
+                found[f"best of n, {name}"] = {
+                    "all": {k: round(float(v.mean()), 4) for k, v in chosen.items()},
+                    "kappa of one half": kept,
+                    "other half, kappa 0": round(float(chosen[0.0][~half].mean()), 4),
+                    "other half, this kappa": round(float(chosen[kept][~half].mean()), 4),
+                    "standard error of the change": round(
+                        float(change.std(ddof=1) / len(change) ** 0.5), 4
+                    ),
+                }
         print(found, file=sys.stderr, flush=True)
         append(arguments.out, found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -130,11 +131,11 @@ class Certified:
         own_weight = weights_of(sample_weight, n, inputs.dtype)
         given = GivenRows(np.arange(n), rows.place, own_weight, groups_of(groups, n))
         certificate = self._proven(inputs, targets, weight, loss)
+        return Solved(certificate, given, scaling, partial(self._look, scaling), bias)
 
-        def look(new: Any) -> tuple[Rows, NDArray[np.bool_]]:
-            return self._program_rows(self._network_input(new), scaling)
-
-        return Solved(certificate, given, scaling, look, bias)
+    def _look(self, scaling: Scaling, new: Any) -> tuple[Rows, NDArray[np.bool_]]:
+        """Return rows as they are given to ``predict`` in the form of :meth:`_program_rows`."""
+        return self._program_rows(self._network_input(new), scaling)
 
     def _held_scaling(self) -> Scaling | None:
         """Return the units that the first call of ``partial_fit`` chose, if there was one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._certified import Solved
 from cvxnn.estimators._certified_answers import CertifiedAnswers
-from cvxnn.estimators._given_rows import GivenRows
+from cvxnn.estimators._given_rows import GivenRows, Look, on_rows
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.explanation import Curvature
 
@@ -63,7 +64,7 @@ class Curved(CertifiedAnswers):
             solved.given,
             solved.scaling,
             solved.look,
-            lambda new: self._own_network().forward(self._network_input(new)),
+            self._outputs,
             gap=max(self.objective_ - self.dual_bound_, 0.0),
         )
 
@@ -72,7 +73,7 @@ def curvature_of(
     certificate: convex.Certificate,
     given: GivenRows,
     scaling: Scaling,
-    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    look: Look,
     scores: Callable[[Any], Floats],
     *,
     gap: float,
@@ -107,23 +108,29 @@ def curvature_of(
     inverse = training.InverseHessian.of(certificate)
     scale = float(scaling.y_scale[0])
 
-    def between(first: Any, second: Any) -> Floats:
-        rows = [look(part) for part in (first, second)]
-        X, mask = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-        n = len(rows[0][0])
-        if len(X) != 2 * n:
-            raise ValueError(
-                f"there are {n} first rows and {len(X) - n} second ones; expected as many of each."
-            )
-        pairs = np.column_stack([np.arange(n), np.arange(n) + n])
-        return inverse.variances(X, mask, pairs)
-
     return Curvature(
         gap,
         float(given.fitted().weight.sum()),
         scale,
-        lambda new: inverse.variances(*look(new)),
-        between,
-        lambda new: inverse.covariance(*look(new)),
-        lambda new: scores(new)[:, 0],
+        partial(on_rows, inverse.variances, look, 1.0),
+        partial(_between, inverse, look),
+        partial(on_rows, inverse.covariance, look, 1.0),
+        partial(_first_output, scores),
     )
+
+
+def _between(inverse: training.InverseHessian, look: Look, first: Any, second: Any) -> Floats:
+    """Return the variances of differences of predictions."""
+    rows = [look(part) for part in (first, second)]
+    X, mask = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    n = len(rows[0][0])
+    if len(X) != 2 * n:
+        raise ValueError(
+            f"there are {n} first rows and {len(X) - n} second ones; expected as many of each."
+        )
+    return inverse.variances(X, mask, np.column_stack([np.arange(n), np.arange(n) + n]))
+
+
+def _first_output(scores: Callable[[Any], Floats], X: Any) -> Floats:
+    """Return the predictions of a network of one output."""
+    return scores(X)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from cvxnn.numerics.scores import winner
 Floats = NDArray[np.floating]
 Unit = Literal["row", "group"]
 Kind = Literal["numbers", "classes", "pairs"]
+Look = Callable[[Any], tuple[Floats, NDArray[np.bool_]]]
 
 
 class GivenRows(NamedTuple):
@@ -51,7 +53,7 @@ def influence_of(
     certificate: convex.Certificate,
     given: GivenRows,
     scaling: Scaling,
-    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    look: Look,
     scores: Callable[[Any], Floats],
     *,
     leave_out: Unit,
@@ -114,15 +116,34 @@ def influence_of(
         doubt=_doubt(targets, unseen) if kind != "numbers" else _distance(targets, unseen, scale),
         n_units=left.steps.shape[2],
         kind=kind,
-        _changes=lambda X: left.changes(*look(X)) * scale,
-        _bounds=lambda X: left.bounds(*look(X)) * scale,
+        _changes=partial(on_rows, left.changes, look, scale),
+        _bounds=partial(on_rows, left.bounds, look, scale),
         _scores=scores,
     )
 
 
+def on_rows(
+    answer: Callable[[Floats, NDArray[np.bool_]], Floats], look: Look, scale: Any, X: Any
+) -> Floats:
+    """Return what a solution answers on raw rows; of this function, `partial` can be pickled.
+
+    Parameters
+    ----------
+    answer : callable
+        Takes rows of the program and the gates that are open on them.
+    look : callable
+        Takes raw rows to these.
+    scale : float or ndarray
+        Unit of the answer.
+    X : array-like
+        Raw rows.
+    """
+    return answer(*look(X)) * scale
+
+
 def functional(
     constraint: training.SideConstraint,
-    look: Callable[[Any], tuple[Floats, NDArray[np.bool_]]],
+    look: Look,
     scaling: Scaling,
 ) -> training.Functional:
     """Return a side constraint in the units of the program.

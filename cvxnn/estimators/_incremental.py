@@ -195,7 +195,7 @@ class Incremental(CertifiedAnswers):
             if hasattr(self, "_sums"):
                 self._change(batch().counted(), remove=False)
                 return self
-            if hasattr(self, "network_"):
+            if hasattr(self, "network_"):  # scikit-learn's checks refuse an error here
                 warnings.warn(
                     f"this {type(self).__name__} was fitted as a whole, which keeps no sums to add "
                     "rows to: it begins again, with the rows of this call alone. Give the first "

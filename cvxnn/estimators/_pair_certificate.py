@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -146,7 +147,8 @@ class PairCertified(IncrementalPairs):
         TypeError
             With ``formulation="relu"``, which has no such form.
         """
-        return self._curvature(self._solved(X, y, sample_weight, groups, pair_id))
+        held = self._as_it_is()
+        return held._curvature(held._solved(X, y, sample_weight, groups, pair_id))
 
     def constrained(
         self,
@@ -274,8 +276,8 @@ class PairCertified(IncrementalPairs):
         X, y, sample_weight, groups : array-like
             Data of the fit, as for :meth:`certificate`.
         objectives : array-like, shape (n_samples,)
-            Label of the objective of each response; a pair belongs to that of its chosen one.
-            After ``fit_pairs``, those of the pairs twice.
+            Label of the objective of each response, the same for both of a pair. After
+            ``fit_pairs``, those of the pairs twice.
         pair_id : array-like, shape (n_samples,), optional
             As in ``fit``; it is not needed after ``fit_pairs``.
 
@@ -287,7 +289,8 @@ class PairCertified(IncrementalPairs):
         Raises
         ------
         ValueError
-            If the data are not those of the fit, or there are not at least two objectives.
+            If the data are not those of the fit, two responses of a pair have different objectives,
+            or there are not at least two.
         TypeError
             With ``formulation="relu"``, or of a head that was fitted without pairs.
         """
@@ -330,11 +333,7 @@ class PairCertified(IncrementalPairs):
             pairs.pairs,
             seen,
         )
-
-        def look(new: Any) -> tuple[Any, Any]:
-            return self._program_rows(self._network_input(new), scaling)
-
-        return Solved(certificate, given, scaling, look, bias=False)
+        return Solved(certificate, given, scaling, partial(self._look, scaling), bias=False)
 
     def _program_rows(self, X: Rows, scaling: Scaling) -> tuple[Rows, NDArray[np.bool_]]:
         """Return raw rows as those of the program, with the gates that are open on them."""

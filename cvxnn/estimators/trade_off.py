@@ -35,14 +35,21 @@ class TradeOff:
     def of(
         cls, head: CertifiedAnswers, solved: Solved, X: ArrayLike, objectives: ArrayLike
     ) -> TradeOff:
-        """Split the pairs of a fit by the labels of their chosen responses."""
+        """Split the pairs of a fit by the labels of their responses."""
         given = solved.given.fitted()
         names, codes = labels_of(objectives, len(np.asarray(X)), "objectives")
-        codes = codes[given.rows[:, 0]]
+        of_pairs = codes[given.rows]
+        differ = int((of_pairs[:, 0] != of_pairs[:, 1]).sum())
+        if differ:
+            raise ValueError(
+                f"the responses of {differ} of {len(of_pairs)} pairs have different objectives, "
+                "and a pair counts for one: give both its label."
+            )
+        codes = of_pairs[:, 0]
         used, codes = np.unique(codes, return_inverse=True)
         if len(used) < 2:
             raise ValueError(
-                f"objectives of the chosen responses have {len(used)} label; expected at least two."
+                f"objectives of the pairs have {len(used)} label; expected at least two."
             )
         shares = np.zeros((len(codes), len(used)))
         shares[np.arange(len(codes)), codes] = given.weight

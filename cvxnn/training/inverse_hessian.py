@@ -15,6 +15,7 @@ duality gap :math:`g` bounds predictions by :math:`|\varphi^T (z - z^*)| \le \sq
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,14 +41,17 @@ class InverseHessian:
     Attributes
     ----------
     data : RidgeData
-        Rows of the program; ``root`` has the roots of their second derivatives.
+        Rows of the program, without weights.
+    root : ndarray, shape (n_rows, 1)
+        Roots of their shares of the second derivative.
     factor : ndarray, shape (n_rows, n_rows)
-        Lower Cholesky factor of the kernel plus ``alpha``.
+        Lower Cholesky factor of the weighted kernel plus ``alpha``.
     alpha : float
         Strength of the penalty.
     """
 
     data: RidgeData
+    root: Floats
     factor: Floats
     alpha: float
 
@@ -71,21 +75,46 @@ class InverseHessian:
         -----
         With ``n`` rows it takes ``n**3 / 3`` flops and two kernels of ``8 n**2`` bytes.
         """
+        n_outputs = certificate.program.y.shape[1]
+        if n_outputs != 1:
+            raise ValueError(
+                f"the program has {n_outputs} outputs; the inverse Hessian is that of one."
+            )
+        return next(cls.each(certificate))
+
+    @classmethod
+    def each(cls, certificate: Certificate) -> Iterator[InverseHessian]:
+        """Return that of each output of a solved program, one after another.
+
+        Parameters
+        ----------
+        certificate : Certificate
+            The gated formulation with the penalty ``SquaredL2`` and no linear part, and a loss that
+            treats each output by itself. They share a kernel.
+
+        Raises
+        ------
+        TypeError
+            If the program is another.
+        """
         program = on_host(certificate.program, np.float64)
         require_ridge(program)
-        if program.y.shape[1] != 1:
-            raise ValueError(
-                f"the program has {program.y.shape[1]} outputs; the inverse Hessian is that of one."
+        if program.loss.coupled:
+            raise TypeError(
+                f"{type(program.loss).__name__} couples the outputs, whose Hessian has no blocks; "
+                "use loss='squared' or loss='logistic'."
             )
-        data, alpha = RidgeData.of(program), float(np.ravel(program.alpha)[0])
+        data = RidgeData.of(program)
         blocks = np.asarray(certificate.weights.blocks, np.float64)[:, 0]
         curvature = np.asarray(program.loss.hessian(data.forward(blocks), program.y))
-        data = replace(data, root=data.root * np.sqrt(curvature))
-        with limit_threads(data.n_rows**3 / 3, SHARED_FACTOR):
-            matrix = Kernel.between(data, data)
-            matrix[np.diag_indices(len(matrix))] += alpha
-            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-        return cls(data, factor, alpha)
+        roots = data.root * np.sqrt(curvature)
+        data = replace(data, root=np.ones_like(data.root))
+        kernel = Kernel.between(data, data)
+        alphas = np.broadcast_to(np.asarray(program.alpha, np.float64), len(blocks)).tolist()
+        return (
+            cls(data, root[:, None], _factor(root[:, None] * kernel * root, alpha), alpha)
+            for root, alpha in zip(roots.T, alphas, strict=True)
+        )
 
     def covariance(self, X: Any, mask: NDArray[np.bool_]) -> Floats:
         r"""Return :math:`\varphi_a^T H^{-1} \varphi_b` of rows, shape (n_new, n_new).
@@ -98,8 +127,20 @@ class InverseHessian:
             Gates that are open on them.
         """
         new = self._new(X, mask)
-        half = self._half(new)
-        return (Kernel.between(new, new) - half.T @ half) / self.alpha
+        return self.given(Kernel.between(new, new), Kernel.between(new, self.data).T)
+
+    def given(self, own: Floats, cross: Floats) -> Floats:
+        """Return :meth:`covariance` from kernels.
+
+        Parameters
+        ----------
+        own : ndarray, shape (n_new, n_new)
+            Kernel of the new rows.
+        cross : ndarray, shape (n_rows, n_new)
+            Kernel of the program's rows and the new ones, without weights.
+        """
+        half = self._half(cross)
+        return (own - half.T @ half) / self.alpha
 
     def variances(
         self, X: Any, mask: NDArray[np.bool_], pairs: NDArray[np.intp] | None = None
@@ -121,7 +162,8 @@ class InverseHessian:
             At least 0.
         """
         new = self._new(X, mask, pairs)
-        return np.maximum(new.squares() - (self._half(new) ** 2).sum(axis=0), 0) / self.alpha
+        half = self._half(Kernel.between(new, self.data).T)
+        return np.maximum(new.squares() - (half**2).sum(axis=0), 0) / self.alpha
 
     def _new(
         self, X: Any, mask: NDArray[np.bool_], pairs: NDArray[np.intp] | None = None
@@ -130,8 +172,17 @@ class InverseHessian:
         X, columns = dense(X).astype(np.float64), mask.astype(np.float32)
         return RidgeData(X, columns, np.ones((n, 1)), np.zeros((n, 1)), None, pairs)
 
-    def _half(self, new: RidgeData) -> Floats:
-        """Return the inverse factor times the kernel of the program's rows and others."""
-        cross = Kernel.between(new, self.data).T
+    def _half(self, cross: Floats) -> Floats:
+        """Return the inverse factor times a kernel of the program's rows and others."""
         with limit_threads(1.0 * len(self.factor) * cross.size, SHARED_FACTOR):
-            return np.asarray(solve_triangular(self.factor, cross, lower=True, check_finite=False))
+            half = solve_triangular(
+                self.factor, self.root * cross, lower=True, overwrite_b=True, check_finite=False
+            )
+        return np.asarray(half)
+
+
+def _factor(matrix: Floats, alpha: float) -> Floats:
+    """Return the lower Cholesky factor of a matrix, which is overwritten, plus ``alpha``."""
+    matrix[np.diag_indices(len(matrix))] += alpha
+    with limit_threads(len(matrix) ** 3 / 3, SHARED_FACTOR):
+        return np.asarray(cholesky(matrix, lower=True, overwrite_a=True, check_finite=False))

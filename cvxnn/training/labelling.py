@@ -5,7 +5,7 @@ At the solution, the objective of an output has the Hessian
 share :math:`s` and second derivative :math:`\ell''` at its prediction, adds
 :math:`w\,\phi\phi^T` with :math:`w = s\,\ell''`, whatever the label turns out to be (for a
 logistic loss: to first order). With the covariance :math:`c(\phi, \psi) = \phi^T H^{-1} \psi` of
-predictions, the label of :math:`\phi`
+predictions (:mod:`cvxnn.training.inverse_hessian`), the label of :math:`\phi`
 
 - multiplies the determinant of :math:`H` by :math:`1 + w\,c(\phi, \phi)`: the D-optimal choice
   takes the largest (Fedorov, 1972);
@@ -13,24 +13,16 @@ predictions, the label of :math:`\phi`
   :math:`w\,c(\phi, \psi)^2 / (1 + w\,c(\phi, \phi))`: the choice of least variance takes the
   largest mean over all candidates (Cohn, Ghahramani & Jordan, 1996), none that lies by itself.
 
-What was chosen is added to the Hessian before the next choice. By the kernel :math:`k` of the
-features,
-
-.. math::
-
-    \alpha\,c(\phi, \psi) = k(\phi, \psi) - k_\phi^T (K + \alpha W^{-1})^{-1} k_\psi,
-    \qquad W = \operatorname{diag}(s_k \ell''_k).
+What was chosen is added to the Hessian before the next choice.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
 
 from cvxnn.convex.certificate import Certificate
 from cvxnn.convex.program import on_host
@@ -38,7 +30,7 @@ from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.arrays import dense
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
-from cvxnn.training.left_out import require_ridge
+from cvxnn.training.inverse_hessian import InverseHessian
 
 Criterion = Literal["variance", "determinant"]
 # Most numbers of the kernels of candidates and fitted rows: 2 GiB.
@@ -107,49 +99,35 @@ def most_informative(
         If ``n`` or ``criterion`` is out of range, or the candidates are too many to hold.
     """
     program = on_host(certificate.program, np.float64)
-    require_ridge(program)
-    if program.loss.coupled:
-        raise TypeError(
-            f"{type(program.loss).__name__} couples the outputs, whose Hessian has no blocks; use "
-            "loss='squared' or loss='logistic'."
-        )
     if not isinstance(n, Integral):
         raise ValueError(f"n={n!r}; expected an integer.")
     if criterion not in get_args(Criterion):
         raise ValueError(f"criterion={criterion!r}; expected 'variance' or 'determinant'.")
-    data = RidgeData.of(program)
     n_pool = X.shape[0] if pairs is None else len(pairs)
     if not 1 <= n <= n_pool:
         raise ValueError(f"n={n} of {n_pool} candidates; expected from 1 to {n_pool}.")
-    numbers = n_pool * (n_pool + data.n_rows)
+    n_rows = len(program.y)
+    numbers = n_pool * (n_pool + n_rows)
     if numbers > _MOST_NUMBERS:
         raise ValueError(
-            f"{n_pool} candidates beside {data.n_rows} fitted rows take {numbers / 2**27:.1f} GiB; "
+            f"{n_pool} candidates beside {n_rows} fitted rows take {numbers / 2**27:.1f} GiB; "
             f"expected at most {_MOST_NUMBERS / 2**27:g}. Draw some of them at random first."
         )
     ones = np.ones((n_pool, 1))
     pool = RidgeData(dense(X).astype(np.float64), mask.astype(np.float32), ones, ones, pairs=pairs)
-    share = data.root**2
-    data = replace(data, root=np.ones_like(data.root))
+    inverses = InverseHessian.each(certificate)
     blocks = np.asarray(certificate.weights.blocks, np.float64)[:, 0]
-    curvature = np.asarray(program.loss.hessian(data.forward(blocks), program.y))
     # The second derivatives of the losses in use do not depend on the label.
-    seen = pool.forward(blocks)
-    weights = float(share.mean()) * np.asarray(program.loss.hessian(seen, np.ones_like(seen)))
-    alphas = np.broadcast_to(np.asarray(program.alpha, np.float64), len(blocks)).tolist()
-    kernel, between, own = (
-        Kernel.between(*parts) for parts in ((data, data), (data, pool), (pool, pool))
-    )
-    covariances = []
-    for output, alpha in enumerate(alphas):
-        root = np.sqrt(share * curvature[:, output, None])
-        matrix = root * kernel * root[:, 0]
-        matrix[np.diag_indices(len(matrix))] += alpha
-        with limit_threads(float(n_pool) * len(matrix) * n_pool, SHARED_FACTOR):
-            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            known = solve_triangular(factor, root * between, lower=True, check_finite=False)
-            covariances.append((own - known.T @ known) / alpha)
-    return _greedy(covariances, weights, n, criterion, unit=float(share.mean()))
+    seen, unit = pool.forward(blocks), float(np.mean(program.share))
+    weights = unit * np.asarray(program.loss.hessian(seen, np.ones_like(seen)))
+    covariances: list[Floats] = []
+    own = between = np.empty(0)
+    for inverse in inverses:
+        if not covariances:
+            own, between = (Kernel.between(part, pool) for part in (pool, inverse.data))
+        with limit_threads(float(n_pool) * n_rows * n_pool, SHARED_FACTOR):
+            covariances.append(inverse.given(own, between))
+    return _greedy(covariances, weights, n, criterion, unit)
 
 
 def _greedy(

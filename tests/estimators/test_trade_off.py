@@ -1,5 +1,7 @@
 """Heads on the front between objectives, beside CVXPY and beside each other."""
 
+import pickle
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -92,6 +94,20 @@ def test_the_front_is_convex_and_falls(trade_off):
     assert (np.diff(losses[:, 1]) < 0).all()
 
 
+def test_answers_can_be_pickled(trade_off):
+    """They hold no local function; a copy says the same."""
+    head, data, _, front = trade_off
+    X = data[0]
+    answers = [
+        (front, lambda own: own.at({"helpful": 1}).reward(X)),
+        (head.influence(*data), lambda own: own.scores_on(X[:3]) + own.error_on(X[:3])),
+        (head.curvature(*data), lambda own: own.deviation_among(X) + own.deviation_on(X)),
+        (head.curvature(*data), lambda own: own.decided(X[:3], X[3:6])),
+    ]
+    for answer, say in answers:
+        np.testing.assert_array_equal(say(pickle.loads(pickle.dumps(answer))), say(answer))
+
+
 def test_bad_input(trade_off):
     head, data, kind, front = trade_off
     assert "harmless: 20, helpful: 20 pairs" in repr(front)
@@ -107,6 +123,8 @@ def test_bad_input(trade_off):
         front.within("helpful", {"harmless": 1e-3})
     with pytest.raises(ValueError, match="at least two"):
         head.trade_off(*data, np.repeat("helpful", 80))
+    with pytest.raises(ValueError, match="responses of 40 of 40 pairs have different"):
+        head.trade_off(*data, np.repeat(["helpful", "harmless"], 40))
     alone = COALAPreferenceHead(n_patterns=4, random_state=0).fit(*data)
     with pytest.raises(TypeError, match="fitted to pairs"):
         alone.trade_off(*data, np.tile(kind, 2))

@@ -34,6 +34,7 @@ from cvxnn.cli.option_groups import add_common
 from cvxnn.cli.option_types import nearest
 from cvxnn.files.folders import reason_of
 from cvxnn.files.json_files import OtherSettingsError
+from cvxnn.numerics.interrupts import no_interrupt_lost
 from cvxnn.preference.text_checks import check_is_text
 
 OK, BAD_INPUT, USAGE, NOT_CONVERGED, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(json="--json" in arguments, quiet="--quiet" in arguments)
     debug = "--debug" in arguments
     try:
-        return _run(arguments, console)
+        with no_interrupt_lost():
+            return _run(arguments, console)
     except SystemExit as end:  # --help and --version
         return OK if end.code is None else int(end.code)
     except KeyboardInterrupt:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -126,28 +124,6 @@ def compiled_work() -> Iterator[None]:
     except BaseException:
         atexit.register(_wait, jnp.zeros(()) + 1, here)
         raise
-
-
-@contextmanager
-def interrupt_held() -> Iterator[None]:
-    """Raise Ctrl-C at the end of a scope, when the compiled code that it waits for has ended.
-
-    Without this, an interrupt between a call and the wait for its result would leave the call
-    running. A handler of the user's own is left alone, and so are threads, which get no signals.
-    """
-    own = signal.default_int_handler
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not own:
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, own)
-    if held:
-        raise KeyboardInterrupt
 
 
 def _wait(last: Array, process: int) -> None:

@@ -26,7 +26,6 @@ from cvxnn.convex._solve_arguments import (
 from cvxnn.convex.compiled_calls import (
     Compiled,
     compiled_work,
-    interrupt_held,
     precision,
     steps_of_a_call,
 )
@@ -36,6 +35,7 @@ from cvxnn.convex.program import ConvexProgram, on_host, read
 from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
 from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Status, relative_gap
 from cvxnn.numerics.arrays import Array
+from cvxnn.numerics.interrupts import interrupt_held, no_interrupt_lost
 from cvxnn.numerics.threads import limit_threads
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
@@ -97,6 +97,7 @@ def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any
         return solver.measure(problem, state)
 
 
+@no_interrupt_lost()
 def solve(
     problem: Any,
     solver: Solver[Any, Any],

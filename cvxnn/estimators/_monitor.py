@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.interrupts import no_interrupt_lost
 
 # Returns the present network.
 Snapshot = Callable[[], TwoLayerNetwork]
@@ -88,7 +89,8 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
     """Give the estimator its attributes back if the block fails or is interrupted."""
     before = vars(estimator).copy()
     try:
-        yield
+        with no_interrupt_lost():
+            yield
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)

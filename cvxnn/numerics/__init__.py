@@ -1,1 +1,1 @@
-"""Arrays: NumPy and JAX behind one name, threads of BLAS, gates, and what scores say."""
+"""Arrays: NumPy and JAX behind one name, threads, interrupts, gates, and what scores say."""

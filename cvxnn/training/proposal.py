@@ -18,7 +18,6 @@ from sklearn.utils import check_random_state
 from cvxnn.convex.compiled_calls import (
     Compiled,
     compiled_work,
-    interrupt_held,
     precision,
     steps_of_a_call,
 )
@@ -26,6 +25,7 @@ from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
+from cvxnn.numerics.interrupts import interrupt_held
 from cvxnn.numerics.threads import limits_threads
 
 N_STEPS = 300

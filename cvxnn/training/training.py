@@ -43,6 +43,7 @@ from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
+from cvxnn.numerics.interrupts import no_interrupt_lost
 from cvxnn.numerics.threads import limit_threads, limits_threads
 from cvxnn.training.descent import descend
 from cvxnn.training.first_patterns import PatternChoice, first_patterns
@@ -96,6 +97,7 @@ class Training(NamedTuple):
     flops: float
 
 
+@no_interrupt_lost()
 def train(
     X: NDArray[np.floating],
     y: NDArray[np.floating],

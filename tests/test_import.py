@@ -49,6 +49,7 @@ def traces():
     return json.loads(run(code))
 
 
+@pytest.mark.slow
 def test_optional_packages_stay_out(traces):
     assert traces["packages"] == []
 

@@ -133,6 +133,7 @@ class TestExtract:
         assert "fits in 12 GiB" in said
         assert said.index("weights") < said.index("model     ")
 
+    @pytest.mark.slow
     def test_a_plan_alone(self, run, model, data, tmp_path, capsys):
         folder = tmp_path / "features"
         arguments = ["extract", data, "--model", model, "--output", folder, "--plan-only"]
@@ -167,6 +168,7 @@ class TestExtract:
         assert more["writing_seconds"] > 0
         assert [plan["method"] for plan in more["memory"]] == ["embed", "fine_tune", "guide"]
 
+    @pytest.mark.slow
     def test_a_plan_of_replies_has_their_time(self, run, model):
         # The head is not read, as nothing depends on it.
         arguments = ["generate", "head", "--model", model, "--plan-only", "--max-new-tokens", "4"]
@@ -687,6 +689,7 @@ def test_layers_are_extracted_once_and_chosen_later(
     assert "not callable" in run(*compare, code=1)["error"]
 
 
+@pytest.mark.slow
 def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, monkeypatch):
     arguments = ["--model", model, "--methods", "linear"]
     fresh = run("compare", data, *arguments, "--output", tmp_path / "fresh")

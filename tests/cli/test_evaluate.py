@@ -39,6 +39,7 @@ def prompts(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "prompts.jsonl", [{"prompt": text} for text in PROMPTS])
 
 
+@pytest.mark.slow
 def test_every_model_of_a_comparison_answers(
     run: Any, comparison: Path, model: str, prompts: Path, tmp_path: Path
 ) -> None:

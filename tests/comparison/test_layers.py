@@ -26,6 +26,7 @@ def features(n: int, n_groups: int) -> PairFeatures:
     return PairFeatures(chosen, rejected, pairs, embedding, Cost())
 
 
+@pytest.mark.slow
 def test_the_layer_is_the_best_on_left_out_groups() -> None:
     train = features(24, 8)
     found = choose_layers(train, seed=3)

@@ -125,6 +125,7 @@ def test_narrow_pages_cut_nothing_off():
         assert titles == {unescape(title).replace("\xa0", " ") for title in columns[1:]}
 
 
+@pytest.mark.slow
 def test_replies_stand_beside_measures_that_no_head_has_seen():
     known = {"n_tokens": 18, "repetition": 0.25, "ending": "length"}
     replies = {
@@ -166,6 +167,7 @@ def test_numbers_are_those_of_the_comparison():
     assert "gap" in text
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_other_pages():
     assert render_report(sample()) == render_report(sample())
     assert render_report(sample()) != render_report(sample(method("coala", 0.5)))

@@ -130,6 +130,7 @@ def make(**options: Any) -> ConvexProgram:
 
 
 @pytest.mark.parametrize("skip", [None, 0.1])
+@pytest.mark.slow
 def test_a_solver_of_ones_own(skip: float | None) -> None:
     program = make(skip=skip)
     expected = solve(program, ProximalGradient(tol=1e-6))

@@ -75,6 +75,7 @@ def test_products_are_those_of_the_array(dtype: type, n_rows: int) -> None:
         (ProximalGradient(tol=1e-6), lambda X: program(X, lasso=True, skip=1e-2), False),
     ],
 )
+@pytest.mark.slow
 def test_solutions_are_those_of_rows_in_memory(
     solver: Any,
     build: Callable[[Any], ConvexProgram],

@@ -253,6 +253,7 @@ def test_peak_of_resident_memory() -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
+@pytest.mark.slow
 def test_torch_is_not_imported_and_missed_if_it_comes_late(late: bool) -> None:
     code = (
         "import sys, warnings\n"

@@ -264,6 +264,7 @@ def test_rows_of_no_weight_do_not_disturb_the_balance():
 
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
+@pytest.mark.slow
 def test_balanced_classes_in_any_order_and_repeated(seed):
     # Sums and products of weights are rounded, and rounding depends on order and number.
     rng = np.random.default_rng(seed)
@@ -471,6 +472,7 @@ FIRST_ORDER = [
 
 
 @pytest.mark.parametrize("options", FIRST_ORDER, ids=["relu", "gated"])
+@pytest.mark.slow
 def test_validation_data_end_a_fit_early_and_choose_its_network(options):
     (X, y), (X_val, y_val) = noisy(), noisy(200, seed=1)
     options = {**options, "patterns": "gaussian", "n_patterns": 32, "strength": 1e-6}

@@ -123,6 +123,7 @@ def test_chosen_strength_is_the_best_of_the_folds():
     assert not hasattr(clone(head).set_params(C=1.0).fit_pairs(chosen, rejected), "Cs_")
 
 
+@pytest.mark.slow
 def test_noise_gets_a_strong_penalty_and_signal_a_weak_one():
     noise = [np.random.default_rng(k).standard_normal((2, 60, 20)) for k in range(9)]
     chosen_for_noise = [LinearPreferenceHead().fit_pairs(*pair).C_ for pair in noise]

@@ -101,6 +101,7 @@ def test_objects_of_the_package_equal_their_names(word: dict, part: dict) -> Non
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.slow
 def test_a_classifier_gives_a_loss_of_ones_own_targets_of_one(n_classes: int) -> None:
     Z, labels = make_blobs(60, 3, centers=n_classes, random_state=0)
     own = {"loss": OwnSquaredLoss(), "penalty": OwnRidge()}

@@ -63,6 +63,7 @@ def run() -> Callable[..., str]:
     return run
 
 
+@pytest.mark.slow
 def test_names_load_features_are_read_and_a_head_is_fitted(
     run: Callable[..., str], folder: Path
 ) -> None:

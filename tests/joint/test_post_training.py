@@ -221,6 +221,7 @@ def test_theorem_3_3_more_steps_do_not_help_sequential(lam: float) -> None:
     assert gaps["alright"][1] < 0.01
 
 
+@pytest.mark.slow
 def test_theorem_4_1_rate() -> None:
     """The mean gap of ALRIGHT's last policy falls as fast as log T / sqrt T, and stays below it.
 
@@ -280,6 +281,7 @@ def toy(exchanged: bool) -> tuple[JointProblem, dict[str, Trajectory]]:
     return problem, runs
 
 
+@pytest.mark.slow
 def test_the_toy_of_figure_2() -> None:
     problem, runs = toy(exchanged=True)
     distance = {
@@ -296,6 +298,7 @@ def test_the_toy_of_figure_2() -> None:
     assert distance["maxright"] < distance["alright"] < 0.3
 
 
+@pytest.mark.slow
 def test_the_toy_as_printed_forgets_nothing() -> None:
     """Both features favour a larger first coordinate, so that DPO passes both thresholds."""
     problem, runs = toy(exchanged=False)

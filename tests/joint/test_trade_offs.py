@@ -150,6 +150,7 @@ def test_optima_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problem.optimum(0.5) is first
 
 
+@pytest.mark.slow
 def test_many_features_are_left_to_accelerated_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = problem_of(ridge=0.05).optimum(0.5).objective
     monkeypatch.setattr(cvxnn.joint.problem, "_NEWTON_UP_TO", D - 1)

@@ -217,6 +217,7 @@ def one_sum(lm: LanguageModel, prompt: Any, reply: str) -> Any:
     return scores[range(len(head) - 1, len(tokens) - 1), tokens[len(head) :]].sum()
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_matter() -> None:
     losses = []
     for micro_batch, accumulation in [(1, 8), (4, 2), (8, 1)]:
@@ -228,6 +229,7 @@ def test_micro_batches_do_not_matter() -> None:
     np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_learning_rate_grows_and_falls() -> None:
     config = FineTuningConfig("sft", **QUICK, steps=30, lora_dropout=0.0)
     history = fine_tune(make_lm(), config, supervised=make_replies(8)).history
@@ -463,6 +465,7 @@ t.run(t.CONFIGS["alright"], folder={os.fspath(tmp_path)!r},
 # Strategies
 
 
+@pytest.mark.slow
 def test_sequential_is_one_run_after_the_other() -> None:
     config = CONFIGS["sequential"]
     history = run(config).history[1:]

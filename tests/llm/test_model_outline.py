@@ -67,6 +67,7 @@ def test_a_template_that_refuses_a_prompt(tmp_path: Path) -> None:
         found.count_prompts(["a"])
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_gguf_file_does_without_transformers(tmp_path: Path) -> None:
     file = tiny_gguf(tmp_path / "tiny.gguf", "llama", TEMPLATE)
     data = tmp_path / "pairs.jsonl"

@@ -76,6 +76,7 @@ def test_whole_models_are_saved_and_loaded(tmp_path: Path) -> None:
     assert again.history[0]["eval_rewards/margins"] == 0.0  # the reference is the tuned model
 
 
+@pytest.mark.slow
 def test_more_is_learnt_than_by_adapters_at_the_same_loss_function() -> None:
     """All weights have more room: the training loss after the same steps is no higher."""
     adapters = run(dataclasses.replace(ALL, trained="adapters", steps=12))

@@ -86,6 +86,7 @@ def test_an_error_gives_the_threads_back():
 
 
 @pytest.mark.usefixtures("_two_threads")
+@pytest.mark.slow
 def test_backends_agree_and_leave_the_threads_as_they_were():
     X, y = make_blobs(90, 3, centers=3, cluster_std=5, random_state=0)
     model = ConvexReLUClassifier(n_patterns=8, random_state=0)

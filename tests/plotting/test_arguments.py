@@ -41,6 +41,7 @@ def test_displays_draw_on_given_axes_and_make_no_other_figure():
     assert pyplot.get_fignums() == [figure.number]
 
 
+@pytest.mark.slow
 def test_displays_load_one_by_one_and_without_jax():
     code = (
         "import sys\n"

@@ -106,6 +106,7 @@ def test_groups_are_left_out_as_wholes(loss):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), exponent=st.floats(-4, 0))
+@pytest.mark.slow
 def test_bounds_hold_for_the_logistic_loss(seed, exponent):
     rng, n, alpha = np.random.RandomState(seed), 10, 10.0**exponent
     certificate, F, share, z = solved(rng, n, LogisticLoss(), alpha=alpha)

@@ -171,6 +171,7 @@ def test_default_pcg_tolerances_do_not_hold_the_certificate_back(linear_solver: 
     assert inexact.n_iter <= 3 * exact.n_iter
 
 
+@pytest.mark.slow
 def test_bound_never_exceeds_the_optimum_on_the_way(dtype: type) -> None:
     program = make(dtype=dtype)
     solver = replace(TIGHT, linear_solver="dual", check_every=1, max_iter=300, tol=-1.0)

@@ -200,6 +200,7 @@ def _win_rates(
         return {
             "judge": judge.name,
             "own_head": _is_own_head(options),
+            "judge_warning": judge.warning,
             "baseline": baseline,
             "systems": {
                 name: _compare(options, console, rows, name, baseline, asks, judge.identity, log)
@@ -214,6 +215,8 @@ def _win_rates(
     _show(result, console)
     if result.get("own_head"):
         console.complain("warning", OWN_HEAD)
+    if result.get("judge_warning"):
+        console.complain("warning", result["judge_warning"])
     return result
 
 

@@ -29,11 +29,14 @@ class ChosenJudge(NamedTuple):
         What it is called in results.
     identity : str
         Everything that its answers depend on.
+    warning : str, default=""
+        Why its answers say little; empty if they may be trusted.
     """
 
     asks: Any
     name: str
     identity: str
+    warning: str = ""
 
 
 def is_server(judge: str) -> bool:
@@ -143,15 +146,25 @@ def _of_words(source: str) -> ChosenJudge:
     """Return the model of words that is fitted to some pairs, with its share of right answers."""
     from cvxnn.datasets.sources import read_pairs
     from cvxnn.evaluation.reward_model_judge import text_judge, text_judge_accuracy
+    from cvxnn.evaluation.win_rates import wilson_interval
     from cvxnn.features.pair_digests import digest_of_pairs
 
     pairs = read_pairs(source)
     right = text_judge_accuracy(pairs)
+    low, high = wilson_interval(right, len(pairs))
     name = (
         f"words of {len(pairs)} pairs of {Path(source).name}, {right:.1%} right on those of them "
         "that it has not seen"
     )
-    return ChosenJudge(lambda *_: text_judge(pairs), name, f"words {digest_of_pairs(pairs)}")
+    warning = ""
+    if low <= 0.5:
+        warning = (
+            f"the judge of words is right about {right:.1%} [{low:.1%}, {high:.1%}] of the pairs "
+            "that it has not seen, which guessing explains, so its win rates say little; fit it to "
+            "more pairs, or take a head that had no part in the replies, or a server"
+        )
+    identity = f"words {digest_of_pairs(pairs)}"
+    return ChosenJudge(lambda *_: text_judge(pairs), name, identity, warning)
 
 
 def _field(rows: list[dict[str, Any]], name: str, path: str) -> Any:

@@ -156,3 +156,23 @@ def test_command_with_words(run: Any, tmp_path: Path) -> None:
     assert found["judge"] == (
         "words of 9 pairs of pairs.jsonl, 88.9% right on those of them that it has not seen"
     )
+    assert found["judge_warning"] == ""
+
+
+def test_a_judge_of_words_that_guesses_warns(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the pairs contradict the others, so that no words tell the better replies."""
+    pairs, page = tmp_path / "pairs.jsonl", tmp_path / "page.html"
+    rows = [
+        {"prompt": f"p{k}", "chosen": ("good", "bad")[k % 2], "rejected": ("bad", "good")[k % 2]}
+        for k in range(12)
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ask = (replies_file(tmp_path / "replies.jsonl"), "--judge", f"words:{pairs}")
+    ask += ("--output", tmp_path / "evaluation.json", "--report", page)
+    found = run(*ask)
+    assert "which guessing explains" in found["judge_warning"]
+    assert main(["evaluate", *map(str, ask)]) == 0  # nothing to do, and the warning again
+    assert f"warning: {found['judge_warning']}" in capsys.readouterr().err
+    assert found["judge_warning"][1:] in page.read_text("utf-8")

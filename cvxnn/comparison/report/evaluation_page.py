@@ -137,6 +137,8 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
             "A head judges replies here that it chose or guided itself, which says little about "
             "them."
         )
+    if text := result.get("judge_warning"):
+        found.append(f"{text[0].upper()}{text[1:]}.")
     if result.get("unclear"):
         found.append(f"{result['unclear']} answers of the judge had no verdict and count as ties.")
     tied = [name for name, row in systems.items() if row["win_rate"]["ties"] == row["prompts"]]

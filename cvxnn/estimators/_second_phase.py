@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cvxnn import convex, preference  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import add_bias
-from cvxnn.convex.solver import Result
+from cvxnn.convex.solver import Result, relative_gap
 from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._responses import Responses
@@ -120,6 +120,8 @@ def fit_second_phase(
         margins, omega = rows.signs * H, weight
 
     def head(theta: Floats) -> TwoLayerNetwork:
+        if held_out is not None:
+            theta = np.append(np.maximum(theta[:1], _LEAST_FACTOR), theta[1:])
         last, offset = (theta, -(theta @ centre)) if pairwise else (theta[:-1], theta[-1])
         last = last / scale
         if held_out is not None:
@@ -165,4 +167,17 @@ def fit_second_phase(
     best, informative = np.array(found.weights), True
     if held_out is not None and not (best[0] > _LEAST_FACTOR and unseen.any()):
         best[0], informative = _LEAST_FACTOR, False
+        found = _measured_at(best, objective, found)
     return SecondPhase(head(best), found, flops, informative)
+
+
+def _measured_at(theta: Floats, objective: preference.CoalaObjective, found: Result) -> Result:
+    """Return a result whose objective, gap and last measurement are those of another point."""
+    value = float(objective.value(theta))
+    last = {"objective": value} | {k: float(v) for k, v in objective.report(theta).items()}
+    history = {
+        name: np.append(column[:-1], last[name]) if name in last else column
+        for name, column in found.history.items()
+    }
+    gap = relative_gap(value, found.dual_bound)
+    return found._replace(weights=theta, objective=value, gap=gap, history=history)

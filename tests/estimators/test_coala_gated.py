@@ -1,6 +1,7 @@
 """The preference head with many gates: against explicit features and refits in float64."""
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.linear_model import Ridge as PlainRidge
 
 from cvxnn import COALAPreferenceHead, load, load_network, save
+from cvxnn.comparison.course import Course
 from cvxnn.convex import Cronos, Ridge
 from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.estimators._responses import Responses
@@ -196,6 +198,25 @@ def test_pairs_without_a_preference_are_said_to_be_no_better_than_chance() -> No
     with pytest.warns(UserWarning, match="no better than chance"):
         head = make(strength=1e-3).fit_pairs(*both, groups=np.tile(np.arange(30), 2))
     assert np.isfinite(head.reward(chosen)).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")
+def test_measurements_end_with_the_head_whose_factor_was_raised() -> None:
+    """Pairs that are left out are ranked the wrong way round: the best factor is below 0."""
+    chosen, rejected = np.random.default_rng(4).standard_normal((2, 30, 3))
+    both = np.concatenate([chosen, rejected]), np.concatenate([rejected, chosen])
+    course = Course(SimpleNamespace(chosen=chosen, rejected=rejected))  # type: ignore[arg-type]
+    head = make(strength=1e-3).set_callbacks(course)
+    head.fit_pairs(*both, groups=np.tile(np.arange(30), 2))
+    factor = head.network_.output_weights / head.phase1_network_.output_weights
+    assert (factor > 0).all()
+    last = {name: column[-1] for name, column in head.phase2_history_.items()}
+    margins = head.reward_margin(*both)
+    assert last["rewards/chosen"] == pytest.approx(head.reward(both[0]).mean())
+    assert last["rewards/margins"] == pytest.approx(margins.mean(), abs=1e-12)
+    assert course.margins[-1] == pytest.approx(head.reward_margin(chosen, rejected).mean())
+    assert last["objective"] == head.phase2_objective_ > head.phase2_dual_bound_
+    assert head.phase2_gap_ == pytest.approx(1 - head.phase2_dual_bound_ / head.phase2_objective_)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

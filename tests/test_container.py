@@ -28,11 +28,12 @@ def arguments(name: str) -> list[str]:
 
 
 def test_instructions_are_known_and_the_base_names_no_host():
-    known = {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
+    known = {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"}
     assert {instruction for instruction, _ in INSTRUCTIONS} == known
     assert INSTRUCTIONS[0][0] == "FROM"
     assert re.fullmatch(r"python:\d\.\d+-slim", arguments("FROM")[0])
     assert arguments("USER") == ["server"]
+    assert arguments("ARG") == ["PIP_EXTRA_INDEX_URL"]  # of pip, which the build may be given
 
 
 def test_what_is_copied_exists_and_is_not_ignored():

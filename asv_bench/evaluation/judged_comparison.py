@@ -5,8 +5,8 @@
 ``DIR`` has ``mrbench_pairs_{train,test}.jsonl.gz``. Training and held-out pairs are 72 short ones
 each (at most 700 characters with the prompt), the judge is a model of words, fitted to 600 pairs of
 other conversations. The commands of cvxnn write into ``FOLDER`` and continue where they stopped;
-SFT and DPO take about 5 minutes of processor time each. Texts of the data set are in ``FOLDER``
-only.
+SFT and DPO take about 5 minutes of processor time each, and less of fewer and shorter pairs
+(``--pairs 24 --longest 300 --prompts 0``). Texts of the data set are in ``FOLDER`` only.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from typing import Any
 
 from asv_bench.raw_results import append
 
-LONGEST = 700  # characters of a pair
-N_PAIRS, N_JUDGED, N_PROMPTS = 72, 600, 12
+N_JUDGED = 600
 FIELDS = ("prompt", "chosen", "rejected", "conversation_id")
 TRAINING = "--max-length 384 --epochs 2 --learning-rate 5e-4 --micro-batch 4 --accumulation 2"
 ARMS = {
     "given model": ["coala,linear,sft,dpo"],
-    "fine-tuned first": ["coala,linear", "--sft-first"],
+    "fine-tuned first": ["coala,linear,dpo", "--sft-first"],
 }
 
 
@@ -39,9 +38,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", help="as of cvxnn compare; SmolLM2-135M-Instruct by default")
     parser.add_argument("--arms", default=",".join(ARMS), help="what models methods start from")
+    parser.add_argument("--pairs", type=int, default=72, help="training pairs, and held-out ones")
+    parser.add_argument("--longest", type=int, default=700, help="characters of a pair")
+    parser.add_argument("--prompts", type=int, default=12, help="answered and judged; 0: none")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_data(options.data, options.folder)
+    write_data(options)
     model = [] if options.model is None else ["--model", options.model]
     for arm in options.arms.split(","):
         methods, *extra = ARMS[arm]
@@ -54,7 +56,7 @@ def main() -> None:
             append(
                 options.out, {"run": "compare", "start": arm, **of_method(result, found, longer)}
             )
-    if "given model" not in options.arms:
+    if "given model" not in options.arms or not options.prompts:
         return
     command = ["evaluate", "--comparison", "mr_raw", "--prompts", "mr_prompts.jsonl"]
     command += ["--max-new-tokens", "32", "--judge", "words:mr_others.jsonl"]
@@ -67,17 +69,20 @@ def main() -> None:
         append(options.out, {"run": "evaluate", **judged, **means(rows, name)})
 
 
-def write_data(data: Path, folder: Path) -> None:
+def write_data(options: argparse.Namespace) -> None:
     """Write the pairs, those of the judge, and the prompts, always the same ones."""
+    data, folder = options.data, options.folder
     used = set()
     for part in ("train", "test"):
         rows = read(data / f"mrbench_pairs_{part}.jsonl.gz")
         random.Random(0).shuffle(rows)
-        short = [row for row in rows if sum(map(len, texts(row))) < LONGEST][:N_PAIRS]
+        short = [row for row in rows if sum(map(len, texts(row))) < options.longest]
+        short = short[: options.pairs]
         used |= {row["conversation_id"] for row in short}
         write(folder / f"mr_{part}.jsonl", [{name: row[name] for name in FIELDS} for row in short])
     prompts = list({json.dumps(row["prompt"]): row["prompt"] for row in short}.values())
-    write(folder / "mr_prompts.jsonl", [{"prompt": prompt} for prompt in prompts[:N_PROMPTS]])
+    asked = [{"prompt": prompt} for prompt in prompts[: options.prompts]]
+    write(folder / "mr_prompts.jsonl", asked)
     rows = read(data / "mrbench_pairs_train.jsonl.gz")
     random.Random(1).shuffle(rows)
     others = [row for row in rows if row["conversation_id"] not in used][:N_JUDGED]

@@ -3,12 +3,13 @@
     python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl
     python asv_bench/preference/dpo_runs.py --data DIR --out dpo.jsonl --shard 0/4  # one of four
 
-``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``. Each
-run is a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never
-share a prompt with training pairs, and of hh-rlhf only the "helpful" subsets are used. Operations
-are counted for one epoch of seed 0 alone (each further epoch takes as many; on a GPU, counting
-takes about as long as a step of so small a model), and held-out margins are taken during the runs
-of seed 0.
+``DIR`` holds ``mrbench_pairs_{train,test}.jsonl.gz`` and ``hh_rlhf_{train,test}.jsonl.gz``, and for
+``--sets imdb`` ``imdb_{train,test}.jsonl.gz``, whose reviews are cut to ``CHARACTERS``. Each run is
+a line of the ``--out`` file; runs that are there already are skipped. Held-out pairs never share a
+prompt with training pairs (of reviews, all share one), and of hh-rlhf only the "helpful" subsets
+are used. Operations are counted for one epoch of seed 0 alone (each further epoch takes as many; on
+a GPU, counting takes about as long as a step of so small a model), and held-out margins are taken
+during the runs of seed 0.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ import torch
 from asv_bench.raw_results import append
 from cvxnn.comparison.fine_tuned import implied_rewards
 from cvxnn.costs import operations
+from cvxnn.datasets import sentiment_pairs
 from cvxnn.llm import FineTuningConfig, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet
 
 N_TEST = 400
 MAX_LENGTH = 192  # tokens of prompt and reply
 MICRO_BATCH = 8
+CHARACTERS = 200  # of a review
 N_SEEN = 200  # training pairs on which the training accuracy is taken
 N_WATCHED = 100  # held-out pairs whose margins are taken during the runs of seed 0
 WATCH_EVERY = 25  # steps
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--rates", default="2e-4,1e-3")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--pairs", type=int, default=1000, help="training pairs")
+    parser.add_argument("--test", type=int, default=N_TEST, help="held-out pairs")
     parser.add_argument("--shard", default="0/1", help="I/N: every N-th run, from the I-th on")
     options = parser.parse_args()
     first, n_shards = map(int, options.shard.split("/"))
@@ -77,6 +81,7 @@ def main() -> None:
         if (seed, epochs, name, rate) in done:
             continue
         train, test = pairs(options.data, name, options.pairs)
+        test = test[: options.test]
         row = run(lm, train, test, epochs=epochs, rate=rate, seed=seed)
         row = {"set": name, "seed": seed, "epochs": epochs, "learning_rate": rate, **row}
         append(options.out, row)
@@ -157,6 +162,8 @@ def pairs(
     folder: Path, name: str, n_train: int
 ) -> tuple[list[PreferenceTriplet], list[PreferenceTriplet]]:
     """Training and held-out pairs, always the same ones."""
+    if name == "imdb":
+        return reviews(folder, "train")[:n_train], reviews(folder, "test")[:N_TEST]
     stem = {"mrbench": "mrbench_pairs", "hh_helpful": "hh_rlhf"}[name]
     found = []
     for part, seed, n in (("train", 1, n_train), ("test", 2, None)):
@@ -166,6 +173,14 @@ def pairs(
     train, test = found
     known = {triplet.group for triplet in train}
     return train, [triplet for triplet in test if triplet.group not in known][:N_TEST]
+
+
+def reviews(folder: Path, part: str) -> list[PreferenceTriplet]:
+    """Pairs of the beginnings of a positive and of a negative review."""
+    with gzip.open(folder / f"imdb_{part}.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    texts = [row["text"].replace("<br />", " ")[:CHARACTERS] for row in rows]
+    return sentiment_pairs(texts, [row["label"] for row in rows])
 
 
 def read(path: Path) -> Iterator[PreferenceTriplet]:

@@ -45,18 +45,18 @@ def build(
         others = rng.permutation(np.delete(np.arange(len(wanted)), k))[: size - 1]
         place = int(rng.integers(size))
         candidates = np.insert(others, place, k)
-        features.append(_describe(asked[k], answers[candidates]))
+        features.append(describe(asked[k], answers[candidates]))
         targets.append(place)
     return {
-        "chosen": _describe(prompt, chosen),
-        "rejected": _describe(prompt, rejected),
+        "chosen": describe(prompt, chosen),
+        "rejected": describe(prompt, rejected),
         "candidates": np.concatenate(features),
         "offsets": np.concatenate([[0], np.cumsum(sizes)]),
         "targets": np.array(targets),
     }
 
 
-def _describe(prompt: np.ndarray, response: np.ndarray) -> np.ndarray:
+def describe(prompt: np.ndarray, response: np.ndarray) -> np.ndarray:
     return response * (1 + prompt * np.sqrt(response.shape[-1]))
 
 

@@ -8,6 +8,8 @@ training pairs, and that of the 400 held-out pairs, after each measurement of a 
 those of the processor, which one thread needs of the clock where nothing else runs. What the
 scoring takes is not counted; what is compiled is, in phase I. Curves of DPO are in
 ``dpo_runs.jsonl``, and ``examples/plot_margins_over_time.py`` draws both.
+
+``--rows FILE.npz`` takes a file of ``embeddings.py NAME --layers 3,6`` instead, and its last layer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coala_runs import ALL, HEADS, Features
+from coala_runs import ALL, HEADS, N_TEST, N_TRAIN, Features
+from heads import load
 from sklearn.callback import ScoringMonitor
 
 from asv_bench.raw_results import append, read
@@ -29,14 +32,39 @@ RUNS = Path(__file__).with_name("coala_runs.jsonl")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--features", type=Path, required=True, help="folder")
+    parser.add_argument("--features", type=Path, help="folder")
+    parser.add_argument("--rows", type=Path, help="file of all rows of a set")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.rows is not None:
+        data = AllRows(options.rows)
+        [name] = data.inputs
+        for method in METHODS:
+            row = {"set": options.rows.stem, "method": method, "seed": 0, "input": name}
+            append(options.out, {**row, **followed(data, method, name)})
+        return
     runs = [row for row in read(RUNS) if row["seed"] == 0 and row["method"] in METHODS]
     for run in runs:
         data = Features(options.features, run["set"])
         row = {name: run[name] for name in ("set", "method", "seed", "input")}
         append(options.out, {**row, **followed(data, run["method"], run["input"])})
+
+
+class AllRows(Features):
+    """As many pairs as in the other runs, with one embedding of MiniLM."""
+
+    def __init__(self, path: Path) -> None:
+        data = load(path)
+        train, test = data.parts[0]
+        rows = np.concatenate([train[:N_TRAIN], test[:N_TEST]])
+        groups = data.pairs.groups[rows].astype(str)
+        self.n_train = min(len(train), N_TRAIN)
+        self.groups, self.test_groups = groups[: self.n_train], groups[self.n_train :]
+        name = [name for name in data.layers if name != "all"][-1]
+        pairs = data.pairs.take(rows).columns(data.layers[name])
+        self.width = pairs.chosen.shape[1]
+        both = np.stack([pairs.chosen, pairs.rejected], axis=1)
+        self.inputs = {f"MiniLM, {name}": both.reshape(-1, self.width)}
 
 
 def followed(data: Features, method: str, name: str) -> dict[str, Any]:

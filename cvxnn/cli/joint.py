@@ -39,16 +39,29 @@ EXAMPLE = "  cvxnn joint features sft.jsonl --lam 0.25,0.5,0.75 --strategy exact
 
 
 def _batch_sizes(text: str) -> int | tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        sizes = ()
-    if len(sizes) not in (1, 2) or min(sizes) < 1:
+    sizes = _whole_numbers(text)
+    if len(sizes) not in (1, 2):
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither a number of examples nor one of pairs and one of demonstrations, "
             "such as 4,16"
         )
     return sizes[0] if len(sizes) == 1 else sizes
+
+
+def _periods(text: str) -> int | tuple[int, ...]:
+    periods = tuple(dict.fromkeys(_whole_numbers(text)))
+    if not periods:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form K,K,... with K at least 1")
+    return periods[0] if len(periods) == 1 else periods
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of at least 1 in a text; none if anything else is in it."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return ()
+    return numbers if min(numbers) >= 1 else ()
 
 
 def _trade_offs(text: str) -> tuple[float, ...]:
@@ -69,7 +82,7 @@ POLICY = OptionGroup(
         "ridge": {"type": real(above=0)},
         "n_steps": {},
         "batch_size": {"type": _batch_sizes, "metavar": "N|N,M"},
-        "max_evaluation_steps": {},
+        "max_evaluation_steps": {"type": _periods, "metavar": "K,K,..."},
         "stop_excess": {"type": real(above=0)},
     },
     title="policies",
@@ -166,6 +179,7 @@ def _fit(
     from cvxnn.comparison.measures import accuracy_of
     from cvxnn.estimators.policy import SoftmaxPolicy
     from cvxnn.features.training_record import training_record
+    from cvxnn.joint.strategies import planned_runs
     from cvxnn.joint.trade_offs import pareto_front
     from cvxnn.persistence import save
     from cvxnn.preference.demonstrations import candidate_replies
@@ -188,29 +202,30 @@ def _fit(
     problem = exact.problem(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
     front = pareto_front(problem)
     rows: list[dict[str, Any]] = []
-    wanted = [(s, lam) for s in several(options.strategy) for lam in several(options.lam)]
-    names = {f"{strategy}, lambda {lam:g}": 1.0 for strategy, lam in wanted}
+    axes = options.strategy, options.lam, options.max_evaluation_steps
+    wanted = planned_runs(*map(several, axes))
+    names = {f"{label}, lambda {lam:g}": 1.0 for label, _, lam, _ in wanted}
     with Phases("fit", names, show=not console.quiet) as bar:
-        for strategy, lam in wanted:
-            bar.enter(f"{strategy}, lambda {lam:g}")
+        for label, strategy, lam, period in wanted:
+            bar.enter(f"{label}, lambda {lam:g}")
             policy = SoftmaxPolicy(
                 lam,
                 strategy=strategy,
                 standardize=True,
                 random_state=options.seed,
                 embedding=features.embedding,
-                **POLICY.values(options),
+                **{**POLICY.values(options), "max_evaluation_steps": period},
             )
             policy.fit(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
             policy.training_record_ = training_record(train.pairs)
-            file = Path(options.output) / f"{strategy}-{lam:g}.safetensors"
+            file = Path(options.output) / f"{label}-{lam:g}.safetensors"
             save(policy, file)
             margins = policy.reward(np.asarray(test.chosen)) - policy.reward(
                 np.asarray(test.rejected)
             )
             rows.append(
                 {
-                    "strategy": strategy,
+                    "strategy": label,
                     "lam": lam,
                     "file": str(file),
                     "dpo": policy.dpo_,
@@ -284,13 +299,13 @@ def _show(result: dict[str, Any], console: Console) -> None:
     from cvxnn.comparison.texts import share_text
 
     console.show(
-        f"{'strategy':<11} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'gap %':>8}  held-out preferences"
+        f"{'strategy':<14} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'gap %':>8}  held-out preferences"
         "    demonstrations"
     )
     for row in result["policies"]:
         share = row["preferences"]
         console.show(
-            f"{row['strategy']:<11} {row['lam']:>6g} {row['dpo']:>8.4f} {row['sft']:>8.4f} "
+            f"{row['strategy']:<14} {row['lam']:>6g} {row['dpo']:>8.4f} {row['sft']:>8.4f} "
             f"{100 * row['gap']:>8.2g}  {share_text(share['accuracy'], share['interval'])}    "
             f"{row['demonstrations']:.3f} of {row['n_demonstrations']}"
         )

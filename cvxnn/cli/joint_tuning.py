@@ -87,8 +87,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"--strategy {','.join(wrong)} needs frozen features, a folder of cvxnn extract; of a "
             f"language model, choose among {', '.join(JOINT_STRATEGIES)}"
         )
-    settings = preset(options.preset)
-    settings |= {**TUNING.changed(options), **PERIOD.changed(options)}
+    settings = preset(options.preset) | TUNING.changed(options)
+    periods = several(settings.pop("max_evaluation_steps", options.max_evaluation_steps))
+    if PERIOD.changed(options):
+        periods = several(options.max_evaluation_steps)
     beta = OBJECTIVE_GROUPS["dpo"].values(options)["beta"]
     config = FineTuningConfig(**settings, seed=options.seed, beta=beta)
     folder = Path(options.output)
@@ -108,12 +110,14 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             folder,
             strategies=strategies,
             trade_offs=several(options.lam),
+            periods=periods,
             supervised_first=options.supervised_first,
             progress=not console.quiet,
             say=lambda name: console.progress(f"run       {name}"),
         )
         return {"output": str(folder), **_with_shares(found, test.preferences)}
 
+    free = ("checkpoint_every", "max_evaluation_steps")  # the latter are the periods
     known = {
         "pairs": digest_of_file(options.features),
         "demonstrations": digest_of_file(options.demonstrations),
@@ -123,8 +127,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "model": lm.fingerprint,
         "strategies": list(strategies),
         "trade_offs": list(several(options.lam)),
+        "periods": list(periods),
         "supervised_first": options.supervised_first,
-        "config": {k: v for k, v in vars(config).items() if k != "checkpoint_every"},
+        "config": {k: v for k, v in vars(config).items() if k not in free},
     }
     result = made_once(folder / NOTE, known, compare, overwrite=options.overwrite)
     _show(result, console)
@@ -193,7 +198,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
     from cvxnn.comparison.texts import share_text
 
     console.show(
-        f"{'strategy':<11} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'ideal':>8} {'held DPO':>9} "
+        f"{'strategy':<14} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'ideal':>8} {'held DPO':>9} "
         f"{'held SFT':>9}  held-out pairs"
     )
     for row in [{"strategy": "(start)", "lam": None, **result["start"]}, *result["policies"]]:
@@ -202,7 +207,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
         shown = "" if share is None else share_text(share["accuracy"], share["interval"])
         ideal = f"{row['ideal_distance']:.4f}" if "ideal_distance" in row else ""
         console.show(
-            f"{row['strategy']:<11} {lam:>6} {row['dpo']:>8.4f} {row['sft']:>8.4f} {ideal:>8} "
+            f"{row['strategy']:<14} {lam:>6} {row['dpo']:>8.4f} {row['sft']:>8.4f} {ideal:>8} "
             f"{row['held_dpo']:>9.4f} {row['held_sft']:>9.4f}  {shown}"
         )
     console.show(

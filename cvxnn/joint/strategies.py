@@ -3,15 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from cvxnn.joint.minibatches import MinibatchObjective, Vector
 
 Strategy = Literal["sequential", "mix", "alright", "maxright"]
+
+
+class PlannedRun(NamedTuple):
+    """A run of a comparison of strategies.
+
+    Attributes
+    ----------
+    label : str
+        Name of the strategy, with the period if MAXRIGHT has several.
+    strategy : str
+        Strategy.
+    lam : float
+        Trade-off.
+    period : int
+        Steps between two evaluations of both objectives, which MAXRIGHT alone has.
+    """
+
+    label: str
+    strategy: str
+    lam: float
+    period: int
+
+
+def planned_runs(
+    strategies: Sequence[str], trade_offs: Sequence[float], periods: Sequence[int]
+) -> list[PlannedRun]:
+    """Return the runs of a comparison; MAXRIGHT has those of each period (Algorithm 3's k).
+
+    Parameters
+    ----------
+    strategies : sequence of str
+        Names of strategies.
+    trade_offs : sequence of float
+        Trade-offs.
+    periods : sequence of int
+        Periods of MAXRIGHT, at least one.
+
+    Returns
+    -------
+    list of PlannedRun
+        In the order of the strategies, then of the periods, then of the trade-offs.
+    """
+    return [
+        PlannedRun(f"{name}-k{k}" if len(own) > 1 else name, name, lam, k)
+        for name in strategies
+        for own in [periods if name == "maxright" else periods[:1]]
+        for k in own
+        for lam in trade_offs
+    ]
 
 
 class Descent:

@@ -74,6 +74,20 @@ def test_strategies_stop_near_the_front_and_have_batches_of_their_own(
     assert alright["excess"] <= 0.5
     assert sequential["more_time"] == 0
     assert "more_time" in alright
+    command[command.index("sequential,alright")] = "maxright,alright"
+    command[command.index("--output") + 1] = tmp_path / "periods"
+    found = run(*command, "--max-evaluation-steps", "1,7")
+    frequent, rare, _ = found["policies"]
+    assert [row["strategy"] for row in found["policies"]] == [
+        "maxright-k1",
+        "maxright-k7",
+        "alright",
+    ]
+    assert frequent["course"]["dpo"] != rare["course"]["dpo"]
+    policy = cvxnn.load(rare["file"])
+    assert (policy.strategy, policy.max_evaluation_steps) == ("maxright", 7)
+    refused = run(*command, "--max-evaluation-steps", "1,0", code=2)["error"]
+    assert "'1,0' is not of the form K,K,..." in refused
     refused = run(*command, "--batch-size", "4,0", code=2)["error"]
     assert "'4,0' is neither a number of examples nor" in refused
 
@@ -108,11 +122,12 @@ def test_a_file_of_pairs_trains_the_language_model(run, data, model, tmp_path, c
     page = tmp_path / "page.html"
     command = ["joint", data, file, "--model", model, "--output", folder, "--report", page]
     command += ["--strategy", "sequential,maxright,orpo", "--lam", "0.5", "--steps", "4"]
+    periods = ["--max-evaluation-steps", "1,2"]
     command += ["--learning-rate", "1e-2", "--micro-batch", "4", "--accumulation", "1"]
-    found = run(*command, "--supervised-batch", "8", "--max-evaluation-steps", "2")
+    found = run(*command, "--supervised-batch", "8", *periods)
     rows = found["policies"]
     assert [(row["strategy"], row["lam"]) for row in rows] == [
-        (name, 0.5) for name in ("sequential", "maxright", "orpo")
+        (name, 0.5) for name in ("sequential", "maxright-k1", "maxright-k2", "orpo")
     ]
     ideal = found["front"]["ideal"]
     for row in rows:
@@ -133,8 +148,6 @@ def test_a_file_of_pairs_trains_the_language_model(run, data, model, tmp_path, c
     html = page.read_text("utf-8")
     assert html.count("<svg") == 8
     assert "exact front" not in html
-    assert run(*command, "--supervised-batch", "8", "--max-evaluation-steps", "2")["status"] == (
-        "nothing to do"
-    )
+    assert run(*command, "--supervised-batch", "8", *periods)["status"] == "nothing to do"
     refused = run(*command, "--strategy", "exact,mix", code=2)["error"]
     assert "--strategy exact needs frozen features" in refused

@@ -12,6 +12,7 @@ import numpy as np
 
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import made_once
+from cvxnn.joint.strategies import planned_runs
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.training_data import Supervised
 from cvxnn.llm.fine_tuning.training_loop import fine_tune
@@ -50,6 +51,7 @@ def compare_strategies(
     *,
     strategies: Sequence[str] = ("sequential", "alright", "maxright"),
     trade_offs: Sequence[float] = (0.5,),
+    periods: Sequence[int] | None = None,
     supervised_first: bool = False,
     progress: bool = False,
     say: Callable[[str], None] | None = None,
@@ -76,6 +78,9 @@ def compare_strategies(
         Some of `JOINT_STRATEGIES`.
     trade_offs : sequence of float, default=(0.5,)
         Weights of the preferences, in [0, 1].
+    periods : sequence of int, optional
+        Intervals at which ``"maxright"`` evaluates both objectives, at least 1; each is a run. By
+        default the one of `config`.
     supervised_first : bool, default=False
         Whether ``"sequential"`` begins with the replies.
     progress : bool, default=False
@@ -106,7 +111,8 @@ def compare_strategies(
     start = measure.objectives(lm)
     rows: list[dict[str, Any]] = []
     optima: dict[str, float] = {}
-    for name, settings in _runs(strategies, trade_offs):
+    periods = [config.max_evaluation_steps] if periods is None else periods
+    for name, label, settings in _runs(strategies, trade_offs, periods):
         if say is not None:
             say(name)
         own = dataclasses.replace(config, objective="dpo", supervised_first=supervised_first)
@@ -124,7 +130,7 @@ def compare_strategies(
         if name in _ALONE:
             optima[name] = row[name]
         else:
-            rows.append({**settings, **row})
+            rows.append({"strategy": label, "lam": settings["lam"], **row})
     ideal = [optima["dpo"], optima["sft"]]
     for row in rows:
         gaps = [row["dpo"] - ideal[0], row["sft"] - ideal[1]]
@@ -133,14 +139,16 @@ def compare_strategies(
 
 
 def _runs(
-    strategies: Sequence[str], trade_offs: Sequence[float]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name of each run and what sets it apart, those of one objective first."""
+    strategies: Sequence[str], trade_offs: Sequence[float], periods: Sequence[int]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield name and label of each run and what sets it apart, those of one objective first."""
     for name, lam in _ALONE.items():
-        yield name, {"strategy": "sequential", "lam": lam}
-    for strategy in strategies:
-        for lam in trade_offs:
-            yield f"{strategy}-{lam:g}", {"strategy": strategy, "lam": lam}
+        yield name, name, {"strategy": "sequential", "lam": lam}
+    for label, strategy, lam, period in planned_runs(strategies, trade_offs, periods):
+        settings = {"strategy": strategy, "lam": lam}
+        if strategy == "maxright":
+            settings["max_evaluation_steps"] = period
+        yield f"{label}-{lam:g}", label, settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ file. What is there is not run again, and one that was killed goes on.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -87,6 +88,8 @@ def train(name: str, lam: float, seed: int, options: argparse.Namespace) -> dict
         checkpoint_every=4,
         seed=seed,
     )
+    folder = options.folder / f"{name} {lam} {seed}".replace(", ", " ").replace(" ", "_")
+    share_reference(options.folder, folder)
     found = fine_tune(
         lm,
         config,
@@ -94,7 +97,7 @@ def train(name: str, lam: float, seed: int, options: argparse.Namespace) -> dict
         supervised=replies,
         held_out=kept_pairs,  # evaluated as they are, without dropout
         held_out_supervised=kept_replies,
-        folder=options.folder / f"{name} {lam} {seed}".replace(", ", " ").replace(" ", "_"),
+        folder=folder,
         progress=True,
     )
     last = found.history[-1]
@@ -125,6 +128,14 @@ def train(name: str, lam: float, seed: int, options: argparse.Namespace) -> dict
         ),
         "train": found.costs["train"],
     }
+
+
+def share_reference(folders: Path, mine: Path) -> None:
+    """Give a new run the log-probabilities of the reference from a run that has them."""
+    mine.mkdir(parents=True, exist_ok=True)
+    for known in folders.glob("*/reference.sqlite"):
+        if not (mine / known.name).exists():
+            shutil.copy(known, mine)
 
 
 def trained_loss(history: list[dict[str, float]], side: str) -> float | None:

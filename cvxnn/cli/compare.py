@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvxnn._progress import seconds_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_layers_of_model
 from cvxnn.cli.generate import add_replies, write_replies
-from cvxnn.cli.inputs import model_of, pairs_of, request_of, required
+from cvxnn.cli.inputs import fine_tuned_first, model_of, pairs_of, request_of, required
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import (
     DATA,
@@ -236,23 +235,10 @@ def _started(
 ) -> LanguageModel:
     """Return the model fine-tuned on the chosen replies, which a later call finds in the folder."""
     from cvxnn.comparison.fine_tuned import fine_tuning_config
-    from cvxnn.comparison.results import ADAPTER, START
-    from cvxnn.comparison.texts import count_text
-    from cvxnn.costs.meter import CostMeter
-    from cvxnn.llm.fine_tuning.training_loop import fine_tune
 
     settings = comparison_settings(options)["fine_tuning"]
     config = fine_tuning_config("sft", settings, {}, options.seed)
-    folder = Path(options.output) / START
-    show = not console.quiet
-    tuned = fine_tune(lm, config, preferences=train, folder=folder, progress=show)
-    tuned.save(folder / ADAPTER)
-    total = CostMeter.from_dict(tuned.costs).total
-    console.progress(
-        f"start     fine-tuned on {len(train)} chosen replies, {count_text(total.flops)}FLOPs and "
-        f"{seconds_text(total.seconds)}, which no method below is charged for"
-    )
-    return tuned.merge()
+    return fine_tuned_first(lm, config, train, Path(options.output), console)
 
 
 def _measure(

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from cvxnn._progress import seconds_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.model_threads import choose_threads
 from cvxnn.cli.option_building import UsageError
@@ -13,9 +14,12 @@ from cvxnn.cli.option_groups import DATA, MODEL
 from cvxnn.features.named_models import NAMED_MODELS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cvxnn.estimators.coala import COALAPreferenceHead
     from cvxnn.estimators.linear_head import LinearPreferenceHead
     from cvxnn.llm.embeddings import Embedder
+    from cvxnn.llm.fine_tuning.config import FineTuningConfig
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.triplets import PreferenceTriplet
 
@@ -153,6 +157,49 @@ def reward_head(file: str | Path) -> Head:
     if not hasattr(head, "reward"):
         raise ValueError(f"{file} is a {type(head).__name__}; expected a preference head")
     return cast("Head", head)
+
+
+def fine_tuned_first(
+    lm: LanguageModel,
+    config: FineTuningConfig,
+    pairs: Sequence[PreferenceTriplet],
+    folder: Path,
+    console: Console,
+) -> LanguageModel:
+    """Return the model fine-tuned on the chosen replies, which a later call finds in the folder.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        The model.
+    config : FineTuningConfig
+        Settings, with the objective ``"sft"``.
+    pairs : sequence of PreferenceTriplet
+        Pairs whose chosen replies are learnt.
+    folder : Path
+        Folder of the results, which gets a folder for this training.
+    console : Console
+        Where to write.
+
+    Returns
+    -------
+    LanguageModel
+        The fine-tuned model; adapters are merged.
+    """
+    from cvxnn.comparison.results import ADAPTER, START
+    from cvxnn.comparison.texts import count_text
+    from cvxnn.costs.meter import CostMeter
+    from cvxnn.llm.fine_tuning.training_loop import fine_tune
+
+    own, show = folder / START, not console.quiet
+    tuned = fine_tune(lm, config, preferences=pairs, folder=own, progress=show)
+    tuned.save(own / ADAPTER)
+    total = CostMeter.from_dict(tuned.costs).total
+    console.progress(
+        f"start     fine-tuned on {len(pairs)} chosen replies, {count_text(total.flops)}FLOPs and "
+        f"{seconds_text(total.seconds)}, which nothing below is charged for"
+    )
+    return tuned.lm if config.trained == "all" else tuned.merge()
 
 
 def embedder_of(

@@ -208,13 +208,13 @@ def _fit(
     with Phases("fit", names, show=not console.quiet) as bar:
         for label, strategy, lam, period in wanted:
             bar.enter(f"{label}, lambda {lam:g}")
+            own = {"strategy": strategy, "max_evaluation_steps": period}
             policy = SoftmaxPolicy(
                 lam,
-                strategy=strategy,
                 standardize=True,
                 random_state=options.seed,
                 embedding=features.embedding,
-                **{**POLICY.values(options), "max_evaluation_steps": period},
+                **{**POLICY.values(options), **own},
             )
             policy.fit(X, sets[0].wanted, sets[0].groups, chosen=chosen, rejected=rejected)
             policy.training_record_ = training_record(train.pairs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import model_of
+from cvxnn.cli.inputs import fine_tuned_first, model_of
 from cvxnn.cli.joint_data import several, split_demonstrations
 from cvxnn.cli.option_building import OptionGroup, UsageError, option_from
 from cvxnn.cli.option_groups import FINE_TUNING, OBJECTIVE_GROUPS
@@ -50,6 +51,12 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
         "--supervised-first",
         action="store_true",
         help="Let the sequential strategy begin with the demonstrations",
+    )
+    group.add_argument(
+        "--sft-first",
+        action="store_true",
+        help="Fine-tune the model on the chosen replies first: the reference of DPO, and the start "
+        "of each strategy",
     )
     TUNING.add_to(group)
     OBJECTIVE_GROUPS["dpo"].add_to(group)
@@ -102,8 +109,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.kept = lambda: f"{folder} keeps checkpoints; the same command continues"
 
     def compare() -> dict[str, Any]:
+        start = lm
+        if options.sft_first:
+            first = replace(config, objective="sft", strategy="single", beta=None)
+            start = fine_tuned_first(lm, first, train.preferences, folder, console)
         found = compare_strategies(
-            lm,
+            start,
             config,
             train,
             test,
@@ -129,6 +140,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "trade_offs": list(several(options.lam)),
         "periods": list(periods),
         "supervised_first": options.supervised_first,
+        "sft_first": options.sft_first,
         "config": {k: v for k, v in vars(config).items() if k not in free},
     }
     result = made_once(folder / NOTE, known, compare, overwrite=options.overwrite)

@@ -1,65 +1,41 @@
-"""The page of the papers' claims is whole: all tables and figures, verdicts, existing records."""
+"""The page of the papers: each claim has a verdict, a command that exists, and its evidence."""
+
+from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from cvxnn.cli.main import build
+
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "papers.md").read_text("utf-8")
-VERDICTS = ("**Holds**", "**In part**", "**Fails**", "**Missing**")
+TEXT = (ROOT / "docs" / "papers.md").read_text("utf-8")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in TEXT.splitlines()
+    if line.startswith("| ") and not line.startswith(("| ---", "| Paper:"))
+]
+COMMANDS = sorted(set(re.findall(r"`(cvxnn [^`]+ [^`]+)`", TEXT)))
 
 
-class Row(NamedTuple):
-    """A claim of a paper, and what is known of it here."""
-
-    section: str
-    claim: str
-    ours: str
-    measured: str
-    raw: str
-
-
-def rows() -> list[Row]:
-    found = []
-    for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
-        title, _, body = section.partition("\n")
-        lines = [line for line in body.splitlines() if line.startswith("| ")]
-        for line in lines[2:]:
-            cells = [cell.strip() for cell in line.strip("| \n").split(" | ")]
-            assert len(cells) == 4, line
-            found.append(Row(title, *cells))
-    return found
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].partition(":")[0])
+def test_no_cell_is_empty(row):
+    assert len(row) == 4
+    assert all(row)
+    assert re.match(r"\*\*(Holds|In part|Fails|Missing)\*\*", row[1])
+    named = re.findall(r"`((?:asv_bench|tests)/[\w/.]+)(?:::(\w+))?`", row[3])
+    assert named or row[3] == "the rows above"
+    for path, test in named:
+        assert (ROOT / path).exists()
+        assert test is None or not test or f"def {test}(" in (ROOT / path).read_text("utf-8")
 
 
-ROWS = rows()
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.claim.partition(":")[0])
-def test_a_claim_has_a_verdict_and_an_existing_record(row: Row) -> None:
-    assert all(cell.strip("-– ") for cell in row)
-    assert row.ours.startswith(VERDICTS)
-    records = re.findall(r"`((?:asv_bench|tests)/[^`]+)`", row.raw)
-    # Nothing is claimed without a record, and no figure without its raw results or a test.
-    assert records or (row.raw == "none" and row.ours.startswith("**Missing**"))
-    for record in records:
-        path, _, test = record.partition("::")
-        assert (ROOT / path).is_file()
-        assert not test or f"def {test}(" in (ROOT / path).read_text("utf-8")
-    for script in re.findall(r"asv_bench/[\w/]+\.(?:py|sh)", row.measured):
-        assert (ROOT / script).is_file()
-
-
-def test_every_theorem_table_figure_and_experiment_has_one_row() -> None:
-    coala = {f"Table {k}" for k in range(1, 12)} | {f"Figure {k}" for k in range(1, 4)}
-    coala |= {"Proposition 1", "Theorem 1", "Theorem 2", "Algorithm 1", "Algorithm 2"}
-    joint = {f"Table {k}" for k in range(1, 4)} | {f"Figure {k}" for k in range(1, 15)}
-    joint |= {f"Algorithm {k}" for k in range(1, 4)} | {"Theorem 3.3", "Theorem 4.1"}
-    joint |= {"Proposition A.1", "Proposition A.2"} | {f"Lemma A.{k}" for k in (3, 5, 6, 7)}
-    work = {"Evaluation", "Comparison", "Data", "Presets", "Sweeps", "Joint training", "Lemmas"}
-    work |= {"Joint training at scale", "Benchmarks"}
-    for title, expected in (("COALA", coala), ("Joint", joint), ("What", work)):
-        names = [r.claim.partition(":")[0] for r in ROWS if r.section.startswith(title)]
-        assert expected <= set(names)
-        assert len(names) == len(set(names))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_have_these_options(command):
+    words = [re.sub(r"^[NK]$", "1", word) for word in shlex.split(command)[1:]]
+    if words[-1].startswith("--"):
+        words.append("alpaca-eval" if words[-1] == "--protocol" else "folder")
+    _, unknown = build([words[0]])[0].parse_known_args(words)
+    assert not unknown

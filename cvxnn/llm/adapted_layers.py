@@ -9,7 +9,8 @@ import transformers
 
 # Table 10 of the COALA paper has other layers for GPT-2; for LLaMA, it has all linear ones.
 _GPT2 = ("c_attn", "c_proj")
-_ROUTERS = ("gate", "router", "shared_expert_gate")  # they choose among experts
+_ROUTERS = {"gate", "router", "shared_expert_gate"}  # they choose among experts
+_OTHER_TARGETS = (torch.nn.Embedding, torch.nn.Conv1d)  # which adapters fit if they are named
 
 
 def adapted_layers(
@@ -33,12 +34,13 @@ def adapted_layers(
     Raises
     ------
     ValueError
-        If the model lacks a target, or reads its weights without calling it; choose another.
+        If the model lacks a target, it is no layer of weights, or its weights are read without
+        calling it; choose another.
 
     Warns
     -----
     UserWarning
-        If weights of blocks are left out by default because they are not linear layers, such as
+        If matrices of blocks are left out by default because they are not linear layers, such as
         experts that are one tensor, or because a kernel reads them; the message names them.
     """
     modules = dict(model.named_modules())
@@ -52,6 +54,12 @@ def adapted_layers(
                 f"target_modules is {target_modules}, of which the model lacks {missing}; choose "
                 f"among {sorted(set(map(_last, linear)))}"
             )
+        layers = (torch.nn.Linear, transformers.pytorch_utils.Conv1D, *_OTHER_TARGETS)
+        if refused := sorted({_last(n) for n, m in found.items() if not isinstance(m, layers)}):
+            raise ValueError(
+                f"target_modules has {refused}, which are no layers of weights; choose among "
+                f"{sorted(set(map(_last, linear)))}"
+            )
         if refused := sorted({_last(name) for name in unusable & found.keys()}):
             raise ValueError(
                 f"target_modules has {refused}, whose weights the model reads without calling the "
@@ -59,16 +67,20 @@ def adapted_layers(
             )
         return found
     head = model.get_output_embeddings()
-    names = [name for name in linear if linear[name] is not head and _last(name) not in _ROUTERS]
+    names = [
+        name
+        for name in linear
+        if linear[name] is not head and _last(name) != "lm_head" and not _routes(name)
+    ]
     if model.config.model_type == "gpt2":
         names = [name for name in names if _last(name) in _GPT2]
     left_out = {_last(name) for name in unusable}
     left_out |= {
         f"{_last(name)}.{weight}"
         for name, module in modules.items()
-        if not isinstance(module, torch.nn.Conv1d)
+        if name not in linear and not isinstance(module, _OTHER_TARGETS) and not _routes(name)
         for weight, value in module.named_parameters(recurse=False)
-        if value.ndim > 2
+        if value.ndim > 1 and "bias" not in weight and weight != "A_log"
     }
     if left_out:
         warnings.warn(
@@ -81,6 +93,11 @@ def adapted_layers(
 
 def _is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear | transformers.pytorch_utils.Conv1D)
+
+
+def _routes(name: str) -> bool:
+    """Return whether a module is a router, or a part of one."""
+    return not _ROUTERS.isdisjoint(name.split("."))
 
 
 def _is_read_by_kernel(modules: dict[str, torch.nn.Module], name: str) -> bool:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.preference.row_checks import check_text, parse_messages, required_fields
+from cvxnn.preference.row_checks import Row, check_text, parse_messages, required_fields
 from cvxnn.preference.row_files import read_rows
 from cvxnn.preference.triplets import Prompt, prompt_key
+from cvxnn.preference.unused_rows import UnusedRows
 
 _REPLIES = ("response", "completion")
 
@@ -74,29 +75,40 @@ def read_demonstrations(
     ------
     FileNotFoundError, ValueError
         As for `read_preferences`.
+
+    Warns
+    -----
+    UserWarning
+        If rows have an empty text, or messages that do not end in a reply of the assistant. Such
+        rows are common in real data sets; they are left out and counted.
     """
-    found = []
+    found: list[Demonstration] = []
+    unused = UnusedRows(os.fspath(path), "holds a demonstration", "hold no demonstration")
     for where, row in read_rows(path, limit):
-        prompt: Prompt
-        if "messages" in row:
-            turns = parse_messages(row["messages"], where, "messages")
-            if len(turns) < 2 or turns[-1]["role"] != "assistant":
-                raise ValueError(
-                    f"{where}: messages end with a turn of {turns[-1]['role']!r}; expected the "
-                    "reply of the assistant to turns before it"
-                )
-            prompt, response = list(turns[:-1]), turns[-1]["content"]
-        else:
-            name = next((name for name in _REPLIES if name in row), _REPLIES[0])
-            asked, response = required_fields(row, ["prompt", name], where)
-            check_text(response, where, name)
-            if isinstance(asked, list):
-                prompt = parse_messages(asked, where, "prompt")
+        with unused.empty_texts(where):
+            each = _demonstration(row, where)
+            if each.response:
+                found.append(each)
             else:
-                check_text(asked, where, "prompt")
-                prompt = asked
-        found.append(Demonstration(prompt, response))
+                unused.add("messages that do not end in a reply of the assistant", where)
+    unused.report(len(found))
     return found
+
+
+def _demonstration(row: Row, where: str) -> Demonstration:
+    """Return the demonstration of a row; without a reply if its messages do not end in one."""
+    if "messages" in row:
+        turns = parse_messages(row["messages"], where, "messages")
+        if len(turns) < 2 or turns[-1]["role"] != "assistant":
+            return Demonstration(turns, "")
+        return Demonstration(turns[:-1], turns[-1]["content"])
+    name = next((name for name in _REPLIES if name in row), _REPLIES[0])
+    asked, response = required_fields(row, ["prompt", name], where)
+    check_text(response, where, name)
+    if isinstance(asked, list):
+        return Demonstration(parse_messages(asked, where, "prompt"), response)
+    check_text(asked, where, "prompt")
+    return Demonstration(asked, response)
 
 
 def candidate_replies(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,6 +23,7 @@ from cvxnn.preference.row_checks import (
 )
 from cvxnn.preference.row_files import read_rows, write_rows
 from cvxnn.preference.triplets import Conversation, PreferenceTriplet, as_messages
+from cvxnn.preference.unused_rows import UnusedRows
 
 ReadFormat = Literal[
     "auto",
@@ -121,8 +120,8 @@ def read_preferences(
     -----
     UserWarning
         If rows state no preference: equal replies, an empty reply, a tie, a broken transcript,
-        transcripts that differ before their last reply, no common beginning. Such rows are common
-        in real data sets; they are left out and counted.
+        transcripts that differ before their last reply, no common beginning, another text that is
+        empty or null. Such rows are common in real data sets; they are left out and counted.
     """
     return _triplets(_renamed(read_rows(path, limit), fields), os.fspath(path), format)
 
@@ -258,16 +257,24 @@ def read_conversations(
     ------
     FileNotFoundError, ImportError, ValueError
         As for `read_preferences`.
+
+    Warns
+    -----
+    UserWarning
+        If rows have no messages, or one that is empty or null; they are left out and counted.
     """
-    conversations = []
+    conversations: list[Conversation] = []
+    unused = UnusedRows(os.fspath(path), "holds a conversation", "hold no conversation")
     for where, row in read_rows(path, limit):
-        if "conversations" in row and "messages" not in row:
-            messages = tuple(turns_of(row["conversations"], where, "conversations"))
-        else:
-            [value] = required_fields(row, ["messages"], where)
-            messages = tuple(parse_messages(value, where, "messages"))
-        name, subject = (optional_name(row, [field], where) for field in ("id", "subject"))
-        conversations.append(Conversation(messages, name or "", subject))
+        with unused.empty_texts(where):
+            if "conversations" in row and "messages" not in row:
+                messages = tuple(turns_of(row["conversations"], where, "conversations"))
+            else:
+                [value] = required_fields(row, ["messages"], where)
+                messages = tuple(parse_messages(value, where, "messages"))
+            name, subject = (optional_name(row, [field], where) for field in ("id", "subject"))
+            conversations.append(Conversation(messages, name or "", subject))
+    unused.report(len(conversations))
     return conversations
 
 
@@ -287,8 +294,7 @@ def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected 'auto' or one of {sorted(FORMATS)}")
     triplets: list[PreferenceTriplet] = []
-    left_out: Counter[str] = Counter()
-    places: dict[str, str] = {}
+    unused = UnusedRows(source, "states a preference", "state no preference")
     first = ""
     for where, row in rows:
         if format == "auto":
@@ -298,26 +304,13 @@ def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list
                 f"{where}: this row is of the format {other!r}, but {first} is of {format!r}; "
                 "expected one format: split the file, or name the format of all rows"
             )
-        triplet = FORMATS[format].parse(row, where)
-        if isinstance(triplet, PreferenceTriplet):
-            triplets.append(triplet)
-        else:
-            left_out[triplet] += 1
-            places.setdefault(triplet, where)
-    reasons = ", ".join(
-        f"{n} with {reason} (first: {places[reason]})" for reason, n in left_out.items()
-    )
-    total = len(triplets) + left_out.total()
-    if not triplets:
-        raise ValueError(
-            f"{source}: none of {total} rows states a preference: {reasons or 'empty'}"
-        )
-    if left_out:
-        warnings.warn(
-            f"{source}: left out {left_out.total()} of {total} rows that state no preference: "
-            f"{reasons}",
-            stacklevel=3,
-        )
+        with unused.empty_texts(where):
+            triplet = FORMATS[format].parse(row, where)
+            if isinstance(triplet, PreferenceTriplet):
+                triplets.append(triplet)
+            else:
+                unused.add(triplet, where)
+    unused.report(len(triplets), stacklevel=4)
     return triplets
 
 

@@ -14,6 +14,10 @@ Row = dict[str, Any]
 """One object of a file: its fields by name."""
 
 
+class EmptyTextError(ValueError):
+    """Text of a row that is blank or null, or a conversation without messages."""
+
+
 def check_limit(limit: int | None) -> None:
     """Raise ValueError if a number of rows is given that is not positive."""
     if limit is not None and limit < 1:
@@ -41,7 +45,7 @@ def parse_messages(value: Any, where: str, field: str, *, blank_end: bool = Fals
     if not isinstance(value, list):
         raise ValueError(f"{where}: {field!r} is {kind(value)}; expected a list of messages")
     if not value:
-        raise ValueError(f"{where}: {field!r} is an empty list; expected at least one message")
+        raise EmptyTextError(f"{where}: {field!r} is an empty list; expected at least one message")
     messages = []
     for i, message in enumerate(value):
         name = f"{field}[{i}]"
@@ -59,6 +63,9 @@ def parse_messages(value: Any, where: str, field: str, *, blank_end: bool = Fals
 
 def check_text(value: Any, where: str, field: str, *, blank: bool = False) -> None:
     """Raise ValueError unless a value is text, which may be blank only if ``blank`` is true."""
+    if value is None or (isinstance(value, str) and not blank and not value.strip()):
+        found = "null" if value is None else "empty"
+        raise EmptyTextError(f"{where}: {field!r} is {found}; expected some text")
     check_is_text(value, f"{where}: {field!r}", blank=blank)
 
 

@@ -38,7 +38,7 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
         no ending is read as JSON in UTF-8: if it begins with ``[``, it is one array of objects;
         otherwise each line is an object. One that ends in ``.csv`` (commas) or ``.tsv`` (tabs), or
         in these with ``.gz``, is a table in UTF-8 with the names of the fields in its first line;
-        an empty cell is a field that the row lacks. Capital letters make no difference. Of a
+        an empty cell is null. Capital letters make no difference. Of a
         folder, all files with these endings are read, in the order of their names.
     limit : int, optional
         Number of rows to read, at least 1; by default all.
@@ -253,7 +253,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
                     "quote cells that contain the separator"
                 )
             if cells:
-                yield where, {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+                yield where, {name: c or None for name, c in zip(names, cells, strict=True)}
     except csv.Error as error:
         raise ValueError(f"{path}:{line}: not a valid table ({error})") from error
     finally:

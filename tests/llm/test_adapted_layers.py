@@ -79,6 +79,17 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
         {**MOE, **LINEAR}, f"{QKV} o_proj in_proj_qkvz in_proj_ba out_proj {GATED}", EXPERTS
     ),
     "mixtral": ({"num_local_experts": 4}, f"{QKV} o_proj", EXPERTS),
+    "dbrx": (
+        {
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": 2,
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 1e4},
+            "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+        },
+        "Wqkv out_proj",  # not the router
+        "mlp.v1 mlp.w1 mlp.w2",  # experts in matrices of their own
+    ),
 }  # fmt: skip
 
 
@@ -160,6 +171,14 @@ def test_shared_weights_part_when_they_are_merged(
     merged.model.save_pretrained(tmp_path)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(logits(LanguageModel(again, Tokenizer(), "again")), logits(merged))
+
+
+@pytest.mark.parametrize("name", ["mlp", "experts", "norm", "layers", "gate"])
+def test_modules_that_are_no_layers_are_refused(name: str) -> None:
+    lm = make_lm("glm4_moe")
+    said = rf"target_modules has \['{name}'\], which are no layers of weights; choose among \['down"
+    with pytest.raises(ValueError, match=said):
+        adapters.add_adapter(lm, FineTuningConfig(target_modules=("q_proj", name)))
 
 
 def test_layers_that_adapters_cannot_change_are_refused() -> None:

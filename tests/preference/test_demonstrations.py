@@ -29,14 +29,42 @@ def test_layouts_of_rows(tmp_path):
     ("row", "said"),
     [
         ({"prompt": "a"}, r":1: missing field 'response'"),
-        ({"prompt": "a", "response": ""}, r":1: 'response' is empty"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "expected the reply of the assistant"),
+        ({"prompt": "a", "response": 3}, r":1: 'response' is a number"),
+        ({"messages": "a"}, r":1: 'messages' is a string; expected a list of messages"),
     ],
 )
 def test_malformed_rows_are_named(tmp_path, row, said):
     file = tmp_path / "sft.jsonl"
     file.write_text(json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=said):
+        read_demonstrations(file)
+
+
+USER, NO_REPLY = {"role": "user", "content": "a"}, {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "a", "response": " "}, "an empty text"),
+        ({"prompt": "a", "response": None}, "an empty text"),
+        ({"prompt": "", "response": "b"}, "an empty text"),
+        ({"messages": []}, "an empty text"),
+        ({"messages": [USER, NO_REPLY]}, "an empty text"),
+        ({"messages": [USER]}, "messages that do not end in a reply of the assistant"),
+        ({"messages": [NO_REPLY | {"content": "b"}, USER]}, "messages that do not end in a reply"),
+    ],
+)
+def test_one_row_does_not_stop_a_file(tmp_path, row, reason):
+    file = tmp_path / "sft.jsonl"
+    good = {"prompt": "a", "response": "b"}
+    file.write_text("".join(json.dumps(each) + "\n" for each in (good, row, row)))
+    said = rf"left out 2 of 3 rows that hold no demonstration: 2 with {reason}.*first: .*:2"
+    with pytest.warns(UserWarning, match=said) as found:
+        assert read_demonstrations(file) == [Demonstration("a", "b")]
+    assert found[0].filename == __file__
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"none of 1 rows holds a demonstration: 1 with {reason}"):
         read_demonstrations(file)
 
 

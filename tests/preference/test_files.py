@@ -157,7 +157,6 @@ def test_conversations(tmp_path: Path) -> None:
     [
         ({"id": "x"}, "missing field 'messages'"),
         ({"messages": "Hi"}, "'messages' is a string; expected a list"),
-        ({"messages": [user("a"), assistant("")]}, r"'messages\[1\].content' is empty"),
         ({"messages": [user("a")], "subject": 1.5}, "'subject' is a number"),
     ],
 )
@@ -166,6 +165,15 @@ def test_malformed_conversation_is_named(tmp_path: Path, row: Any, message: str)
     path.write_text(json.dumps(row))
     with pytest.raises(ValueError, match=rf"c\.jsonl:1: .*{message}"):
         read_conversations(path)
+
+
+@pytest.mark.parametrize("row", [{"messages": [user("a"), assistant("")]}, {"messages": []}])
+def test_one_row_does_not_stop_a_file_of_conversations(tmp_path: Path, row: Any) -> None:
+    path = tmp_path / "c.jsonl"
+    good = {"messages": [user("a")]}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(row)}\n")
+    with pytest.warns(UserWarning, match=r"left out 1 of 2 rows that hold no .*: 1 with an empty"):
+        assert read_conversations(path) == [Conversation((user("a"),))]
 
 
 # The Hub

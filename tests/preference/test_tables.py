@@ -33,8 +33,15 @@ def test_tables_of_pythons_writer_are_read_back(
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     found = [row for _, row in read_rows(path)]
     assert found == [
-        {field: cell for field, cell in zip(("a", "b b"), row, strict=True) if cell} for row in rows
+        {field: cell or None for field, cell in zip(("a", "b b"), row, strict=True)} for row in rows
     ]
+
+
+def test_an_empty_cell_does_not_stop_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("prompt,chosen,rejected,group\nWhy?,So.,No.,\nWhy?,,No.,g\n,So.,No.,g\n")
+    with pytest.warns(UserWarning, match=r"left out 2 of 3 rows .*: 1 with an empty text \(first"):
+        assert read_preferences(path) == [PreferenceTriplet("Why?", "So.", "No.")]
 
 
 def test_long_cells_and_lines_of_errors(tmp_path: Path) -> None:

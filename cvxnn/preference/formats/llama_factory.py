@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
-from cvxnn.preference.row_checks import Row, check_text, optional_name, required_fields
+from cvxnn.preference.row_checks import (
+    EmptyTextError,
+    Row,
+    check_text,
+    optional_name,
+    required_fields,
+)
 from cvxnn.preference.text_checks import kind
 from cvxnn.preference.triplets import Message
 
@@ -30,8 +36,10 @@ def turns_of(value: Any, where: str, field: str) -> list[Message]:
     field : str
         Name of the field that holds it.
     """
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}: {field!r} is {kind(value)}; expected one or more turns")
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: {field!r} is {kind(value)}; expected a list of turns")
+    if not value:
+        raise EmptyTextError(f"{where}: {field!r} is an empty list; expected at least one turn")
     return [_turn(turn, where, f"{field}[{i}]") for i, turn in enumerate(value)]
 
 
@@ -78,12 +86,12 @@ def _parse(row: Row, where: str) -> Parsed:
 
 def _instruction(row: Row, where: str) -> str:
     """Return the instruction, and below it the input, if there is one."""
-    parts = [row["instruction"]]
-    check_text(parts[0], where, "instruction")
-    if row.get("input"):
-        check_text(row["input"], where, "input", blank=True)
-        parts.append(row["input"])
-    return "\n".join(part for part in parts if part.strip())
+    parts = [row[name] for name in ("instruction", "input") if row.get(name)]
+    for name in ("instruction", "input"):
+        check_text(row.get(name) or "", where, name, blank=True)
+    text = "\n".join(part for part in parts if part.strip())
+    check_text(text, where, "instruction")
+    return text
 
 
 def _history(value: Any, where: str) -> list[Message]:

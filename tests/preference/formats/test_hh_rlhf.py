@@ -67,6 +67,7 @@ def test_depths_of_one_conversation_are_one_group(tmp_path: Path) -> None:
         ({k: f"\n\nHuman:{v}" for k, v in WHOLE.items()}, "an empty turn"),
         ({**STRIPPED, "prompt": f"{HEAD}\n\nHuman:\n\nAssistant:"}, "an empty turn"),
         ({**STRIPPED, "chosen": ""}, "an empty reply"),
+        ({**STRIPPED, "chosen": None}, "an empty text"),
         ({**WHOLE, "rejected": "No."}, "a text that is not a transcript"),
         ({**STRIPPED, "prompt": HEAD}, "a prompt that does not end in '.*Assistant:'"),
         ({**STRIPPED, "prompt": "Why?"}, "a prompt that does not end in '.*Assistant:'"),
@@ -83,7 +84,6 @@ def test_rows_without_a_preference_are_left_out(tmp_path: Path, row: Any, reason
     [
         ({"chosen": WHOLE["chosen"]}, "missing field 'rejected'"),
         ({**WHOLE, "rejected": 3}, "'rejected' is a number"),
-        ({**STRIPPED, "chosen": None}, "'chosen' is null"),
     ],
 )
 def test_malformed_row_is_named(tmp_path: Path, row: Any, message: str) -> None:

@@ -117,6 +117,8 @@ def test_annotations(tmp_path: Path, preference: float, chosen: str) -> None:
         (annotation(float("nan")), "a tie"),
         (annotation(2, output_1=""), "an empty reply"),
         (annotation(2, output_1="Seven."), "equal replies"),
+        (annotation(1, output_2=None), "an empty text"),
+        (annotation(1, instruction=""), "an empty text"),
     ],
 )
 def test_annotations_without_a_preference(tmp_path: Path, row: Any, reason: str) -> None:
@@ -133,8 +135,6 @@ def test_annotations_without_a_preference(tmp_path: Path, row: Any, reason: str)
         (annotation(1), annotation(True), "'preference' is a boolean"),
         (annotation(1), annotation(float("inf")), "expected a finite number"),
         (annotation(1), annotation(10**400), "expected a finite number"),
-        (annotation(1), annotation(1, output_2=None), "'output_2' is null"),
-        (annotation(1), annotation(1, instruction=""), "'instruction' is empty"),
         (annotation(1), {"output_1": "a"}, "missing field 'instruction'"),
         (None, {"instruction": "a", "completions": 3}, "'completions' is a number"),
         (None, ultrafeedback("text"), r"'completions\[0\]' is a string; expected an object"),

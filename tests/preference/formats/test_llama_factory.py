@@ -58,7 +58,9 @@ def test_layouts(tmp_path: Path, row: dict[str, Any], prompt: Any) -> None:
     ("change", "message"),
     [
         ({"chosen": "4"}, "'chosen' is not a turn with 'from' and 'value'"),
-        ({"conversations": []}, "'conversations' is a list; expected one or more turns"),
+        ({"conversations": {}}, "'conversations' is an object; expected a list of turns"),
+        ({"conversations": []}, "an empty text"),
+        ({"conversations": [{"from": "human", "value": ""}]}, "an empty text"),
         (
             {"conversations": [{"from": "tool", "value": "x"}]},
             r"'conversations\[0\]' is from 'tool'; expected one of \['human', 'user'",
@@ -70,6 +72,15 @@ def test_layouts(tmp_path: Path, row: dict[str, Any], prompt: Any) -> None:
 def test_malformed_rows_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(tmp_path, {**SHAREGPT, **change})
+
+
+def test_an_instruction_or_an_input_will_do(tmp_path: Path) -> None:
+    [found] = read(tmp_path, {**ALPACA, "instruction": "", "input": "x", "history": None})
+    assert found.prompt == "x"
+    with pytest.raises(ValueError, match=r"none of 1 rows .*: 1 with an empty text"):
+        read(tmp_path, {**ALPACA, "instruction": "", "input": " "})
+    with pytest.raises(ValueError, match=r"none of 1 rows .*: 1 with an empty text"):
+        read(tmp_path, {**ALPACA, "history": [["a", ""]]})
 
 
 @pytest.mark.parametrize("history", ["x", [["a"]], [["a", 3]]])

@@ -1,12 +1,12 @@
 """Two first days with cvxnn, as README and guide tell them, in fresh folders: commands and seconds.
 
-    python asv_bench/processes/journeys.py --data DIR --folder FOLDER --out journeys.jsonl
+    python asv_bench/processes/journeys.py JOURNEY --data DIR --folder FOLDER --out journeys.jsonl
 
-``DIR`` has ``hh_rlhf_train.jsonl.gz``, ``hh_rlhf_test.jsonl.gz`` and ``sft.jsonl.gz``. "pairs"
-goes from a file of pairs to a head that serves, "joint" from there to policies of preferences and
-demonstrations, to judges and to a sheet for people, "tables" through the recipes for tables. Each
-step is a process of its own with one thread, on sizes that are as small as they can be. A step that
-fails ends the run.
+``DIR`` has ``hh_rlhf_train.jsonl.gz``, ``hh_rlhf_test.jsonl.gz`` and ``sft.jsonl.gz``. The journey
+"pairs" goes from a file of pairs to a head that serves, and from there to policies of preferences
+and demonstrations, to judges and to a sheet for people; "tables" goes through the recipes for
+tables. Each begins in a new folder and is run whole. Each step is a process of its own with one
+thread, on sizes that are as small as they can be. A step that fails is a record, and ends the run.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ JOINT = {
     "count the answers": "study --output study --answers answers.csv",
     "score with a policy": f"score joint/exact-0.5.safetensors other_pairs.jsonl {CACHED}",
 }
+TEN_LINES = ("alternating_population(load_tutoring())", 'read_preferences("pairs.jsonl")')
+"""What the README's example reads, and what its comment says to read instead."""
 TABLES = {
     "README, the first example": ("README.md", "For three people"),
     "the page on tables, all recipes": ("docs/user_guide/tables.md", "## Without Python"),
@@ -70,31 +72,47 @@ TABLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("journey", choices=("pairs", "tables"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="a new one")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
+    if options.journey == "tables":
+        for name, (page, end) in TABLES.items():
+            take(options, name, [sys.executable, "-c", code_of(page, end)], {"page": page})
+        return
+    write_data(options)
+    for name, words in {**PAIRS, **JOINT}.items():
+        if "--answers" in words:
+            answer(options.folder)
+        take(options, name, [sys.executable, "-m", "cvxnn", *words.split()], {"cvxnn": words})
+    text = code_of("README.md", "## How it works").partition("from cvxnn import COALA")
+    code = "".join(text[1:])
+    assert TEN_LINES[0] in code
+    name = "README, preferences in ten lines, on these pairs"
+    take(options, name, [sys.executable, "-c", code.replace(*TEN_LINES)], {"page": "README.md"})
+
+
+def write_data(options: argparse.Namespace) -> None:
+    """Write the files that a user has."""
     for name, n, part in (("pairs", N_PAIRS, "train"), ("other_pairs", N_OTHERS, "test")):
         with gzip.open(options.data / f"hh_rlhf_{part}.jsonl.gz", "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line, _ in zip(file, range(n), strict=False)]
         lines = [json.dumps({k: row[k] for k in ("prompt", "chosen", "rejected")}) for row in rows]
         (options.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    for name, words in PAIRS.items():
-        record = measure([sys.executable, "-m", "cvxnn", *words.split()], options.folder)
-        append(options.out, {"journey": "pairs", "step": name, "cvxnn": words, **record})
     with gzip.open(options.data / "sft.jsonl.gz", "rt", encoding="utf-8") as file:
         lines = [line for line, _ in zip(file, range(24), strict=False)]
     (options.folder / "sft.jsonl").write_text("".join(lines), "utf-8")
     (options.folder / "prompts.txt").write_text("Why?\nHow do plants eat?\n", "utf-8")
-    for name, words in JOINT.items():
-        if "--answers" in words:
-            answer(options.folder)
-        record = measure([sys.executable, "-m", "cvxnn", *words.split()], options.folder)
-        append(options.out, {"journey": "joint", "step": name, "cvxnn": words, **record})
-    for name, (page, end) in TABLES.items():
-        record = measure([sys.executable, "-c", code_of(page, end)], options.folder)
-        append(options.out, {"journey": "tables", "step": name, "page": page, **record})
+
+
+def take(options: argparse.Namespace, name: str, command: list[str], ran: dict[str, str]) -> None:
+    """Run a step, write its record, and end if it failed."""
+    record = measure(command, options.folder)
+    append(options.out, {"journey": options.journey, "step": name, **ran, **record})
+    if record["exit_code"] != 0:
+        sys.exit("\n".join([f"{name} failed", *record["last_lines"]]))
 
 
 def code_of(page: str, end: str) -> str:
@@ -119,15 +137,14 @@ def measure(command: list[str], folder: Path) -> dict[str, Any]:
     print(
         f"{used.ru_utime + used.ru_stime:6.1f} s  {code}  {' '.join(command[3:])[:90]}", flush=True
     )
-    if code != 0:
-        sys.exit("\n".join(lines))
     return {
         "exit_code": code,
         "cpu_s": round(used.ru_utime + used.ru_stime, 2),
         "wall_s": round(time.monotonic() - began, 1),
         "load": round(load, 1),
         "peak_bytes": used.ru_maxrss * 1024,
-        "warnings": [line for line in lines if line.startswith("warning:")],
+        "warnings": [line for line in lines if re.match(r"warning:|.*Warning:", line)],
+        "last_lines": [] if code == 0 else lines[-8:],
     }
 
 

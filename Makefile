@@ -36,8 +36,9 @@ format: $(VENV)/.installed-dev  ## repair style and formatting where a tool can
 types: $(VENV)/.installed-dev  ## check types
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-docs  ## build the site into docs/_build/html; a warning is an error
+docs: $(VENV)/.installed-docs  ## build the site into docs/_build/html; a warning or a broken link is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 # The working tree is measured as it is; `asv run` inside asv_bench/ measures commits.
 bench: $(VENV)/.installed-bench  ## run each benchmark once on the working tree (options: ARGS="--bench ...")

@@ -4,12 +4,14 @@ import ast
 import dataclasses
 import enum
 import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,6 +266,19 @@ def test_links_to_headings_lead_somewhere(page):
         ((page.parent / target).resolve() if target else page, name) for target, name in found
     ]
     assert not [f"{target}#{name}" for target, name in places if name not in anchors(target)]
+
+
+def test_broken_links_of_a_site_are_found(tmp_path):
+    file = ROOT / "docs" / "check_links.py"
+    checker = importlib.util.module_from_spec(spec_from_file_location("check_links", file))
+    checker.__spec__.loader.exec_module(checker)
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "index.html").write_text('<h1 id="top-of-all">A</h1>', "utf-8")
+    good = ["../index.html#top-of-all", "#here", "https://a.b/#c", "mailto:a@b.c", ".."]
+    bad = ["../index.html#nowhere", "#gone", "page%202.html", "../pictures/a.png"]
+    lines = [f'<a href="{target}">x</a>' for target in good + bad]
+    (tmp_path / "guide" / "page.html").write_text('<p id="here">' + "".join(lines), "utf-8")
+    assert checker.broken_links(tmp_path) == [f"guide/page.html: {target}" for target in bad]
 
 
 # Defaults -----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
 ``FILE.npz`` of pairs comes from ``embeddings.py NAME --layers 3,6``, and ``DIR`` has
 ``sft.jsonl.gz``. For each seed, as many pairs and demonstrations as ``--rows`` says are drawn to
-learn from, and as many others to test on; a demonstration is the right one of up to eight replies
+learn from, and half as many others to test on; a demonstration is the right one of up to eight replies
 to other prompts. A line is one strategy, trade-off and seed: both objectives on the data that were
 learnt from, and on those that were not, without the ridge, and the share of held-out pairs that the
 implied reward ranks correctly. The table of means goes to stdout.
@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from embeddings import N_TOKENS, layer_means
+from embeddings import layer_means
 from embeddings import read as read_texts
 from joint_features import describe, draw
 from joint_study import METHODS
@@ -47,6 +47,7 @@ STRATEGIES = (
 )
 ALONE = {"DPO alone": 1.0, "SFT alone": 0.0}
 LAYER = -1  # of those in the file of pairs
+N_TOKENS = 48  # of demonstrations: the last ones of a prompt, the first ones of a reply
 LOSSES = ("dpo", "sft", "held_dpo", "held_sft")
 
 
@@ -114,10 +115,9 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
 def pairs(options: argparse.Namespace, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of the chosen and of the rejected replies."""
     with np.load(options.pairs) as arrays:
-        rows = np.random.default_rng([seed, part == "test"]).permutation(
-            len(arrays[f"{part}_prompt"])
-        )
-        rows = rows[: options.rows]
+        rng = np.random.default_rng([seed, part == "test"])
+        n = options.rows if part == "train" else options.rows // 2
+        rows = rng.permutation(len(arrays[f"{part}_prompt"]))[:n]
         prompts = unit(arrays["prompts"][:, LAYER])[arrays[f"{part}_prompt"][rows]]
         replies = unit(arrays["responses"][:, LAYER])
         chosen, rejected = (replies[arrays[f"{part}_{k}"][rows]] for k in ("chosen", "rejected"))
@@ -131,7 +131,7 @@ def demonstrations(
     path = options.cache / f"demonstrations_{options.rows}.npz"
     if not path.exists():
         rng = np.random.default_rng(0)
-        rows = draw(read_texts(options.data / "sft.jsonl.gz"), 2 * options.rows, rng)
+        rows = draw(read_texts(options.data / "sft.jsonl.gz"), 3 * options.rows // 2, rng)
         ends = {"prompt": slice(-N_TOKENS, None), "response": slice(N_TOKENS)}
         layer = [6]
         found = {k: layer_means([r[k] for r in rows], None, layer, end) for k, end in ends.items()}

@@ -238,7 +238,7 @@ def _started(
 
     settings = comparison_settings(options)["fine_tuning"]
     config = fine_tuning_config("sft", settings, {}, options.seed)
-    return fine_tuned_first(lm, config, train, Path(options.output), console)
+    return fine_tuned_first(lm, config, {"preferences": train}, Path(options.output), console)
 
 
 def _measure(

@@ -14,7 +14,7 @@ from cvxnn.cli.option_groups import DATA, MODEL
 from cvxnn.features.named_models import NAMED_MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cvxnn.estimators.coala import COALAPreferenceHead
     from cvxnn.estimators.linear_head import LinearPreferenceHead
@@ -162,11 +162,11 @@ def reward_head(file: str | Path) -> Head:
 def fine_tuned_first(
     lm: LanguageModel,
     config: FineTuningConfig,
-    pairs: Sequence[PreferenceTriplet],
+    data: Mapping[str, Sequence[Any]],
     folder: Path,
     console: Console,
 ) -> LanguageModel:
-    """Return the model fine-tuned on the chosen replies, which a later call finds in the folder.
+    """Return the model fine-tuned on replies, which a later call finds in the folder.
 
     Parameters
     ----------
@@ -174,8 +174,9 @@ def fine_tuned_first(
         The model.
     config : FineTuningConfig
         Settings, with the objective ``"sft"``.
-    pairs : sequence of PreferenceTriplet
-        Pairs whose chosen replies are learnt.
+    data : mapping of str to sequence
+        What is learnt, by its name in `fine_tune`: ``preferences``, whose chosen replies are
+        learnt, or ``supervised``.
     folder : Path
         Folder of the results, which gets a folder for this training.
     console : Console
@@ -192,11 +193,11 @@ def fine_tuned_first(
     from cvxnn.llm.fine_tuning.training_loop import fine_tune
 
     own, show = folder / START, not console.quiet
-    tuned = fine_tune(lm, config, preferences=pairs, folder=own, progress=show)
+    tuned = fine_tune(lm, config, **data, folder=own, progress=show)
     tuned.save(own / ADAPTER)
-    total = CostMeter.from_dict(tuned.costs).total
+    total, n = CostMeter.from_dict(tuned.costs).total, sum(map(len, data.values()))
     console.progress(
-        f"start     fine-tuned on {len(pairs)} chosen replies, {count_text(total.flops)}FLOPs and "
+        f"start     fine-tuned on {n} replies, {count_text(total.flops)}FLOPs and "
         f"{seconds_text(total.seconds)}, which nothing below is charged for"
     )
     return tuned.lm if config.trained == "all" else tuned.merge()

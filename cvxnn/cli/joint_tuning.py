@@ -55,8 +55,8 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sft-first",
         action="store_true",
-        help="Fine-tune the model on the chosen replies first: the reference of DPO, and the start "
-        "of each strategy",
+        help="Fine-tune the model on the chosen replies first (on the demonstrations if those are "
+        "first): the reference of DPO, and the start of each strategy",
     )
     TUNING.add_to(group)
     OBJECTIVE_GROUPS["dpo"].add_to(group)
@@ -112,7 +112,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         start = lm
         if options.sft_first:
             first = replace(config, objective="sft", strategy="single", beta=None)
-            start = fine_tuned_first(lm, first, train.preferences, folder, console)
+            name = "supervised" if options.supervised_first else "preferences"
+            start = fine_tuned_first(lm, first, {name: getattr(train, name)}, folder, console)
         found = compare_strategies(
             start,
             config,

@@ -151,9 +151,9 @@ def test_a_file_of_pairs_trains_the_language_model(run, data, model, tmp_path, c
     assert run(*command, "--supervised-batch", "8", *periods)["status"] == "nothing to do"
     command[command.index("--output") + 1] = tmp_path / "second"
     command[command.index("sequential,maxright,orpo")] = "sequential"
-    found = run(*command, "--sft-first")
+    found = run(*command, "--sft-first", "--supervised-first")
     np.testing.assert_allclose(found["start"]["dpo"], np.log(2), rtol=1e-5)  # the reference now
-    assert found["start"]["sft"] < start["sft"]  # the demonstrations are the chosen replies
+    assert found["start"]["sft"] < start["sft"]  # the demonstrations were learnt
     assert found["policies"][0]["sft"] < found["start"]["sft"]
     refused = run(*command, "--strategy", "exact,mix", code=2)["error"]
     assert "--strategy exact needs frozen features" in refused

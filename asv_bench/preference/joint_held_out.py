@@ -4,10 +4,10 @@
 
 ``FILE.npz`` of pairs comes from ``embeddings.py NAME --layers 3,6``, and ``DIR`` has
 ``sft.jsonl.gz``. For each seed, as many pairs and demonstrations as ``--rows`` says are drawn to
-learn from, and half as many others to test on; a demonstration is the right one of up to eight replies
-to other prompts. A line is one strategy, trade-off and seed: both objectives on the data that were
-learnt from, and on those that were not, without the ridge, and the share of held-out pairs that the
-implied reward ranks correctly. The table of means goes to stdout.
+learn from, and half as many others to test on; a demonstration is the right one of eight replies,
+seven of which belong to other prompts. A line is one strategy, trade-off and seed: both objectives
+on the data that were learnt from, and on those that were not, without the ridge, and the share of
+held-out pairs that the implied reward ranks correctly. The table of means goes to stdout.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ LAMBDAS = (0.25, 0.5, 0.75)
 STRATEGIES = (
     "exact",
     "sequential",
-    "sequential, sft first",
     "mix",
     "alright",
     "maxright, every 10",

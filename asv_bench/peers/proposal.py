@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.datasets import load_diabetes
 
 from asv_bench.raw_results import Record, append
 from cvxnn import COALAPreferenceHead, ConvexReLUClassifier, ConvexReLURegressor
@@ -46,15 +48,17 @@ HEADS = ("mrbench", "ultrafeedback", "hh_helpful")
 RESPONSES = (("imdb", "squared"), ("imdb", "logistic"), ("mrbench", "logistic"))
 
 
+Rows = tuple[NDArray[np.floating], NDArray[Any]]
+
+
 class Fit(NamedTuple):
-    """A model with nothing set but the loss, and its rows; ``kind`` says what they are."""
+    """A model with nothing set but the loss, and a reader of rows of this ``kind``."""
 
     kind: str
     data: str
     loss: str
     model: Any
-    X: NDArray[np.floating]
-    y: NDArray[Any]
+    read: Callable[[], Rows]
 
 
 def main() -> None:
@@ -79,26 +83,28 @@ def fits(data: Path, features: Path) -> Iterator[Fit]:
     for names, loss in named:
         for name in names:
             model = ConvexReLUClassifier(loss=loss, **options)
-            yield Fit("classes", name, loss, model, *table(data, name))
+            yield Fit("classes", name, loss, model, partial(table, data, name))
     for name, column, loss in REGRESSION:
         model = ConvexReLURegressor(loss=loss, **options)
-        if column is None:
-            from sklearn.datasets import load_diabetes
-
-            X, y = load_diabetes(return_X_y=True)
-        else:
-            X, _ = table(data, name)
-            X, y = np.delete(X, column, axis=1), X[:, column].astype(float)
-        yield Fit("numbers", name, loss, model, X, y)
+        yield Fit("numbers", name, loss, model, partial(numbers, data, name, column))
     for name in HEADS:
-        head = COALAPreferenceHead(random_state=0, max_iter=1)
-        yield Fit("pairs", name, "squared", head, *responses(features, name))
+        head = COALAPreferenceHead(formulation="relu", random_state=0, max_iter=1)
+        yield Fit("pairs", name, "squared", head, partial(responses, features, name))
     for name, loss in RESPONSES:
         model = ConvexReLUClassifier(loss=loss, **options)
-        yield Fit("responses", name, loss, model, *responses(features, name))
+        yield Fit("responses", name, loss, model, partial(responses, features, name))
 
 
-def table(data: Path, name: str) -> tuple[NDArray[np.floating], NDArray[Any]]:
+def numbers(data: Path, name: str, column: int | None) -> Rows:
+    """A column of a table as the target, the others as features."""
+    if column is None:
+        X, y = load_diabetes(return_X_y=True)
+        return X, y
+    X, _ = table(data, name)
+    return np.delete(X, column, axis=1), X[:, column].astype(float)
+
+
+def table(data: Path, name: str) -> Rows:
     """At most 1,500 training rows, drawn at random."""
     with np.load(data / "uci" / f"{name}.npz") as file:
         X, y = file["X"][~file["test"]], file["y"][~file["test"]]
@@ -106,7 +112,7 @@ def table(data: Path, name: str) -> tuple[NDArray[np.floating], NDArray[Any]]:
     return X[rows], y[rows]
 
 
-def responses(features: Path, name: str) -> tuple[NDArray[np.floating], NDArray[Any]]:
+def responses(features: Path, name: str) -> Rows:
     """Embeddings of the last layer: chosen responses, then rejected ones; or labelled reviews."""
     with np.load(features / f"minilm_{name}.npz") as file:
         X = file["responses"][:, -1].astype(np.float32)
@@ -120,14 +126,15 @@ def responses(features: Path, name: str) -> tuple[NDArray[np.floating], NDArray[
 
 def measure(fit: Fit) -> Iterator[Record]:
     """Train as the model does, at each tolerance; the model itself gives units and strength."""
+    rows, labels = fit.read()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one iteration does not converge
         if fit.kind == "pairs":
-            half = len(fit.X) // 2
-            fit.model.fit_pairs(fit.X[:half], fit.X[half:])
+            half = len(rows) // 2
+            fit.model.fit_pairs(rows[:half], rows[half:])
         else:
-            fit.model.fit(fit.X, fit.y)
-    given = fit.model.certificate(fit.X, fit.y).program
+            fit.model.fit(rows, labels)
+    given = fit.model.certificate(rows, labels).program
     X, y, alpha = given.operator.X, given.y, float(given.alpha)
     options: dict[str, Any] = {"loss": given.loss, "sample_weight": given.sample_weight}
     began = time.process_time()

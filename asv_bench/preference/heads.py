@@ -108,7 +108,6 @@ def encoded(values: NDArray[Any]) -> str:
 def load(path: Path, n_folds: int = 0) -> Data:
     """Pairs of a file, with its own split, or in folds of whole groups of all its rows."""
     from head_rivals import Pairs
-    from sklearn.model_selection import GroupKFold
 
     with np.load(path) as file:
         arrays = dict(file)
@@ -125,11 +124,17 @@ def load(path: Path, n_folds: int = 0) -> Data:
     chosen, rejected, prompt, groups = map(np.concatenate, zip(*columns, strict=True))
     group = np.unique(groups, return_inverse=True)[1]
     pairs = Pairs(responses[chosen], responses[rejected], prompts[prompt], group, d)
-    parts = list(GroupKFold(n_folds).split(group, groups=group)) if n_folds else []
-    if not parts:
-        n = len(columns[0][0])
-        parts = [(np.arange(n), np.arange(n, len(group)))]
+    parts = parts_of(group, len(columns[0][0]), n_folds)
     return Data(pairs, {**layers, "all": slice(None)}, parts)
+
+
+def parts_of(group: NDArray[np.intp], n: int, n_folds: int = 0) -> Parts:
+    """Rows to fit and to test: the first ``n`` and the others, or folds of whole groups."""
+    if n_folds:
+        from sklearn.model_selection import GroupKFold
+
+        return list(GroupKFold(n_folds).split(group, groups=group))
+    return [(np.arange(n), np.arange(n, len(group)))]
 
 
 def rows_of_part(arrays: dict[str, NDArray[Any]], part: str) -> list[NDArray[Any]]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from embeddings import N_TOKENS, hidden_states, numbered
 from head_rivals import Found, Pairs, Setting, tuned
-from heads import measure, rows_of_part
+from heads import measure, parts_of, rows_of_part
 from numpy.typing import NDArray
 
 from asv_bench.raw_results import append
@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", help="names of pairs, as of embeddings.py")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("heads.jsonl"))
+    parser.add_argument(
+        "--folds", type=int, default=0, help="test all rows in so many folds of whole groups"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.sets:
@@ -57,10 +60,11 @@ def main() -> None:
         chosen, rejected, prompt, groups = map(np.concatenate, zip(*columns, strict=True))
         group = np.unique(groups, return_inverse=True)[1]
         pairs = Pairs(chosen, rejected, prompt, group, 0)
-        parts = [(np.arange(n), np.arange(n, len(group)))]
+        parts = parts_of(group, n, arguments.folds)
         method = partial(token_reward, read_tokens(texts))
         found = measure(method, pairs, parts)
-        common = {"set": f"minilm_{name}", "n": n, "n_test": len(group) - n}
+        n_test = sum(len(test) for _, test in parts)
+        common = {"set": name, "n": len(parts[0][0]), "n_test": n_test}
         append(arguments.out, {**common, "method": "token_reward", **found})
 
 

@@ -57,7 +57,9 @@ def choose_patterns(
     The first kind is taken unless another has an error that is 2 % smaller. The error is the
     squared one of the closed form at the best strength, on the same rows for all: a sample of 256
     to 1,024, a 16th of all rows, and of four rows for each output at least, up to 1,024. The
-    patterns are drawn on it, and it tells kinds apart about as well as all rows do.
+    patterns are drawn on it, and it tells kinds apart about as well as all rows do. Outputs with
+    strengths of their own have a say by the part of their variance that is predicted, so that
+    noisy ones, for which all kinds are alike, do not hide what another gains.
 
     Parameters
     ----------
@@ -90,19 +92,19 @@ def choose_patterns(
     most = int(np.clip(_PART * len(y), _ROWS, _MOST_ROWS))
     most = max(most, min(_ROWS_OF_OUTPUT * y.shape[1], _LIMIT))
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
-    trials = []
+    trials, errors = [], []
     for kind in kinds:
         seen, targets = sample.program.operator.X, sample.program.y
         found = draw_patterns(seen, targets, n_patterns, kind, random_state)
         pilot = replace(sample.program, operator=GatedOperator(seen, found.mask))
         spectrum = Spectrum.of(pilot)
         out = leave_one_out(sample._replace(program=pilot), spectrum, shared=shared)
-        error = out.errors.sum(axis=1).min() if shared else out.errors.min(axis=0).sum()
         trial = ChosenPatterns(kind, found, spectrum)
-        trials.append(_Trial(float(error), trial, random_state.get_state()))
-    best = trials[int(np.argmin([trial.error for trial in trials]))]
-    if not best.error < (1 - _GAIN) * trials[0].error:
-        best = trials[0]
+        errors.append(np.atleast_1d(out.least(shared=shared)))
+        trials.append(_Trial(trial, random_state.get_state()))
+    error = _relative_errors(np.array(errors), sample.program)
+    number = int(np.argmin(error))
+    best = trials[number if error[number] < 1 - _GAIN else 0]
     if best is trials[0] and sample.program is program:
         # A draw from the first state would give the same patterns again.
         random_state.set_state(best.state)
@@ -115,9 +117,24 @@ def choose_patterns(
     return ChosenPatterns(best.chosen.kind, found, None)
 
 
-class _Trial(NamedTuple):
-    """Least error of a kind, what was looked at, and the state of the generator after its draw."""
+def _relative_errors(errors: NDArray[np.floating], program: ConvexProgram) -> NDArray[np.floating]:
+    """Return errors, shape ``(n_kinds, n_outputs)``, as means of parts of those of the first kind.
 
-    error: float
+    An output weighs the part of its variance that the best kind predicts.
+    """
+    relative = np.ones(errors.shape)
+    np.divide(errors, errors[0], out=relative, where=errors[0] > 0)
+    if errors.shape[1] == 1:
+        return relative[:, 0]
+    y, share = program.y, program.share
+    variance = (share * (y - (share * y).sum(axis=0)) ** 2).sum(axis=0)
+    predicted = np.maximum(variance - errors.min(axis=0), 0)
+    weight = np.divide(predicted, variance, out=np.zeros(variance.shape), where=variance > 0)
+    return np.asarray(np.average(relative, axis=1, weights=weight if weight.any() else None))
+
+
+class _Trial(NamedTuple):
+    """What was drawn for a kind, and the state of the generator after its draw."""
+
     chosen: ChosenPatterns
     state: Any

@@ -66,6 +66,19 @@ def test_the_kind_of_least_error_is_chosen(grouped: bool, weighted: bool) -> Non
     assert chosen == list(KINDS)
 
 
+def test_outputs_that_nothing_predicts_have_no_say() -> None:
+    rng = np.random.default_rng(1)
+    X = program_of(np.zeros((60, 1))).operator.X
+    for target in (np.abs(X[:, :3].sum(axis=1)), 3.0 * (X[:, 0] > 0) - (X[:, 1] > 1)):
+        clean = target[:, None] - target.mean()
+        noisy = 10 * rng.standard_normal((60, 30))
+        alone, among = (
+            choose_patterns(program_of(y), 24, KINDS, np.random.RandomState(0))
+            for y in (clean, np.hstack([clean, noisy - noisy.mean(axis=0)]))
+        )
+        assert among.kind == alone.kind
+
+
 @pytest.mark.parametrize("n", [60, 300])
 @pytest.mark.parametrize("kinds", [KINDS, KINDS[::-1], ("data",)])
 def test_patterns_are_those_of_a_draw_without_a_choice(n: int, kinds: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from cvxnn.llm import Embedder, LanguageModel, generate_candidates, memory_plan
+from cvxnn.llm import (
+    Embedder,
+    Guidance,
+    LanguageModel,
+    generate_candidates,
+    generate_guided,
+    memory_plan,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LLAMA_8B = {
@@ -165,6 +173,33 @@ def generate(small: bool) -> dict[str, Any]:
     }
 
 
+class AnyHead:
+    """A head of random weights, for the embeddings of the model."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.embedding = Embedder(lm).description
+        self.weights = np.random.default_rng(0).standard_normal(self.embedding["width"])
+
+    def reward(self, X: np.ndarray) -> np.ndarray:
+        return X @ self.weights
+
+
+def guide(small: bool) -> dict[str, Any]:
+    """One reply of 32 tokens, in segments of which a head chooses one of five."""
+    lm, n_new = language_model(small), 4 if small else 32
+    head, prompt = AnyHead(lm), text(16 if small else 128, 0)
+    settings = Guidance(max_new_tokens=n_new, n_candidates=5)
+    generate_guided(lm, head, prompt, replace(settings, max_new_tokens=2))
+    seconds = seconds_of(lambda: generate_guided(lm, head, prompt, settings))
+    limits = {"batch_tokens": 256, "max_length": 256, "n_candidates": 5}
+    return {
+        "shape": [5, n_new],
+        "seconds": seconds,
+        "tokens_per_second": n_new / seconds,
+        **planned(lm, method="guide", **limits),
+    }
+
+
 def dpo(checkpointing: bool, small: bool) -> dict[str, Any]:
     """Steps of DPO on 4 pairs in one call of the model, by `fine_tune`."""
     from cvxnn.llm import FineTuningConfig, fine_tune
@@ -259,6 +294,7 @@ MEASUREMENTS: dict[str, record.Measurement] = {
     "embed": (partial(embed, False), 25),
     "embed, shared prompts": (partial(embed, True), 25),
     "generate": (generate, 20),
+    "guide": (guide, 20),
     "dpo": (partial(dpo, False), 30),
     "dpo, checkpointing": (partial(dpo, True), 30),
     "COALA beside DPO": (beside_dpo, 40),

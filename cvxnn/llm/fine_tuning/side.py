@@ -14,6 +14,7 @@ import torch
 
 from cvxnn.files.digests import digest
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
+from cvxnn.llm.fine_tuning.processes import Processes
 from cvxnn.llm.packing import Item, Pack, common_length
 from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference.catalogue import Objective
@@ -21,6 +22,7 @@ from cvxnn.preference.metrics import reward_metrics
 
 Sums: TypeAlias = "np.ndarray | torch.Tensor"
 """Log-probabilities of replies, without gradients or with them."""
+_ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,11 @@ class Side:
         return arrays
 
     def evaluate(
-        self, scorer: ResponseScorer, batch_tokens: int, rows: Sequence[int] | None = None
+        self,
+        scorer: ResponseScorer,
+        batch_tokens: int,
+        rows: Sequence[int] | None = None,
+        processes: Processes = _ALONE,
     ) -> tuple[float, dict[str, float]]:
         """Return the mean loss of rows without gradients, and the rewards of pairs.
 
@@ -183,6 +189,8 @@ class Side:
             Largest number of tokens in one call of the model.
         rows : sequence of int, optional
             Numbers of pairs, or of replies; all by default.
+        processes : Processes, optional
+            Those that share the work; each gets the result.
 
         Returns
         -------
@@ -194,10 +202,11 @@ class Side:
         width = 1 + self.paired
         chosen = range(len(self)) if rows is None else rows
         members = [width * row + k for row in chosen for k in range(width)]
-        sums = np.empty(len(members))
+        sums = np.zeros(len(members))
         items = [self.items[i] for i in members]
-        for places, part in scorer.sums(items, scorer.plan(items, batch_tokens)):
+        for places, part in scorer.sums(items, processes.own(scorer.plan(items, batch_tokens))):
             sums[places] = part
+        sums = processes.sum_rows(sums)
         if not self.paired:
             arrays = {"chosen": sums, "chosen_length": self._lengths(members, sums)}
             return float(self.objective.losses(arrays, **self.parameters).mean()), {}

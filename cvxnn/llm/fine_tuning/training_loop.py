@@ -20,10 +20,12 @@ import transformers
 
 from cvxnn._progress import Progress
 from cvxnn.costs.meter import CostMeter
+from cvxnn.files.digests import digest
 from cvxnn.files.locks import locked
 from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.joint_strategies import Stage, gap, stages, weigh_objectives
+from cvxnn.llm.fine_tuning.processes import Processes
 from cvxnn.llm.fine_tuning.run_checkpoint import read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.side import Side
 from cvxnn.llm.fine_tuning.training_data import (
@@ -100,9 +102,17 @@ def fine_tune(
     ValueError
         If data are missing, empty, not needed or malformed; if the model has adapters already, is
         float16 or in training mode; if the folder has a checkpoint that is damaged or of another
-        run. The message has the remedy.
+        run; if processes were called with different arguments. The message has the remedy.
     FloatingPointError
         If the loss or its gradient is not finite; the message has a learning rate to try.
+
+    Notes
+    -----
+    Where ``accelerate launch`` or ``torchrun`` started several processes and each has called
+    ``accelerate.PartialState()``, they share the pairs of each step, of the reference and of
+    evaluations. All get the model and the history of one process, to rounding, unless the adapters
+    have dropout. The first one shows progress and writes `folder`, which all read. Costs are those
+    of one process.
 
     Examples
     --------
@@ -126,10 +136,18 @@ def fine_tune(
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
     settings["model"] = base["fingerprints"]["exact"]
     settings["data"] = {name: side.digest for name, side in data.items()}
-    if folder is None:
-        return _fine_tune(lm, config, data, settings, base, None, progress)
-    with locked(Path(folder) / _CHECKPOINT):
-        return _fine_tune(lm, config, data, settings, base, Path(folder), progress)
+    processes = Processes.connected()
+    if len({digest(known) for known in processes.gather(settings)}) > 1:
+        raise ValueError(
+            "the processes of this run have different settings, models or data; call fine_tune "
+            "with the same in all of them"
+        )
+    path = None if folder is None else Path(folder)
+    with contextlib.ExitStack() as stack:
+        if path is not None and processes.number == 0:
+            stack.enter_context(locked(path / _CHECKPOINT))
+        processes.wait()
+        return _fine_tune(lm, config, data, settings, base, path, progress, processes)
 
 
 def _fine_tune(
@@ -140,6 +158,7 @@ def _fine_tune(
     base: Mapping[str, object],
     folder: Path | None,
     progress: bool | Callable[[dict[str, float]], None],
+    processes: Processes,
 ) -> FineTuned:
     autocast = adapters.arithmetic(lm, config)
     path, reference, state = None, None, _RunState()
@@ -152,12 +171,19 @@ def _fine_tune(
     for name, side in data.items():
         if side.paired and side.objective.needs_reference:
             with meter.phase("evaluate" if side.held_out else "reference"):
-                sums, n = score_items(lm, side.items, cache=reference, autocast=autocast)
-            data[name] = dataclasses.replace(side, reference=sums)
-            state.tokens_evaluated += n
-    run = _Run(adapted, config, data, state, ResponseScorer(adapted, autocast=autocast), meter)
+                # Both replies of a pair stay together: they share their prompt.
+                own = [i for row in processes.own(range(len(side))) for i in (2 * row, 2 * row + 1)]
+                items = [side.items[i] for i in own]
+                sums, n = np.zeros(len(side.items)), 0
+                if items:
+                    sums[own], n = score_items(lm, items, cache=reference, autocast=autocast)
+            data[name] = dataclasses.replace(side, reference=processes.sum_rows(sums))
+            state.tokens_evaluated += processes.sum(n)
+    scorer = ResponseScorer(adapted, autocast=autocast)
+    run = _Run(adapted, config, data, state, scorer, meter, processes)
     parts = stages(config, {name: len(side) for name, side in data.items() if not side.held_out})
-    with _listener(progress, parts[-1].stop, state.step) as tell:
+    shown = progress if processes.number == 0 else False
+    with _listener(shown, parts[-1].stop, state.step) as tell:
         run.train(parts, path, settings, tell)
     adapted.model.requires_grad_(False)
     return FineTuned(
@@ -195,6 +221,7 @@ class _Run:
     state: _RunState
     scorer: ResponseScorer
     meter: CostMeter
+    processes: Processes
 
     def train(
         self,
@@ -207,6 +234,7 @@ class _Run:
         config, state = self.config, self.state
         began = time.perf_counter() - state.seconds
         weights = adapters.trained_weights(self.lm)
+        writes = path is not None and self.processes.number == 0
         resumed = path is not None and bool(state.history)
         if not resumed and any(side.held_out for side in self.data.values()):
             state.history.append({"step": 0, **self._evaluate()})
@@ -219,7 +247,7 @@ class _Run:
             if resumed and path is not None:
                 restore(path, weights, optimizer if state.step > stage.start else None)
                 resumed = False
-            elif path is not None and state.step == 0 and state.history:
+            elif path is not None and writes and state.step == 0 and state.history:
                 state.seconds, state.costs = time.perf_counter() - began, self.meter.to_dict()
                 write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
             while state.step < stage.stop:
@@ -235,7 +263,7 @@ class _Run:
                 now = time.perf_counter()
                 late = now - kept >= max(_CHECKPOINT_SECONDS, duration / _CHECKPOINT_SHARE)
                 due = finished or late or state.step % config.checkpoint_every == 0
-                if path is not None and due:
+                if path is not None and writes and due:
                     write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
                     kept = time.perf_counter()
                     duration = kept - now
@@ -283,6 +311,7 @@ class _Run:
                 rewards.update(found)
         loss = sum(weight * losses[side] for side, weight in chosen.items())
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.processes.add_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm))
         state.step += 1
         self._check(loss=loss, gradient_norm=norm)
@@ -302,20 +331,23 @@ class _Run:
         """Add the gradient of the weighted mean loss of rows; return the mean and the rewards."""
         data, before = self.data[side], self.scorer.tokens_computed
         total, rewards = 0.0, []
-        for part in data.micro_batches(rows, self.config.micro_batch):
+        own = list(self.processes.own(rows))
+        for part in data.micro_batches(own, self.config.micro_batch):
             losses, arrays = data.losses(self.scorer, part)
             (losses.sum() * (weight / len(rows))).backward()
             total += float(losses.detach().double().sum())
             if data.paired:
                 rewards.append(data.rewards(arrays))
-        self.state.tokens_trained += self.scorer.tokens_computed - before
+        self.state.tokens_trained += self.processes.sum(self.scorer.tokens_computed - before)
+        found = self.processes.gather((total, rewards))
+        rewards = [part for _, parts in found for part in parts]
         means = reward_metrics(*np.concatenate(rewards, axis=1)) if rewards else {}
-        return total / len(rows), means
+        return sum(part for part, _ in found) / len(rows), means
 
     def _value(self, side: str, rows: list[int]) -> float:
         before = self.scorer.tokens_computed
-        value, _ = self.data[side].evaluate(self.scorer, _EVALUATION_TOKENS, rows)
-        self.state.tokens_evaluated += self.scorer.tokens_computed - before
+        value, _ = self.data[side].evaluate(self.scorer, _EVALUATION_TOKENS, rows, self.processes)
+        self.state.tokens_evaluated += self.processes.sum(self.scorer.tokens_computed - before)
         return value
 
     def _evaluate(self) -> dict[str, float]:
@@ -324,10 +356,12 @@ class _Run:
         for side in self.data.values():
             if side.held_out:
                 with self.meter.phase("evaluate"):
-                    loss, rewards = side.evaluate(self.scorer, _EVALUATION_TOKENS)
+                    loss, rewards = side.evaluate(
+                        self.scorer, _EVALUATION_TOKENS, processes=self.processes
+                    )
                 entry["eval_loss" if side.paired else "eval_loss/supervised"] = loss
                 entry.update({f"eval_{key}": value for key, value in rewards.items()})
-        self.state.tokens_evaluated += self.scorer.tokens_computed - before
+        self.state.tokens_evaluated += self.processes.sum(self.scorer.tokens_computed - before)
         self._check(**entry)
         return entry
 
@@ -342,8 +376,9 @@ class _Run:
 
     @contextlib.contextmanager
     def _dropout(self) -> Iterator[None]:
-        """Switch on the dropout of the adapters, seeded by the run and the step."""
-        seed = np.random.SeedSequence([self.config.seed, _DROPOUT, self.state.step])
+        """Switch on the dropout of the adapters, seeded by the run, the step and the process."""
+        number = [self.processes.number] if self.processes.number else []
+        seed = np.random.SeedSequence([self.config.seed, _DROPOUT, self.state.step, *number])
         adapters.set_dropout(self.lm, True)
         try:
             with seeded(self.lm.device, int(seed.generate_state(1, np.uint32)[0])):

@@ -28,7 +28,7 @@ import torch
 import transformers
 
 from asv_bench import raw_results
-from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.cronos.cronos_flops import solve_flops
 from cvxnn.costs.operations import OperationCounter
 from cvxnn.llm import FineTuningConfig, LanguageModel, memory_plan
 from cvxnn.llm.fine_tuning.adapters import add_adapter
@@ -118,9 +118,9 @@ def head_flops(width: int) -> float:
         "cg_iterations": [CG_ITERATIONS],
     }
     result = SimpleNamespace(n_iter=ITERATIONS, history=history)
-    solver = SimpleNamespace(accept=lambda _: SimpleNamespace(linear_solver="mean_field"))
+    first = solve_flops(program, result, "mean_field", rank=0)  # type: ignore[arg-type]
     second = ITERATIONS * 4.0 * N_PAIRS * 2 * PATTERNS
-    return float(Cronos.flops(solver, program, result)) + second  # type: ignore[arg-type]
+    return first + second
 
 
 def operations(config: transformers.PretrainedConfig) -> dict[str, float]:

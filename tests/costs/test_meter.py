@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,26 @@ def tiny() -> LanguageModel:
     words = ["<pad>", "<unk>", "<eos>", *"abcdefgh"]
     tokenizer = tiny_tokenizer(words, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
     return LanguageModel(llama(), tokenizer, "tiny")
+
+
+def test_methods_of_the_paper_are_counted_without_weights(monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])
+    from asv_bench.preference import table3
+
+    shape = {
+        "model_type": "llama",
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KEY_HEADS,
+        "max_position_embeddings": 1024,
+    }
+    found = table3.measure("tiny", {"source": "this test", "config": shape})
+    counted = found["tflop"]
+    assert counted["orpo"] == counted["simpo"]
+    # The reference of DPO goes forward alone, and adapters are trained without weight gradients.
+    assert 1.2 < counted["dpo"] / counted["orpo"] < 1.6
+    assert counted["coala"] < counted["dpo, prompt shared"] < counted["dpo"]
+    assert table3.head_flops(4096) == pytest.approx(35.055e12, rel=1e-4)

@@ -23,8 +23,8 @@ part() {  # name, seconds, variables of the environment
 mkdir -p "$out"
 # The first three are those that no run has measured yet.
 part coala 170
-part disk 70
+part disk 150
 part llama 120 XLA_PYTHON_CLIENT_PREALLOCATE=false
-part solvers 90
+part solvers 60
 part default 30 JAX_PLATFORMS=cpu
-part compilation 110
+part compilation 70

@@ -18,11 +18,11 @@ from scipy.optimize import minimize
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.program import ConvexProgram
+from cvxnn.convex.program import ConvexProgram, on_host
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import pricing
 from cvxnn.training.pattern_transfer import product_flops
-from cvxnn.training.proposal import LocalNetwork, proposal_flops, to_program
+from cvxnn.training.proposal import LocalNetwork, proposal_flops, to_program, within_single
 
 # Steps of L-BFGS between two searches, and the part of the objective below which they end.
 _N_STEPS, _LEAST_FALL = 100, 1e-7
@@ -118,6 +118,7 @@ def descend(
         neurons = _with_gates(base, neurons, gates[:n_patterns], residual)
         size = len(neurons.roots)
         neurons, n_steps = _move(base, neurons)
+        neurons = _alive(neurons)
         flops += proposal_flops(X.shape, size, base.y.shape[1], n_steps)
         objective, residual = _measure(base, neurons)
         if round_ == n_rounds:
@@ -132,14 +133,48 @@ def descend(
     return DescendedNetwork(found, moved, objective, round_, flops)
 
 
+@limits_threads(lambda base, weights: product_flops(base, weights.blocks.shape[2]))
+def descend_in_place(base: ConvexProgram, weights: Weights) -> tuple[Weights, float]:
+    """Let the neurons of a network descend, each in the block where it is, and return the flops.
+
+    Parameters
+    ----------
+    base : ConvexProgram
+        As for :func:`descend`.
+    weights : Weights
+        The network. Its neurons may leave the patterns of their blocks. It is returned as it is
+        where it has none, or values overflow.
+    """
+    blocks, (X, y) = weights.blocks, (base.operator.X, base.y)
+    neurons = _neurons_of(weights)
+    if X.dtype != np.float32 and within_single(X, y):  # enough to propose
+        base = on_host(base, np.float32)
+        neurons = Neurons(*(part.astype(np.float32) for part in neurons))
+    moved, n_steps = _move(base, neurons)
+    if not n_steps or not np.isfinite(moved.roots).all():
+        return weights, 0.0
+    flops = proposal_flops(X.shape, len(moved.roots), y.shape[1], n_steps)
+    found = np.zeros_like(blocks)
+    found[_are_alive(blocks)] = moved.roots * np.linalg.norm(moved.roots, axis=1)[:, None]
+    return Weights(found), flops
+
+
 def _neurons_of(weights: Weights) -> Neurons:
     """Return the neurons of weights, without those far below the largest."""
-    norms = np.linalg.norm(weights.blocks, axis=-1)
-    alive = norms > _ALIVE * norms.max(initial=0)
+    blocks = weights.blocks
+    alive = _are_alive(blocks)
     output, sign, _ = np.nonzero(alive)
-    signs = np.zeros((len(output), len(weights.blocks)), weights.blocks.dtype)
+    signs = np.zeros((len(output), len(blocks)), blocks.dtype)
     signs[np.arange(len(output)), output] = 1 - 2 * sign
-    return Neurons(weights.blocks[alive] / np.sqrt(norms[alive])[:, None], signs)
+    roots = blocks[alive]
+    return Neurons(roots / np.sqrt(np.linalg.norm(roots, axis=1))[:, None], signs)
+
+
+def _are_alive(blocks: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return which blocks are not far below the largest, (n_outputs, n_signs, n_patterns)."""
+    norms = np.linalg.norm(blocks, axis=-1)
+    alive: NDArray[np.bool_] = norms > _ALIVE * norms.max(initial=0)
+    return alive
 
 
 def _with_gates(
@@ -157,16 +192,22 @@ def _with_gates(
 
 
 def _move(base: ConvexProgram, neurons: Neurons) -> tuple[Neurons, int]:
-    """Take steps of L-BFGS; return the neurons that are left, and the evaluations."""
+    """Take steps of L-BFGS; return the neurons, and the evaluations."""
     roots, signs = neurons
+    if len(roots) == 0:
+        return neurons, 0
     options: Any = {"maxiter": _N_STEPS, "ftol": _LEAST_FALL, "gtol": 0.0, "maxcor": _MEMORY}
     start = roots.astype(np.float64).ravel()
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is no descent
         found = minimize(value_and_slope, start, (base, signs), "L-BFGS-B", True, options=options)
-    roots = found.x.reshape(roots.shape).astype(roots.dtype)
-    sizes = (roots**2).sum(axis=1)
+    return Neurons(found.x.reshape(roots.shape).astype(roots.dtype), signs), found.nfev
+
+
+def _alive(neurons: Neurons) -> Neurons:
+    """Return neurons without those far below the largest."""
+    sizes = (neurons.roots**2).sum(axis=1)
     alive = sizes > _ALIVE * sizes.max(initial=0)
-    return Neurons(roots[alive], signs[alive]), found.nfev
+    return Neurons(neurons.roots[alive], neurons.signs[alive])
 
 
 def _measure(base: ConvexProgram, neurons: Neurons) -> tuple[float, DualPoint]:
@@ -192,7 +233,7 @@ def value_and_slope(
         As in :class:`Neurons`.
     """
     X, alpha = base.operator.X, float(base.alpha)
-    roots = flat.reshape(len(signs), -1)
+    roots = flat.reshape(len(signs), -1).astype(X.dtype, copy=False)
     lengths = np.linalg.norm(roots, axis=1, keepdims=True)
     scores = roots @ X.T
     np.maximum(scores, 0, out=scores)

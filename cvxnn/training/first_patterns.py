@@ -12,9 +12,11 @@ from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.pattern_sampling import sample_patterns
 from cvxnn.convex.patterns import ActivationPatterns
+from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import proposal
+from cvxnn.training.descent import descend_in_place
 from cvxnn.training.pattern_transfer import product_flops, program_over, spread_weights
 
 PatternChoice = Literal["local", "gaussian", "data", "thresholds", "all"]
@@ -72,6 +74,8 @@ def first_patterns(
 ) -> tuple[ActivationPatterns, Weights | None, float]:
     """Return first patterns, the best local network as weights over them, and the flops spent.
 
+    With several outputs, neurons of the network have descended once more, outside of the patterns.
+
     Parameters
     ----------
     base : ConvexProgram
@@ -121,4 +125,9 @@ def first_patterns(
     if found is None or best is None:
         # Every neuron died, as happens near alpha_max: any pattern proves as much.
         return sample_patterns(X, n_patterns, random_state=rng), None, flops
-    return found, spread_weights(best[1], best[0], found), flops
+    weights = spread_weights(best[1], best[0], found)
+    if y.shape[1] > 1 and base.formulation == "relu" and type(base.penalty) is NeuronGroupLasso:
+        # Outputs of local training share neurons; those of the program do not.
+        weights, more = descend_in_place(base, weights)
+        flops += more
+    return found, weights, flops

@@ -23,8 +23,9 @@ from cvxnn.numerics.threads import SHARED_FACTOR, limits_threads
 from cvxnn.training.row_sample import Sample
 
 _LARGEST_LEVERAGE = 1 - 1e-6
-# A row is at the edge of a neuron's pattern from this cosine on, a part of the gap within a range.
-_EDGE, _GAPS = 0.3, (1e-5, 1e-2)
+# A row is at the edge of a neuron's pattern from this cosine on, a part of the gap within a range;
+# and the gap that counts where it is negative.
+_EDGE, _GAPS, _NEGATIVE_GAP = 0.3, (1e-5, 1e-2), 0.1
 # Rows at the edge span a direction that is larger than this part of the largest.
 _SPANNED = 1e-9
 # Least second derivative of a loss, as a part of the largest.
@@ -65,7 +66,8 @@ def approximate_leave_one_out(
         All rows of the fit, whose cones hold ReLU neurons back; by default those of the sample.
     gap : float, default=0.01
         Relative duality gap of the network: with a larger one, rows are less near to the edges that
-        hold them at the optimum.
+        hold them at the optimum. A negative one, of a network that has left its patterns, does not
+        say how near they are, and counts as 0.1.
 
     Returns
     -------
@@ -111,7 +113,7 @@ def approximate_leave_one_out(
         kernel = _kernel(X, products, opened, blocks, program.penalty)
         if network.gate_index is None:
             rows = X if fitted is None else fitted
-            edge = _EDGE * float(np.clip(gap, *_GAPS))
+            edge = _EDGE * (float(np.clip(gap, *_GAPS)) if gap >= 0 else _NEGATIVE_GAP)
             held = _held(X, rows, opened, blocks, program.penalty, edge)
             kernel -= held @ held.T
         kernel = _with_scales(kernel, X, opened, blocks, program.penalty)

@@ -117,7 +117,7 @@ def propose(
     output = signs * np.abs(rng.standard_normal((n_neurons, C))) / n_neurons**0.75
     share = np.full((n, 1), 1 / n) if sample_weight is None else sample_weight[:, None]
     size = float(n) * d * n_neurons * n_steps
-    single = (size >= _SINGLE_SIZE or X.dtype == np.float32) and _within_single(X, y)
+    single = (size >= _SINGLE_SIZE or X.dtype == np.float32) and within_single(X, y)
     dtype = np.dtype(np.float32 if single else np.float64)
     share = (share / share.sum()).astype(dtype, copy=False)
     start = (hidden.astype(dtype), output.astype(dtype))
@@ -140,8 +140,14 @@ def propose(
         return LocalNetwork(*(np.asarray(part, X.dtype) for part in carry[0]))
 
 
-def _within_single(*arrays: NDArray[np.floating]) -> bool:
-    """Return whether squares of slopes, which are products of two values, are within float32."""
+def within_single(*arrays: NDArray[np.floating]) -> bool:
+    """Return whether squares of slopes, which are products of two values, are within float32.
+
+    Parameters
+    ----------
+    *arrays : ndarray
+        Data and targets.
+    """
     return all(np.abs(part).max(initial=0) < _LARGEST_SINGLE for part in arrays)
 
 

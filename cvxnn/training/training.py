@@ -146,7 +146,9 @@ def train(
         Where the first patterns come from, ``"local"``, ``"gaussian"``, ``"data"``,
         ``"thresholds"`` or ``"all"``, or the patterns themselves. ``"local"``: the neurons of
         short local training of the non-convex network (``cvxnn.training.proposal``); the solver
-        starts at the best of these networks, and goes on until its own is better. ``"all"``: every
+        starts at the best of these networks, and goes on until its own is better, or no network
+        over the patterns can be. With several outputs the network has descended once more, by
+        ``cvxnn.training.descent.descend_in_place``. ``"all"``: every
         pattern of the data, for small data of small rank (``cvxnn.convex.enumerate_patterns``); the
         bound then holds for networks of any width. The others: see
         ``cvxnn.convex.sample_patterns``.

@@ -35,8 +35,9 @@ _TO_BOUNDARY = 0.99
 # Products of pairs are brought within these multiples of the target where they stray.
 _CENTRAL = (0.1, 10.0)
 # Near given weights: the gap as a part of the objective, the part of the mean block that is added
-# to each, and the smallest slacks as parts of a typical score of their block.
-_NEAR_GAP, _NEAR_SHIFT, _NEAR_SLACK = 0.1, 0.1, 0.03
+# to each, the smallest slacks as parts of a typical score of their block, and the most by which
+# weights are outside of their cones, as a part of all scores: steps from further off stay tiny.
+_NEAR_GAP, _NEAR_SHIFT, _NEAR_SLACK, _NEAR_OUTSIDE = 0.1, 0.1, 0.03, 0.01
 # Most halvings of a step for a loss that is not quadratic.
 _MAX_HALVINGS = 12
 # Dual residuals of a Newton system, as parts of what the complementary pairs leave of the gap;
@@ -188,13 +189,17 @@ def begin_near(output: Output, weights: Floats) -> Iterate:
         Program of one output.
     weights : ndarray, shape (S, P, d)
         The weights. If a pattern with a cone has none, so that nothing shows the inside of the
-        cone, or if they are worse than none at all, the point is that of :func:`begin`.
+        cone, or if they are far outside of their cones, or worse than none at all, the point is
+        that of :func:`begin`.
     """
     data, alpha, n_cones = output.data, output.alpha, output.n_cones
     first, sizes = begin(output), np.linalg.norm(weights, axis=-1)
     total = weights[:, :n_cones].sum(axis=0)
     length = np.linalg.norm(total, axis=-1, keepdims=True)
     if first.failed or not output.degree or not sizes.any() or not length.all():
+        return first
+    oriented = data.orientation[:n_cones] * data.scores(weights)[:, :n_cones]
+    if np.linalg.norm(np.minimum(oriented, 0)) > _NEAR_OUTSIDE * np.linalg.norm(oriented):
         return first
     u = weights.copy()
     u[:, :n_cones] += _NEAR_SHIFT * sizes.mean() * total / length

@@ -82,7 +82,8 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
 
     It starts near given weights if they show the inside of each cone, as those of a local network
     over its own patterns do. Others, such as the solution of a similar program, which lies on the
-    boundary, serve as the best point so far only.
+    boundary, or a network whose neurons have left their patterns, serve as the best point so far
+    only.
 
     With the logistic loss and a tiny ``alpha``, on data that can be separated or with features of
     very different scales, the method may stall before it reaches ``tol``; the bound is valid then.

@@ -67,9 +67,10 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True, help="folder with minilm_*.npz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, default=0, help="number of the fit to begin with")
+    parser.add_argument("--last", type=int, default=29, help="number of the fit to end with")
     options = parser.parse_args()
     for number, fit in enumerate(fits(options.data, options.features)):
-        if number < options.first:
+        if not options.first <= number <= options.last:
             continue
         for record in measure(fit):
             about = {"number": number, "kind": fit.kind, "data": fit.data, "loss": fit.loss}

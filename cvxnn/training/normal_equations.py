@@ -14,7 +14,7 @@ are all that Newton's step :math:`(G + \lambda I) z = b` needs. A row adds its o
 away, at a cost that does not depend on the other rows. For the squared loss the step is the
 solution, whatever the centre. For the logistic loss, :math:`|\ell'''| \le \ell''` bounds what is
 missing from the same sums: with :math:`\Delta = z - z_0`, :math:`B = \max_k \|\varphi_k\|`,
-:math:`\rho = B \|\Delta\|`, :math:`\kappa = (e^\rho - 1 - \rho) / \rho` and
+:math:`\rho = B\,\sigma(\Delta)`, :math:`\kappa = (e^\rho - 1 - \rho) / \rho` and
 :math:`H = G + \lambda I`,
 
 .. math::
@@ -24,10 +24,13 @@ missing from the same sums: with :math:`\Delta = z - z_0`, :math:`B = \max_k \|\
     \|z - z^*\|_H \le -\tfrac{\sqrt\lambda}{B} \log(1 - q), \quad
     q = e^\rho \nu B / \sqrt\lambda < 1 .
 
-The first inequality is Taylor's; the second integrates :math:`\nabla^2 f(z + s \eta) \succeq
-e^{-\rho - s B \|\eta\|} H` from :math:`z` to the optimum (self-concordance as in Bach, 2010). A
-bound on the distance to the fit without some rows is what Guo, Goldstein, Hannun & van der Maaten
-(2020) call a certificate of their removal.
+Here :math:`\sigma` is the largest singular value of the weights as a matrix with a row for each
+gate. Since the features of a row are the outer product of its open gates :math:`D_k` and its inputs
+:math:`x_k`, :math:`|\varphi_k^T \Delta| = |D_k^T \Delta x_k| \le \|D_k\| \|x_k\|
+\sigma(\Delta) \le \rho`. The first inequality is Taylor's; the second integrates
+:math:`\nabla^2 f(z + s \eta) \succeq e^{-\rho - s B \|\eta\|} H` from :math:`z` to the optimum
+(self-concordance as in Bach, 2010). A bound on the distance to the fit without some rows is what
+Guo, Goldstein, Hannun & van der Maaten (2020) call a certificate of their removal.
 """
 
 from __future__ import annotations
@@ -94,7 +97,7 @@ class NormalEquations:
     centre : ndarray, shape (n_outputs, n_patterns, n_features)
         The weights at which losses are expanded.
     reach : float
-        Largest norm of the features of a row so far.
+        Largest norm of the features of a row so far; of a pair, the sum of both.
     loss : Loss
         ``SquaredLoss`` or ``LogisticLoss``.
 
@@ -213,14 +216,15 @@ class NormalEquations:
                     B = A * np.sqrt(weight[rows] * h[rows, None])
                     dsyrk(sign, B.T, beta=1.0, c=matrix.T, lower=1, overwrite_c=1)
         value = np.asarray(self.loss.value(seen, data.y)) - slope * seen + curvature * seen**2 / 2
-        norms = (data.X**2).sum(axis=1) * data.columns.sum(axis=1)
+        norms = np.sqrt((data.X**2).sum(axis=1) * data.columns.sum(axis=1))
+        norms = norms if data.pairs is None else norms[data.pairs].sum(axis=1)
         return replace(
             self,
             gram=gram,
             right=right,
             constant=self.constant + sign * (weight * value).sum(axis=0),
             total=self.total + sign * float(weight.sum()),
-            reach=max(self.reach, float(np.sqrt(norms.max(initial=0.0)))),
+            reach=max(self.reach, float(norms.max(initial=0.0))),
         )
 
     def matrix(self, output: int) -> int:
@@ -265,7 +269,7 @@ class NormalEquations:
                 continue
             moved = z - self.centre[c].ravel()
             covered = max(float(moved @ self.product(moved, c)), 0.0)
-            rho = self.reach * float(np.linalg.norm(moved))
+            rho = self.reach * float(np.linalg.norm(moved.reshape(blocks[c].shape), 2))
             with np.errstate(over="ignore", invalid="ignore"):
                 pull += np.sqrt(covered) * _remainder(rho, 2) * rho
                 missed = covered * _remainder(rho, 3) * rho

@@ -3,7 +3,8 @@
 REPLIES are JSON lines with "prompt" and "response", one row a reply; rows with "prompt" and a list
 "responses"; or the file of "cvxnn generate". Each prompt gives one row: the reply that was picked,
 its reward, its margin over the second best, and a verdict ("chosen", "tied", "abstained", "only").
-With --also, further heads have a say: a reply counts by the head that likes it least.
+With --also, further heads have a say: a reply counts by the head that likes it least. With
+--caution, a reply of which the pairs of the fit say less than of the others to its prompt loses.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, required, reward_head
+from cvxnn.cli.inputs import embedder_of, required
 from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.option_types import real
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least-margin", **{**margin, "type": real(least=0)})
     for group in (MODEL, BATCH):
         group.add_to(parser)
+    add_caution(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "heads": [digest_of_file(file) for file in _heads(options)],
         "replies": digest_of_file(options.replies),
         "least_margin": options.least_margin,
+        **caution_settings(options),
     }
 
     def pick(cache: Path) -> tuple[str, dict[str, Any]]:
@@ -92,7 +96,7 @@ def _pick(
     from cvxnn.features.description import differences
     from cvxnn.preference.selection import best_replies
 
-    heads = [reward_head(file) for file in _heads(options)]
+    heads = [head_of(options, file) for file in _heads(options)]
     for file, head in zip(_heads(options), heads, strict=True):
         if differ := differences(heads[0].embedding or {}, head.embedding or {}):
             raise ValueError(
@@ -104,7 +108,8 @@ def _pick(
     keys = [as_json(prompt) for prompt in prompts]
     console.progress(f"data      {len(texts)} replies to {len(set(keys))} prompts")
     X = embedder_of(options, console, heads[0], cache).embed(prompts, texts, common_cut=True)
-    rewards = np.array([np.asarray(head.reward(X), float) for head in heads])
+    among = {"prompts": keys} if options.caution else {}
+    rewards = np.array([np.asarray(head.reward(X, **among), float) for head in heads])
     rows = []
     for best in best_replies(rewards, keys, texts, least_margin=options.least_margin):
         row = {

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_layers_of_model
 from cvxnn.cli.generate import add_replies, write_replies
-from cvxnn.cli.inputs import fine_tuned_first, model_of, pairs_of, request_of, required
+from cvxnn.cli.inputs import (
+    fine_tuned_first,
+    model_of,
+    pairs_of,
+    request_of,
+    required,
+    reward_head,
+)
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import (
     DATA,
@@ -215,10 +222,12 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             )
 
         console.show()
+        head_file = own / f"{heads[0]}.safetensors"
         written, replies = write_replies(
             options,
             console,
-            own / f"{heads[0]}.safetensors",
+            reward_head(head_file),
+            {"head": digest_of_file(head_file)},
             _prompts(test)[: options.replies],
             folder / REPLIES_FILE,
             embedder,

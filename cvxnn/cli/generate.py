@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
-from cvxnn.cli.inputs import embedder_of, required, reward_head
+from cvxnn.cli.inputs import embedder_of, required
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.option_types import natural, positive
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_replies(parser)
     for group in (MODEL, BATCH, GUIDANCE):
         group.add_to(parser)
+    add_caution(parser)
     add_memory_plan(parser)
 
 
@@ -97,7 +99,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     output = None if options.output is None else Path(options.output)
     if output is not None:
         console.made += check_file(output)
-    done, rows = write_replies(options, console, options.head, prompts, output, embedder)
+    head = head_of(options, options.head)
+    own = {"head": digest_of_file(options.head), **caution_settings(options)}
+    done, rows = write_replies(options, console, head, own, prompts, output, embedder)
     if output is not None:
         console.show(f"{'wrote' if done else 'nothing to do:'} {output}")
     status = "done" if done else "nothing to do"
@@ -107,7 +111,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def write_replies(
     options: argparse.Namespace,
     console: Console,
-    head_file: str | Path,
+    head: Head,
+    head_settings: dict[str, Any],
     prompts: Sequence[Prompt],
     output: Path | None,
     embedder: Callable[[Head], Embedder],
@@ -120,8 +125,10 @@ def write_replies(
         Parsed arguments: those of this command.
     console : Console
         Where to write.
-    head_file : str or Path
-        File of the head that guides and scores replies.
+    head : object with ``reward`` and ``embedding``
+        Head that guides and scores replies.
+    head_settings : dict
+        What identifies it, such as the digest of its file.
     prompts : sequence of (str or list of Message)
         What to answer.
     output : Path or None
@@ -142,9 +149,8 @@ def write_replies(
     OtherSettingsError
         If the file holds replies of other settings; the message names each difference.
     """
-    head = reward_head(head_file)
     settings = {
-        "head": digest_of_file(head_file),
+        **head_settings,
         "prompts": json.loads(as_json(prompts)),
         "plain": options.plain,
         "best_of": options.best_of,

@@ -4,7 +4,7 @@ DATA is a folder of "cvxnn extract", preference pairs (then the accuracy is repo
 lines with "prompt" and "response". The rewards are written beside the texts. Pairs that the head
 was trained on, or that share a conversation or a prompt with those, are counted apart: what it
 reaches there says little about other pairs. The model has to be the one that the head was fitted
-with.
+with. With --caution, rewards are lower where the pairs of the fit say little.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_same_embedding
-from cvxnn.cli.inputs import embedder_of, pairs_of, required, reward_head
+from cvxnn.cli.inputs import embedder_of, pairs_of, required
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
 from cvxnn.cli.prompts import read_replies
 from cvxnn.cli.scored_file import write_scored
@@ -46,12 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for group in (DATA, MODEL, BATCH):
         group.add_to(parser)
+    add_caution(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, head="HEAD", data="DATA")
-    head = reward_head(options.head)
+    head = head_of(options, options.head)
     if options.output is None:
         console.kept = lambda: "nothing was kept; with --output, the same command would continue"
         result = _score(options, console, head)
@@ -70,6 +72,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "fields": options.fields,
         "split": options.split,
         "limit": options.limit,
+        **caution_settings(options),
     }
 
     def score(cache: Path) -> tuple[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, labels_of, merge, weights_of
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.estimators.trade_off import TradeOff
-from cvxnn.explanation import Curvature, Influence
+from cvxnn.explanation import Influence
 from cvxnn.network import TwoLayerNetwork
 
 
@@ -112,43 +112,6 @@ class PairCertified(IncrementalPairs):
         """
         held = self._as_it_is()
         return held._influence(held._solved(X, y, sample_weight, groups, pair_id), leave_out)
-
-    def curvature(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        *,
-        pair_id: ArrayLike | None = None,
-    ) -> Curvature:
-        """Return the inverse Hessian of phase I: how exact and how sure rewards are.
-
-        Rewards here are those of phase I, whose order is that of the head, and which asks for a
-        difference of 1.
-
-        Parameters
-        ----------
-        X, y, sample_weight, groups : array-like
-            Data of the fit, as for :meth:`certificate`.
-        pair_id : array-like, shape (n_samples,), optional
-            As in ``fit``; it is not needed after ``fit_pairs``.
-
-        Returns
-        -------
-        cvxnn.explanation.Curvature
-            ``decided`` says which orders are the optimum's, ``deviation_between`` and
-            ``deviation_among`` how little the pairs say of replies that compete.
-
-        Raises
-        ------
-        ValueError
-            If the data are not those of the fit.
-        TypeError
-            With ``formulation="relu"``, which has no such form.
-        """
-        held = self._as_it_is()
-        return held._curvature(held._solved(X, y, sample_weight, groups, pair_id))
 
     def constrained(
         self,

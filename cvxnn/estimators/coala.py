@@ -17,7 +17,7 @@ from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import Hook
-from cvxnn.estimators._pair_certificate import PairCertified
+from cvxnn.estimators._pair_curvature import PairCurved
 from cvxnn.estimators._parameters import Number, PatternsParameter
 from cvxnn.estimators._preference_head import PreferenceHead
 from cvxnn.estimators._responses import Responses
@@ -30,7 +30,7 @@ PreferenceLoss = Literal["pairwise", "pointwise"]
 Floats = NDArray[np.floating]
 
 
-class COALAPreferenceHead(PreferenceHead, PairCertified):
+class COALAPreferenceHead(PreferenceHead, PairCurved):
     r"""Reward head of a language model, in two convex phases: COALA.
 
     **Many gates** (``formulation="gated"``). Phase I fits a network of many random gates by one

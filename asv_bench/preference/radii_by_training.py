@@ -22,7 +22,7 @@ from heads import load
 from scipy.linalg import cholesky, solve_triangular
 
 from asv_bench.raw_results import append
-from cvxnn import COALAPreferenceHead, convex
+from cvxnn import COALAPreferenceHead
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.explanation import ranking_radius
 
@@ -32,6 +32,7 @@ TRIES = {
     "neurons": (0.01, 0.03, 0.1, 0.3),
 }
 RADII = (0.01, 0.03)
+STEPS = 300
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", help=".npz files of pairs")
     parser.add_argument("--out", type=Path, default=Path("radii_by_training.jsonl"))
     parser.add_argument("--limit", type=int, default=1000, help="pairs to fit and to test, at most")
+    parser.add_argument("--penalties", nargs="+", choices=TRIES, default=list(TRIES))
     arguments = parser.parse_args()
     for path in arguments.files:
         data = load(path)
@@ -52,8 +54,8 @@ def main() -> None:
         head.fit_pairs(won, lost, groups=pairs.groups[train])
         both = np.concatenate([won, lost]), np.repeat([1, 0], len(won))
         solved = head._solved(*both, None, np.tile(pairs.groups[train], 2))
-        for penalty, strengths in TRIES.items():
-            for times in strengths:
+        for penalty in arguments.penalties:
+            for times in TRIES[penalty]:
                 blocks = BLOCKS[penalty](solved.certificate.program, times)
                 found = {"set": path.stem, "n": len(train), "penalty": penalty, "times": times}
                 found |= measured(head._with(solved, blocks, 0.0, 0.0), *new)
@@ -94,14 +96,21 @@ def of_slopes(program: Any, times: float) -> Any:
 
 
 def of_neurons(program: Any, times: float) -> Any:
-    """Blocks under the sum of the norms of all neurons."""
-    parts = program.operator, program.y, 1.0, program.loss, convex.NeuronGroupLasso()
-    other = convex.ConvexProgram(*parts, program.sample_weight, "gated")
-    largest = float(other.alpha_max())
-    other = convex.ConvexProgram(
-        *parts[:2], times * largest, *parts[3:], program.sample_weight, "gated"
-    )
-    return convex.solve(other, convex.ProximalGradient(tol=1e-3, max_iter=3000)).weights.blocks
+    """Blocks under the sum of the norms of all neurons, by accelerated proximal gradient."""
+    data = RidgeData.of(program)
+    A = np.concatenate([features for _, features in data.features()]) * data.root
+    y, shape = data.root[:, 0], (data.n_patterns, data.X.shape[1])
+    alpha = times * np.linalg.norm((A.T @ y).reshape(shape), axis=1).max()
+    step = 1 / np.linalg.norm(A @ A.T, 2)
+    z, ahead, t = np.zeros((2, A.shape[1])), np.zeros(A.shape[1]), 1.0
+    for _ in range(STEPS):
+        moved = (ahead - step * (A.T @ (A @ ahead - y))).reshape(shape)
+        norms = np.linalg.norm(moved, axis=1, keepdims=True)
+        moved *= np.maximum(1 - step * alpha / np.maximum(norms, 1e-300), 0)
+        z = np.stack([z[1], moved.ravel()])
+        t, before = (1 + (1 + 4 * t**2) ** 0.5) / 2, t
+        ahead = z[1] + (before - 1) / t * (z[1] - z[0])
+    return z[1].reshape(1, 1, *shape)
 
 
 BLOCKS = {"norm": of_norms, "slope": of_slopes, "neurons": of_neurons}

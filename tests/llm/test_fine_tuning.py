@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +188,28 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
     fine_tune(lm, config, preferences=pairs, folder=tmp_path)
     adapted = adapters.add_adapter(lm, config)
     weights = adapters.trained_weights(adapted)
-    optimizer = torch.optim.AdamW(weights.values(), lr=5e-3, weight_decay=0.01)
+    optimizer = two_steps_of_dpo(adapted, lm, weights.values(), pairs)
+    kept = safetensors_torch.load_file(tmp_path / "checkpoint.safetensors")
+    for name, weight in weights.items():
+        moment = optimizer.state[weight]["exp_avg"]
+        torch.testing.assert_close(kept[f"exp_avg/{name}"], moment, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(kept[f"weight/{name}"], weight.detach(), rtol=1e-2, atol=1e-4)
+
+
+def two_steps_of_dpo(
+    trained: LanguageModel,
+    reference: LanguageModel,
+    weights: Iterable[Any],
+    pairs: list[PreferenceTriplet],
+) -> Any:
+    """Take two steps on all pairs in a plain loop, with beta .3; return the optimizer."""
+    optimizer = torch.optim.AdamW(weights, lr=5e-3, weight_decay=0.01)
     for factor in (1.0, 0.5):  # without warm-up the rate falls linearly
         total = 0.0
         for pair in pairs:
             sums = [
                 one_sum(model, pair.prompt, reply)
-                for model in (adapted, lm)
+                for model in (trained, reference)
                 for reply in (pair.chosen, pair.rejected)
             ]
             margin = sums[0] - sums[2].detach() - sums[1] + sums[3].detach()
@@ -203,11 +218,7 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
         total.backward()
         optimizer.param_groups[0]["lr"] = 5e-3 * factor
         optimizer.step()
-    kept = safetensors_torch.load_file(tmp_path / "checkpoint.safetensors")
-    for name, weight in weights.items():
-        moment = optimizer.state[weight]["exp_avg"]
-        torch.testing.assert_close(kept[f"exp_avg/{name}"], moment, rtol=1e-3, atol=1e-6)
-        torch.testing.assert_close(kept[f"weight/{name}"], weight.detach(), rtol=1e-2, atol=1e-4)
+    return optimizer
 
 
 def one_sum(lm: LanguageModel, prompt: Any, reply: str) -> Any:

@@ -13,7 +13,16 @@ from cvxnn.comparison.fine_tuned import fine_tuning_config
 from cvxnn.llm import FineTuningConfig, fine_tune, load_adapter, load_model
 from cvxnn.llm.fine_tuning.presets import preset
 
-from .test_fine_tuning import QUICK, Killed, killer, logits, make_lm, make_pairs, one_sum, run
+from .test_fine_tuning import (
+    QUICK,
+    Killed,
+    killer,
+    logits,
+    make_lm,
+    make_pairs,
+    run,
+    two_steps_of_dpo,
+)
 
 torch = pytest.importorskip("torch")
 ALL = FineTuningConfig("dpo", **QUICK, trained="all", steps=6)
@@ -24,21 +33,7 @@ def test_steps_of_all_weights_by_hand() -> None:
     config = dataclasses.replace(ALL, accumulation=1, beta=0.3, steps=2, max_gradient_norm=1e9)
     tuned = fine_tune(lm, config, preferences=pairs)
     mine = dataclasses.replace(lm, model=copy.deepcopy(lm.model).requires_grad_(True))
-    optimizer = torch.optim.AdamW(mine.model.parameters(), lr=5e-3, weight_decay=0.01)
-    for factor in (1.0, 0.5):
-        total = 0.0
-        for pair in pairs:
-            sums = [
-                one_sum(model, pair.prompt, reply)
-                for model in (mine, lm)
-                for reply in (pair.chosen, pair.rejected)
-            ]
-            margin = sums[0] - sums[2].detach() - sums[1] + sums[3].detach()
-            total = total - torch.nn.functional.logsigmoid(0.3 * margin) / len(pairs)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.param_groups[0]["lr"] = 5e-3 * factor
-        optimizer.step()
+    two_steps_of_dpo(mine, lm, mine.model.parameters(), pairs)
     for (name, ours), theirs in zip(
         tuned.lm.model.named_parameters(), mine.model.parameters(), strict=True
     ):

@@ -65,10 +65,11 @@ def head_of(options: argparse.Namespace, file: str | Path) -> Any:
         )
     if options.caution == 0:
         return head
-    if not hasattr(head, "cautious") or not hasattr(head, "training_record_"):
+    known, embedding = hasattr(head, "training_record_"), head.embedding
+    if not (hasattr(head, "cautious") and known) or embedding is None:
         raise ValueError(
             f"{file} is a {type(head).__name__}"
-            f"{' without a record of its pairs' if hasattr(head, 'cautious') else ''}; --caution "
+            f"{' without a record of its pairs' if not known else ''}; --caution "
             "needs a COALA head of cvxnn fit"
         )
     from cvxnn.features.description import layers_of
@@ -76,14 +77,14 @@ def head_of(options: argparse.Namespace, file: str | Path) -> Any:
     from cvxnn.features.training_record import is_recorded
 
     features = join_pair_features([read_pair_features(folder) for folder in options.fitted_to])
-    features = features.take_layers(layers_of(head.embedding))
-    known = features.take(
+    features = features.take_layers(layers_of(embedding))
+    fitted = features.take(
         np.flatnonzero(is_recorded(features.pairs, head.training_record_)).tolist()
     )
-    rows = np.concatenate([np.asarray(known.chosen), np.asarray(known.rejected)])
-    groups = np.tile(known.groups, 2) if len(set(known.groups)) > 1 else None
+    rows = np.concatenate([np.asarray(fitted.chosen), np.asarray(fitted.rejected)])
+    groups = np.tile(fitted.groups, 2) if len(set(fitted.groups)) > 1 else None
     try:
-        return head.cautious(rows, np.repeat([1, 0], len(known)), options.caution, groups=groups)
+        return head.cautious(rows, np.repeat([1, 0], len(fitted)), options.caution, groups=groups)
     except ValueError as error:
         raise ValueError(
             f"{', '.join(options.fitted_to)}: these are not the features that {file} was fitted to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -223,22 +224,24 @@ class Incremental(CertifiedAnswers):
         with all_or_nothing(self):
             removed = batch().counted()
             solution, keys = self._change(removed, remove=True)
-        scaling = self._held_scaling()
+        scaling, held = self._held_scaling(), self._as_it_is()
         assert scaling is not None
-
-        def norms(new: Any) -> Floats:
-            inputs, mask = self._program_rows(self._network_input(new), scaling)
-            squares = (np.asarray(inputs, np.float64) ** 2).sum(axis=1) * mask.sum(axis=1)
-            return np.sqrt(squares)[:, None] * scaling.y_scale
-
+        for large in ("_sums", "_factors"):
+            held.__dict__.pop(large, None)
         return Removal(
             digest(keys, digits=64),
             len(keys),
             self.n_samples_seen_,
             solution.distance,
             self.gap_,
-            norms,
+            partial(held._feature_norms, scaling),
         )
+
+    def _feature_norms(self, scaling: Scaling, new: Any) -> Floats:
+        """Return the norms of the features of raw rows, in units of the targets."""
+        inputs, mask = self._look(scaling, new)
+        squares = (np.asarray(inputs, np.float64) ** 2).sum(axis=1) * mask.sum(axis=1)
+        return np.sqrt(squares)[:, None] * scaling.y_scale
 
     def _begin(self, solved: Solved, batch: Batch) -> None:
         """Sum up the first batch."""

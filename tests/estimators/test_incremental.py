@@ -1,6 +1,7 @@
 """Estimators that take rows in and forget them, beside fits without these rows."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -45,6 +46,8 @@ def test_forgetting_undoes_adding(dtype):
     tolerance = 1e-9 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(model.predict(NEW.astype(dtype)), before, atol=tolerance)
     assert removal.error_on(NEW.astype(dtype)).max() < 1e-9
+    again = pickle.loads(pickle.dumps(removal))
+    np.testing.assert_array_equal(again.error_on(NEW), removal.error_on(NEW))
 
 
 def test_forgetting_is_what_influence_says():

@@ -144,7 +144,10 @@ class Move(NamedTuple):
 
     def plus(self, other: Move, weight: float) -> Move:
         """Add a multiple of another direction."""
-        return Move(*(m + weight * o for m, o in zip(self, other, strict=True)))
+        parts = [weight * part for part in other]
+        for part, own in zip(parts, self, strict=True):
+            part += own
+        return Move(*parts)
 
 
 def begin(output: Output) -> Iterate:
@@ -243,7 +246,10 @@ def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
                 if remains <= max((1 - 0.1 * step) * system.r_dual_size, 0.5 * system.allowed):
                     break
                 step /= 2
-            u, x, z, s, a = (old + step * new for old, new in zip(it[:5], move[:5], strict=True))
+            for old, new in zip(it[:5], move[:5], strict=True):  # fresh memory would cost more
+                new *= step
+                new += old
+            u, x, z, s, a = move[:5]
             x[..., 1:] = u[:, : output.n_norms]
             scores = output.data.scores(u)
             f = output.data.predict(scores)
@@ -297,6 +303,7 @@ class _System:
         gap = it.mu * output.degree / max(it.value, _TINY)
         self.allowed = output.alpha * min(1.0, gap)
         self.ratio = it.a / it.s
+        self.pull = self.ratio * self.r_primal
         self.hessian, self.r_gradient = output.curvature(self.f), np.zeros(n)
         if output.box is not None:
             # The error is the gradient plus what holds it in the box, n times the multipliers.
@@ -344,7 +351,7 @@ class _System:
         b = np.zeros_like(self.r_dual)
         shift = np.zeros(n)
         if full:
-            b, k, shift = b - self.r_dual, k + self.ratio * self.r_primal, self.r_gradient
+            b, k, shift = b - self.r_dual, k + self.pull, self.r_gradient
         b[:, :n_cones] += data.back(self.orientation * self._cones(k))
         b[:, :n_norms] += c[..., 1:] + w1 * (2 * w0 / self.spread * c[..., 0])[..., None]
         if output.box is not None:
@@ -368,17 +375,19 @@ class _System:
         dx[..., 0] = (eta2 * c[..., 0] + 2 * w0 * inner) / self.spread
         dz[..., 1:] = 2 * (w0 * dx[..., 0] - inner)[..., None] * w1 - dx[..., 1:]
         dz[..., 1:] = dz[..., 1:] / eta2[..., None] + c[..., 1:]
-        ds = along - self.r_primal if full else along
         da = self.ratio * along
         np.subtract(k, da, out=da)
-        return Move(du, dx, dz, ds, da, dg, df)
+        if full:
+            along -= self.r_primal
+        return Move(du, dx, dz, along, da, dg, df)
 
     def longest(self, move: Move) -> float:
         """Return the longest step within all cones."""
         it = self.it
+        parts = move.s / it.s
         most = max(
-            -float((move.s / it.s).min(initial=0)),
-            -float((move.a / it.a).min(initial=0)),
+            -float(parts.min(initial=0)),
+            -float(np.divide(move.a, it.a, out=parts).min(initial=0)),
             cones.blocking(it.x, move.x),
             cones.blocking(it.z, move.z),
         )
@@ -392,10 +401,12 @@ def _direction(system: _System) -> tuple[float, Move]:
     step = min(1.0, system.longest(move))
     if not system.output.degree:
         return min(1.0, _TO_BOUNDARY * system.longest(move)), move
-    after = float(((it.s + step * move.s) * (it.a + step * move.a)).sum())
+    bent = it.s @ move.a + move.s @ it.a + step * (move.s @ move.a)
+    after = float(it.s @ it.a + step * bent)
     after += float(((it.x + step * move.x) * (it.z + step * move.z)).sum())
     target = it.mu * min(max(after / (it.mu * system.output.degree), 0.0), 1.0) ** 3
-    k = target - move.s * move.a
+    k: Floats = move.s * move.a
+    np.subtract(target, k, out=k)
     k /= it.s
     k -= it.a
     r = -cones.product(scaling.unscale(move.x), scaling.scale(move.z))
@@ -404,8 +415,11 @@ def _direction(system: _System) -> tuple[float, Move]:
     step = min(1.0, system.longest(move))
     # Gondzio's: aim at a longer step, and bring back the products that would stray from the path.
     aim, low, high = min(1.0, step + 0.3), _CENTRAL[0] * target, _CENTRAL[1] * target
-    products = (it.s + aim * move.s) * (it.a + aim * move.a)
-    k = np.clip(products, low, high)
+    products, k = aim * move.s, aim * move.a
+    products += it.s
+    k += it.a
+    products *= k
+    np.clip(products, low, high, out=k)
     k -= products
     np.maximum(k, -high, out=k)
     k /= it.s

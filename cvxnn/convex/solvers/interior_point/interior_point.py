@@ -321,6 +321,9 @@ def _dual_point(
         residual[rows, c] = -it.g
         if multipliers is not None:
             a = it.a[: 2 * output.n_cones * len(rows)].reshape(2, output.n_cones, len(rows))
+            if a[0].T.shape == multipliers[:, c, 0].shape:  # much faster than what follows
+                multipliers[:, c] = a.transpose(2, 0, 1)
+                continue
             # The integer indices broadcast against each other and come first.
             multipliers[rows[:, None], c, :, patterns[: output.n_cones]] = a.transpose(2, 1, 0)
     return DualPoint(residual, multipliers)

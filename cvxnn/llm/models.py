@@ -47,7 +47,10 @@ class LanguageModel:
     @property
     def decoder(self) -> transformers.PreTrainedModel:
         """Model without its output layer: it maps tokens to hidden states."""
-        return unwrapped(self.model).base_model
+        whole = unwrapped(self.model)
+        decoder: transformers.PreTrainedModel = whole.base_model
+        # Llama 4 names a part that it lacks.
+        return getattr(whole, "model", whole) if decoder is whole else decoder
 
     @property
     def config(self) -> transformers.PretrainedConfig:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cvxnn.numerics.interrupts import no_interrupt_lost
+
 
 @contextmanager
 def _generator_kept() -> Iterator[None]:
@@ -22,7 +24,8 @@ def _generator_kept() -> Iterator[None]:
 
     state = np.random.get_state()  # noqa: NPY002
     try:
-        yield
+        with no_interrupt_lost():  # half a second, of which JAX's hook is a part from early on
+            yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
 

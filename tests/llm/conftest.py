@@ -29,6 +29,12 @@ SIZES: dict[str, dict[str, Any]] = {
         "mamba_d_state": 8,
         "mamba_chunk_size": 16,
     },
+    "minimax": {
+        **GROUPED,
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_local_experts": 2,
+        "head_dim": 8,
+    },
 }
 
 

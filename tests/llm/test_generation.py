@@ -189,7 +189,7 @@ def test_stop_strings_end_replies(lm: LanguageModel) -> None:
         generate_greedy(lm, "a", 8, stop=[""])
 
 
-@pytest.mark.parametrize("family", ["mamba", "lfm2", "falcon_h1"])
+@pytest.mark.parametrize("family", ["mamba", "lfm2", "falcon_h1", "minimax"])
 def test_caches_that_cannot_be_repeated(tiny_lm: Callable[..., LanguageModel], family: str) -> None:
     lm = tiny_lm(family, scale=2.0)
     assert plain_replies._prefill(lm, torch.tensor([[3, 4, 5]]), 2) is None

@@ -19,6 +19,7 @@ from cvxnn import (
 from cvxnn.cli.main import COMMANDS, INTERRUPTED, main
 from cvxnn.convex import ConvexProgram, GatedOperator, InteriorPoint, sample_patterns, solve
 from cvxnn.numerics.interrupts import interrupt_held, no_interrupt_lost
+from cvxnn.numerics.jax_import import keep_generator
 from cvxnn.training import train
 
 
@@ -240,6 +241,13 @@ def test_solvers_lose_no_interrupt(others, run):
 def test_estimators_lose_no_interrupt(others, fit):
     with pytest.raises(KeyboardInterrupt):
         fit(Interrupting())
+    assert others == []
+
+
+def test_the_import_of_jax_loses_no_interrupt(others, monkeypatch):
+    monkeypatch.delitem(sys.modules, "jax")
+    with pytest.raises(KeyboardInterrupt):
+        keep_generator(Interrupting().stop)("solve")
     assert others == []
 
 

@@ -144,9 +144,13 @@ def holds_tokens_only(cache: object) -> TypeGuard[cache_utils.DynamicCache]:
     bool
         False for recurrent states and hybrids, which cannot be repeated row by row.
     """
-    return isinstance(cache, cache_utils.DynamicCache) and all(
-        type(layer) in _LAYERS for layer in cache.layers
-    )
+    # Caches that models derive from this one hold other states beside its layers.
+    if (
+        not isinstance(cache, cache_utils.DynamicCache)
+        or type(cache) is not cache_utils.DynamicCache
+    ):
+        return False
+    return all(type(layer) in _LAYERS for layer in cache.layers)
 
 
 def _checked_cache(lm: LanguageModel, cache: cache_utils.Cache | None) -> cache_utils.DynamicCache:

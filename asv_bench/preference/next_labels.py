@@ -63,8 +63,10 @@ class PairsToJudge:
         return -np.abs(head.reward_margin(*self.of(pool)))
 
     def features(self, rows):  # type: ignore[no-untyped-def]
+        """Differences of the two replies, turned at random: nobody knows which one is preferred."""
         won, lost = self.of(rows)
-        return np.asarray(won, float) - lost
+        turn = np.random.RandomState(0).choice([-1.0, 1.0], len(self.pairs.chosen))[rows]
+        return turn[:, None] * (np.asarray(won, float) - lost)
 
     def groups(self, rows):  # type: ignore[no-untyped-def]
         return self.pairs.groups[rows]

@@ -89,6 +89,18 @@ def test_bad_requests():
         prediction_interval(of_groups, NEW)
 
 
+def test_gates_that_saw_targets_are_warned_of():
+    rng = np.random.RandomState(0)
+    X = rng.randn(40, 2)
+    y = np.abs(X[:, 0]) + 0.1 * rng.randn(40)
+    options = {"formulation": "gated", "n_patterns": 4, "random_state": 0}
+    model = ConvexReLURegressor(patterns="local", **options).fit(X, y)
+    with pytest.warns(UserWarning, match="the level is not proved"):
+        prediction_interval(model.influence(X, y), X[:2])
+    drawn = ConvexReLURegressor(patterns="gaussian", **options).fit(X, y)
+    assert not drawn.influence(X, y).gates_of_targets
+
+
 def test_replies_of_pairs_have_to_be_as_many():
     head = COALAPreferenceHead(n_patterns=4, strength=0.1, random_state=0)
     head.fit_pairs(X[:20] + 1, X[20:40])

@@ -13,6 +13,7 @@ from sklearn.base import is_classifier
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._certified import Certified, Solved
 from cvxnn.estimators._given_rows import Kind, Unit, functional, influence_of
+from cvxnn.estimators._parameters import PatternsParameter
 from cvxnn.explanation import Influence
 from cvxnn.network import fold_scaling, recover
 
@@ -23,6 +24,8 @@ Floats = NDArray[np.floating]
 
 class CertifiedAnswers(Certified):
     """Certified estimator that says what its program would give for other data or bounds."""
+
+    patterns: PatternsParameter
 
     def influence(
         self,
@@ -184,6 +187,7 @@ class CertifiedAnswers(Certified):
             self._outputs,
             leave_out=leave_out,
             kind=kind,
+            gates_of_targets=self.patterns in ("local", "adaptive"),
         )
         self._require_units(solved)
         return found

@@ -58,6 +58,7 @@ def influence_of(
     *,
     leave_out: Unit,
     kind: Kind,
+    gates_of_targets: bool,
 ) -> Influence:
     """Leave out each unit of the data in turn.
 
@@ -77,6 +78,8 @@ def influence_of(
         What a unit is.
     kind : {"numbers", "classes", "pairs"}
         What the targets are.
+    gates_of_targets : bool
+        Whether gates were chosen with the targets.
 
     Returns
     -------
@@ -116,6 +119,7 @@ def influence_of(
         doubt=_doubt(targets, unseen) if kind != "numbers" else _distance(targets, unseen, scale),
         n_units=left.steps.shape[2],
         kind=kind,
+        gates_of_targets=gates_of_targets,
         _changes=partial(on_rows, left.changes, look, scale),
         _bounds=partial(on_rows, left.bounds, look, scale),
         _scores=scores,

@@ -6,13 +6,15 @@ new one are exchangeable, and the fit treats all rows alike, the truth is covere
 at least :math:`1 - 2 (1 - \ell)` at the level :math:`\ell`, whatever the distribution; in practice
 with about :math:`\ell`. It needs a fit without each row, which :class:`Influence` has at once.
 
-Gates are drawn before targets are looked at, so they do no harm. Scaling, strength and the kind of
-gates are chosen from all rows, and stay the same when one is left out: what the theorem asks for
-holds but for the influence of a single row on these.
+Gates are drawn before targets are looked at, so they do no harm; where they were chosen with the
+targets, a warning says so. Scaling, strength and the kind of gates are chosen from all rows, and
+stay the same when one is left out: what the theorem asks for holds but for the influence of a
+single row on these.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -174,6 +176,13 @@ def _check(influence: Influence, level: float, kind: str) -> None:
         raise ValueError(
             "these need an influence of single rows or pairs: use leave_out='row', and groups of "
             "which only one row is given if rows of a group resemble each other."
+        )
+    if influence.gates_of_targets:
+        warnings.warn(
+            "the gates were chosen with the targets (patterns='local'), so that fits without a row "
+            "still know its target: the level is not proved; use patterns='auto' or 'gaussian'.",
+            UserWarning,
+            stacklevel=3,
         )
 
 

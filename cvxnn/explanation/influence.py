@@ -46,6 +46,9 @@ class Influence:
         Number of units: rows, pairs or groups.
     kind : {"numbers", "classes", "pairs"}
         What the targets are.
+    gates_of_targets : bool
+        Whether gates were chosen with the targets (``patterns="local"``). Then fits without a row
+        still know its target by them, and intervals may cover less often than they say.
     _changes, _bounds, _scores : callable
         Functions of rows behind :meth:`on`, :meth:`error_on` and :meth:`scores_on`.
     """
@@ -59,6 +62,7 @@ class Influence:
     doubt: Floats
     n_units: int
     kind: Literal["numbers", "classes", "pairs"]
+    gates_of_targets: bool
     _changes: Callable[[ArrayLike], Floats]
     _bounds: Callable[[ArrayLike], Floats]
     _scores: Callable[[ArrayLike], Floats]

@@ -50,7 +50,7 @@ def measure(n: int, d: int, asked: int, n_classes: int, seed: int) -> Record:
     X, y, X_test, y_test = draw(n, d, n_classes)
     ConvexReLUClassifier(random_state=0).fit(X[:100], y[:100])
     n_patterns = asked or "auto"
-    before, began = _peak_mb(), time.process_time()
+    before, began, clock = _peak_mb(), time.process_time(), time.perf_counter()
     model = ConvexReLUClassifier(n_patterns=n_patterns, random_state=seed).fit(X, y)
     return {
         "n": n,
@@ -61,6 +61,8 @@ def measure(n: int, d: int, asked: int, n_classes: int, seed: int) -> Record:
         "n_patterns": model.n_patterns_,
         "strength": float(model.strength_),
         "cpu_s": time.process_time() - began,
+        "wall_s": time.perf_counter() - clock,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "before_mb": before,
         "peak_mb": _peak_mb(),
         "accuracy": float(model.score(X_test, y_test)),

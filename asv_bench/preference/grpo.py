@@ -1,16 +1,18 @@
-"""GRPO of TRL with the reward of a head: does the reward rise, and what do other judges say?
+"""GRPO of TRL with the reward of a head: does it rise, and what does another judge say?
 
     python asv_bench/preference/grpo.py --data DIR --out grpo.jsonl
 
-`DIR` holds `mrbench_pairs_train.jsonl.gz` and `mrbench_pairs_test.jsonl.gz`. Head and judges
-are those of the task "tutoring" of `guided_replies.py`; SmolLM2 is trained whole on prompts of the
-head's conversations. Greedy replies to prompts of held-out tutors are measured before and after;
-log-probabilities are those of the model before. A record for each step, and one for the replies.
+`DIR` holds `imdb_train.jsonl.gz` and `imdb_test.jsonl.gz` (`text`, `label` with 1 for positive). A
+head is fitted to pairs of openings of reviews, and SmolLM2 is trained whole to write reviews that
+please it. The judge is a logistic regression on words of other reviews. Drawn replies are measured
+before and after; log-probabilities are those of the model before. A record for each step, and one
+for the replies.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import tempfile
 import time
@@ -21,13 +23,19 @@ import datasets
 import numpy as np
 import torch
 import trl
-from guided_replies import MOST_PROMPT, Task, rows_of, tutoring
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from transformers import TrainerCallback
 
 from asv_bench.raw_results import append
+from cvxnn import COALAPreferenceHead
 from cvxnn.llm import Embedder, LanguageModel, RewardFunction, load_model, measure_replies
 
-LOGGED = "rewards/cvxnn_reward/mean", "rewards/cvxnn_reward/std", "kl", "entropy", "grad_norm"
+PROMPT = "Write a review of a film."
+N_WORDS = 25  # of a review that the head and the judge read
+OF_JUDGE, TESTED = 1500, 600  # reviews
+LOGGED = "rewards/cvxnn_reward/mean", "rewards/cvxnn_reward/std", "entropy", "grad_norm"
 LOGGED += "completions/mean_length", "completions/clipped_ratio"
 
 
@@ -48,41 +56,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--features", type=Path, help="of the head's pairs; default: beside --out")
     parser.add_argument("--cache-dir", type=Path, help="for a converted copy of a GGUF model")
-    parser.add_argument("--train", type=int, default=80, help="pairs for the head")
+    parser.add_argument("--pairs", type=int, default=100, help="for the head")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--group", type=int, default=4, help="completions of a prompt")
-    parser.add_argument("--prompts", type=int, default=2, help="prompts of a step")
+    parser.add_argument("--group", type=int, default=8, help="completions of a step")
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument("--replies", type=int, default=32, help="drawn before and after")
     options = parser.parse_args()
-    options.features = options.features or options.out.with_name("tutoring.npy")
     torch.set_num_threads(1)
-    frozen, policy = (load_model(None, cache_dir=options.cache_dir) for _ in range(2))
-    task = tutoring(frozen, options)
-    before = measures(frozen, task, frozen, options.tokens)
-    train(policy, frozen, task, options)
-    after = measures(policy, task, frozen, options.tokens)
-    gains = {name: compared(before[name], after[name]) for name in before}
-    print(json.dumps(gains, indent=1))
-    append(options.out, {"prompts": len(task.prompts), **task.accuracies, "replies": gains})
+    frozen, policy = (load_model(cache_dir=options.cache_dir) for _ in range(2))
+    embedder = Embedder(frozen, layer=16)
+    train, test = (reviews(options.data / f"imdb_{part}.jsonl.gz") for part in ("train", "test"))
+    judge = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
+        LogisticRegression(C=10.0, max_iter=1000),
+    )
+    others = train[options.pairs :][: OF_JUDGE // 2]
+    judge.fit([text for pair in others for text in pair], [1, 0] * len(others))
+    head = COALAPreferenceHead(embedding=embedder.description, random_state=0)
+    n, rows = options.pairs, [*train[: options.pairs], *test[:40]]
+    won, lost = (embedder.embed([PROMPT] * len(rows), side) for side in zip(*rows, strict=True))
+    head.fit_pairs(won[:n], lost[:n])
+    seen = test[: TESTED // 2]
+    sides = [judge.decision_function(list(side)) for side in zip(*seen, strict=True)]
+    accuracies = {
+        "head": float((head.reward_margin(won[n:], lost[n:]) > 0).mean()),
+        "judge": float((sides[0] > sides[1]).mean()),
+    }
+    before = measures(policy, embedder, head, judge, options)
+    learn(policy, RewardFunction(head, embedder), options)
+    after = measures(policy, embedder, head, judge, options)
+    gains = {name: compared(before[name], after[name]) for name in before if name != "text"}
+    print(json.dumps([accuracies, gains], indent=1))
+    texts = {"before": before["text"][:4], "after": after["text"][:4]}
+    append(options.out, {"accuracies": accuracies, "replies": gains, "texts": texts})
 
 
-def train(policy: LanguageModel, frozen: LanguageModel, task: Task, options: Any) -> None:
-    """Train the policy to please the head, whose embeddings are those of the frozen model."""
-    rows = rows_of(options.data / "mrbench_pairs_train.jsonl.gz")
-    names = list(dict.fromkeys(row["conversation_id"] for row in rows))[: options.train // 2]
-    asked = {row["prompt"] for row in rows if row["conversation_id"] in names}
-    chats = [[{"role": "user", "content": text}] for text in sorted(asked)]
-    lengths = map(len, frozen.encode_prompts(chats))
-    chats = [chat for chat, n in zip(chats, lengths, strict=True) if n <= MOST_PROMPT]
+def reviews(path: Path) -> list[tuple[str, str]]:
+    """Openings of reviews, a positive and a negative one at a time."""
+    texts: dict[int, list[str]] = {1: [], 0: []}
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            words = row["text"].replace("<br />", " ").split()
+            texts[row["label"]].append(" ".join(words[:N_WORDS]))
+    return list(zip(texts[1], texts[0], strict=False))
+
+
+def learn(policy: LanguageModel, reward: RewardFunction, options: argparse.Namespace) -> None:
+    """Train the policy to please the head, whose embeddings are those of a frozen model."""
     policy.tokenizer.pad_token = policy.tokenizer.pad_token or policy.tokenizer.eos_token
+    rows = [{"prompt": [{"role": "user", "content": PROMPT}]}] * options.group
     with tempfile.TemporaryDirectory() as folder:
         config = trl.GRPOConfig(
             output_dir=folder,
             max_steps=options.steps,
-            per_device_train_batch_size=options.group * options.prompts,
+            per_device_train_batch_size=options.group,
             num_generations=options.group,
             max_completion_length=options.tokens,
             learning_rate=options.learning_rate,
@@ -93,15 +122,14 @@ def train(policy: LanguageModel, frozen: LanguageModel, task: Task, options: Any
             use_cpu=True,
             bf16=False,
             activation_checkpointing=False,
+            disable_tqdm=True,
             seed=0,
         )
         trainer = trl.GRPOTrainer(
             model=policy.model.train().requires_grad_(True),
-            reward_funcs=RewardFunction(
-                task.head, Embedder.from_description(frozen, task.head.embedding)
-            ),
+            reward_funcs=reward,
             args=config,
-            train_dataset=datasets.Dataset.from_list([{"prompt": chat} for chat in chats]),
+            train_dataset=datasets.Dataset.from_list(rows),
             processing_class=policy.tokenizer,
             callbacks=[Written(options.out)],
         )
@@ -110,37 +138,41 @@ def train(policy: LanguageModel, frozen: LanguageModel, task: Task, options: Any
 
 
 def measures(
-    policy: LanguageModel, task: Task, frozen: LanguageModel, n_tokens: int
-) -> dict[str, np.ndarray]:
-    """Measures of greedy replies to held-out prompts, by name."""
-    prompts, replies = [prompt for prompt, _ in task.prompts], []
-    for tokens in policy.encode_prompts(prompts):
-        ids = torch.tensor([tokens])
-        with torch.inference_mode():
-            out = policy.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=n_tokens,
-                pad_token_id=policy.tokenizer.eos_token_id,
-            )
-        replies.append(policy.tokenizer.decode(out[0, len(tokens) :], skip_special_tokens=True))
-    embedder = Embedder.from_description(frozen, task.head.embedding)
-    known = [measure_replies(frozen, p, [r])[0] for p, r in zip(prompts, replies, strict=True)]
+    policy: LanguageModel,
+    embedder: Embedder,
+    head: COALAPreferenceHead,
+    judge: Any,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Replies that the policy draws, and their measures by name."""
+    [tokens] = policy.encode_prompts([PROMPT])
+    ids = torch.tensor([tokens] * options.replies)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        out = policy.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            max_new_tokens=options.tokens,
+            pad_token_id=policy.tokenizer.eos_token_id,
+        )
+    texts = policy.tokenizer.batch_decode(out[:, len(tokens) :], skip_special_tokens=True)
+    texts = [text for text in texts if text.strip()]
+    known = measure_replies(embedder.lm, PROMPT, texts)
     return {
-        "reward": task.head.reward(embedder.embed(prompts, replies)),
-        **{name: judge(replies) for name, judge in task.judges.items()},
-        "log_probability": np.array([row.log_probability for row in known], float),
+        "text": texts,
+        "reward": head.reward(embedder.embed([PROMPT] * len(texts), texts)),
+        "judge": judge.decision_function(texts),
+        "log_probability": np.array([row.log_probability for row in known]),
         "repetition": np.array([row.repetition for row in known]),
         "n_tokens": np.array([row.n_tokens for row in known]),
     }
 
 
 def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """Means before and after, and the mean gain with its standard error."""
-    gain = after - before
-    error = gain.std(ddof=1) / len(gain) ** 0.5
-    means = {"before": before.mean(), "after": after.mean(), "gain": gain.mean(), "error": error}
+    """Means before and after, and the gain with its standard error."""
+    error = np.sqrt(sum(part.var(ddof=1) / len(part) for part in (before, after)))
+    means = {"before": before.mean(), "after": after.mean(), "error": error}
     return {name: round(float(value), 4) for name, value in means.items()}
 
 

@@ -88,8 +88,12 @@ def wait(process: subprocess.Popen[bytes]) -> Any:
 
 
 def server_of(pid: int) -> int:
-    """Return the process of the server, the last below buildah's own."""
-    while below := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    """Return the process of the server, the last below buildah's own; any thread may start one."""
+    while below := [
+        word
+        for file in Path(f"/proc/{pid}/task").glob("*/children")
+        for word in file.read_text().split()
+    ]:
         pid = int(below[-1])
     return pid
 

@@ -108,8 +108,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         **({"layers": options.layers} if len(features.layers) > 1 else {}),
     }
     output = Path(options.output)
-    note = output.with_suffix(".json")
     console.made += check_file(output)
+    note = output.with_suffix(".json")
     console.kept = lambda: "no head was written; the same command begins again"
     fit = partial(_fit, options, console, parameters, features, held_out)
     result = made_once(output, settings, fit, note=note, overwrite=options.overwrite)

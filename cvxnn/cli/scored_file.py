@@ -47,8 +47,8 @@ def write_scored(
     OtherSettingsError
         If the file was made with other settings.
     """
-    note = output.with_name(f"{output.name}.json")
     console.made += check_file(output)
+    note = output.with_name(f"{output.name}.json")
     with locked(output):
         found = earlier_result(note, settings, overwrite=overwrite)
         if found is not None and output.exists():

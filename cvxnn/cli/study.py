@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
-from cvxnn.cli.option_building import option_from
+from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.report import read_examples
 from cvxnn.files.locks import check_folder
 
@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     folder = Path(options.output)
+    if folder.name in ("", ".."):
+        raise UsageError(f"--output is {folder}; give a name, beside which the key may lie")
     key = folder.with_name(f"{folder.name}.key.json")
     if options.answers:
         return _count(options.answers, key, console)

@@ -512,6 +512,11 @@ class TestBest:
             assert (
                 found["error"] == f"cannot write {folder}: it is a folder; give the name of a file"
             )
+        for place in (".", "/"):  # paths without a name
+            refused = run("fit", features, "--output", place, code=1)["error"]
+            assert refused == f"cannot write {place}: it is a folder; give the name of a file"
+            refused = run("study", replies, "--output", place, code=2)["error"]
+            assert refused == f"--output is {place}; give a name, beside which the key may lie"
 
     def test_rows_without_replies_are_named(self, run, head, tmp_path):
         for row in (

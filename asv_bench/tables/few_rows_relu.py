@@ -29,7 +29,7 @@ CHOOSING = TABLES
 REPORTING = (
     "tic-tac-toe", "contraceptive", "banana", "mushroom", "ring", "spambase", "vowel", "satimage",
 )  # fmt: skip
-ROWS = (2, 3, 5, 10, 20)
+ROWS = (2, 3, 5)
 
 
 class Limited(ConvexReLUClassifier):

@@ -14,6 +14,7 @@ _REASONS = {
     errno.ENOTDIR: "it is a file, or lies in one; give the name of a folder",
     errno.EEXIST: "it is a file, or lies in one; give the name of a folder",
     errno.ENOSPC: "the disk is full; free some space",
+    errno.EFBIG: "the file would be larger than the system allows; raise the limit (ulimit -f)",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 NOTHING_THERE = "the system lets nothing be created there; choose another place"
@@ -82,4 +83,5 @@ def reason_of(error: OSError) -> str:
         A text without the name of the file and without the number of the error.
     """
     known = _REASONS.get(error.errno) if error.errno is not None else None
-    return known or (error.strerror or str(error)).lower()
+    said = error.strerror or str(error)
+    return known or said[:1].lower() + said[1:]

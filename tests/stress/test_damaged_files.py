@@ -69,7 +69,10 @@ JOBS = (
     "scoring",
     "comparison",
 )
-FULL = r"No space left|File too large|disk is full|disk I/O error|os error 27|os error 28"
+FULL = (
+    r"No space left|File too large|larger than the system allows|disk is full|disk I/O error|"
+    r"os error 27|os error 28"
+)
 
 
 def own_cases(job: str, cases: int) -> range:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
@@ -85,7 +86,7 @@ class PrivatePreferenceHead(PreferenceHead):
     Notes
     -----
     What is protected is one record. Someone who made ``k`` pairs is protected with about
-    ``k`` times ``epsilon``. Weights and groups are refused, since they change what a record does.
+    ``k`` times ``epsilon``. There are no weights or groups, since they change what a record does.
     Embeddings are taken as they are: scale or centre them with public data only. The arithmetic is
     ordinary floating point, whose roundings can tell more than real numbers would (Mironov, 2012).
 
@@ -138,14 +139,53 @@ class PrivatePreferenceHead(PreferenceHead):
             raise ValueError(f"delta={self.delta!r}; expected a number between 0 and 1.")
         self._check_embedding()
 
+    def fit(self, X: ArrayLike, y: ArrayLike, pair_id: ArrayLike | None = None) -> Self:
+        """Fit on labelled responses, each of which counts the same.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+        y : array-like, shape (n_responses,)
+            Two labels; the larger one (1, True, ...) means preferred.
+        pair_id : array-like, shape (n_responses,), optional
+            Responses to one prompt share an id, and each preferred one is paired with each other
+            one; a pair is then what is protected. Without it that is a response.
+
+        Returns
+        -------
+        self
+            The estimator itself. An interrupted or failed fit leaves it as it was.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data, or if no id has both a preferred and another response.
+        """
+        return super().fit(X, y, pair_id)
+
+    def fit_pairs(self, chosen: ArrayLike, rejected: ArrayLike) -> Self:
+        """Fit on pairs of embeddings, each of which counts the same.
+
+        Parameters
+        ----------
+        chosen, rejected : array-like, shape (n_pairs, n_features)
+            Row ``k`` of both belongs to one prompt.
+
+        Returns
+        -------
+        self
+            The estimator itself; ``classes_`` is ``[0, 1]``.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters, or if the two have different shapes, are empty or not finite.
+        """
+        return super().fit_pairs(chosen, rejected)
+
     def _fit(self, rows: Responses, hook: Hook | None) -> None:
         """Solve the perturbed program; nothing is measured between."""
-        weight = rows.weight if rows.pair_weight is None else rows.pair_weight
-        if np.ptp(weight) > 0 or rows.groups is not None:
-            raise ValueError(
-                "PrivatePreferenceHead takes no weights or groups: each record has one share of "
-                "the budget. Leave them out, or give one pair of each group."
-            )
         X = np.asarray(rows.X, np.float64)
         gates = check_random_state(self.gate_state).standard_normal((self.n_gates, X.shape[1]))
         gates[0] = 0
@@ -155,7 +195,7 @@ class PrivatePreferenceHead(PreferenceHead):
         found = training.perturbed(
             X,
             open_where(X, gates),
-            signs if rows.pairs is None else np.ones((len(weight), 1)),
+            signs if rows.pairs is None else np.ones((len(rows.pairs), 1)),
             loss,
             pairs=rows.pairs,
             alpha=self.alpha_,

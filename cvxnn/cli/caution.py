@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cvxnn.cli.inputs import reward_head
 from cvxnn.cli.option_building import UsageError, option_from
 from cvxnn.cli.option_types import real
@@ -72,6 +70,8 @@ def head_of(options: argparse.Namespace, file: str | Path) -> Any:
             f"{' without a record of its pairs' if not known else ''}; --caution "
             "needs a COALA head of cvxnn fit"
         )
+    import numpy as np
+
     from cvxnn.features.description import layers_of
     from cvxnn.features.pairs import join_pair_features, read_pair_features
     from cvxnn.features.training_record import is_recorded

@@ -215,7 +215,8 @@ def train(
         beginning = proposal
     every = cache(partial(all_patterns, X))
     rows: list[dict[str, float]] = []
-    best: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
+    first: tuple[Result, ActivationPatterns, ConvexProgram] | None = None
+    best = first
     round_ = 0
     while True:
         program = program_over(base, found)
@@ -225,6 +226,7 @@ def train(
         solving = solve if own else solve_to_tolerance
         result = solving(program, chosen, start=beginning, incumbent=proposed, callback=watch)
         flops += chosen.flops(program, result) or 0.0
+        first = first or (result, found, program)
         previous = best[0].objective if best else np.inf
         if not result.objective > previous:
             best = result, found, program
@@ -256,10 +258,12 @@ def train(
                 continue
         round_ += 1
         found, beginning = carry(found, result, kept, better, inside=inside)
+    assert first is not None
     assert best is not None
     result, found, program = best
     if skip is None and proposal is not None and proposed < result.objective:
-        # A solver that does not keep the best network stopped too early, before any refinement.
+        # Its neurons have left their patterns, or a solver stopped before it had refined them.
+        result, found, program = first
         result = _with_point(result, proposal, program, chosen.tol)
     if skip is None:
         # Where all neurons should be off, an interior point leaves tiny ones of random directions.

@@ -127,6 +127,20 @@ def test_never_worse_than_the_local_network_even_where_the_solver_stops_early(se
     assert found.result.gap == pytest.approx(gap)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_rounds_of_few_steps_do_not_reach_keeps_its_own_patterns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((20, 3)), np.eye(3)[rng.integers(0, 3, 20)]
+    found = training.train(X, y, 0.01, 4, n_rounds=2, tol=1e-3, max_iter=3, random_state=seed)
+    assert len(found.rounds["objective"]) > 1
+    assert found.result.objective == pytest.approx(found.proposal_objective, rel=1e-9)
+    again = found.program.evaluate(found.result.weights).network_objective
+    assert float(again) == pytest.approx(found.result.objective, rel=1e-6)
+    assert found.program.operator.n_patterns == len(found.patterns) == 4
+    exact = solve_with_cvxpy(program(X, found.patterns.mask, y, 0.01))
+    assert found.result.dual_bound <= exact.objective + 1e-8
+
+
 def test_the_program_over_local_patterns_bounds_the_network() -> None:
     X, y = data()
     found = training.train(X, y, 1e-2, P, tol=1e-3, random_state=0)

@@ -39,6 +39,9 @@ PAIRS = {
     "mrbench": ("mrbench_pairs", ""),
     "ultrafeedback": ("ultrafeedback", ""),
     "hh_helpful": ("hh_rlhf", "helpful"),
+    "hh_base": ("hh_rlhf", "helpful-base"),
+    "hh_online": ("hh_rlhf", "helpful-online"),
+    "hh_sampled": ("hh_rlhf", "helpful-rejection-sampled"),
     "hh_harmless": ("hh_rlhf", "harmless"),
     "alpaca_eval": ("alpaca_eval_pairs", ""),
 }

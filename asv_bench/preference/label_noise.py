@@ -2,8 +2,9 @@
 
 ``python asv_bench/preference/label_noise.py FILE.npz ... --out label_noise.jsonl`` with files of
 ``embeddings.py --layers``. A tenth of the training pairs gets its label turned; pairs are sorted by
-how much each method disagrees with their labels. A line of the ``--out`` file holds one set and
-seed; what is there is not run again. Pairs of equal replies are one pair, and left out.
+how much each method disagrees with their labels. A line of the ``--out`` file holds one set, seed
+and number of pairs; what is there is not run again. Pairs of equal replies are one pair, and left
+out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Floats = NDArray[np.floating]
 
 def main() -> None:
     arguments = _arguments()
-    done = {(r["set"], r["seed"]) for r in read(arguments.out)}
+    done = {(r["set"], r["seed"], r["n"]) for r in read(arguments.out)}
     for path in arguments.files:
         data = load(path)
         pairs = data.pairs.take(data.parts[0][0])
@@ -39,7 +40,7 @@ def main() -> None:
         pairs = pairs.take(first)
         pairs = pairs.columns(data.layers[arguments.layer or next(iter(data.layers))])
         for seed in range(arguments.seeds):
-            if (path.stem, seed) in done:
+            if (path.stem, seed, len(first)) in done:
                 continue
             print(f"{path.stem}: seed {seed}, {len(first)} pairs", file=sys.stderr, flush=True)
             found = measure(pairs.chosen, pairs.rejected, pairs.groups, seed)

@@ -1,7 +1,9 @@
-"""The front between helpful and harmless, beside heads that were fitted to one of them.
+"""The front between several kinds of pairs, beside heads that were fitted to one of them.
 
-``python asv_bench/preference/trade_offs.py FIRST.npz SECOND.npz --out trade_offs.jsonl`` with files
-of ``embeddings.py --layers``, whose last layer is used: held-out accuracy on the pairs of each.
+``python asv_bench/preference/trade_offs.py FIRST.npz SECOND.npz ... --out trade_offs.jsonl`` with
+files of ``embeddings.py --layers``, whose last layer is used: held-out accuracy on the pairs of
+each. Of two files the weights go from one to the other; of more, each gets all, half or its share
+of the weight, and last the losses of all but the first have those of equal weights as thresholds.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", type=Path, nargs=2)
+    parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("trade_offs.jsonl"))
+    parser.add_argument("--limit", type=int, help="first pairs of each file that are fitted to")
     options = parser.parse_args()
     names = [path.stem for path in options.files]
     fitted, tested = [], []
     for path in options.files:
         data = load(path)
         pairs = data.pairs.columns(list(data.layers.values())[-2])
-        for rows, parts in zip(data.parts[0], (fitted, tested), strict=True):
+        train, test = data.parts[0]
+        for rows, parts in ((train[: options.limit], fitted), (test, tested)):
             parts.append((pairs.chosen[rows], pairs.rejected[rows]))
     for k, pairs in enumerate(fitted):
         report(
@@ -49,19 +53,38 @@ def main() -> None:
         np.concatenate([chosen, rejected]), np.repeat([1, 0], len(chosen)), np.tile(label, 2)
     )
     report(options.out, "kernel of the front", head, tested, time.process_time() - cpu)
-    for weight in WEIGHTS:
+    for what, weights in weightings(names).items():
         cpu = time.process_time()
-        point = front.at({names[0]: 1 - weight, names[1]: weight})
-        cpu = time.process_time() - cpu
-        report(options.out, f"weight {weight} of {names[1]}", point, tested, cpu)
+        point = front.at(weights)
+        report(options.out, what, point, tested, time.process_time() - cpu, names=front.names)
+    if len(names) > 2:
+        cpu = time.process_time()
+        most = dict(zip(front.names, front.at(dict.fromkeys(names, 1.0)).losses_, strict=True))
+        del most[names[0]]
+        point, cpu = front.within(names[0], most), time.process_time() - cpu
+        report(options.out, f"least loss of {names[0]}", point, tested, cpu, names=front.names)
 
 
-def report(out, what, head, tested, cpu=0.0):  # type: ignore[no-untyped-def]
+def weightings(names: list[str]) -> dict[str, dict[str, float]]:
+    """Points of the front and the weights of their objectives."""
+    if len(names) == 2:
+        return {f"weight {w} of {names[1]}": {names[0]: 1 - w, names[1]: w} for w in WEIGHTS}
+    others = 0.5 / (len(names) - 1)
+    return {
+        "equal weights": dict.fromkeys(names, 1.0),
+        **{f"weight 1 of {name}": {name: 1.0} for name in names},
+        **{f"weight 0.5 of {name}": dict.fromkeys(names, others) | {name: 0.5} for name in names},
+    }
+
+
+def report(out, what, head, tested, cpu=0.0, names=()):  # type: ignore[no-untyped-def]
     found = {
         "head": what,
         "accuracy": [round(float((head.reward_margin(*p) > 0).mean()), 4) for p in tested],
         "n_test": [len(p[0]) for p in tested],
+        "objectives": [str(name) for name in names],
         "losses": [round(float(x), 5) for x in getattr(head, "losses_", [])],
+        "prices": [round(float(x), 5) for x in getattr(head, "prices_", [])],
         "gap": float(head.gap_),
         "cpu_s": round(cpu, 2),
     }

@@ -3,7 +3,7 @@
 ``python asv_bench/preference/trade_offs.py FIRST.npz SECOND.npz ... --out trade_offs.jsonl`` with
 files of ``embeddings.py --layers``, whose last layer is used: held-out accuracy on the pairs of
 each. Of two files the weights go from one to the other; of more, each gets all, half or its share
-of the weight, and last the losses of all but the first have those of equal weights as thresholds.
+of the weight.
 """
 
 from __future__ import annotations
@@ -57,12 +57,6 @@ def main() -> None:
         cpu = time.process_time()
         point = front.at(weights)
         report(options.out, what, point, tested, time.process_time() - cpu, names=front.names)
-    if len(names) > 2:
-        cpu = time.process_time()
-        most = dict(zip(front.names, front.at(dict.fromkeys(names, 1.0)).losses_, strict=True))
-        del most[names[0]]
-        point, cpu = front.within(names[0], most), time.process_time() - cpu
-        report(options.out, f"least loss of {names[0]}", point, tested, cpu, names=front.names)
 
 
 def weightings(names: list[str]) -> dict[str, dict[str, float]]:

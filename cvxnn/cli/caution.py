@@ -59,7 +59,7 @@ def head_of(options: argparse.Namespace, file: str | Path) -> Any:
     head = reward_head(file)
     if (options.caution > 0) != bool(options.fitted_to):
         raise UsageError(
-            "--caution K and --fitted-to FEATURES belong together: give both, or neither"
+            "--caution X and --fitted-to FEATURES belong together: give both, or neither"
         )
     if options.caution == 0:
         return head

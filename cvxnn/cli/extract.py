@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Embed in so many processes of this machine, each on its GPU where there are several",
     )
     sharing.add_argument(
-        "--shard", type=_shard, metavar="I/N", help="Embed only this part, such as 2/8; then merge"
+        "--shard", type=_shard, metavar="I/N", help="Embed only this part, such as 2/8"
     )
     parser.add_argument(
         "--ray",

@@ -78,14 +78,23 @@ NOTE = "joint.json"
 POLICY = OptionGroup(
     "cvxnn.SoftmaxPolicy",
     {
-        "beta": {"type": real(above=0)},
+        "beta": {
+            "type": real(above=0),
+            "help": "DPO's pull towards the reference policy, above 0, where PAIRS is a folder; "
+            "where it is a file, --dpo-beta counts",
+        },
         "ridge": {"type": real(above=0)},
         "n_steps": {},
         "batch_size": {"type": _batch_sizes, "metavar": "N|N,M"},
-        "max_evaluation_steps": {"type": _periods, "metavar": "K,K,..."},
+        "max_evaluation_steps": {
+            "type": _periods,
+            "metavar": "K,K,...",
+            "help": 'Interval at which "maxright" evaluates both objectives, also where PAIRS '
+            "is a file; 1 evaluates both at each step; several make a run of maxright for each",
+        },
         "stop_excess": {"type": real(above=0)},
     },
-    title="policies",
+    title="policies over features (PAIRS is a folder)",
 )
 
 
@@ -110,7 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sets = "cvxnn.preference.candidate_replies"
     sizes = {**option_from(sets, "n_candidates"), "type": whole(2)}
     parser.add_argument("--candidates", **sizes)
-    parser.add_argument("--limit", **option_from("cvxnn.preference.read_demonstrations", "limit"))
+    limit = option_from("cvxnn.preference.read_demonstrations", "limit")
+    text = "Number of rows to read of DEMONSTRATIONS, and of PAIRS and --test where they are files"
+    parser.add_argument("--limit", **{**limit, "help": f"{text}; by default all"})
     parser.add_argument(
         "--report",
         metavar="FILE",

@@ -59,7 +59,9 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
         "first): the reference of DPO, and the start of each strategy",
     )
     TUNING.add_to(group)
-    OBJECTIVE_GROUPS["dpo"].add_to(group)
+    beta = option_from("cvxnn.preference.dpo", "beta")
+    text = "DPO's pull towards the reference model, above 0, in the place of --beta"
+    group.add_argument("--dpo-beta", **{**beta, "type": real(above=0), "help": text})
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

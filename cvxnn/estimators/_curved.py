@@ -59,7 +59,7 @@ class Curved(CertifiedAnswers):
 
     def _curvature(self, solved: Solved) -> Curvature:
         """Return the inverse Hessian of a solution."""
-        return curvature_of(
+        found = curvature_of(
             solved.certificate,
             solved.given,
             solved.scaling,
@@ -67,6 +67,8 @@ class Curved(CertifiedAnswers):
             self._outputs,
             gap=max(self.objective_ - self.dual_bound_, 0.0),
         )
+        self._require_units(solved)
+        return found
 
 
 def curvature_of(

@@ -264,6 +264,7 @@ class PairCertified(IncrementalPairs):
                 "trade_off needs formulation='gated' and a head that was fitted to pairs "
                 "(fit_pairs, or pair_id)."
             )
+        held._require_units(solved)
         return TradeOff.of(held, solved, X, objectives)
 
     def _solved(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -78,19 +80,25 @@ class PairCurved(PairCertified):
         Returns
         -------
         cvxnn.estimators.cautious_head.CautiousHead
-            With ``reward`` and ``embedding``, for all that takes a head.
+            With ``reward``, ``decision_function`` and ``embedding``, which is what guided decoding,
+            ``choose_reply`` and a server of Python use. It has no ``reward_margin``, and cannot be
+            saved or served from a terminal: save the head.
 
         Raises
         ------
         ValueError
             If the data are not those of the fit, or ``caution`` is negative or not finite.
         TypeError
-            With ``formulation="relu"``, which has no such form.
+            With ``formulation="relu"``, which has no such form, or if ``caution`` is no number.
 
         Notes
         -----
         A response takes ``n**2`` flops beside its kernel with the ``n`` pairs.
         """
+        if not isinstance(caution, Real):
+            raise TypeError(
+                f"caution={caution!r}; expected a number, not a {type(caution).__name__}."
+            )
         if not (np.isfinite(caution) and caution >= 0):
             raise ValueError(f"caution={caution!r}; expected a finite number that is at least 0.")
         held = self._as_it_is()

@@ -49,6 +49,11 @@ class CautiousHead:
         """Description of the embeddings of the head."""
         return self.head.embedding
 
+    @property
+    def training_record_(self) -> Any:
+        """Record of the training pairs of the head, which a head of ``cvxnn fit`` has."""
+        return self.head.training_record_
+
     def decision_function(
         self, X: ArrayLike, prompts: Sequence[Hashable] | None = None
     ) -> NDArray[np.floating]:

@@ -73,8 +73,8 @@ class TradeOff:
         Parameters
         ----------
         weights : mapping of label to float
-            Not negative; an objective that is not named has the weight 0. Their sum is brought to
-            1, so that the penalty keeps its weight.
+            One for each objective, not negative. Their sum is brought to 1, so that the penalty
+            keeps its weight.
 
         Returns
         -------
@@ -87,9 +87,16 @@ class TradeOff:
         Raises
         ------
         ValueError
-            If a label is not known, or weights are negative or all 0.
+            If a label is not known or missing, or weights are negative or all 0.
+        TypeError
+            If weights are no mapping.
         """
-        own = self._ordered(weights, 0.0)
+        own = self._ordered(weights, 0.0, "weights")
+        if missing := [name for name in self.names.tolist() if name not in weights]:
+            raise ValueError(
+                f"weights has no weight of {missing[0]!r}; expected one for each of "
+                f"{self.names.tolist()}: 0 leaves an objective out."
+            )
         total = own.sum()
         proportions = own / total if 0 < total < np.inf else own
         return self._head_of(self.objectives.at(proportions))
@@ -102,8 +109,8 @@ class TradeOff:
         first : label
             The objective whose loss, with the penalty of the fit, is minimised.
         thresholds : mapping of label to float
-            The largest loss of others, in the units of ``losses_``. A head that says nothing has
-            a loss of 0.5.
+            The largest loss of others, at least 1e-7, in the units of ``losses_``. A head that says
+            nothing has a loss of 0.5.
 
         Returns
         -------
@@ -114,12 +121,21 @@ class TradeOff:
         Raises
         ------
         ValueError
-            If a label is not known, or no head keeps to the thresholds.
+            If a label is not known, no head keeps to the thresholds, or one is the least loss
+            itself, whose price has no bound.
+        TypeError
+            If thresholds are no mapping.
+
+        Warns
+        -----
+        UserWarning
+            If a price is above 1e4: the threshold is near the least loss that any head reaches.
         """
+        most = self._ordered(thresholds, np.inf, "thresholds")
         if first in thresholds:
             raise ValueError(f"{first!r} is minimised and has a threshold; expected only one.")
-        place = int(self._ordered({first: 1.0}, 0.0).argmax())
-        return self._head_of(self.objectives.within(place, self._ordered(thresholds, np.inf)))
+        place = int(self._ordered({first: 1.0}, 0.0, "first").argmax())
+        return self._head_of(self.objectives.within(place, most))
 
     def __repr__(self) -> str:
         """Return the objectives and their numbers of pairs."""
@@ -127,9 +143,16 @@ class TradeOff:
         inside = ", ".join(f"{name}: {n}" for name, n in zip(self.names, counts, strict=True))
         return f"TradeOff({inside} pairs)"
 
-    def _ordered(self, values: Mapping[Any, float], missing: float) -> NDArray[np.floating]:
+    def _ordered(
+        self, values: Mapping[Any, float], missing: float, called: str
+    ) -> NDArray[np.floating]:
         """Return values in the order of the objectives."""
         known = self.names.tolist()
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"{called}={values!r}; expected a dict of {called} by objective, such as "
+                f"{dict.fromkeys(known, 0.5)}."
+            )
         if unknown := [name for name in values if name not in known]:
             raise ValueError(f"no objective {unknown[0]!r}; expected some of {known}.")
         return np.array([float(values.get(name, missing)) for name in known])

@@ -319,6 +319,10 @@ def _recognise(row: Row, where: str) -> str:
     for name, format in FORMATS.items():
         if format.recognises(row):
             return name
+    if not row:
+        raise ValueError(
+            f"{where}: the row is empty; expected fields such as 'chosen' and 'rejected'"
+        )
     raise ValueError(
         f"{where}: the fields {sorted(row)} belong to no known format; missing fields 'chosen' "
         "and 'rejected' (TRL, hh-rlhf), 'instruction' and 'completions' (UltraFeedback), or "

@@ -19,6 +19,7 @@ and :math:`\lambda_k` is the price: what :math:`L_1` with its penalty falls by f
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ Floats = NDArray[np.floating]
 
 # Largest price that is tried: beyond it, a threshold counts as out of reach.
 _DEAREST = 1e6
+# Price above which thresholds are so near to the least loss that the rest hardly counts.
+_DEAR = 1e4
+# Smallest threshold: below it, rounding decides.
+_SMALLEST = 1e-7
 # Part of a threshold by which it may be missed, or of the least one that counts.
 _MISSED, _LEAST = 1e-6, 1e-3
 
@@ -169,8 +174,8 @@ class Objectives:
         first : int
             Number of the objective whose loss is minimised.
         thresholds : array-like, shape (n_objectives,)
-            The largest loss of each that is allowed, infinite for any; that of ``first`` is not
-            read.
+            The largest loss of each that is allowed, at least 1e-7, infinite for any; that of
+            ``first`` is not read.
 
         Returns
         -------
@@ -180,7 +185,13 @@ class Objectives:
         Raises
         ------
         ValueError
-            If no weights keep to the thresholds, or there is not one for each objective.
+            If no weights keep to the thresholds, one is the least loss itself, whose price has no
+            bound, or there is not one for each objective.
+
+        Warns
+        -----
+        UserWarning
+            If a price is above 1e4.
         """
         most = np.array(thresholds, np.float64)
         if most.shape != self.names.shape or np.isnan(most).any():
@@ -190,6 +201,11 @@ class Objectives:
             )
         most[first] = np.inf
         bound = np.flatnonzero(np.isfinite(most))
+        for k in bound[most[bound] < _SMALLEST]:
+            raise ValueError(
+                f"the threshold on {self.names[k]!s} is {most[k]:g}; expected at least "
+                f"{_SMALLEST:g}: rounding hides smaller losses."
+            )
         weights = np.zeros(len(most))
         weights[first] = 1
         if len(bound) == 0:
@@ -216,5 +232,18 @@ class Objectives:
             raise ValueError(
                 f"no weights keep the loss of {self.names[worst]!s} to {most[worst]:g} together "
                 f"with the other thresholds; the least that was found is {point.losses[worst]:.4g}."
+            )
+        for k in bound[weights[bound] > _DEAR]:
+            near = (
+                f"the threshold on {self.names[k]!s}, {most[k]:.6g}, is near the least loss that "
+                "any weights reach"
+            )
+            if weights[k] > 0.99 * _DEAREST:
+                raise ValueError(f"{near}, so that its price has no bound: give it more room.")
+            warnings.warn(
+                f"{near}: at its price of {weights[k]:.2g} other losses and the penalty hardly "
+                "count. Give it more room.",
+                UserWarning,
+                stacklevel=3,
             )
         return point

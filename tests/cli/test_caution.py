@@ -56,6 +56,15 @@ def test_commands_take_caution(run, head, model, features, replies, tmp_path):
     )
 
 
+def test_training_pairs_stay_apart(run, head, features):
+    plain = run("score", head, features)
+    careful = run("score", head, features, "--caution", "1", "--fitted-to", features)
+    assert plain["recorded"]
+    assert careful["recorded"]
+    assert careful["training"]["pairs"] == plain["training"]["pairs"] > 0
+    assert careful["held_out"]["pairs"] == plain["held_out"]["pairs"] > 0
+
+
 def test_what_is_missing_is_said(run, head, model, features, replies, tmp_path):
     words = ["score", head, replies, "--model", model]
     assert "belong together" in run(*words, "--caution", "1", code=2)["error"]

@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from cvxnn import COALAPreferenceHead
+from cvxnn import COALAPreferenceHead, ConvexReLURegressor, load, save
 
 RNG = np.random.RandomState(0)
 CHOSEN, REJECTED = RNG.randn(40, 4) + 0.5, RNG.randn(40, 4)
@@ -54,5 +55,28 @@ def test_no_caution_changes_nothing_and_bad_input_is_refused(head):
     assert "caution=0" in repr(cautious)
     with pytest.raises(ValueError, match="finite number that is at least 0"):
         head.cautious(*DATA, caution=-1)
+    for wrong in ("1", np.array([1.0, 2.0])):
+        with pytest.raises(TypeError, match="expected a number, not a"):
+            head.cautious(*DATA, caution=wrong)
     with pytest.raises(ValueError, match="1 prompts for 6 responses"):
         cautious.reward(NEW, ["p"])
+
+
+def test_data_of_the_fit_in_other_units_are_refused(head, tmp_path):
+    X, y = DATA
+    kinds = np.tile(np.arange(40) % 2, 2)
+    asks = [head.curvature, head.cautious, lambda X, y: head.trade_off(X, y, kinds)]
+    for ask in asks:
+        with pytest.raises(ValueError, match="other units, or moved"):
+            ask(2 * X, y)
+    save(head, tmp_path / "head.safetensors")
+    again = load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(again.cautious(X, y).reward(NEW), head.cautious(X, y).reward(NEW))
+    single = COALAPreferenceHead(n_patterns=8, random_state=0)
+    single.fit_pairs(CHOSEN.astype(np.float32), REJECTED.astype(np.float32))
+    assert np.isfinite(single.curvature(X.astype(np.float32), y).deviation_on(NEW)).all()
+    rows = sparse.csr_array(np.where(abs(X) > 0.7, X, 0))
+    model = ConvexReLURegressor(n_patterns=8, random_state=0).fit(rows, X[:, 0])
+    assert np.isfinite(model.curvature(rows, X[:, 0]).deviation_on(rows[:3])).all()
+    with pytest.raises(ValueError, match="other units, or moved"):
+        model.curvature(2 * rows, X[:, 0])

@@ -66,6 +66,17 @@ def test_thresholds_and_their_prices(trade_off, most):
     assert head.losses_[0] <= most * (1 + 1e-6)
 
 
+def test_thresholds_near_the_least_loss(trade_off):
+    """The price has no bound at the least loss; a little above, it is told to be dear."""
+    *_, front = trade_off
+    least = front.objectives.at([1e6, 1.0]).losses[0]
+    with pytest.raises(ValueError, match=r"harmless, .* its price has no bound"):
+        front.within("helpful", {"harmless": least})
+    with pytest.warns(UserWarning, match="near the least loss"):
+        head = front.within("helpful", {"harmless": least * 1.001})
+    assert head.losses_[0] <= least * 1.0011
+
+
 def test_losses_are_those_of_the_margins(trade_off):
     _, (X, _), kind, front = trade_off
     head = front.at({"helpful": 1, "harmless": 1})
@@ -99,7 +110,7 @@ def test_answers_can_be_pickled(trade_off):
     head, data, _, front = trade_off
     X = data[0]
     answers = [
-        (front, lambda own: own.at({"helpful": 1}).reward(X)),
+        (front, lambda own: own.at({"helpful": 1, "harmless": 0}).reward(X)),
         (head.influence(*data), lambda own: own.scores_on(X[:3]) + own.error_on(X[:3])),
         (head.curvature(*data), lambda own: own.deviation_among(X) + own.deviation_on(X)),
         (head.curvature(*data), lambda own: own.decided(X[:3], X[3:6])),
@@ -114,7 +125,15 @@ def test_bad_input(trade_off):
     with pytest.raises(ValueError, match="no objective 'kind'"):
         front.at({"kind": 1})
     with pytest.raises(ValueError, match="all 0"):
-        front.at({"helpful": 0})
+        front.at({"helpful": 0, "harmless": 0})
+    with pytest.raises(ValueError, match="no weight of 'harmless'"):
+        front.at({"helpful": 1})
+    with pytest.raises(TypeError, match="expected a dict of weights by objective"):
+        front.at([1, 1])
+    with pytest.raises(TypeError, match="expected a dict of thresholds by objective"):
+        front.within("helpful", [1])
+    with pytest.raises(ValueError, match="threshold on harmless is 0; expected at least 1e-07"):
+        front.within("helpful", {"harmless": 0.0})
     with pytest.raises(ValueError, match="expected 2 finite numbers"):
         front.at({"helpful": -1, "harmless": 2})
     with pytest.raises(ValueError, match="only one"):
@@ -140,7 +159,7 @@ def test_a_later_fit_leaves_the_front_as_it_was():
     head.fit_pairs(3 * rejected, chosen)
     np.testing.assert_array_equal(front.at({0: 1, 1: 2}).reward(chosen), before)
     with pytest.raises(ValueError, match="finite numbers"):
-        front.at({0: np.inf})
+        front.at({0: np.inf, 1: 1})
     relu = COALAPreferenceHead(formulation="relu", n_patterns=4, random_state=0)
     with pytest.raises(TypeError, match="formulation='gated'"):
         relu.fit_pairs(chosen, rejected).trade_off(*data, np.tile(np.arange(30) % 2, 2))

@@ -232,3 +232,10 @@ def test_a_true_data_set(tmp_path: Path, limit: int | None) -> None:
 def test_types_name_the_known_formats() -> None:
     assert {*get_args(ReadFormat)} == {"auto", *FORMATS}
     assert {*get_args(WriteFormat)} == {name for name, known in FORMATS.items() if known.write}
+
+
+def test_an_empty_row_is_said_to_be_empty(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="2: the row is empty; expected fields"):
+        read_preferences(file)

@@ -87,7 +87,8 @@ class PairCurved(PairCertified):
         Raises
         ------
         ValueError
-            If the data are not those of the fit, or ``caution`` is negative or not finite.
+            If the data are not those of the fit, ``caution`` is negative or not finite, or the head
+            has no neurons.
         TypeError
             With ``formulation="relu"``, which has no such form, or if ``caution`` is no number.
 
@@ -104,6 +105,11 @@ class PairCurved(PairCertified):
         held = self._as_it_is()
         curvature = held._curvature(held._solved(X, y, sample_weight, groups, pair_id))
         before, after = held.phase1_network_.output_weights, held.network_.output_weights
+        if before.size == 0:
+            raise ValueError(
+                "the head has no neurons and rewards all replies alike; fit it with a "
+                "smaller strength."
+            )
         largest = int(np.abs(before).argmax())
         scale = float(after[largest] / before[largest]) * curvature.scale
         return CautiousHead(held, curvature, float(caution), scale)

@@ -80,3 +80,12 @@ def test_data_of_the_fit_in_other_units_are_refused(head, tmp_path):
     assert np.isfinite(model.curvature(rows, X[:, 0]).deviation_on(rows[:3])).all()
     with pytest.raises(ValueError, match="other units, or moved"):
         model.curvature(2 * rows, X[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore:COALAPreferenceHead predicts the same for all rows")
+def test_a_head_without_neurons_has_no_caution():
+    rng = np.random.RandomState(0)
+    chosen, rejected = (np.float32(rng.randn(40, 3) * 1e-3 + 1e4) for _ in range(2))
+    head = COALAPreferenceHead(random_state=0).fit_pairs(chosen, rejected)
+    with pytest.raises(ValueError, match="no neurons"):
+        head.cautious(np.concatenate([chosen, rejected]), DATA[1])

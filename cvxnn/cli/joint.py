@@ -80,8 +80,7 @@ POLICY = OptionGroup(
     {
         "beta": {
             "type": real(above=0),
-            "help": "DPO's pull towards the reference policy, above 0, where PAIRS is a folder; "
-            "where it is a file, --dpo-beta counts",
+            "help": "DPO's pull towards the reference policy, above 0, where PAIRS is a folder",
         },
         "ridge": {"type": real(above=0)},
         "n_steps": {},

@@ -16,7 +16,7 @@ class Command(Protocol):
     HELP : str
         What the command does, in a few words.
     EXAMPLE : str
-        A call, indented by two spaces.
+        A call, or one a line, indented by two spaces.
     """
 
     HELP: str

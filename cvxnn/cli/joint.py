@@ -1,12 +1,17 @@
 """Fit policies to preferences and demonstrations at once, and measure what each forgets.
 
-PAIRS is a folder of cvxnn extract, DEMONSTRATIONS a file of rows with "prompt" and "response", or
-with "messages". Each demonstration becomes a set of candidates: its reply among replies to other
-prompts. For each strategy and trade-off a policy is written, which cvxnn generate, score and best
-take like a head. Some groups of pairs, and as large a share of the demonstrations, are held out.
+There are two modes. PAIRS chooses between them:
 
-If PAIRS is a file of pairs, the language model itself is trained by each strategy, by adapters or
-in all its weights, and --report shows both objectives, held out too, and what each run took.
+  a folder of cvxnn extract   fits policies over its features, in seconds. For each strategy and
+                              trade-off a policy is written, which cvxnn generate, score and best
+                              take like a head.
+  a file of pairs             trains the language model itself by each strategy, by adapters or in
+                              all its weights.
+
+DEMONSTRATIONS is a file of rows with "prompt" and "response", or with "messages". In the first mode
+each becomes a set of candidates: its reply among replies to other prompts. Some groups of pairs,
+and as large a share of the demonstrations, are held out. --report shows both objectives, held out
+too, and what each run took.
 """
 
 from __future__ import annotations
@@ -35,7 +40,10 @@ if TYPE_CHECKING:
     from cvxnn.preference.demonstrations import CandidateReplies, Demonstration
 
 HELP = "fit policies to preferences and demonstrations at once"
-EXAMPLE = "  cvxnn joint features sft.jsonl --lam 0.25,0.5,0.75 --strategy exact,sequential"
+EXAMPLE = (
+    "  cvxnn joint features sft.jsonl --lam 0.25,0.5,0.75 --strategy exact,sequential\n"
+    "  cvxnn joint pairs.jsonl sft.jsonl --strategy alright,maxright --report joint.html"
+)
 
 
 def _batch_sizes(text: str) -> int | tuple[int, ...]:
@@ -93,7 +101,7 @@ POLICY = OptionGroup(
         },
         "stop_excess": {"type": real(above=0)},
     },
-    title="policies over features (PAIRS is a folder)",
+    title="only if PAIRS is a folder: policies over its features",
 )
 
 

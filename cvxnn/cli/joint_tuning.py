@@ -43,7 +43,7 @@ def add_tuning(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Parser of the command.
     """
-    group = parser.add_argument_group("training the language model itself (PAIRS is a file)")
+    group = parser.add_argument_group("only if PAIRS is a file: training of the language model")
     presets = option_from("cvxnn.llm.fine_tuning.presets.preset", "name")
     text = "Settings of an experiment of the papers; those that are typed take precedence"
     group.add_argument("--preset", **{**presets, "help": text})

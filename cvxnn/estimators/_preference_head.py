@@ -202,6 +202,31 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         codes = winner(self.decision_function(X))
         return self.classes_[codes]
 
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy of :meth:`predict`; that on pairs is what ``reward_margin`` tells.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_responses, n_features)
+            Embeddings.
+        y : array-like, shape (n_responses,)
+            Labels of responses.
+        sample_weight : array-like, shape (n_responses,), optional
+            Non-negative.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` has the shape of ``X``, as the two sides of pairs have.
+        """
+        _refuse_pairs(X, y)
+        return super().score(X, y, sample_weight)
+
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         r"""Return the probabilities :math:`(1 - \pi, \pi)`.
 
@@ -338,6 +363,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
         y = to_host(y, "y")
         refuse_missing(y)
+        _refuse_pairs(X, y)
         if is_stored(X) and isinstance(y, str):
             return self._validate_stored(X, **options)
         validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
@@ -364,3 +390,14 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
                 f"X has {n_features} features, but those of embedding are "
                 f"{self.embedding['width']}; give the description of the embedder that made X."
             )
+
+
+def _refuse_pairs(X: Any, y: Any) -> None:
+    """Refuse the two sides of pairs where responses and their labels are expected."""
+    if not isinstance(y, str) and np.ndim(y) == 2 and np.shape(y) == np.shape(X) != (len(y), 1):
+        raise ValueError(
+            "y has the shape of X, like the two sides of pairs; expected responses and a label for "
+            "each: X = np.concatenate([chosen, rejected]), y = np.repeat([1, 0], len(chosen)). "
+            "Pairs are fitted by fit_pairs(chosen, rejected) or partial_fit_pairs, and their "
+            "accuracy is (reward_margin(chosen, rejected) > 0).mean()."
+        )

@@ -26,10 +26,10 @@ from cvxnn.preference import OBJECTIVES
 def test_help_has_an_example_that_parses(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    example = text.partition("example:\n")[2].strip()
-    assert example.startswith(f"cvxnn {command} ")
-    options = build()[0].parse_args(shlex.split(example)[1:])
-    assert options.command == command
+    for example in text.partition("example:\n")[2].strip().splitlines():
+        assert example.strip().startswith(f"cvxnn {command} ")
+        options = build()[0].parse_args(shlex.split(example)[1:])
+        assert options.command == command
 
 
 def actions(command):

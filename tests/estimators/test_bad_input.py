@@ -681,3 +681,14 @@ def test_patterns_beyond_memory_are_refused(model, monkeypatch):
     assert not hasattr(model, "network_")
     most = int(re.search(r"at most (\d+)", str(caught.value)).group(1))
     assert 2**18 < most < 2**25
+
+
+def test_sides_of_pairs_in_the_place_of_labels_are_refused_in_words():
+    sides = np.random.default_rng(0).normal(0, 1, (2, 12, 3))
+    head = make(HEAD, n_patterns=4).fit_pairs(*sides)
+    more = {"constrained": ([],), "trade_off": (np.arange(12),), "next_labels": (sides[0],)}
+    asked = "certificate", "influence", "curvature", "cautious", "score", *more
+    calls = [(getattr(head, name), (*sides, *more.get(name, ()))) for name in asked]
+    for call, given in [*calls, (make(HEAD).fit, sides), (make(HEAD).partial_fit, sides)]:
+        with pytest.raises(ValueError, match="like the two sides of pairs"):
+            call(*given)

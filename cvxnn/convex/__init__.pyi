@@ -3,6 +3,7 @@ from .decided_rankings import DecidedRankings
 from .decomposition import Decomposition, cone_decomposition
 from .dual_point import DualPoint
 from .enumeration import enumerate_patterns
+from .host_program import on_host
 from .loop import precision, solve
 from .losses import (
     HuberLoss,
@@ -33,7 +34,7 @@ from .penalties import (
     WithConjugate,
     WithDualNorm,
 )
-from .program import ConvexProgram, on_host
+from .program import ConvexProgram
 from .reference import solve_with_cvxpy
 from .sharding import on_mesh
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap

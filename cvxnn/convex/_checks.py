@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, PairedOperator
+from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import (
     L1,
     FeatureGroupLasso,
@@ -192,6 +193,55 @@ def check_loss(loss: Any, y: NDArray[np.floating]) -> None:
         raise ValueError(
             f"{name}.curvature={loss.curvature!r} is too small: the gradient changes by "
             f"{np.max(change / limit):.3g} times as much. Give a bound of the second derivative."
+        )
+
+
+def check_formulation(formulation: str, operator: GatedOperator, skip: Any) -> None:
+    """Refuse an unknown formulation, and one that an operator of pairs does not take.
+
+    Parameters
+    ----------
+    formulation : {"relu", "gated"}
+        That of the program.
+    operator : GatedOperator
+        That of the program.
+    skip : number or None
+        Ridge penalty of the linear part; None without one.
+
+    Raises
+    ------
+    ValueError
+        If the formulation is unknown, or does not go with the operator.
+    """
+    known = get_args(Formulation)
+    if formulation not in known:
+        raise ValueError(f"formulation={formulation!r}; expected one of {known}.")
+    if isinstance(operator, PairedOperator) and (formulation != "gated" or skip is not None):
+        raise ValueError(
+            "a PairedOperator takes the gated formulation without a linear part; set "
+            "formulation='gated' and skip=None, or use GatedOperator."
+        )
+
+
+def check_linear_part(skip: Any, loss: Loss) -> None:
+    """Refuse a ridge of the linear part that is none, or without which there is no minimiser.
+
+    Parameters
+    ----------
+    skip : number
+        Ridge penalty of the linear part.
+    loss : Loss
+        Of the program.
+
+    Raises
+    ------
+    ValueError
+        If it is negative or not finite, or 0 under a logistic loss.
+    """
+    if number("skip", skip) == 0 and isinstance(loss, LogisticLoss | MultinomialLoss):
+        raise ValueError(
+            "A linear part without a ridge may have no minimiser under a logistic loss; "
+            "give it a small one, such as skip=1e-4."
         )
 
 

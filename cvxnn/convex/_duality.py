@@ -1,4 +1,13 @@
-"""Bounds that dual points prove, and the least strength at which all weights vanish."""
+r"""Bounds that dual points prove, and the least strength at which all weights vanish.
+
+For any :math:`r \in R^n` and multipliers :math:`a \ge 0` with
+:math:`\|\pm X^T D_i r / n + X^T E_i a_i\|_2 \le \alpha` for every block, the number
+:math:`-\tfrac1n \sum_k \ell^*(-r_k, y_k)` is at most the optimum of the program. Any pair is scaled
+down until it qualifies, so the bound is rigorous at every iteration, up to rounding. Other norms
+put their dual norm in the place of the Euclidean one. Of a penalty :math:`g` that is no norm,
+:math:`\alpha g^*(s / \alpha)` is subtracted, with :math:`g^*` its conjugate and :math:`s` the sum
+in the condition above.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,7 @@ import numpy as np
 
 from cvxnn.convex.losses import Loss, MultinomialLoss
 from cvxnn.convex.penalties import Penalty, SquaredL2, WithConjugate, WithDualNorm
-from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
+from cvxnn.numerics.arrays import Array, is_sparse, namespace, refuse_sparse
 
 # Thirds taken off the interval of the scale: (2/3)**40 is 1e-7, and the bound is flat at the top.
 _N_THIRDS = 40
@@ -208,6 +217,28 @@ def orthogonal_to_columns(residual: Array, X: Array, share: Array | float) -> Ar
     slope = xp.abs(A.T @ rest) <= rounding * xp.linalg.norm(A, axis=0)[:, None] * left
     proves = (left > rounding * xp.linalg.norm(given, axis=0)) & slope.all(axis=0)
     return xp.where(proves & (root > 0), rest / xp.where(root > 0, root, 1), 0)
+
+
+def linear_prediction(X: Array, y: Array, share: Any, ridge: Any) -> Array:
+    """Return the predictions of the linear part alone, a ridge regression of the targets.
+
+    Parameters
+    ----------
+    X : Array, shape (n_samples, n_features)
+        Data, perhaps sparse.
+    y : Array, shape (n_samples, n_outputs)
+        Targets.
+    share : Array
+        Weight of each row, a scalar or shape (n_samples, 1).
+    ridge : float
+        Ridge penalty, at least 0.
+    """
+    xp = namespace(y)
+    weighted = X.multiply(share) if is_sparse(X) else share * X
+    gram = X.T @ weighted
+    gram = gram.toarray() if is_sparse(gram) else gram
+    gram = gram + ridge * xp.eye(X.shape[1], dtype=X.dtype)
+    return X @ (xp.linalg.pinv(gram) @ (weighted.T @ y))
 
 
 def removes(penalty: Penalty, shape: tuple[int, ...]) -> bool:

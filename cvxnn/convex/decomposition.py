@@ -60,7 +60,7 @@ def cone_decomposition(
     Parameters
     ----------
     program : ConvexProgram
-        The gated formulation, on the host (``program.on_host``), without a linear part.
+        The gated formulation, on the host (``on_host``), without a linear part.
     weights : Weights
         Its solution, or any point.
     gates : ndarray, shape (n_patterns, n_features)

@@ -30,8 +30,9 @@ from cvxnn.convex.compiled_calls import (
     steps_of_a_call,
 )
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host, read
 from cvxnn.convex.objectives import WithRows
-from cvxnn.convex.program import ConvexProgram, on_host, read
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
 from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Status, relative_gap
 from cvxnn.numerics.arrays import Array

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.loop import solve
 from cvxnn.convex.penalties import NeuronGroupLasso
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status
 from cvxnn.convex.solvers.automatic import INTERIOR_POINT_ITERATIONS, automatic

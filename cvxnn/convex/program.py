@@ -24,46 +24,42 @@ objective replaces :math:`F u` by the predictions of the ReLU network with the s
 so is the true (non-convex) training objective of that network for *any* weights. They agree on the
 cones, and always in the gated formulation.
 
-**Certificate.** For any :math:`r \in R^n` and multipliers :math:`a \ge 0` with
-:math:`\|\pm X^T D_i r / n + X^T E_i a_i\|_2 \le \alpha` for every block, the number
-:math:`-\tfrac1n \sum_k \ell^*(-r_k, y_k)` is at most the optimum of the program. Any pair is scaled
-down until it qualifies, so the bound is rigorous at every iteration, up to rounding. Other norms
-put their dual norm in the place of the Euclidean one. Of a penalty :math:`g` that is no norm,
-:math:`\alpha g^*(s / \alpha)` is subtracted, with :math:`g^*` its conjugate and :math:`s` the sum
-in the condition above.
+**Certificate.** Any residual and any multipliers of the cones prove a lower bound on the optimum,
+see :meth:`ConvexProgram.dual_bound`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from cvxnn.convex._checks import (
     check_alpha,
+    check_formulation,
+    check_linear_part,
     check_loss,
     check_penalty,
     check_shapes,
     check_values,
-    number,
 )
 from cvxnn.convex._duality import (
     best_bound,
     least_alpha,
+    linear_prediction,
     orthogonal_to_columns,
     removes,
     within_domain,
 )
 from cvxnn.convex.dual_point import DualPoint
-from cvxnn.convex.losses import LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.operators import GatedOperator, PairedOperator, Weights
+from cvxnn.convex.losses import Loss, SquaredLoss
+from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.regularizer import Regularizer
-from cvxnn.numerics.arrays import Array, is_sparse, namespace, register_pytree
-from cvxnn.numerics.stored_rows import is_stored
+from cvxnn.numerics.arrays import Array, namespace, register_pytree
 
 
 class Evaluation(NamedTuple):
@@ -161,27 +157,14 @@ class ConvexProgram:
             part without a ridge under a logistic loss.
         """
         check_shapes(self.operator, self.y, self.sample_weight)
-        known = get_args(Formulation)
-        if self.formulation not in known:
-            raise ValueError(f"formulation={self.formulation!r}; expected one of {known}.")
+        check_formulation(self.formulation, self.operator, self.skip)
         check_alpha(self.alpha, self.y.shape[1], self.penalty)
         check_values(self.operator, self.y, self.sample_weight, self.loss)
         (C, S, P, d), y = self.stacked_shape, np.asarray(self.y, np.float64)
         check_loss(self.loss, y)
         check_penalty(self.penalty, (C, S, max(P - (self.skip is not None), 1), d))
-        if isinstance(self.operator, PairedOperator) and (self.n_signs, self.skip) != (1, None):
-            raise ValueError(
-                "a PairedOperator takes the gated formulation without a linear part; set "
-                "formulation='gated' and skip=None, or use GatedOperator."
-            )
-        if self.skip is None:
-            return
-        ridge = number("skip", self.skip)
-        if ridge == 0 and isinstance(self.loss, LogisticLoss | MultinomialLoss):
-            raise ValueError(
-                "A linear part without a ridge may have no minimiser under a logistic loss; "
-                "give it a small one, such as skip=1e-4."
-            )
+        if self.skip is not None:
+            check_linear_part(self.skip, self.loss)
 
     # For users: weights and dual points ---------------------------------------------------
 
@@ -283,13 +266,7 @@ class ConvexProgram:
                     "alpha_max of a program with a linear part is known for the squared loss "
                     f"only, not for {type(self.loss).__name__}; choose the strengths yourself."
                 )
-            # With all blocks zero the linear part is a ridge regression.
-            X = self.operator.X
-            weighted = X.multiply(self.share) if is_sparse(X) else self.share * X
-            gram = X.T @ weighted
-            gram = gram.toarray() if is_sparse(gram) else gram
-            gram = gram + self.skip * xp.eye(X.shape[1], dtype=X.dtype)
-            prediction = X @ (xp.linalg.pinv(gram) @ (weighted.T @ self.y))
+            prediction = linear_prediction(self.operator.X, self.y, self.share, self.skip)
         slope = self.slope(-self.loss.gradient(prediction, self.y))
         return least_alpha(self.penalty, self.operator.split(slope, axis=2)[0])
 
@@ -415,39 +392,6 @@ class ConvexProgram:
         return best_bound(
             self.loss, self.penalty, self.alpha, self.y, self.share, residual, slope, extra
         )
-
-
-def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
-    """Give the same program as NumPy arrays, floats in ``dtype`` if given.
-
-    Parameters
-    ----------
-    program : ConvexProgram
-        Program with arrays of any kind.
-    dtype : dtype, optional
-        Precision of all floats; by default they keep theirs.
-    """
-
-    def convert(leaf: Any) -> Any:
-        array = leaf if is_sparse(leaf) or is_stored(leaf) else np.asarray(leaf)
-        floating = np.issubdtype(array.dtype, np.floating)
-        return array.astype(dtype, copy=False) if floating and dtype is not None else array
-
-    return jax.tree.map(convert, program)
-
-
-def read(program: ConvexProgram) -> ConvexProgram:
-    """Give the same program with its rows in memory, if they are stored.
-
-    Parameters
-    ----------
-    program : ConvexProgram
-        Program on the host.
-    """
-    operator = program.operator
-    if not is_stored(operator.X):
-        return program
-    return replace(program, operator=replace(operator, X=np.asarray(operator.X)))
 
 
 def _difference(parts: Array) -> Array:

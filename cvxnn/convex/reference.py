@@ -10,10 +10,11 @@ import numpy as np
 
 from cvxnn._extras import require
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import L1, FeatureGroupLasso, NeuronGroupLasso, Penalty, SquaredL2
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.numerics.arrays import refuse_sparse
 

@@ -10,8 +10,9 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.loop import solve
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.numerics.arrays import is_sparse
 

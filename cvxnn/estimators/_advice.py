@@ -279,6 +279,15 @@ def warn_of_grid(
     )
 
 
+def require_finite(estimator: Any, result: Result, *, phase: str = "") -> None:
+    """Refuse a fit whose first values are not finite already."""
+    if not np.isfinite(result.objective):
+        raise FloatingPointError(
+            f"{type(estimator).__name__}{phase} met a value that is not finite before any usable "
+            f"network was found. {Status.NON_FINITE.remedy}"
+        )
+
+
 def warn_unless_converged(
     estimator: Any,
     result: Result,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
@@ -14,11 +13,11 @@ from sklearn.utils import check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
-from cvxnn.convex.solver import Result, Solver, Status
+from cvxnn.convex.solver import Result, Solver
 from cvxnn.estimators._curved import Curved
 from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.estimators._incremental import MOST_WEIGHTS, Incremental, check_matrix
-from cvxnn.estimators._monitor import Hook, Monitor, Watched, progress, report_gain
+from cvxnn.estimators._monitor import Watched, report_gain
 from cvxnn.estimators._parameters import (
     Choices,
     Number,
@@ -33,7 +32,6 @@ from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.estimators._validation import TrainingRows, Validation, set_apart
 from cvxnn.estimators._warm_start import warm_patterns, warm_start
 from cvxnn.estimators.prediction import NetworkPrediction
-from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
@@ -45,14 +43,6 @@ _VALIDATED_FACTORS = 10.0 ** np.array([0, 0.5, -0.5, 1, -1, 1.5, -1.5, 2, -2])
 _PILOT_PATTERNS = 256
 
 Floats = NDArray[np.floating]
-
-
-def _is_ridge(penalty: convex.Penalty) -> bool:
-    return type(penalty) is convex.SquaredL2
-
-
-def _is_squared(loss: convex.Loss) -> bool:
-    return type(loss) is convex.SquaredLoss
 
 
 class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstimator):
@@ -138,16 +128,22 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         check_matrix(choices.n_patterns, d, 1 if squared else n_outputs)
         return choices
 
+    def _has_ridge(self) -> bool:
+        # Objects alone load their classes, and JAX with them, which predictions do without.
+        if isinstance(self.penalty, str):
+            return self.penalty in ("auto", "l2")
+        return type(self.penalty) is convex.SquaredL2
+
+    def _has_loss(self, *names: str) -> bool:
+        loss = getattr(self, "loss", None)
+        return loss in names if isinstance(loss, str | None) else type(loss) is convex.SquaredLoss
+
     def _takes_sparse(self) -> bool:
         """Return whether the parameters lead to the direct solution, which needs products only."""
-        penalty, loss = self.penalty, getattr(self, "loss", None)
-        # Objects alone load their classes, and JAX with them, which predictions do without.
-        ridge = penalty in ("auto", "l2") if isinstance(penalty, str) else _is_ridge(penalty)
-        squared = loss == "squared" if isinstance(loss, str | None) else _is_squared(loss)
         return (
             self.formulation == "gated"
-            and ridge
-            and squared
+            and self._has_ridge()
+            and self._has_loss("squared")
             and self.patterns in ("auto", "gaussian")
             and (self.solver is None or isinstance(self.solver, convex.Ridge))
             and self.strength != 0
@@ -156,12 +152,9 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
 
     def _is_quadratic(self) -> bool:
         """Return whether sums over rows determine the fit, or Newton's step."""
-        penalty, loss = self.penalty, getattr(self, "loss", None)
-        ridge = penalty in ("auto", "l2") if isinstance(penalty, str) else _is_ridge(penalty)
-        known = ("squared", "logistic", "pairwise", "pointwise")
-        smooth = loss in known if isinstance(loss, str | None) else _is_squared(loss)
+        smooth = self._has_loss("squared", "logistic", "pairwise", "pointwise")
         gated = self.formulation == "gated" and self.skip is None
-        return gated and ridge and smooth and self.strength != 0
+        return gated and self._has_ridge() and smooth and self.strength != 0
 
     def _incremental_loss(self) -> convex.Loss:
         """Return the loss of a program that sums over rows determine."""
@@ -200,6 +193,10 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         """Return the program with what is chosen from the data, and its spectrum where known."""
         return program, spectrum
 
+    def _is_closed(self, penalty: convex.Penalty, loss: convex.Loss) -> bool:
+        ridge = type(penalty) is convex.SquaredL2
+        return self.formulation == "gated" and ridge and type(loss) is convex.SquaredLoss
+
     def _draw(
         self, scaled: Scaled, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
     ) -> training.ChosenPatterns:
@@ -216,8 +213,7 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
                 n_patterns = _PILOT_PATTERNS
             source = "gaussian"
-        closed = self.formulation == "gated" and type(penalty) is convex.SquaredL2
-        closed &= type(loss) is convex.SquaredLoss
+        closed = self._is_closed(penalty, loss)
         judged = self.patterns == "auto" and closed and self.fit_intercept
         kinds = (source, "thresholds") if judged and not is_sparse(inputs) else (source,)
         operator = convex.GatedOperator(inputs, np.zeros((n, 0), bool))
@@ -227,7 +223,7 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             n_patterns,
             kinds,
             rng,
-            units=None if np.all(rows.units == 1) else rows.units,
+            units=rows.several_units,
             groups=rows.groups,
             shared=self._shares_strength,
         )
@@ -274,12 +270,11 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
         program, spectrum = self._complete(program, rows, rng, spectrum)
         loss = program.loss
-        units = None if np.all(rows.units == 1) else rows.units
         measured = training.measure_strength(
             program,
             self.strength,
             rng,
-            units=units,
+            units=rows.several_units,
             groups=rows.groups,
             shared=self._shares_strength,
             error=self._error_in_units_of(scaling, loss),
@@ -300,8 +295,7 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             "max_iter": self.max_iter,
             "random_state": rng,
         }
-        direct = type(penalty) is convex.SquaredL2 and type(loss) is convex.SquaredLoss
-        if direct and self.formulation == "gated":
+        if self._is_closed(penalty, loss):
             if validated and self.strength == "auto":
                 arguments["factors"] = _VALIDATED_FACTORS
             if patterns is known:
@@ -354,30 +348,6 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             return set_apart(rows, self.validation_fraction, classes, rng)
         return TrainingRows(rows, validation)
 
-    @contextmanager
-    def _watched(
-        self,
-        plan: Plan,
-        hook: Hook | None,
-        validation: Validation | None = None,
-        score: Callable[[Floats, Floats], Floats] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Give the arguments by which a fit is watched: scores, progress line and callbacks.
-
-        ``score`` compares predictions with targets, row by row.
-        """
-        scored = None
-        if validation is not None and score is not None:
-            (seen, truth, weight), compare = validation, score
-
-            def scored(network: TwoLayerNetwork) -> float:
-                own = compare(plan.raw(network).forward(seen), truth)
-                return float(np.average(own, weights=weight))
-
-        with progress(self.verbose, type(self).__name__) as show:
-            monitor = Monitor(show, hook, plan.raw)
-            yield {"score": scored, "callback": monitor if monitor else None}
-
     def _validation_rows(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
         """Check validation data and return rows, targets of the user and weights, or None."""
         if (X_val is None) != (y_val is None):
@@ -427,10 +397,3 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         if residual is None or len(residual) == len(distinct.y):
             return distinct
         return self._set_apart(distinct, None, labels).rows
-
-    def _require_finite(self, result: Result, *, phase: str = "") -> None:
-        if not np.isfinite(result.objective):
-            raise FloatingPointError(
-                f"{type(self).__name__}{phase} met a value that is not finite before any usable "
-                f"network was found. {Status.NON_FINITE.remedy}"
-            )

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from cvxnn.estimators._fit_plan import HeldOut
+from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.numerics.scores import bent, log_probabilities, scores_of, winner
 
 # Bends that are tried, and the part of the log-loss that one has to gain: less is chance. Chosen on
@@ -113,6 +114,18 @@ def shrink_log_odds(held_out: HeldOut, *, one_against_rest: bool) -> float:
 
     best = minimize_scalar(loss, bounds=(-10, 0), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def limit_of_fit(plan: Plan, fit: training.Fit, *, one_against_rest: bool) -> float:
+    """Return a factor, at most 1, of the log-odds of a fit, which is in the program's units."""
+    sample = plan.strength.sample
+    seen = plan.with_themselves(fit)
+    factor = limit_log_odds(seen, sample.groups, one_against_rest=one_against_rest)
+    if not sample.program.has_alpha_max:
+        return factor
+    # A norm frees the few neurons that it keeps: they are surer of their rows than of others.
+    unseen = plan.without_themselves(fit)
+    return min(factor, shrink_log_odds(unseen, one_against_rest=one_against_rest))
 
 
 def calibrated_log_loss(held_out: HeldOut) -> float:

@@ -51,6 +51,13 @@ def loss_of_classes(loss: str | convex.Loss, n_classes: int) -> convex.Loss:
     return loss
 
 
+def gives_log_odds(loss: str | convex.Loss) -> bool:
+    """Return whether scores are log-odds already, which need no temperature but of few rows."""
+    if isinstance(loss, str):
+        return loss != "squared"
+    return type(loss) in (convex.LogisticLoss, convex.MultinomialLoss)
+
+
 def class_targets(
     loss: convex.Loss, codes: NDArray[np.intp], n_classes: int, dtype: Any = None
 ) -> NDArray[np.floating]:

@@ -10,12 +10,16 @@ from shutil import get_terminal_size
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
+from cvxnn.estimators._fit_plan import Plan
+from cvxnn.estimators._validation import Validation
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.interrupts import no_interrupt_lost
 
+Floats = NDArray[np.floating]
 # Returns the present network.
 Snapshot = Callable[[], TwoLayerNetwork]
 # Called after each measurement; the fit stops where it returns true.
@@ -53,6 +57,8 @@ class Monitor(NamedTuple):
 class Watched(CallbackSupportMixin):
     """An estimator that reports its fit to scikit-learn's callbacks."""
 
+    verbose: int
+
     def _begin_fit(self, X: Any, y: Any, weight: Any) -> Callable[[], Any]:
         """Report the begin of a fit to callbacks; return the function that reports its end."""
         context = self._init_callback_context(max_subtasks=None)
@@ -82,6 +88,30 @@ class Watched(CallbackSupportMixin):
             )
 
         return hook
+
+    @contextmanager
+    def _watched(
+        self,
+        plan: Plan,
+        hook: Hook | None,
+        validation: Validation | None = None,
+        score: Callable[[Floats, Floats], Floats] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Give the arguments by which a fit is watched: scores, progress line and callbacks.
+
+        ``score`` compares predictions with targets, row by row.
+        """
+        scored = None
+        if validation is not None and score is not None:
+            (seen, truth, weight), compare = validation, score
+
+            def scored(network: TwoLayerNetwork) -> float:
+                own = compare(plan.raw(network).forward(seen), truth)
+                return float(np.average(own, weights=weight))
+
+        with progress(self.verbose, type(self).__name__) as show:
+            monitor = Monitor(show, hook, plan.raw)
+            yield {"score": scored, "callback": monitor if monitor else None}
 
 
 @contextmanager

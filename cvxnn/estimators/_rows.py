@@ -67,6 +67,16 @@ def canonical(X: Rows) -> Rows:
     return X
 
 
+def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
+    """Return targets as columns; ``Scaling`` refuses what does not fit float32."""
+    if y.dtype.kind in "mM":
+        raise ValueError(
+            f"y holds {y.dtype}; expected numbers: subtract a date, and divide by a unit of time."
+        )
+    with np.errstate(over="ignore"):
+        return np.asarray(y, dtype).reshape(len(y), -1)
+
+
 def weights_of(
     sample_weight: Any, n_samples: int, dtype: np.dtype, name: str = "sample_weight"
 ) -> NDArray[np.floating]:
@@ -134,6 +144,11 @@ class DistinctRows(NamedTuple):
     units: NDArray[np.floating]
     groups: NDArray[np.intp] | None
     place: NDArray[np.intp]
+
+    @property
+    def several_units(self) -> NDArray[np.floating] | None:
+        """Units of each row; None where each is one."""
+        return None if np.all(self.units == 1) else self.units
 
     def take(self, rows: NDArray[np.intp]) -> DistinctRows:
         """Return some of the rows."""

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.estimators._rows import DistinctRows, Rows
+from cvxnn.numerics.scores import winner
 
 Floats = NDArray[np.floating]
 
@@ -81,3 +83,23 @@ def split_groups(
         f"early_stopping found no groups to set apart, {fraction:g} of them, without which each "
         "class has a row to fit; pass X_val and y_val, or set early_stopping=False."
     )
+
+
+def is_correct(scores: Floats, truth: Floats) -> Floats:
+    """Return 1 for each row whose class the scores have right, else 0."""
+    return (winner(scores) == winner(truth)).astype(float)
+
+
+def validation_score(
+    loss: convex.Loss,
+    y_scale: Floats,
+    predicted: Floats,
+    truth: Floats,
+) -> Floats:
+    """Return 1 minus twice the loss of each row, in standard deviations ``y_scale`` of targets.
+
+    With the squared loss its mean is the coefficient of determination but for the variance, which
+    is that of the training rows: one row has none, nor have rows of one value.
+    """
+    losses = np.asarray(loss.value(predicted / y_scale, truth / y_scale))
+    return 1 - 2 * losses.reshape(len(losses), -1).mean(axis=1)

@@ -10,31 +10,27 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import check_classification_targets
 
-from cvxnn import convex, training
+from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
+from cvxnn.estimators._advice import require_finite, warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._calibration import (
-    calibrated_log_loss,
-    fit_link,
-    limit_log_odds,
-    shrink_log_odds,
-)
+from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_of_fit
 from cvxnn.estimators._classes import (
     class_targets,
     class_weights,
     codes_of,
+    gives_log_odds,
     loss_of_classes,
     require_two_classes,
 )
-from cvxnn.estimators._fit_plan import HeldOut, Plan
+from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._incremental import coded
 from cvxnn.estimators._incremental_classes import IncrementalClasses
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
-from cvxnn.estimators._validation import Validation
+from cvxnn.estimators._validation import Validation, is_correct
 from cvxnn.estimators.prediction import ClassifierPrediction
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import winner
@@ -339,11 +335,13 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             rows, validation = self._set_apart(distinct, validation, winner)
             plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(X, y, sample_weight, attributes)
-            with self._watched(plan, hook, validation, _correct) as watching:
+            with self._watched(plan, hook, validation, is_correct) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
-            self._require_finite(fit.training.result)
-            if self._gives_log_odds():
-                self.temperature_, self.bend_ = self._limit(plan, fit), 0.0
+            require_finite(self, fit.training.result)
+            if gives_log_odds(self.loss):
+                against = self._one_against_rest()
+                factor = limit_of_fit(plan, fit, one_against_rest=against)
+                self.temperature_, self.bend_ = factor, 0.0
             else:
                 self.temperature_, self.bend_ = fit_link(*plan.leave_one_out(fit))
             fit = plan.complete(fit)
@@ -396,24 +394,3 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
 
     def _held_out_error(self) -> Callable[[HeldOut], float]:
         return calibrated_log_loss
-
-    def _limit(self, plan: Plan, fit: training.Fit) -> float:
-        against, sample = self._one_against_rest(), plan.strength.sample
-        seen = plan.with_themselves(fit)
-        factor = limit_log_odds(seen, sample.groups, one_against_rest=against)
-        if not sample.program.has_alpha_max:
-            return factor
-        # A norm frees the few neurons that it keeps: they are surer of their rows than of others.
-        unseen = plan.without_themselves(fit)
-        return min(factor, shrink_log_odds(unseen, one_against_rest=against))
-
-    def _gives_log_odds(self) -> bool:
-        """Return whether scores are log-odds already, which need no temperature but of few rows."""
-        if isinstance(self.loss, str):
-            return self.loss != "squared"
-        return type(self.loss) in (convex.LogisticLoss, convex.MultinomialLoss)
-
-
-def _correct(scores: NDArray[np.floating], truth: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return 1 for each row whose class the scores have right, else 0."""
-    return (winner(scores) == winner(truth)).astype(float)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._advice import warn_of_rewards, warn_unless_converged
+from cvxnn.estimators._advice import require_finite, warn_of_rewards, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._distinct_pairs import DistinctPairs
 from cvxnn.estimators._fit_plan import HeldOut
@@ -249,7 +249,7 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
             plan = self._plan(distinct, convex.SquaredLoss())
         with self._watched(plan, hook) as watching:
             first = plan.fit(**plan.arguments, **watching)
-        self._require_finite(first.training.result)
+        require_finite(self, first.training.result)
         # Scores of a gated network on responses that it was fitted to do not measure its quality.
         held_out = plan.without_themselves(first) if gated else None
         first = plan.complete(first)
@@ -294,5 +294,5 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
             max_iter=10 * self.max_iter,
             hook=hook,
         )
-        self._require_finite(second.result, phase=" (phase II)")
+        require_finite(self, second.result, phase=" (phase II)")
         return second

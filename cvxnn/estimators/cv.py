@@ -18,14 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn.estimators._calibration import fit_temperature, limit_log_odds
-from cvxnn.estimators._classes import class_weights, require_two_classes
+from cvxnn.estimators._classes import class_weights, gives_log_odds, require_two_classes
 from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
 from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import all_or_nothing
-from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, units_of, weights_of
+from cvxnn.estimators._rows import DistinctRows, Rows, columns, groups_of, units_of, weights_of
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
-from cvxnn.estimators.regressor import ConvexReLURegressor, columns
+from cvxnn.estimators.regressor import ConvexReLURegressor
 
 
 class _ScoredClassifier(ConvexReLUClassifier):
@@ -189,12 +189,12 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         return self._base._merge(X, targets, weight, self.classes_)
 
     def _asked(self, seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> NDArray[np.intp]:
-        return np.concatenate([unseen, seen]) if self._base._gives_log_odds() else unseen
+        return np.concatenate([unseen, seen]) if gives_log_odds(self._base.loss) else unseen
 
     def _temperatures(
         self, task: Task, folds: list[Any], outputs: list[Floats]
     ) -> list[Callable[[], float]]:
-        if self._base._gives_log_odds():
+        if gives_log_odds(self._base.loss):
             limit = partial(limit_log_odds, one_against_rest=self._base._one_against_rest())
             return [
                 partial(

@@ -8,20 +8,20 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.callback import with_callbacks
 
 from cvxnn import convex, training
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._advice import warn_of_fit, warn_unless_converged
+from cvxnn.estimators._advice import require_finite, warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase, Floats
 from cvxnn.estimators._incremental import Batch
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
-from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
+from cvxnn.estimators._rows import DistinctRows, Rows, columns, groups_of, merge, weights_of
 from cvxnn.estimators._scaling import Scaled
-from cvxnn.estimators._validation import Validation
+from cvxnn.estimators._validation import Validation, validation_score
 from cvxnn.estimators.prediction import RegressorPrediction
 
 # Robust standard deviations from the median beyond which targets are outliers to the Huber loss.
@@ -299,8 +299,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             targets = columns(values, data.dtype)
             loss = self._program_loss()
-            self._y_ndim = np.ndim(values)
-            ndim = self._y_ndim
+            ndim = self._y_ndim = np.ndim(values)
             validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
                 seen, truth, own = validation
@@ -317,10 +316,10 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
                 X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
             )
             used = plan.arguments.get("loss", loss)  # its delta may come from the data
-            score = partial(_validation_score, used, plan.scaling.y_scale)
+            score = partial(validation_score, used, plan.scaling.y_scale)
             with self._watched(plan, hook, validation, score) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
-            self._require_finite(fit.training.result)
+            require_finite(self, fit.training.result)
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
             if self._chooses_delta():
@@ -390,37 +389,11 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         """Return the program with the Huber loss that suits its noise."""
         if not self._chooses_delta():
             return program, spectrum
-        units = None if np.all(rows.units == 1) else rows.units
         delta, spectrum = training.choose_delta(
-            program, rng, units=units, groups=rows.groups, spectrum=spectrum
+            program, rng, units=rows.several_units, groups=rows.groups, spectrum=spectrum
         )
         return replace(program, loss=convex.HuberLoss(delta)), spectrum
 
     def _keeps_targets(self, loss: convex.Loss) -> bool:
         """Return False: a loss compares targets with predictions, both in scaled units."""
         return False
-
-
-def _validation_score(
-    loss: convex.Loss,
-    y_scale: NDArray[np.floating],
-    predicted: NDArray[np.floating],
-    truth: NDArray[np.floating],
-) -> NDArray[np.floating]:
-    """Return 1 minus twice the loss of each row, in standard deviations ``y_scale`` of targets.
-
-    With the squared loss its mean is the coefficient of determination but for the variance, which
-    is that of the training rows: one row has none, nor have rows of one value.
-    """
-    losses = np.asarray(loss.value(predicted / y_scale, truth / y_scale))
-    return 1 - 2 * losses.reshape(len(losses), -1).mean(axis=1)
-
-
-def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
-    """Return targets as columns; ``Scaling`` refuses what does not fit float32."""
-    if y.dtype.kind in "mM":
-        raise ValueError(
-            f"y holds {y.dtype}; expected numbers: subtract a date, and divide by a unit of time."
-        )
-    with np.errstate(over="ignore"):
-        return np.asarray(y, dtype).reshape(len(y), -1)

@@ -26,9 +26,9 @@ from scipy.optimize import lsq_linear
 from scipy.sparse import csr_array, issparse
 
 from cvxnn.convex.certificate import Certificate
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.operators import Weights
-from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel

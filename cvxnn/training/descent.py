@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import pricing
 from cvxnn.training.pattern_transfer import product_flops

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.convex.solvers.ridge.ridge import Ridge

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from cvxnn.convex.certificate import Certificate
-from cvxnn.convex.program import on_host
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.arrays import dense

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.certificate import Certificate
-from cvxnn.convex.program import on_host
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.arrays import dense

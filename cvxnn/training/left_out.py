@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.certificate import Certificate
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.penalties import SquaredL2
-from cvxnn.convex.program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
 from cvxnn.convex.solvers.ridge.kernel import Kernel, predict

@@ -44,8 +44,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 from scipy.linalg.blas import dsymm, dsyrk
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import LogisticLoss, Loss, SquaredLoss
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.left_out import require_ridge

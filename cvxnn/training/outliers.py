@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import SquaredLoss
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import predict
 from cvxnn.training.row_sample import Sample, sample_rows

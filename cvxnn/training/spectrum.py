@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.host_program import on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads, limits_threads

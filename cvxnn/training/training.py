@@ -33,12 +33,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.loop import solve
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import ActivationPatterns, Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.single_precision import solve_to_tolerance
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic

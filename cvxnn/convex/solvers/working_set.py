@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.loop import solve
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.penalties import NeuronGroupLasso
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 

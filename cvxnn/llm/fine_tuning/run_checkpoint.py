@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ from cvxnn.files.writing import MALFORMED, replacing
 
 _FORMAT = "cvxnn-fine-tuning-1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class RunState:
+    """Progress of a run; with weights and moments, everything that its future depends on."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    gaps: dict[str, float] = field(default_factory=dict)
+    tokens_trained: int = 0
+    tokens_evaluated: int = 0
+    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def write_checkpoint(

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.joint_strategies import Stage, gap, stages, weigh_objectives
 from cvxnn.llm.fine_tuning.processes import Processes
-from cvxnn.llm.fine_tuning.run_checkpoint import read_state, restore, write_checkpoint
+from cvxnn.llm.fine_tuning.run_checkpoint import RunState, read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.side import Side
 from cvxnn.llm.fine_tuning.training_data import (
     Supervised,
@@ -161,11 +161,11 @@ def _fine_tune(
     processes: Processes,
 ) -> FineTuned:
     autocast = adapters.arithmetic(lm, config)
-    path, reference, state = None, None, _RunState()
+    path, reference, state = None, None, RunState()
     if folder is not None:
         path, reference = folder / _CHECKPOINT, folder / _REFERENCE
         if path.exists():
-            state = _RunState(**read_state(path, settings))
+            state = RunState(**read_state(path, settings))
     meter = CostMeter.from_dict(state.costs)
     adapted = adapters.trainable_model(lm, config)
     for name, side in data.items():
@@ -199,26 +199,12 @@ def _fine_tune(
     )
 
 
-@dataclass
-class _RunState:
-    """Progress of a run; with weights and moments, everything that its future depends on."""
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    gaps: dict[str, float] = field(default_factory=dict)
-    tokens_trained: int = 0
-    tokens_evaluated: int = 0
-    seconds: float = 0.0
-    times: list[float] = field(default_factory=list)
-    costs: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class _Run:
     lm: LanguageModel
     config: FineTuningConfig
     data: dict[str, Side]
-    state: _RunState
+    state: RunState
     scorer: ResponseScorer
     meter: CostMeter
     processes: Processes

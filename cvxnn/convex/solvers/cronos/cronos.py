@@ -36,7 +36,7 @@ The u-update is exact through an ``n x n`` Cholesky, or a PCG whose tolerance fa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -48,33 +48,11 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.cronos.cronos_flops import cheaper_solver, solve_flops
+from cvxnn.convex.solvers.cronos.cronos_state import CronosState
 from cvxnn.convex.solvers.cronos.u_system import Factors, USystem
 from cvxnn.numerics.arrays import register_pytree
 
 LinearSolver = Literal["auto", "dual", "mean_field", "block", "block_nystrom", "nystrom"]
-
-
-class CronosState(NamedTuple):
-    """One ADMM iterate; duals are scaled by their penalty parameters."""
-
-    u: Array
-    v: Array
-    s: Array
-    dual_u: Array
-    dual_s: Array
-    prediction: Array
-    rho: Array
-    factors: Factors | None
-    rows: Array
-    n_steps: Array
-    cg_iterations: Array
-    residuals: Array
-    in_range: Array
-    """Whether squares of slopes stay within the range of the dtype."""
-    best: Array
-    best_objective: Array
-    bound: Array
-    dual: DualPoint
 
 
 @register_pytree
@@ -364,7 +342,8 @@ class Cronos(Solver[ConvexProgram, CronosState]):
             "rho_cones": state.rho[1],
             "cg_iterations": state.cg_iterations,
         }
-        state, changed = self._rebalance(state)
+        checks = state.n_steps // self.check_every
+        state, changed = state.rebalanced(checks, balance=self.balance)
         return state, Measurement(best_objective, bound, stopping, changed, details)
 
     def weights(self, state: CronosState) -> Array:
@@ -378,24 +357,6 @@ class Cronos(Solver[ConvexProgram, CronosState]):
     def flops(self, program: ConvexProgram, result: Result) -> float:
         """Return the flops of a solve, counting dense products and factorisations."""
         return solve_flops(program, result, self.accept(program).linear_solver, self.rank)
-
-    # Parts --------------------------------------------------------------------------------
-
-    def _rebalance(self, state: CronosState) -> tuple[CronosState, Array]:
-        """Return the state with balanced penalty parameters, and whether they changed."""
-        k = state.n_steps // self.check_every
-        primal, dual = state.residuals[0::2], state.residuals[1::2]
-        factor = jnp.sqrt(primal / jnp.maximum(dual, jnp.finfo(primal.dtype).tiny))
-        factor = jnp.clip(factor, 0.2, 5.0)
-        due = self.balance & ((k & (k - 1)) == 0) & jnp.all(jnp.isfinite(factor))
-        large = (factor > 1.5) | (factor < 1 / 1.5)
-        factor = jnp.where(due & large, factor, 1.0)
-        state = state._replace(
-            rho=state.rho * factor,
-            dual_u=state.dual_u / factor[0],
-            dual_s=state.dual_s / factor[1],
-        )
-        return state, jnp.any(factor != 1.0)
 
 
 def _system(program: ConvexProgram, rows: Array) -> USystem:

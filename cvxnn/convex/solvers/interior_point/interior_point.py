@@ -17,14 +17,9 @@ from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.interior_point import newton_system
-from cvxnn.convex.solvers.interior_point.central_path import (
-    Iterate,
-    Output,
-    advance,
-    begin,
-    begin_near,
-)
+from cvxnn.convex.solvers.interior_point.central_path import Iterate, Output, advance
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
+from cvxnn.convex.solvers.interior_point.starting_points import begin, begin_near
 from cvxnn.numerics.arrays import register_pytree
 from cvxnn.numerics.threads import limit_threads
 

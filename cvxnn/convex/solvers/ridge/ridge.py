@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from cvxnn.convex.accelerator import Work
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.operators import GatedOperator, PairedOperator
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.ridge.closed_form import certify, check_closed_form, dots, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData

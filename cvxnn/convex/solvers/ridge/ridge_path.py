@@ -21,8 +21,9 @@ from scipy.linalg import LinAlgError, qr
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.host_program import on_host
 from cvxnn.convex.operators import Weights
-from cvxnn.convex.program import ConvexProgram, on_host
+from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Status, relative_gap
 from cvxnn.convex.solvers.ridge.closed_form import certify, takes
 from cvxnn.convex.solvers.ridge.data import RidgeData

@@ -3,7 +3,8 @@
 ``python asv_bench/preference/trade_offs.py FIRST.npz SECOND.npz ... --out trade_offs.jsonl`` with
 files of ``embeddings.py --layers``, whose last layer is used: held-out accuracy on the pairs of
 each. Of two files the weights go from one to the other; of more, each gets all, half or its share
-of the weight.
+of the weight. ``--within T`` adds the head of least loss in each kind, of those that keep the
+losses of the others to T.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("trade_offs.jsonl"))
     parser.add_argument("--limit", type=int, help="first pairs of each file that are fitted to")
+    parser.add_argument("--within", type=float, help="largest loss of the other kinds")
     options = parser.parse_args()
     names = [path.stem for path in options.files]
     fitted, tested = [], []
@@ -57,6 +59,11 @@ def main() -> None:
         cpu = time.process_time()
         point = front.at(weights)
         report(options.out, what, point, tested, time.process_time() - cpu, names=front.names)
+    for name in names if options.within else ():
+        cpu = time.process_time()
+        point = front.within(name, {other: options.within for other in names if other != name})
+        what = f"least loss of {name}, {options.within:g} for others"
+        report(options.out, what, point, tested, time.process_time() - cpu, names=front.names)
 
 
 def weightings(names: list[str]) -> dict[str, dict[str, float]]:
@@ -66,7 +73,7 @@ def weightings(names: list[str]) -> dict[str, dict[str, float]]:
     others = 0.5 / (len(names) - 1)
     return {
         "equal weights": dict.fromkeys(names, 1.0),
-        **{f"weight 1 of {name}": {name: 1.0} for name in names},
+        **{f"weight 1 of {name}": dict.fromkeys(names, 0.0) | {name: 1.0} for name in names},
         **{f"weight 0.5 of {name}": dict.fromkeys(names, others) | {name: 0.5} for name in names},
     }
 

@@ -3,8 +3,9 @@
 ``python asv_bench/tables/intervals.py --out intervals.jsonl [--splits 200]``. Random splits of two
 data sets of scikit-learn: 150 rows to fit, 150 to test. ``prediction_interval`` takes what the fit
 without each row would say from the fit itself; beside it MAPIE's jackknife+ (``CrossConformal
-Regressor`` with ``cv=-1``, pip install mapie), which fits the same estimator 150 times, on the
-first ``--mapie`` splits. One line for each data set and method; what is there is not run again.
+Regressor`` with ``cv=-1``, pip install mapie), which fits the same estimator 150 times, and its
+cross-conformal sets of labels, which leave out one row at a time, on the first ``--mapie`` splits.
+One line for each data set and method; what is there is not run again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, make_friedman1
+from sklearn.model_selection import LeaveOneOut
 
 from asv_bench.raw_results import append, read
 from cvxnn import ConvexReLUClassifier, ConvexReLURegressor
@@ -48,18 +50,20 @@ def main() -> None:
                 covered.append(np.mean((ends[:, 0] <= y[test]) & (y[test] <= ends[:, 1])))
                 width.append(np.mean(ends[:, 1] - ends[:, 0]) / y.std())
             record(arguments.out, name, method, covered, width, cpu)
-    if ("breast_cancer", "label_set") in done:
-        return
     X, y = load_breast_cancer(return_X_y=True)
-    covered, size, cpu = [], [], time.process_time()
-    for seed in range(arguments.splits):
-        rows = np.random.RandomState(seed).permutation(len(y))
-        train, test = rows[:N_TRAIN], rows[N_TRAIN : N_TRAIN + N_TEST]
-        model = ConvexReLUClassifier(random_state=0).fit(X[train], y[train])
-        labels = label_set(model.influence(X[train], y[train]), X[test], LEVEL)
-        covered.append(labels[np.arange(N_TEST), y[test]].mean())
-        size.append(labels.sum(axis=1).mean())
-    record(arguments.out, "breast_cancer", "label_set", covered, size, cpu)
+    sets_of = {"label_set": label_sets, **({"mapie": mapie_sets} if arguments.mapie else {})}
+    for method, labels_of in sets_of.items():
+        if ("breast_cancer", method) in done:
+            continue
+        n_splits = arguments.mapie if method == "mapie" else arguments.splits
+        covered, size, cpu = [], [], time.process_time()
+        for seed in range(n_splits):
+            rows = np.random.RandomState(seed).permutation(len(y))
+            train, test = rows[:N_TRAIN], rows[N_TRAIN : N_TRAIN + N_TEST]
+            labels = labels_of(X[train], y[train], X[test])
+            covered.append(labels[np.arange(N_TEST), y[test]].mean())
+            size.append(labels.sum(axis=1).mean())
+        record(arguments.out, "breast_cancer", method, covered, size, cpu)
 
 
 def record(
@@ -98,6 +102,20 @@ def mapie(X: Floats, y: Floats, new: Floats) -> Floats:
         ConvexReLURegressor(random_state=0), confidence_level=LEVEL, method="plus", cv=-1
     ).fit_conformalize(X, y)
     return np.asarray(model.predict_interval(new)[1][:, :, 0])
+
+
+def label_sets(X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
+    model = ConvexReLUClassifier(random_state=0).fit(X, y)
+    return label_set(model.influence(X, y), new, LEVEL)
+
+
+def mapie_sets(X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
+    from mapie.classification import CrossConformalClassifier
+
+    model = CrossConformalClassifier(
+        ConvexReLUClassifier(random_state=0), confidence_level=LEVEL, cv=LeaveOneOut()
+    ).fit_conformalize(X, y)
+    return np.asarray(model.predict_set(new, agg_scores="crossval")[1][:, :, 0])
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,6 +5,7 @@ from .inverse_hessian import InverseHessian
 from .judged_patterns import ChosenPatterns, choose_patterns
 from .labelling import Asked, Criterion, most_informative
 from .left_out import LeftOut, Units, leave_out
+from .left_out_by_sums import leave_each_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative
 from .normal_equations import KeptFactors, NormalEquations, Solution
 from .one_step import approximate_leave_one_out
@@ -51,6 +52,7 @@ __all__ = [
     "draw_patterns",
     "fit_direct",
     "fit_iterative",
+    "leave_each_out",
     "leave_out",
     "measure_strength",
     "most_informative",

@@ -34,12 +34,13 @@ folder = sys.argv[4]
 if n_processes > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", n_processes, rank)
 from cvxnn.convex import (
-    AcceleratedGradient, ConvexProgram, Cronos, PairedOperator, ProximalGradient, Ridge, SquaredL2,
-    paired, sample_patterns, solve
+    AcceleratedGradient, Certificate, ConvexProgram, Cronos, PairedOperator, ProximalGradient,
+    Ridge, SquaredL2, paired, sample_patterns, solve
 )
 from cvxnn.numerics import stored_rows
 from cvxnn.numerics.stored_rows import StoredRows
 from cvxnn.preference import CoalaObjective
+from cvxnn.training import Units, leave_each_out, leave_out
 
 stored_rows._BLOCK_NUMBERS = 40
 rng = np.random.default_rng(0)
@@ -100,6 +101,11 @@ for solver, options, of_all, of_own in (
     assert shared.status == whole.status
     again = solve(own_rows, solver, start=shared, mesh=mesh)
     assert again.n_iter <= shared.n_iter
+    if of_all is not None:  # predictions without each pair, in this process and by all
+        certificate = Certificate(all_rows, whole.weights, None)
+        expected = leave_out(certificate, Units(np.arange(63), np.ones(63))).predictions
+        found = leave_each_out(own_rows)
+        np.testing.assert_allclose(found, expected[of_process], rtol=1e-6, atol=1e-9)
     # A callback may stop in one process alone.
     file = os.path.join(folder, f"{type(solver).__name__}{of_all is None}")
     stopped = solve(

@@ -86,6 +86,9 @@ def test_squared_loss_is_exact(seed, n, n_outputs):
         np.testing.assert_allclose(left.predictions[k], F[k] @ without, atol=1e-7)
         np.testing.assert_allclose(changes[:, k], features(new, mask) @ (without - z), atol=1e-7)
     assert left.distance.max() < 1e-7
+    whole = training.leave_out(certificate, training.Units(np.arange(n), np.ones(n)))
+    each = training.leave_each_out(certificate.program)
+    np.testing.assert_allclose(each, whole.predictions, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
@@ -136,3 +139,13 @@ def test_what_has_no_such_form_is_refused():
     )
     with pytest.raises(TypeError, match="couples the outputs"):
         training.leave_out(certificate._replace(program=coupled), units)
+
+
+def test_what_sums_over_rows_cannot_leave_out_is_refused(monkeypatch):
+    certificate, *_ = solved(np.random.RandomState(0), 8, LogisticLoss())
+    with pytest.raises(TypeError, match="SquaredLoss, not with LogisticLoss"):
+        training.leave_each_out(certificate.program)
+    certificate, *_ = solved(np.random.RandomState(0), 8, SquaredLoss())
+    monkeypatch.setattr("cvxnn.training.left_out_by_sums._MOST_WEIGHTS", 11)
+    with pytest.raises(ValueError, match="4 patterns of 3 features are 12 weights"):
+        training.leave_each_out(certificate.program)

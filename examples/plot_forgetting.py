@@ -107,7 +107,9 @@ for name in ("sequential", "mix", "alright", "maxright"):
     ran = [post_train(conflict, name, lam, n_steps=4000, batch_size=8) for lam in lambdas]
     ends[name] = ([run.dpo[-1] for run in ran], [run.sft[-1] for run in ran])
     excess = front.excess(*ends[name])
-    gaps = [float(conflict.gap(*at, lam)) for *at, lam in zip(*ends[name], lambdas, strict=True)]
+    gaps = [
+        float(conflict.gap(*at, lam=lam)) for *at, lam in zip(*ends[name], lambdas, strict=True)
+    ]
     print(f"{name:>10}: mean gap of the mix {np.mean(gaps):.4f}, ", end="")
     print(f"both objectives could be lower by {100 * excess.mean():.2f} %")
 

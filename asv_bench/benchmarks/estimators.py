@@ -100,7 +100,7 @@ class FittedClassifier:
                 fitted[data, configuration] = classifier(data, configuration).fit(X, y)
         return fitted
 
-    setup_cache.timeout = 1200
+    setup_cache.timeout = 1200  # type: ignore[attr-defined]
 
     def setup(self, fitted, data, configuration):
         if (data, configuration) not in fitted:

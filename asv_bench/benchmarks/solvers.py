@@ -71,7 +71,7 @@ class LinearIterations:
             for data, linear_solver in itertools.product(*self.params)
         }
 
-    setup_cache.timeout = 600
+    setup_cache.timeout = 600  # type: ignore[attr-defined]
 
     @staticmethod
     def count(problem, linear_solver):

@@ -67,6 +67,7 @@ def main() -> None:
         conjugate = Ridge(tol=1e-12, max_dense=1, max_kernel=1, rank=100, max_iter=400)
         record(arguments, path, "conjugate gradient, pairs", program, interest, conjugate)
         operator = program.operator
+        assert isinstance(operator, convex.PairedOperator)
         single = convex.ConvexProgram(
             convex.GatedOperator(operator.X, operator.mask),
             np.where(np.isin(np.arange(len(operator.X)), operator.pairs[:, 0]), 1.0, -1.0)[:, None],

@@ -80,7 +80,7 @@ def extracted(folder: Path) -> Arrays:
     train, test = features.split(0.25, 0)
     return of_pairs(
         *(np.asarray(x) for x in (train.chosen, train.rejected, test.chosen, test.rejected)),
-        train.groups,
+        groups=train.groups,
     )
 
 
@@ -101,7 +101,7 @@ def judged_pairs(data: Path) -> Arrays:
             texts = [f"{row['prompt'][-300:]}\n{row[kind]}" for row in rows]
             found.append(minilm(texts).astype(np.float32))
     groups = [row["prompt"] for row in read(data / "alpaca_eval_pairs_train.jsonl.gz")]
-    return of_pairs(*found, groups[: N_PAIRS[0]])
+    return of_pairs(*found, groups=groups[: N_PAIRS[0]])
 
 
 def of_pairs(

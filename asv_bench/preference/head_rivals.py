@@ -36,14 +36,14 @@ class Pairs(NamedTuple):
     d: int
 
     def take(self, rows: NDArray[Any]) -> Pairs:
-        return Pairs(*(part[rows] for part in self[:4]), self.d)
+        return Pairs(*(part[rows] for part in self[:4]), d=self.d)
 
     def columns(self, columns: slice) -> Pairs:
-        return Pairs(*(part[:, columns] for part in self[:3]), self.groups, self.d)
+        return Pairs(*(part[:, columns] for part in self[:3]), groups=self.groups, d=self.d)
 
     def beside_prompts(self) -> Pairs:
         parts = [np.concatenate([part, self.prompt], axis=1) for part in self[:2]]
-        return Pairs(*parts, self.prompt, self.groups, self.d)
+        return Pairs(*parts, prompt=self.prompt, groups=self.groups, d=self.d)
 
     @property
     def differences(self) -> Array:

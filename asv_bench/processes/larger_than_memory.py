@@ -53,7 +53,7 @@ class SlowDisk:
 
     def __init__(self, rows: np.memmap, rate: float) -> None:
         self.rows, self.rate, self.waited = rows, rate, 0.0
-        self.shape, self.dtype, self._mmap = rows.shape, rows.dtype, rows._mmap
+        self.shape, self.dtype, self._mmap = rows.shape, rows.dtype, rows._mmap  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -26,6 +26,7 @@ from scipy.linalg import cholesky, solve_triangular
 from cvxnn.convex.certificate import Certificate
 from cvxnn.convex.host_program import on_host
 from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.factors import rounding_named
 from cvxnn.convex.solvers.ridge.kernel import Kernel
 from cvxnn.numerics.arrays import dense
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
@@ -184,5 +185,5 @@ class InverseHessian:
 def _factor(matrix: Floats, alpha: float) -> Floats:
     """Return the lower Cholesky factor of a matrix, which is overwritten, plus ``alpha``."""
     matrix[np.diag_indices(len(matrix))] += alpha
-    with limit_threads(len(matrix) ** 3 / 3, SHARED_FACTOR):
+    with limit_threads(len(matrix) ** 3 / 3, SHARED_FACTOR), rounding_named():
         return np.asarray(cholesky(matrix, lower=True, overwrite_a=True, check_finite=False))

@@ -26,6 +26,7 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.sharding import ends_noticed
 from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.factors import rounding_named
 from cvxnn.training.left_out import require_ridge
 from cvxnn.training.normal_equations import NormalEquations
 
@@ -90,7 +91,8 @@ def leave_each_out(program: ConvexProgram) -> Floats:
         outputs = np.flatnonzero(sums.ridge == ridge)
         matrix = sums.gram[0].T.copy(order="F")  # its lower triangle
         matrix[np.diag_indices(n_weights)] += ridge
-        factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        with rounding_named():
+            factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
         z = cho_solve((factor, True), sums.right[outputs].T, check_finite=False)
         for rows, A in data.features():
             ahead = solve_triangular(factor, A.T, lower=True, check_finite=False)

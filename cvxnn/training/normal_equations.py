@@ -48,6 +48,7 @@ from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import LogisticLoss, Loss, SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
+from cvxnn.convex.solvers.ridge.factors import rounding_named
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.left_out import require_ridge
 
@@ -330,7 +331,8 @@ class KeptFactors:
             if key not in self._factors:
                 shifted = matrix.copy(order="F")
                 shifted[np.diag_indices(len(shifted))] += ridge
-                factor = cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
+                with rounding_named():
+                    factor = cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
                 self._factors[key] = factor
             steps = max(min(len(matrix) // (12 * len(outputs)), _MOST_STEPS), 2)
             for _ in range(2):  # the second time from the true residual

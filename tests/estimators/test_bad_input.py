@@ -20,6 +20,7 @@ from cvxnn import (
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.estimators import _base, _parameters
+from cvxnn.training import SideConstraint
 
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -692,3 +693,23 @@ def test_sides_of_pairs_in_the_place_of_labels_are_refused_in_words():
     for call, given in [*calls, (make(HEAD).fit, sides), (make(HEAD).partial_fit, sides)]:
         with pytest.raises(ValueError, match="like the two sides of pairs"):
             call(*given)
+
+
+@pytest.mark.filterwarnings("ignore:.*Rounding stops progress")
+def test_a_strength_below_rounding_is_named_where_a_matrix_of_rows_is_factored():
+    """Not as a leading minor of LAPACK's; fits themselves warn of rounding."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 2)), rng.normal(size=40)
+    settings = {"strength": 1e-300, "standardize": False, "n_patterns": 30}
+    fitted, other = (make(ConvexReLURegressor, **settings) for _ in range(2))
+    fitted.fit(X, y)
+    constraint = SideConstraint.equal_means(X, np.arange(40) % 2)
+    for ask in (
+        lambda: fitted.influence(X, y),
+        lambda: fitted.constrained(X, y, [constraint]),
+        lambda: fitted.curvature(X, y),
+        lambda: fitted.next_labels(X, y, X, 2),
+        lambda: other.partial_fit(X, y),
+    ):
+        with pytest.raises(np.linalg.LinAlgError, match="larger strength, or with standardize"):
+            ask()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from asv_bench.device.record import beside
+
 SCRIPT = Path(__file__).resolve().parents[1] / "asv_bench" / "device" / "run.sh"
 
 
@@ -29,3 +31,15 @@ def test_no_measurement_fails(tmp_path: Path) -> None:
     assert names[:2] == ["phase I", "phase II"], done.stderr
     assert "fit" in names
     assert not [row for row in rows if "error" in row]
+    form = next(row for row in rows if row["name"] == "closed form")
+    assert form["first"]["objective"] == pytest.approx(form["host"]["objective"], rel=1e-4)
+
+
+def test_what_is_measured_is_not_lost_beside_what_is_said_of_it() -> None:
+    found = {"device": {"gap": 1e-3}, "seconds": 2.0}
+    assert beside(found, {"device": "NVIDIA H100", "cores": 16}) == {
+        "device": "NVIDIA H100",
+        "cores": 16,
+        "measured device": {"gap": 1e-3},
+        "seconds": 2.0,
+    }

@@ -62,14 +62,20 @@ def run(part: str, measurements: Mapping[str, Measurement], library: Library) ->
         finally:
             signal.alarm(0)
         whole = time.perf_counter() - began
-        row = {"part": part, "name": name, "small": options.small, **row, "seconds_whole": whole}
-        row = plain({**row, "peak_gib": peak_gib(library), **where(library)})
+        about = {"part": part, "name": name, "small": options.small, "seconds_whole": whole}
+        about |= {"peak_gib": peak_gib(library), **where(library)}
+        row = plain(beside(row, about))
         append(file, row)
         print({k: v for k, v in row.items() if not isinstance(v, list | dict)}, flush=True)
 
 
 def _stop(*_: Any) -> None:
     raise TimeoutError("the limit of this measurement is over")
+
+
+def beside(row: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Columns about a measurement, then its own; one that has a name of those is kept as well."""
+    return {**about, **{f"measured {k}" if k in about else k: v for k, v in row.items()}}
 
 
 def where(library: Library) -> dict[str, Any]:

@@ -13,6 +13,8 @@ it at the step too: only directions that leave the scores of these rows at zero 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,8 +116,8 @@ def approximate_leave_one_out(
         if network.gate_index is None:
             rows = X if fitted is None else fitted
             edge = _EDGE * (float(np.clip(gap, *_GAPS)) if gap >= 0 else _NEGATIVE_GAP)
-            held = _held(X, rows, opened, blocks, program.penalty, edge)
-            kernel -= held @ held.T
+            for held in _held(X, rows, opened, blocks, program.penalty, edge):
+                kernel -= held @ held.T
         kernel = _with_scales(kernel, X, opened, blocks, program.penalty)
         kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + _TINY)
         if skip is not None:
@@ -192,9 +194,8 @@ def _with_scales(
 
 def _held(
     X: Floats, fitted: Floats, mask: Floats, weights: Floats, penalty: Penalty, edge: float
-) -> Floats:
-    """Return features of the rows in the directions in which rows at the edge hold neurons."""
-    parts = [np.zeros((len(X), 0))]
+) -> Iterator[Floats]:
+    """Yield features of the rows in the directions in which rows at the edge hold a neuron."""
     most = edge * np.linalg.norm(fitted, axis=1)
     for column, own, stretch in zip(mask.T, weights, _stretch(weights, penalty), strict=True):
         scores = fitted @ own.astype(fitted.dtype)
@@ -202,5 +203,4 @@ def _held(
         if len(rows):
             _, sizes, directions = np.linalg.svd(rows * stretch, full_matrices=False)
             directions = directions[sizes > _SPANNED * sizes[0]]
-            parts.append(column[:, None] * ((X * stretch) @ directions.T))
-    return np.column_stack(parts)
+            yield column[:, None] * ((X * stretch) @ directions.T)

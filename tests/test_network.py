@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cvxnn import network
 from cvxnn.convex import GatedOperator, Weights, add_bias
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 
 def weights(seed: int = 0, C: int = 2, P: int = 5, d: int = 4) -> np.ndarray:

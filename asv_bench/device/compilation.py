@@ -20,9 +20,9 @@ import planted
 import record
 from jax import ShapeDtypeStruct as Shape
 
-from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, ProximalGradient, loop
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.convex import ConvexProgram, Cronos, GatedOperator, ProximalGradient, compiled_steps
 from cvxnn.convex.solvers.cronos import cronos
+from cvxnn.numerics.jax_import import precision
 
 Function = Literal["init", "factor", "advance"]
 FUNCTIONS: tuple[Function, ...] = "init", "factor", "advance"
@@ -50,14 +50,14 @@ def call(solver: Any, formulation: planted.Formulation, function: Function, smal
         formulation=formulation,
     )
     if function == "init":
-        return Call(loop._init, (program, solver, None))
-    state = jax.eval_shape(loop._init, program, solver, None)
+        return Call(compiled_steps.compiled_init, (program, solver, None))
+    state = jax.eval_shape(compiled_steps.compiled_init, program, solver, None)
     if isinstance(solver, Cronos):
         factoring = program, solver, state.rows, state.rho
         if function == "factor":
             return Call(cronos._factor, factoring)
         state = state._replace(factors=jax.eval_shape(cronos._factor, *factoring))
-    return Call(loop._advance, (program, solver, state, Shape((), np.int32)))
+    return Call(compiled_steps.compiled_advance, (program, solver, state, Shape((), np.int32)))
 
 
 def compiled(

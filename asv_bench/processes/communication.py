@@ -29,11 +29,11 @@ from cvxnn.convex import (
     ProximalGradient,
     Ridge,
     SquaredL2,
-    loop,
+    compiled_steps,
 )
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos import cronos
 from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
+from cvxnn.numerics.jax_import import precision
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ROWS, FEATURES, PATTERNS = 131_072, 4096, 64
@@ -60,11 +60,13 @@ def compiled(solver: Any, formulation: str, n_devices: int, n_rows: int) -> Any:
     def placed(state: Any) -> Any:
         return jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), state)
 
-    state = placed(jax.eval_shape(loop._init, program, solver, None))
+    state = placed(jax.eval_shape(compiled_steps.compiled_init, program, solver, None))
     if isinstance(solver, Cronos):
         factoring = program, solver, state.rows, state.rho
         state = state._replace(factors=placed(jax.eval_shape(cronos._factor, *factoring)))
-    return loop._advance.lower(program, solver, state, shape((), np.int32)).compile()
+    return compiled_steps.compiled_advance.lower(
+        program, solver, state, shape((), np.int32)
+    ).compile()
 
 
 def sums(text: str) -> dict[str, dict[str, int]]:

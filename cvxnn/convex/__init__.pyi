@@ -13,6 +13,7 @@ from .losses import (
     SquaredLoss,
     register_pytree,
 )
+from .mesh_scope import on_mesh
 from .objectives import (
     BallObjective,
     SmoothObjective,
@@ -36,7 +37,6 @@ from .penalties import (
 )
 from .program import ConvexProgram
 from .reference import solve_with_cvxpy
-from .sharding import on_mesh
 from .solver import Callback, Measurement, Result, Solver, Start, Status, relative_gap
 from .solvers.accelerated_gradient import AcceleratedGradient
 from .solvers.automatic import automatic

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from cvxnn.convex.penalties import (
     WithConjugate,
     WithDualNorm,
 )
-from cvxnn.numerics.arrays import is_sparse, refuse_sparse
+from cvxnn.numerics.arrays import is_sparse, leaves_of, refuse_sparse
 from cvxnn.numerics.stored_rows import is_stored
 
 # Their mathematics is tested; a subclass is another function, and is checked.
@@ -126,6 +125,8 @@ def number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         found = np.nan
     if not 0 <= found < np.inf:
+        import jax
+
         shown = value if np.isnan(found) and not isinstance(value, jax.Array) else found
         raise ValueError(f"{name}={shown!r}; expected a finite number of at least 0.")
     return found
@@ -296,7 +297,7 @@ def _require(
             f"{role}={part!r}; expected an instance of a {role} of cvxnn.convex, such as "
             f"{example}, or of your own.{lacks}"
         )
-    if any(leaf is part for leaf in jax.tree.leaves(part)):
+    if any(leaf is part for leaf in leaves_of(part)):
         raise TypeError(
             f"{type(part).__name__} is no pytree, so that nothing compiles it; write "
             "@register_pytree (of cvxnn.convex) above @dataclass(frozen=True)."

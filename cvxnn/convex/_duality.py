@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from cvxnn.convex.losses import Loss, MultinomialLoss
@@ -168,6 +167,8 @@ def _best_value(value: Callable[[Array], Array], first: Array) -> Array:
         for _ in range(_N_THIRDS):
             ends = narrow(None, ends)
     else:
+        import jax
+
         ends = jax.lax.fori_loop(0, _N_THIRDS, narrow, ends)
     # The maximum may lie at the edge of the domain: the lower end is within, the mean perhaps not.
     scales = (xp.zeros_like(first), xp.ones_like(first), first, ends[0], (ends[0] + ends[1]) / 2)

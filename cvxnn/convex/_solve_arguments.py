@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from cvxnn.convex.operators import PairedOperator, Weights
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result, Solver, Start
+from cvxnn.numerics.arrays import leaves_of, map_leaves
 from cvxnn.numerics.threads import SHARED_FACTOR, SHARED_PRODUCT
 
 
@@ -25,7 +25,7 @@ def check_arguments(problem: Any, solver: Any, time_limit: float | None) -> None
             f"solver={solver!r}; expected an instance of a Solver, such as Cronos(), or what "
             "automatic(program, tol=1e-3) returns."
         )
-    if not solver.on_host and any(leaf is solver for leaf in jax.tree.leaves(solver)):
+    if not solver.on_host and any(leaf is solver for leaf in leaves_of(solver)):
         raise TypeError(
             f"{type(solver).__name__} is no pytree, so that nothing compiles it; write "
             "@register_pytree (of cvxnn.convex) above @dataclass(frozen=True), or set on_host."
@@ -47,7 +47,7 @@ def check_arguments(problem: Any, solver: Any, time_limit: float | None) -> None
                 f"{type(solver).__name__} takes no PairedOperator; use Ridge, with SquaredLoss, "
                 "SquaredL2 and alpha above 0."
             )
-    elif not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(problem)):
+    elif not any(hasattr(leaf, "dtype") for leaf in leaves_of(problem)):
         raise TypeError(
             f"problem={problem!r}; expected a ConvexProgram, or an objective that is registered "
             "as a pytree with its arrays as leaves."
@@ -69,7 +69,7 @@ def start_of(start: Any, problem: Any, dtype: Any) -> Start | None:
     rho = [start.history[name][-1] for name in RHO if name in start.history]
     dual = start.dual
     if dual is not None:
-        dual = jax.tree.map(lambda part: np.array(part, dtype), dual.stacked(problem.operator))
+        dual = map_leaves(lambda part: np.array(part, dtype), dual.stacked(problem.operator))
     return Start(arrays(start.weights), dual, np.array(rho, dtype) if rho else None)
 
 
@@ -98,7 +98,7 @@ def across_devices(problem: Any, solver: Any) -> Any:
 def step_flops(problem: Any) -> float:
     """Return the operations of an iteration, which has two products with the data or more."""
     if not isinstance(problem, ConvexProgram):
-        return 4.0 * sum(np.size(leaf) for leaf in jax.tree.leaves(problem))
+        return 4.0 * sum(np.size(leaf) for leaf in leaves_of(problem))
     product = 2.0 * problem.operator.X.size * problem.operator.n_patterns * problem.y.shape[1]
     # The ReLU formulation has two signs, and conjugate gradient in each step.
     return 2 * product * (4 if problem.formulation == "relu" else 1)
@@ -107,7 +107,7 @@ def step_flops(problem: Any) -> float:
 def shared_work(problem: Any) -> float:
     """Return the work that threads of BLAS may share, in units from which on it pays."""
     if not isinstance(problem, ConvexProgram):
-        sizes = (np.size(leaf) for leaf in jax.tree.leaves(problem))
+        sizes = (np.size(leaf) for leaf in leaves_of(problem))
         return 2.0 * sum(sizes) / SHARED_PRODUCT
     X, P = problem.operator.X, problem.operator.n_patterns
     product = 2.0 * X.size * P * problem.y.shape[1] / SHARED_PRODUCT

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from cvxnn.numerics.threads import blas_threads
+
+if TYPE_CHECKING:
+    import jax
+    from jax.sharding import Mesh
 
 # Assumptions of the model. One core of a server did 1.7e10 flops a second in products of float32,
 # asv_bench/device/h200.jsonl; that of float64 is half. An accelerator does far more in float32, but
@@ -67,6 +68,8 @@ class Work(NamedTuple):
         device = _device()
         if device is None:
             return None
+        from jax.sharding import Mesh
+
         limit = (device.memory_stats() or {}).get("bytes_limit", np.inf)
         return Mesh(np.array([device]), ("rows",)) if self.memory < _MEMORY * limit else None
 
@@ -75,13 +78,17 @@ def _device() -> jax.Device | None:
     """Return JAX's default device if it is no processor; to ask JAX starts it."""
     if not _is_installed():
         return None
+    import jax.numpy as jnp
+
     device: jax.Device = next(iter(jnp.zeros(()).devices()))
     return None if device.platform == "cpu" else device
 
 
 def _is_installed() -> bool:
     """Return whether a plugin of JAX for another device than a processor is there."""
-    if getattr(jax.config, "jax_platforms", None) == "cpu":
-        return False
     modules = ("jax_plugins", "libtpu")
-    return any(map(find_spec, modules)) or bool(entry_points(group="jax_plugins"))
+    if not (any(map(find_spec, modules)) or entry_points(group="jax_plugins")):
+        return False
+    import jax
+
+    return getattr(jax.config, "jax_platforms", None) != "cpu"

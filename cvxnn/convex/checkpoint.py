@@ -14,7 +14,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from cvxnn.convex.dual_point import DualPoint
@@ -44,6 +43,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], program: ConvexProgram, solver: str) -> None:
+        import jax
+
         ending = f".{jax.process_index()}" if jax.process_count() > 1 else ""
         self.path = Path(f"{os.fspath(path)}{ending}")
         self._written = time.monotonic()

@@ -1,4 +1,7 @@
-"""Compiled code: how it is compiled, precision and length of calls, and the process it runs in."""
+"""Compiled code: how it is compiled, length of calls, and the process that it runs in.
+
+JAX is imported by the first call.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,9 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from cvxnn.convex.kept_programs import kept_programs
 from cvxnn.numerics.arrays import Array, node_classes
 
 # Operations of one call of compiled code: about half a second, for which an interrupt waits.
@@ -46,20 +44,27 @@ class Compiled:
         self, function: Callable[..., Any], *, donate_argnums: tuple[int, ...] = ()
     ) -> None:
         self.function = function
+        self._donated = tuple(number + 1 for number in donate_argnums)
 
-        @wraps(function)
+    @cached_property
+    def _compiled(self) -> Any:
+        import jax
+
+        @wraps(self.function)
         def traced(classes: tuple[type, ...], *arguments: Any) -> Any:
-            return function(*arguments)
+            return self.function(*arguments)
 
-        self._compiled: Any = jax.jit(
+        return jax.jit(
             traced,
             static_argnums=(0,),
-            donate_argnums=tuple(number + 1 for number in donate_argnums),
+            donate_argnums=self._donated,
             compiler_options=_OPTIONS,
         )
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns; shapes and types that are new are compiled for."""
+        import jax
+
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
             return self.function(*arguments)
         return self._compiled(node_classes(arguments), *arguments)
@@ -72,24 +77,6 @@ class Compiled:
     def n_programs(self) -> int:
         """Number of programs in memory."""
         return int(self._compiled._cache_size())
-
-
-@contextmanager
-def precision(dtype: Any) -> Iterator[None]:
-    """Compute with JAX in ``dtype``, with full-precision products, within a scope.
-
-    TensorFloat-32 products are too coarse for conjugate gradient and Cholesky.
-
-    Parameters
-    ----------
-    dtype : dtype
-        float32 or float64.
-    """
-    with (
-        jax.enable_x64(np.dtype(dtype) == np.float64),
-        jax.default_matmul_precision("highest"),
-    ):
-        yield
 
 
 @contextmanager
@@ -108,6 +95,10 @@ def compiled_work() -> Iterator[None]:
         In a process that was forked from one which had run compiled code.
     """
     global _process
+    import jax.numpy as jnp
+
+    from cvxnn.convex.kept_programs import kept_programs
+
     here = os.getpid()
     if _process is None:
         _process = here
@@ -129,6 +120,8 @@ def compiled_work() -> Iterator[None]:
 def _wait(last: Array, process: int) -> None:
     """Wait for a computation of this process; one forked from it has nothing to wait for."""
     if os.getpid() == process:
+        import jax
+
         jax.block_until_ready(last)
 
 

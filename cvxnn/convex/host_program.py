@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.arrays import is_sparse, map_leaves
 from cvxnn.numerics.stored_rows import is_stored
 
 
@@ -29,7 +28,7 @@ def on_host(program: ConvexProgram, dtype: Any = None) -> ConvexProgram:
         floating = np.issubdtype(array.dtype, np.floating)
         return array.astype(dtype, copy=False) if floating and dtype is not None else array
 
-    return jax.tree.map(convert, program)
+    return map_leaves(convert, program)
 
 
 def read(program: ConvexProgram) -> ConvexProgram:

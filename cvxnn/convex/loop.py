@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from cvxnn.convex._padding import bucket, pad, pad_dual, pad_weights, unpad_dual, unpad_weights
 from cvxnn.convex._solve_arguments import (
@@ -21,74 +17,24 @@ from cvxnn.convex._solve_arguments import (
     checkpoint_of,
     shared_work,
     start_of,
-    step_flops,
-)
-from cvxnn.convex.compiled_calls import (
-    Compiled,
-    compiled_work,
-    precision,
-    steps_of_a_call,
 )
 from cvxnn.convex.dual_point import DualPoint
 from cvxnn.convex.host_program import on_host, read
+from cvxnn.convex.mesh_scope import mesh_of_scope
 from cvxnn.convex.objectives import WithRows
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.convex.sharding import RowShards, ends_noticed, mesh_of_scope
 from cvxnn.convex.solver import Callback, Measurement, Result, Solver, Status, relative_gap
-from cvxnn.numerics.arrays import Array
-from cvxnn.numerics.interrupts import interrupt_held, no_interrupt_lost
+from cvxnn.numerics.arrays import leaves_of, map_leaves
+from cvxnn.numerics.interrupts import no_interrupt_lost
+from cvxnn.numerics.jax_import import precision
 from cvxnn.numerics.threads import limit_threads
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
 
 # An incumbent stays within this part of the tolerance of the optimum, and this gap at most.
 _INCUMBENT_PART, _INCUMBENT_GAP = 0.01, 1e-4
-# Seconds of a call of compiled code from which on the next one takes fewer steps.
-_SHORT = 0.4
-
-
-@Compiled
-def _init(problem: Any, solver: Any, start: Any) -> Any:
-    return solver.init(problem, start)
-
-
-@partial(Compiled, donate_argnums=(2,))
-def _advance(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
-    state = jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
-    return solver.measure(problem, state)
-
-
-@partial(Compiled, donate_argnums=(2,))
-def _take(problem: Any, solver: Any, state: Any, n_steps: Array) -> Any:
-    return jax.lax.fori_loop(0, n_steps, lambda _, s: solver.step(problem, s), state)
-
-
-def _advance_and_wait(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-    with interrupt_held():
-        state, measured = jax.block_until_ready(_advance(problem, solver, state, n_steps))
-    return state, jax.device_get(measured)
-
-
-def _advance_in_parts(most: int, *, alone: bool) -> Callable[[Any, Any, Any, Any], Any]:
-    """Return ``_advance`` in several calls, the last of which measures.
-
-    The first takes one step, later ones up to ``most``, as long as they are short: how many
-    iterations of conjugate gradient a step has is not known before. Processes that share the rows
-    have other clocks, and always take ``most``.
-    """
-    part = 1 if alone else most
-
-    def advance(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
-        nonlocal part
-        while n_steps > part:
-            began = time.perf_counter()
-            with interrupt_held():
-                state = jax.block_until_ready(_take(problem, solver, state, np.int32(part)))
-            n_steps -= part
-            if alone:
-                short = time.perf_counter() - began < _SHORT
-                part = min(2 * part, most) if short else max(part // 2, 1)
-        return _advance_and_wait(problem, solver, state, np.int32(n_steps))
-
-    return advance
 
 
 def _advance_on_host(problem: Any, solver: Any, state: Any, n_steps: Any) -> Any:
@@ -170,7 +116,7 @@ def solve(
     check_arguments(problem, solver, time_limit)
     if np.isnan(incumbent):
         raise ValueError("incumbent is nan; expected the objective of a known point.")
-    dtype = next(leaf.dtype for leaf in jax.tree.leaves(problem) if hasattr(leaf, "dtype"))
+    dtype = _dtype_of(problem)
     convex = isinstance(problem, ConvexProgram)
     given = problem.stacked() if convex else problem
     if mesh is None and isinstance(given, ConvexProgram | WithRows):
@@ -181,7 +127,12 @@ def solve(
             mesh = None
     solver = (solver if mesh is None else across_devices(given, solver)).accept(given)
     rounding = given.rounding() if convex else 0.0
-    shards = None if mesh is None else RowShards(mesh)
+    compiled: Any = None
+    if not solver.on_host:
+        from cvxnn.convex import compiled_steps  # and with it JAX
+
+        compiled = compiled_steps
+    shards = None if mesh is None else compiled.RowShards(mesh)
     if shards is not None and convex:
         weight = given.operator.n_rows if given.sample_weight is None else given.sample_weight.sum()
         rounding = shards.mean(rounding, float(weight))
@@ -192,8 +143,8 @@ def solve(
             start = None
     working = np.dtype(np.float64) if solver.on_host else dtype
     padded = convex and not solver.on_host
-    context = nullcontext() if solver.on_host else compiled_work()
-    with ends_noticed(), precision(working), context, limit_threads(shared_work(given), 1):
+    scope = nullcontext() if compiled is None else compiled.scope()
+    with scope, precision(working), limit_threads(shared_work(given), 1):
         beginning = start_of(start, given, working)
         problem = given
         if padded:
@@ -205,24 +156,17 @@ def solve(
                 weights = pad_weights(given, beginning.weights)
                 dual = pad_dual(given, beginning.dual, n_rows)
                 beginning = beginning._replace(weights=weights, dual=dual)
-        advance: Callable[[Any, Any, Any, Any], Any] = _advance_and_wait
-        if solver.on_host:
+        if compiled is None:
             problem = on_host(problem, working)
+            advance, refresh = _advance_on_host, solver.refresh
             with np.errstate(all="ignore"):
-                advance, first = _advance_on_host, solver.init(problem, beginning)
+                first = solver.init(problem, beginning)
         else:
-            if shards is None:
-                problem = jax.tree.map(jnp.asarray, problem)
-            else:
-                divide = shards.program if convex else shards.objective
-                problem, beginning = divide(problem), shards.start(beginning)
-            most = steps_of_a_call(step_flops(given))
-            if solver.check_every > most:
-                advance = _advance_in_parts(most, alone=shards is None)
-            with interrupt_held():
-                first = jax.block_until_ready(_init(problem, solver, beginning))
-        # Waited for: sums over devices of two programs that run at once may wait for each other.
-        state = jax.block_until_ready(solver.refresh(problem, first))
+            problem, first, advance = compiled.begin_compiled(
+                given, problem, solver, beginning, shards
+            )
+            refresh = partial(compiled.refresh, solver)
+        state = refresh(problem, first)
 
         def reported(state: Any) -> Any:
             exact = working if convex else dtype  # what proof and objective belong to
@@ -235,7 +179,7 @@ def solve(
 
         def proven(state: Any) -> DualPoint | None:
             dual = solver.dual_point(state)
-            dual = jax.tree.map(np.asarray, dual) if shards is None else shards.dual(dual)
+            dual = map_leaves(np.asarray, dual) if shards is None else shards.dual(dual)
             if padded:
                 dual = unpad_dual(given, dual)
             return None if dual is None else dual.unstacked(given.operator)
@@ -275,7 +219,7 @@ def solve(
                 if due if shards is None else shards.any(due):
                     kept.write(reported(state), proven(state), rows[-1])
             if m.refresh:
-                state = jax.block_until_ready(solver.refresh(problem, state))
+                state = refresh(problem, state)
         again = None
         if status not in (Status.CONVERGED, Status.NON_FINITE):
             again = solver.conclude(problem, state)
@@ -305,6 +249,12 @@ def solve(
         history={name: np.array([row[name] for row in rows]) for name in rows[0]},
         dual=dual,
     )
+
+
+def _dtype_of(problem: Any) -> Any:
+    if isinstance(problem, ConvexProgram):
+        return problem.operator.X.dtype
+    return next(leaf.dtype for leaf in leaves_of(problem) if hasattr(leaf, "dtype"))
 
 
 def _status(

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -328,6 +327,8 @@ class PairedOperator(GatedOperator):
         """Subtract the output of the second row of each pair from that of the first."""
         if namespace(F) is np:
             return F[self.pairs[:, 0]] - F[self.pairs[:, 1]]
+        import jax
+
         difference = jax.vmap(lambda f, pairs: f[pairs[:, 0]] - f[pairs[:, 1]])
         return self._parts_joined(difference(self._parts(F), self._parts(self.pairs)))
 
@@ -338,6 +339,8 @@ class PairedOperator(GatedOperator):
             np.add.at(out, self.pairs[:, 0], R)
             np.subtract.at(out, self.pairs[:, 1], R)
             return out
+        import jax
+
         scatter = jax.vmap(lambda f, p, r: f.at[p[:, 0]].add(r).at[p[:, 1]].add(-r))
         return self._parts_joined(
             scatter(self._parts(out), self._parts(self.pairs), self._parts(R))

@@ -33,7 +33,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from cvxnn.convex._checks import (
@@ -59,7 +58,7 @@ from cvxnn.convex.operators import GatedOperator, Weights
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.penalties import NeuronGroupLasso, Penalty, SquaredL2
 from cvxnn.convex.regularizer import Regularizer
-from cvxnn.numerics.arrays import Array, namespace, register_pytree
+from cvxnn.numerics.arrays import Array, map_leaves, namespace, register_pytree
 
 
 class Evaluation(NamedTuple):
@@ -277,7 +276,7 @@ class ConvexProgram:
         targets. Gaps are in units of the objective, or of this where the objective is smaller.
         """
         weight = None if self.sample_weight is None else np.asarray(self.sample_weight)
-        loss = jax.tree.map(np.asarray, self.loss)
+        loss = map_leaves(np.asarray, self.loss)
         host = replace(self, y=np.asarray(self.y), sample_weight=weight, loss=loss)
         with np.errstate(all="ignore"):  # squares of targets may overflow
             return float(host.resolution)

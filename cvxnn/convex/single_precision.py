@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-import jax
 import numpy as np
 
 from cvxnn.convex.host_program import on_host
 from cvxnn.convex.loop import solve
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
-from cvxnn.numerics.arrays import is_sparse
+from cvxnn.numerics.arrays import is_sparse, leaves_of, map_leaves
 
 # Tolerances from here on leave room for the rounding of single precision.
 _COARSE_TOL = 1e-3
@@ -89,7 +88,7 @@ def solve_to_tolerance(
 
 def _fits(program: ConvexProgram) -> bool:
     """Return whether a program is in double precision and within the range of the single one."""
-    leaves = [leaf for leaf in jax.tree.leaves(program) if hasattr(leaf, "dtype")]
+    leaves = [leaf for leaf in leaves_of(program) if hasattr(leaf, "dtype")]
     if any(is_sparse(leaf) for leaf in leaves) or program.operator.X.dtype != np.float64:
         return False
     sizes = [np.abs(leaf).max(initial=0) for leaf in leaves if leaf.dtype == np.float64]
@@ -97,7 +96,7 @@ def _fits(program: ConvexProgram) -> bool:
 
 
 def _as_dtype(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), tree)
+    return map_leaves(lambda leaf: np.asarray(leaf, dtype), tree)
 
 
 def _measured(program: ConvexProgram, found: Result) -> Result:

@@ -15,7 +15,6 @@ import numpy as np
 
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
-from cvxnn.numerics.jax_import import import_jax
 
 PatternsParameter = Literal["auto", "local", "adaptive", "gaussian", "data", "thresholds", "all"]
 PenaltyParameter = Literal["auto", "neuron", "feature", "l1", "l2"]
@@ -95,7 +94,6 @@ def check_parameters(
     ValueError
         For the first parameter that does not fit.
     """
-    import_jax()  # the first step of each fit
     for name, number in numbers.items():
         number.check(name, getattr(estimator, name))
     for name, words in choices.items():

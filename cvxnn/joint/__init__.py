@@ -5,7 +5,7 @@ Names load when first used.
 """
 
 from cvxnn._public_names import attach
-from cvxnn.numerics.jax_import import keep_generator
+from cvxnn.numerics.jax_import import prepare_for_jax
 
-_load, __dir__, __all__ = attach(__name__, __file__)
-__getattr__ = keep_generator(_load)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
+prepare_for_jax()

@@ -1,18 +1,19 @@
 """Helpers for formulas that serve two array libraries: NumPy, and JAX in compiled solvers.
 
-JAX is imported where it is used, since predictions need NumPy only.
+JAX is imported where it is used, since predictions and most fits need NumPy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
 
-from cvxnn.numerics.jax_import import import_jax
+from cvxnn.numerics.jax_import import prepare_for_jax, when_jax_is_there
 from cvxnn.numerics.stored_rows import StoredRows
 
 Array: TypeAlias = Any
@@ -20,15 +21,23 @@ Array: TypeAlias = Any
 
 _T = TypeVar("_T")
 
+# Fields of registered classes that are leaves, or hold some.
+_leaf_fields: dict[type, list[str]] = {}
+
+prepare_for_jax()
+
 
 def namespace(array: Array) -> Any:
     """Return NumPy for arrays of the host, ``jax.numpy`` for all else, tracers included."""
-    if isinstance(array, np.ndarray | np.generic | StoredRows) or issparse(array):
+    if _is_of_host(array):
         return np
-    import_jax()
     import jax.numpy as jnp
 
     return jnp
+
+
+def _is_of_host(array: Any) -> bool:
+    return isinstance(array, np.ndarray | np.generic | StoredRows) or bool(issparse(array))
 
 
 def register_pytree(cls: type[_T]) -> type[_T]:
@@ -41,13 +50,19 @@ def register_pytree(cls: type[_T]) -> type[_T]:
     their fields are: about one time in a hundred, one class then runs with code that was compiled
     for the other.
     """
-    import_jax()
-    import jax
-
     static: list[str] = []
     names: list[str] = []
     for each in fields(cls):  # type: ignore[arg-type]
         (static if each.metadata.get("static", False) else names).append(each.name)
+    _leaf_fields[cls] = names
+    when_jax_is_there(partial(_register, cls, names, static))
+    return cls
+
+
+def _register(cls: type[_T], names: list[str], static: list[str]) -> None:
+    """Tell JAX which fields of a class are leaves and which are static."""
+    import jax
+
     keys = [jax.tree_util.GetAttrKey(name) for name in names]
 
     def flatten(tree: _T) -> tuple[list[Any], tuple[Any, ...]]:
@@ -61,7 +76,51 @@ def register_pytree(cls: type[_T]) -> type[_T]:
         return cls(**dict(zip((*names, *static), (*leaves, *fixed), strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    return cls
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a program, or a part of one, with a function of each leaf in its place.
+
+    It is ``jax.tree.map``, which is asked for what is neither an array of the host, nor a number,
+    nor one of the nodes of a program on the host.
+
+    Parameters
+    ----------
+    function : callable
+        Function of a leaf.
+    tree : pytree
+        Program, loss, weights, dual point.
+    """
+    if tree is None:
+        return None
+    if _is_of_host(tree) or isinstance(tree, int | float):
+        return function(tree)
+    if type(tree) in _leaf_fields:
+        names = _leaf_fields[type(tree)]
+        return replace(tree, **{name: map_leaves(function, getattr(tree, name)) for name in names})
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_leaves(function, part) for part in tree))
+    import jax
+
+    return jax.tree.map(function, tree)
+
+
+def leaves_of(tree: Any) -> list[Any]:
+    """Return the leaves of a tree as a list.
+
+    Parameters
+    ----------
+    tree : pytree
+        As for :func:`map_leaves`.
+    """
+    found: list[Any] = []
+
+    def note(leaf: Any) -> Any:
+        found.append(leaf)
+        return leaf
+
+    map_leaves(note, tree)
+    return found
 
 
 def node_classes(tree: Any) -> tuple[type, ...]:
@@ -70,7 +129,6 @@ def node_classes(tree: Any) -> tuple[type, ...]:
     As a static argument of ``jax.jit`` it tells classes apart that ``register_dataclass`` made
     equal to JAX; see :func:`register_pytree`.
     """
-    import_jax()
     import jax
 
     found: list[type] = []

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from cvxnn.convex.compiled_calls import (
-    Compiled,
-    compiled_work,
-    precision,
-    steps_of_a_call,
-)
+from cvxnn.convex.compiled_calls import Compiled, compiled_work, steps_of_a_call
 from cvxnn.convex.losses import Loss, SquaredLoss
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
 from cvxnn.numerics.interrupts import interrupt_held
+from cvxnn.numerics.jax_import import precision
 from cvxnn.numerics.threads import limits_threads
 
 N_STEPS = 300
@@ -129,6 +123,9 @@ def propose(
         with np.errstate(over="ignore", invalid="ignore"):  # such neurons are dropped
             carry = _adam(*parts, carry, 0, n_steps, n_steps, learning_rate)
         return LocalNetwork(*(part.astype(X.dtype, copy=False) for part in carry[0]))
+    import jax
+    import jax.numpy as jnp
+
     most = steps_of_a_call(proposal_flops(X.shape, n_neurons, C, 1))
     with precision(dtype), compiled_work():
         parts = jax.tree.map(jnp.asarray, parts)
@@ -223,11 +220,12 @@ def gradients(
         n_outputs).
     """
     W, A = parameters
-    if namespace(W) is np:
+    xp = namespace(W)
+    if xp is np:
         return _gradients_by_blocks(X, y, share, alpha, loss, parameters)
-    hidden = jnp.maximum(X @ W.T, 0)
+    hidden = xp.maximum(X @ W.T, 0)
     error = share * loss.gradient(hidden @ A, y)
-    back = jnp.where(hidden > 0, error @ A.T, 0)
+    back = xp.where(hidden > 0, error @ A.T, 0)
     return back.T @ X + alpha * W, hidden.T @ error + alpha * A
 
 
@@ -282,6 +280,8 @@ def _adam(
         return tuple(zip(*moved, strict=True))  # type: ignore[return-value]
 
     if xp is not np:
+        import jax
+
         return jax.lax.fori_loop(first, last, step, carry)
     for k in range(first, last):
         carry = step(k, carry)

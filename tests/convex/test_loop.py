@@ -22,12 +22,12 @@ from cvxnn.convex import (
     Start,
     Status,
     compiled_calls,
-    loop,
+    compiled_steps,
     register_pytree,
     relative_gap,
     solve,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 # One setting for the whole file: what differs between tests compiles nothing.
 SOLVER = Cronos(linear_solver="dual", certify="program", tol=1e-6, check_every=10)
@@ -157,13 +157,15 @@ def test_the_best_weights_survive_a_later_failure() -> None:
 
     with precision(np.float64):
         accepted = solver.accept(problem)
-        state = accepted.refresh(problem, loop._init(problem, accepted, None))
+        state = accepted.refresh(problem, compiled_steps.compiled_init(problem, accepted, None))
         for _ in range(3):
-            state, measured = loop._advance(problem, accepted, state, np.int32(10))
+            state, measured = compiled_steps.compiled_advance(
+                problem, accepted, state, np.int32(10)
+            )
             if measured.refresh:
                 state = accepted.refresh(problem, state)
         state = state._replace(u=state.u * jnp.nan, dual_u=state.dual_u * jnp.nan)
-        state, measured = loop._advance(problem, accepted, state, np.int32(10))
+        state, measured = compiled_steps.compiled_advance(problem, accepted, state, np.int32(10))
         assert not np.isfinite(measured.stopping)
         # The loop pads shapes, which moves the last digits.
         np.testing.assert_allclose(
@@ -322,13 +324,13 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
 ) -> None:
     """An interrupt waits for one call, which takes the more steps the smaller the data."""
     problem, calls = program(), []
-    whole, take = solve(problem, SOLVER), loop._take
+    whole, take = solve(problem, SOLVER), compiled_steps.compiled_take
 
     def counted(*arguments: Any) -> Any:
         calls.append(int(arguments[3]))
         return take(*arguments)
 
-    monkeypatch.setattr(loop, "_take", counted)
+    monkeypatch.setattr(compiled_steps, "compiled_take", counted)
     n, d, P = 12, 3, 4
     monkeypatch.setattr(
         compiled_calls, "_CALL", 4 * 4 * (2 * n * d * P * 2)
@@ -349,7 +351,7 @@ def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     solve(program(), SOLVER)
     problem = program()
     before = compilations()
-    size = loop._advance.n_programs
+    size = compiled_steps.compiled_advance.n_programs
     changes = [
         {"tol": 1e-3},
         {"rho": 1.0},
@@ -363,7 +365,7 @@ def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     for alpha in (1e-3, 0.5, 0.0):
         solve(replace(problem, alpha=alpha), SOLVER)
     assert compilations() == before
-    assert loop._advance.n_programs == size
+    assert compiled_steps.compiled_advance.n_programs == size
 
 
 def test_the_counter_sees_a_new_shape(compilations: Callable[[], int]) -> None:

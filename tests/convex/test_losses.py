@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from cvxnn.convex import HuberLoss, LogisticLoss, Loss, MultinomialLoss, SquaredLoss
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 LOSSES = {
     "squared": SquaredLoss(),

@@ -19,7 +19,7 @@ from cvxnn.convex import (
     SquaredLoss,
     solve,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 TOLERANCE = {np.float64: 1e-12, np.float32: 2e-5}
 

@@ -26,7 +26,7 @@ from cvxnn.convex import (
     loop,
     solve,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 D, C = 3, 2
 LOSSES: dict[str, Loss] = {

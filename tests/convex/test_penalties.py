@@ -18,7 +18,7 @@ from cvxnn.convex import (
     SquaredL2,
     WithDualNorm,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 SHAPE = (2, 2, 3, 4)  # outputs, signs, patterns, features
 PENALTIES = {

@@ -39,7 +39,7 @@ from cvxnn.convex import (
     solve_with_cvxpy,
 )
 from cvxnn.convex._duality import orthogonal_to_columns
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 N, D, P, C = 8, 3, 4, 2
 ALPHA = 0.05

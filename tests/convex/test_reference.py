@@ -21,7 +21,7 @@ from cvxnn.convex import (
     register_pytree,
     solve_with_cvxpy,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 
 def make(

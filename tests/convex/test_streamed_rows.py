@@ -26,9 +26,9 @@ from cvxnn.convex import (
     solve,
     streamed_rows,
 )
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.streamed_rows import StreamedRows, put_stored
 from cvxnn.numerics import stored_rows
+from cvxnn.numerics.jax_import import precision
 from cvxnn.numerics.stored_rows import StoredRows
 
 

@@ -23,7 +23,7 @@ from cvxnn.convex import (
     sample_patterns,
     solve_with_cvxpy,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 # Points on a line have so few patterns that the program holds them all. No network lies outside it
 # then, and two routes to the optimum must agree.

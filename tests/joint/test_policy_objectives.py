@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cvxnn.preference
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.joint import (
     CandidateSets,
     ChoiceObjective,
@@ -18,6 +17,7 @@ from cvxnn.joint import (
     orpo_objectives,
     sft_objective,
 )
+from cvxnn.numerics.jax_import import precision
 
 D = 3
 SIZES = (2, 5, 3, 4)

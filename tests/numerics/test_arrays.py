@@ -12,7 +12,7 @@ import pytest
 import cvxnn
 from cvxnn.convex import Cronos, GatedOperator, losses, penalties
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.numerics.arrays import node_classes, register_pytree
+from cvxnn.numerics.arrays import leaves_of, map_leaves, node_classes, register_pytree
 
 STATIC: dict[str, Any] = {"metadata": {"static": True}}
 
@@ -51,6 +51,25 @@ def test_code_of_one_class_serves_no_other(register: Any) -> None:
     assert [by_class.trace(node_classes(x), x).out_info.shape for x in objects] == expected
     if register is register_pytree:
         assert [shaped.trace(x).out_info.shape for x in objects] == expected
+
+
+def trees() -> list[Any]:
+    operator = GatedOperator(np.ones((2, 3), np.float32), np.ones((2, 4), bool))
+    program = ConvexProgram(operator, np.ones((2, 1)), 0.1, losses.HuberLoss(2.0), skip=0.5)
+    own = dataclasses(register_pytree, 1)[0]
+    return [program, Cronos(), own, None, 3, {"a": (own, np.float32(2))}, [None, np.ones(2)]]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_leaves_on_the_host_are_those_of_jax(number: int) -> None:
+    """What needs no JAX agrees with JAX, which other objects are left to."""
+    tree = trees()[number]
+    expected, found = jax.tree.leaves(tree), leaves_of(tree)
+    assert [id(leaf) for leaf in found] == [id(leaf) for leaf in expected]
+    doubled, by_jax = (over(lambda leaf: 2 * leaf, tree) for over in (map_leaves, jax.tree.map))
+    assert jax.tree.structure(doubled) == jax.tree.structure(by_jax)
+    for ours, theirs in zip(jax.tree.leaves(doubled), jax.tree.leaves(by_jax), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_pytrees_keep_static_fields_and_name_leaves() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvxnn.convex import AcceleratedGradient, solve
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 from cvxnn.preference import CoalaObjective, coala_pairwise, coala_pointwise, metrics
 
 # Most of the time is that of compilation, for data of many shapes.

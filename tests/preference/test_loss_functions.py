@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 from cvxnn.preference import OBJECTIVES, loss_functions
 
 seeds = st.integers(0, 10**6)

@@ -17,7 +17,7 @@ from cvxnn.convex import (
     SquaredLoss,
     compiled_calls,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 from cvxnn.training import proposal
 from cvxnn.training.proposal import LocalNetwork
 

@@ -28,7 +28,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 from cvxnn.training import proposal, refinement, training
 from cvxnn.training.training import Training
 

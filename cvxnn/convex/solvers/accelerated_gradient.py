@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jax.scipy.linalg import cho_solve
 
 from cvxnn.convex.compiled_calls import Compiled
 from cvxnn.convex.objectives import (
@@ -229,4 +228,6 @@ _compiled_smoothness, _compiled_factor = Compiled(_smoothness), Compiled(_factor
 def _solve(factor: Array, right: Array) -> Array:
     if namespace(factor) is np:
         return scipy.linalg.cho_solve((factor, True), right, check_finite=False)
+    from jax.scipy.linalg import cho_solve
+
     return cho_solve((factor, True), right)

@@ -11,9 +11,7 @@ from cvxnn.convex._checks import number, refuse_sparse_program
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Solver
-from cvxnn.convex.solvers.cronos.cronos import Cronos
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, cost
-from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
 from cvxnn.convex.solvers.ridge.closed_form import takes
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 
@@ -65,7 +63,11 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     if taken and small and positive:
         return _limited(InteriorPoint(tol=tol), max_iter)
     if program.formulation == "gated":
+        from cvxnn.convex.solvers.proximal_gradient import ProximalGradient
+
         return _limited(ProximalGradient(tol=tol), max_iter)
+    from cvxnn.convex.solvers.cronos.cronos import Cronos
+
     return _limited(Cronos(tol=tol), max_iter)
 
 

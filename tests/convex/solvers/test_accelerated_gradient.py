@@ -15,10 +15,10 @@ from cvxnn.convex import (
     GatedOperator,
     Start,
     Status,
-    loop,
+    compiled_steps,
     solve,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 from cvxnn.preference import CoalaObjective
 
 N, D = 60, 8
@@ -255,10 +255,10 @@ def test_start_survives_the_donation_of_the_state() -> None:
 
 def test_other_values_compile_nothing() -> None:
     solve(objective(), AcceleratedGradient(), start=START)
-    before = loop._advance.n_programs
+    before = compiled_steps.compiled_advance.n_programs
     for ridge, tol in ((1e-1, 1e-3), (1e-3, 1e-4)):
         solve(objective(ridge), AcceleratedGradient(tol=tol, max_iter=100), start=START)
-    assert loop._advance.n_programs == before
+    assert compiled_steps.compiled_advance.n_programs == before
 
 
 @pytest.mark.parametrize("precondition", [True, False])

@@ -29,8 +29,8 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos.cronos import CronosState
+from cvxnn.numerics.jax_import import precision
 
 # Each compiles for seconds. Those that "auto" never takes are left out of quick runs.
 OTHERS = ["block", "block_nystrom", "nystrom"]

@@ -29,7 +29,7 @@ from cvxnn.convex import (
     solve,
     solve_with_cvxpy,
 )
-from cvxnn.convex.compiled_calls import precision
+from cvxnn.numerics.jax_import import precision
 
 LOSSES = {
     "squared": SquaredLoss(),

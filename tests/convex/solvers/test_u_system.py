@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cvxnn.convex import GatedOperator
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.solvers.cronos import preconditioners, u_system
+from cvxnn.numerics.jax_import import precision
 
 N, D, P, C = 12, 4, 5, 2
 

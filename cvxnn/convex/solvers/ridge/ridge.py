@@ -20,10 +20,9 @@ Carratino & Rosasco, 2017), and the kernel is kept in memory where it fits. Rows
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from cvxnn.convex.accelerator import Work
@@ -37,7 +36,6 @@ from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.direct_solution import kernel_to_factor, solve_directly
 from cvxnn.convex.solvers.ridge.kernel import COARSE, Kernel
 from cvxnn.convex.solvers.ridge.nystrom_kernel import NystromKernel
-from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
 from cvxnn.convex.solvers.ridge.ridge_flops import (
     direct_flops,
     kernel_flops,
@@ -47,6 +45,9 @@ from cvxnn.convex.solvers.ridge.ridge_flops import (
 )
 from cvxnn.convex.solvers.ridge.ridge_state import RidgeState, with_factor
 from cvxnn.numerics.arrays import is_sparse, register_pytree
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 Floats = NDArray[np.floating]
 
@@ -130,6 +131,8 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
 
     def across_devices(self) -> Solver[Any, Any]:
         """Return conjugate gradient in compiled code; nothing is factored, and no kernel kept."""
+        from cvxnn.convex.solvers.ridge.on_devices import RidgeOnDevices
+
         return RidgeOnDevices(self.tol, self.max_iter, self.rank)
 
     def gains_from_devices(self, program: ConvexProgram) -> bool:

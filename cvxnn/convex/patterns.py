@@ -133,10 +133,9 @@ def add_bias(X: Any) -> Any:
 
 def _first_of_each(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return the positions at which each distinct column appears first, in order."""
-    first: dict[bytes, int] = {}
-    for position, key in enumerate(_keys(mask)):
-        first.setdefault(key.tobytes(), position)
-    return np.fromiter(first.values(), np.intp, len(first))
+    keys = _keys(mask)
+    whole = keys.view(np.dtype((np.void, keys.shape[1])))[:, 0]
+    return np.sort(np.unique(whole, return_index=True)[1])
 
 
 def _keys(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ from cvxnn.convex.program import ConvexProgram
 from cvxnn.training.fold_errors import fold_errors
 from cvxnn.training.outliers import pull_in, without_outliers
 from cvxnn.training.row_sample import Sample
-from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out, predictions_without
+from cvxnn.training.spectrum import LeaveOneOut, Residuals, Spectrum, leave_one_out
 
 # Draws of random signs for the noise level.
 N_DRAWS = 32
@@ -127,7 +127,7 @@ def automatic_alpha(
             power = learning_exponent(sample, spectrum, found, shared=shared)
             factor = sample.part ** (1 + power)
         if error is not None and shared and sample.part == 1:
-            errors = partial(_error_at, sample, spectrum, error)
+            errors = partial(_error_at, sample, Residuals(sample, spectrum), error)
             chosen = np.full_like(chosen, nearest_minimum(errors, found.alphas, float(chosen[0])))
         alpha = chosen * program.loss.curvature * factor
         if isinstance(program.loss, LogisticLoss | MultinomialLoss):
@@ -248,8 +248,8 @@ def nearest_minimum(
     return float(grid[k])
 
 
-def _error_at(sample: Sample, spectrum: Spectrum, error: HeldOutError, alpha: float) -> float:
-    return error(sample, predictions_without(sample, spectrum, alpha))
+def _error_at(sample: Sample, residuals: Residuals, error: HeldOutError, alpha: float) -> float:
+    return error(sample, residuals.predictions(alpha))
 
 
 def _slope_size(program: ConvexProgram, residual: NDArray[np.floating]) -> float:

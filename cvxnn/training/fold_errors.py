@@ -29,7 +29,7 @@ MANY_ROWS, _PART = 4096, 1 / 4
 # Rows that predict the others, at most.
 _SEEN_ROWS = 2048
 # Folds at most, and the columns that stand for those of more outputs.
-_MOST_FOLDS, _MOST_COLUMNS = 4, 4
+_MOST_FOLDS, _MOST_COLUMNS = 4, 16
 # Strengths, in units of the mean eigenvalue: falling, three to a power of ten.
 _ALPHAS = 10.0 ** (-np.arange(-6, 19) / 3)
 # Error over the least, from which on weaker strengths are not tried.
@@ -136,7 +136,8 @@ def fold_errors(
         at = np.abs(np.log(alphas[: len(found)])[:, None] - np.log(alpha)).argmin(axis=0)
         predictions = np.array(predicted)[at, :, np.arange(n_outputs)].T
     else:
-        folds = [_FoldPath.of(whole, RidgeData.of(whole), own, kernel) for own in units]
+        flops += sum(fold.path.flops for fold in folds)
+        folds = [fold.of_targets(whole) for fold in folds]
         found_by = [fold.predict(next(fold.path.points(alpha[:1]))) for fold in folds]
         predictions = _joined(folds, found_by)
     flops += sum(fold.path.flops for fold in folds)
@@ -193,6 +194,7 @@ class _FoldPath(NamedTuple):
 
     path: RidgePath
     data: RidgeData
+    seen: NDArray[np.intp]
     left: NDArray[np.intp]
     share: NDArray[np.floating]
     cross: NDArray[np.floating] | None
@@ -225,7 +227,14 @@ class _FoldPath(NamedTuple):
             cross *= scale
             cross /= data.root[left].astype(np.float32)
         path = RidgePath(some, Ridge(tol=_TOL), matrix)
-        return cls(path, data.take(left), left, share[left] * own[left], cross)
+        return cls(path, data.take(left), seen, left, share[left] * own[left], cross)
+
+    def of_targets(self, program: ConvexProgram) -> _FoldPath:
+        """Return the path of other targets of the same rows."""
+        known = self.path
+        some = replace(known.program, y=program.y[self.seen])
+        path = RidgePath(some, known.solver, known.kernel.matrix)
+        return self._replace(path=path, data=replace(self.data, y=program.y[self.left]))
 
     def predict(self, point: RidgePoint) -> NDArray[np.floating]:
         """Return predictions of the rows that are left out."""

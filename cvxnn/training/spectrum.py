@@ -128,12 +128,12 @@ def leave_one_out(sample: Sample, spectrum: Spectrum, *, shared: bool = False) -
     LeaveOneOut
         Errors at all strengths of the spectrum, and predictions at the best.
     """
-    residuals = _Residuals(sample, spectrum)
+    residuals = Residuals(sample, spectrum)
     alphas = spectrum.alphas()
-    errors = np.array([residuals.errors(residuals.at(float(alpha))) for alpha in alphas])
+    errors = residuals.errors(alphas)
     summed = np.repeat(errors.sum(axis=1, keepdims=True), errors.shape[1], axis=1)
     best = alphas[(summed if shared else errors).argmin(axis=0)]
-    return LeaveOneOut(alphas, errors, best, predictions_without(sample, spectrum, best))
+    return LeaveOneOut(alphas, errors, best, residuals.predictions(best))
 
 
 def predictions_without(
@@ -167,19 +167,20 @@ def predictions_without(
     the usual :math:`(B \tilde y)_k / (B_{kk} \sqrt{s_k})` where :math:`m_k = 1`. Without group
     ``g``, the errors are :math:`B_{gg}^{-1} (B \tilde y)_g`, over :math:`\sqrt{s}`.
     """
-    residuals, y = _Residuals(sample, spectrum), sample.program.y
-    alphas = np.broadcast_to(alpha, y.shape[1])
-    predictions = np.empty(y.shape)
-    for value in np.unique(alphas):
-        outputs = np.flatnonzero(alphas == value)
-        predictions[:, outputs] = y[:, outputs] - residuals.at(float(value), outputs)
-    return predictions
+    return Residuals(sample, spectrum).predictions(alpha)
 
 
-class _Residuals:
-    """Residuals of rows by the closed form without a unit of them, or their group."""
+class Residuals:
+    """Residuals of rows by the closed form without a unit of them, or their group.
+
+    Parameters
+    ----------
+    sample, spectrum
+        As for :func:`leave_one_out`.
+    """
 
     def __init__(self, sample: Sample, spectrum: Spectrum) -> None:
+        self.y = sample.program.y
         self.values, self.vectors = values, vectors = spectrum.values, spectrum.vectors
         self.units, groups = sample.units, sample.groups
         self.share = np.broadcast_to(sample.program.share, (len(vectors), 1))
@@ -201,12 +202,49 @@ class _Residuals:
             for rows in self.members:
                 u[rows] = np.linalg.solve((vectors[rows] / shifted) @ vectors[rows].T, u[rows])
             return np.asarray(u / self.root)
-        own = (self.squares @ (1 / shifted))[:, None]
-        if self.units is not None:
-            rest = 1 / max(alpha, self.least) - own
-            own = own + (1 - 1 / self.units)[:, None] * rest
+        own = self._own(np.array([alpha]))
         return np.asarray(u / own / self.root)
 
-    def errors(self, residuals: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the weighted mean square of each output's residuals."""
-        return np.asarray((self.share * residuals**2).sum(axis=0))
+    def _own(self, alphas: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return what ``(B y) / sqrt(s)`` is divided by, (n_samples, n_alphas)."""
+        alphas = np.maximum(alphas, self.least)
+        own = self.squares @ (1 / (self.values[:, None] + alphas))
+        if self.units is not None:
+            own += (1 - 1 / self.units)[:, None] * (1 / alphas - own)
+        return np.asarray(own)
+
+    def errors(self, alphas: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the weighted mean square of each output's residuals, (n_alphas, n_outputs).
+
+        Parameters
+        ----------
+        alphas : ndarray, shape (n_alphas,)
+            Penalty parameters.
+        """
+        if self.members is not None:
+            residuals = (self.at(float(alpha)) for alpha in alphas)
+            return np.array([(self.share * found**2).sum(axis=0) for found in residuals])
+        # All strengths at once: the eigenvectors go through memory once for each output.
+        own = self._own(alphas)
+        inverse = 1 / (self.values[:, None] + np.maximum(alphas, self.least))
+        errors = np.empty((len(alphas), self.turned.shape[1]))
+        for output, turned in enumerate(self.turned.T):
+            # The shares cancel against the roots of the residuals.
+            scaled = self.vectors @ (turned[:, None] * inverse) / own
+            errors[:, output] = (scaled**2).sum(axis=0)
+        return errors
+
+    def predictions(self, alpha: float | NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the predictions of :func:`predictions_without`.
+
+        Parameters
+        ----------
+        alpha : float or ndarray, shape (n_outputs,)
+            Penalty parameter, at least 0.
+        """
+        alphas = np.broadcast_to(alpha, self.y.shape[1])
+        predictions = np.empty(self.y.shape)
+        for value in np.unique(alphas):
+            outputs = np.flatnonzero(alphas == value)
+            predictions[:, outputs] = self.y[:, outputs] - self.at(float(value), outputs)
+        return predictions

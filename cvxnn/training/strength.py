@@ -24,6 +24,8 @@ from cvxnn.training.spectrum import N_ALPHAS, Spectrum
 
 # Smallest automatic strength, as a fraction of its unit: data without noise ask for none at all.
 _LEAST_STRENGTH = 1e-9
+# Rows up to which a ridge is chosen on all: one eigendecomposition takes less time than folds.
+_ALL_ROWS = 1024
 
 
 class Strength(NamedTuple):
@@ -99,7 +101,7 @@ def measure_strength(
         error grows with the rows is known; that of another error may not transfer from a part.
     most : int, optional
         Rows up to which all are looked at; by default that of ``sample_rows``, and a ridge is
-        chosen on 2,048 to 4,096.
+        chosen on all of up to 1,024 rows, and on 2,048 to 4,096 of more.
     spectrum : Spectrum, optional
         Of the program, where it is known (``choose_patterns``); it is not computed again then.
 
@@ -108,7 +110,9 @@ def measure_strength(
     Strength
         Penalty parameter and unit.
     """
-    sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
+    ridge = strength == "auto" and not program.has_alpha_max
+    looked_at = _ALL_ROWS if ridge and most is None and len(program.y) <= _ALL_ROWS else most
+    sample = sample_rows(program, random_state, units=units, groups=groups, most=looked_at)
     pilot = sample.program
     whole = pilot is program
     if strength != "auto" and program.has_alpha_max:

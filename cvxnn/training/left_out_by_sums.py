@@ -20,13 +20,13 @@ from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
-from cvxnn.convex.compiled_calls import precision
 from cvxnn.convex.host_program import on_host
 from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.sharding import ends_noticed
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import rounding_named
+from cvxnn.numerics.jax_import import precision
 from cvxnn.training.left_out import require_ridge
 from cvxnn.training.normal_equations import NormalEquations
 

@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +45,8 @@ COMPILED = "/jax/core/compile/backend_compile_duration"  # also for programs rea
 MEMORY = 1.2 * 2**30  # bytes
 FEW = 10
 GROWTH = 0.15 * 2**30  # bytes that a language model leaves, without programs
+# Cases that `-m "not slow"` runs of a test of more, spread over them; each further one is slow.
+QUICK_CASES = 4
 
 n_compiled = 0
 n_kept = 0.0  # memory of this process after the last release, in bytes
@@ -78,6 +81,20 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("xla")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         os.environ["CVXNN_PROGRAMS"] = str(cache.mkdir("programs"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before options select by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark cases as slow, so that a quick run tries a few of each test."""
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for own in cases.values():
+        kept = np.linspace(0, len(own) - 1, QUICK_CASES).round()
+        for i, item in enumerate(own):
+            if i not in kept:
+                item.add_marker("slow")
 
 
 @pytest.hookimpl(tryfirst=True)

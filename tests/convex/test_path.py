@@ -15,6 +15,7 @@ from cvxnn.convex import (
     Result,
     SquaredL2,
     Status,
+    interpolated_path,
     path,
     sample_patterns,
     solve,
@@ -35,6 +36,11 @@ def make(formulation: Any = "gated", outputs: int = 1, logistic: bool = False) -
     if logistic:
         program = replace(program, y=np.where(y > 0, 1.0, -1.0), loss=LogisticLoss())
     return program
+
+
+def few_patterns(program: ConvexProgram) -> ConvexProgram:
+    operator = program.operator
+    return replace(program, operator=replace(operator, mask=operator.mask[:, :10]))
 
 
 def n_active(result: Result) -> int:
@@ -134,27 +140,54 @@ def test_the_solver_given_is_used() -> None:
     assert result.status is Status.MAX_ITER
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
-def test_cronos_continues_until_interior_point_is_quicker(monkeypatch: Any) -> None:
-    monkeypatch.setattr(path, "_MANY_FLOPS", 0)
-    monkeypatch.setattr(path, "_FEW_ITERATIONS", 20)
-    program = make("relu")
-    found = path.regularization_path(program, n_alphas=6, eps=1e-3, tol=1e-3)
-    by_cronos = ["rho_cones" in result.history for result in found.results]
-    assert by_cronos == sorted(by_cronos, reverse=True)
-    assert by_cronos[0]
-    assert not by_cronos[-1]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"formulation": "gated", "outputs": 2},
+        {"formulation": "relu", "logistic": True},
+        {"formulation": "relu"},
+    ],
+    ids=str,
+)
+def test_mixtures_between_solutions_are_certified(options: Any) -> None:
+    program, tol = few_patterns(make(**options)), 0.05
+    found = path.regularization_path(program, n_alphas=12, eps=1e-2, tol=tol)
+    mixed = [result.n_iter == 0 for result in found.results]
+    assert not mixed[0]
+    assert not mixed[-1]
+    assert sum(mixed) >= 4
     for alpha, result in zip(found.alphas, found.results, strict=True):
         at = replace(program, alpha=float(alpha))
-        cold = solve(at, TIGHT)
-        assert result.gap <= 1e-3
+        cold = solve(at, InteriorPoint(tol=1e-6))
+        assert result.status is Status.CONVERGED
+        assert result.dual is not None
+        assert -1e-9 <= result.gap <= tol
+        assert float(at.evaluate(result.weights).network_objective) == pytest.approx(
+            result.objective, rel=1e-9
+        )
         assert float(at.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-9)
         assert result.dual_bound <= cold.objective * (1 + 1e-6)
-        assert result.objective <= cold.objective * (1 + 2e-3)
-    # A finer tolerance is one of interior point from the first strength on.
-    fine = path.regularization_path(program, alphas=found.alphas[:2], tol=9e-4)
-    assert all("rank" in result.history for result in fine.results)
+        assert (1 - tol) * cold.objective <= result.objective <= cold.objective / (1 - tol)
+    objectives = [result.objective for result in found.results]
+    assert (np.diff(objectives) < 0).all()
+
+
+def test_what_is_solved_at_every_strength() -> None:
+    program, options = few_patterns(make("relu")), {"n_alphas": 5, "eps": 0.5}
+    for more in ({"tol": 1e-3}, {"tol": 0.05, "solver": InteriorPoint(tol=0.05)}):
+        found = path.regularization_path(program, **options, **more)
+        assert all(result.n_iter for result in found.results)
+    # The same strength twice has nothing in between.
+    twice = path.regularization_path(program, alphas=[0.1, 0.1, 0.01], tol=0.05)
+    assert all(result.n_iter for result in twice.results)
+
+
+def test_a_mixture_is_never_taken_without_a_proof(monkeypatch: Any) -> None:
+    program = few_patterns(make("relu"))
+    monkeypatch.setattr(interpolated_path, "mixture", lambda *_: found._replace(gap=np.nan))
+    found = solve(replace(program, alpha=0.1), InteriorPoint(tol=0.01))
+    results = path.regularization_path(program, n_alphas=7, tol=0.05).results
+    assert all(result.n_iter and result.gap <= 0.025 for result in results)
 
 
 def test_callback_gets_each_strength() -> None:

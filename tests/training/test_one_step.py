@@ -140,6 +140,20 @@ def test_cones_hold_neurons_that_a_row_leaves(alpha, tol):
     assert ((seen - y) ** 2).mean() < 0.8 * true
 
 
+def test_a_negative_gap_holds_as_many_rows_as_the_largest():
+    """A network that has left its patterns says nothing of how near its rows are to their edges."""
+    program = with_cones(0.005)
+    network = relu_network(program, 1e-7)
+    by_gap = [
+        left_out(network, program, alpha=0.005, bias=True, gap=gap)
+        for gap in (-1e-9, -1.0, 0.01, 1)
+    ]
+    for other in by_gap[1:]:
+        np.testing.assert_array_equal(other, by_gap[0])
+    near = left_out(network, program, alpha=0.005, bias=True, gap=1e-5)
+    assert not np.array_equal(near, by_gap[0])
+
+
 @pytest.mark.parametrize("penalty", [NeuronGroupLasso(), FeatureGroupLasso(), L1(), SquaredL2()])
 def test_an_output_without_neurons_is_zero_without_the_row_as_well(penalty):
     program, gates = problem(penalty)

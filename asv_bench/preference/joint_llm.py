@@ -2,13 +2,15 @@
 
     python joint_llm.py run --preferences hh.jsonl.gz --supervised sft.jsonl.gz --out runs.jsonl
     python joint_llm.py table runs.jsonl
+    python joint_llm.py stops runs.jsonl --excess 0.01
 
 LoRA fine-tuning for DPO and for demonstrations at once, or one after the other, for one trade-off
 or several. Losses are the two objectives themselves: over all training data, as in the paper's
 figure 3, or with `--held-out N` over N pairs and N replies that nothing was trained on. Each
 training is a process of its own, so that its peak memory is its own, and a line of the `--out`
 file. What is there is not run again, and one that was killed goes on. Operations are counted for
-seed 0 alone: on a GPU, counting takes about as long as a step of a small model.
+seed 0 alone: on a GPU, counting takes about as long as a step of a small model. `stops` says when
+the stopping rule of appendix B.2 would have ended the runs: near the front of ALRIGHT.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from dpo_runs import Uncounted
 
 from asv_bench.raw_results import append, read
 from cvxnn.costs import operations
-from cvxnn.joint import percentage_increase
+from cvxnn.joint import percentage_increase, reference_front
 from cvxnn.llm import FineTuningConfig, LanguageModel, fine_tune, load_model
 from cvxnn.preference import PreferenceTriplet, read_preferences
 from cvxnn.preference.row_files import read_rows
@@ -55,6 +57,9 @@ def main() -> None:
     options = arguments()
     if options.command == "table":
         print(table(read(options.out)))
+        return
+    if options.command == "stops":
+        print(stops(read(options.out), options.excess))
         return
     if options.only is not None:
         name, lam, seed = options.only
@@ -229,6 +234,28 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def stops(records: list[dict[str, Any]], excess: float) -> str:
+    """Markdown: the part of its steps after which a run is near the ends of ALRIGHT's runs.
+
+    Near are both objectives within a fraction of that front, of means over seeds, at one of the
+    evaluations of a run.
+    """
+    ends: dict[float, list[list[float]]] = defaultdict(list)
+    for record in records:
+        if record["run"] == "alright":
+            ends[record["lam"]].append(record["losses"])
+    front = reference_front(list(ends), *np.transpose([np.mean(e, axis=0) for e in ends.values()]))
+    lines = ["| run | seed | steps | near after | excess at the end |", "| --- " * 5 + "|"]
+    for record in records:
+        course = record["course"]
+        near = [step for step, *losses in course if front.excess(*losses) <= excess]
+        name = f"{record['run']}, lambda {record['lam']:g}"
+        cells = [name, record["seed"], course[-1][0], near[0] if near else "-"]
+        cells.append(f"{100 * float(front.excess(*record['losses'])):+.1f} %")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
@@ -247,6 +274,9 @@ def arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("table", help="print what was found")
     show.add_argument("out", type=Path)
+    stop = commands.add_parser("stops", help="say when runs come near the front of ALRIGHT")
+    stop.add_argument("out", type=Path)
+    stop.add_argument("--excess", type=float, default=0.01)
     run = commands.add_parser("run", help="train")
     run.add_argument("--preferences", type=Path, required=True)
     run.add_argument("--supervised", type=Path, required=True, help="rows of prompt and response")

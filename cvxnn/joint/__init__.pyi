@@ -16,6 +16,7 @@ from .trade_offs import (
     ParetoFront,
     balanced_optimum,
     pareto_front,
+    reference_front,
     stop_at_front,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "pareto_front",
     "percentage_increase",
     "post_train",
+    "reference_front",
     "sft_objective",
     "stop_at_front",
 ]

@@ -112,6 +112,58 @@ def stop_at_front(
     return near
 
 
+def reference_front(lambdas: ArrayLike, dpo: ArrayLike, sft: ArrayLike) -> ParetoFront:
+    """Return a front of objectives that were measured, such as those of earlier runs.
+
+    Appendix B.2 of the paper stops strategies at a front that runs of ALRIGHT estimate. Of a
+    language model there is no exact one; `ParetoFront.excess` of this one is below 0 for what is
+    better than all of its points.
+
+    Parameters
+    ----------
+    lambdas : array-like, shape (n_points,)
+        Trade-off of each run, in [0, 1].
+    dpo, sft : array-like, shape (n_points,)
+        Where it ended: both objectives, above 0.
+
+    Returns
+    -------
+    ParetoFront
+        The points in the order of `lambdas`, with neither policies nor certified bounds.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are empty, differ in length, or have values outside of their ranges.
+
+    Examples
+    --------
+    >>> front = reference_front([0.25, 0.75], dpo=[0.69, 0.6], sft=[1.2, 1.4])
+    >>> front.excess(0.66, 1.25).round(3) <= 0.01
+    np.False_
+    """
+    trade_offs, a, b = (np.atleast_1d(np.asarray(each, float)) for each in (lambdas, dpo, sft))
+    if not (trade_offs.ndim == 1 and trade_offs.size and trade_offs.shape == a.shape == b.shape):
+        raise ValueError(
+            f"lambdas, dpo and sft have the shapes {trade_offs.shape}, {a.shape} and {b.shape}; "
+            "expected three lists of one length, at least 1"
+        )
+    if not (np.all((trade_offs >= 0) & (trade_offs <= 1)) and np.all((a > 0) & (b > 0))):
+        raise ValueError("expected trade-offs in [0, 1] and objectives above 0")
+    order = np.argsort(trade_offs, kind="stable")
+    trade_offs, a, b = trade_offs[order], a[order], b[order]
+    return ParetoFront(
+        lambdas=trade_offs,
+        thetas=np.empty((len(a), 0)),
+        dpo=a,
+        sft=b,
+        objective=trade_offs * a + (1 - trade_offs) * b,
+        bound=np.full(len(a), -np.inf),
+        ideal=(float(a.min()), float(b.min())),
+        seconds=0.0,
+    )
+
+
 def pareto_front(problem: JointProblem, lambdas: ArrayLike | None = None) -> ParetoFront:
     """Compute the Pareto front: minimise the mix for each trade-off, from the nearest solution.
 

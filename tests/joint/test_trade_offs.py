@@ -13,6 +13,7 @@ from cvxnn.joint import (
     balanced_optimum,
     dpo_objective,
     pareto_front,
+    reference_front,
     sft_objective,
 )
 
@@ -183,3 +184,31 @@ def test_bad_problems() -> None:
         balanced_optimum(good, 0)
     with pytest.raises(RuntimeError, match="raise ridge, lower radius or raise tol"):
         problem_of(ridge=1e-9, tol=1e-30).optimum(0.5)
+
+
+def test_front_of_measured_objectives_measures_as_the_exact_one() -> None:
+    exact = pareto_front(problem_of(ridge=1e-3), [0.0, 0.3, 0.8, 1.0])
+    order = [2, 0, 3, 1]
+    front = reference_front(exact.lambdas[order], exact.dpo[order], exact.sft[order])
+    for dpo, sft in ((0.7, 1.4), (float(exact.dpo[1]), float(exact.sft[1])), (0.4, 0.4)):
+        by_hand = min(
+            (lam * dpo + (1 - lam) * sft) / (lam * a + (1 - lam) * b) - 1
+            for lam, a, b in zip(exact.lambdas, exact.dpo, exact.sft, strict=True)
+        )
+        assert front.excess(dpo, sft) == pytest.approx(by_hand, abs=1e-12)
+    assert front.ideal == (exact.dpo.min(), exact.sft.min())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (([], [], []), "at least 1"),
+        (([0.5], [1.0, 2.0], [1.0]), "one length"),
+        (([1.5], [1.0], [1.0]), "in \\[0, 1\\]"),
+        (([0.5], [0.0], [1.0]), "above 0"),
+        (([0.5], [float("nan")], [1.0]), "above 0"),
+    ],
+)
+def test_front_of_what_are_no_objectives(given: tuple[list[float], ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reference_front(*given)

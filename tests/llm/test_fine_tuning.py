@@ -388,6 +388,25 @@ def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.equal(logits(again.lm), logits(first.lm))
 
 
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_callable_ends_the_run_at_an_evaluation(folder: bool, tmp_path: Path) -> None:
+    whole, told = whole_run("sequential").history, []
+
+    def near(entry: dict[str, float]) -> bool:
+        told.append(entry)
+        return entry["step"] >= 3  # the third step has no evaluation
+
+    options = {"folder": tmp_path} if folder else {}
+    stopped = run(CONFIGS["sequential"], progress=near, **options)
+    last = next(e["step"] for e in whole if e["step"] >= 3 and "eval_loss" in e)
+    assert 3 < last < whole[-1]["step"]
+    assert told == stopped.history == [entry for entry in whole if entry["step"] <= last]
+    if folder:
+        again = run(CONFIGS["sequential"], folder=tmp_path)
+        assert again.history == stopped.history
+        assert torch.equal(logits(again.lm), logits(stopped.lm))
+
+
 def test_how_often_to_checkpoint_may_change(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(CONFIGS["dpo"], folder=tmp_path, progress=killer(5))

@@ -32,6 +32,7 @@ class RunState:
     seconds: float = 0.0
     times: list[float] = field(default_factory=list)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    stopped: bool = False
 
 
 def write_checkpoint(

@@ -60,7 +60,7 @@ def fine_tune(
     held_out: Sequence[PreferenceTriplet] | None = None,
     held_out_supervised: Supervised | None = None,
     folder: str | os.PathLike[str] | None = None,
-    progress: bool | Callable[[dict[str, float]], None] = False,
+    progress: bool | Callable[[dict[str, float]], object] = False,
 ) -> FineTuned:
     """Fine-tune a language model for a preference objective, for replies, or for both.
 
@@ -90,7 +90,8 @@ def fine_tune(
         are deterministic). Once the run is finished, the call returns its result. A second process
         with the same folder waits until the first ends.
     progress : bool or callable, default=False
-        Whether to show a bar on stderr; a callable gets each entry of the history.
+        Whether to show a bar on stderr; a callable gets each entry of the history. One that returns
+        True for an entry with an evaluation ends the run there, for good.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def _fine_tune(
     settings: dict[str, object],
     base: Mapping[str, object],
     folder: Path | None,
-    progress: bool | Callable[[dict[str, float]], None],
+    progress: bool | Callable[[dict[str, float]], object],
     processes: Processes,
 ) -> FineTuned:
     autocast = adapters.arithmetic(lm, config)
@@ -214,7 +215,7 @@ class _Run:
         parts: list[Stage],
         path: Path | None,
         settings: dict[str, object],
-        tell: Callable[[dict[str, float]], None],
+        tell: Callable[[dict[str, float]], object],
     ) -> None:
         """Train from the current step to the end of the run."""
         config, state = self.config, self.state
@@ -236,11 +237,12 @@ class _Run:
             elif path is not None and writes and state.step == 0 and state.history:
                 state.seconds, state.costs = time.perf_counter() - began, self.meter.to_dict()
                 write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
-            while state.step < stage.stop:
+            while state.step < stage.stop and not state.stopped:
                 with self.meter.phase("train"):
                     entry = self._step(stage, optimizer, schedule)
                 finished = state.step == n_steps
-                if finished or state.step % config.evaluate_every == 0:
+                evaluated = finished or state.step % config.evaluate_every == 0
+                if evaluated:
                     entry.update(self._evaluate())
                 state.history.append(entry)
                 state.seconds = time.perf_counter() - began
@@ -253,7 +255,12 @@ class _Run:
                     write_checkpoint(path, weights, optimizer, settings, dataclasses.asdict(state))
                     kept = time.perf_counter()
                     duration = kept - now
-                tell(entry)
+                told = bool(tell(entry))
+                if evaluated and any(self.processes.gather(told)):
+                    state.stopped = True
+                    if path is not None and writes:
+                        values = dataclasses.asdict(state)
+                        write_checkpoint(path, weights, optimizer, settings, values)
 
     def _begin(
         self, stage: Stage, weights: list[torch.nn.Parameter]
@@ -375,8 +382,8 @@ class _Run:
 
 @contextlib.contextmanager
 def _listener(
-    progress: bool | Callable[[dict[str, float]], None], n_steps: int, step: int
-) -> Iterator[Callable[[dict[str, float]], None]]:
+    progress: bool | Callable[[dict[str, float]], object], n_steps: int, step: int
+) -> Iterator[Callable[[dict[str, float]], object]]:
     if callable(progress):
         yield progress
         return

@@ -107,7 +107,8 @@ def share_model(monkeypatch: pytest.MonkeyPatch, lm: Any) -> None:
     "page",
     [
         pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if is_slow(page) else [])
-        for page in PAGES
+        # Those that need the model come last: it stays in memory from then on.
+        for page in sorted(PAGES, key=needs_model)
         if runnable(page)
     ],
 )

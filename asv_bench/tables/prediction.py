@@ -1,7 +1,8 @@
 """Time of predictions: ``python asv_bench/tables/prediction.py --help``.
 
 Networks fitted to rows of ``growth.py``, of the default form and of the ReLU formulation, in
-float32 and with one thread. One row: the median of many calls in a warm process. Many rows:
+float32 and with one thread. One row: the median of many calls in a warm process, and
+the mean of its processor time. Many rows:
 processor seconds beside those of the bare matrix products that the outputs need, by blocks of rows:
 the rows with the gates, and the open gates with their linear models; or the rows with the neurons.
 """
@@ -58,6 +59,9 @@ def measure(model: Any, many: Any, calls: int) -> Record:
         "d": d,
         "n_neurons": network.n_neurons,
         "predict_us": _median_us(lambda: model.predict(row), calls),
+        "predict_cpu_us": _seconds(lambda: [model.predict(row) for _ in range(calls)])
+        / calls
+        * 1e6,
         "forward_us": _median_us(lambda: network.forward(row), calls),
         "n": len(many),
         "n_gates": layers[0].shape[1],

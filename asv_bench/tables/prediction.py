@@ -1,10 +1,10 @@
 """Time of predictions: ``python asv_bench/tables/prediction.py --help``.
 
 Networks fitted to rows of ``growth.py``, of the default form and of the ReLU formulation, in
-float32 and with one thread. One row: the median of many calls in a warm process, and
-the mean of its processor time. Many rows:
-processor seconds beside those of the bare matrix products that the outputs need, by blocks of rows:
-the rows with the gates, and the open gates with their linear models; or the rows with the neurons.
+float32 and with one thread. One row: the median of many calls in a warm process, and the mean of
+its processor time. Many rows: processor seconds beside those of the bare matrix products that the
+outputs need, by blocks of rows: the rows with the gates, and the open gates with their linear
+models; or the rows with the neurons.
 """
 
 from __future__ import annotations

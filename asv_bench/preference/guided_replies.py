@@ -278,7 +278,8 @@ def report(records: list[dict[str, Any]]) -> None:
         for half, of_half in (("all", (0, 1)), ("even", (0,)), ("odd", (1,))):
             some = [row for row in rows if row["task"] == name and row["prompt"] % 2 in of_half]
             print(f"\n{half} prompts, {len(some)}\n")
-            table(some)
+            if len(some) > 1:  # standard errors need two
+                table(some)
 
 
 def table(rows: list[dict[str, Any]]) -> None:

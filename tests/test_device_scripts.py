@@ -32,7 +32,7 @@ def test_no_measurement_fails(tmp_path: Path) -> None:
     assert "fit" in names
     assert not [row for row in rows if "error" in row]
     form = next(row for row in rows if row["name"] == "closed form")
-    assert form["first"]["objective"] == pytest.approx(form["host"]["objective"], rel=1e-4)
+    assert form["first"]["objective"] == pytest.approx(form["host"]["objective"], rel=1e-3)  # tol
 
 
 def test_what_is_measured_is_not_lost_beside_what_is_said_of_it() -> None:

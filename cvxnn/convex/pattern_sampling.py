@@ -25,7 +25,7 @@ PatternSource = Literal["gaussian", "data", "thresholds", "sparse", "patch"]
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "gaussian": (),
     "data": ("y",),
-    "thresholds": (),
+    "thresholds": ("feature_chances",),
     "sparse": ("sparsity",),
     "patch": ("image_shape", "patch_shape"),
 }
@@ -43,6 +43,7 @@ def sample_patterns(
     bias: bool = False,
     n_constant: int = 0,
     y: ArrayLike | None = None,
+    feature_chances: ArrayLike | None = None,
     sparsity: int | None = None,
     image_shape: tuple[int, ...] | None = None,
     patch_shape: tuple[int, int] | None = None,
@@ -76,6 +77,9 @@ def sample_patterns(
     y : array-like, shape (n_samples,), optional
         For ``"data"``: class labels. Only pairs of rows of different classes are drawn, each with
         the same chance. Leave it out for regression targets.
+    feature_chances : array-like, shape (n_features,), optional
+        For ``"thresholds"``: how often features are drawn, in proportion: finite, at least 0 and
+        not all 0. Equal by default.
     sparsity : int, optional
         For ``"sparse"``: features per gate; by default the square root of their number, rounded up.
     image_shape : tuple of int, optional
@@ -125,7 +129,13 @@ def sample_patterns(
     """
     if n_patterns < 1:
         raise ValueError(f"n_patterns={n_patterns}; expected at least 1.")
-    options = {"y": y, "sparsity": sparsity, "image_shape": image_shape, "patch_shape": patch_shape}
+    options = {
+        "y": y,
+        "feature_chances": feature_chances,
+        "sparsity": sparsity,
+        "image_shape": image_shape,
+        "patch_shape": patch_shape,
+    }
     _check_patterns(patterns, {name for name, value in options.items() if value is not None})
     if X.shape[0] == 0:
         raise ValueError("X has no rows; expected at least one.")
@@ -142,13 +152,14 @@ def sample_patterns(
             "number of constant columns at the end of X."
         )
     labels = None if y is None else _check_labels(y, n)
+    chances = None if feature_chances is None else _check_chances(feature_chances, d)
     n_active = _check_sparsity(sparsity, d) if patterns == "sparse" else d
     image, patch = _check_shapes(image_shape, patch_shape, d) if patterns == "patch" else ((), ())
     rng = check_random_state(random_state)
 
     def draw(count: int) -> NDArray[np.floating]:
         if patterns == "thresholds":
-            return threshold_gates(features, constants, count, rng)
+            return threshold_gates(features, constants, count, rng, chances)
         if patterns == "data":
             left, right = (features[rows] for rows in _pairs(n, count, labels, rng))
             gates, through = left - right, (left + right) / 2
@@ -346,6 +357,17 @@ def _check_sparsity(sparsity: int | None, d: int) -> int:
     if not 1 <= n_active <= d:
         raise ValueError(f"sparsity={sparsity}; expected between 1 and the {d} features.")
     return n_active
+
+
+def _check_chances(chances: ArrayLike, d: int) -> NDArray[np.floating]:
+    """Return how often each feature is drawn."""
+    found = np.asarray(chances, np.float64)
+    if found.shape != (d,) or not np.all(np.isfinite(found) & (found >= 0)) or not found.any():
+        raise ValueError(
+            f"feature_chances={chances!r}; expected {d} finite numbers, one for each feature, at "
+            "least 0 and not all 0."
+        )
+    return found
 
 
 def _check_shapes(

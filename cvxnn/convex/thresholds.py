@@ -19,6 +19,7 @@ def threshold_gates(
     constants: NDArray[np.floating],
     count: int,
     rng: np.random.RandomState,
+    chances: NDArray[np.floating] | None = None,
 ) -> NDArray[np.floating]:
     """Draw gates that are open where two random features are on random sides of thresholds.
 
@@ -35,6 +36,8 @@ def threshold_gates(
         Number of gates.
     rng : RandomState
         Draws features, sides and gaps.
+    chances : ndarray, shape (n_features,), optional
+        How often features are drawn, in proportion; equal by default.
 
     Returns
     -------
@@ -49,7 +52,11 @@ def threshold_gates(
         gates[..., d:] = carried
         return gates
     shape = (count, N_THRESHOLDS)
-    chosen = varying[rng.randint(len(varying), size=shape)]
+    if chances is None or not chances[varying].any():
+        chosen = varying[rng.randint(len(varying), size=shape)]
+    else:
+        parts = chances[varying] / chances[varying].sum()
+        chosen = rng.choice(varying, size=shape, p=parts)
     side = rng.choice([-1.0, 1.0], size=shape)
     chance, place = rng.uniform(size=shape), rng.uniform(0.25, 0.75, size=shape)
     thresholds = np.empty(shape)

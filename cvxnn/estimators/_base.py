@@ -31,8 +31,8 @@ from cvxnn.estimators._rows import DistinctRows, Rows, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.estimators._validation import TrainingRows, Validation, set_apart
 from cvxnn.estimators._warm_start import warm_patterns, warm_start
+from cvxnn.estimators._weighted_features import WeightedFeatures
 from cvxnn.estimators.prediction import NetworkPrediction
-from cvxnn.numerics.arrays import is_sparse
 
 # Most rounds of refinement of patterns="adaptive"; they end early when nothing is left to gain.
 ADAPTIVE_ROUNDS = 10
@@ -45,7 +45,9 @@ _PILOT_PATTERNS = 256
 Floats = NDArray[np.floating]
 
 
-class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstimator):
+class ConvexReLUBase(
+    WeightedFeatures, Incremental, Curved, Watched, NetworkPrediction, BaseEstimator
+):
     """Parameters and the fit that classifier, regressor and preference head share."""
 
     _numbers: ClassVar[dict[str, Number]] = {
@@ -62,6 +64,7 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         "patterns": get_args(PatternsParameter),
         "fit_intercept": (True, False),
         "standardize": (True, False),
+        "feature_factors": ("auto", "equal"),
         "early_stopping": (True, False),
         "warm_start": (True, False),
     }
@@ -193,10 +196,6 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         """Return the program with what is chosen from the data, and its spectrum where known."""
         return program, spectrum
 
-    def _is_closed(self, penalty: convex.Penalty, loss: convex.Loss) -> bool:
-        ridge = type(penalty) is convex.SquaredL2
-        return self.formulation == "gated" and ridge and type(loss) is convex.SquaredLoss
-
     def _draw(
         self, scaled: Scaled, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
     ) -> training.ChosenPatterns:
@@ -204,28 +203,22 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
 
         Where rows left out can judge, Gaussian gates or thresholds, whichever predict them better.
         """
-        inputs, targets, weight, _ = scaled
+        inputs, targets = scaled.inputs, scaled.targets
         (n, d), n_outputs = inputs.shape, targets.shape[1]
         choices = self._choose(n, d, n_outputs=n_outputs)
         check_memory(choices, n, d, n_outputs, inputs.dtype.itemsize, formulation=self.formulation)
         penalty, source, n_patterns = choices
-        if source == "local" or source == "adaptive":
-            if type(penalty) is not convex.SquaredL2:  # whose unit grows with their number
-                n_patterns = _PILOT_PATTERNS
-            source = "gaussian"
-        closed = self._is_closed(penalty, loss)
-        judged = self.patterns == "auto" and closed and self.fit_intercept
-        kinds = (source, "thresholds") if judged and not is_sparse(inputs) else (source,)
-        operator = convex.GatedOperator(inputs, np.zeros((n, 0), bool))
-        program = convex.ConvexProgram(operator, targets, 0.0, loss, penalty, weight, "gated")
+        if source in ("local", "adaptive") and type(penalty) is not convex.SquaredL2:
+            n_patterns = _PILOT_PATTERNS  # the unit of ridge grows with their number
         return training.choose_patterns(
-            program,
+            self._bare_program(scaled, loss),
             n_patterns,
-            kinds,
+            self._kinds_of_patterns(inputs, loss),
             rng,
             units=rows.several_units,
             groups=rows.groups,
             shared=self._shares_strength,
+            factors=scaled.factors,
         )
 
     def _plan(
@@ -249,8 +242,8 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             of the direct solution.
         """
         rng = check_random_state(self.random_state)
-        scaled = self._scale(rows.X, rows.y, rows.weight, loss)
-        inputs, targets, weight, scaling = scaled
+        scaled = self._scale_features(rows, loss, rng)
+        inputs, targets, weight, scaling, factors = scaled
         penalty, origin, n_patterns = self._choose(*inputs.shape, n_outputs=targets.shape[1])
         patterns: convex.ActivationPatterns | training.PatternChoice
         patterns = "local" if origin == "adaptive" else origin
@@ -295,12 +288,12 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             "max_iter": self.max_iter,
             "random_state": rng,
         }
-        if self._is_closed(penalty, loss):
+        if self._is_closed(loss):
             if validated and self.strength == "auto":
                 arguments["factors"] = _VALIDATED_FACTORS
             if patterns is known:
                 arguments["kernel"] = measured.kernel
-            return Plan(training.fit_direct, arguments, scaling, measured, request)
+            return Plan(training.fit_direct, arguments, scaling, measured, request, factors)
         arguments |= {
             "loss": loss,
             "penalty": penalty,
@@ -329,6 +322,7 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
             "n_patterns": n_patterns,
             "fit_intercept": bool(self.fit_intercept),
             "standardize": bool(self.standardize),
+            "feature_factors": self.feature_factors,
             "n_rows": n,
         }
 
@@ -383,6 +377,8 @@ class ConvexReLUBase(Incremental, Curved, Watched, NetworkPrediction, BaseEstima
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
         self._n_features_out = network.n_neurons
+        factors = plan.factors
+        self.feature_factors_ = np.ones(len(plan.scaling.x_scale)) if factors is None else factors
         scale = plan.scaling.x_scale
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)

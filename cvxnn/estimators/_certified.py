@@ -73,6 +73,7 @@ class Certified:
     gap_: float
     prices_: Floats
     network_: TwoLayerNetwork
+    feature_factors_: Floats
     _proof: dict[str, Any]
     # Sums over rows that partial_fit keeps, if it was called.
     _sums: dict[str, Any]
@@ -124,9 +125,10 @@ class Certified:
         held = self._held_scaling()
         if held is None:
             scaled = self._scale(rows.X, rows.y, rows.weight, loss)
+            scaled = scaled.with_factors(rows.X, self.feature_factors_, bias=self.fit_intercept)
         else:
             scaled = in_units(rows.X, rows.y, rows.weight, held, bias=self.fit_intercept)
-        inputs, targets, weight, scaling = scaled
+        inputs, targets, weight, scaling, _ = scaled
         n, bias = len(rows.place), self.fit_intercept
         own_weight = weights_of(sample_weight, n, inputs.dtype)
         given = GivenRows(np.arange(n), rows.place, own_weight, groups_of(groups, n))

@@ -50,6 +50,8 @@ class Plan(NamedTuple):
         Penalty parameter, and what it was measured on.
     request : dict
         The patterns that were asked for.
+    factors : ndarray, shape (n_features,), or None
+        Factors of the features; None where all are equal.
     """
 
     fit: Callable[..., training.Fit]
@@ -57,6 +59,7 @@ class Plan(NamedTuple):
     scaling: Scaling
     strength: training.Strength
     request: dict[str, Any]
+    factors: Floats | None = None
 
     @property
     def direct(self) -> bool:

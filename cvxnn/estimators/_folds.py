@@ -73,8 +73,8 @@ class Fold(NamedTuple):
     def of(cls, estimator: ConvexReLUBase, rows: DistinctRows, loss: Loss) -> Fold:
         """Scale distinct rows and draw patterns, as the single fit does."""
         rng = check_random_state(estimator.random_state)
-        scaled = estimator._scale(rows.X, rows.y, rows.weight, loss)
-        inputs, targets, shared, scaling = scaled
+        scaled = estimator._scale_features(rows, loss, rng)
+        inputs, targets, shared, scaling, _ = scaled
         _, found, spectrum = estimator._draw(scaled, rows, loss, rng)
         penalty = estimator._choose(*inputs.shape).penalty
         operator = GatedOperator(inputs, found.mask)

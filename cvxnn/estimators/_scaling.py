@@ -176,12 +176,21 @@ def _without_rounding(scale: NDArray[np.floating], mean: NDArray[np.floating]) -
 
 
 class Scaled(NamedTuple):
-    """Rows in the units of the program; ``weight`` is None where all are equal."""
+    """Rows in the units of the program; ``weight`` and ``factors`` are None where all are equal."""
 
     inputs: Rows
     targets: NDArray[np.floating]
     weight: NDArray[np.floating] | None
     scaling: Scaling
+    factors: NDArray[np.floating] | None = None
+
+    def with_factors(self, X: Rows, factors: NDArray[np.floating] | None, *, bias: bool) -> Scaled:
+        """Return the same rows, ``X`` when raw, with features times factors; None are equal."""
+        if factors is None or bool(np.all(factors == 1)):
+            return self
+        scaling = self.scaling.with_factors(factors)
+        inputs = scaling.inputs(X, bias=bias)
+        return self._replace(inputs=inputs, scaling=scaling, factors=factors)
 
 
 def scale(

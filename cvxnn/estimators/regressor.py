@@ -100,6 +100,12 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Give hidden neurons a bias and centre the targets.
     standardize : bool, default=True
         Scale the features inside; the fitted network takes raw ones.
+    feature_factors : {"auto", "equal"}, default="auto"
+        ``"equal"``: all features count alike. ``"auto"``: features that move a first network more
+        count more, where that predicts rows that this network has not seen at least 5 % better; see
+        ``cvxnn.training.feature_factors``. Only where the solution is direct, rows are dense, there
+        is an intercept and features are standardised, and the patterns are ``"auto"``,
+        ``"gaussian"`` or ``"thresholds"``.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
@@ -172,6 +178,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         stopping.
     n_patterns_ : int
         Distinct patterns used.
+    feature_factors_ : ndarray, shape (n_features,)
+        Factors of the standardised features, with a mean square of 1; ones where all count alike.
     flops_ : float
         Floating-point operations of the fit, dense products and factorisations only.
     n_features_in_ : int
@@ -221,6 +229,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         skip: float | None = None,
         fit_intercept: bool = True,
         standardize: bool = True,
+        feature_factors: Literal["auto", "equal"] = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -241,6 +250,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         self.skip = skip
         self.fit_intercept = fit_intercept
         self.standardize = standardize
+        self.feature_factors = feature_factors
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -1,5 +1,6 @@
 from .constrained_solution import Constrained, Functional, constrain
 from .feature_blocks import block_factors
+from .feature_factors import feature_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .inverse_hessian import InverseHessian
 from .judged_patterns import ChosenPatterns, choose_patterns
@@ -50,6 +51,7 @@ __all__ = [
     "choose_patterns",
     "constrain",
     "draw_patterns",
+    "feature_factors",
     "fit_direct",
     "fit_iterative",
     "leave_each_out",

@@ -31,6 +31,7 @@ def draw_patterns(
     n_patterns: int,
     patterns: Literal["gaussian", "data", "thresholds", "all"],
     rng: np.random.RandomState,
+    factors: NDArray[np.floating] | None = None,
 ) -> ActivationPatterns:
     """Draw patterns that need no training; those of ``"data"`` lie between classes, if any.
 
@@ -48,13 +49,22 @@ def draw_patterns(
         Where they come from; see ``cvxnn.training.train``.
     rng : RandomState
         Draws them.
+    factors : ndarray, shape (n_features,), optional
+        Relative chances of the features of thresholds; equal by default.
     """
     if patterns == "all":
         return enumerate_patterns(X, max_patterns=n_patterns)
     if patterns == "gaussian":
         return sample_patterns(X, n_patterns, random_state=rng)
     if patterns == "thresholds":
-        return sample_patterns(X, n_patterns, patterns=patterns, n_constant=1, random_state=rng)
+        return sample_patterns(
+            X,
+            n_patterns,
+            patterns=patterns,
+            n_constant=1,
+            feature_chances=factors,
+            random_state=rng,
+        )
     classes, codes = np.unique(y, axis=0, return_inverse=True)
     labels = codes.ravel() if 1 < len(classes) <= _MOST_CLASSES else None
     # Bisectors need an offset, which only a column of ones can carry.

@@ -51,6 +51,7 @@ def choose_patterns(
     units: NDArray[np.floating] | None = None,
     groups: NDArray[np.intp] | None = None,
     shared: bool = False,
+    factors: NDArray[np.floating] | None = None,
 ) -> ChosenPatterns:
     """Draw patterns of the kind that predicts rows left out with least error.
 
@@ -78,6 +79,9 @@ def choose_patterns(
         Groups of rows that are left out as wholes; by default single units are.
     shared : bool, default=False
         Whether all outputs have the same strength.
+    factors : ndarray, shape (n_features,), optional
+        Factors that the features of ``X`` have; thresholds are drawn on features in proportion to
+        them.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def choose_patterns(
     """
     X, y = program.operator.X, program.y
     if len(kinds) == 1:
-        found = draw_patterns(X, y, n_patterns, kinds[0], random_state)
+        found = draw_patterns(X, y, n_patterns, kinds[0], random_state, factors)
         return ChosenPatterns(kinds[0], found, None)
     state = random_state.get_state()
     most = int(np.clip(_PART * len(y), _ROWS, _MOST_ROWS))
@@ -95,14 +99,14 @@ def choose_patterns(
     trials, errors = [], []
     for kind in kinds:
         seen, targets = sample.program.operator.X, sample.program.y
-        found = draw_patterns(seen, targets, n_patterns, kind, random_state)
+        found = draw_patterns(seen, targets, n_patterns, kind, random_state, factors)
         pilot = replace(sample.program, operator=GatedOperator(seen, found.mask))
         spectrum = Spectrum.of(pilot)
         out = leave_one_out(sample._replace(program=pilot), spectrum, shared=shared)
         trial = ChosenPatterns(kind, found, spectrum)
         errors.append(np.atleast_1d(out.least(shared=shared)))
         trials.append(_Trial(trial, random_state.get_state()))
-    error = _relative_errors(np.array(errors), sample.program)
+    error = relative_errors(np.array(errors), sample.program)
     number = int(np.argmin(error))
     best = trials[number if error[number] < 1 - _GAIN else 0]
     if best is trials[0] and sample.program is program:
@@ -113,14 +117,26 @@ def choose_patterns(
     # network. Where the sample is all rows, this costs a third kernel of a few hundred rows: the
     # second belongs to thresholds that were drawn after the Gaussian gates.
     random_state.set_state(state)
-    found = draw_patterns(X, y, n_patterns, best.chosen.kind, random_state)
+    found = draw_patterns(X, y, n_patterns, best.chosen.kind, random_state, factors)
     return ChosenPatterns(best.chosen.kind, found, None)
 
 
-def _relative_errors(errors: NDArray[np.floating], program: ConvexProgram) -> NDArray[np.floating]:
-    """Return errors, shape ``(n_kinds, n_outputs)``, as means of parts of those of the first kind.
+def relative_errors(errors: NDArray[np.floating], program: ConvexProgram) -> NDArray[np.floating]:
+    """Return errors as means over outputs, in parts of those of the first of them.
 
-    An output weighs the part of its variance that the best kind predicts.
+    An output weighs the part of its variance that is predicted by the one with the least error.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (n_networks, n_outputs) or (n_networks, 1)
+        Errors of each output, or of all together.
+    program : ConvexProgram
+        Whose targets were predicted.
+
+    Returns
+    -------
+    ndarray, shape (n_networks,)
+        Relative errors, 1 for the first.
     """
     relative = np.ones(errors.shape)
     np.divide(errors, errors[0], out=relative, where=errors[0] > 0)

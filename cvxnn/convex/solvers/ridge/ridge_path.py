@@ -34,9 +34,14 @@ from cvxnn.convex.solvers.ridge.ridge import Floats, Ridge
 from cvxnn.convex.solvers.ridge.ridge_flops import GatedRows, direct_flops, kernel_product_flops
 
 # Steps at one strength after which another factorisation is made: as many as take half its time.
-_LEAST_PATIENCE, _MOST_PATIENCE = 5, 40
-# A factorisation is made for a strength this much smaller, to serve those to come.
-_AHEAD = 30.0
+_MOST_PATIENCE = 40
+# Operations that take as long as what Python does in a step.
+_CALLS = 5e6
+# A factorisation is made for a strength this much smaller, to serve those to come, unless it takes
+# no longer than so many steps.
+_AHEAD, _FEW = 30.0, 5
+# A gap that is not below this part of the least so far is no progress.
+_PROGRESS = 0.9
 
 
 # Least number of steps whose directions are kept before the space is started again.
@@ -135,25 +140,33 @@ class RidgePath:
         """
         began, space = time.perf_counter(), _Space.empty(self.data.n_rows)
         inverse: Callable[[Floats], Floats] = lambda r: r  # noqa: E731
-        at, patience = np.inf, self._patience()
+        at, exact = np.inf, self._direct or self._primal
+        lowest = 0.0  # a strength below which the matrix cannot be factored for rounding
         targets = self.data.targets
         least, hidden = self.program.rounding(), self.data.rounding(0.0)
         # The result takes an exact product, which shows what float32 hides.
         tol = self.solver.tol * (0.9 if self.dtype is np.float32 else 1)
         for alpha in np.asarray(alphas, np.float64):
             best: RidgePoint | None = None
+            stalled = 0
             kept = max(alpha, hidden)
             for n_iter in range(self.solver.max_iter + 1):
                 u, image = space.solve(targets, kept)
                 objective, bound = certify(targets, u, image, alpha)
                 gap = (objective - bound) / max(abs(objective), least)
+                stalled = 0 if best is None or gap < _PROGRESS * best.gap else stalled + 1
                 if best is None or gap < best.gap:
                     elapsed = time.perf_counter() - began
                     best = RidgePoint(alpha, u, image, objective, bound, gap, n_iter, elapsed)
-                if gap <= tol:
+                # With the nearest factor that there is, what does not fall is rounding.
+                if gap <= tol or (exact and at <= max(kept, lowest) and stalled >= _FEW):
                     break
-                if n_iter % patience == patience - 1 and at > kept:
-                    inverse, at = self._inverse(kept / _AHEAD if kept / _AHEAD < at else kept)
+                patience = self._patience(space.basis.shape[1])
+                if n_iter % patience == patience - 1 and at > max(kept, lowest):
+                    ahead = kept / _AHEAD
+                    asked = ahead if patience > _FEW and ahead < at else kept
+                    inverse, at = self._inverse(asked)
+                    lowest = at if at > asked else lowest
                 most = max(self.solver.rank, _LEAST_STEPS * u.shape[1])
                 if space.basis.shape[1] + u.shape[1] > most:
                     space = _Space.empty(self.data.n_rows).joined(u, self.kernel.product)
@@ -199,16 +212,21 @@ class RidgePath:
         out = predict(self.data, U, X, mask, self.dtype)
         return np.moveaxis(out.reshape(len(mask), len(points), -1), 1, 0)
 
-    def _patience(self) -> int:
-        """Return the number of steps at one strength before another factorisation."""
+    def _patience(self, dimensions: int) -> int:
+        """Return the number of steps at one strength before another factorisation.
+
+        A step of a space of many dimensions takes longer.
+        """
         data, C = self.data, self.data.y.shape[1]
+        inside = 8.0 * data.n_rows * dimensions * C + 2 / 3 * dimensions**3 + _CALLS
         if self._direct:
-            steps = data.n_rows**3 / 3 / kernel_product_flops(data.n_rows, C)
+            steps = data.n_rows**3 / 3 / (kernel_product_flops(data.n_rows, C) + inside)
         elif self._primal:
-            steps = data.n_weights**3 / 3 / (4.0 * data.n_rows * data.n_weights * C)
+            product = 4.0 * data.n_rows * data.n_weights * C
+            steps = data.n_weights**3 / 3 / (product + inside)
         else:  # of the side of a sample
-            steps = 0.0
-        return int(np.clip(steps / 2, _LEAST_PATIENCE, _MOST_PATIENCE))
+            return _FEW
+        return int(np.clip(steps / 2, 1, _MOST_PATIENCE))
 
     def _inverse(self, alpha: float) -> tuple[Callable[[Floats], Floats], float]:
         """Approximate inverse of the kernel plus a strength, and that strength."""

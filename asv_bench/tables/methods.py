@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # "cvxnn" is what a user gets who sets nothing; the others are what that is weighed against.
 OURS: dict[str, dict[str, Any]] = {
     "cvxnn": {},
+    "equal_factors": {"feature_factors": "equal"},
     "gated_32": {"n_patterns": 32},
     "gated_64": {"n_patterns": 64},
     "gated_128": {"n_patterns": 128},

@@ -35,6 +35,7 @@ def methods() -> dict[str, RegressorMixin]:
         "hgb": HistGradientBoostingRegressor(),
         "extra_trees": ExtraTreesRegressor(300),
         "gated_gaussian": ConvexReLURegressor(patterns="gaussian"),
+        "equal_factors": ConvexReLURegressor(feature_factors="equal"),
         "cvxnn": ConvexReLURegressor(),
     }
 

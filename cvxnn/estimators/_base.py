@@ -379,7 +379,7 @@ class ConvexReLUBase(
         self._n_features_out = network.n_neurons
         factors = plan.factors
         self.feature_factors_ = np.ones(len(plan.scaling.x_scale)) if factors is None else factors
-        scale = plan.scaling.x_scale
+        scale = plan.scaling.x_scale * self.feature_factors_  # the spread of the features
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:

@@ -7,9 +7,9 @@ at least :math:`1 - 2 (1 - \ell)` at the level :math:`\ell`, whatever the distri
 with about :math:`\ell`. It needs a fit without each row, which :class:`Influence` has at once.
 
 Gates are drawn before targets are looked at, so they do no harm; where they were chosen with the
-targets, a warning says so. Scaling, strength and the kind of gates are chosen from all rows, and
-stay the same when one is left out: what the theorem asks for holds but for the influence of a
-single row on these.
+targets, a warning says so. Scaling, strength, the kind of gates and the factors of features are
+chosen from all rows, and stay the same when one is left out: what the theorem asks for holds but
+for the influence of a single row on these. ``feature_factors="equal"`` chooses none from targets.
 """
 
 from __future__ import annotations

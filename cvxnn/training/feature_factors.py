@@ -172,13 +172,11 @@ def _squared_slopes(
     turn = np.divide(np.cos(angle), np.pi * sine, out=np.zeros(gram.shape), where=sine > 1e-6)
     own = np.diagonal(gram)
     along = np.divide(turn * gram, own[:, None], out=np.zeros(gram.shape), where=own[:, None] > 0)
-    total = np.zeros(features.shape[1])
-    with limit_threads(2.0 * gram.size * features.shape[1], SHARED_FACTOR):
-        for weight in weights.T:
-            slope = ((opened + turn) * weight) @ features
-            slope -= (along @ weight)[:, None] * features
-            total += (share * slope**2).sum(axis=0)
-    return total
+    weighted = features[:, None] * weights[:, :, None]  # of all outputs at once
+    with limit_threads(2.0 * len(gram) * weighted.size, SHARED_FACTOR):
+        slopes = ((opened + turn) @ weighted.reshape(len(gram), -1)).reshape(weighted.shape)
+        slopes -= (along @ weights)[:, :, None] * features[:, None]
+    return np.einsum("i,icj,icj->j", share[:, 0], slopes, slopes)
 
 
 class _Judge(NamedTuple):

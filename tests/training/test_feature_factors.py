@@ -152,6 +152,17 @@ def test_rows_in_any_order_and_weights_as_repetitions_give_one_network():
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
 
 
+def test_importances_are_slopes_of_standardised_features():
+    X, y = rows(0)
+    X = X * np.array([1, 10, 0.1, 1, 1, 1])
+    model = ConvexReLURegressor(random_state=0).fit(X, y)
+    layers = model.network_
+    size = np.square(layers.output_weights) @ np.square(layers.hidden_weights)
+    expected = X.std(axis=0) * np.sqrt(size.sum(axis=0) if size.ndim > 1 else size)
+    np.testing.assert_allclose(model.feature_importances_, expected / expected.sum(), rtol=1e-6)
+    assert model.feature_importances_[:2].min() > model.feature_importances_[2:].max()
+
+
 def test_constant_features_stay_without_weight():
     X, y = rows(0)
     X = np.c_[X, np.full(300, 7.0)]

@@ -30,7 +30,7 @@ from cvxnn.estimators._parameters import (
 from cvxnn.estimators._rows import DistinctRows, Rows, weights_of
 from cvxnn.estimators._scaling import Scaled, Scaling, scale
 from cvxnn.estimators._validation import TrainingRows, Validation, set_apart
-from cvxnn.estimators._warm_start import warm_patterns, warm_start
+from cvxnn.estimators._warm_start import WarmStart, is_of_use, warm_patterns, warm_start
 from cvxnn.estimators._weighted_features import WeightedFeatures
 from cvxnn.estimators.prediction import NetworkPrediction
 
@@ -253,10 +253,8 @@ class ConvexReLUBase(
         if patterns != "local":
             patterns = known
         request = self._request(*inputs.shape, n_outputs=targets.shape[1])
-        if self.warm_start and hasattr(self, "_warm"):
-            form, linear = self.formulation, self.skip is not None
-            before = warm_patterns(self._warm, request, inputs, targets, form, linear=linear)
-            patterns, start = before or (patterns, None)
+        if (warm := self._last_fit(*inputs.shape, n_outputs=targets.shape[1])) is not None:
+            patterns, start = warm_patterns(warm, inputs, targets)
             if not isinstance(patterns, str) and np.array_equal(patterns.gates, known.gates):
                 patterns = known
         operator = convex.GatedOperator(inputs, known.mask)
@@ -313,6 +311,14 @@ class ConvexReLUBase(
         if error is None or type(loss) is not convex.SquaredLoss:
             return None
         return lambda sample, predictions: error(HeldOut.of(sample, predictions, scaling))
+
+    def _last_fit(self, n: int, d: int, *, n_outputs: int) -> WarmStart | None:
+        """Return what the last fit left, if a warm start is asked for and it is of use here."""
+        if not (self.warm_start and hasattr(self, "_warm")):
+            return None
+        request, linear = self._request(n, d, n_outputs=n_outputs), self.skip is not None
+        fits = is_of_use(self._warm, request, d, n_outputs, self.formulation, linear=linear)
+        return self._warm if fits else None
 
     def _request(self, n: int, d: int, *, n_outputs: int) -> dict[str, Any]:
         """Return what patterns were asked for; those of another request are not used again."""
@@ -383,7 +389,7 @@ class ConvexReLUBase(
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:
-            self._warm = warm_start(training.patterns, result, plan.request)
+            self._warm = warm_start(training.patterns, result, plan.request, factors)
 
     def _fitted_rows(
         self, distinct: DistinctRows, labels: Callable[[Floats], NDArray[Any]] | None

@@ -13,44 +13,56 @@ from cvxnn.convex.solver import Result
 from cvxnn.estimators._rows import Rows
 from cvxnn.numerics.gates import open_where
 
-# Gates, result, and what patterns were asked for.
-WarmStart: TypeAlias = tuple[NDArray[np.floating], Result, dict[str, Any]]
+# Gates, result, what patterns were asked for, and the factors of the features.
+WarmStart: TypeAlias = tuple[
+    NDArray[np.floating], Result, dict[str, Any], NDArray[np.floating] | None
+]
 
 
 def warm_start(
-    patterns: convex.ActivationPatterns, result: Result, request: dict[str, Any]
+    patterns: convex.ActivationPatterns,
+    result: Result,
+    request: dict[str, Any],
+    factors: NDArray[np.floating] | None,
 ) -> WarmStart:
     """Return what the next fit may begin with.
 
     It has no status: a pickle that runs no code cannot hold our enumerations.
     """
-    return patterns.gates, result._replace(status=None), request  # type: ignore[arg-type]
+    bare = result._replace(status=None)  # type: ignore[arg-type]
+    return patterns.gates, bare, request, factors
 
 
-def warm_patterns(
+def is_of_use(
     warm: WarmStart,
     request: dict[str, Any],
-    inputs: Rows,
-    targets: NDArray[np.floating],
+    n_inputs: int,
+    n_outputs: int,
     formulation: Formulation,
     *,
     linear: bool,
-) -> tuple[convex.ActivationPatterns, Result] | None:
-    """Return patterns and result of the last fit for these rows; None where they do not fit.
+) -> bool:
+    """Return whether patterns and result of the last fit are those of such a network.
 
     ``linear`` says whether the network has a linear part.
     """
-    gates, result, before = warm
+    gates, result, before, _ = warm
     # Few rows know few patterns; the list of all is one of these very rows.
     if request["n_rows"] > 2 * before["n_rows"] or request["patterns"] == "all":
-        return None
+        return False
     if {**request, "n_rows": 0} != {**before, "n_rows": 0}:
-        return None
-    weights, shape = result.weights, (targets.shape[1], 2 if formulation == "relu" else 1)
-    if gates.shape[-1] != inputs.shape[1] or weights.blocks.shape[:2] != shape:
-        return None
-    if (weights.linear is not None) != linear:
-        return None
+        return False
+    weights, shape = result.weights, (n_outputs, 2 if formulation == "relu" else 1)
+    if gates.shape[-1] != n_inputs or weights.blocks.shape[:2] != shape:
+        return False
+    return (weights.linear is not None) == linear
+
+
+def warm_patterns(
+    warm: WarmStart, inputs: Rows, targets: NDArray[np.floating]
+) -> tuple[convex.ActivationPatterns, Result]:
+    """Return patterns and result of the last fit for these rows."""
+    gates, result, *_ = warm
     mask = open_where(inputs, gates.astype(inputs.dtype))
     if result.dual is not None and len(result.dual.residual) != len(targets):
         result = result._replace(dual=None)

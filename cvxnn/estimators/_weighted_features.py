@@ -13,6 +13,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.estimators._parameters import Choices, PatternsParameter
 from cvxnn.estimators._rows import DistinctRows, Rows
 from cvxnn.estimators._scaling import Scaled
+from cvxnn.estimators._warm_start import WarmStart
 from cvxnn.numerics.arrays import is_sparse
 
 Floats = NDArray[np.floating]
@@ -27,12 +28,10 @@ class WeightedFeatures:
     patterns: PatternsParameter
     fit_intercept: bool
     standardize: bool
-    warm_start: bool
-    _first: Any
     _shares_strength: ClassVar[bool]
     _choose: Callable[..., Choices]
     _scale: Callable[[Rows, Floats, Floats, convex.Loss], Scaled]
-    _warm: Any
+    _last_fit: Callable[..., WarmStart | None]
 
     def _scale_features(
         self, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
@@ -46,17 +45,16 @@ class WeightedFeatures:
         self, scaled: Scaled, rows: DistinctRows, loss: convex.Loss, rng: np.random.RandomState
     ) -> Floats | None:
         """Return the factors of the features; None where all are equal."""
-        n, d = rows.X.shape
-        if self.warm_start and hasattr(self, "_warm"):
-            before = self._warm[2]
-            if before["feature_factors"] == self.feature_factors and n <= 2 * before["n_rows"]:
-                known = self.feature_factors_
-                return known if len(known) == d else None
-        kinds = self._kinds_of_patterns(scaled.inputs, loss)
-        apart = self.feature_factors == "auto" and self.standardize and self._first is None
-        if not (apart and self._is_closed(loss) and self.fit_intercept):
+        inputs, n_outputs = scaled.inputs, scaled.targets.shape[1]
+        if (warm := self._last_fit(*inputs.shape, n_outputs=n_outputs)) is not None:
+            return warm[-1]
+        kinds = self._kinds_of_patterns(inputs, loss)
+        apart = self.feature_factors == "auto" and self.standardize and self.fit_intercept
+        # Targets of a regression that are fitted together stay as they are alone.
+        alike = n_outputs == 1 or self._shares_strength
+        if not (apart and alike and self._is_closed(loss)):
             return None
-        if is_sparse(scaled.inputs) or not set(kinds) <= {"gaussian", "thresholds"}:
+        if is_sparse(inputs) or not set(kinds) <= {"gaussian", "thresholds"}:
             return None
         return training.feature_factors(
             self._bare_program(scaled, loss),

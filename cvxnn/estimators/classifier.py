@@ -115,8 +115,8 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         ``"equal"``: all features count alike. ``"auto"``: features that move a first network more
         count more, where that predicts rows that this network has not seen at least 5 % better; see
         ``cvxnn.training.feature_factors``. Only where the solution is direct, rows are dense, there
-        is an intercept and features are standardised, and the patterns are ``"auto"``,
-        ``"gaussian"`` or ``"thresholds"``.
+        is an intercept and features are standardised, and patterns are ``"auto"``, ``"gaussian"``
+        or ``"thresholds"``.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine

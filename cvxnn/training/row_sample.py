@@ -41,7 +41,9 @@ class Sample(NamedTuple):
         """Return the numbers of every second row, or of the rows of every second group."""
         order = np.arange(len(self.program.y))
         if self.groups is not None:
-            order = np.unique(self.groups, return_inverse=True)[1]
+            # Numbered as they come: their names say nothing.
+            _, first, own = np.unique(self.groups, return_index=True, return_inverse=True)
+            order = np.argsort(np.argsort(first))[own]
         return np.flatnonzero(order % 2 == 0)
 
     def take(self, rows: NDArray[np.intp]) -> Sample:

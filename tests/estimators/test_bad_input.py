@@ -19,7 +19,7 @@ from cvxnn import (
     SoftmaxPolicy,
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
-from cvxnn.estimators import _base, _parameters
+from cvxnn.estimators import _monitor, _parameters
 from cvxnn.training import SideConstraint
 
 # Most of the time is that of compilation, for data of many shapes.
@@ -512,7 +512,7 @@ def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
 
         yield at_once
 
-    monkeypatch.setattr(_base, "progress", interrupt)
+    monkeypatch.setattr(_monitor, "progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit(-X, 1 - y)
     np.testing.assert_array_equal(values(fitted, X), before)

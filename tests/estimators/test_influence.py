@@ -77,7 +77,12 @@ def test_turned_labels_are_doubted(loss):
     turned = np.flatnonzero(np.abs(X[:, 0]) > 1)[:5]
     y[turned] = np.where(y[turned] == "yes", "no", "yes")
     model = ConvexReLUClassifier(
-        formulation="gated", penalty="l2", loss=loss, n_patterns=8, random_state=0
+        formulation="gated",
+        penalty="l2",
+        loss=loss,
+        n_patterns=8,
+        feature_factors="equal",
+        random_state=0,
     ).fit(X, y)
     influence = model.influence(X, y)
     assert set(turned) == set(np.argsort(-influence.doubt)[:5])

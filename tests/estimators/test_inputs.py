@@ -172,10 +172,13 @@ def test_a_constant_column_of_many_rows_is_constant(dtype):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ConvexReLUClassifier(patterns="gaussian", **SMALL),
-        lambda: ConvexReLURegressor(patterns="gaussian", **SMALL),
+        # Factors of two features that are alike, if any, are those of noise.
+        lambda: ConvexReLUClassifier(patterns="gaussian", feature_factors="equal", **SMALL),
+        lambda: ConvexReLURegressor(patterns="gaussian", feature_factors="equal", **SMALL),
         # Errors of thresholds are all but equal over a range of strengths, any of which may win.
-        lambda: ConvexReLURegressor(patterns="thresholds", strength=1e-3, **SMALL),
+        lambda: ConvexReLURegressor(
+            patterns="thresholds", strength=1e-3, feature_factors="equal", **SMALL
+        ),
         lambda: LinearPreferenceHead(C=1e-3),
     ],
     ids=["classifier", "regressor", "thresholds", "linear head"],

@@ -75,7 +75,7 @@ class Unregistered(ProximalGradient):
 
 
 def test_a_loss_and_a_penalty_of_ones_own_give_the_fit_of_those_they_equal() -> None:
-    known = ConvexReLURegressor(0.01, **OPTIONS).fit(X, y)
+    known = ConvexReLURegressor(0.01, feature_factors="equal", **OPTIONS).fit(X, y)
     own = ConvexReLURegressor(
         0.01, loss=OwnSquaredLoss(), penalty=OwnRidge(), **{**OPTIONS, "tol": 1e-8}
     ).fit(X, y)

@@ -358,8 +358,9 @@ def test_each_target_is_fitted_as_alone(tmp_path):
     # Patterns are those of all targets together.
     options = {"patterns": "gaussian", "n_patterns": 64, "random_state": 0}
     model = ConvexReLURegressor(**options).fit(X, Y)
+    np.testing.assert_array_equal(model.feature_factors_, 1)  # those of one are not of another
     for c in range(5):
-        alone = ConvexReLURegressor(**options).fit(X, Y[:, c])
+        alone = ConvexReLURegressor(feature_factors="equal", **options).fit(X, Y[:, c])
         assert model.strength_[c] == alone.strength_
         np.testing.assert_allclose(model.predict(X)[:, c], alone.predict(X), atol=1e-6)
     np.testing.assert_allclose(model.alpha_, model.strength_ * model.alpha_max_)
@@ -385,6 +386,7 @@ def test_targets_with_a_skip_connection_are_fitted_as_they_are_alone():
     X = rng.uniform(-1, 1, (60, 3))
     Y = np.column_stack([np.abs(X[:, 0]), X[:, 0] + rng.standard_normal(60)])
     options = {"skip": 0.01, "n_patterns": 8, "patterns": "gaussian", "random_state": 0}
+    options["feature_factors"] = "equal"
     both = ConvexReLURegressor(**options).fit(X, Y)
     for c in range(2):
         alone = ConvexReLURegressor(**options).fit(X, Y[:, c])

@@ -209,5 +209,5 @@ def test_thresholds_are_drawn_in_proportion_to_chances():
 @pytest.mark.parametrize("chances", [[1, 1], [1, -1, 1], [0, 0, 0], [1, np.nan, 1]])
 def test_bad_chances_are_refused(chances):
     X = np.c_[np.random.default_rng(0).normal(size=(50, 3)), np.ones(50)]
-    with pytest.raises(ValueError, match="feature_chances=.*expected 3 finite numbers"):
+    with pytest.raises(ValueError, match=r"feature_chances=.*expected 3 finite numbers"):
         convex.sample_patterns(X, 4, patterns="thresholds", n_constant=1, feature_chances=chances)

@@ -58,6 +58,7 @@ class WeightedFeatures:
             return None
         return training.feature_factors(
             self._bare_program(scaled, loss),
+            self._choose(*inputs.shape, n_outputs=n_outputs).n_patterns,
             kinds,
             rng,
             units=rows.several_units,

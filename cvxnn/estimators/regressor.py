@@ -102,7 +102,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Scale the features inside; the fitted network takes raw ones.
     feature_factors : {"auto", "equal"}, default="auto"
         ``"equal"``: all features count alike. ``"auto"``: features that move a first network more
-        count more, where that predicts rows that this network has not seen at least 5 % better; see
+        count more, where that predicts rows that this network has not seen clearly better; see
         ``cvxnn.training.feature_factors``. Only where the solution is direct, rows are dense, there
         is an intercept and features are standardised, there is one target, and
         patterns are ``"auto"``, ``"gaussian"`` or ``"thresholds"``.

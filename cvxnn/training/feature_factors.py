@@ -16,12 +16,14 @@ Features that say nothing of the targets get small factors, which networks of ra
 features alike, cannot tell.
 
 Slopes exist for noise as well. So the factors are learned on one half of a sample of rows, and
-taken only if they predict the other half clearly better, each row from the others.
+taken only if they predict the other half clearly better, each row from the others. Many rows tell
+by themselves which features decide, so that what is gained on a few hundred may be lost on many
+more: the gain that is asked for grows with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -48,16 +50,18 @@ _MOST_SLOPES = 2**22
 _ROUNDS = 2
 # Part of the largest mean square that is added to all: no feature is lost.
 _FLOOR = 1e-3
-# Patterns of the networks that judge.
-_PATTERNS = 256
-# Least gain over equal factors, as a part of their error: less is chance.
+# Least gain over equal factors, as a part of their error, for each time that the rows of the fit
+# are twice as many as those that judge.
 _GAIN = 0.05
+# Gain of the first round below which there is no second.
+_PROMISE = 0.01
 
 Floats = NDArray[np.floating]
 
 
 def feature_factors(
     program: ConvexProgram,
+    n_patterns: int,
     kinds: Sequence[Any],
     random_state: np.random.RandomState,
     *,
@@ -72,6 +76,8 @@ def feature_factors(
     program : ConvexProgram
         Data on the host, features of equal spread and a column of ones at the end; its patterns are
         not used.
+    n_patterns : int
+        Patterns of the networks that judge, at least 1: those of the fit.
     kinds : sequence of str
         Kinds of patterns among which the fit chooses; see ``cvxnn.training.choose_patterns``.
     random_state : RandomState
@@ -86,8 +92,9 @@ def feature_factors(
     Returns
     -------
     ndarray, shape (n_features,), or None
-        Factors above 0 with a mean square of 1; None where equal ones do as well (the error of rows
-        left out is not 5 % smaller), where there are fewer than 32 rows or 8 groups, and where
+        Factors above 0 with a mean square of 1. None where equal ones do as well: at most half of
+        768 rows judge, and their squared error has to be smaller by 5 % for each time that all rows
+        are twice as many. None, too, where there are fewer than 32 rows or 8 groups, and where
         slopes would be more than ``2**22`` numbers.
     """
     (n, columns), n_outputs = program.operator.X.shape, program.y.shape[1]
@@ -98,47 +105,48 @@ def feature_factors(
     state = random_state.get_state()
     most = min(_MOST_ROWS, _MOST_SLOPES // (columns * n_outputs))
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)
-    judge = _Judge.of(sample, kinds, random_state.randint(2**31), shared=shared)
+    judge = _Judge.of(sample, n_patterns, kinds, random_state.randint(2**31), shared=shared)
     random_state.set_state(state)
-    teaching = sample.take(sample.half())
-    learned = _learn(teaching, _ROUNDS, shared=shared)
-    rounds = judge.best([factors for factors, _ in learned])
-    if rounds == 0:
+    errors, alphas = [judge.errors(None)], []
+    for factors, alpha in _learn(sample.take(sample.half()), shared=shared):
+        errors.append(judge.errors(factors))
+        alphas.append(alpha)
+        gains = judge.gains(errors)
+        if gains[0] < _PROMISE:
+            return None
+    if not alphas or gains.max() <= _GAIN * np.log2(n / len(judge.sample.program.y)):
         return None
     # Once more with all rows, at the strengths that are known: shares, and so kernels, have one sum
     # whatever the rows.
-    alphas = [alpha for _, alpha in learned[:rounds]]
-    found = _learn(sample, rounds, alphas, shared=shared)
-    return found[-1][0] if found else None
+    known = alphas[: int(np.argmax(gains)) + 1]
+    taught = list(_learn(sample, known, shared=shared))
+    return taught[-1][0] if taught else None
 
 
 def _learn(
-    sample: Sample, rounds: int, alphas: Sequence[Floats] | None = None, *, shared: bool
-) -> list[tuple[NDArray[np.float64], Floats]]:
-    """Return the factors after each round, and the strengths at which slopes were measured.
+    sample: Sample, alphas: Sequence[Floats | None] = (None,) * _ROUNDS, *, shared: bool
+) -> Iterator[tuple[NDArray[np.float64], Floats]]:
+    """Yield the factors after each round, and the strengths at which slopes were measured.
 
-    By default the strengths are those of least leave-one-out error.
+    Strengths that are None are those of least leave-one-out error.
     """
     X, y = sample.program.operator.X.astype(np.float64), sample.program.y.astype(np.float64)
     share = np.broadcast_to(sample.program.share, (len(y), 1))
-    root, factors, found = np.sqrt(share), np.ones(X.shape[1] - 1), []
-    for number in range(rounds):
+    root, factors = np.sqrt(share), np.ones(X.shape[1] - 1)
+    for alpha in alphas:
         seen = X * np.append(factors, 1.0)
         gram = seen @ seen.T
         opened = both_open(gram)
         kernel = root * (gram * opened) * root.T
-        if alphas is None:
+        if alpha is None:
             alpha = leave_one_out(sample, Spectrum.of_kernel(kernel), shared=shared).alpha
-        else:
-            alpha = alphas[number]
         weights = root * _solve(kernel, root * y, alpha)
         slopes = _squared_slopes(seen[:, :-1], gram, opened, weights, share) * factors**2
         if not slopes.max() > 0:
-            break
+            return
         factors = np.sqrt(slopes / slopes.max() + _FLOOR)
         factors /= np.sqrt(np.mean(factors**2))
-        found.append((factors, alpha))
-    return found
+        yield factors, alpha
 
 
 def _solve(kernel: Floats, targets: Floats, alpha: Floats) -> Floats:
@@ -167,11 +175,12 @@ def _squared_slopes(
         \frac{\partial k}{\partial a} = \left(1 - \frac\theta\pi\right) b
         + \frac{\cot\theta}{\pi} \left( b - \frac{a^T b}{\|a\|^2} a \right).
     """
-    angle = np.pi * (1 - opened)
-    sine = np.sin(angle)
-    turn = np.divide(np.cos(angle), np.pi * sine, out=np.zeros(gram.shape), where=sine > 1e-6)
     own = np.diagonal(gram)
-    along = np.divide(turn * gram, own[:, None], out=np.zeros(gram.shape), where=own[:, None] > 0)
+    norm = np.sqrt(np.where(own > 0, own, 1))
+    cosine = gram / norm[:, None] / norm
+    sine = np.sqrt(np.maximum(1 - cosine**2, 0))
+    turn = np.divide(cosine, np.pi * sine, out=np.zeros(gram.shape), where=sine > 1e-6)
+    along = turn * cosine * (norm / norm[:, None])
     weighted = features[:, None] * weights[:, :, None]  # of all outputs at once
     with limit_threads(2.0 * len(gram) * weighted.size, SHARED_FACTOR):
         slopes = ((opened + turn) @ weighted.reshape(len(gram), -1)).reshape(weighted.shape)
@@ -186,6 +195,8 @@ class _Judge(NamedTuple):
     ----------
     sample : Sample
         The rows.
+    n_patterns : int
+        Patterns of each network.
     kinds : sequence of str
         Kinds of patterns.
     seed : int
@@ -195,26 +206,28 @@ class _Judge(NamedTuple):
     """
 
     sample: Sample
+    n_patterns: int
     kinds: Sequence[Any]
     seed: int
     shared: bool
 
     @classmethod
-    def of(cls, sample: Sample, kinds: Sequence[Any], seed: int, *, shared: bool) -> _Judge:
+    def of(
+        cls, sample: Sample, n_patterns: int, kinds: Sequence[Any], seed: int, *, shared: bool
+    ) -> _Judge:
         """Judge by the rows that are not in the first half."""
         rows = np.setdiff1d(np.arange(len(sample.program.y)), sample.half())
-        return cls(sample.take(rows), kinds, seed, shared)
+        return cls(sample.take(rows), n_patterns, kinds, seed, shared)
 
-    def best(self, learned: Sequence[Floats]) -> int:
-        """Return the number of rounds with the least error; 0 unless it is 5 % below equal ones."""
-        equal = [self._error(kind, None) for kind in self.kinds]
-        errors = [self._error(kind, factors) for factors in learned for kind in self.kinds]
-        error = relative_errors(np.array(equal + errors), self.sample.program)
-        least = error[: len(equal)].min()
-        rest = error[len(equal) :].reshape(-1, len(self.kinds)).min(axis=1)
-        if not len(rest) or not rest.min() < (1 - _GAIN) * least:
-            return 0
-        return int(np.argmin(rest)) + 1
+    def errors(self, factors: Floats | None) -> list[Floats]:
+        """Return the errors of each kind of patterns; None are equal factors."""
+        return [self._error(kind, factors) for kind in self.kinds]
+
+    def gains(self, errors: Sequence[list[Floats]]) -> Floats:
+        """Return how much less the error is with each factors but the first, in parts of those."""
+        error = relative_errors(np.concatenate(errors), self.sample.program)
+        least = error.reshape(len(errors), -1).min(axis=1)
+        return np.asarray(1 - least[1:] / least[0] if least[0] > 0 else np.zeros(len(least) - 1))
 
     def _error(self, kind: Any, factors: Floats | None) -> Floats:
         """Return the squared error of each output, each unit predicted from the others."""
@@ -222,7 +235,7 @@ class _Judge(NamedTuple):
         if factors is not None:
             X = X * np.append(factors, 1.0).astype(X.dtype)
         rng = np.random.RandomState(self.seed)
-        found = draw_patterns(X, y, _PATTERNS, kind, rng, factors)
+        found = draw_patterns(X, y, self.n_patterns, kind, rng, factors)
         pilot = replace(self.sample.program, operator=GatedOperator(X, found.mask))
         out = leave_one_out(
             self.sample._replace(program=pilot), Spectrum.of(pilot), shared=self.shared

@@ -60,7 +60,7 @@ def test_slopes_are_those_of_finite_differences(seed, n, d, n_outputs):
 @pytest.mark.parametrize("seed", range(3))
 def test_features_that_decide_count_more(seed):
     X, y = rows(seed)
-    factors = feature_factors(program_of(X, y), KINDS, np.random.RandomState(0))
+    factors = feature_factors(program_of(X, y), 256, KINDS, np.random.RandomState(0))
     assert factors[:2].min() > 2 * factors[2:].max()
     np.testing.assert_allclose(np.mean(factors**2), 1)
 
@@ -70,28 +70,28 @@ def test_noise_and_symmetry_leave_them_equal(seed):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(200, 5))
     state = np.random.RandomState(0)
-    assert feature_factors(program_of(X, rng.normal(size=200)), KINDS, state) is None
+    assert feature_factors(program_of(X, rng.normal(size=200)), 256, KINDS, state) is None
     norm = np.linalg.norm(X, axis=1)
-    assert feature_factors(program_of(X, norm), KINDS, state) is None
+    assert feature_factors(program_of(X, norm), 256, KINDS, state) is None
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_the_generator_is_left_as_it_was(seed):
     state = np.random.RandomState(seed)
     before = state.get_state()[1].copy()
-    feature_factors(program_of(*rows(seed)), KINDS, state)
+    feature_factors(program_of(*rows(seed)), 256, KINDS, state)
     np.testing.assert_array_equal(state.get_state()[1], before)
 
 
 def test_too_little_data_are_not_asked():
     X, y = rows(0, n=31)
-    assert feature_factors(program_of(X, y), KINDS, np.random.RandomState(0)) is None
+    assert feature_factors(program_of(X, y), 256, KINDS, np.random.RandomState(0)) is None
     X, y = rows(0)
     groups = np.arange(300) % 7
     state = np.random.RandomState(0)
-    assert feature_factors(program_of(X, y), KINDS, state, groups=groups) is None
-    assert feature_factors(program_of(X[:, :1], y), KINDS, state) is None
-    assert feature_factors(program_of(X, np.ones(300)), KINDS, state) is None
+    assert feature_factors(program_of(X, y), 256, KINDS, state, groups=groups) is None
+    assert feature_factors(program_of(X[:, :1], y), 256, KINDS, state) is None
+    assert feature_factors(program_of(X, np.ones(300)), 256, KINDS, state) is None
 
 
 def test_groups_are_left_out_as_wholes():
@@ -102,15 +102,15 @@ def test_groups_are_left_out_as_wholes():
     X[:, 0] = rng.normal(size=16)[groups]
     y = rng.normal(size=16)[groups]
     program, state = program_of(X, y), np.random.RandomState(0)
-    assert feature_factors(program, KINDS, state) is not None
-    assert feature_factors(program, KINDS, state, groups=groups) is None
+    assert feature_factors(program, 256, KINDS, state) is not None
+    assert feature_factors(program, 256, KINDS, state, groups=groups) is None
 
 
 def test_many_outputs_and_features_take_fewer_rows_or_none():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 3000))
     y = np.tile(X[:, :1], (1, 50))
-    assert feature_factors(program_of(X, y), KINDS, np.random.RandomState(0)) is None
+    assert feature_factors(program_of(X, y), 256, KINDS, np.random.RandomState(0)) is None
 
 
 @pytest.mark.parametrize("Estimator", [ConvexReLUClassifier, ConvexReLURegressor])

@@ -1,10 +1,10 @@
 from .constrained_solution import Constrained, Functional, constrain
 from .feature_blocks import block_factors
-from .feature_factors import feature_factors
 from .first_patterns import PatternChoice, draw_patterns
 from .inverse_hessian import InverseHessian
 from .judged_patterns import ChosenPatterns, choose_patterns
 from .labelling import Asked, Criterion, most_informative
+from .learned_factors import feature_factors
 from .left_out import LeftOut, Units, leave_out
 from .left_out_by_sums import leave_each_out
 from .networks import EarlyStopping, Fit, fit_direct, fit_iterative

@@ -28,8 +28,6 @@ from cvxnn.training.row_sample import Sample
 MANY_ROWS, _PART = 4096, 1 / 4
 # Rows that predict the others, at most.
 _SEEN_ROWS = 2048
-# Rows up to which the kernel is in float64: weak strengths vanish in the rounding of float32.
-_EXACT_ROWS = 1024
 # Folds at most, and the columns that stand for those of more outputs.
 _MOST_FOLDS, _MOST_COLUMNS = 4, 16
 # Strengths, in units of the mean eigenvalue: falling, three to a power of ten.
@@ -62,7 +60,7 @@ class FoldErrors(NamedTuple):
     part : float
         Effective number of units that have predicted the others, as a fraction of that in all rows.
     kernel : ndarray, shape (n_samples, n_samples), or None
-        Kernel of the rows, where it was built: in float32 from 1,024 rows on.
+        Kernel of the rows in float32, where it was built.
     flops : float
         Floating-point operations.
     predictions : ndarray, shape (n_samples, n_outputs)
@@ -115,7 +113,7 @@ def fold_errors(
     units = units_of_folds(sample, n_folds, random_state)
     kernel, flops = None, 0.0
     if not takes_primal(data.take(np.arange(n - n // n_folds)), Ridge.max_dense):
-        kernel = Kernel.stored(data, np.float64 if n <= _EXACT_ROWS else np.float32).matrix
+        kernel = Kernel.stored(data, np.float32).matrix
         n_rows, n_inputs = program.operator.X.shape
         flops = kernel_flops(n_rows, n_inputs, data.n_patterns)
     folds = [_FoldPath.of(program, data, own, kernel) for own in units]
@@ -241,7 +239,7 @@ class _FoldPath(NamedTuple):
     def predict(self, point: RidgePoint) -> NDArray[np.floating]:
         """Return predictions of the rows that are left out."""
         if self.cross is not None:
-            return np.asarray(self.cross @ point.u.astype(self.cross.dtype))
+            return np.asarray(self.cross @ point.u.astype(np.float32))
         return self.data.forward(self.path.data.blocks_of(point.u, point.alpha))
 
     def errors(self, predicted: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from cvxnn import ConvexReLUClassifier, ConvexReLURegressor, convex, load, save
 from cvxnn.training import feature_factors
 from cvxnn.training.feature_blocks import both_open, gated_kernel
-from cvxnn.training.feature_factors import _squared_slopes
+from cvxnn.training.learned_factors import _squared_slopes
 
 KINDS = ("gaussian", "thresholds")
 
@@ -84,7 +84,7 @@ def test_the_generator_is_left_as_it_was(seed):
 
 
 def test_too_little_data_are_not_asked():
-    X, y = rows(0, n=31)
+    X, y = rows(0, n=127)
     assert feature_factors(program_of(X, y), 256, KINDS, np.random.RandomState(0)) is None
     X, y = rows(0)
     groups = np.arange(300) % 7
@@ -175,7 +175,7 @@ def test_constant_features_stay_without_weight():
     "settings", [{"standardize": False}, {"formulation": "relu"}, {"fit_intercept": False}]
 )
 def test_elsewhere_features_stay_equal(settings):
-    X, y = rows(0, n=100)
+    X, y = rows(0, n=200)
     model = ConvexReLURegressor(random_state=0, **settings).fit(X, y)
     np.testing.assert_array_equal(model.feature_factors_, np.ones(6))
 

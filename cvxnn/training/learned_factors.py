@@ -41,7 +41,7 @@ from cvxnn.training.row_sample import Sample, sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
 
 # Rows that are looked at: half of them teach, half of them judge.
-_LEAST_ROWS, _MOST_ROWS = 32, 768
+_LEAST_ROWS, _MOST_ROWS = 128, 768
 # Groups that are looked at, at least.
 _LEAST_GROUPS = 8
 # Numbers that the slopes of these rows have at most, over all outputs.
@@ -94,7 +94,7 @@ def feature_factors(
     ndarray, shape (n_features,), or None
         Factors above 0 with a mean square of 1. None where equal ones do as well: at most half of
         768 rows judge, and their squared error has to be smaller by 5 % for each time that all rows
-        are twice as many. None, too, where there are fewer than 32 rows or 8 groups, and where
+        are twice as many. None, too, where there are fewer than 128 rows or 8 groups, and where
         slopes would be more than ``2**22`` numbers.
     """
     (n, columns), n_outputs = program.operator.X.shape, program.y.shape[1]

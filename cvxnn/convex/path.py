@@ -17,14 +17,20 @@ from cvxnn.convex.loop import solve
 from cvxnn.convex.penalties import NeuronGroupLasso
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.single_precision import solve_to_tolerance
-from cvxnn.convex.solver import Callback, Result, Solver
-from cvxnn.convex.solvers.automatic import automatic
+from cvxnn.convex.solver import Callback, Result, Solver, Status
+from cvxnn.convex.solvers.automatic import INTERIOR_POINT_ITERATIONS, automatic
+from cvxnn.convex.solvers.cronos.cronos import Cronos
+from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint, cost
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 from cvxnn.convex.solvers.ridge.ridge_path import RidgePath, takes_path
 from cvxnn.convex.solvers.working_set import solve_on_working_sets
 
-# For tolerances from this on, mixtures of solutions take the place of solutions, which are then
-# found to this part of the tolerance.
+# From so many flops of interior point along a path on, below which compilation costs more than it
+# saves, and for tolerances from this on, CRONOS goes first: it continues from the last strength,
+# where interior point starts from nothing. Weak strengths take it more iterations than these.
+_MANY_FLOPS, _COARSE_TOL, _FEW_ITERATIONS = 5e10, 1e-3, 250
+# For tolerances from this on, mixtures of solutions take the place of those of interior point,
+# which are then found to this part of the tolerance.
 _INTERPOLATED_TOL, _FINER = 5e-3, 0.5
 
 
@@ -123,12 +129,15 @@ def regularization_path(
     Notes
     -----
     In the gated formulation with the neuron group lasso each strength is solved on working sets
-    that start from the active patterns of the last one; the certificate is one for all patterns. If
+    that start from the active patterns of the last one; the certificate is one for all patterns. In
+    the ReLU formulation, where interior point would be chosen and has much to do, CRONOS goes first
+    if ``tol`` is 1e-3 or more: it continues from the last weights and multipliers. Once a strength
+    takes it more than 250 iterations, interior point goes on. On a
+    shorter path, with a ``tol`` of 5e-3 or more and no ``solver``, interior point solves for some
+    strengths, and mixtures of its solutions serve in between where they are within ``tol``
+    themselves: ``n_iter`` is 0 there (``cvxnn.convex.interpolated_path``). If
     the solution is direct, all strengths share a few factorisations
-    (``cvxnn.convex.solvers.ridge.ridge_path``). Otherwise, with a ``tol`` of 5e-3 or more and no
-    ``solver``, some strengths are solved for, and mixtures of their solutions serve in between
-    where they are within ``tol`` themselves: ``n_iter`` is 0 there
-    (``cvxnn.convex.interpolated_path``).
+    (``cvxnn.convex.solvers.ridge.ridge_path``).
     """
     replace(program, alpha=0.0).check()
     grid = alpha_grid(program, n_alphas, eps) if alphas is None else np.sort(alphas)[::-1]
@@ -183,33 +192,51 @@ def solutions(
         path = RidgePath(program, options)
         yield from (path.result(point) for point in path.points(grid))
         return
-    solve_at = partial(_solve_at, program, tol=tol, solver=solver, max_iter=max_iter)
-    if solver is None and tol >= _INTERPOLATED_TOL and (np.diff(grid) < 0).all():
-        yield from interpolated(program, grid, partial(solve_at, tol=_FINER * tol), tol)
-        return
-    last: Result | None = None
-    for alpha in grid:
-        last = solve_at(float(alpha), last)
-        yield last
-
-
-def _solve_at(
-    program: ConvexProgram,
-    alpha: float,
-    last: Result | None,
-    *,
-    tol: float,
-    solver: Solver | None,
-    max_iter: int | None,
-) -> Result:
-    """Return the solution at a strength, started from one at a stronger one."""
-    at = replace(program, alpha=alpha)
-    if (
+    screened = (
         program.formulation == "gated"
         and type(program.penalty) is NeuronGroupLasso
         and program.skip is None
-    ):
-        return solve_on_working_sets(at, tol=tol, solver=solver, start=last)
-    if solver is not None:
-        return solve(at, solver, start=last)
+    )
+    continues = solver is None and _continues(program, len(grid), tol)
+    if solver is None and not continues and _mixes(program, grid, tol):
+        finer = partial(_at, program, tol=_FINER * tol, max_iter=max_iter)
+        yield from interpolated(program, grid, finer, tol)
+        return
+    quick = Cronos(tol=tol, max_iter=min(_FEW_ITERATIONS, max_iter or _FEW_ITERATIONS))
+    last: Result | None = None
+    for alpha in grid:
+        at = replace(program, alpha=float(alpha))
+        if screened:
+            found = solve_on_working_sets(at, tol=tol, solver=solver, start=last)
+        elif continues:
+            found = last = solve_to_tolerance(at, quick, start=last)
+            continues = last.status is Status.CONVERGED
+        if not (screened or continues):
+            chosen = solver or automatic(at, tol=tol, max_iter=max_iter)
+            found = (solve_to_tolerance if solver is None else solve)(at, chosen, start=last)
+        last = found
+        yield found
+
+
+def _at(
+    program: ConvexProgram, alpha: float, last: Result | None, *, tol: float, max_iter: int | None
+) -> Result:
+    """Return the solution at a strength, started from one at a stronger one."""
+    at = replace(program, alpha=alpha)
     return solve_to_tolerance(at, automatic(at, tol=tol, max_iter=max_iter), start=last)
+
+
+def _mixes(program: ConvexProgram, grid: NDArray[np.floating], tol: float) -> bool:
+    """Return whether mixtures serve along a path: other solvers start from its last solution."""
+    if program.formulation != "relu" or tol < _INTERPOLATED_TOL or not (np.diff(grid) < 0).all():
+        return False
+    return isinstance(automatic(replace(program, alpha=1.0), tol=tol), InteriorPoint)
+
+
+def _continues(program: ConvexProgram, n_alphas: int, tol: float) -> bool:
+    """Return whether CRONOS goes first along a path that would be one of interior point."""
+    if program.formulation != "relu" or tol < _COARSE_TOL:
+        return False
+    chosen = automatic(replace(program, alpha=1.0), tol=tol)
+    expected = n_alphas * INTERIOR_POINT_ITERATIONS * cost(program)
+    return isinstance(chosen, InteriorPoint) and expected > _MANY_FLOPS

@@ -143,7 +143,7 @@ def test_the_solver_given_is_used() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"formulation": "gated", "outputs": 2},
+        {"formulation": "relu", "outputs": 2},
         {"formulation": "relu", "logistic": True},
         {"formulation": "relu"},
     ],
@@ -174,8 +174,10 @@ def test_mixtures_between_solutions_are_certified(options: Any) -> None:
 
 def test_what_is_solved_at_every_strength() -> None:
     program, options = few_patterns(make("relu")), {"n_alphas": 5, "eps": 0.5}
-    for more in ({"tol": 1e-3}, {"tol": 0.05, "solver": InteriorPoint(tol=0.05)}):
-        found = path.regularization_path(program, **options, **more)
+    given = InteriorPoint(tol=0.05)
+    gated = replace(program, formulation="gated")
+    for problem, more in ((program, {"tol": 1e-3}), (program, {"solver": given}), (gated, {})):
+        found = path.regularization_path(problem, **options, **({"tol": 0.05} | more))
         assert all(result.n_iter for result in found.results)
     # The same strength twice has nothing in between.
     twice = path.regularization_path(program, alphas=[0.1, 0.1, 0.01], tol=0.05)
@@ -188,6 +190,29 @@ def test_a_mixture_is_never_taken_without_a_proof(monkeypatch: Any) -> None:
     found = solve(replace(program, alpha=0.1), InteriorPoint(tol=0.01))
     results = path.regularization_path(program, n_alphas=7, tol=0.05).results
     assert all(result.n_iter and result.gap <= 0.025 for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_cronos_continues_until_interior_point_is_quicker(monkeypatch: Any) -> None:
+    monkeypatch.setattr(path, "_MANY_FLOPS", 0)
+    monkeypatch.setattr(path, "_FEW_ITERATIONS", 20)
+    program = make("relu")
+    found = path.regularization_path(program, n_alphas=6, eps=1e-3, tol=1e-3)
+    by_cronos = ["rho_cones" in result.history for result in found.results]
+    assert by_cronos == sorted(by_cronos, reverse=True)
+    assert by_cronos[0]
+    assert not by_cronos[-1]
+    for alpha, result in zip(found.alphas, found.results, strict=True):
+        at = replace(program, alpha=float(alpha))
+        cold = solve(at, TIGHT)
+        assert result.gap <= 1e-3
+        assert float(at.bound_of(result.dual)) == pytest.approx(result.dual_bound, rel=1e-9)
+        assert result.dual_bound <= cold.objective * (1 + 1e-6)
+        assert result.objective <= cold.objective * (1 + 2e-3)
+    # A finer tolerance is one of interior point from the first strength on.
+    fine = path.regularization_path(program, alphas=found.alphas[:2], tol=9e-4)
+    assert all("rank" in result.history for result in fine.results)
 
 
 def test_callback_gets_each_strength() -> None:

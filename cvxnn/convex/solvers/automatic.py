@@ -18,7 +18,7 @@ from cvxnn.convex.solvers.ridge.ridge import Ridge
 # Beyond this many flops, interior point is expected to take longer than a first-order solver needs
 # to compile and to find its way to a gap of 1 %.
 _INTERIOR_POINT_FLOPS = 3e11
-_INTERIOR_POINT_ITERATIONS = 25
+INTERIOR_POINT_ITERATIONS = 25
 
 
 def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None) -> Solver:
@@ -59,7 +59,7 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
         return _limited(Ridge(tol=tol), max_iter)
     refuse_sparse_program(program, "any other solver than Ridge")
     taken = type(program.penalty) in (NeuronGroupLasso, SquaredL2) and not program.loss.coupled
-    small = _INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
+    small = INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
     if taken and small and positive:
         return _limited(InteriorPoint(tol=tol), max_iter)
     if program.formulation == "gated":

@@ -394,7 +394,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
 
 def _refuse_pairs(X: Any, y: Any) -> None:
     """Refuse the two sides of pairs where responses and their labels are expected."""
-    if not isinstance(y, str) and np.ndim(y) == 2 and np.shape(y) == np.shape(X) != (len(y), 1):
+    # Not np.shape, which objects that become arrays only when asked to may refuse.
+    of_X, of_y = (a.shape if hasattr(a, "shape") else np.asarray(a).shape for a in (X, y))
+    if len(of_y) == 2 and of_y[1] != 1 and of_y == of_X:
         raise ValueError(
             "y has the shape of X, like the two sides of pairs; expected responses and a label for "
             "each: X = np.concatenate([chosen, rejected]), y = np.repeat([1, 0], len(chosen)). "

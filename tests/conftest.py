@@ -46,7 +46,7 @@ MEMORY = 1.2 * 2**30  # bytes
 FEW = 10
 GROWTH = 0.15 * 2**30  # bytes that a language model leaves, without programs
 # Cases that `-m "not slow"` runs of a test of more, spread over them; each further one is slow.
-QUICK_CASES = 4
+QUICK_CASES = 2
 
 n_compiled = 0
 n_kept = 0.0  # memory of this process after the last release, in bytes

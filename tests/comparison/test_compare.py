@@ -71,6 +71,7 @@ def test_implied_rewards_are_those_of_the_papers(lm, pairs, method, tmp_path):
     np.testing.assert_allclose(np.column_stack([won, lost]), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_and_fine_tuning_in_one_table(lm, pairs, tmp_path):
     train, test = pairs[:16], pairs[16:]
     said: list[str] = []
@@ -126,6 +127,7 @@ def test_heads_and_fine_tuning_in_one_table(lm, pairs, tmp_path):
     assert again.get("dpo") == dpo
 
 
+@pytest.mark.slow
 def test_other_data_or_settings_are_refused_before_any_work(lm, pairs, tmp_path):
     train, test = pairs[:16], pairs[16:]
     compare(lm, train, test, ("linear",), folder=tmp_path, parameters=OWN)

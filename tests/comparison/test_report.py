@@ -97,6 +97,7 @@ def sample(*results: MethodResult, name: str = "tiny") -> Comparison:
     )
 
 
+@pytest.mark.slow
 def test_page_is_well_formed_and_loads_nothing():
     reader = read(render_report(sample(), [{"prompt": "Why?", "replies": {"plain": "So."}}]))
     assert not {"script", "link", "iframe", "object", "embed", "img", "base"} & set(reader.tags)
@@ -111,6 +112,7 @@ def test_page_is_well_formed_and_loads_nothing():
     assert reader.tags.count("svg") == 3
 
 
+@pytest.mark.slow
 def test_narrow_pages_cut_nothing_off():
     # A row of a table becomes a list, in which each value stands beside the title of its column.
     example = {"prompt": "a", "replies": {"plain": "So."}}
@@ -141,6 +143,7 @@ def test_replies_stand_beside_measures_that_no_head_has_seen():
     assert "higher reward than" not in text
 
 
+@pytest.mark.slow
 def test_texts_are_escaped():
     examples = [
         {
@@ -157,6 +160,7 @@ def test_texts_are_escaped():
     assert "".join(reader.text).count(NASTY) >= 6  # title, heading, model, prompt, name, replies
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_comparison():
     text = " ".join(read(render_report(sample())).text)
     assert "0.640 [0.580, 0.700]" in text

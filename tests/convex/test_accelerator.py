@@ -35,6 +35,7 @@ def small() -> ConvexProgram:
     return program(rng.normal(size=(46, 4)), rng.integers(46, size=(40, 2)))
 
 
+@pytest.mark.slow
 def test_the_answer_on_an_accelerator_is_that_of_the_host(
     small: ConvexProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:

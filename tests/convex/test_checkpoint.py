@@ -28,6 +28,7 @@ def program(**options) -> ConvexProgram:
     return ConvexProgram(GatedOperator(X, X > 0), y, 1e-2, formulation="gated", **options)
 
 
+@pytest.mark.slow
 def test_a_solve_goes_on_from_the_file_and_leaves_its_solution_there(tmp_path: Path) -> None:
     file = tmp_path / "point"
     short, solver = ProximalGradient(tol=1e-8, max_iter=10), ProximalGradient(tol=1e-8)

@@ -77,6 +77,7 @@ def kept(parent):
     return [file for file in store.iterdir() if file.name.startswith("jit_double-")]
 
 
+@pytest.mark.slow
 def test_the_next_process_compiles_nothing(parent, found):
     first = run()
     assert "hits" not in found

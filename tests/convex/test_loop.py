@@ -265,6 +265,7 @@ def test_overflow_leaves_an_objective_and_a_bound_that_hold() -> None:
     assert result.gap == np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [InteriorPoint(), ProximalGradient(tol=1e-2)])
 def test_the_gap_of_a_perfect_fit_is_the_one_that_stopped(solver: Any) -> None:
     # A linear part without a ridge fits these targets, and leaves an objective of rounding errors.
@@ -347,6 +348,7 @@ def test_calls_of_compiled_code_are_short_and_change_nothing(
 # Compilation and precision -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_values_compile_nothing(compilations: Callable[[], int]) -> None:
     solve(program(), SOLVER)
     problem = program()

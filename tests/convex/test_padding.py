@@ -161,6 +161,7 @@ def test_padding_changes_no_optimum(
     assert program.bound_of(rounded.dual) == pytest.approx(rounded.dual_bound, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_folds_of_nearly_equal_size_compile_once(compilations: Callable[[], int]) -> None:
     few = replace(GRADIENT, max_iter=20)
     before = compilations()
@@ -183,6 +184,7 @@ def test_folds_of_nearly_equal_size_compile_once(compilations: Callable[[], int]
     assert compilations() > once
 
 
+@pytest.mark.slow
 def test_a_warm_start_fits_where_it_came_from() -> None:
     program = make(n=33, P=9, formulation="gated", skip=0.1)
     first = solve(program, GRADIENT)

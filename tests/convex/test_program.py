@@ -98,6 +98,7 @@ scales = st.sampled_from([0.0, 1e-200, 1e-100, 1e-8, 1e-2, 1.0, 1e2, 1e8, 1e100]
 units = st.sampled_from([1e-6, 1e-3, 1.0, 1e3, 1e6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @given(
     kind=st.sampled_from(KINDS),
@@ -640,6 +641,7 @@ def test_stacking_is_undone_and_done_once() -> None:
                 np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     spread=st.floats(0, 40),
@@ -730,6 +732,7 @@ def test_units_of_an_output_are_its_strength_under_a_norm() -> None:
     assert strong.objective == pytest.approx(r**2 * scaled.objective, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("namespace", [np, jnp])
 def test_equal_columns_take_no_direction_from_a_free_linear_part(namespace: Any) -> None:
     # A row that weighs 1e9 times as much as the others; two columns are equal. What rounding left

@@ -219,6 +219,7 @@ def test_a_solver_that_is_not_compiled_is_refused() -> None:
         solve(program, InteriorPoint(), mesh=jax.make_mesh((1,), ("rows",)))
 
 
+@pytest.mark.slow
 def test_pairs_of_a_device_need_its_own_rows_alone() -> None:
     rng = np.random.default_rng(0)
     X, pairs, R = rng.normal(size=(23, 2)), rng.integers(23, size=(12, 2)), rng.normal(size=(12, 1))

@@ -48,6 +48,7 @@ def program(alpha: float = 1e-2) -> ConvexProgram:
     return ConvexProgram(GatedOperator(X, sample_patterns(X, P, random_state=0).mask), y, alpha)
 
 
+@pytest.mark.slow
 def test_a_coarse_solution_is_certified_in_double_precision(dtypes: list[Any]) -> None:
     problem = program()
     exact = solve_with_cvxpy(problem)
@@ -68,6 +69,7 @@ def test_a_coarse_solution_is_certified_in_double_precision(dtypes: list[Any]) -
     assert {dtype for _, dtype in rows} == {np.dtype(np.float64)}
 
 
+@pytest.mark.slow
 def test_what_single_precision_cannot_resolve_goes_on_in_double(dtypes: list[Any]) -> None:
     # The objective of a perfect fit is tiny beside the loss without weights.
     problem = program()

@@ -153,6 +153,7 @@ def test_a_solver_of_ones_own(skip: float | None) -> None:
     assert on_host.objective == pytest.approx(result.objective, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_and_a_penalty_of_ones_own() -> None:
     program = make(loss=PseudoHuber(), penalty=WeightedLasso())
     own, ours = solve(program, PlainProximalGradient()), solve(program, ProximalGradient(tol=1e-6))

@@ -298,6 +298,7 @@ def tiny() -> LanguageModel:
     return LanguageModel(llama(), tokenizer, "tiny")
 
 
+@pytest.mark.slow
 def test_methods_of_the_paper_are_counted_without_weights(monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2])
     from asv_bench.preference import table3

@@ -92,6 +92,7 @@ def test_neurons_that_are_not_worth_their_penalty(model: type, form: str, early:
         one(told(estimator.fit, ROWS, LABELS), "has no neurons", "Decrease strength")
 
 
+@pytest.mark.slow
 @single
 @pytest.mark.parametrize("penalty", ["feature", FeatureGroupLasso()])
 def test_removed_features_at_which_gates_look(model: type, penalty: Any) -> None:

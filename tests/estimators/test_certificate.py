@@ -38,6 +38,7 @@ def check(model: Any, *data: Any, rel: float = 1e-11, **more: Any) -> Any:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

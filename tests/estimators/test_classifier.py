@@ -235,6 +235,7 @@ def test_objective_is_that_of_the_network(standardize):
     assert model.gap_ == pytest.approx(1 - model.dual_bound_ / model.objective_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.02, 0.2])
 def test_certificate_against_an_independent_solver(strength):
     X, y = xor()

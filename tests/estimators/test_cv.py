@@ -232,6 +232,7 @@ def test_no_signal_asks_for_a_strong_penalty_and_much_signal_for_a_weak_one() ->
     assert weak.best_score_ > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_folds", [2, 3])
 def test_a_default_grid_of_a_norm_ends_where_no_strength_can_win(n_folds: int) -> None:
     X, y = table()
@@ -334,6 +335,7 @@ def test_log_odds_of_few_rows_are_scored_as_single_fits_give_them(grouped: bool)
     assert min(factors) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "neg_brier_score", "d2_log_loss_score"])
 @pytest.mark.parametrize("n_classes", [2, 4])

@@ -174,6 +174,7 @@ def test_constant_predictions_are_not_silent(model, patterns, formulation, stren
     assert all(remedy in message for message in messages)
 
 
+@pytest.mark.slow
 @MODELS
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
 def test_all_patterns_bound_networks_of_any_patterns(model, formulation):
@@ -550,6 +551,7 @@ def test_any_validation_data_choose_by_their_error(kind, loss):
     assert len(scores) == (9 if loss == "squared" else len(fitted.history_["time"]))
 
 
+@pytest.mark.slow
 @MODELS
 @settings(max_examples=30)
 @given(
@@ -790,6 +792,7 @@ def test_probabilities_are_frequencies(options):
             assert calibration_error(y_new, model.predict_proba(X_new)[:, 1]) > error + 0.02
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=2, max_size=4),

@@ -135,6 +135,7 @@ def test_groups_of_pairs(pairs):
     np.testing.assert_allclose((influence.unseen - influence.seen)[:, 0], own, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_bad_requests(pairs):
     head, data, groups = pairs
     with pytest.raises(ValueError, match="leave_out='pair'; expected 'row' or 'group'"):

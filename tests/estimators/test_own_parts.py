@@ -74,6 +74,7 @@ class Unregistered(ProximalGradient):
     """One that nothing can compile."""
 
 
+@pytest.mark.slow
 def test_a_loss_and_a_penalty_of_ones_own_give_the_fit_of_those_they_equal() -> None:
     known = ConvexReLURegressor(0.01, feature_factors="equal", **OPTIONS).fit(X, y)
     own = ConvexReLURegressor(
@@ -117,6 +118,7 @@ def test_a_classifier_gives_a_loss_of_ones_own_targets_of_one(n_classes: int) ->
         assert search.score(Z, labels) > 0.9
 
 
+@pytest.mark.slow
 def test_a_coupled_loss_has_one_hot_targets_and_more_than_two_classes() -> None:
     Z, labels = make_blobs(60, 3, centers=3, random_state=0)
     named, given = (

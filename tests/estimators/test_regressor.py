@@ -177,6 +177,7 @@ def test_without_intercept_the_origin_gives_zero():
 # Losses, formulations, penalties ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formulation", ["relu", "gated"])
 @pytest.mark.parametrize("loss", ["squared", "huber"])
 @pytest.mark.parametrize(
@@ -296,6 +297,7 @@ def test_a_skip_connection_extrapolates_lines():
     assert model.network_.n_neurons == 0
 
 
+@pytest.mark.slow
 def test_adaptive_patterns_are_no_worse_than_local_ones():
     X, y = bumps()
     for seed in range(3):

@@ -30,6 +30,7 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
     return won, lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "options"),
     [
@@ -78,6 +79,7 @@ def test_a_head_without_signal_says_so(pairs, constant) -> None:
         head.fit_pairs(*both)
 
 
+@pytest.mark.slow
 def test_bad_rows_are_refused(pairs) -> None:
     won, lost = (part.copy() for part in pairs)
     head = COALAPreferenceHead(n_patterns=4, random_state=0)
@@ -89,6 +91,7 @@ def test_bad_rows_are_refused(pairs) -> None:
         head.reward(StoredRows(lost[:, 1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 def test_a_linear_head_is_fitted_to_all_pairs_on_the_disk(pairs, standardize, monkeypatch) -> None:
     monkeypatch.setattr(_streamed_pairs, "_SAMPLE_NUMBERS", 2 * WIDTH * 60)

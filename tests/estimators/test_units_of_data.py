@@ -94,6 +94,7 @@ def test_units_are_repetitions_and_counts_but_not_class_weights():
     assert len(rows.X) == 3  # equal rows of two groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [ConvexReLUClassifier, ConvexReLURegressor])
 def test_groups_are_left_out_as_wholes(estimator):
     X, y, groups = grouped()
@@ -222,6 +223,7 @@ def test_folds_of_responses_split_no_group(paired):
         rows.folds(25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [COALAPreferenceHead, LinearPreferenceHead])
 def test_heads_choose_by_groups(head):
     won, lost, groups = conversations()

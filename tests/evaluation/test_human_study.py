@@ -408,6 +408,7 @@ def test_incomplete_sheets_count_in_proportion(study: Study) -> None:
         score_study(study.key, [Answers("a", study.key.sheet, {})], allow_incomplete=True)
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_they_promise() -> None:
     """Intervals cover the shares of simulated people as often as their confidence promises."""
     study = make_study(questions(10))

@@ -230,6 +230,7 @@ extract_shard(LettersEmbedder(), letter_pairs(), place / "shards", Shard(1, 1))
 """
 
 
+@pytest.mark.slow
 def test_killed_workers_leave_what_they_finished_and_two_never_write_one_shard(
     tmp_path: Path, whole: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_the_algorithms_as_printed(strategy: str, every: int, radius: float) -> 
         assert run.n_dpo == 30
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["sequential", "mix", "alright", "maxright"]),
     st.floats(0, 1),
@@ -201,6 +202,7 @@ def test_equations_30_to_34() -> None:
     assert problem.gap(*problem.values([0.0]), 0.5) == pytest.approx(0.271042, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lam", [0.3, *(pytest.param(lam, marks=pytest.mark.slow) for lam in (0.5, 0.7))]
 )
@@ -310,6 +312,7 @@ def test_the_toy_as_printed_forgets_nothing() -> None:
     assert float(problem.ideal_distance(run.dpo[-1], run.sft[-1])) < 0.06
 
 
+@pytest.mark.slow
 def test_joint_strategies_end_at_the_front_and_sequential_does_not() -> None:
     problem = make_problem(n=20, ridge=1e-2)
     front, lam = pareto_front(problem), 0.5

@@ -122,6 +122,7 @@ class Watched:
         self.monkeypatch.setattr(owner, name, watched)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize(
     "model",

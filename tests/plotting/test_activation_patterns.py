@@ -45,6 +45,7 @@ def test_the_image_holds_the_open_neurons(classifier):
     assert display.ax_.get_xlabel() == "neurons, by falling norm (dark: open)"
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 30), m=st.integers(1, 5))
 def test_rows_are_sorted_by_target_then_pattern(seed, n, m):
     rng = np.random.default_rng(seed)

@@ -134,6 +134,7 @@ def test_equation_8_is_neither_of_the_objectives(kind: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pointwise", "pairwise"])
 @given(seed=seeds, scale=st.sampled_from([0.0, 0.1, 1.0, 10.0]), ridge=st.sampled_from([0.0, 0.3]))
 def test_smoothness_and_strong_convexity_bound_the_hessian(

@@ -36,6 +36,7 @@ def rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 names = ["a.jsonl", "a.json", "a.jsonl.gz", "a.ndjson", "A.JSONL", "A.NDJSON.GZ", "a"]
 
 
+@pytest.mark.slow
 @given(given=json_rows, name=st.sampled_from(names))
 def test_json_lines_round_trip(
     tmp_path_factory: pytest.TempPathFactory, given: Any, name: str
@@ -46,6 +47,7 @@ def test_json_lines_round_trip(
     assert [entry.name for entry in path.parent.iterdir()] == [name]
 
 
+@pytest.mark.slow
 @given(
     given=json_rows,
     indent=st.sampled_from([None, 0, 2]),

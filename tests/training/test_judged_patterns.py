@@ -38,6 +38,7 @@ def naive_error(program: ConvexProgram, groups: np.ndarray) -> float:
     return least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grouped", "weighted"),
     [

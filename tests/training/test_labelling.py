@@ -105,6 +105,7 @@ def test_what_was_chosen_is_not_asked_for_twice():
     assert len({k // 4 for k in first}) == 3  # copies tell little more
 
 
+@pytest.mark.slow
 def test_bad_input():
     X, y = rows(30), rows(30)[:, 0]
     model = ConvexReLURegressor(random_state=0).fit(X, y)

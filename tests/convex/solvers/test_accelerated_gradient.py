@@ -106,6 +106,7 @@ def test_rate_of_theorem_2_with_its_constant(
     assert (t**2 * error <= constant + t**2 * 1e-14).all()
 
 
+@pytest.mark.slow
 def test_preconditioned_iterates_are_the_plain_ones_in_other_variables() -> None:
     problem = objective(ridge=1e-2, spread=30.0)
     root = np.linalg.cholesky(np.asarray(problem.curvature()))

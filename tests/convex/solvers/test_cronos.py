@@ -258,6 +258,7 @@ def agrees(program: ConvexProgram) -> Result:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "penalty"), TABLE)
 def test_agrees_with_cvxpy_with_weights_and_a_skip_connection(loss: str, penalty: str) -> None:
     agrees(entry(loss, penalty, skip=0.1))
@@ -271,6 +272,7 @@ def test_agrees_with_cvxpy_with_every_loss(loss: str) -> None:
     agrees(entry(loss, weighted=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_a_warm_start_from_a_result_takes_fewer_iterations(loss: str) -> None:
     program = entry(loss)
@@ -375,6 +377,7 @@ def test_iterates_are_those_of_algorithm_2(
         np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 1.0, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_the_printed_dual_step_is_a_multiple_of_the_residuals(ratio: float) -> None:
     program = make()
@@ -514,6 +517,7 @@ def test_alpha_at_its_maximum_gives_zero_weights(dtype: type) -> None:
     assert result.objective == pytest.approx(float((np.asarray(program.y) ** 2).sum()) / 2 / 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tol", [1e-1, 1e-2])
 def test_the_gap_that_stops_is_the_gap_that_is_reported(tol: float) -> None:
     for kind in ("plain", "duplicate columns"):

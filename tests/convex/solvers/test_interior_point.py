@@ -140,6 +140,7 @@ def test_outputs_are_separate_programs() -> None:
     )
 
 
+@pytest.mark.slow
 @hypothesis.given(
     seed=st.integers(0, 10_000),
     n=st.integers(2, 25),

@@ -101,11 +101,10 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
     standardize : bool, default=True
         Scale the features inside; the fitted network takes raw ones.
     feature_factors : {"auto", "equal"}, default="auto"
-        ``"equal"``: all features count alike. ``"auto"``: features that move a first network more
-        count more, where that predicts rows that this network has not seen clearly better; see
-        ``cvxnn.training.feature_factors``. Only where the solution is direct, rows are dense, there
-        is an intercept and features are standardised, there is one target, and
-        patterns are ``"auto"``, ``"gaussian"`` or ``"thresholds"``.
+        ``"auto"``: features that move a first network more count more, where that predicts rows
+        that this network has not seen clearly better (``cvxnn.training.feature_factors``). Only for
+        direct solutions: of dense, standardised rows, one target, with an intercept, and patterns
+        that are drawn but ``"data"``. ``"equal"``: all features count alike.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine

@@ -95,6 +95,7 @@ DOCUMENTED_WARNINGS = (
     "of those that were tried",
     "gives all candidates of each prompt the same probability",
     "is lost in rounding",
+    "the gates were chosen with the targets (patterns='local')",
 )
 
 

@@ -383,13 +383,12 @@ class ConvexReLUBase(
         self.n_patterns_ = len(training.patterns)
         self.flops_ = training.flops
         self._n_features_out = network.n_neurons
-        factors = plan.factors
-        self.feature_factors_ = np.ones(len(plan.scaling.x_scale)) if factors is None else factors
+        self.feature_factors_ = plan.all_factors
         scale = plan.scaling.x_scale * self.feature_factors_  # the spread of the features
         self._feature_scale = np.where(np.isfinite(scale), scale, 0)  # constant features: no weight
         self._proof = self._proof_of(result, training.patterns.gates, direct=plan.direct)
         if self.warm_start:
-            self._warm = warm_start(training.patterns, result, plan.request, factors)
+            self._warm = warm_start(training.patterns, result, plan.request, plan.factors)
 
     def _fitted_rows(
         self, distinct: DistinctRows, labels: Callable[[Floats], NDArray[Any]] | None

@@ -62,6 +62,12 @@ class Plan(NamedTuple):
     factors: Floats | None = None
 
     @property
+    def all_factors(self) -> Floats:
+        """Factors of the features, ones where all are equal."""
+        d = len(self.scaling.x_scale)
+        return np.ones(d) if self.factors is None else self.factors
+
+    @property
     def direct(self) -> bool:
         """Whether the program has a closed form."""
         return self.fit is training.fit_direct

@@ -100,7 +100,7 @@ def check_parameters(
         value = getattr(estimator, name)
         own = objects.get(name)
         if own is None or isinstance(value, str | None):
-            fits = value in words
+            fits = np.ndim(value) == 0 and value in words
         else:
             fits = isinstance(value, getattr(convex, own)) and not isinstance(value, type)
         if not fits:

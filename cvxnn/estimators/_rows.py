@@ -261,22 +261,31 @@ def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
-    """Return one opaque byte string for each row of data and targets."""
-    y = np.ascontiguousarray(y) + 0.0  # -0.0 and 0.0 are one value
+    """Return one opaque byte string for each row of data and targets.
+
+    Strings are in the order of the first numbers that differ, but for signs: neither units nor
+    rounding, where no two numbers are so near, change the order of the rows.
+    """
+    y = _most_significant_first(y)
     if is_sparse(X):
         X = canonical(X)
-        ends = X.indptr
+        ends, indices = X.indptr, _most_significant_first(X.indices)
+        data = _most_significant_first(X.data)
         keys = [
-            X.indices[a:b].tobytes() + X.data[a:b].tobytes() + t.tobytes()
+            indices[a:b].tobytes() + data[a:b].tobytes() + t.tobytes()
             for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
         ]
         return np.array(keys, dtype=object)
-    bytes_ = [
-        np.ascontiguousarray(part if part.dtype == np.uint8 else part + 0.0).view(np.uint8)
-        for part in (X, y)
-    ]
-    joined = np.concatenate([part.reshape(len(y), -1) for part in bytes_], axis=1)
+    bytes_ = [part.view(np.uint8).reshape(len(y), -1) for part in (_most_significant_first(X), y)]
+    joined = np.concatenate(bytes_, axis=1)
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
+
+
+def _most_significant_first(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers with their most significant byte first, whatever the machine."""
+    if numbers.dtype.kind == "f":
+        numbers = numbers + 0.0  # -0.0 and 0.0 are one value
+    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder(">"))
 
 
 def refuse_missing(y: Any) -> None:

@@ -49,12 +49,13 @@ class WeightedFeatures:
         if (warm := self._last_fit(*inputs.shape, n_outputs=n_outputs)) is not None:
             return warm[-1]
         kinds = self._kinds_of_patterns(inputs, loss)
+        drawn = self.patterns in ("auto", "gaussian", "thresholds")
         apart = self.feature_factors == "auto" and self.standardize and self.fit_intercept
         # Targets of a regression that are fitted together stay as they are alone.
         alike = n_outputs == 1 or self._shares_strength
         if not (apart and alike and self._is_closed(loss)):
             return None
-        if is_sparse(inputs) or not set(kinds) <= {"gaussian", "thresholds"}:
+        if is_sparse(inputs) or not drawn:
             return None
         return training.feature_factors(
             self._bare_program(scaled, loss),

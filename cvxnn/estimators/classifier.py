@@ -61,7 +61,7 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     strength : float or "auto", default="auto"
         Strength of the penalty as a fraction of ``alpha_max_``, at least 0 and seldom above 1.
         ``"auto"``: for ``"l2"`` the strength of least squared leave-one-out error or, with the
-        squared loss and up to 512 distinct rows, of least leave-one-out log-loss; beyond 512 rows,
+        squared loss and up to 1,024 distinct rows, of least leave-one-out log-loss; beyond them,
         of least squared error over folds of up to 4,096 of them. For norms 0.1 times the slope that
         noise alone would have, measured by leave-one-out residuals.
     formulation : {"gated", "relu"}, default="gated"
@@ -114,8 +114,8 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     feature_factors : {"auto", "equal"}, default="auto"
         ``"auto"``: features that move a first network more count more, where that predicts rows
         that this network has not seen clearly better (``cvxnn.training.feature_factors``). Only for
-        direct solutions: of dense, standardised rows, with an intercept, and patterns
-        that are drawn but ``"data"``. ``"equal"``: all features count alike.
+        direct solutions: of 128 dense, standardised rows or more, with an intercept and patterns
+        that are ``"auto"``, ``"gaussian"`` or ``"thresholds"``. ``"equal"``: all count alike.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
@@ -128,9 +128,9 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     n_iter_no_change : int, default=5
         Measurements without a better score after which ``early_stopping`` stops.
     warm_start : bool, default=False
-        Begin at the last fit, with its patterns and its solution, if features and outputs are as
-        many as before, the parameters ask for the same patterns, and the rows are at most twice as
-        many. The unit of the strength does not depend on the last fit.
+        Begin at the last fit, with its patterns, factors and solution, if features and outputs are
+        as many as before, the parameters ask for the same patterns, and the rows are at most twice
+        as many. The unit of the strength does not depend on the last fit.
     tol : float, default=1e-2
         Relative duality gap at which to stop. The direct solution goes far below it, interior point
         to 1e-3 at least, and a solver that starts from the network of a local training on until its
@@ -187,6 +187,7 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         Distinct patterns used.
     feature_factors_ : ndarray, shape (n_features,)
         Factors of the standardised features, with a mean square of 1; ones where all count alike.
+        They say what the gates look at, ``feature_importances_`` what the network makes of it.
     flops_ : float
         Floating-point operations of the fit, dense products and factorisations only.
     n_features_in_ : int

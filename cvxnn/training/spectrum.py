@@ -195,7 +195,15 @@ class Residuals:
         self.least = rounding + np.finfo(np.float64).tiny
 
     def at(self, alpha: float, outputs: Any = slice(None)) -> NDArray[np.floating]:
-        """Return the residuals of some outputs; see the notes of :func:`predictions_without`."""
+        """Return the residuals of some outputs; see the notes of :func:`predictions_without`.
+
+        Parameters
+        ----------
+        alpha : float
+            Penalty parameter, at least 0.
+        outputs : slice or ndarray of int
+            Which outputs; all by default.
+        """
         vectors, shifted = self.vectors, self.values + max(alpha, self.least)
         u = vectors @ (self.turned[:, outputs] / shifted[:, None])
         if self.members is not None:

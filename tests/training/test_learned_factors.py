@@ -163,6 +163,21 @@ def test_importances_are_slopes_of_standardised_features():
     assert model.feature_importances_[:2].min() > model.feature_importances_[2:].max()
 
 
+@pytest.mark.parametrize("scale", [1 + 1e-12, 1e12, 1 / 1024])
+def test_units_and_rounding_change_nothing(scale):
+    """Rows that are looked at are drawn in an order that neither of them moves."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(400, 12))
+        y = X[:, 0] * X[:, 1] + np.sin(2 * X[:, 2]) + 0.1 * rng.normal(size=400)
+        first, second = (
+            ConvexReLURegressor(random_state=0).fit(part, y) for part in (X, scale * X)
+        )
+        assert np.ptp(first.feature_factors_) > 0
+        np.testing.assert_allclose(second.feature_factors_, first.feature_factors_, rtol=1e-4)
+        np.testing.assert_allclose(second.predict(scale * X), first.predict(X), atol=0.02)
+
+
 def test_constant_features_stay_without_weight():
     X, y = rows(0)
     X = np.c_[X, np.full(300, 7.0)]
@@ -172,7 +187,14 @@ def test_constant_features_stay_without_weight():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"standardize": False}, {"formulation": "relu"}, {"fit_intercept": False}]
+    "settings",
+    [
+        {"standardize": False},
+        {"formulation": "relu"},
+        {"fit_intercept": False},
+        {"patterns": "local"},
+        {"patterns": "data"},
+    ],
 )
 def test_elsewhere_features_stay_equal(settings):
     X, y = rows(0, n=200)
@@ -194,6 +216,11 @@ def test_a_wrong_word_is_refused():
     model = clone(ConvexReLURegressor(feature_factors="learned"))
     with pytest.raises(ValueError, match="feature_factors='learned'; expected one of"):
         model.fit(*rows(0))
+
+
+def test_numbers_in_the_place_of_a_word_are_refused():
+    with pytest.raises(ValueError, match=r"feature_factors=array.*expected one of"):
+        ConvexReLURegressor(feature_factors=np.ones(6)).fit(*rows(0))
 
 
 def test_thresholds_are_drawn_in_proportion_to_chances():

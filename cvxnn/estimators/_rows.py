@@ -195,7 +195,9 @@ def merge(
         # Numbers of their own: a group without weight must not change the order of the rows.
         groups = np.unique(groups[kept], return_inverse=True)[1]
         key = np.column_stack([y, groups])
-    _, first, inverse = np.unique(_keys(X, key), return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(
+        _keys(X, key, by_size=True), return_index=True, return_inverse=True
+    )
     order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms
     total = np.bincount(inverse[order], weights=weight[order].astype(np.float64))
     units = np.bincount(inverse, weights=units_of(weight)).astype(np.float64)
@@ -260,32 +262,33 @@ def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
     return np.unique(_keys(X, y), return_inverse=True)[1]
 
 
-def _keys(X: Rows, y: NDArray[np.floating]) -> NDArray[Any]:
+def _keys(X: Rows, y: NDArray[np.floating], *, by_size: bool = False) -> NDArray[Any]:
     """Return one opaque byte string for each row of data and targets.
 
-    Strings are in the order of the first numbers that differ, but for signs: neither units nor
-    rounding, where no two numbers are so near, change the order of the rows.
+    Those ``by_size`` are in the order of the first numbers that differ, but for signs: neither
+    units nor rounding, where no two numbers are so near, change the order of the rows.
     """
-    y = _most_significant_first(y)
+    y = _plain(y, by_size=by_size)
     if is_sparse(X):
         X = canonical(X)
-        ends, indices = X.indptr, _most_significant_first(X.indices)
-        data = _most_significant_first(X.data)
+        ends = X.indptr
+        indices, data = (_plain(part, by_size=by_size) for part in (X.indices, X.data))
         keys = [
             indices[a:b].tobytes() + data[a:b].tobytes() + t.tobytes()
             for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
         ]
         return np.array(keys, dtype=object)
-    bytes_ = [part.view(np.uint8).reshape(len(y), -1) for part in (_most_significant_first(X), y)]
-    joined = np.concatenate(bytes_, axis=1)
+    parts = [part.view(np.uint8).reshape(len(y), -1) for part in (_plain(X, by_size=by_size), y)]
+    joined = np.concatenate(parts, axis=1)
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
 
 
-def _most_significant_first(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers with their most significant byte first, whatever the machine."""
+def _plain(numbers: NDArray[Any], *, by_size: bool) -> NDArray[Any]:
+    """Return contiguous numbers without negative zeros, most significant bytes first if asked."""
     if numbers.dtype.kind == "f":
-        numbers = numbers + 0.0  # -0.0 and 0.0 are one value
-    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder(">"))
+        numbers = numbers + 0.0
+    dtype = numbers.dtype.newbyteorder(">") if by_size else numbers.dtype
+    return np.ascontiguousarray(numbers, dtype)
 
 
 def refuse_missing(y: Any) -> None:

@@ -31,7 +31,7 @@ ALL_PATTERNS = {
     "n_patterns": 64,
     "patterns": "gaussian",
     "strength": 0.05,
-    "solver": InteriorPoint(tol=1e-9, certify="program"),
+    "solver": InteriorPoint(tol=1e-8, certify="program"),
 }
 
 

@@ -36,8 +36,8 @@ Floats = NDArray[np.floating]
 # The direct solution of the single estimator is far inside its tolerance; here it costs little to
 # be inside by this factor, and scores differ less from those of single fits.
 _FINER = 0.1
-# Part of a score that is rounding: scores this close are equal.
-_TIE = 1e-10
+# Part of a score that rounding, or what is left of a gap, may make: scores this close are equal.
+_TIE = 1e-6
 # A path ends after this many successive strengths that score worse than the best by more than a
 # standard error; with fewer folds than the second number, the standard error is not reliable.
 _PATIENCE, _LEAST_FOLDS = 3, 3

@@ -253,7 +253,8 @@ def train(
             few = -(-n_patterns // most)
             moved = descend(base, result.weights, better, few, most, rng)
             flops += moved.flops
-            if result.objective - moved.objective >= _LEAST_GAIN * result.objective:
+            gained = result.objective - moved.objective >= _LEAST_GAIN * result.objective
+            if gained and len(moved.patterns):  # they may have left all rows behind
                 round_ += moved.n_rounds
                 found, beginning = moved.patterns, moved.weights
                 continue

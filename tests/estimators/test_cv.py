@@ -36,6 +36,7 @@ from cvxnn import (
     LinearPreferenceHead,
 )
 from cvxnn.convex import Ridge
+from cvxnn.estimators._folds import best_of
 from cvxnn.estimators._responses import Responses
 
 # Most of the time is that of compilation, for data of many shapes.
@@ -722,3 +723,10 @@ def test_folds_of_one_row_have_no_coefficient_of_determination() -> None:
     model = make(ConvexReLURegressorCV, [0.1, 0.01], cv=folds, n_patterns=8).fit(X, y)
     np.testing.assert_array_equal(np.isnan(model.cv_scores_), [[True] * 2] * 2 + [[False] * 2])
     assert model.best_score_ == model.cv_scores_[2].max()
+
+
+def test_scores_that_only_a_gap_tells_apart_are_equal() -> None:
+    """Of equal ones, that of the first strength wins, the strongest."""
+    scores = np.array([[-0.3, -0.3 + 3e-8, -0.4], [-0.2, -0.2 + 1e-8, -0.3]])
+    assert best_of(scores)[0] == 0
+    assert best_of(scores + np.array([0, 1e-3, 0]))[0] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,12 @@ from cvxnn.convex import (
     solve,
 )
 from cvxnn.training import train
-from cvxnn.training.descent import descend, descend_in_place, value_and_slope
+from cvxnn.training.descent import (
+    DescendedNetwork,
+    descend,
+    descend_in_place,
+    value_and_slope,
+)
 from cvxnn.training.pattern_transfer import program_over
 
 ALPHA = 1e-2
@@ -147,3 +153,27 @@ def test_rounds_share_programs() -> None:
     assert bound <= found.result.objective <= bound * (1 + 1e-5)
     weights: Weights = found.result.weights
     assert float(found.program.evaluate(weights).violation) < 1e-6
+
+
+def test_a_descent_that_leaves_all_patterns_behind_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The program goes on with the patterns that it has."""
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((20, 3))
+    y = np.maximum(X[:, :1], 0) + 0.1 * rng.standard_normal((20, 1))
+    settings: dict[str, Any] = {"n_patterns": 2, "n_rounds": 2, "random_state": 0}
+    expected = train(X, y, 0.01, **settings).result
+    tried = []
+
+    def leave(base: Any, weights: Any, *_: Any) -> Any:
+        tried.append(base)
+        nothing = ActivationPatterns(np.zeros((20, 0), bool), np.zeros((0, 3)))
+        blocks = np.zeros((*weights.blocks.shape[:2], 0, 3))
+        return DescendedNetwork(nothing, Weights(blocks), 0.0, 1, 0.0)
+
+    monkeypatch.setattr(importlib.import_module("cvxnn.training.training"), "descend", leave)
+    found = train(X, y, 0.01, **settings)
+    assert tried
+    assert len(found.patterns)
+    assert found.result.objective <= 1.1 * expected.objective

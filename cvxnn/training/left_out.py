@@ -243,7 +243,8 @@ class _OutputObjective(NamedTuple):
                 step, moved = step + ahead, moved + shift
                 pull = stays * self.pull_of_rows(seen + moved) + self.alpha * (whole + step)
                 squares = np.einsum("nu,nu->u", pull, self.kernel @ pull)
-            distance = np.sqrt(np.maximum(squares, 0)) / self.alpha
+            unknown = self._rounding(pull, whole + step, stays)
+            distance = (np.sqrt(np.maximum(squares, 0)) + unknown) / self.alpha
             nearer = distance < found.distance[left]
             for kept, now in zip(found, (step, seen + moved, distance), strict=True):
                 kept[..., left[nearer]] = now[..., nearer]
@@ -254,6 +255,18 @@ class _OutputObjective(NamedTuple):
             left, step, moved = left[far], step[:, far], moved[:, far]
             removed = None if removed is None else removed.take(far)
         return found
+
+    def _rounding(self, pull: Floats, coefficients: Floats, stays: Floats | float) -> Floats:
+        """Return how far the norm of the gradient may be off, for rounding in products.
+
+        Coefficients whose features cancel grow without an end and leave nothing but rounding.
+        """
+        eps, size = len(pull) * np.finfo(np.float64).eps, np.sqrt(np.diagonal(self.kernel))
+        of_product = np.sqrt(eps) * (size @ np.abs(pull))
+        # Predictions are off by rounding, and the slope of each row's loss by as much more.
+        seen = eps * size[:, None] * (size @ np.abs(coefficients))
+        slopes = stays * self.share * float(self.loss.curvature) * seen
+        return np.asarray(of_product + size @ slopes)
 
     def _length(
         self, whole: Floats, seen: Floats, ahead: Floats, shift: Floats, stays: Floats | float

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvxnn import training
@@ -85,7 +85,7 @@ def test_squared_loss_is_exact(seed, n, n_outputs):
         without = minimiser(F, y, share * (1 - part[k] * (np.arange(n) == k)), alpha, SquaredLoss())
         np.testing.assert_allclose(left.predictions[k], F[k] @ without, atol=1e-7)
         np.testing.assert_allclose(changes[:, k], features(new, mask) @ (without - z), atol=1e-7)
-    assert left.distance.max() < 1e-7
+    assert left.distance.max() < 1e-6  # with what rounding may hide
     whole = training.leave_out(certificate, training.Units(np.arange(n), np.ones(n)))
     each = training.leave_each_out(certificate.program)
     np.testing.assert_allclose(each, whole.predictions, atol=1e-7)
@@ -109,6 +109,8 @@ def test_groups_are_left_out_as_wholes(loss):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), exponent=st.floats(-4, 0))
+# Features of ten rows that have rank six: coefficients grow until nothing is left but rounding.
+@example(seed=16208, exponent=-4.0)
 @pytest.mark.slow
 def test_bounds_hold_for_the_logistic_loss(seed, exponent):
     rng, n, alpha = np.random.RandomState(seed), 10, 10.0**exponent

@@ -261,7 +261,8 @@ class _OutputObjective(NamedTuple):
 
         Coefficients whose features cancel grow without an end and leave nothing but rounding.
         """
-        eps, size = len(pull) * np.finfo(np.float64).eps, np.sqrt(np.diagonal(self.kernel))
+        eps = np.sqrt(len(pull)) * np.finfo(np.float64).eps
+        size = np.sqrt(np.diagonal(self.kernel))
         of_product = np.sqrt(eps) * (size @ np.abs(pull))
         # Predictions are off by rounding, and the slope of each row's loss by as much more.
         seen = eps * size[:, None] * (size @ np.abs(coefficients))

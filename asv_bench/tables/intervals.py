@@ -5,7 +5,8 @@ data sets of scikit-learn: 150 rows to fit, 150 to test. ``prediction_interval``
 without each row would say from the fit itself; beside it MAPIE's jackknife+ (``CrossConformal
 Regressor`` with ``cv=-1``, pip install mapie), which fits the same estimator 150 times, and its
 cross-conformal sets of labels, which leave out one row at a time, on the first ``--mapie`` splits.
-One line for each data set and method; what is there is not run again.
+``--train 50 --quick`` fits fewer rows with one strength and 64 gates, so that MAPIE can be run on
+all splits. One line for each data set and method; what is there is not run again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, make_friedman1
 from sklearn.model_selection import LeaveOneOut
 
@@ -26,12 +28,17 @@ from cvxnn import ConvexReLUClassifier, ConvexReLURegressor
 from cvxnn.explanation import label_set, prediction_interval
 
 Floats = NDArray[np.floating]
-N_TRAIN, N_TEST, LEVEL = 150, 150, 0.9
+N_TEST, LEVEL = 150, 0.9
+QUICK = {"strength": 0.1, "n_patterns": 64, "patterns": "gaussian", "feature_factors": "equal"}
 
 
 def main() -> None:
     arguments = _arguments()
     done = {(r["set"], r["method"]) for r in read(arguments.out)}
+    n, options = arguments.train, QUICK if arguments.quick else {}
+    regressor = ConvexReLURegressor(random_state=0, **options)
+    classifier = ConvexReLUClassifier(random_state=0, **options)
+    common = {"n": n, "options": options}
     sets = {
         "diabetes": load_diabetes(return_X_y=True),
         "friedman1": make_friedman1(2000, noise=1.0, random_state=0),
@@ -45,11 +52,11 @@ def main() -> None:
             covered, width, cpu = [], [], time.process_time()
             for seed in range(n_splits):
                 rows = np.random.RandomState(seed).permutation(len(y))
-                train, test = rows[:N_TRAIN], rows[N_TRAIN : N_TRAIN + N_TEST]
-                ends = of(X[train], y[train], X[test])
+                train, test = rows[:n], rows[n : n + N_TEST]
+                ends = of(clone(regressor), X[train], y[train], X[test])
                 covered.append(np.mean((ends[:, 0] <= y[test]) & (y[test] <= ends[:, 1])))
                 width.append(np.mean(ends[:, 1] - ends[:, 0]) / y.std())
-            record(arguments.out, name, method, covered, width, cpu)
+            record(arguments.out, common, name, method, covered, width, cpu)
     X, y = load_breast_cancer(return_X_y=True)
     sets_of = {"label_set": label_sets, **({"mapie": mapie_sets} if arguments.mapie else {})}
     for method, labels_of in sets_of.items():
@@ -59,17 +66,18 @@ def main() -> None:
         covered, size, cpu = [], [], time.process_time()
         for seed in range(n_splits):
             rows = np.random.RandomState(seed).permutation(len(y))
-            train, test = rows[:N_TRAIN], rows[N_TRAIN : N_TRAIN + N_TEST]
-            labels = labels_of(X[train], y[train], X[test])
+            train, test = rows[:n], rows[n : n + N_TEST]
+            labels = labels_of(clone(classifier), X[train], y[train], X[test])
             covered.append(labels[np.arange(N_TEST), y[test]].mean())
             size.append(labels.sum(axis=1).mean())
-        record(arguments.out, "breast_cancer", method, covered, size, cpu)
+        record(arguments.out, common, "breast_cancer", method, covered, size, cpu)
 
 
 def record(
-    out: Path, name: str, method: str, covered: list[Any], size: list[Any], cpu: float
+    out: Path, common: Any, name: str, method: str, covered: list[Any], size: list[Any], cpu: float
 ) -> None:
     found = {
+        **common,
         "set": name,
         "method": method,
         "level": LEVEL,
@@ -83,39 +91,37 @@ def record(
     append(out, found)
 
 
-def jackknife(X: Floats, y: Floats, new: Floats) -> Floats:
-    model = ConvexReLURegressor(random_state=0).fit(X, y)
+def jackknife(model: ConvexReLURegressor, X: Floats, y: Floats, new: Floats) -> Floats:
+    model.fit(X, y)
     return prediction_interval(model.influence(X, y), new, LEVEL)[:, 0]
 
 
-def residuals(X: Floats, y: Floats, new: Floats) -> Floats:
-    model = ConvexReLURegressor(random_state=0).fit(X, y)
+def residuals(model: ConvexReLURegressor, X: Floats, y: Floats, new: Floats) -> Floats:
+    model.fit(X, y)
     half = np.quantile(np.abs(y - model.predict(X)), LEVEL)
     predictions = model.predict(new)
     return np.column_stack([predictions - half, predictions + half])
 
 
-def mapie(X: Floats, y: Floats, new: Floats) -> Floats:
+def mapie(model: ConvexReLURegressor, X: Floats, y: Floats, new: Floats) -> Floats:
     from mapie.regression import CrossConformalRegressor
 
-    model = CrossConformalRegressor(
-        ConvexReLURegressor(random_state=0), confidence_level=LEVEL, method="plus", cv=-1
-    ).fit_conformalize(X, y)
-    return np.asarray(model.predict_interval(new)[1][:, :, 0])
+    conformal = CrossConformalRegressor(model, confidence_level=LEVEL, method="plus", cv=-1)
+    conformal.fit_conformalize(X, y)
+    return np.asarray(conformal.predict_interval(new)[1][:, :, 0])
 
 
-def label_sets(X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
-    model = ConvexReLUClassifier(random_state=0).fit(X, y)
+def label_sets(model: ConvexReLUClassifier, X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
+    model.fit(X, y)
     return label_set(model.influence(X, y), new, LEVEL)
 
 
-def mapie_sets(X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
+def mapie_sets(model: ConvexReLUClassifier, X: Floats, y: Floats, new: Floats) -> NDArray[np.bool_]:
     from mapie.classification import CrossConformalClassifier
 
-    model = CrossConformalClassifier(
-        ConvexReLUClassifier(random_state=0), confidence_level=LEVEL, cv=LeaveOneOut()
-    ).fit_conformalize(X, y)
-    return np.asarray(model.predict_set(new, agg_scores="crossval")[1][:, :, 0])
+    conformal = CrossConformalClassifier(model, confidence_level=LEVEL, cv=LeaveOneOut())
+    conformal.fit_conformalize(X, y)
+    return np.asarray(conformal.predict_set(new, agg_scores="crossval")[1][:, :, 0])
 
 
 def _arguments() -> argparse.Namespace:
@@ -123,6 +129,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("intervals.jsonl"))
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--mapie", type=int, default=0, help="splits that MAPIE is run on")
+    parser.add_argument("--train", type=int, default=150, help="rows to fit")
+    parser.add_argument("--quick", action="store_true", help="one strength and 64 gates")
     return parser.parse_args()
 
 

@@ -13,13 +13,15 @@ from cvxnn import convex  # names load when first used: JAX is for fits only
 from cvxnn.estimators._rows import require_range
 
 
-def codes_of(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the positions of labels among the classes."""
+def codes_of(
+    labels: NDArray[Any], classes: NDArray[Any], name: str, remedy: str = ""
+) -> NDArray[np.intp]:
+    """Return the positions of labels among the classes; an error calls the labels ``name``."""
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         raise ValueError(
-            f"y_val has labels {unknown.tolist()} that are missing in y; expected labels of "
-            f"{classes.tolist()}."
+            f"{name} has labels {unknown.tolist()} that the fit lacks; expected labels of "
+            f"{classes.tolist()}{remedy}."
         )
     return np.searchsorted(classes, labels)
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metaestimators import available_if
 
 from cvxnn import convex  # names load when first used: JAX is for fits only
-from cvxnn.estimators._classes import class_weights
+from cvxnn.estimators._classes import class_weights, codes_of
 from cvxnn.estimators._incremental import Batch, First, Incremental, takes_rows
 from cvxnn.estimators._rows import weights_of
 
@@ -87,14 +87,9 @@ class IncrementalClasses(Incremental):
     def _batch(self, X: Any, y: Any, sample_weight: Any) -> Batch:
         """Check rows that are added or removed."""
         data, labels = self._validate(X, y, reset=False)
-        unknown = np.setdiff1d(labels, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y has labels {unknown.tolist()}; expected those of {self.classes_.tolist()}: "
-                "give all in classes= of the first call."
-            )
+        remedy = "; give all in classes= of the first call"
+        codes = codes_of(labels, self.classes_, "y", remedy)
         weight = weights_of(sample_weight, data.shape[0], data.dtype)
-        codes = np.searchsorted(self.classes_, labels)
         weight = class_weights(self.class_weight, self.classes_, codes, weight)
         return Batch(data, self._targets(codes, len(self.classes_), data.dtype)[1], weight)
 

@@ -71,10 +71,11 @@ class Watched(CallbackSupportMixin):
         metadata = {} if weight is None else {"sample_weight": weight}
         return {"estimator": self, "X": X, "y": y, "metadata": metadata}
 
-    def _hook(
-        self, X: Any, y: Any, weight: Any, attributes: Callable[[TwoLayerNetwork], dict[str, Any]]
-    ) -> Hook | None:
-        """Return what calls scikit-learn's callbacks after each measurement; None without any."""
+    def _hook(self, X: Any, y: Any, weight: Any, known: dict[str, Any]) -> Hook | None:
+        """Return what calls scikit-learn's callbacks after each measurement; None without any.
+
+        They are given the attributes that predictions need: the present network, and ``known``.
+        """
         context = self._callback_fit_ctx
         if not context._callbacks:
             return None
@@ -84,7 +85,7 @@ class Watched(CallbackSupportMixin):
             measurement = context.subcontext(task_name="measurement")
             measurement.call_on_fit_task_begin(**task)
             return measurement.call_on_fit_task_end(
-                **task, reconstruction_attributes=lambda: attributes(snapshot())
+                **task, reconstruction_attributes=lambda: {"network_": snapshot()} | known
             )
 
         return hook

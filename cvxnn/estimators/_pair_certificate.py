@@ -340,12 +340,9 @@ class PairCertified(IncrementalPairs):
         Those without weight are not among them.
         """
         data, labels = self._validate(X, y, reset=False)
-        preferred = labels == self.classes_[1]
         weight = weights_of(sample_weight, len(data), data.dtype)
-        keep = np.flatnonzero(weight > 0)
-        numbers = groups_of(groups, len(data))
-        numbers = None if numbers is None else numbers[keep]
-        rows = Responses(data[keep], preferred[keep], weight[keep], groups=numbers)
+        keep, numbers = np.flatnonzero(weight > 0), groups_of(groups, len(data))
+        rows = Responses(data, labels == self.classes_[1], weight, groups=numbers).take(keep)
         if pair_id is not None:
             return rows.paired_by(labels_of(pair_id, len(data), "pair_id")[1][keep]), keep
         return rows.paired_in_halves(), keep

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.estimators._classes import require_two_classes
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
-from cvxnn.estimators._responses import Responses
+from cvxnn.estimators._responses import Responses, refuse_pairs
 from cvxnn.estimators._rows import (
     FLOATS,
     groups_of,
@@ -103,15 +103,14 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
                     f"multiclass, {len(classes)} labels; expected 2, preferred or not."
                 )
             weight = weights_of(sample_weight, len(data), data.dtype)
-            keep = weight > 0
+            keep = np.flatnonzero(weight > 0)
             require_two_classes(self, classes, codes[keep])
-            numbers = groups_of(groups, len(data))
-            numbers = None if numbers is None else numbers[keep]
-            rows = Responses(data[keep], codes[keep] == 1, weight[keep], groups=numbers)
+            rows = Responses(data, codes == 1, weight, groups=groups_of(groups, len(data)))
+            rows = rows.take(keep)
             if pair_id is not None:
                 ids = labels_of(pair_id, len(data), "pair_id")[1]
                 rows = rows.paired_by(ids[keep])
-            self._fit(rows, self._head_hook(X, y, sample_weight, classes))
+            self._fit(rows, self._hook(X, y, sample_weight, {"classes_": classes}))
             self.classes_ = classes
             end()
         return self
@@ -164,7 +163,8 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             won, lost = select(won, keep), select(lost, keep)
             rows = Responses.of_pairs(won, lost, weight[keep], numbers)
             classes = np.array([0, 1])
-            self._fit(rows, self._head_hook(rows.X, rows.preferred.astype(int), None, classes))
+            labels = rows.preferred.astype(int)
+            self._fit(rows, self._hook(rows.X, labels, None, {"classes_": classes}))
             self.classes_ = classes
             end()
         return self
@@ -224,7 +224,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         ValueError
             If ``y`` has the shape of ``X``, as the two sides of pairs have.
         """
-        _refuse_pairs(X, y)
+        refuse_pairs(X, y)
         return super().score(X, y, sample_weight)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -355,15 +355,11 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         tags.classifier_tags.multi_class = False
         return tags
 
-    def _head_hook(self, X: Any, y: Any, weight: Any, classes: NDArray[Any]) -> Hook | None:
-        """Return what calls callbacks after each measurement; a stop ends the phase."""
-        return self._hook(X, y, weight, lambda network: {"network_": network, "classes_": classes})
-
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""
         y = to_host(y, "y")
         refuse_missing(y)
-        _refuse_pairs(X, y)
+        refuse_pairs(X, y)
         if is_stored(X) and isinstance(y, str):
             return self._validate_stored(X, **options)
         validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
@@ -390,16 +386,3 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
                 f"X has {n_features} features, but those of embedding are "
                 f"{self.embedding['width']}; give the description of the embedder that made X."
             )
-
-
-def _refuse_pairs(X: Any, y: Any) -> None:
-    """Refuse the two sides of pairs where responses and their labels are expected."""
-    # Not np.shape, which objects that become arrays only when asked to may refuse.
-    of_X, of_y = (a.shape if hasattr(a, "shape") else np.asarray(a).shape for a in (X, y))
-    if len(of_y) == 2 and of_y[1] != 1 and of_y == of_X:
-        raise ValueError(
-            "y has the shape of X, like the two sides of pairs; expected responses and a label for "
-            "each: X = np.concatenate([chosen, rejected]), y = np.repeat([1, 0], len(chosen)). "
-            "Pairs are fitted by fit_pairs(chosen, rejected) or partial_fit_pairs, and their "
-            "accuracy is (reward_margin(chosen, rejected) > 0).mean()."
-        )

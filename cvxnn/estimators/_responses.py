@@ -207,6 +207,19 @@ class Responses(NamedTuple):
         return float(np.average(won > lost, weights=self.pair_weight))
 
 
+def refuse_pairs(X: Any, y: Any) -> None:
+    """Refuse the two sides of pairs where responses and their labels are expected."""
+    # Not np.shape, which objects that become arrays only when asked to may refuse.
+    of_X, of_y = (a.shape if hasattr(a, "shape") else np.asarray(a).shape for a in (X, y))
+    if len(of_y) == 2 and of_y[1] != 1 and of_y == of_X:
+        raise ValueError(
+            "y has the shape of X, like the two sides of pairs; expected responses and a label for "
+            "each: X = np.concatenate([chosen, rejected]), y = np.repeat([1, 0], len(chosen)). "
+            "Pairs are fitted by fit_pairs(chosen, rejected) or partial_fit_pairs, and their "
+            "accuracy is (reward_margin(chosen, rejected) > 0).mean()."
+        )
+
+
 def _rows_of(
     same: NDArray[np.intp], parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

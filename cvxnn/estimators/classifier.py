@@ -32,7 +32,6 @@ from cvxnn.estimators._parameters import PatternsParameter, PenaltyParameter
 from cvxnn.estimators._rows import DistinctRows, Rows, groups_of, merge, weights_of
 from cvxnn.estimators._validation import Validation, is_correct
 from cvxnn.estimators.prediction import ClassifierPrediction
-from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import winner
 
 Floats = NDArray[np.floating]
@@ -70,18 +69,17 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"} or Penalty, default="auto"
         What vanishes as ``strength`` grows: whole neurons, whole features, single weights or
-        nothing;
-        see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
+        nothing; see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
         ``"neuron"``, which equals weight decay, for the ReLU formulation. Or an object of
         ``cvxnn.convex`` or of your own; see the guide, "Your own loss, penalty, solver".
     patterns : str, default="auto"
         Where the activation patterns come from: ``"auto"``, ``"local"``, ``"adaptive"``,
         ``"gaussian"``, ``"data"``, ``"thresholds"`` or ``"all"``; see ``cvxnn.training.train``.
-        ``"adaptive"``
-        (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
-        lower the objective most; slow, with the lowest training objective. ``"all"``: every pattern
-        of small data of few features, so that the certificate holds for networks of any width and
-        any gates; data with more than ``n_patterns`` are refused with their number.
+        ``"adaptive"`` (``penalty="neuron"`` only): local ones, then up to ten rounds that add the
+        patterns which lower the objective most; slow, with the lowest training objective.
+        ``"all"``: every pattern of small data of few features, so that the certificate holds for
+        networks of any width and any gates; data with more than ``n_patterns`` are refused with
+        their number.
         ``"thresholds"`` (gated formulation only): gates that are open where two random features are
         beyond random thresholds, rules on named features. ``"auto"``: ``"local"`` for the ReLU
         formulation; for the gated one ``"gaussian"``, or, where the solution is direct, rows are
@@ -120,8 +118,8 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
         strengths, from a hundredth to a hundred times the one of leave-one-out, and among equals
-        the nearest to it. Validation data
-        given to ``fit`` (``X_val``, ``y_val``) do the same without setting rows apart.
+        the nearest to it. Validation data given to ``fit`` (``X_val``, ``y_val``) do the same
+        without setting rows apart.
     validation_fraction : float, default=0.1
         Part of the rows that ``early_stopping`` sets apart, stratified where they are enough for
         it; above 0. Of each class one row is always fitted.
@@ -333,18 +331,14 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
                 seen, truth, own = validation
-                truth = self._targets(codes_of(truth, classes), len(classes))[1]
+                truth = self._targets(codes_of(truth, classes, "y_val"), len(classes))[1]
                 validation = Validation(seen, truth, own)
-
-            def attributes(network: TwoLayerNetwork) -> dict[str, Any]:
-                known = {"temperature_": 1.0, "bend_": 0.0}
-                return {"network_": network, "classes_": classes, **known}
-
             numbers = groups_of(groups, len(targets))
             distinct = self._merge(data, targets, weight, classes, numbers)
             rows, validation = self._set_apart(distinct, validation, winner)
             plan = self._plan(rows, loss, validated=validation is not None)
-            hook = self._hook(X, y, sample_weight, attributes)
+            known = {"classes_": classes, "temperature_": 1.0, "bend_": 0.0}
+            hook = self._hook(X, y, sample_weight, known)
             with self._watched(plan, hook, validation, is_correct) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             require_finite(self, fit.training.result)
@@ -369,12 +363,9 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     ) -> tuple[DistinctRows, convex.Loss]:
         """Return the rows of the program, and its loss, from the data of the fit."""
         data, labels = self._validate(X, y, reset=False)
-        unknown = np.setdiff1d(labels, self.classes_)
-        if len(unknown):
-            raise ValueError(f"y has labels {unknown.tolist()}, which the fit did not have.")
+        codes = codes_of(labels, self.classes_, "y")
         weight = weights_of(sample_weight, data.shape[0], data.dtype)
-        codes, n_classes = np.searchsorted(self.classes_, labels), len(self.classes_)
-        loss, targets = self._targets(codes, n_classes, data.dtype)
+        loss, targets = self._targets(codes, len(self.classes_), data.dtype)
         numbers = groups_of(groups, len(targets))
         distinct = self._merge(data, targets, weight, self.classes_, numbers)
         return self._fitted_rows(distinct, winner), loss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
@@ -11,24 +10,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.callback import with_callbacks
 
-from cvxnn import convex, training
+from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import require_finite, warn_of_fit, warn_unless_converged
-from cvxnn.estimators._base import ConvexReLUBase, Floats
+from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._huber_delta import HuberDelta
 from cvxnn.estimators._incremental import Batch
 from cvxnn.estimators._monitor import all_or_nothing
 from cvxnn.estimators._parameters import Number, PatternsParameter, PenaltyParameter
-from cvxnn.estimators._rows import DistinctRows, Rows, columns, groups_of, merge, weights_of
-from cvxnn.estimators._scaling import Scaled
+from cvxnn.estimators._rows import DistinctRows, columns, groups_of, merge, weights_of
 from cvxnn.estimators._validation import Validation, validation_score
 from cvxnn.estimators.prediction import RegressorPrediction
 
-# Robust standard deviations from the median beyond which targets are outliers to the Huber loss.
-_FARTHEST = 6.0
 
-
-class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
+class ConvexReLURegressor(RegressorPrediction, HuberDelta):
     r"""Two-layer network regressor, trained as a convex program.
 
     By default a gated network with many random gates :math:`g_i` and a ridge penalty, which one
@@ -60,18 +56,17 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         ``"neuron"`` makes small.
     penalty : {"auto", "neuron", "feature", "l1", "l2"} or Penalty, default="auto"
         What vanishes as ``strength`` grows: whole neurons, whole features, single weights or
-        nothing;
-        see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
+        nothing; see ``cvxnn.convex.penalties``. ``"auto"``: ``"l2"`` for the gated formulation,
         ``"neuron"``, which equals weight decay, for the ReLU formulation. Or an object of
         ``cvxnn.convex`` or of your own; see the guide, "Your own loss, penalty, solver".
     patterns : str, default="auto"
         Where the activation patterns come from: ``"auto"``, ``"local"``, ``"adaptive"``,
         ``"gaussian"``, ``"data"``, ``"thresholds"`` or ``"all"``; see ``cvxnn.training.train``.
-        ``"adaptive"``
-        (``penalty="neuron"`` only): local ones, then up to ten rounds that add the patterns which
-        lower the objective most; slow, with the lowest training objective. ``"all"``: every pattern
-        of small data of few features, so that the certificate holds for networks of any width and
-        any gates; data with more than ``n_patterns`` are refused with their number.
+        ``"adaptive"`` (``penalty="neuron"`` only): local ones, then up to ten rounds that add the
+        patterns which lower the objective most; slow, with the lowest training objective.
+        ``"all"``: every pattern of small data of few features, so that the certificate holds for
+        networks of any width and any gates; data with more than ``n_patterns`` are refused with
+        their number.
         ``"thresholds"`` (gated formulation only): gates that are open where two random features are
         beyond random thresholds, rules on named features. ``"auto"``: ``"local"`` for the ReLU
         formulation; for the gated one ``"gaussian"``, or, where the solution is direct, rows are
@@ -109,8 +104,8 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine
         strengths, from a hundredth to a hundred times the one of leave-one-out, and among equals
-        the nearest to it. Validation data
-        given to ``fit`` (``X_val``, ``y_val``) do the same without setting rows apart.
+        the nearest to it. Validation data given to ``fit`` (``X_val``, ``y_val``) do the same
+        without setting rows apart.
     validation_fraction : float, default=0.1
         Part of the rows that ``early_stopping`` sets apart; above 0.
     n_iter_no_change : int, default=5
@@ -309,7 +304,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             weight = weights_of(sample_weight, data.shape[0], data.dtype)
             targets = columns(values, data.dtype)
             loss = self._program_loss()
-            ndim = self._y_ndim = np.ndim(values)
+            self._y_ndim = np.ndim(values)
             validation = self._validation_rows(X_val, y_val, sample_weight_val)
             if validation is not None:
                 seen, truth, own = validation
@@ -322,9 +317,7 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
             distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
             rows, validation = self._set_apart(distinct, validation, None)
             plan = self._plan(rows, loss, validated=validation is not None)
-            hook = self._hook(
-                X, y, sample_weight, lambda network: {"network_": network, "_y_ndim": ndim}
-            )
+            hook = self._hook(X, y, sample_weight, {"_y_ndim": self._y_ndim})
             used = plan.arguments.get("loss", loss)  # its delta may come from the data
             score = partial(validation_score, used, plan.scaling.y_scale)
             with self._watched(plan, hook, validation, score) as watching:
@@ -362,47 +355,6 @@ class ConvexReLURegressor(RegressorPrediction, ConvexReLUBase):
         distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
         loss = convex.HuberLoss(self.delta_) if self._chooses_delta() else self._program_loss()
         return self._fitted_rows(distinct, None), loss
-
-    def _program_loss(self) -> convex.Loss:
-        """Return the loss of the program."""
-        if not isinstance(self.loss, str):
-            return self.loss
-        if self.loss == "squared":
-            return convex.SquaredLoss()
-        return convex.HuberLoss() if self.delta == "auto" else convex.HuberLoss(float(self.delta))
-
-    def _chooses_delta(self) -> bool:
-        """Return whether the Huber loss turns linear where the data say."""
-        return isinstance(self.loss, str) and (self.loss, self.delta) == ("huber", "auto")
-
-    def _scale(self, X: Rows, y: Floats, weight: Floats, loss: convex.Loss) -> Scaled:
-        """Scale rows to the units of the program, by medians where outliers are expected."""
-        scaled = super()._scale(X, y, weight, loss)
-        if not self._chooses_delta():
-            return scaled
-        mean = scaled.scaling.y_mean
-        if self.fit_intercept:
-            mean = np.array([training.weighted_median(column, weight) for column in y.T], y.dtype)
-        spread = [training.spread_of(column, weight) for column in (y - mean).T]
-        scaling = scaled.scaling._replace(y_mean=mean, y_scale=np.array(spread, y.dtype))
-        # Beyond all predictions the loss has one slope, and its value would hide the other rows'.
-        targets = np.clip((y - mean) / scaling.y_scale, -_FARTHEST, _FARTHEST).astype(X.dtype)
-        return scaled._replace(targets=targets, scaling=scaling)
-
-    def _complete(
-        self,
-        program: convex.ConvexProgram,
-        rows: DistinctRows,
-        rng: np.random.RandomState,
-        spectrum: training.Spectrum | None,
-    ) -> tuple[convex.ConvexProgram, training.Spectrum | None]:
-        """Return the program with the Huber loss that suits its noise."""
-        if not self._chooses_delta():
-            return program, spectrum
-        delta, spectrum = training.choose_delta(
-            program, rng, units=rows.several_units, groups=rows.groups, spectrum=spectrum
-        )
-        return replace(program, loss=convex.HuberLoss(delta)), spectrum
 
     def _keeps_targets(self, loss: convex.Loss) -> bool:
         """Return False: a loss compares targets with predictions, both in scaled units."""

@@ -76,7 +76,7 @@ def test_of_classifiers_with_weights_of_classes(loss: str) -> None:
     names = np.array(["a", "b", "c"])[labels]
     own = ConvexReLUClassifier(**SMALL).fit(Z, names)
     check(own, Z, names)
-    with pytest.raises(ValueError, match=r"labels \['d'\], which the fit did not have"):
+    with pytest.raises(ValueError, match=r"labels \['d'\] that the fit lacks"):
         own.certificate(Z, np.full(60, "d"))
 
 

@@ -599,7 +599,7 @@ def test_bad_validation_data():
     for given_ in ({"X_val": X}, {"y_val": y}):
         with pytest.raises(ValueError, match="give both or neither"):
             ConvexReLURegressor(**GATED).fit(X, y, **given_)
-    with pytest.raises(ValueError, match=r"y_val has labels \[2\] that are missing in y"):
+    with pytest.raises(ValueError, match=r"y_val has labels \[2\] that the fit lacks"):
         ConvexReLUClassifier(**GATED).fit(X, y, X_val=X, y_val=np.full(40, 2))
     with pytest.raises(ValueError, match="y_val has 2 outputs; expected 1, as y"):
         ConvexReLURegressor(**GATED).fit(X, y, X_val=X, y_val=np.ones((40, 2)))

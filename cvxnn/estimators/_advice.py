@@ -23,8 +23,9 @@ _FLAT, _GLANCED_ROWS = 1e-6, 256
 # An error matters from this part of the targets' variance on, and still falls at the end of the
 # range if the last step takes this part of it off.
 _MATTERS, _FALLS = 0.01, 0.05
-# The best of a grid is at its end for a reason if it is better than its neighbour by this part of
-# the range of all scores, and by a standard error over the folds.
+# The best of a grid is at its end for a reason if it is better than its neighbour by a standard
+# error over the folds; at the weak end, where scores of fits that are far too strong differ most,
+# also by this part of the range of all scores.
 _PART_OF_RANGE = 0.05
 
 Floats = NDArray[np.floating]
@@ -261,8 +262,8 @@ def end_of_grid(scores: Floats, best: int) -> int:
     side = -1 if best == 0 else 1
     gain = scores[:, best] - scores[:, best - side]
     error = gain.std(ddof=1) / np.sqrt(n_folds)
-    least = max(error, _PART_OF_RANGE * np.ptp(scores.mean(axis=0)))
-    return side if gain.mean() > least else 0
+    of_range = _PART_OF_RANGE * np.ptp(scores.mean(axis=0)) if side > 0 else 0
+    return side if gain.mean() > max(error, of_range) else 0
 
 
 def warn_of_grid(

@@ -275,13 +275,15 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         """Warn of a strength at an end of the grid, unless the network says that it is constant."""
         best = int(np.flatnonzero(self.strengths_ == self.best_strength_)[0])
         end = end_of_grid(self.cv_scores_, best)
-        if end < 0 and self.best_strength_ >= 1:  # the unit of the strength: all vanishes
+        if end < 0 and self.network_.n_neurons == 0:  # nothing is left to penalise
             return
         warn_of_grid(
             self,
             f"strength {self.best_strength_:.2g}",
             end,
-            strong="Give stronger ones (strengths=).",
+            strong="Give stronger ones (strengths=)."
+            if self.best_strength_ < 1
+            else "Nearly a constant predicts best: look for features that tell the targets apart.",
             weak="Give weaker ones: a smaller eps, or strengths=.",
             stacklevel=stacklevel,
         )

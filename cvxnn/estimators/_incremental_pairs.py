@@ -100,8 +100,9 @@ class IncrementalPairs(PairProgram):
         Raises
         ------
         ValueError
-            If it has sums over single responses, or if the matrix of its
-            ``m = n_patterns_ * n_features`` weights, ``8 m**2`` bytes, would take more than 2 GiB.
+            If it has sums over single responses, if the first pairs leave it without neurons, such
+            as pairs of equal embeddings, or if the matrix of its ``m = n_patterns_ * n_features``
+            weights, ``8 m**2`` bytes, would take more than 2 GiB.
 
         Notes
         -----

@@ -312,15 +312,22 @@ class PairCertified(IncrementalPairs):
 
     def _take(self, network: TwoLayerNetwork) -> None:
         """Take another network of phase I, at the scale that phase II chose."""
-        before, after = self.phase1_network_, self.network_
-        largest = int(np.abs(before.output_weights).argmax())
-        scale = after.output_weights[largest] / before.output_weights[largest]
+        scale, bias = self._scale_of_rewards(), self.network_.output_bias
         self.phase1_network_ = network
         self.network_ = replace(
-            network,
-            output_weights=network.output_weights * scale,
-            output_bias=after.output_bias,
+            network, output_weights=network.output_weights * scale, output_bias=bias
         )
+
+    def _scale_of_rewards(self) -> Any:
+        """Return the factor by which phase II multiplies the network of phase I."""
+        before, after = self.phase1_network_.output_weights, self.network_.output_weights
+        if before.size == 0:
+            raise ValueError(
+                "the head has no neurons and rewards all replies alike; fit it to replies whose "
+                "embeddings differ, or with a smaller strength."
+            )
+        largest = int(np.abs(before).argmax())
+        return after[largest] / before[largest]
 
     def _fitted_data(
         self, X: Any, y: Any, sample_weight: Any, groups: Any

@@ -104,12 +104,5 @@ class PairCurved(PairCertified):
             raise ValueError(f"caution={caution!r}; expected a finite number that is at least 0.")
         held = self._as_it_is()
         curvature = held._curvature(held._solved(X, y, sample_weight, groups, pair_id))
-        before, after = held.phase1_network_.output_weights, held.network_.output_weights
-        if before.size == 0:
-            raise ValueError(
-                "the head has no neurons and rewards all replies alike; fit it with a "
-                "smaller strength."
-            )
-        largest = int(np.abs(before).argmax())
-        scale = float(after[largest] / before[largest]) * curvature.scale
+        scale = float(held._scale_of_rewards()) * curvature.scale
         return CautiousHead(held, curvature, float(caution), scale)

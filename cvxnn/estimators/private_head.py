@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -189,6 +190,16 @@ class PrivatePreferenceHead(PreferenceHead):
         X = np.asarray(rows.X, np.float64)
         gates = check_random_state(self.gate_state).standard_normal((self.n_gates, X.shape[1]))
         gates[0] = 0
+        won = rows.signs.ravel() > 0
+        preferred, other = X[won], X[~won]
+        if rows.pairs is not None:
+            preferred, other = X[rows.pairs[:, 0]], X[rows.pairs[:, 1]]
+        if np.array_equal(preferred, other) or not np.ptp(X, axis=0).any():
+            warnings.warn(
+                "PrivatePreferenceHead: preferred responses have the embeddings of the others, so "
+                "that the head is nothing but noise. See that their texts and embeddings differ.",
+                stacklevel=5,
+            )
         signs = rows.signs.astype(np.float64)
         loss = convex.LogisticLoss() if self.loss == "logistic" else convex.HuberLoss(_HUBER)
         self.alpha_ = self._strength(gates.size, float(loss.curvature))

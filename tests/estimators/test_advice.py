@@ -14,6 +14,7 @@ from cvxnn import (
     ConvexReLURegressor,
     ConvexReLURegressorCV,
     LinearPreferenceHead,
+    PrivatePreferenceHead,
     SoftmaxPolicy,
 )
 from cvxnn.convex import FeatureGroupLasso, InteriorPoint
@@ -153,6 +154,10 @@ def test_the_end_of_a_grid(searched: Any, held: type) -> None:
     one(told(short.fit, ROWS, LABELS), "0.3 is the weakest", "smaller eps")
     long = searched(estimator, strengths=[1.0, 1e-1, 1e-2, 1e-3, 1e-6], cv=4)
     assert not told(long.fit, ROWS, LABELS)
+    short = searched(estimator, strengths=[0.3, 1e-6], cv=4, scoring=scoring)
+    one(told(short.fit, ROWS, NOISE), "0.3 is the strongest", "Give stronger ones")
+    whole = searched(estimator, strengths=[1.0, 0.1, 1e-6], cv=4, scoring=scoring)
+    one(told(whole.fit, ROWS, NOISE), "1 is the strongest", "look for features")
     norm = searched(make(held, penalty="neuron", solver=solver), strengths=[1.0], cv=4)
     with pytest.warns(UserWarning, match=f"{searched.__name__} found no weaker strength better"):
         norm.fit(ROWS, LABELS)
@@ -196,6 +201,9 @@ def test_heads(how: str) -> None:
     one(fit(make(COALAPreferenceHead, strength=2.0, **RELU)), "Decrease strength")
     one(fit(make(COALAPreferenceHead, strength=0.05, ridge=1e12, **RELU)), "decrease ridge")
     one(fit(LinearPreferenceHead(1e-12)), "the same reward", "Raise C")
+    private = PrivatePreferenceHead(noise_state=0)
+    assert not fit(private)
+    one(fit(private, equal=True), "nothing but noise", "embeddings differ")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from cvxnn import (
     load,
     save,
 )
+from cvxnn.training import SideConstraint
 
 RNG = np.random.RandomState(0)
 X = RNG.randn(120, 4)
@@ -202,3 +203,22 @@ def test_automatic_patterns_are_few_enough(monkeypatch):
     model = first(ConvexReLURegressor(random_state=0))
     assert model.n_patterns_ == 64 // 5
     assert model.fit(X, Y).n_patterns_ > 64 // 5
+
+
+@pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
+def test_a_head_without_neurons_has_no_scale():
+    replies, kinds = X[:20], np.tile(np.arange(20) % 2, 2)
+    empty = COALAPreferenceHead(n_patterns=4, random_state=0)
+    with pytest.raises(ValueError, match=r"no neurons .* whose embeddings differ"):
+        empty.partial_fit_pairs(replies, replies)
+    assert not hasattr(empty, "network_")
+    data = np.concatenate([replies, replies]), np.repeat([1, 0], 20)
+    empty.fit_pairs(replies, replies)
+    same = SideConstraint.in_pairs(replies, X[20:40], Y[:20])
+    for ask in (
+        lambda: empty.constrained(*data, [same]),
+        lambda: empty.trade_off(*data, kinds).at({0: 1, 1: 1}),
+        lambda: empty.cautious(*data),
+    ):
+        with pytest.raises(ValueError, match=r"no neurons .* whose embeddings differ"):
+            ask()

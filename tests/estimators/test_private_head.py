@@ -43,6 +43,7 @@ def test_the_scale_of_a_record_does_not_matter():
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing but noise:UserWarning")
 def test_equal_replies_say_nothing():
     chosen, _ = pairs()
     head = PrivatePreferenceHead(noise_state=0).fit_pairs(chosen, chosen)

@@ -95,6 +95,8 @@ def best_bound(
     limit: Array | float = xp.inf
     if type(penalty) is SquaredL2:
         extra = extra + 2 * penalty.conjugate(slope) / xp.maximum(alpha, tiny)
+        # Whether a slope cancels to nothing is a matter of rounding; at strength 0 it would decide.
+        limit = xp.where(xp.asarray(alpha) > 0, xp.inf, 0)
     elif isinstance(penalty, WithConjugate):
         return _searched_bound(loss, penalty, alpha, y, share, residual, slope, extra)
     else:
@@ -128,7 +130,7 @@ def _searched_bound(
     def value(scale: Array) -> Array:
         fit = (share * loss.conjugate(-scale * residual, y)).sum(axis=0)
         scaled = scale[:, None, None, None] * slope / positive
-        lost = alpha * penalty.conjugate(scaled) + scale**2 * extra / 2
+        lost = positive * penalty.conjugate(scaled) + scale**2 * extra / 2
         # Outputs that the loss couples have one scale, the best of all together.
         lost = xp.zeros_like(lost) + fit.sum() + lost.sum() if loss.coupled else fit + lost
         return xp.where(xp.isnan(lost), -xp.inf, -lost)
@@ -136,7 +138,7 @@ def _searched_bound(
     ones = xp.ones_like(residual[0])
     positive = xp.asarray(positive, residual.dtype)
     with np.errstate(all="ignore"):  # the edge of a domain
-        quadratic = 2 * alpha * penalty.conjugate(slope / positive) + extra
+        quadratic = 2 * positive * penalty.conjugate(slope / positive) + extra
         first = loss.dual_scale(residual, y, share, quadratic) * ones
         best = _best_value(value, first.min() * ones if loss.coupled else first)
     return best[0] if loss.coupled else best.sum()

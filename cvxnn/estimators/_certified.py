@@ -212,8 +212,6 @@ class Certified:
         proof: dict[str, Any] = {"gates": gates}
         # Of the closed form, which needs a penalty on all weights, they follow from the residual.
         closed = direct and (self.solver is None or isinstance(self.solver, convex.Ridge))
-        # Steps leave the best weights and the best proof at points of their own.
-        closed &= result.n_iter == 1 or np.size(weights.blocks) > _MOST_MULTIPLIERS
         if not (closed and np.all(self.alpha_ > 0) and self.skip != 0):
             proof |= {"blocks": weights.blocks, "linear": weights.linear}
         if dual is not None and np.size(dual.multipliers) <= _MOST_MULTIPLIERS:

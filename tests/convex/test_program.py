@@ -49,6 +49,21 @@ LOSSES = {"squared": SquaredLoss(), "logistic": LogisticLoss()}
 bound = jax.jit(ConvexProgram.dual_bound)
 
 
+@register_pytree
+@dataclass(frozen=True)
+class ElasticNet:
+    """``|u|_1 / 4 + 3 |u|^2 / 8``."""
+
+    def value(self, U: Any) -> Any:
+        return abs(U).sum() / 4 + 3 / 8 * (U**2).sum()
+
+    def prox(self, U: Any, step: Any) -> Any:
+        return L1().prox(U, step / 4) / (1 + 3 / 4 * step)
+
+    def conjugate(self, U: Any) -> Any:
+        return 2 / 3 * (abs(L1().prox(U, 1 / 4)) ** 2).sum(axis=(1, 2, 3))
+
+
 @pytest.fixture(autouse=True)
 def float64() -> Iterator[None]:
     with precision(np.float64):
@@ -202,6 +217,18 @@ def test_bound_is_tight_without_cones() -> None:
 
 def test_alpha_zero_gives_the_trivial_bound() -> None:
     assert float(make(alpha=0.0).dual_bound(np.ones((N, C)))) == 0
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss(), HuberLoss(), LogisticLoss()], ids=repr)
+@pytest.mark.parametrize("penalty", [NeuronGroupLasso(), SquaredL2(), ElasticNet()], ids=repr)
+def test_rounding_decides_no_bound_at_alpha_zero(penalty: Any, loss: Loss) -> None:
+    # Of equal rows the slope cancels: to rounding, or by chance to nothing.
+    X, y = np.ones((N, D)), np.tile([[1.0], [-1.0]], (N // 2, C))
+    operator = GatedOperator(X, np.ones((N, P), bool))
+    program = ConvexProgram(operator, y, 0.0, loss, penalty, formulation="gated")
+    for residual in (y / 2, y / 2 + 1e-15 * abs(y)):
+        assert float(program.dual_bound(residual)) == 0
+        assert float(bound(program, residual)) == 0
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -528,20 +555,6 @@ def test_alpha_max_of_the_ridge_is_infinite() -> None:
 
 
 def test_alpha_max_follows_from_a_conjugate_too() -> None:
-    @register_pytree
-    @dataclass(frozen=True)
-    class ElasticNet:
-        """``|u|_1 / 4 + 3 |u|^2 / 8``."""
-
-        def value(self, U: Any) -> Any:
-            return abs(U).sum() / 4 + 3 / 8 * (U**2).sum()
-
-        def prox(self, U: Any, step: Any) -> Any:
-            return L1().prox(U, step / 4) / (1 + 3 / 4 * step)
-
-        def conjugate(self, U: Any) -> Any:
-            return 2 / 3 * (abs(L1().prox(U, 1 / 4)) ** 2).sum(axis=(1, 2, 3))
-
     lasso = entry("squared", "l1", "gated", "weights")
     both = replace(lasso, penalty=ElasticNet())
     # The l1 part alone decides when all weights vanish.

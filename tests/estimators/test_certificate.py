@@ -68,6 +68,23 @@ def test_the_bound_of_a_fit_is_found_again(options: dict[str, Any]) -> None:
     check(model, X[order], y[order])
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+@pytest.mark.parametrize("penalty", ["l2", "neuron", "l1", "feature"])
+def test_of_fits_without_a_penalty_that_did_not_converge(penalty: Any, formulation: Any) -> None:
+    # Of equal rows the slope cancels, and rounding would decide whether a bound is proven.
+    same, targets = np.tile(X[:1], (5, 1)), np.random.default_rng(0).standard_normal((5, 3))
+    options: dict[str, Any] = {"penalty": penalty, "formulation": formulation, "strength": 0}
+    options |= {**SMALL, "patterns": "gaussian", "max_iter": 20, "tol": 1e-4}
+    for loss in ("squared", "huber"):
+        check(ConvexReLURegressor(loss=loss, **options).fit(same, targets), same, targets)
+    for loss in ("logistic", "multinomial"):
+        names = np.array([0, 1, 2, 0, 1])
+        check(ConvexReLUClassifier(loss=loss, **options).fit(same, names), same, names)
+
+
 @pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
 def test_of_classifiers_with_weights_of_classes(loss: str) -> None:
     options = {"loss": loss, "class_weight": {0: 3.0}, "strength": 0.05, "penalty": "neuron"}

@@ -1,5 +1,6 @@
 """The preference head with many gates: against explicit features and refits in float64."""
 
+import itertools
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -355,8 +356,10 @@ def test_margins_of_rounding_errors_set_no_scale():
     # One reply is 1e7 times as large as the others: what is left out is predicted by rounding.
     X = np.array([[4.9e10, 2.8e10, 5.6e9], [-3.2e3, -1.5e3, -3.0e2], [-9.4e2, 5.5e2, -67.0]])
     settings = {"gamma": 10.0, "ridge": 0.0, "random_state": 0, "solver": Ridge(tol=1e-6)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # three pairs say little
-        head = COALAPreferenceHead(**settings).fit_pairs(X, X[::-1])
-    scale = head.network_.output_weights[0] / head.phase1_network_.output_weights[0]
-    assert abs(scale) < 1e5
+    for order in itertools.permutations(range(3)):
+        rows = list(order)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # three pairs say little
+            head = COALAPreferenceHead(**settings).fit_pairs(X[rows], X[::-1][rows])
+        scale = head.network_.output_weights[0] / head.phase1_network_.output_weights[0]
+        assert abs(scale) < 1e5

@@ -318,6 +318,37 @@ def test_what_is_reported_is_in_float64_wherever_it_stops(
     assert result.history["stopping"][-1] == pytest.approx(result.gap)
 
 
+def draw(seed: int) -> ConvexProgram:
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((60, 4)) * [1, 1, 1, 30], rng.standard_normal((60, 2))
+    mask = X @ rng.standard_normal((4, 8)) >= 0
+    alpha = 10.0 ** rng.uniform(-6, -1)
+    ridge = SquaredL2()
+    return ConvexProgram(GatedOperator(X, mask), y, alpha, penalty=ridge, formulation="gated")
+
+
+@pytest.mark.parametrize("on_devices", [False, True])
+def test_weights_and_proof_are_of_one_iterate(on_devices: bool) -> None:
+    # Of these five, the best objective and the best bound come from two.
+    for seed in (196, 202, 261, 343, 439):
+        program, solver = draw(seed), Ridge(tol=0.2, max_dense=1, rank=1)
+        result = solve(program, solver.across_devices() if on_devices else solver)
+        assert result.dual is not None
+        blocks = program.slope(result.dual.residual) / program.alpha
+        size = abs(blocks).max()
+        np.testing.assert_allclose(result.weights.blocks, blocks, rtol=1e-6, atol=1e-9 * size)
+        assert result.gap <= 0.2
+        assert float(program.evaluate(result.weights).objective) == pytest.approx(result.objective)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-6])
+def test_sampled_rows_on_which_no_gate_is_open(tol: float) -> None:
+    sampled = np.random.RandomState(0).permutation(N)[:1]  # of the preconditioner
+    program = make()
+    program.operator.mask[sampled] = False
+    check(program, solve(program, Ridge(tol=tol, max_dense=1, rank=1)), rel=2 * tol)
+
+
 def test_data_in_float32_are_solved_in_float64() -> None:
     program = make(12, patterns=9, dtype=np.float32)
     result = solve(program, Ridge(tol=1e-9))

@@ -76,6 +76,6 @@ def _nystrom_basis(data: RidgeData, rows: NDArray[np.intp], dtype: Any) -> Float
     columns = Kernel.between(data, data.take(rows), dtype)
     core = columns[rows].astype(np.float64)
     rounding = 10 * np.finfo(dtype).eps * np.trace(core)
-    core[np.diag_indices(len(core))] += rounding + np.finfo(np.float64).tiny
+    core[np.diag_indices(len(core))] += rounding + np.finfo(dtype).tiny
     lower = cholesky(core, lower=True, check_finite=False).astype(dtype, copy=False)
     return solve_triangular(lower, columns.T, lower=True, overwrite_b=True, check_finite=False).T

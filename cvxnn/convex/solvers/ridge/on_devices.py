@@ -43,9 +43,12 @@ class RidgeOnDevicesState(NamedTuple):
     inverses: Array
     """Inverses of the inner products of the basis, shifted: one, or one for each output."""
     best: Array
-    best_objective: Array
-    bound: Array
+    """Weights of the point of least gap."""
     residual: Array
+    """Residual of the same point."""
+    least_gap: Array
+    objective: Array
+    bound: Array
 
 
 class _Image(NamedTuple):
@@ -115,9 +118,8 @@ class RidgeOnDevices(Solver[ConvexProgram, RidgeOnDevicesState]):
             basis=basis,
             inverses=inverses,
             best=blocks,
-            best_objective=jnp.full((), jnp.inf, y.dtype),
-            bound=jnp.full((), -jnp.inf, y.dtype),
             residual=jnp.zeros_like(y),
+            **_unmeasured(y.dtype),
         )
 
     def step(self, program: ConvexProgram, state: RidgeOnDevicesState) -> RidgeOnDevicesState:
@@ -171,46 +173,46 @@ class RidgeOnDevices(Solver[ConvexProgram, RidgeOnDevicesState]):
         """Measure the weights of the unknowns, and forget what the recurrence said of others."""
         blocks, image, norms = _kernel_product(program, state.u)
         certificate = certify(_targets(program), state.u, image, _alpha(program), norms)
-        dtype = state.u.dtype
-        state = state._replace(
-            blocks=blocks,
-            image=image,
-            best_objective=jnp.full((), jnp.inf, dtype),
-            bound=jnp.full((), -jnp.inf, dtype),
-        )
+        state = state._replace(blocks=blocks, image=image, **_unmeasured(state.u.dtype))
         return self._measured(program, state, *certificate)
 
     def _measured(
         self, program: ConvexProgram, state: RidgeOnDevicesState, objective: Array, bound: Array
     ) -> tuple[RidgeOnDevicesState, Measurement]:
-        raised, better = bound > state.bound, objective < state.best_objective
         root, alpha = _root(program), _alpha(program)
         residual = alpha * state.u / jnp.where(root > 0, root, 1)
         left = jnp.linalg.norm(_targets(program) - alpha * state.u - state.image)
+        gap = (objective - bound) / jnp.maximum(jnp.abs(objective), program.resolution)
+        better = gap < state.least_gap
         state = state._replace(
             best=jnp.where(better, state.blocks, state.best),
-            best_objective=jnp.where(better, objective, state.best_objective),
-            bound=jnp.where(raised, bound, state.bound),
-            residual=jnp.where(raised, residual, state.residual),
+            residual=jnp.where(better, residual, state.residual),
+            least_gap=jnp.where(better, gap, state.least_gap),
+            objective=jnp.fmin(objective, state.objective),
+            bound=jnp.fmax(bound, state.bound),
         )
-        unit = jnp.maximum(jnp.abs(state.best_objective), program.resolution)
-        gap = (state.best_objective - state.bound) / unit
-        stopping = jnp.where(jnp.isfinite(objective), gap, jnp.nan)
+        stopping = jnp.where(jnp.isfinite(objective), state.least_gap, jnp.nan)
         details = {"remainder": left}
-        return state, Measurement(state.best_objective, state.bound, stopping, details=details)
+        return state, Measurement(state.objective, state.bound, stopping, details=details)
 
     def weights(self, state: RidgeOnDevicesState) -> Array:
-        """Return the best point seen."""
+        """Return the point of least gap."""
         return state.best[:, None]
 
     def dual_point(self, state: RidgeOnDevicesState) -> DualPoint:
-        """Return the residual of the best bound."""
+        """Return the residual of the same point."""
         return DualPoint(state.residual, None)
 
 
 @Compiled
 def _conclude(solver: Any, program: Any, state: Any) -> Any:
     return solver._exactly(program, state)
+
+
+def _unmeasured(dtype: Any) -> dict[str, Array]:
+    """Return what a state knows of its points before the first is measured."""
+    most = jnp.full((), jnp.inf, dtype)
+    return {"least_gap": most, "objective": most, "bound": -most}
 
 
 def _alpha(program: ConvexProgram) -> Array:

@@ -64,6 +64,8 @@ _EXPECTED = 15
 # Iterations after which a stored kernel is factored, as a part of those that take as long, and at
 # least: so many are seldom the last ones.
 _HALF_PRICE, _LEAST_PATIENCE = 0.5, 20
+# What a state knows of its points before the first is measured.
+_UNMEASURED: dict[str, Any] = {"least_gap": np.inf, "objective": np.inf, "bound": -np.inf}
 
 
 @register_pytree
@@ -226,9 +228,7 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
             direction=np.zeros_like(u),
             inner=np.ones(u.shape[1]),
             best=u,
-            best_objective=np.inf,
-            bound=-np.inf,
-            residual=np.asarray(program.y),
+            **_UNMEASURED,
         )
         return state._replace(image=state.kernel.product(u, alpha)) if u.any() else state
 
@@ -277,25 +277,24 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         if direct or objective - bound <= self.tol * max(objective, least):
             # What is reported belongs to weights in float64. Those of a weak strength are small
             # differences of large unknowns, of which the kernel knows less than the data.
-            state = self._exactly(state)._replace(bound=-np.inf, best_objective=np.inf)
+            state = self._exactly(state)._replace(**_UNMEASURED)
             if state.n_products > self._patience(program):
                 # A factored kernel refines from there; directions belong to what the kernel knows.
                 state = state._replace(direction=np.zeros_like(u))
             objective, bound = certify(
                 data.targets, u, state.image, alpha, data.norms(state.blocks, alpha)
             )
-        if bound > state.bound:
-            # Its slope is alpha times the weights; bound_of finds the scale again.
-            residual = alpha * u / np.where(data.root > 0, data.root, 1)
-            state = state._replace(bound=bound, residual=residual)
-        if not objective >= state.best_objective:
-            state = state._replace(best=u, best_objective=objective)
-        gap = (state.best_objective - state.bound) / max(state.best_objective, least)
+        gap = (objective - bound) / max(objective, least)
+        if not gap >= state.least_gap:  # weights and proof are of one point, whose gap this is
+            state = state._replace(best=u, least_gap=gap)
+        state = state._replace(
+            objective=np.fmin(objective, state.objective), bound=np.fmax(bound, state.bound)
+        )
         left = np.linalg.norm(data.targets - alpha * u - state.image)
         return state, Measurement(
-            objective=np.float64(state.best_objective),
+            objective=np.float64(state.objective),
             dual_bound=np.float64(state.bound),
-            stopping=np.float64(gap),
+            stopping=np.float64(state.least_gap),
             details={"remainder": left},
             stalled=direct,
         )
@@ -311,8 +310,6 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         objective, bound = certify(
             data.targets, u, state.image, alpha, data.norms(state.blocks, alpha)
         )
-        residual = alpha * u / np.where(data.root > 0, data.root, 1)
-        state = state._replace(best_objective=objective, bound=bound, residual=residual)
         gap = (objective - bound) / max(objective, program.rounding())
         return state, Measurement(np.float64(objective), np.float64(bound), np.float64(gap))
 
@@ -324,15 +321,17 @@ class Ridge(Solver[ConvexProgram, RidgeState]):
         return state._replace(image=data.root * data.forward(blocks), blocks=blocks)
 
     def weights(self, state: RidgeState) -> Floats:
-        """Return the best point seen."""
+        """Return the point of least gap."""
         blocks = state.blocks
         if blocks is None or state.best is not state.u:
             blocks = state.data.blocks_of(state.best, state.alpha)
         return blocks[:, None]
 
     def dual_point(self, state: RidgeState) -> DualPoint:
-        """Return the residual of the best bound."""
-        return DualPoint(state.residual, None)
+        """Return the residual of the same point."""
+        # Its slope is alpha times the weights; bound_of finds the scale again.
+        root = state.data.root
+        return DualPoint(state.alpha * state.best / np.where(root > 0, root, 1), None)
 
     def flops(self, program: ConvexProgram, result: Result) -> float:
         """Return the flops of a solve, counting dense products and factorisations."""

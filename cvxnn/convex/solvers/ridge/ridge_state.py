@@ -23,9 +23,10 @@ class RidgeState(NamedTuple):
     direction: Floats
     inner: Floats
     best: Floats
-    best_objective: float
+    """Unknowns of the point of least gap."""
+    least_gap: float
+    objective: float
     bound: float
-    residual: Floats
     blocks: Any = None
     """Weights of ``u``, where they are known."""
     n_products: int = 0

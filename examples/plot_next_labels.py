@@ -1,6 +1,6 @@
 """
-Labels that tell most
-=====================
+The most informative labels
+===========================
 
 A few rows have labels, many have none. Which should be labelled next? The Hessian of the convex
 program says how uncertain each prediction is, and by how much each label would lower that. The

@@ -271,7 +271,7 @@ def _memory_here(options: argparse.Namespace) -> tuple[float, str]:
     try:
         gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, OSError, ValueError):
-        raise ValueError("this system does not tell its memory; give --memory GIB") from None
+        raise ValueError("this system does not report its memory; give --memory GIB") from None
     return gib, f"the {gib:.3g} GiB of this machine"
 
 

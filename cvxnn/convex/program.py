@@ -23,9 +23,6 @@ formulation with the same patterns if the penalty is a norm (Mishkin et al., 202
 objective replaces :math:`F u` by the predictions of the ReLU network with the same weights, and
 so is the true (non-convex) training objective of that network for *any* weights. They agree on the
 cones, and always in the gated formulation.
-
-**Certificate.** Any residual and any multipliers of the cones prove a lower bound on the optimum,
-see :meth:`ConvexProgram.dual_bound`.
 """
 
 from __future__ import annotations
@@ -116,6 +113,11 @@ class ConvexProgram:
 
     Notes
     -----
+    The certificate comes from Fenchel duality. A residual ``r`` and multipliers ``a >= 0`` of the
+    cones, scaled until no block of ``F^T r / n + G^T a`` has a dual norm above ``alpha``, prove
+    that no weights have an objective below the mean of ``-conjugate(-r_k, y_k)`` of the loss; a
+    penalty that is no norm takes its own conjugate off instead.
+
     :meth:`evaluate`, :meth:`bound_of`, :meth:`alpha_max` and :meth:`zeros` take and give
     :class:`Weights` and :class:`DualPoint`. The other methods are for solvers: they work on the
     stacked arrays of :class:`GatedOperator`, for a program that :meth:`stacked` has prepared.

@@ -86,7 +86,7 @@ def warn_of_constant(
             )
         else:
             remedy = "Decrease strength: from 1 on, no neuron is worth the penalty of a norm."
-        remedy += " If that does not help, the features do not tell the targets apart."
+        remedy += " If that does not help, the features say little about the targets."
     warnings.warn(
         f"{name} predicts the same for all rows{where}, at a strength of {strength:.2g} "
         f"(strength={estimator.strength!r}). {remedy}",
@@ -188,7 +188,7 @@ def warn_of_range(
         (
             strongest,
             "is the strongest that is tried: rows that are left out are predicted best by nearly a "
-            "constant, so the features tell the targets hardly apart. Look for features that do. "
+            "constant, so the features say little about the targets. Look for others. "
             "If rows of one kind resemble each other, name their groups (groups=); if you know "
             "that there is more to find, set strength yourself",
         ),

@@ -235,9 +235,9 @@ class Certified:
         proof = self._proof
         if not proof:
             raise ValueError(
-                "this is a fit under side constraints, or of several objectives: a certificate "
-                "of the program is not its own; ask the fit that it was made from, or see "
-                "objective_ and dual_bound_."
+                "this fit has side constraints, or several objectives, so that it does not solve "
+                "the program of a certificate; call certificate of the fit that it was made "
+                "from, or see objective_ and dual_bound_."
             )
         inputs, mask = self._seen(inputs, seen)
         # A solver on the host works in float64, and what it proves of rows in float32 holds there.

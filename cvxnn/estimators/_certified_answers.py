@@ -137,7 +137,7 @@ class CertifiedAnswers(Certified):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> training.Asked:
-        """Return which rows without labels would tell the fit most, if they had one.
+        """Return the rows whose labels would inform the fit most.
 
         Each choice lowers the mean variance of the candidates' predictions most, given those before
         it, or is D-optimal (:mod:`cvxnn.training.labelling` has the equations).
@@ -200,7 +200,7 @@ class CertifiedAnswers(Certified):
         criterion: training.Criterion,
         pairs: NDArray[np.intp] | None = None,
     ) -> training.Asked:
-        """Return which rows, or pairs of them, would tell a solution most."""
+        """Return the rows, or pairs of them, whose labels would inform a solution most."""
         found = training.most_informative(
             solved.certificate, *solved.look(rows), n, criterion, pairs
         )

@@ -168,7 +168,7 @@ class PairCertified(IncrementalPairs):
         groups: ArrayLike | None = None,
         pair_id: ArrayLike | None = None,
     ) -> training.Asked:
-        """Return which pairs without a preference would tell phase I most, if they had one.
+        """Return the pairs whose preferences would inform phase I most.
 
         Each choice lowers the mean variance of the candidates' margins most, given those before it,
         or is D-optimal (:mod:`cvxnn.training.labelling` has the equations). Which reply will be

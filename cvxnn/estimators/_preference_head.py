@@ -203,7 +203,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         return self.classes_[codes]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy of :meth:`predict`; that on pairs is what ``reward_margin`` tells.
+        """Return the accuracy of :meth:`predict`; on pairs, see the signs of :meth:`reward_margin`.
 
         Parameters
         ----------

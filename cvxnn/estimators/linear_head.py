@@ -179,8 +179,8 @@ class LinearPreferenceHead(PreferenceHead):
             self.network_ = self._streamed(rows, self.network_)
         auto = self.C == "auto"
         if np.ptp(self.network_.forward(rows.X)) <= _FLAT:
-            tried = "no feature tells preferred responses from others" if auto else f"C={self.C!r}"
-            remedy = "" if auto else "Raise C. If that does not help, no feature tells them apart. "
+            tried = "no feature separates the preferred ones" if auto else f"C={self.C!r}"
+            remedy = "" if auto else "Raise C. If that does not help, no feature separates them. "
             warnings.warn(
                 f"LinearPreferenceHead gives all responses the same reward: {tried}. {remedy}See "
                 "that their embeddings differ.",
@@ -195,7 +195,7 @@ class LinearPreferenceHead(PreferenceHead):
                 self,
                 f"C={self.C_:g}",
                 end,
-                strong="The embeddings tell little: try another layer or model, or more pairs.",
+                strong="The embeddings say little: try another layer or model, or more pairs.",
                 weak=f"Set C={10 * self.C_:g} or more.",
                 stacklevel=5,
             )

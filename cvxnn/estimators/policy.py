@@ -215,7 +215,8 @@ class SoftmaxPolicy(BaseEstimator):
         Warns
         -----
         UserWarning
-            If the policy tells no responses apart: decrease ``ridge``, or see that features differ.
+            If all responses have the same probability: decrease ``ridge``, or check that features
+            differ.
             If features are so large that the ridge is lost in rounding: divide them by their
             standard deviations.
         """
@@ -330,7 +331,7 @@ class SoftmaxPolicy(BaseEstimator):
         return margin
 
     def _warn_of(self, problem: JointProblem, theta: NDArray[np.floating]) -> None:
-        """Warn of a policy that tells nothing apart, or that rounding has decided."""
+        """Warn of a policy that gives all the same probability, or that rounding has decided."""
         mix = problem.mix(self.lam)
         lost = float(np.finfo(float).eps * mix.curvature(theta))
         if 0 < self.ridge < lost:
@@ -345,7 +346,7 @@ class SoftmaxPolicy(BaseEstimator):
             warnings.warn(
                 "SoftmaxPolicy gives all candidates of each prompt the same probability, and both "
                 f"responses of each pair the same reward. Decrease ridge (ridge={self.ridge!r}) or "
-                "raise radius; if that does not help, the features do not tell responses apart.",
+                "raise radius; if that does not help, the features do not separate responses.",
                 stacklevel=3,
             )
 

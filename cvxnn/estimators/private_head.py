@@ -1,4 +1,4 @@
-"""A preference head that tells little of any single pair: differential privacy."""
+"""A preference head that reveals little about any single pair: differential privacy."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def make_query_strategy(
     missing_label: Any = np.nan,
     random_state: Any = None,
 ) -> Any:
-    """Make a query strategy for scikit-activeml that asks for the labels that tell most.
+    """Make a query strategy for scikit-activeml that asks for the most informative labels.
 
     ``next_labels`` of the estimator decides (:mod:`cvxnn.training.labelling`).
 

@@ -56,7 +56,7 @@ class VllmEmbedder(Embedder):
     Parameters
     ----------
     lm : LanguageModel
-        The model, which tells tokens and says which weights they are; it may stay on the CPU.
+        The same model, for its tokenizer and the identity of its weights; it may stay on the CPU.
     engine : vllm.LLM
         The same model as vLLM runs it; see `vllm_engine`.
     **settings : object
@@ -137,7 +137,7 @@ def embedder_of_tokens(
     embedder : Embedder
         Whose settings and model.
     engine : PoolingEngine
-        Who is asked.
+        What computes the hidden states.
     cache : EmbeddingCache or BlockJournal, optional
         Where embeddings are looked up first, and kept.
 
@@ -168,7 +168,7 @@ def vllm_engine(
     name_or_path : str
         The model: a folder, or a name on the Hub.
     lm : LanguageModel
-        The same model, whose type vLLM takes.
+        The same model, from which vLLM takes the type of the weights.
     max_length : int
         Largest number of tokens of prompt and reply together.
     **options : object

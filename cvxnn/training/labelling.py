@@ -1,4 +1,4 @@
-r"""Rows, or pairs, whose labels would tell a fitted program most.
+r"""Rows, or pairs, whose labels would inform a fitted program most.
 
 At the solution, the objective of an output has the Hessian
 :math:`H = \sum_k s_k \ell''_k \phi_k \phi_k^T + \alpha I` in the gated features. One more label, of

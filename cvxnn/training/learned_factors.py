@@ -12,8 +12,7 @@ the diagonal of the average outer product of gradients, of a network of infinite
 gates (``cvxnn.training.feature_blocks``) that is fitted to some rows; then once more, of the
 network with these factors (Radhakrishnan, Beaglehole, Pandit & Belkin, 2024, "Mechanism for feature
 learning in neural networks and backpropagation-free machine learning models", Science 383).
-Features that say nothing of the targets get small factors, which networks of random gates, over all
-features alike, cannot tell.
+Features that say nothing of the targets get small factors; random gates look at all features alike.
 
 Slopes exist for noise as well. So the factors are learned on one half of a sample of rows, and
 taken only if they predict the other half clearly better, each row from the others. Many rows tell

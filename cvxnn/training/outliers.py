@@ -41,9 +41,9 @@ def without_outliers(
     spectrum : Spectrum
         Of their program.
     delta : float, optional
-        Largest distance, positive. By default 1.345 standard deviations of the noise, as the median
-        of absolute leave-one-out residuals tells them: 95 % efficient for Gaussian noise (Huber,
-        1981), and the same whatever the size of a minority of outliers.
+        Largest distance, positive. By default 1.345 standard deviations of the noise, estimated
+        from the median of absolute leave-one-out residuals: 95 % efficient for Gaussian noise
+        (Huber, 1981), and the same whatever the size of a minority of outliers.
     shared : bool, default=False
         Whether all outputs have the same strength.
 

@@ -171,7 +171,8 @@ def shared_solves(n_processes: int, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={4 // n_processes}"
+    devices = f"--xla_force_host_platform_device_count={4 // n_processes}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {devices}"  # those of conftest.py compile quickly
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SHARED, str(rank), str(n_processes), str(port), str(folder)],

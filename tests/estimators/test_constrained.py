@@ -55,7 +55,7 @@ def test_a_constrained_fit_is_saved_and_has_no_certificate(model, tmp_path):
     np.testing.assert_array_equal(again.predict(X), found.predict(X))
     np.testing.assert_array_equal(again.prices_, found.prices_)
     for asked in (found, again):
-        with pytest.raises(ValueError, match="a fit under side constraints"):
+        with pytest.raises(ValueError, match="this fit has side constraints"):
             asked.certificate(X, Y)
 
 

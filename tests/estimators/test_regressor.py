@@ -145,7 +145,7 @@ def test_sample_weight_moves_the_fit():
     X[20:] = X[:20]  # each input twice, with two targets
     y = np.r_[np.zeros(20), np.ones(20)]
     weight = np.r_[np.ones(20), np.full(20, 3.0)]
-    with pytest.warns(UserWarning, match="the features do not tell the targets apart"):
+    with pytest.warns(UserWarning, match="the features say little about the targets"):
         model = make().fit(X, y, weight)
     np.testing.assert_allclose(model.predict(X), 0.75, atol=1e-6)
 

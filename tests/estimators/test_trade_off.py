@@ -93,7 +93,7 @@ def test_equal_parts_give_the_head_itself(trade_off, tmp_path):
     save(same, tmp_path / "head.safetensors")
     again = load(tmp_path / "head.safetensors")
     np.testing.assert_array_equal(again.reward(X), same.reward(X))
-    with pytest.raises(ValueError, match="of several objectives"):
+    with pytest.raises(ValueError, match="or several objectives"):
         same.certificate(X, np.repeat([1, 0], 40))
 
 

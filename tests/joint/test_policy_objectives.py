@@ -91,20 +91,26 @@ def test_bradley_terry_is_fine_tuning_on_the_chosen_responses() -> None:
     assert bradley_terry_objective(won, lost).value(theta) == pytest.approx(expected)
 
 
+@jax.jit
+def derived(problem: ChoiceObjective, theta: jax.Array) -> tuple[jax.Array, ...]:
+    """Value, slope and curvature by automatic differentiation; the slope and smoothness stated."""
+    slope, curvature = jax.grad(problem.value)(theta), jax.hessian(problem.value)(theta)
+    return problem.value(theta), slope, curvature, problem.gradient(theta), problem.smoothness()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "mix"])
 def test_slopes_are_those_of_automatic_differentiation(kind: str) -> None:
     with precision(np.float64):
         problem = every_kind(0, ridge=0.1)[kind]
-        compiled = jax.tree.map(jnp.asarray, problem)
         theta = np.array([0.3, -1.2, 2.0])
-        np.testing.assert_allclose(compiled.value(jnp.asarray(theta)), problem.value(theta))
-        slope = jax.grad(compiled.value)(jnp.asarray(theta))
+        arrays = jax.tree.map(jnp.asarray, problem)
+        value, slope, curvature, stated, smoothness = derived(arrays, jnp.asarray(theta))
+        np.testing.assert_allclose(value, problem.value(theta))
         np.testing.assert_allclose(problem.gradient(theta), slope, atol=1e-14)
-        np.testing.assert_allclose(compiled.gradient(jnp.asarray(theta)), slope, atol=1e-14)
-        curvature = jax.hessian(compiled.value)(jnp.asarray(theta))
+        np.testing.assert_allclose(stated, slope, atol=1e-14)
         np.testing.assert_allclose(problem.hessian(theta), curvature, atol=1e-13)
-        np.testing.assert_allclose(compiled.smoothness(), problem.smoothness())
+        np.testing.assert_allclose(smoothness, problem.smoothness())
         np.testing.assert_allclose(problem.values(theta[None]), problem.value(theta))
 
 

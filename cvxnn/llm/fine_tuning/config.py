@@ -78,7 +78,7 @@ class FineTuningConfig:
         ``c_proj`` in GPT-2; elsewhere all linear layers of the blocks, which in LLaMA are
         ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``, ``gate_proj``, ``up_proj`` and
         ``down_proj``. Routers of experts get none, and neither do experts that are kept as one
-        tensor, of which a warning tells.
+        tensor; a warning says so.
     learning_rate : float, default=2e-4
         Largest learning rate of AdamW.
     adam_betas : tuple of (float, float), default=(0.9, 0.999)

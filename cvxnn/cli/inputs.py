@@ -11,7 +11,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.model_threads import choose_threads
 from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, MODEL
-from cvxnn.features.named_models import NAMED_MODELS
+from cvxnn.features.named_models import named_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     if values["name_or_path"] is None:
         values["name_or_path"] = name
     typed = str(values["name_or_path"])
-    known = None if Path(typed).exists() else NAMED_MODELS.get(typed.lower())
+    known = None if Path(typed).exists() else named_model(typed)
     if known is not None:
         note = f"; {known.note}" if known.note else ""
         console.progress(f"licence   {known.licence} ({known.hub}){note}")

@@ -121,11 +121,15 @@ def plan_only(
         ``fits`` and the numbers, in bytes and seconds.
     """
     from cvxnn.llm.devices import running_type
+    from cvxnn.llm.model_outline import model_outline
 
     gib, where = options.memory, f"{options.memory or 0:g} GiB"
     if gib is None:
         gib, where = _memory_here(options)
     result: dict[str, Any] = {"status": "planned", "fits": True, "memory": []}
+    note = model_outline(options.model).note
+    if note:
+        console.show(f"model     {note}")
     on_cpu = options.memory is None and running_type(options.dtype, options.device)[1].type == "cpu"
     for use, plan in _plans(options, uses, here=options.memory is None):
         console.show(f"{_USES[use]} in {plan.settings.dtype}")

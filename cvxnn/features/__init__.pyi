@@ -1,7 +1,7 @@
 from .description import POOLINGS, Description, Pooling, check_description
 from .endpoint import EndpointEmbedder
 from .extraction import PairEmbedder, extract_pairs, extract_shard, merge_pairs
-from .named_models import NAMED_MODELS, NamedModel, hub_name
+from .named_models import NAMED_MODELS, NamedModel, hub_name, named_model
 from .pairs import (
     PairFeatures,
     discard_features,
@@ -33,6 +33,7 @@ __all__ = [
     "is_extracted",
     "join_pair_features",
     "merge_pairs",
+    "named_model",
     "read_features",
     "read_pair_features",
     "store_as",

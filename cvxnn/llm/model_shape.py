@@ -77,7 +77,10 @@ class ModelOutline:
         Function from the texts of replies to their numbers of tokens.
     exact : bool
         Whether these are the tokens that the model will get. Otherwise words are parted by the rule
-        of GPT-2 instead of the model's own, which makes a difference of a few per cent.
+        of GPT-2 instead of the model's own, which makes a difference of a few per cent, or tokens
+        are taken for four bytes each.
+    note : str
+        What a reader of a plan has to know; may be empty.
     """
 
     name: str
@@ -86,6 +89,7 @@ class ModelOutline:
     count_prompts: Callable[[Sequence[Prompt]], list[int]] = field(repr=False)
     count_responses: Callable[[Sequence[str]], list[int]] = field(repr=False)
     exact: bool = True
+    note: str = ""
 
 
 def shape_of(

@@ -25,13 +25,12 @@ from cvxnn._progress import Phases
 from cvxnn.cli import joint_tuning
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
-from cvxnn.cli.joint_data import several, split_demonstrations
+from cvxnn.cli.joint_data import several, split_demonstrations, write_report
 from cvxnn.cli.option_building import OptionGroup, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
 from cvxnn.cli.option_types import names_among, real, whole
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_file, check_folder
-from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures
@@ -177,11 +176,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     result = made_once(folder / NOTE, settings, fit, overwrite=options.overwrite)
     _show(result, console)
-    if options.report is not None:
-        from cvxnn.comparison.report.joint_page import render_joint_report
-
-        write_text(Path(options.report), render_joint_report(result))
-        console.show(f"wrote {options.report}")
+    write_report(result, options, console)
     return result
 
 

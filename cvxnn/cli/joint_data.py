@@ -1,9 +1,14 @@
-"""Data of ``cvxnn joint``: held-out demonstrations, and options that take several values."""
+"""What both kinds of ``cvxnn joint`` share: data to hold out, options of several values, report."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cvxnn.cli.console import Console
+from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
     from cvxnn.preference.demonstrations import Demonstration
@@ -74,3 +79,22 @@ def split_demonstrations(
             "at least 2 of each. Give more, or another --test-size"
         )
     return parts
+
+
+def write_report(result: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
+    """Write the page of a result, if ``--report`` asks for one.
+
+    Parameters
+    ----------
+    result : dict
+        Result of the command.
+    options : argparse.Namespace
+        Parsed arguments.
+    console : Console
+        Where to write that it was made.
+    """
+    if options.report is not None:
+        from cvxnn.comparison.report.joint_page import render_joint_report
+
+        write_text(Path(options.report), render_joint_report(result))
+        console.show(f"wrote {options.report}")

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import fine_tuned_first, model_of
-from cvxnn.cli.joint_data import several, split_demonstrations
+from cvxnn.cli.joint_data import several, split_demonstrations, write_report
 from cvxnn.cli.option_building import OptionGroup, UsageError, option_from
 from cvxnn.cli.option_groups import FINE_TUNING, OBJECTIVE_GROUPS
 from cvxnn.cli.option_types import real
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_file, check_folder
-from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,11 +147,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
     result = made_once(folder / NOTE, known, compare, overwrite=options.overwrite)
     _show(result, console)
-    if options.report is not None:
-        from cvxnn.comparison.report.joint_page import render_joint_report
-
-        write_text(Path(options.report), render_joint_report(result))
-        console.show(f"wrote {options.report}")
+    write_report(result, options, console)
     return result
 
 

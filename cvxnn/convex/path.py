@@ -197,9 +197,12 @@ def solutions(
         and type(program.penalty) is NeuronGroupLasso
         and program.skip is None
     )
-    continues = solver is None and _continues(program, len(grid), tol)
-    if solver is None and not continues and _mixes(program, grid, tol):
-        finer = partial(_at, program, tol=_FINER * tol, max_iter=max_iter)
+    interior = solver is None and _takes_interior_point(program, tol)
+    iterations = len(grid) * INTERIOR_POINT_ITERATIONS
+    continues = interior and tol >= _COARSE_TOL and iterations * cost(program) > _MANY_FLOPS
+    # Other solvers start from the last solution, and need no mixtures.
+    if interior and not continues and tol >= _INTERPOLATED_TOL and (np.diff(grid) < 0).all():
+        finer = partial(_solve_at, program, tol=_FINER * tol, solver=None, max_iter=max_iter)
         yield from interpolated(program, grid, finer, tol)
         return
     quick = Cronos(tol=tol, max_iter=min(_FEW_ITERATIONS, max_iter or _FEW_ITERATIONS))
@@ -212,31 +215,29 @@ def solutions(
             found = last = solve_to_tolerance(at, quick, start=last)
             continues = last.status is Status.CONVERGED
         if not (screened or continues):
-            chosen = solver or automatic(at, tol=tol, max_iter=max_iter)
-            found = (solve_to_tolerance if solver is None else solve)(at, chosen, start=last)
+            found = _solve_at(program, alpha, last, tol=tol, solver=solver, max_iter=max_iter)
         last = found
         yield found
 
 
-def _at(
-    program: ConvexProgram, alpha: float, last: Result | None, *, tol: float, max_iter: int | None
+def _solve_at(
+    program: ConvexProgram,
+    alpha: float,
+    last: Result | None,
+    *,
+    tol: float,
+    solver: Solver | None,
+    max_iter: int | None,
 ) -> Result:
     """Return the solution at a strength, started from one at a stronger one."""
-    at = replace(program, alpha=alpha)
+    at = replace(program, alpha=float(alpha))
+    if solver is not None:
+        return solve(at, solver, start=last)
     return solve_to_tolerance(at, automatic(at, tol=tol, max_iter=max_iter), start=last)
 
 
-def _mixes(program: ConvexProgram, grid: NDArray[np.floating], tol: float) -> bool:
-    """Return whether mixtures serve along a path: other solvers start from its last solution."""
-    if program.formulation != "relu" or tol < _INTERPOLATED_TOL or not (np.diff(grid) < 0).all():
+def _takes_interior_point(program: ConvexProgram, tol: float) -> bool:
+    """Return whether interior point would be chosen along a path of ReLU networks."""
+    if program.formulation != "relu":
         return False
     return isinstance(automatic(replace(program, alpha=1.0), tol=tol), InteriorPoint)
-
-
-def _continues(program: ConvexProgram, n_alphas: int, tol: float) -> bool:
-    """Return whether CRONOS goes first along a path that would be one of interior point."""
-    if program.formulation != "relu" or tol < _COARSE_TOL:
-        return False
-    chosen = automatic(replace(program, alpha=1.0), tol=tol)
-    expected = n_alphas * INTERIOR_POINT_ITERATIONS * cost(program)
-    return isinstance(chosen, InteriorPoint) and expected > _MANY_FLOPS

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metaestimators import available_if
 
 from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._classes import codes_of
 from cvxnn.estimators._incremental import Batch, First, takes_rows
 from cvxnn.estimators._pair_program import PairProgram
-from cvxnn.estimators._responses import Responses
+from cvxnn.estimators._responses import Responses, check_sides
 from cvxnn.estimators._rows import weights_of
 from cvxnn.explanation import Removal
 
@@ -154,21 +155,15 @@ class IncrementalPairs(PairProgram):
                 "the head was fitted to pairs: use partial_fit_pairs and forget_pairs."
             )
         data, labels = self._validate(X, y, reset=False)
-        unknown = np.setdiff1d(labels, self.classes_)
-        if len(unknown):
-            raise ValueError(f"y has labels {unknown.tolist()}; expected {self.classes_.tolist()}.")
+        preferred = codes_of(labels, self.classes_, "y") == 1
         weight = weights_of(sample_weight, len(data), data.dtype)
-        return Batch(data, Responses(data, labels == self.classes_[1], weight).signs, weight)
+        return Batch(data, Responses(data, preferred, weight).signs, weight)
 
     def _pair_batch(self, chosen: Any, rejected: Any, sample_weight: Any) -> Batch:
         """Check pairs that are added or removed."""
         if not self.n_pairs_:
             raise ValueError("the head was fitted to single responses: use partial_fit and forget.")
-        if np.shape(chosen) != np.shape(rejected):
-            raise ValueError(
-                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
-                "one row of each for every pair."
-            )
+        check_sides(chosen, rejected)
         won, lost = (np.asarray(self._validate(part, reset=False)) for part in (chosen, rejected))
         rows = Responses.of_pairs(won, lost, weights_of(sample_weight, len(won), won.dtype))
         assert rows.pair_weight is not None

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn.estimators._classes import require_two_classes
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
-from cvxnn.estimators._responses import Responses, refuse_pairs
+from cvxnn.estimators._responses import Responses, check_sides, refuse_pairs
 from cvxnn.estimators._rows import (
     FLOATS,
     groups_of,
@@ -146,11 +146,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             If the two have different shapes, are empty or not finite.
         """
         self._check_parameters()
-        if np.shape(chosen) != np.shape(rejected):
-            raise ValueError(
-                f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
-                "one row of each for every pair."
-            )
+        check_sides(chosen, rejected)
         end = self._begin_fit(None, None, None)
         with all_or_nothing(self):
             self.__dict__.pop("training_record_", None)  # of other data

@@ -207,6 +207,15 @@ class Responses(NamedTuple):
         return float(np.average(won > lost, weights=self.pair_weight))
 
 
+def check_sides(chosen: Any, rejected: Any) -> None:
+    """Refuse the two sides of pairs if their shapes differ."""
+    if np.shape(chosen) != np.shape(rejected):
+        raise ValueError(
+            f"chosen has shape {np.shape(chosen)} and rejected {np.shape(rejected)}; expected "
+            "one row of each for every pair."
+        )
+
+
 def refuse_pairs(X: Any, y: Any) -> None:
     """Refuse the two sides of pairs where responses and their labels are expected."""
     # Not np.shape, which objects that become arrays only when asked to may refuse.

@@ -24,6 +24,29 @@ class Cut(NamedTuple):
     n_responses: int = 0
 
 
+def check_pairs(prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
+    """Refuse prompts and responses that are not lists of one length, at least 1.
+
+    Parameters
+    ----------
+    prompts, responses : sequence
+        Prompt ``k`` and response ``k`` belong together.
+
+    Raises
+    ------
+    ValueError
+        If one of them is a string, their numbers differ, or there are none.
+    """
+    if isinstance(prompts, str) or isinstance(responses, str):
+        raise ValueError("prompts and responses are lists with one entry a pair, not strings")
+    if len(prompts) != len(responses):
+        raise ValueError(
+            f"{len(prompts)} prompts but {len(responses)} responses; expected as many of each"
+        )
+    if not len(prompts):
+        raise ValueError("there is no reply: expected at least one prompt and response")
+
+
 def cut_pairs(
     lm: LanguageModel,
     prompts: Sequence[Prompt],

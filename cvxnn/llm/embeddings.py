@@ -24,7 +24,7 @@ from cvxnn.features.description import POOLINGS, Description, Layers, Pooling
 from cvxnn.features.writer import FeatureWriter
 from cvxnn.llm.block_journal import BlockJournal
 from cvxnn.llm.cache import EmbeddingCache
-from cvxnn.llm.cutting import Cut, cut_pairs, longest_replies, warn_of_cuts
+from cvxnn.llm.cutting import Cut, check_pairs, cut_pairs, longest_replies, warn_of_cuts
 from cvxnn.llm.hidden_states import described, layer_indices
 from cvxnn.llm.identity import check_model, describe_embeddings
 from cvxnn.llm.models import LanguageModel
@@ -257,14 +257,7 @@ class Embedder:
             If there is no pair, the numbers of prompts and responses differ, a reply is empty, the
             model is in training mode, or an embedding is not finite.
         """
-        if isinstance(prompts, str) or isinstance(responses, str):
-            raise ValueError("prompts and responses are lists with one entry a pair, not strings")
-        if len(prompts) != len(responses):
-            raise ValueError(
-                f"{len(prompts)} prompts but {len(responses)} responses; expected as many of each"
-            )
-        if len(prompts) == 0:
-            raise ValueError("nothing to embed: expected at least one prompt and response")
+        check_pairs(prompts, responses)
         with self._run(len(prompts)) as (run, bar):
             reserved = longest_replies(self.lm, prompts, responses) if common_cut else None
             items, cut = cut_pairs(self.lm, prompts, responses, self.limit, reserved)

@@ -14,7 +14,7 @@ import torch
 from cvxnn._progress import Progress
 from cvxnn.llm.batches import missing_batches
 from cvxnn.llm.cache import EmbeddingCache, cache_key
-from cvxnn.llm.cutting import Cut, warn_of_cuts
+from cvxnn.llm.cutting import Cut, check_pairs, warn_of_cuts
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
 from cvxnn.llm.response_scorer import ResponseScorer
@@ -146,14 +146,7 @@ def encode_pairs(
     ValueError
         If there is no pair, the numbers of prompts and responses differ, or a text is empty.
     """
-    if isinstance(prompts, str) or isinstance(responses, str):
-        raise ValueError("prompts and responses are lists with one entry a pair, not strings")
-    if len(prompts) != len(responses):
-        raise ValueError(
-            f"{len(prompts)} prompts but {len(responses)} responses; expected as many of each"
-        )
-    if not len(prompts):
-        raise ValueError("there is no reply: expected at least one prompt and response")
+    check_pairs(prompts, responses)
     limit = min(max_length, lm.context_length or max_length)
     if limit < 2:
         raise ValueError(f"max_length is {max_length}; expected at least 2, a prompt and a reply")

@@ -506,7 +506,7 @@ def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("prompts", "responses", "message"),
     [
-        ([], [], "nothing to embed"),
+        ([], [], "there is no reply"),
         (["a"], ["b", "c"], "1 prompts but 2 responses"),
         ("ab", "cd", "not strings"),
         (["a", "b"], ["c", ""], "response 1 is empty"),

@@ -431,8 +431,9 @@ def test_newton_system_by_hand(
         vector=rng.uniform(-0.2, 0.2, (S, P - 1, d)),
         curvature=rng.uniform(0, 3, n),
     )
-    newton, matrix = NewtonSystem(data, blocks, max_dense), dense(data, blocks)
-    x = rng.standard_normal((S, P, d))
+    alone = Blocks(*(part[None] for part in blocks))
+    newton = NewtonSystem(data, alone, lambda f: blocks.curvature * f, max_dense)
+    matrix, x = dense(data, blocks), rng.standard_normal((1, S, P, d))
     b = newton.matvec(x)
     np.testing.assert_allclose(b.ravel(), matrix @ x.ravel(), rtol=1e-10, atol=1e-10)
     found, n_iter = newton.solve(b, 1e-13, 1e-9)

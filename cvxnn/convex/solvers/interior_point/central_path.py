@@ -1,4 +1,4 @@
-r"""Following the central path of one output's program: Mehrotra's predictor-corrector.
+r"""Following the central path of a program: Mehrotra's predictor-corrector.
 
 The program with epigraphs and slacks is
 
@@ -16,6 +16,7 @@ epigraphs are eliminated by hand, which leaves a system in the weights alone.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,16 +45,21 @@ _ERRORS = (0.1, 1e-3)
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-class Output(NamedTuple):
-    """The program of one output, without rows and patterns that do nothing."""
+class Outputs(NamedTuple):
+    """The program of one output, or of all that the loss couples.
+
+    Rows and patterns that do nothing are left out.
+    """
 
     data: Data
     y: Floats
+    """Targets, (n_outputs, n)."""
     share: Floats
     """Weight of each row's loss, (n,)."""
-    alpha: float
+    alpha: Floats
+    """Penalty parameter of each output, (n_outputs, 1, 1)."""
     ridge: Floats
-    """Ridge penalty of each pattern's weights, (P,); zero under the group lasso."""
+    """Ridge of each pattern's weights, (n_outputs, 1, P); zero under the group lasso."""
     n_cones: int
     """The first patterns, which have cones."""
     n_norms: int
@@ -62,15 +68,22 @@ class Output(NamedTuple):
 
     def value(self, f: Floats) -> float:
         """Return the loss of all rows."""
-        return float(self.share @ self.loss.value(f[:, None], self.y[:, None])[:, 0])
+        return float((self.share @ self.loss.value(f.T, self.y.T)).sum())
 
     def gradient(self, f: Floats) -> Floats:
-        """Return the gradient of each row's loss, (n,), not weighted."""
-        return self.loss.gradient(f[:, None], self.y[:, None])[:, 0]
+        """Return the gradient of each row's loss, (n_outputs, n), not weighted."""
+        return self.loss.gradient(f.T, self.y.T).T
 
     def curvature(self, f: Floats) -> Floats:
-        """Return the second derivative of each row's loss, (n,), not weighted."""
-        return self.loss.hessian(f[:, None], self.y[:, None])[:, 0]
+        """Return what is at least the second derivative of each row's loss, not weighted.
+
+        It is the derivative itself, (n_outputs, n), unless the loss couples outputs: then its
+        diagonal alone would be below it in some directions, and the probabilities of the classes
+        are above.
+        """
+        if self.loss.coupled:
+            return self.gradient(f) + self.y
+        return self.loss.hessian(f.T, self.y.T).T
 
     @property
     def box(self) -> float | None:
@@ -80,32 +93,32 @@ class Output(NamedTuple):
     @property
     def n_boxed(self) -> int:
         """Number of the pairs of a bounded gradient."""
-        return 0 if self.box is None else 2 * len(self.y)
+        return 0 if self.box is None else 2 * self.y.size
 
     @property
     def degree(self) -> int:
         """Number of complementary pairs."""
-        n_cones = self.n_cones * len(self.y)
-        return self.data.n_signs * (n_cones + self.n_norms) + self.n_boxed
+        n_outputs, n = self.y.shape
+        return n_outputs * self.data.n_signs * (self.n_cones * n + self.n_norms) + self.n_boxed
 
 
 class Iterate(NamedTuple):
-    """A point between the cones; blocks of shape (n_signs, n_patterns)."""
+    """A point between the cones; blocks of shape (n_outputs, n_signs, n_patterns)."""
 
     u: Floats
-    """Weights, (S, P, d)."""
+    """Weights, (C, S, P, d)."""
     x: Floats
-    """Epigraphs and weights ``(t, u)`` under the group lasso, (S, Pk, 1 + d)."""
+    """Epigraphs and weights ``(t, u)`` under the group lasso, (C, S, Pk, 1 + d)."""
     z: Floats
     """Their multipliers ``(alpha, z)``."""
     s: Floats
-    """Slacks of the cones, (S, Pc, n), then of the box, (2, n), in one vector."""
+    """Slacks of the cones, (C, S, Pc, n), then of the box, (2, n), in one vector."""
     a: Floats
     """Their multipliers."""
     g: Floats
-    """Gradient of each row's loss, (n,)."""
+    """Gradient of each row's loss, (C, n)."""
     scores: Floats
-    """``X u``, (S, P, n), computed from ``u`` each time: sums of steps would drift."""
+    """``X u``, (C, S, P, n), computed from ``u`` each time: sums of steps would drift."""
     value: float
     """Objective, with epigraphs for norms."""
     mu: float
@@ -113,7 +126,7 @@ class Iterate(NamedTuple):
     primal_residual: float
     """Of the slacks, relative to the largest score."""
     dual_residual: float
-    """Largest of a block, relative to alpha."""
+    """Largest of a block, relative to the smallest alpha."""
     step_length: float
     cg_iterations: int
     rank: int
@@ -136,7 +149,7 @@ class Move(NamedTuple):
     a: Floats
     g: Floats
     f: Floats
-    """Predictions, (n,)."""
+    """Predictions, (C, n)."""
 
     def plus(self, other: Move, weight: float) -> Move:
         """Add a multiple of another direction."""
@@ -146,7 +159,7 @@ class Move(NamedTuple):
         return Move(*parts)
 
 
-def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
+def advance(output: Outputs, it: Iterate, max_dense: int) -> Iterate:
     """Take a predictor-corrector step; ``failed`` if rounding left no better point."""
     try:
         system = _System(output, it, max_dense)
@@ -165,12 +178,12 @@ def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
                 new *= step
                 new += old
             u, x, z, s, a = move[:5]
-            x[..., 1:] = u[:, : output.n_norms]
+            x[..., 1:] = u[..., : output.n_norms, :]
             scores = output.data.scores(u)
             f = output.data.predict(scores)
             products = float(s @ a + (x * z).sum())
             ridge = float((output.ridge * (u**2).sum(axis=-1)).sum()) / 2
-            value = output.value(f) + output.alpha * float(x[..., 0].sum()) + ridge
+            value = output.value(f) + float((output.alpha * x[..., 0]).sum()) + ridge
     except np.linalg.LinAlgError:
         return it._replace(failed=True)
     if not np.isfinite(products + value + step):
@@ -186,7 +199,7 @@ def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
         value=value,
         mu=products / max(output.degree, 1),
         primal_residual=(1 - step) * system.r_primal_size,
-        dual_residual=remains / output.alpha,
+        dual_residual=remains / float(output.alpha.min()),
         step_length=step,
         cg_iterations=it.cg_iterations + system.cg_iterations,
         rank=system.newton.rank,
@@ -197,29 +210,29 @@ def advance(output: Output, it: Iterate, max_dense: int) -> Iterate:
 class _System:
     """The linearised conditions at a point."""
 
-    def __init__(self, output: Output, it: Iterate, max_dense: int) -> None:
+    def __init__(self, output: Outputs, it: Iterate, max_dense: int) -> None:
         self.output, self.it = output, it
         data, n_cones, n_norms = output.data, output.n_cones, output.n_norms
-        n, n_boxed = len(output.y), output.n_boxed
+        n, n_boxed = len(output.share), output.n_boxed
         self.orientation = data.orientation[:n_cones]
         with limit_threads(data.flops):
             self.f = data.predict(it.scores)
             v = data.spread(output.share * it.g)
-            v[:, :n_cones] -= self.orientation * self._cones(it.a)
-            self.r_dual = data.back(v) + output.ridge[:, None] * it.u
+            v[:, :, :n_cones] -= self.orientation * self._cones(it.a)
+            self.r_dual = data.back(v) + output.ridge[..., None] * it.u
             squares = output.share @ data.X**2
-        self.r_dual[:, :n_norms] -= it.z[..., 1:]
+        self.r_dual[:, :, :n_norms] -= it.z[..., 1:]
         self.r_dual_size = _largest(self.r_dual)
-        r_cones = self._cones(it.s) - self.orientation * it.scores[:, :n_cones]
+        r_cones = self._cones(it.s) - self.orientation * it.scores[:, :, :n_cones]
         self.r_primal = np.append(r_cones, np.zeros(n_boxed)) if n_boxed else r_cones.ravel()
         size = max(np.abs(it.scores).max(initial=0), self._cones(it.s).max(initial=0), _TINY)
         self.r_primal_size = float(np.abs(r_cones).max(initial=0) / size)
         # A dual residual of the relative size of the gap costs about as much of the bound.
         gap = it.mu * output.degree / max(it.value, _TINY)
-        self.allowed = output.alpha * min(1.0, gap)
+        self.allowed = float(output.alpha.min()) * min(1.0, gap)
         self.ratio = it.a / it.s
         self.pull = self.ratio * self.r_primal
-        self.hessian, self.r_gradient = output.curvature(self.f), np.zeros(n)
+        self.hessian, self.r_gradient = output.curvature(self.f), np.zeros(output.y.shape)
         if output.box is not None:
             # The error is the gradient plus what holds it in the box, n times the multipliers.
             above, below = n * self._boxes(it.a)
@@ -231,23 +244,28 @@ class _System:
         self.scaling = cones.NesterovToddScaling(it.x, it.z)
         w0, w1, eta2 = self.scaling.w0, self.scaling.w1, self.scaling.eta**2
         self.spread = 2 * w0**2 - 1
-        identity = np.tile(output.ridge[:, None], (data.n_signs, 1, data.X.shape[1]))
-        identity[:, :n_norms] = 1 / eta2[..., None]
+        identity = np.zeros(it.u.shape) + output.ridge[..., None]
+        identity[:, :, :n_norms] = 1 / eta2[..., None]
         # Where nothing is penalised, a proximal term takes the place: it leads to the same point.
         scale = output.loss.curvature * np.maximum(1e-9 * squares, 1e-12 * squares.mean())
         identity = np.where(identity > 0, identity, scale)
         vector = w1 * np.sqrt(2 / (eta2 * self.spread))[..., None]
         curvature = output.share * self.hessian
         blocks = Blocks(self._cones(self.ratio), identity, vector, curvature)
-        self.newton = NewtonSystem(data, blocks, max_dense)
+        self.newton = NewtonSystem(data, blocks, lambda f: output.share * self.bend(f), max_dense)
         self.cg_iterations = 0
 
+    def bend(self, f: Floats) -> Floats:
+        """Multiply predictions by the second derivative of each row's loss, not weighted."""
+        bent = self.hessian * f
+        return bent - self.hessian * bent.sum(axis=0) if self.output.loss.coupled else bent
+
     def _cones(self, pairs: Floats) -> Floats:
-        S, n_cones, n = self.output.data.n_signs, self.output.n_cones, len(self.output.y)
-        return pairs[: S * n_cones * n].reshape(S, n_cones, n)
+        shape = (*self.it.u.shape[:2], self.output.n_cones, len(self.output.share))
+        return pairs[: math.prod(shape)].reshape(shape)
 
     def _boxes(self, pairs: Floats) -> Floats:
-        return pairs[len(pairs) - self.output.n_boxed :].reshape(-1, len(self.output.y))
+        return pairs[len(pairs) - self.output.n_boxed :].reshape(-1, *self.output.y.shape)
 
     def newton_step(self) -> Move:
         """Return the direction to where all residuals and all products vanish."""
@@ -260,15 +278,15 @@ class _System:
         ``x`` and ``z``. With ``full`` residuals vanish too, else they stay as they are.
         """
         output, data = self.output, self.output.data
-        n_cones, n_norms, n = output.n_cones, output.n_norms, len(output.y)
+        n_cones, n_norms, n = output.n_cones, output.n_norms, len(output.share)
         w0, w1, eta2 = self.scaling.w0, self.scaling.w1, self.scaling.eta**2
         c = self.scaling.unscale(c)
         b = np.zeros_like(self.r_dual)
-        shift = np.zeros(n)
+        shift = np.zeros(output.y.shape)
         if full:
             b, k, shift = b - self.r_dual, k + self.pull, self.r_gradient
-        b[:, :n_cones] += data.back(self.orientation * self._cones(k))
-        b[:, :n_norms] += c[..., 1:] + w1 * (2 * w0 / self.spread * c[..., 0])[..., None]
+        b[:, :, :n_cones] += data.back(self.orientation * self._cones(k))
+        b[:, :, :n_norms] += c[..., 1:] + w1 * (2 * w0 / self.spread * c[..., 0])[..., None]
         if output.box is not None:
             above, below = n * self._boxes(k)
             shift = shift - above + below
@@ -278,14 +296,14 @@ class _System:
         self.cg_iterations += n_iter
         scores = data.scores(du)
         df = data.predict(scores)
-        dg = self.hessian * (df + shift)
-        scores = scores[:, :n_cones]
+        dg = self.bend(df + shift)
+        scores = scores[:, :, :n_cones]
         scores *= self.orientation
         along = scores.ravel()
         if output.box is not None:
-            along = np.concatenate([along, -dg, dg])
+            along = np.concatenate([along, -dg.ravel(), dg.ravel()])
         dx, dz = np.empty_like(self.it.x), np.zeros_like(self.it.z)
-        dx[..., 1:] = du[:, :n_norms]
+        dx[..., 1:] = du[:, :, :n_norms]
         inner = (w1 * dx[..., 1:]).sum(axis=-1)
         dx[..., 0] = (eta2 * c[..., 0] + 2 * w0 * inner) / self.spread
         dz[..., 1:] = 2 * (w0 * dx[..., 0] - inner)[..., None] * w1 - dx[..., 1:]

@@ -1,11 +1,14 @@
 r"""Primal-dual interior-point method, which takes few iterations to high accuracy.
 
-Outputs are separate programs. ``cvxnn.convex.solvers.interior_point.central_path`` takes the steps
-of each, and ``cvxnn.convex.solvers.interior_point.newton_system`` has the linear algebra.
+Outputs are separate programs, unless the loss couples them.
+``cvxnn.convex.solvers.interior_point.central_path`` takes the steps of each, and
+``cvxnn.convex.solvers.interior_point.newton_system`` has the linear algebra.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvxnn.convex.dual_point import DualPoint
+from cvxnn.convex.losses import MultinomialLoss
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Measurement, Result, Solver, Start
 from cvxnn.convex.solvers.interior_point import newton_system
-from cvxnn.convex.solvers.interior_point.central_path import Iterate, Output, advance
+from cvxnn.convex.solvers.interior_point.central_path import Iterate, Outputs, advance
 from cvxnn.convex.solvers.interior_point.newton_system import Data, Floats
 from cvxnn.convex.solvers.interior_point.starting_points import begin, begin_near
 from cvxnn.numerics.arrays import register_pytree
@@ -32,7 +36,7 @@ class InteriorPointState(NamedTuple):
 
     rows: NDArray[np.intp]
     patterns: NDArray[np.intp]
-    outputs: tuple[Output, ...]
+    outputs: tuple[Outputs, ...]
     iterates: tuple[Iterate, ...]
     best: Floats
     best_objective: float
@@ -46,7 +50,7 @@ class InteriorPointState(NamedTuple):
 @register_pytree
 @dataclass(frozen=True)
 class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
-    """Interior-point method for losses that take outputs one by one.
+    """Interior-point method for programs of small and medium size.
 
     Parameters
     ----------
@@ -68,8 +72,8 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
 
     Notes
     -----
-    It takes both formulations, any loss but ``MultinomialLoss``, and the penalties
-    ``NeuronGroupLasso`` and ``SquaredL2``.
+    It takes both formulations, the losses of this package and others that treat each output
+    separately, and the penalties ``NeuronGroupLasso`` and ``SquaredL2``.
 
     All is NumPy in float64, whatever the data, but for a part of the preconditioner that may be in
     float32; nothing is compiled. Memory: about ten arrays of ``2 n P n_outputs`` floats, two of
@@ -111,10 +115,10 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
             )
         # Only the gated formulation has cones that the first-order method can do without.
         other = "ProximalGradient" if program.formulation == "gated" else "Cronos"
-        if program.loss.coupled:
+        if program.loss.coupled and type(program.loss) is not MultinomialLoss:
             raise TypeError(
-                f"InteriorPoint takes outputs one by one, and {type(program.loss).__name__} "
-                f"couples them; use {other}."
+                "InteriorPoint takes no loss that couples outputs but MultinomialLoss, got "
+                f"{type(program.loss).__name__}; use {other}."
             )
         if type(program.penalty) not in (NeuronGroupLasso, SquaredL2):
             raise TypeError(
@@ -144,7 +148,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
             if start is None:
                 iterates = tuple(begin(output) for output in outputs)
             else:
-                near = best[:, :, patterns]
+                near = np.split(best[:, :, patterns], len(outputs))
                 iterates = tuple(begin_near(*pair) for pair in zip(outputs, near, strict=True))
         dual = _dual_point(program, rows, patterns, outputs, iterates)
         if dual.multipliers is not None:
@@ -189,8 +193,8 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         self, program: ConvexProgram, state: InteriorPointState
     ) -> tuple[InteriorPointState, Measurement]:
         weights = np.zeros(program.stacked_shape)
-        for c, (output, it) in enumerate(zip(state.outputs, state.iterates, strict=True)):
-            weights[c][:, state.patterns] = _without_inactive(output, it)
+        pairs = zip(state.outputs, state.iterates, strict=True)
+        weights[:, :, state.patterns] = np.concatenate([_without_inactive(*pair) for pair in pairs])
         at = program.evaluate(weights)
         dual = _dual_point(program, state.rows, state.patterns, state.outputs, state.iterates)
         bound = float(program.bound_of(dual))
@@ -269,7 +273,7 @@ def cost(program: ConvexProgram) -> float:
 
 def _outputs(
     program: ConvexProgram,
-) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Output, ...]]:
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[Outputs, ...]]:
     """Return each output's program, without rows and patterns that do nothing."""
     X, mask = program.operator.X, program.operator.mask
     rows = np.flatnonzero(X.any(axis=1))
@@ -277,24 +281,26 @@ def _outputs(
     data = Data(X[rows], mask[np.ix_(rows, patterns)], program.n_signs)
     has_norms = type(program.penalty) is NeuronGroupLasso
     n_penalised = len(patterns)
-    alphas = np.broadcast_to(program.alpha, program.y.shape[1]).astype(float)
-    ridges = np.zeros((len(alphas), n_penalised)) + (0.0 if has_norms else alphas[:, None])
+    n_outputs = program.y.shape[1]
+    alphas = np.broadcast_to(program.alpha, n_outputs).astype(float)[:, None, None]
+    ridges = np.zeros((n_outputs, 1, n_penalised)) + (0.0 if has_norms else alphas)
     if program.operator.linear and len(patterns):
         n_penalised -= 1
-        ridges[:, -1] = program.linear_ridge
+        ridges[..., -1] = program.linear_ridge
     share = np.broadcast_to(program.share, (len(X), 1))[rows, 0]
+    alone = [slice(None)] if program.loss.coupled else [slice(c, c + 1) for c in range(n_outputs)]
     outputs = tuple(
-        Output(
+        Outputs(
             data=data,
-            y=program.y[rows, c],
+            y=np.ascontiguousarray(program.y[rows, own].T),
             share=share,
-            alpha=float(alphas[c]),
-            ridge=ridges[c],
+            alpha=alphas[own],
+            ridge=ridges[own],
             n_cones=n_penalised if program.formulation == "relu" else 0,
             n_norms=n_penalised if has_norms else 0,
             loss=program.loss,
         )
-        for c in range(program.y.shape[1])
+        for own in alone
     )
     return rows, patterns, outputs
 
@@ -303,35 +309,40 @@ def _dual_point(
     program: ConvexProgram,
     rows: NDArray[np.intp],
     patterns: NDArray[np.intp],
-    outputs: tuple[Output, ...],
+    outputs: tuple[Outputs, ...],
     iterates: tuple[Iterate, ...],
 ) -> DualPoint:
     """Return the dual point of the whole program, from the iterates of all outputs."""
     # Rows of zeros have the prediction zero.
     residual = -program.loss.gradient(np.zeros_like(program.y), program.y)
-    multipliers = None
-    if program.formulation == "relu":
-        multipliers = np.zeros((*program.y.shape, 2, program.operator.n_patterns))
-    for c, (output, it) in enumerate(zip(outputs, iterates, strict=True)):
-        residual[rows, c] = -it.g
-        if multipliers is not None:
-            a = it.a[: 2 * output.n_cones * len(rows)].reshape(2, output.n_cones, len(rows))
-            if a[0].T.shape == multipliers[:, c, 0].shape:  # much faster than what follows
-                multipliers[:, c] = a.transpose(2, 0, 1)
-                continue
-            # The integer indices broadcast against each other and come first.
-            multipliers[rows[:, None], c, :, patterns[: output.n_cones]] = a.transpose(2, 1, 0)
+    residual[rows] = -np.concatenate([it.g for it in iterates]).T
+    if program.formulation != "relu":
+        return DualPoint(residual, None)
+    multipliers = np.zeros((*program.y.shape, 2, program.operator.n_patterns))
+    for c, a in enumerate(_multipliers(outputs, iterates)):
+        if a[0].T.shape == multipliers[:, c, 0].shape:  # much faster than what follows
+            multipliers[:, c] = a.transpose(2, 0, 1)
+            continue
+        # The integer indices broadcast against each other and come first.
+        multipliers[rows[:, None], c, :, patterns[: a.shape[1]]] = a.transpose(2, 1, 0)
     return DualPoint(residual, multipliers)
 
 
-def _without_inactive(output: Output, it: Iterate) -> Floats:
+def _multipliers(outputs: tuple[Outputs, ...], iterates: tuple[Iterate, ...]) -> Iterator[Floats]:
+    """Yield the multipliers of the cones of each output, (2, n_cones, n)."""
+    for output, it in zip(outputs, iterates, strict=True):
+        shape = (*it.u.shape[:2], output.n_cones, len(output.share))
+        yield from it.a[: math.prod(shape)].reshape(shape)
+
+
+def _without_inactive(output: Outputs, it: Iterate) -> Floats:
     """Set inactive neurons to zero where that is certain to lower the objective."""
     u, n_norms = it.u.copy(), output.n_norms
     # To first order the penalty falls by more than the loss grows, by this much; the loss is at
     # most so much above its tangent, even where all these neurons vanish together.
     own = it.x[..., 1:]
     gain = output.alpha * np.linalg.norm(own, axis=-1) + (own * it.z[..., 1:]).sum(axis=-1)
-    open_scores = it.scores[:, :n_norms] * output.data.gates[:n_norms]
+    open_scores = it.scores[:, :, :n_norms] * output.data.gates[:n_norms]
     bend = output.loss.curvature / 2 * (open_scores**2 @ output.share)
-    u[:, :n_norms][gain >= gain.size * bend] = 0
+    u[:, :, :n_norms][gain >= gain.size * bend] = 0
     return u

@@ -1,6 +1,6 @@
 r"""Linear algebra of the interior-point method: one Newton system, factored and solved.
 
-For blocks :math:`j` = (sign :math:`\sigma_j`, pattern :math:`i`) the system is
+For blocks :math:`j` = (sign :math:`\sigma_j`, pattern :math:`i`) of an output the system is
 
 .. math::
 
@@ -14,6 +14,9 @@ of the data, or :math:`I + A^T H A`, of the size of the weights. Columns of :mat
 matter are left out of it, the more the nearer the optimum, and conjugate gradient makes up for
 them. Plain NumPy in double precision; the coupling matrix, which only preconditions, is factored in
 single precision unless it is too large beside the identity.
+
+Where the loss couples the outputs, :math:`H` has a full matrix for each row. The outputs are
+factored one by one with a diagonal above it, and conjugate gradient solves for all of them.
 """
 
 from __future__ import annotations
@@ -69,27 +72,27 @@ class Data:
         return 2.0 * self.n_signs * self.X.size * len(self.gates)
 
     def scores(self, u: Floats) -> Floats:
-        """Return ``X u_j`` of all blocks: (S, P, d) to (S, P, n)."""
+        """Return ``X u_j`` of all blocks: (C, S, P, d) to (C, S, P, n)."""
         return (u.reshape(-1, u.shape[-1]) @ self.XT).reshape(*u.shape[:-1], -1)
 
     def back(self, v: Floats) -> Floats:
-        """Return ``X^T v_j`` of all blocks: (S, P, n) to (S, P, d)."""
+        """Return ``X^T v_j`` of all blocks: (C, S, P, n) to (C, S, P, d)."""
         return (v.reshape(-1, v.shape[-1]) @ self.X).reshape(*v.shape[:-1], self.X.shape[1])
 
     def predict(self, scores: Floats) -> Floats:
-        """Sum the open scores, positive neurons minus negative ones: (S, P, n) to (n,)."""
-        difference = scores[0] - scores[1] if len(scores) == 2 else scores[0]
-        return np.einsum("pn,pn->n", difference, self.gates)
+        """Sum the open scores, positive neurons minus negative ones: (C, S, P, n) to (C, n)."""
+        return np.einsum("cpn,pn->cn", difference(scores), self.gates)
 
     def spread(self, r: Floats) -> Floats:
-        """Apply the adjoint of :meth:`predict`: (n,) to (S, P, n)."""
-        v = self.gates * r
-        return np.stack([v, -v]) if self.n_signs == 2 else v[None]
+        """Apply the adjoint of :meth:`predict`: (C, n) to (C, S, P, n)."""
+        return self._signed(self.gates * r[:, None])
 
     def adjoint(self, r: Floats) -> Floats:
-        """Return ``F^T r``: (n,) to (S, P, d)."""
-        v = self.back((self.gates * r)[None])[0]
-        return np.stack([v, -v]) if self.n_signs == 2 else v[None]
+        """Return ``F^T r``: (C, n) to (C, S, P, d)."""
+        return self._signed(self.back(self.gates * r[:, None]))
+
+    def _signed(self, v: Floats) -> Floats:
+        return np.stack([v, -v], axis=1) if self.n_signs == 2 else v[:, None]
 
     def grams(self, weights: Floats) -> Floats:
         """Return ``X^T diag(q) X`` for each row ``q`` of (m, n): (m, d, d)."""
@@ -112,24 +115,74 @@ class Data:
         return grams
 
 
+def difference(blocks: Floats) -> Floats:
+    """Return positive minus negative neurons: (C, S, P, ...) to (C, P, ...)."""
+    return blocks[:, 0] - blocks[:, 1] if blocks.shape[1] == 2 else blocks[:, 0]
+
+
 class Blocks(NamedTuple):
-    """What defines the matrix of one Newton system, blocks of shape (S, P)."""
+    """What defines the matrix of one Newton system, blocks of shape (C, S, P)."""
 
     cone: Floats
-    """Weights ``q`` of the rows of X, (S, Pc, n), of the first Pc patterns."""
+    """Weights ``q`` of the rows of X, (C, S, Pc, n), of the first Pc patterns."""
     identity: Floats
-    """``c`` of each feature, (S, P, d)."""
+    """``c`` of each feature, (C, S, P, d)."""
     vector: Floats
-    """``sqrt(gamma) w``, (S, Pk, d), of the first Pk patterns."""
+    """``sqrt(gamma) w``, (C, S, Pk, d), of the first Pk patterns."""
     curvature: Floats
-    """Diagonal of ``H``, (n,), at least 0."""
+    """Diagonal of ``H``, or what is above ``H`` where it is none, (C, n), at least 0."""
+
+    def output(self, number: int) -> Blocks:
+        """Return the blocks of one output, without the first axis."""
+        return Blocks(*(part[number] for part in self))
 
 
 class NewtonSystem:
-    """A factored Newton system."""
+    """The Newton system of all outputs, each factored by itself.
+
+    Parameters
+    ----------
+    data : Data
+        Rows and patterns.
+    blocks : Blocks
+        Of all outputs.
+    bend : callable
+        Multiplies predictions, (C, n), by ``H``.
+    max_dense : int
+        Side of the largest matrix that is factored.
+    """
+
+    def __init__(
+        self, data: Data, blocks: Blocks, bend: Callable[[Floats], Floats], max_dense: int
+    ) -> None:
+        self.data, self.bend = data, bend
+        n_outputs = len(blocks.curvature)
+        self.outputs = [OutputSystem(data, blocks.output(c), max_dense) for c in range(n_outputs)]
+        self.rank = max(output.rank for output in self.outputs)
+
+    def matvec(self, x: Floats) -> Floats:
+        """Multiply by the matrix: by its blocks, and by ``F^T H F`` without forming it."""
+        data = self.data
+        c = data.adjoint(self.bend(data.predict(data.scores(difference(x)[:, None]))))
+        for own, output, part in zip(c, self.outputs, x, strict=True):
+            own += output.multiply(part)
+        return c
+
+    def precondition(self, b: Floats) -> Floats:
+        """Solve with the matrix of each output, but for the columns that were left out."""
+        parts = zip(self.outputs, b, strict=True)
+        return np.stack([output.precondition(part) for output, part in parts])
+
+    def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
+        """Return the solution, and the iterations of :func:`energy_pcg` that it took."""
+        return energy_pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
+
+
+class OutputSystem:
+    """The factored matrix of one output, blocks of shape (S, P)."""
 
     def __init__(self, data: Data, blocks: Blocks, max_dense: int) -> None:
-        self.data, self.blocks = data, blocks
+        self.data = data
         S, P = blocks.identity.shape[:2]
         n, d = data.X.shape
         with limit_threads(newton_flops(data.X.shape, P, S, P * d), SHARED_FACTOR):
@@ -180,12 +233,9 @@ class NewtonSystem:
         A *= (gates * self._half).astype(dtype)[:, None, :]
         return A.reshape(-1, XT.shape[1])
 
-    def matvec(self, x: Floats) -> Floats:
-        """Multiply by the matrix: by its blocks, and by ``F^T H F`` without forming it."""
-        data = self.data
-        q = x[0] - x[1] if len(x) == 2 else x[0]
-        c = data.adjoint(self.blocks.curvature * data.predict(data.scores(q[None])))
-        return (self._B @ x[..., None])[..., 0] + c
+    def multiply(self, x: Floats) -> Floats:
+        """Multiply by the blocks."""
+        return (self._B @ x[..., None])[..., 0]
 
     def precondition(self, b: Floats) -> Floats:
         """Solve with the matrix, but for the columns that were left out."""
@@ -201,13 +251,9 @@ class NewtonSystem:
             c = (change.reshape(*q.shape[:-1], 1, -1) @ self._R_inverse)[..., 0, :]
             c = np.stack([c, -c]) if len(x) == 2 else c[None]
         else:
-            g = self._half * self.data.predict(self.data.scores(q[None]))
-            c = self.data.adjoint(self._half * self._core_solve(g))
+            g = self._half * self.data.predict(self.data.scores(q[None, None]))[0]
+            c = self.data.adjoint(self._half[None] * self._core_solve(g))[0]
         return x - self._block_solve(c)
-
-    def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
-        """Return the solution, and the iterations of :func:`energy_pcg` that it took."""
-        return energy_pcg(self.matvec, self.precondition, b, tol, floor, _MAX_CG)
 
     def _core_solve(self, g: Floats) -> Floats:
         # The transpose is an upper triangle in Fortran order, and no copy.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cvxnn.convex._checks import number, refuse_sparse_program
+from cvxnn.convex.losses import LogisticLoss, MultinomialLoss
 from cvxnn.convex.penalties import NeuronGroupLasso, SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Solver
@@ -16,8 +17,9 @@ from cvxnn.convex.solvers.ridge.closed_form import takes
 from cvxnn.convex.solvers.ridge.ridge import Ridge
 
 # Beyond this many flops, interior point is expected to take longer than a first-order solver needs
-# to compile and to find its way to a gap of 1 %.
-_INTERIOR_POINT_FLOPS = 3e11
+# to compile and to find its way to a gap of 1 %. With the losses of classes and cones, that takes
+# hundreds of iterations, not dozens.
+_INTERIOR_POINT_FLOPS, _OF_CLASSES = 3e11, 5e12
 INTERIOR_POINT_ITERATIONS = 25
 
 
@@ -58,8 +60,11 @@ def automatic(program: ConvexProgram, *, tol: float, max_iter: int | None = None
     if positive and takes(program):
         return _limited(Ridge(tol=tol), max_iter)
     refuse_sparse_program(program, "any other solver than Ridge")
-    taken = type(program.penalty) in (NeuronGroupLasso, SquaredL2) and not program.loss.coupled
-    small = INTERIOR_POINT_ITERATIONS * cost(program) <= _INTERIOR_POINT_FLOPS
+    classes = type(program.loss) in (LogisticLoss, MultinomialLoss)
+    norms = type(program.penalty) in (NeuronGroupLasso, SquaredL2)
+    taken = norms and (classes or not program.loss.coupled)
+    most = _OF_CLASSES if classes and program.formulation == "relu" else _INTERIOR_POINT_FLOPS
+    small = INTERIOR_POINT_ITERATIONS * cost(program) <= most
     if taken and small and positive:
         return _limited(InteriorPoint(tol=tol), max_iter)
     if program.formulation == "gated":

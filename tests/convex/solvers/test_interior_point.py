@@ -1,7 +1,7 @@
 """The interior-point method against CVXPY, its certificate, and input that degenerates."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import hypothesis
 import numpy as np
@@ -23,7 +23,9 @@ from cvxnn.convex import (
     SquaredLoss,
     Status,
     on_host,
+    register_pytree,
     solve,
+    solve_with_cvxpy,
 )
 from cvxnn.convex.solvers.interior_point import newton_system
 from cvxnn.convex.solvers.interior_point.interior_point import cost
@@ -32,6 +34,12 @@ from cvxnn.convex.solvers.interior_point.newton_system import Blocks, Data, Newt
 cp = pytest.importorskip("cvxpy")
 
 PRECISE = InteriorPoint(tol=1e-8, certify="program")
+
+
+@register_pytree
+@dataclass(frozen=True)
+class Coupled(MultinomialLoss):
+    """A loss that is another function as far as a solver knows."""
 
 
 def make(
@@ -50,6 +58,8 @@ def make(
     X = rng.standard_normal((n, d))
     f = np.maximum(X @ rng.standard_normal((d, 3)), 0) @ rng.standard_normal((3, n_outputs))
     y = f - f.mean() + 0.1 * rng.standard_normal(f.shape)
+    if isinstance(loss, MultinomialLoss):
+        y = np.eye(n_outputs)[y.argmax(axis=1)]
     loss = SquaredLoss() if loss is None else loss
     if isinstance(loss, LogisticLoss):
         y = np.where(y > 0, 1.0, -1.0)
@@ -123,6 +133,44 @@ def test_agrees_with_cvxpy_with_weights_and_skip(loss: Loss, formulation: str) -
     check(replace(program, skip=0.1))
     if not isinstance(loss, LogisticLoss):
         check(replace(program, skip=0.0))
+
+
+@pytest.mark.parametrize("penalty", [NeuronGroupLasso(), SquaredL2()], ids=["lasso", "ridge"])
+@pytest.mark.parametrize("formulation", ["relu", "gated"])
+def test_classes_that_the_loss_couples(formulation: str, penalty: object) -> None:
+    weight = np.random.default_rng(1).uniform(0, 3, 30)
+    weight[:3] = 0
+    options = {"loss": MultinomialLoss(), "formulation": formulation, "penalty": penalty}
+    program = make(n_outputs=3, **options)
+    weighted = replace(program, sample_weight=weight, skip=0.1)
+    cases = [program, weighted]
+    if isinstance(penalty, SquaredL2):
+        cases.append(replace(program, alpha=np.array([0.01, 0.02, 0.05])))
+    for case in cases:
+        result, expected = solve(case, PRECISE), solve_with_cvxpy(case)
+        assert result.gap <= 1e-7
+        assert case.evaluate(result.weights).violation <= 1e-7
+        np.testing.assert_allclose(result.objective, expected.objective, rtol=1e-6)
+        assert result.dual_bound <= expected.objective * (1 + 1e-8)
+        np.testing.assert_allclose(case.bound_of(result.dual), result.dual_bound, rtol=1e-12)
+
+
+def test_two_classes_are_one_logistic_output() -> None:
+    """Opposite neurons for both classes cost twice as much as one for their difference."""
+    alone = make(loss=LogisticLoss(), penalty=SquaredL2(), formulation="gated")
+    both = np.hstack([alone.y > 0, alone.y < 0]).astype(float)
+    pair = replace(alone, y=both, loss=MultinomialLoss(), alpha=2 * alone.alpha)
+    np.testing.assert_allclose(
+        solve(pair, PRECISE).objective, solve(alone, PRECISE).objective, rtol=1e-7
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_classes_start_near_given_weights(seed: int) -> None:
+    program = make(120, 5, 8, n_outputs=6, seed=seed, loss=MultinomialLoss())
+    coarse = solve(program, InteriorPoint(tol=0.1, certify="program"))
+    fine = solve(program, PRECISE, start=coarse.weights)
+    np.testing.assert_allclose(fine.objective, solve(program, PRECISE).objective, rtol=1e-7)
 
 
 def test_skip_under_the_ridge_penalty() -> None:
@@ -377,9 +425,9 @@ def test_stops_where_rounding_stops_it() -> None:
             "use ProximalGradient",
         ),
         (
-            {"loss": MultinomialLoss(), "y": np.ones((30, 1))},
+            {"loss": Coupled(), "y": np.eye(3)[np.arange(30) % 3]},
             TypeError,
-            "couples them; use Cronos",
+            "but MultinomialLoss, got Coupled; use Cronos",
         ),
     ],
 )

@@ -250,6 +250,7 @@ class InteriorPoint(Solver[ConvexProgram, InteriorPointState]):
         )
         # A PCG iteration: two products with the matrix, two in the preconditioner.
         solves = float(result.history["cg_iterations"][-1]) * (4 * product + 4.0 * n * ranks.mean())
+        solves *= C if program.loss.coupled else 1
         return C * (factored + 16 * product * result.n_iter) + solves
 
 
@@ -268,7 +269,8 @@ def cost(program: ConvexProgram) -> float:
     """
     n, d = program.operator.X.shape
     P, S, C = program.operator.n_patterns, program.n_signs, program.y.shape[1]
-    return C * (newton_system.newton_flops((n, d), P, S, P * d) + 40.0 * S * n * d * P)
+    products = 400.0 if program.loss.coupled else 40.0
+    return C * (newton_system.newton_flops((n, d), P, S, P * d) + products * S * n * d * P)
 
 
 def _outputs(

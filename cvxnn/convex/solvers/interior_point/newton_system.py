@@ -15,8 +15,11 @@ matter are left out of it, the more the nearer the optimum, and conjugate gradie
 them. Plain NumPy in double precision; the coupling matrix, which only preconditions, is factored in
 single precision unless it is too large beside the identity.
 
-Where the loss couples the outputs, :math:`H` has a full matrix for each row. The outputs are
-factored one by one with a diagonal above it, and conjugate gradient solves for all of them.
+Where the loss couples the outputs, :math:`H` has a matrix for each row, for the multinomial loss
+:math:`\operatorname{diag}(p) - p p^T`. The outputs are factored one by one with
+:math:`\operatorname{diag}(p)` in its place, which differs only where all classes gain the same.
+They do where weights change alike in all classes: there :math:`H` is zero and the matrix is
+:math:`\sum_c B_{cj}`, whose inverse is added. Conjugate gradient does the rest.
 """
 
 from __future__ import annotations
@@ -159,19 +162,29 @@ class NewtonSystem:
         n_outputs = len(blocks.curvature)
         self.outputs = [OutputSystem(data, blocks.output(c), max_dense) for c in range(n_outputs)]
         self.rank = max(output.rank for output in self.outputs)
+        # What all classes have in common changes no probability, which the matrices of single
+        # outputs do not know.
+        self._common: Floats | None = None
+        if n_outputs > 1:
+            with limit_threads(n_outputs * 2.0 * self.outputs[0].matrices.size * data.X.shape[1]):
+                root = _triangular_inverse(
+                    _cholesky_of_blocks(np.sum([o.matrices for o in self.outputs], axis=0))
+                )
+                self._common = np.swapaxes(root, -1, -2) @ root
 
     def matvec(self, x: Floats) -> Floats:
         """Multiply by the matrix: by its blocks, and by ``F^T H F`` without forming it."""
         data = self.data
         c = data.adjoint(self.bend(data.predict(data.scores(difference(x)[:, None]))))
         for own, output, part in zip(c, self.outputs, x, strict=True):
-            own += output.multiply(part)
+            own += _times(output.matrices, part)
         return c
 
     def precondition(self, b: Floats) -> Floats:
-        """Solve with the matrix of each output, but for the columns that were left out."""
+        """Solve with each output, but for left-out columns, and with what all have in common."""
         parts = zip(self.outputs, b, strict=True)
-        return np.stack([output.precondition(part) for output, part in parts])
+        x = np.stack([output.precondition(part) for output, part in parts])
+        return x if self._common is None else x + _times(self._common, b.sum(axis=0))
 
     def solve(self, b: Floats, tol: float, floor: float) -> tuple[Floats, int]:
         """Return the solution, and the iterations of :func:`energy_pcg` that it took."""
@@ -179,7 +192,7 @@ class NewtonSystem:
 
 
 class OutputSystem:
-    """The factored matrix of one output, blocks of shape (S, P)."""
+    """The factored matrix of one output, blocks of shape (S, P); ``matrices`` are the blocks."""
 
     def __init__(self, data: Data, blocks: Blocks, max_dense: int) -> None:
         self.data = data
@@ -194,7 +207,7 @@ class OutputSystem:
             w = blocks.vector
             B[:, :n_norms] -= w[..., :, None] * w[..., None, :]
             B[..., np.arange(d), np.arange(d)] += blocks.identity
-            self._B = B
+            self.matrices = B
             root = _triangular_inverse(_cholesky_of_blocks(B))
             self._inverse = np.swapaxes(root, -1, -2) @ root
             self._R = _cholesky_of_blocks(self._inverse.sum(axis=0))
@@ -233,10 +246,6 @@ class OutputSystem:
         A *= (gates * self._half).astype(dtype)[:, None, :]
         return A.reshape(-1, XT.shape[1])
 
-    def multiply(self, x: Floats) -> Floats:
-        """Multiply by the blocks."""
-        return (self._B @ x[..., None])[..., 0]
-
     def precondition(self, b: Floats) -> Floats:
         """Solve with the matrix, but for the columns that were left out."""
         x = self._block_solve(b)
@@ -261,7 +270,12 @@ class OutputSystem:
         return cho_solve((self._core.T, False), g, check_finite=False).astype(np.float64)
 
     def _block_solve(self, b: Floats) -> Floats:
-        return (self._inverse @ b[..., None])[..., 0]
+        return _times(self._inverse, b)
+
+
+def _times(matrices: Floats, x: Floats) -> Floats:
+    """Multiply each block by its matrix."""
+    return np.asarray((matrices @ x[..., None])[..., 0])
 
 
 def energy_pcg(

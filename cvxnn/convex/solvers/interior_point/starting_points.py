@@ -83,7 +83,7 @@ def begin_near(output: Outputs, weights: Floats) -> Iterate:
     x, z = np.empty_like(first.x), np.empty_like(first.z)
     # The t with which (t, u) and (alpha, -alpha u / t) have the product mu.
     x[..., 0] = (mu / alpha + np.hypot(mu / alpha, 2 * norms)) / 2
-    x[..., 1:], z[..., 0], z[..., 1:] = own, alpha, -alpha * own / x[..., :1]
+    x[..., 1:], z[..., 0], z[..., 1:] = own, alpha, -alpha[..., None] * own / x[..., :1]
     typical = np.linalg.norm(data.X, axis=1) / np.sqrt(data.X.shape[1])
     least = np.maximum(sizes[:, :, :n_cones], _NEAR_SHIFT * sizes.mean())[..., None] * typical
     oriented = data.orientation[:n_cones] * scores[:, :, :n_cones]

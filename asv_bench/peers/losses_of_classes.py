@@ -68,7 +68,8 @@ def main() -> None:
     parser.add_argument("--only", nargs=3, help="table, loss, solver")
     options = parser.parse_args()
     if options.only:
-        return measure(*options.only, options.data, options.out)
+        table, loss, solver = options.only
+        return measure(table, loss, solver, options.data, options.out)
     os.environ |= {"OMP_NUM_THREADS": "1", "NPROC": "1", "CVXNN_PROGRAMS": "off"}
     done = {(r["table"], r["loss"], r["solver"]) for r in read(options.out)}
     for table in options.tables:

@@ -98,7 +98,13 @@ POLICY = OptionGroup(
             "help": 'Interval at which "maxright" evaluates both objectives, also where PAIRS '
             "is a file; 1 evaluates both at each step; several make a run of maxright for each",
         },
-        "stop_excess": {"type": real(above=0)},
+        "stop_excess": {
+            "type": real(above=0),
+            "help": "End a joint strategy where both objectives exceed a front by at most this "
+            "fraction: the exact front or, where PAIRS is a file, the ends of the runs of "
+            '"alright" on held-out data, which then come first; by default runs go on to their '
+            "ends",
+        },
     },
     title="only if PAIRS is a folder: policies over its features",
 )

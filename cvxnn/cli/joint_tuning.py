@@ -25,7 +25,8 @@ TUNING = OptionGroup(
         "trained": {},
         "supervised_batch": {},
         "max_length": {},
-        **{name: own for name, own in FINE_TUNING.options.items() if name != "evaluate_every"},
+        **FINE_TUNING.options,
+        "evaluate_every": {"help": "Steps between two looks at held-out data, for --stop-excess"},
         "lora_dropout": {"type": real(least=0, most=1)},
         "checkpoint_every": {},
     },
@@ -95,6 +96,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             f"--strategy {','.join(wrong)} needs frozen features, a folder of cvxnn extract; of a "
             f"language model, choose among {', '.join(JOINT_STRATEGIES)}"
         )
+    if options.stop_excess is not None and "alright" not in strategies:
+        raise UsageError(
+            f"--stop-excess needs alright in --strategy, not {','.join(strategies)} alone: where "
+            "PAIRS is a file, its runs are the front"
+        )
     settings = preset(options.preset) | TUNING.changed(options)
     periods = several(settings.pop("max_evaluation_steps", options.max_evaluation_steps))
     if PERIOD.changed(options):
@@ -125,6 +131,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             trade_offs=several(options.lam),
             periods=periods,
             supervised_first=options.supervised_first,
+            stop_excess=options.stop_excess,
             progress=not console.quiet,
             say=lambda name: console.progress(f"run       {name}"),
         )
@@ -145,6 +152,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         "sft_first": options.sft_first,
         "config": {k: v for k, v in vars(config).items() if k not in free},
     }
+    if options.stop_excess is not None:
+        known["stop_excess"] = options.stop_excess
     result = made_once(folder / NOTE, known, compare, overwrite=options.overwrite)
     _show(result, console)
     write_report(result, options, console)
@@ -209,7 +218,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
 
     console.show(
         f"{'strategy':<14} {'lambda':>6} {'DPO':>8} {'SFT':>8} {'ideal':>8} {'held DPO':>9} "
-        f"{'held SFT':>9}  held-out pairs"
+        f"{'held SFT':>9} {'steps':>6}  held-out pairs"
     )
     for row in [{"strategy": "(start)", "lam": None, **result["start"]}, *result["policies"]]:
         lam = "" if row["lam"] is None else f"{row['lam']:g}"
@@ -218,13 +227,15 @@ def _show(result: dict[str, Any], console: Console) -> None:
         ideal = f"{row['ideal_distance']:.4f}" if "ideal_distance" in row else ""
         console.show(
             f"{row['strategy']:<14} {lam:>6} {row['dpo']:>8.4f} {row['sft']:>8.4f} {ideal:>8} "
-            f"{row['held_dpo']:>9.4f} {row['held_sft']:>9.4f}  {shown}"
+            f"{row['held_dpo']:>9.4f} {row['held_sft']:>9.4f} {row.get('steps', ''):>6}  {shown}"
         )
     console.show(
         "DPO, SFT: the objectives over all training data, then over held-out data, lower is\n"
         "better; ideal: distance from what training for each objective alone reached; then the\n"
         "share of held-out pairs ranked correctly by the implied reward, with its 95 % interval"
     )
+    if any(row.get("stopped") for row in result["policies"]):
+        console.show("fewer steps: a run that ended near the front of ALRIGHT's runs")
     if text := few_groups_text(min(row["n_groups"] for row in result["policies"])):
         console.complain("warning", text)
     done = "wrote" if result["status"] == "done" else "nothing to do:"

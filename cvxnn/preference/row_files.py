@@ -24,6 +24,7 @@ from cvxnn.preference.text_checks import kind
 _JSON = (".jsonl", ".ndjson", ".json", "")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _ENDINGS = (*_JSON[:3], *_TABLES, ".parquet")
+_FEATURES = "features.npy"  # beside such a file, or its shards, lie no rows of a user's
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -57,8 +58,9 @@ def read_rows(path: str | os.PathLike[str], limit: int | None = None) -> Iterato
     ImportError
         If pyarrow is needed and missing; install the extra "data".
     ValueError
-        If `limit` is below 1, or if the file is of another kind, empty, damaged, not in UTF-8, or
-        has a row that is not an object; the message names the file and the line.
+        If `limit` is below 1, if the folder is one of features, or if the file is of another kind,
+        empty, damaged, not in UTF-8, or has a row that is not an object; the message names the file
+        and the line.
     """
     check_limit(limit)
     path = Path(path)
@@ -143,6 +145,12 @@ def rows_so_far(path: Path, key: str, settings: Mapping[str, Any]) -> dict[Any, 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.is_dir():
+        if any(path.glob(f"{_FEATURES}*")):
+            raise ValueError(
+                f"{path} is a folder of features, as cvxnn extract writes; expected a file of "
+                "rows, such as the pairs that it was made from (cvxnn fit, compare and score take "
+                "the folder as it is)"
+            )
         files = [file for file in sorted(path.iterdir()) if _ending(file) in _ENDINGS]
         if not files:
             raise ValueError(f"{path}: the folder has no file that ends in {_named()}")

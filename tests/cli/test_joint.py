@@ -10,7 +10,9 @@ import pytest
 
 import cvxnn
 from cvxnn.cli.main import main
+from cvxnn.joint import reference_front
 from cvxnn.llm import load_adapter, load_model
+from cvxnn.llm.fine_tuning import strategy_runs
 from cvxnn.preference import read_preferences, split_by_group
 
 torch = pytest.importorskip("torch")
@@ -157,3 +159,50 @@ def test_a_file_of_pairs_trains_the_language_model(run, data, model, tmp_path, c
     assert found["policies"][0]["sft"] < found["start"]["sft"]
     refused = run(*command, "--strategy", "exact,mix", code=2)["error"]
     assert "--strategy exact needs frozen features" in refused
+
+
+@pytest.mark.slow
+def test_runs_of_a_language_model_end_near_the_front_of_alright(
+    run, data, model, tmp_path, monkeypatch
+):
+    pairs = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+    texts = [{"prompt": f"{p['prompt']} b", "response": p["chosen"]} for p in pairs[:16]]
+    file, logs, fine_tune = tmp_path / "sft.jsonl", {}, strategy_runs.fine_tune
+    file.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+
+    def watched(*args, **kwargs):
+        tuned = fine_tune(*args, **kwargs)
+        logs[kwargs["folder"].name] = tuned.history
+        return tuned
+
+    monkeypatch.setattr(strategy_runs, "fine_tune", watched)
+    command = ["joint", data, file, "--model", model, "--steps", "4", "--learning-rate", "1e-2"]
+    command += ["--micro-batch", "2", "--accumulation", "1", "--limit", "12"]
+    command += ["--strategy", "maxright,alright", "--lam", "0.25,0.75", "--evaluate-every", "2"]
+    for excess, steps in ((9.0, 2), (1e-9, None)):
+        output = ["--output", tmp_path / f"joint {excess}", "--stop-excess", excess]
+        found = run(*command, *output)
+        rows = {(row["strategy"], row["lam"]): row for row in found["policies"]}
+        assert list(rows) == [(name, k) for name in ("alright", "maxright") for k in (0.25, 0.75)]
+        ends = [
+            (rows["alright", k]["held_dpo"], rows["alright", k]["held_sft"]) for k in (0.25, 0.75)
+        ]
+        front = reference_front([0.25, 0.75], *zip(*ends, strict=True))
+        for (name, lam), row in rows.items():
+            seen = [e for e in logs[f"{name}-{lam:g}"] if "eval_loss" in e]
+            if name == "alright":
+                assert (row["steps"], row["stopped"], seen) == (4, False, [])
+                continue
+            near = [
+                e["step"]
+                for e in seen
+                if e["step"] and front.excess(e["eval_loss"], e["eval_loss/supervised"]) <= excess
+            ]
+            assert row["steps"] == min([*near, 4]) == (steps or row["steps"])
+            assert row["stopped"] == (row["steps"] < 4)
+            last = seen[-1]["eval_loss"], seen[-1]["eval_loss/supervised"]
+            np.testing.assert_allclose(last, (row["held_dpo"], row["held_sft"]), rtol=1e-5)
+        assert run(*command, *output)["status"] == "nothing to do"
+    command[command.index("maxright,alright")] = "maxright"
+    refused = run(*command, "--stop-excess", "1", code=2)["error"]
+    assert "--stop-excess needs alright in --strategy" in refused

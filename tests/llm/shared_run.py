@@ -48,7 +48,7 @@ class First:
 
 
 def train(
-    folder: Path, run: str, tell: Callable[[dict[str, float]], None] | bool = False
+    folder: Path, run: str, tell: Callable[[dict[str, float]], object] | bool = False
 ) -> dict[str, Any]:
     """Train the adapters of a model; return what has to be the same however it is done."""
     lm = load_model(folder / "tiny", device="cpu")
@@ -86,6 +86,12 @@ def main(folder: Path) -> None:
         fine_tune(lm, CONFIG, preferences=PAIRS[number:])
     except ValueError as error:
         found["refused"] = str(error)
+
+    def near(entry: dict[str, float]) -> bool:
+        assert number == 0
+        return entry["step"] >= 1  # the first evaluation from there on is at 2
+
+    found["stopped"] = [entry["step"] for entry in train(folder, "stops", near)["history"]]
     (folder / f"found-{number}.json").write_text(json.dumps(found))
 
     def die(entry: dict[str, float]) -> None:

@@ -60,6 +60,7 @@ def test_two_processes_train_and_write_as_one_does(
     for shared in found:
         assert shared["written"] == written
         assert "different settings, models or data" in shared["refused"]
+        assert shared["stopped"] == [0, 1, 2]  # the first process alone says so
     found.append(shared_run.train(tmp_path, "dies"))  # goes on from their checkpoint
     for shared in found:
         assert shared["tokens"] == alone["tokens"]

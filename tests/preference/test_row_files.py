@@ -187,3 +187,11 @@ def test_a_failed_write_leaves_the_old_file(
     monkeypatch.undo()
     assert rows(path) == [{"a": 1}]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.npy.2-of-8"])
+def test_a_folder_of_features_has_no_rows(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "features.json").write_text('{\n"settings": 1}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"folder of features, as .* expected a file of rows"):
+        rows(tmp_path)

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cvxnn._progress import Progress
 from cvxnn.files.digests import digest
 from cvxnn.files.json_files import made_once
 from cvxnn.joint.strategies import planned_runs
+from cvxnn.joint.trade_offs import ParetoFront, reference_front
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.training_data import Supervised
 from cvxnn.llm.fine_tuning.training_loop import fine_tune
@@ -24,6 +26,7 @@ from cvxnn.preference.triplets import PreferenceTriplet
 JOINT_STRATEGIES = ("sequential", "mix", "alright", "maxright", "orpo")
 """Strategies of `compare_strategies`; ORPO learns from pairs alone, whatever the trade-off."""
 _ALONE = {"dpo": 1.0, "sft": 0.0}
+_STOPPED = "mix", "maxright"  # strategies that may end near the front
 _CACHE = "reference.sqlite"
 
 
@@ -53,6 +56,7 @@ def compare_strategies(
     trade_offs: Sequence[float] = (0.5,),
     periods: Sequence[int] | None = None,
     supervised_first: bool = False,
+    stop_excess: float | None = None,
     progress: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -83,6 +87,11 @@ def compare_strategies(
         default the one of `config`.
     supervised_first : bool, default=False
         Whether ``"sequential"`` begins with the replies.
+    stop_excess : float, optional
+        Fraction, above 0. ``"alright"`` runs first, and the held-out objectives that its runs end
+        with are a front; ``"mix"`` and ``"maxright"`` end where both held-out objectives, computed
+        every ``config.evaluate_every`` steps, exceed it by at most this (appendix B.2). By default
+        all runs go on to their ends.
     progress : bool, default=False
         Whether to show progress bars on stderr.
     say : callable, optional
@@ -91,13 +100,15 @@ def compare_strategies(
     Returns
     -------
     dict
-        ``policies``, a row for each strategy and trade-off; ``front``, which has the ``ideal``
-        point; and ``start``, both objectives of the given model.
+        ``policies``, a row for each strategy and trade-off, with ``stopped`` for a run that ended
+        near the front; ``front``, which has the ``ideal`` point; and ``start``, both objectives of
+        the given model.
 
     Raises
     ------
     ValueError
-        If a strategy is unknown, or there are no data of one kind.
+        If a strategy is unknown, there are no data of one kind, or `stop_excess` comes without
+        ``"alright"``.
     OtherSettingsError
         If the folder has runs of other settings; choose another one.
     """
@@ -106,6 +117,13 @@ def compare_strategies(
         raise ValueError(
             f"strategies are {unknown}; of a language model, expected {JOINT_STRATEGIES}"
         )
+    if stop_excess is not None:
+        if "alright" not in strategies:
+            raise ValueError(
+                f"stop_excess is {stop_excess:g}, and strategies are {list(strategies)}; it needs "
+                "'alright' among them, whose runs are the front"
+            )
+        strategies = sorted(strategies, key=lambda name: name != "alright")
     folder = Path(folder)
     measure = _Measures(lm, config, train, test, folder / _CACHE)
     start = measure.objectives(lm)
@@ -126,7 +144,10 @@ def compare_strategies(
             own = dataclasses.replace(
                 own, preference_optimum=optima["dpo"], supervised_optimum=optima["sft"]
             )
-        row = measure.run(own, folder / name, progress)
+        near = None
+        if stop_excess is not None and own.strategy in _STOPPED:
+            near = _Near(_ends(rows), stop_excess)
+        row = measure.run(own, folder / name, progress, near)
         if name in _ALONE:
             optima[name] = row[name]
         else:
@@ -136,6 +157,44 @@ def compare_strategies(
         gaps = [row["dpo"] - ideal[0], row["sft"] - ideal[1]]
         row |= {"dpo_gap": gaps[0], "sft_gap": gaps[1], "ideal_distance": float(np.hypot(*gaps))}
     return {"policies": rows, "front": {"dpo": [], "sft": [], "ideal": ideal}, "start": start}
+
+
+class _Near(NamedTuple):
+    """Front and excess at which a run ends."""
+
+    front: ParetoFront
+    excess: float
+
+
+def _ends(rows: Sequence[dict[str, Any]]) -> ParetoFront:
+    """Return the front of the held-out objectives of ALRIGHT's runs."""
+    ends = [(r["lam"], r["held_dpo"], r["held_sft"]) for r in rows if r["strategy"] == "alright"]
+    return reference_front(*zip(*ends, strict=True))
+
+
+@dataclasses.dataclass
+class _Watcher:
+    """Shows the progress of a run, and ends it near a front.
+
+    Attributes
+    ----------
+    near : _Near
+        The front, and how near.
+    bar : Progress
+        Where steps are shown.
+    """
+
+    near: _Near
+    bar: Progress
+
+    def __call__(self, entry: dict[str, float]) -> bool:
+        """Return True at an evaluation near the front."""
+        if "loss" in entry:
+            self.bar.update(note=f"loss {entry['loss']:.4f}")
+        if "eval_loss" not in entry:
+            return False
+        excess = self.near.front.excess(entry["eval_loss"], entry["eval_loss/supervised"])
+        return bool(excess <= self.near.excess)
 
 
 def _runs(
@@ -161,7 +220,9 @@ class _Measures:
     test: JointData
     cache: Path
 
-    def run(self, config: FineTuningConfig, folder: Path, progress: bool) -> dict[str, Any]:
+    def run(
+        self, config: FineTuningConfig, folder: Path, progress: bool, near: _Near | None
+    ) -> dict[str, Any]:
         """Return the result of a run, which is made once."""
         data = {part: digest(*map(repr, self.train[part]), digits=32) for part in (0, 1)}
         settings = {
@@ -169,22 +230,33 @@ class _Measures:
             "model": self.lm.fingerprint,
             "data": list(data.values()),
         }
+        if near is not None:
+            front = near.front
+            ends = [array.tolist() for array in (front.lambdas, front.dpo, front.sft)]
+            settings["stop"] = {"excess": near.excess, "front": ends}
 
         def make() -> dict[str, Any]:
-            both = config.strategy != "single"
-            tuned = fine_tune(
-                self.lm,
-                config,
-                preferences=self.train.preferences,
-                supervised=self.train.supervised if both else None,
-                folder=folder,
-                progress=progress,
-            )
+            both, pairs, replies = config.strategy != "single", *self.train
+            n_steps = config.n_steps(len(pairs), len(replies) if both else 0)
+            with Progress(
+                "fine-tuning", n_steps, "steps", show=progress and near is not None
+            ) as bar:
+                tuned = fine_tune(
+                    self.lm,
+                    config,
+                    preferences=pairs,
+                    supervised=replies if both else None,
+                    held_out=None if near is None else self.test.preferences,
+                    held_out_supervised=None if near is None else self.test.supervised,
+                    folder=folder,
+                    progress=progress if near is None else _Watcher(near, bar),
+                )
             tuned.save(folder / "tuned")
-            cost = tuned.costs["train"]
+            cost, steps = tuned.costs["train"], int(tuned.history[-1]["step"])
             return {
                 "file": str(folder / "tuned"),
-                "steps": int(tuned.history[-1]["step"]),
+                "steps": steps,
+                "stopped": steps < n_steps,
                 "cpu_seconds": cost["cpu_seconds"],
                 "flops": cost["flops"],
                 "peak_bytes": max(cost["peak_bytes"], cost["device_peak_bytes"]),

@@ -93,8 +93,8 @@ def feature_factors(
     ndarray, shape (n_features,), or None
         Factors above 0 with a mean square of 1. None where equal ones do as well: at most half of
         768 rows judge, and their squared error has to be smaller by 5 % for each time that all rows
-        are twice as many. None, too, where there are fewer than 128 rows or 8 groups, and where
-        slopes would be more than ``2**22`` numbers.
+        are twice as many. None, too, where there are fewer than 128 rows, 8 groups or 2 features,
+        and where slopes would be more than ``2**22`` numbers.
     """
     (n, columns), n_outputs = program.operator.X.shape, program.y.shape[1]
     if columns < 3 or n < _LEAST_ROWS or columns * n_outputs * _LEAST_ROWS > _MOST_SLOPES:

@@ -17,7 +17,7 @@ from cvxnn.numerics.scores import bent, log_probabilities, scores_of, winner
 BENDS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _LEAST_GAIN = 5e-3
 # Units of a class from which on log-odds stand as they were fitted.
-_FEW_UNITS = 10
+FEW_UNITS = 10
 
 
 class Calibration(NamedTuple):
@@ -96,7 +96,7 @@ def limit_log_odds(
     else:
         pairs = np.column_stack([codes, groups])[weight > 0]
         units = np.bincount(np.unique(pairs, axis=0)[:, 0])
-    few = units[units > 0].min() < _FEW_UNITS
+    few = units[units > 0].min() < FEW_UNITS
     return shrink_log_odds(seen, one_against_rest=one_against_rest) if few else 1.0
 
 

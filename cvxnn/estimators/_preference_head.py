@@ -23,6 +23,7 @@ from cvxnn.estimators._rows import (
     FLOATS,
     groups_of,
     labels_of,
+    numbers_only,
     refuse_missing,
     select,
     to_host,
@@ -358,7 +359,8 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         refuse_pairs(X, y)
         if is_stored(X) and isinstance(y, str):
             return self._validate_stored(X, **options)
-        validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
+        with numbers_only("X"):
+            validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated
 

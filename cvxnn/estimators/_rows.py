@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,13 +69,28 @@ def canonical(X: Rows) -> Rows:
     return X
 
 
+@contextmanager
+def numbers_only(name: str) -> Iterator[None]:
+    """Say what to do about text in an array of numbers."""
+    try:
+        yield
+    except ValueError as error:
+        if "could not convert string to float" not in str(error):
+            raise
+        remedies = {
+            "X": "encode text in a pipeline, for example by sklearn.preprocessing.OneHotEncoder.",
+            "y": "for labels use ConvexReLUClassifier.",
+        }
+        raise ValueError(f"{error}. Expected numbers in {name}: {remedies[name]}") from error
+
+
 def columns(y: NDArray[Any], dtype: Any) -> NDArray[np.floating]:
     """Return targets as columns; ``Scaling`` refuses what does not fit float32."""
     if y.dtype.kind in "mM":
         raise ValueError(
             f"y holds {y.dtype}; expected numbers: subtract a date, and divide by a unit of time."
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), numbers_only("y"):
         return np.asarray(y, dtype).reshape(len(y), -1)
 
 

@@ -13,7 +13,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from cvxnn import convex
 from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
-from cvxnn.estimators._advice import require_finite, warn_of_fit, warn_unless_converged
+from cvxnn.estimators._advice import (
+    require_finite,
+    warn_of_few_rows,
+    warn_of_fit,
+    warn_unless_converged,
+)
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_of_fit
 from cvxnn.estimators._classes import (
@@ -184,7 +189,8 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
     n_patterns_ : int
         Distinct patterns used.
     feature_factors_ : ndarray, shape (n_features,)
-        Factors of the standardised features, with a mean square of 1; ones where all count alike.
+        Factors of the standardised features, with a mean square of 1. Ones where all count alike:
+        because no others predict better, or because none were tried (see ``feature_factors``).
         They say what the gates look at, ``feature_importances_`` what the network makes of it.
     flops_ : float
         Floating-point operations of the fit, dense products and factorisations only.
@@ -356,6 +362,7 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             warn_unless_converged(self, fit.training.result)
             names = classes.tolist() if rows.y.shape[1] > 1 else None
             warn_of_fit(self, plan.strength, rows.X, rows.y, names)
+            warn_of_few_rows(self, float(rows.units.sum()))
         return self
 
     def _fitted_data(

@@ -20,7 +20,14 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cvxnn import convex  # names load when first used: JAX is for fits only
-from cvxnn.estimators._rows import FLOATS, Rows, canonical, refuse_missing, to_host
+from cvxnn.estimators._rows import (
+    FLOATS,
+    Rows,
+    canonical,
+    numbers_only,
+    refuse_missing,
+    to_host,
+)
 from cvxnn.explanation import (
     Contributions,
     LocalLinear,
@@ -72,7 +79,8 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "X.toarray()."
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
-        checked = validate_data(self, to_host(X, "X"), y, **options)
+        with numbers_only("X"):
+            checked = validate_data(self, to_host(X, "X"), y, **options)
         if isinstance(checked, tuple):
             return canonical(checked[0]), checked[1]
         return canonical(checked)

@@ -173,7 +173,8 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
     n_patterns_ : int
         Distinct patterns used.
     feature_factors_ : ndarray, shape (n_features,)
-        Factors of the standardised features, with a mean square of 1; ones where all count alike.
+        Factors of the standardised features, with a mean square of 1. Ones where all count alike:
+        because no others predict better, or because none were tried (see ``feature_factors``).
         They say what the gates look at, ``feature_importances_`` what the network makes of it.
     flops_ : float
         Floating-point operations of the fit, dense products and factorisations only.

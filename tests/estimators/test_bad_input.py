@@ -605,12 +605,26 @@ def test_more_patterns_than_exist(source):
 
 
 @pytest.mark.filterwarnings("ignore:.*no better than chance:UserWarning")  # of two
+@pytest.mark.filterwarnings("ignore:.*cannot tell how sure:UserWarning")
 def test_two_rows(model):
     X = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, -2.0]])
     fitted = make(model).fit(X, [1, 0])
     out = values(fitted, X)
     assert np.isfinite(out).all()
     assert out[0] > out[1]
+
+
+@pytest.mark.parametrize("model", [ConvexReLURegressor, ConvexReLUClassifier])
+def test_text_among_the_numbers_has_a_remedy(model):
+    X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
+    text = X.astype(object)
+    text[3, 1] = "large"
+    fitted = make(model).fit(X, y)
+    for ask in (lambda: make(model).fit(text, y), lambda: fitted.predict(text)):
+        with pytest.raises(ValueError, match=r"'large'.* Expected numbers in X: encode"):
+            ask()
+    with pytest.raises(ValueError, match="numbers in y: for labels use ConvexReLUClassifier"):
+        make(ConvexReLURegressor).fit(X, np.where(y, "yes", "no"))
 
 
 def test_one_row_of_regression():

@@ -71,6 +71,7 @@ def test_the_bound_of_a_fit_is_found_again(options: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:.*predicts the same for all rows:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*cannot tell how sure:UserWarning")
 @pytest.mark.parametrize("formulation", ["gated", "relu"])
 @pytest.mark.parametrize("penalty", ["l2", "neuron", "l1", "feature"])
 def test_of_fits_without_a_penalty_that_did_not_converge(penalty: Any, formulation: Any) -> None:

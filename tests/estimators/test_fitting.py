@@ -63,6 +63,7 @@ def outputs(fitted, X):
 # Rows and weights ------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot tell how sure:UserWarning")
 @MODELS
 @FORMULATIONS
 @settings(max_examples=8)
@@ -551,6 +552,7 @@ def test_any_validation_data_choose_by_their_error(kind, loss):
     assert len(scores) == (9 if loss == "squared" else len(fitted.history_["time"]))
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot tell how sure:UserWarning")
 @pytest.mark.slow
 @MODELS
 @settings(max_examples=30)
@@ -792,6 +794,7 @@ def test_probabilities_are_frequencies(options):
             assert calibration_error(y_new, model.predict_proba(X_new)[:, 1]) > error + 0.02
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot tell how sure:UserWarning")
 @pytest.mark.slow
 @settings(max_examples=30)
 @given(

@@ -1,5 +1,7 @@
 """Probabilities of few rows: honest by the rule of succession, and those of a loss by any name."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,23 @@ from cvxnn.numerics.scores import probabilities
 @pytest.mark.parametrize("far", [1.0, 1e6])
 def test_two_rows_give_three_quarters(far, loss):
     X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
-    model = ConvexReLUClassifier(loss=loss, n_patterns=16, random_state=0).fit(X, [0, 1])
+    model = ConvexReLUClassifier(loss=loss, n_patterns=16, random_state=0)
+    # Rows unlike these two may have any probability.
+    with pytest.warns(UserWarning, match="was fitted to 2 rows, which cannot tell how sure"):
+        model.fit(X, [0, 1])
     np.testing.assert_allclose(model.predict_proba(X), [[3 / 4, 1 / 4], [1 / 4, 3 / 4]], atol=0.01)
+
+
+@pytest.mark.parametrize("n", [5, 9, 10])
+def test_a_warning_where_rows_are_too_few_to_calibrate(n):
+    X, y = np.random.default_rng(0).standard_normal((n, 3)), np.arange(n) % 2
+    model = ConvexReLUClassifier(n_patterns=16, random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, y)
+        model.fit(X[:2], y[:2], sample_weight=[n - 1, 1])  # repeated rows are units of data
+    found = sum(f"fitted to {n} rows" in str(item.message) for item in caught)
+    assert found == 2 * (n < 10)
 
 
 def limited(counts, one_against_rest=True, groups=None, size=30.0):

@@ -117,7 +117,8 @@ def test_errors():
     with pytest.raises(NotFittedError):
         RegularizationPathDisplay.from_estimator(ConvexReLUClassifier())
     X = np.arange(8.0).reshape(4, 2)
-    model = ConvexReLUClassifier(n_patterns=2, random_state=0).fit(X, [0, 1, 0, 1])
+    with pytest.warns(UserWarning, match="was fitted to 4 rows"):
+        model = ConvexReLUClassifier(n_patterns=2, random_state=0).fit(X, [0, 1, 0, 1])
     with pytest.raises(TypeError, match="ConvexReLUClassifier has no strengths_ and cv_scores_"):
         RegularizationPathDisplay.from_estimator(model)
     with pytest.raises(ValueError, match="kind='score'; expected 'norms' or 'active' or"):

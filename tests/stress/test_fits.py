@@ -88,6 +88,7 @@ DOCUMENTED_WARNINGS = (
     "failed to converge",
     "predicts the same for all rows",
     "no better than chance",
+    "which cannot tell how sure",
     "gives all responses the same reward",
     "has no neurons, at a strength of",
     "at which gates of the gated formulation still look",

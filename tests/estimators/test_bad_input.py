@@ -442,13 +442,6 @@ def test_solvers_that_cannot_do_it_name_those_that_can(model, solver, options, m
         make(model, solver=solver, **options).fit(X, y)
 
 
-def test_interior_point_cannot_couple_classes():
-    X, y = data()
-    three = y + 2 * (X[:, 2] > 1)
-    with pytest.raises(TypeError, match="couples them; use ProximalGradient"):
-        make(ConvexReLUClassifier, loss="multinomial", solver=InteriorPoint()).fit(X, three)
-
-
 def test_a_skip_connection_of_logistic_loss_needs_a_ridge():
     X, y = data()
     with pytest.raises(ValueError, match="give it a small one"):

@@ -156,7 +156,7 @@ def constrain(certificate: Certificate, functionals: list[Functional]) -> Constr
         worst = given.owner[int((given.missed(values) - room).max(axis=1).argmax())]
         raise ValueError(
             f"side constraint {worst} cannot be met: it contradicts another one, or no weights "
-            "change the sum of predictions that it bounds."
+            "change the sum of predictions that it bounds; loosen it, or leave it out."
         )
     weights = Weights(blocks[:, None], None)
     objective = float(program.evaluate(weights).network_objective)

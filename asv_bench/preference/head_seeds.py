@@ -2,8 +2,9 @@
 
 ``python asv_bench/preference/head_seeds.py FILE.npz ... --out head_seeds.jsonl`` with files of
 ``embeddings.py --layers``. ``gated_layers`` of ``heads.py`` with one seed after the other, which
-draws gates and the pairs on which strengths are chosen; then with equal factors of all layers, so
-that what the choice of factors does is seen. A line is a fit; what is there is not run again.
+draws gates and the pairs on which strengths are chosen, and equal factors of all layers beside it.
+``--gains`` are the parts of the error by which unequal factors have to be better. A line is a fit;
+what is there is not run again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from heads import load
 
 from asv_bench.raw_results import append, read
 from cvxnn import COALAPreferenceHead
+from cvxnn.training import feature_blocks
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", help=".npz files of pairs")
     parser.add_argument("--out", type=Path, default=Path("head_seeds.jsonl"))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--gains", type=float, nargs="+", default=[feature_blocks._LEAST_GAIN])
     options = parser.parse_args()
     done = {(r["set"], r["factors"], r["seed"]) for r in read(options.out)}
     for path in options.files:
@@ -32,15 +35,19 @@ def main() -> None:
         (train, test), width = data.parts[0], data.pairs.d
         fitted, tested = data.pairs.take(train), data.pairs.take(test)
         layers = [width] * (fitted.chosen.shape[1] // width)
-        for factors, blocks in (("chosen", layers), ("equal", None)):
-            for seed in range(options.seeds):
+        for seed in range(options.seeds):
+            for gain in (*options.gains, None):
+                factors = "equal" if gain is None else f"gain of {gain:g}"
                 if (path.stem, factors, seed) in done:
                     continue
+                feature_blocks._LEAST_GAIN = gain or 0.0
+                blocks = None if gain is None else layers
                 cpu = time.process_time()
                 head = COALAPreferenceHead(blocks=blocks, random_state=seed)
                 head.fit_pairs(fitted.chosen, fitted.rejected, groups=fitted.groups)
                 cpu = time.process_time() - cpu
-                margins = head.reward_margin(tested.chosen, tested.rejected)
+                won, lost = map(head.decision_function, (tested.chosen, tested.rejected))
+                margins = won - lost
                 found = {
                     "set": path.stem,
                     "factors": factors,
@@ -48,6 +55,7 @@ def main() -> None:
                     "n": len(train),
                     "n_test": len(test),
                     "accuracy": float(np.mean((margins > 0) + (margins == 0) / 2)),
+                    "log_loss": round(float(np.logaddexp(0, -margins).mean()), 5),
                     "strength": float(f"{head.strength_:.4g}"),
                     "block_factors": np.round(getattr(head, "block_factors_", [1, 1]), 4).tolist(),
                     "cpu_s": round(cpu, 2),

@@ -112,9 +112,9 @@ def register_reward_bench(
 
     Examples
     --------
-    >>> from rewardbench.rewardbench import Args, actual_main                   # doctest: +SKIP
+    >>> from rewardbench.rewardbench import Args, rewardbench                   # doctest: +SKIP
     >>> register_reward_bench(head, embedder, "bench")                          # doctest: +SKIP
-    >>> actual_main(Args(model="cvxnn", tokenizer="bench"))                     # doctest: +SKIP
+    >>> rewardbench(Args(model="cvxnn", tokenizer="bench"))                     # doctest: +SKIP
     """
     try:
         registry = importlib.import_module("rewardbench").REWARD_MODEL_CONFIG

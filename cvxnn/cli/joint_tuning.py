@@ -26,7 +26,7 @@ TUNING = OptionGroup(
         "supervised_batch": {},
         "max_length": {},
         **FINE_TUNING.options,
-        "evaluate_every": {"help": "Steps between two looks at held-out data, for --stop-excess"},
+        "evaluate_every": {"help": "Steps between looks at held-out data, where a run may stop"},
         "lora_dropout": {"type": real(least=0, most=1)},
         "checkpoint_every": {},
     },

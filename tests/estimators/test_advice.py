@@ -116,7 +116,7 @@ def test_removed_features_at_which_gates_look(model: type, penalty: Any) -> None
 @single
 def test_a_ridge_without_signal(model: type) -> None:
     message = told(make(model).fit, ROWS, NOISE)
-    one(message, "is the strongest that is tried", "Look for features that do", "groups=")
+    one(message, "is the strongest that is tried", "Look for others", "groups=")
     assert not told(make(model, strength=0.1).fit, ROWS, NOISE)
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 WIDTHS = 360, 768, 1200, 1600
 PROGRAMS = "chromium", "chromium-browser", "google-chrome", "chrome"
 # A window is at least 500 pixels wide, a frame may have any width. What is hidden within an element
-# that scrolls is cut off as well, and so is what lies outside the view box of a picture.
+# that scrolls is cut off as well, and so is what lies outside the view box of a picture. The short
+# words that name a row have to be whole.
 _FRAME = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }} iframe {{ border: 0 }}
 </style><iframe width="{width}" height="{height}" srcdoc="{page}"></iframe><script>
 onload = () => {{
@@ -35,6 +36,14 @@ onload = () => {{
     else if (room && e.tagName === "text" && (box.right > room.right + 1 ||
       box.left < room.left - 1 || box.bottom > room.bottom + 1 || box.top < room.top - 1))
       cut.push(name(e));
+  }}
+  for (const e of page.querySelectorAll("tbody th")) {{
+    const text = e.firstChild, range = page.createRange();
+    for (const word of text ? text.textContent.matchAll(/[^\\s-]{{1,12}}(?=\\s|-|$)/g) : []) {{
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (range.getClientRects().length > 1) cut.push("WORD: " + word[0]);
+    }}
   }}
   const found = {{ cut, height: page.documentElement.scrollHeight }};
   document.body.dataset.found = JSON.stringify(found);

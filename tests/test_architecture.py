@@ -89,6 +89,20 @@ def imports_of(module: str) -> set[str]:
     return imports(path.read_text("utf-8"), package, set(MODULES))
 
 
+def packages_below() -> dict[str, set[str]]:
+    """Find the packages that each package imports."""
+    found: dict[str, set[str]] = {package: set() for package in PACKAGES}
+    for module in MODULES:
+        if own := package_of(module):
+            found[own] |= {package_of(name) for name in imports_of(module)} - {own, ""}
+    return found
+
+
+def arrows(below: dict[str, set[str]]) -> str:
+    """Write all imports between packages as one text."""
+    return "; ".join(f"{own}: {' '.join(sorted(below[own]))}".strip() for own in PACKAGES)
+
+
 def test_packages_name_each_root_entry_once():
     assert len(PACKAGES) == len(set(PACKAGES))
     assert {package_of(module) for module in MODULES} - {""} == set(PACKAGES)
@@ -100,6 +114,11 @@ def test_imports_come_from_packages_above(module):
     above = set(PACKAGES[: PACKAGES.index(own)]) | {own} if own else {"_public_names"}
     wrong = sorted(name for name in imports_of(module) if package_of(name) not in above)
     assert not wrong, f"{module} imports {wrong}, which PACKAGES does not place above {own!r}"
+
+
+def test_figure_of_the_layout_shows_these_imports():
+    figure = Path(__file__).parents[1] / "docs" / "_static" / "layout.svg"
+    assert arrows(packages_below()) in figure.read_text("utf-8"), "run python docs/make_layout.py"
 
 
 def test_no_module_imports_itself_through_others():

@@ -3,6 +3,7 @@
 import os
 import re
 import types
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -55,9 +56,24 @@ def skip_noise(app, what, name, obj, skip, options):
     return True if routing or field or alias else None
 
 
+def show_pictures(app, text):
+    """Put the picture of an example below a paragraph that begins with its title as a link."""
+
+    def with_picture(found):
+        name = found["name"]
+        title = (Path(app.srcdir).parent / "examples" / f"{name}.py").read_text().split("\n")[1]
+        picture = f"gallery/images/sphx_glr_{name}_001.png"  # absent if examples are not run
+        shown = title == found["title"] and (Path(app.srcdir) / picture).exists()
+        return f"{found[0]}\n\n![{title}](/{picture})\n" if shown else found[0]
+
+    link = r"^\[(?P<title>[^\]]+)\]\((?:\.\./)+examples/(?P<name>plot_\w+)\.py\)"
+    return re.sub(rf"{link}(?:.|\n(?!\n))*", with_picture, text, flags=re.MULTILINE)
+
+
 def link_gallery(app, docname, source):
     """Lead links to examples, which a code host shows as files, to their pages of the gallery."""
-    text = re.sub(r"\]\((?:\.\./)+examples/(plot_\w+)\.py\)", r"](/gallery/\1.rst)", source[0])
+    text = show_pictures(app, source[0])
+    text = re.sub(r"\]\((?:\.\./)+examples/(plot_\w+)\.py\)", r"](/gallery/\1.rst)", text)
     source[0] = re.sub(
         r"\]\((?:\.\./)+examples/GALLERY_HEADER\.rst\)", "](/gallery/index.rst)", text
     )

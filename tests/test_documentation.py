@@ -253,6 +253,15 @@ def test_links_lead_somewhere(page):
         assert not [str(target) for target in others if ROOT / "docs" not in target.parents]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_that_begin_a_paragraph_show_a_picture(page):
+    """Of an example whose title they have: docs/conf.py puts its first picture below them."""
+    link = r"\n\n\[(?!The gallery|The figure)([^\]]+)\]\((?:\.\./)+examples/(plot_\w+)\.py\)"
+    for title, name in re.findall(link, page.read_text("utf-8")):
+        source = (ROOT / "examples" / f"{name}.py").read_text("utf-8")
+        assert source.splitlines()[1] == title
+
+
 def anchors(page: Path) -> set[str]:
     """Names of the headings of a page, as the code host and MyST make them."""
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)

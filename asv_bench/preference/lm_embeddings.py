@@ -3,8 +3,8 @@
     python asv_bench/preference/lm_embeddings.py mrbench imdb --layers 10,20,30 --data DIR --out DIR
 
 All rows of the sets of ``embeddings.py``. Of each layer, the mean hidden state of the response,
-given its prompt, and that of its last token; of the prompt likewise. Beside the file of a set,
-``NAME.json`` has the numbers of tokens and seconds.
+given its prompt, and that of its last token; of the prompt likewise; and the ``tokens`` of whole
+responses. Beside the file of a set, ``NAME.json`` has the numbers of tokens and seconds.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main() -> None:
         prompts, responses, arrays = numbered(options.data, name)
         rows = tokens(lm, prompts, responses, arrays["response_prompt"], options.max_length)
         arrays |= pooled(lm, rows, arrays["response_prompt"], layers, options.batch_tokens)
+        arrays["tokens"] = np.array([len(ids) for ids in lm.encode_responses(responses)])
         np.savez(options.out / f"{name}.npz", **arrays, layers=np.array(layers))
         found = {
             "set": name,

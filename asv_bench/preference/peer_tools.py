@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import tempfile
 import time
 import warnings
@@ -205,7 +206,8 @@ def trl_accuracy(
             output_dir=folder,
             num_train_epochs=options.epochs,
             per_device_train_batch_size=8,
-            per_device_eval_batch_size=8,
+            # TRL takes the mean over batches: those of unequal sizes would weigh rows unequally.
+            per_device_eval_batch_size=math.gcd(8, options.test),
             learning_rate=1e-3,
             gradient_checkpointing=False,
             bf16=False,

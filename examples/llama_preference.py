@@ -44,7 +44,7 @@ if __name__ == "__main__":
     given, options = parser.parse_known_args()
 
     # Hold out a quarter of the conversations. Embed all replies, fit a head by COALA's two convex
-    # programs and a logistic probe beside it, and measure both on the held-out pairs. Answer two
+    # programs and a linear head beside it, and measure both on the held-out pairs. Answer two
     # held-out prompts: greedily, by the best of five samples, and guided by the head.
     settings = ["--methods", "coala,linear", "--max-length", "768"]
     settings += ["--replies", "2", "--max-new-tokens", "48"]

@@ -1,4 +1,4 @@
-"""One HTML page of a comparison; needs the extra ``plot``."""
+"""HTML pages of comparisons, evaluations and joint training; needs the extra ``plot``."""
 
 from cvxnn._extras import check_packages
 from cvxnn._public_names import attach

@@ -1,4 +1,4 @@
-"""Look at a page in a browser: pictures of several widths, and what they cut off.
+"""Look at a page in a browser: pictures of several widths, one in the dark, and what they cut off.
 
     python tests/comparison/browser.py report.html --folder pictures
 
@@ -18,11 +18,13 @@ import tempfile
 from pathlib import Path
 
 WIDTHS = 360, 768, 1200, 1600
+DARK = 1200
 PROGRAMS = "chromium", "chromium-browser", "google-chrome", "chrome"
 # A window is at least 500 pixels wide, a frame may have any width. What is hidden within an element
 # that scrolls is cut off as well, and so is what lies outside the view box of a picture. The short
 # words that name a row have to be whole.
-_FRAME = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }} iframe {{ border: 0 }}
+_FRAME = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }}
+iframe {{ border: 0; color-scheme: {scheme} }}
 </style><iframe width="{width}" height="{height}" srcdoc="{page}"></iframe><script>
 onload = () => {{
   const frame = document.querySelector("iframe"), page = frame.contentDocument, cut = [];
@@ -56,13 +58,16 @@ def find_browser() -> str | None:
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
-def cut_off(page: str, width: int, picture: Path | None = None) -> list[str]:
+def cut_off(
+    page: str, width: int, picture: Path | None = None, *, scheme: str = "light"
+) -> list[str]:
     """Return the elements of a page that a width cuts off, and take a picture of the page."""
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.html"
 
         def show(height: int, *flags: str) -> str:
-            text = _FRAME.format(width=width, height=height, page=html.escape(page))
+            known = {"width": width, "height": height, "scheme": scheme}
+            text = _FRAME.format(page=html.escape(page), **known)
             frame.write_text(text, encoding="utf-8")
             options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             options += [f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"]
@@ -89,9 +94,9 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     wrong = False
-    for width in WIDTHS:
-        picture = options.folder / f"{options.page.stem}-{width}.png"
-        cut = cut_off(options.page.read_text("utf-8"), width, picture)
+    for width, scheme in [*((width, "light") for width in WIDTHS), (DARK, "dark")]:
+        picture = options.folder / f"{options.page.stem}-{width}-{scheme}.png"
+        cut = cut_off(options.page.read_text("utf-8"), width, picture, scheme=scheme)
         print(f"{width:5d} px  {len(cut)} cut off  {picture}")
         print("".join(f"          {name}\n" for name in cut), end="")
         wrong |= bool(cut)

@@ -31,7 +31,8 @@ def main() -> None:
     for path in arguments.files:
         data = load(path)
         with np.load(path) as file:
-            tokens, arrays = file["tokens"], dict(file)
+            # A reply that the tokenizer sees nothing of has the length of one token.
+            tokens, arrays = np.maximum(file["tokens"], 1), dict(file)
         columns = [rows_of_part(arrays, part)[:2] for part in ("train", "test")]
         longer = [np.log(tokens[rows]) for rows in map(np.concatenate, zip(*columns, strict=True))]
         pairs = data.pairs.columns(data.layers[arguments.layer])

@@ -108,7 +108,8 @@ def register_reward_bench(
     Raises
     ------
     ImportError
-        If RewardBench is missing; install it with ``pip install rewardbench``.
+        If RewardBench is missing, or cannot be imported: up to 0.1.4, models of its own need
+        transformers 4.51. The guide says how to leave these out.
 
     Examples
     --------
@@ -119,8 +120,14 @@ def register_reward_bench(
     try:
         registry = importlib.import_module("rewardbench").REWARD_MODEL_CONFIG
     except ImportError as error:
+        missing = error.name == "rewardbench"
         raise ImportError(
-            "RewardBench is missing; install it with: pip install rewardbench", name=error.name
+            "RewardBench is missing; install it with: pip install --no-deps rewardbench"
+            if missing
+            else f"RewardBench cannot be imported ({error}); up to 0.1.4, models of its own need "
+            "transformers 4.51: leave them out as the guide says (Evaluation, In RewardBench's own "
+            "runner)",
+            name=error.name,
         ) from error
     tokenizer = copy.deepcopy(embedder.lm.tokenizer)
     tokenizer.chat_template = _TEMPLATE

@@ -68,5 +68,16 @@ def test_what_is_missing_is_named(
     tiny_lm: Callable[..., LanguageModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rewardbench", None)
-    with pytest.raises(ImportError, match="pip install rewardbench"):
+    with pytest.raises(ImportError, match="pip install --no-deps rewardbench"):
         register_reward_bench(First(), Embedder(tiny_lm()), tmp_path)
+    # Installed, but made for another transformers: to install it again would not help.
+    package = tmp_path / "rewardbench"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from transformers.models.llama.modeling_llama import _CONFIG_FOR_DOC\n", "utf-8"
+    )
+    monkeypatch.delitem(sys.modules, "rewardbench")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"cannot be imported \(cannot import name '_CONFIG") as e:
+        register_reward_bench(First(), Embedder(tiny_lm()), tmp_path)
+    assert "install it" not in str(e.value)

@@ -602,6 +602,37 @@ def test_raw_results_are_named_by_a_page():
     assert {name_of(path) for path in RAW_RESULTS} <= named
 
 
+def rows_without_a_record(text: str, records: list[dict[str, Any]]) -> Iterator[str]:
+    """Rows of figures that no method of the records has, rounded as the row has them."""
+    by_method: dict[str, list[float]] = {}
+    for record in records:
+        numbers = [x for x in record.values() if isinstance(x, int | float)]
+        by_method.setdefault(record["method"], []).extend(numbers)
+    for row in re.findall(r"^\|(?: .* )\|$", text, re.MULTILINE):
+        cells = [cell.strip() for cell in row.split("|")[2:-1]]
+        figures = [cell for cell in cells if re.fullmatch(r"\d+\.\d+", cell)]
+        if figures and not any(
+            all(any(is_rounded(figure, x) for x in numbers) for figure in figures)
+            for numbers in by_method.values()
+        ):
+            yield row
+
+
+def is_rounded(figure: str, number: float) -> bool:
+    unit = 0.1 ** len(figure.partition(".")[2])
+    return abs(float(figure) - number) <= 0.501 * unit
+
+
+def test_figures_of_other_tools_are_those_of_the_raw_results():
+    text = (ROOT / "docs" / "user_guide" / "which_tool.md").read_text("utf-8")
+    files = [ROOT / name for name in sorted(raw_results_of(text))]
+    found = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    records = [record for record in found if record.get("set", "mrbench") == "mrbench"]
+    assert not list(rows_without_a_record(text, records))
+    wrong = text.replace("| 0.764 | 1.8 | 22.8 |", "| 0.764 | 1.8 | 23.8 |")
+    assert len(list(rows_without_a_record(wrong, records))) == 1
+
+
 def figures_in(row: str) -> int:
     """Count the cells that begin with a number."""
     return sum(re.match(r"\s*[-+±]?\d", cell) is not None for cell in row.split("|"))

@@ -14,7 +14,7 @@ from cvxnn.cli.option_groups import DATA, MODEL
 from cvxnn.features.named_models import named_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cvxnn.estimators.coala import COALAPreferenceHead
     from cvxnn.estimators.linear_head import LinearPreferenceHead
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     Head: TypeAlias = COALAPreferenceHead | LinearPreferenceHead
 
 
-def pairs_of(options: Namespace, console: Console, source: str) -> list[PreferenceTriplet]:
+def pairs_of(
+    options: Namespace,
+    console: Console,
+    source: str,
+    keep: Callable[[dict[str, Any]], object] | None = None,
+) -> list[PreferenceTriplet]:
     """Read the pairs that the options of a command describe.
 
     Parameters
@@ -36,6 +41,8 @@ def pairs_of(options: Namespace, console: Console, source: str) -> list[Preferen
     console : Console
         Where to write how the pairs were made, if they come from conversations.
     source : str
+        As for `cvxnn.datasets.read_pairs`.
+    keep : callable, optional
         As for `cvxnn.datasets.read_pairs`.
 
     Returns
@@ -48,7 +55,7 @@ def pairs_of(options: Namespace, console: Console, source: str) -> list[Preferen
     def say(text: str) -> None:
         console.progress(f"data      {text}")
 
-    return read_pairs(source, **DATA.values(options), say=say)
+    return read_pairs(source, **DATA.values(options), say=say, keep=keep)
 
 
 def model_of(options: Namespace, console: Console, name: str | None = None) -> LanguageModel:

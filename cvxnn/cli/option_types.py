@@ -9,6 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _AS_NEAR = 0.12  # difference of likeness, in [0, 1], within which all choices are named
+# Every field that a format of cvxnn.preference.read_preferences reads.
+_FIELDS = (
+    *("prompt", "chosen", "rejected", "conversation_id", "group", "id"),
+    *("instruction", "input", "system", "history", "conversations"),
+    *("completions", "output_1", "output_2", "preference"),
+)
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
@@ -178,6 +184,11 @@ def named_fields(text: str) -> dict[str, str]:
         name, equals, field = (piece.strip() for piece in part.partition("="))
         if not (name and equals and field):
             raise argparse.ArgumentTypeError(f"{part!r} is not of the form NAME=FIELD")
+        if name not in _FIELDS:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is the name of no field that is read; expected one of "
+                f"{', '.join(_FIELDS)}{nearest(name, _FIELDS)}"
+            )
         names[name] = field
     return names
 

@@ -1,9 +1,9 @@
 """Score replies with a head: rewards as JSON lines, or as CSV where --output ends in .csv.
 
 DATA is a folder of "cvxnn extract", preference pairs (then the accuracy is reported too), or JSON
-lines with "prompt" and "response". The rewards are written beside the texts. Pairs that the head
-was trained on, or that share a conversation or a prompt with those, are counted apart: what it
-reaches there says little about other pairs. The model has to be the one that the head was fitted
+lines with "prompt" and "response". The rewards are written beside the texts and all other fields of
+the rows. Pairs that the head was trained on, or that share a conversation or a prompt with those,
+are counted apart: what it reaches there says little about other pairs. The model has to be the one that the head was fitted
 with. With --caution, rewards are lower where the pairs of the fit say little.
 """
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 HELP = "score replies, with the accuracy on pairs"
 EXAMPLE = "  cvxnn score head.safetensors pairs.jsonl --output rewards.csv"
+
+_TEXTS = ("prompt", "chosen", "rejected", "group")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +101,12 @@ def _score(
         embedder = embedder_of(options, console, head, cache)
         X = embedder.embed([prompt for prompt, _, _ in replies], [text for _, text, _ in replies])
         rewards = np.asarray(head.reward(X), float)
-        rows = [{**row, "reward": float(r)} for (*_, row), r in zip(replies, rewards, strict=True)]
+        rows = [
+            _beside(row, {"reward": float(r)})
+            for (*_, row), r in zip(replies, rewards, strict=True)
+        ]
         return {"status": "done", "rewards": rows}
-    won, lost, pairs = _pairs(options, console, head, cache)
+    won, lost, pairs, fields = _pairs(options, console, head, cache)
     seen = np.zeros(len(pairs), bool)
     if hasattr(head, "training_record_"):
         from cvxnn.features.training_record import is_recorded
@@ -112,17 +117,16 @@ def _score(
         "status": "done",
         "recorded": hasattr(head, "training_record_"),
         "rewards": [
-            {
-                "prompt": pair.prompt,
-                "chosen": pair.chosen,
-                "rejected": pair.rejected,
-                "group": pair.group,
-                "chosen_reward": float(w),
-                "rejected_reward": float(r),
-                "margin": float(w - r),
-                "trained_on": bool(known),
-            }
-            for pair, w, r, known in zip(pairs, won, lost, seen, strict=True)
+            _beside(
+                row | {name: getattr(pair, name) for name in _TEXTS},
+                {
+                    "chosen_reward": float(w),
+                    "rejected_reward": float(r),
+                    "margin": float(w - r),
+                    "trained_on": bool(known),
+                },
+            )
+            for pair, row, w, r, known in zip(pairs, fields, won, lost, seen, strict=True)
         ],
         "pairs": len(pairs),
         **{
@@ -131,6 +135,11 @@ def _score(
         },
         "metrics": reward_metrics(won, lost),
     }
+
+
+def _beside(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row and what was found; a field of the same name is renamed."""
+    return {f"input_{name}" if name in found else name: row[name] for name in row} | found
 
 
 def _part(pairs: Sequence[PreferenceTriplet], margins: NDArray[np.floating]) -> dict[str, Any]:
@@ -151,13 +160,19 @@ def _part(pairs: Sequence[PreferenceTriplet], margins: NDArray[np.floating]) -> 
 
 def _pairs(
     options: argparse.Namespace, console: Console, head: Head, cache: Path | None
-) -> tuple[NDArray[np.floating], NDArray[np.floating], Sequence[PreferenceTriplet]]:
-    """Return the rewards of chosen and of rejected replies, and the pairs."""
+) -> tuple[
+    NDArray[np.floating],
+    NDArray[np.floating],
+    Sequence[PreferenceTriplet],
+    Sequence[dict[str, Any]],
+]:
+    """Return the rewards of chosen and of rejected replies, the pairs, and their rows in a file."""
     import numpy as np
 
     from cvxnn.features.description import layers_of
     from cvxnn.features.pairs import is_extracted, read_pair_features
 
+    rows: list[dict[str, Any]] = []
     if is_extracted(options.data):
         features = read_pair_features(options.data)
         embedding = getattr(head, "embedding", None)
@@ -166,11 +181,13 @@ def _pairs(
             features = features.take_layers(layers_of(embedding))
         chosen, rejected, pairs = features.chosen, features.rejected, features.pairs
     else:
-        pairs = pairs_of(options, console, options.data)
+        pairs = pairs_of(options, console, options.data, rows.append)
         console.progress(f"data      {len(pairs)} pairs")
         chosen, rejected = embedder_of(options, console, head, cache).embed_pairs(pairs)
     won, lost = (np.asarray(head.reward(X), float) for X in (chosen, rejected))
-    return won, lost, pairs
+    if len(rows) != len(pairs):  # extracted features, or pairs of conversations, have no rows
+        rows = [{} for _ in pairs]
+    return won, lost, pairs, [{**dict.fromkeys(_TEXTS), **row} for row in rows]
 
 
 def _identity(options: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from cvxnn.datasets.tutoring import load_tutoring
 from cvxnn.preference.files import ReadFormat, read_conversations, read_hub, read_preferences
 from cvxnn.preference.population import alternating_population
+from cvxnn.preference.row_checks import Row
 from cvxnn.preference.triplets import Conversation, PreferenceTriplet
 
 SHIPPED = "tutoring"
@@ -22,6 +23,7 @@ def read_pairs(
     limit: int | None = None,
     fields: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
+    keep: Callable[[Row], object] | None = None,
 ) -> list[PreferenceTriplet]:
     """Read preference pairs from a file, from a data set on the Hub, or from those shipped.
 
@@ -43,6 +45,9 @@ def read_pairs(
         `cvxnn.preference.read_preferences`.
     say : callable, optional
         Function that gets a sentence on how the pairs were made, if they come from conversations.
+    keep : callable, optional
+        Function that gets the row of each pair, with all its fields, unless they come from
+        conversations.
 
     Returns
     -------
@@ -77,11 +82,11 @@ def read_pairs(
                 f"format is 'conversations', but {source} is a data set on the Hub; expected a "
                 "format of preference pairs, or a file of conversations"
             )
-        return read_hub(source, split, limit, format, fields)
+        return read_hub(source, split, limit, format, fields, keep)
     if format == "conversations":
         return _alternating(read_conversations(path), source, limit, say)
     try:
-        return read_preferences(path, format, limit, fields)
+        return read_preferences(path, format, limit, fields, keep)
     except ValueError as error:
         if format != "auto":
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ def read_preferences(
     format: ReadFormat = "auto",
     limit: int | None = None,
     fields: Mapping[str, str] | None = None,
+    keep: Callable[[Row], object] | None = None,
 ) -> list[PreferenceTriplet]:
     r"""Read preference triplets from a file.
 
@@ -99,6 +100,8 @@ def read_preferences(
     fields : mapping of str to str, optional
         Names of fields in the file, by the names that the format has for them, such as
         ``{"prompt": "question", "chosen": "winner", "rejected": "loser"}``.
+    keep : callable, optional
+        Function that gets the row of each triplet, with all its fields.
 
     Returns
     -------
@@ -123,7 +126,7 @@ def read_preferences(
         transcripts that differ before their last reply, no common beginning, another text that is
         empty or null. Such rows are common in real data sets; they are left out and counted.
     """
-    return _triplets(_renamed(read_rows(path, limit), fields), os.fspath(path), format)
+    return _triplets(_renamed(read_rows(path, limit), fields), os.fspath(path), format, keep)
 
 
 def read_hub(
@@ -132,6 +135,7 @@ def read_hub(
     limit: int | None = None,
     format: ReadFormat = "auto",
     fields: Mapping[str, str] | None = None,
+    keep: Callable[[Row], object] | None = None,
     **options: Any,
 ) -> list[PreferenceTriplet]:
     """Read preference triplets from a data set of the Hugging Face Hub.
@@ -148,6 +152,8 @@ def read_hub(
         Format of the rows, as for `read_preferences`.
     fields : mapping of str to str, optional
         Names of fields, as for `read_preferences`.
+    keep : callable, optional
+        Function that gets the row of each triplet, as for `read_preferences`.
     **options
         Further arguments of ``datasets.load_dataset``, such as ``revision``, or ``data_dir`` to
         choose a part of the data set.
@@ -175,7 +181,7 @@ def read_hub(
     source = f"{name}[{split}]"
     numbered = enumerate(itertools.islice(rows, limit), start=1)
     named = ((f"{source}: row {n}", row) for n, row in numbered)
-    return _triplets(_renamed(named, fields), source, format)
+    return _triplets(_renamed(named, fields), source, format, keep)
 
 
 def write_preferences(
@@ -289,7 +295,12 @@ def _renamed(
         yield where, rest | dict(zip(names, values, strict=True))
 
 
-def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list[PreferenceTriplet]:
+def _triplets(
+    rows: Iterator[tuple[str, Row]],
+    source: str,
+    format: str,
+    keep: Callable[[Row], object] | None = None,
+) -> list[PreferenceTriplet]:
     """Parse rows of one format; leave out rows that state no preference, with a warning."""
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"format is {format!r}; expected 'auto' or one of {sorted(FORMATS)}")
@@ -308,6 +319,8 @@ def _triplets(rows: Iterator[tuple[str, Row]], source: str, format: str) -> list
             triplet = FORMATS[format].parse(row, where)
             if isinstance(triplet, PreferenceTriplet):
                 triplets.append(triplet)
+                if keep is not None:
+                    keep(row)
             else:
                 unused.add(triplet, where)
     unused.report(len(triplets), stacklevel=4)

@@ -372,6 +372,24 @@ class TestScore:
         assert "held_out" not in found
         assert [row["response"] for row in found["rewards"]] == [row["chosen"] for row in rows]
 
+    def test_all_fields_of_the_rows_come_back(self, run, head, model, tmp_path):
+        own = {"id": "p1", "note": {"a": [1]}, "margin": 2}
+        pair = {"winner": "b c", "loser": "d", "question": "a"}
+        none = {**pair, "loser": "b c", "id": "p0"}  # states no preference, so is left out
+        file = write(tmp_path / "pairs.jsonl", none, {**pair, **own})
+        names = "prompt=question,chosen=winner,rejected=loser"
+        [row] = run("score", head, file, "--model", model, "--fields", names)["rewards"]
+        texts = {"prompt": "a", "chosen": "b c", "rejected": "d", "group": "p1"}
+        assert texts.items() | {("id", "p1"), ("input_margin", 2)} <= {
+            item for item in row.items() if item[0] != "note"
+        }
+        assert row["note"] == own["note"]
+        assert row["margin"] == row["chosen_reward"] - row["rejected_reward"]
+        scored = write(tmp_path / "replies.jsonl", {"prompt": "a", "response": "b", "reward": 7})
+        [row] = run("score", head, scored, "--model", model)["rewards"]
+        assert row["input_reward"] == 7
+        assert row["reward"] < 0
+
     def test_lines_on_stdout(self, head, features, capsys):
         assert main(["score", head, features]) == 0
         captured = capsys.readouterr()

@@ -120,6 +120,7 @@ def test_methods_of_compare_are_those_of_the_library():
         (["extract", "x", "--pooling", "max"], "invalid choice: 'max'"),
         (["extract", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["extract", "x", "--fields", "prompt"], "'prompt' is not of the form NAME=FIELD"),
+        (["extract", "x", "--fields", "chosn=winner"], "did you mean 'chosen'?"),
         (["extract", "x", "--format", "csv"], "invalid choice: 'csv'"),
         (["extract", "x", "--max-tokens", "9"], "did you mean '--batch-tokens' or '--max-length'?"),
         (["compare", "x", "--methods", "coala,dop"], "did you mean 'dpo'?"),

@@ -3,8 +3,9 @@
 DATA is a folder of "cvxnn extract", preference pairs (then the accuracy is reported too), or JSON
 lines with "prompt" and "response". The rewards are written beside the texts and all other fields of
 the rows. Pairs that the head was trained on, or that share a conversation or a prompt with those,
-are counted apart: what it reaches there says little about other pairs. The model has to be the one that the head was fitted
-with. With --caution, rewards are lower where the pairs of the fit say little.
+are counted apart: what it reaches there says little about other pairs. The model has to be the one
+that the head was fitted with. With --caution, rewards are lower where the pairs of the fit say
+little.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cvxnn.llm.decoding.scoring import RewardHead
+from cvxnn.llm.decoding.scoring import RewardHead, check_embedder
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.preference.text_checks import check_prompt
 from cvxnn.preference.triplets import Message, Prompt, as_messages
@@ -31,9 +31,16 @@ class RewardFunction:
     ----------
     __name__ : str
         Name in the log of the trainer: ``"cvxnn_reward"``.
+
+    Raises
+    ------
+    ValueError
+        If the head says that it was fitted to other embeddings; make the embedder by
+        ``Embedder.from_description(lm, head.embedding)``.
     """
 
     def __init__(self, head: RewardHead, embedder: Embedder) -> None:
+        check_embedder(head, embedder)
         self.head = head
         self.embedder = embedder
         self.__name__ = "cvxnn_reward"

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from cvxnn.llm.cutting import cut_pairs, longest_replies
-from cvxnn.llm.decoding.scoring import RewardHead
+from cvxnn.llm.decoding.scoring import RewardHead, check_embedder
 from cvxnn.llm.embeddings import Embedder
 from cvxnn.llm.reward_queue import RewardQueue
 from cvxnn.preference.text_checks import check_is_text, check_prompt, kind
@@ -82,6 +82,9 @@ class RewardServer(ThreadingHTTPServer):
     ------
     OSError
         If the port is taken; choose another one.
+    ValueError
+        If the head says that it was fitted to other embeddings; make the embedder by
+        ``Embedder.from_description(lm, head.embedding)``.
     """
 
     daemon_threads = False  # server_close waits for them
@@ -100,6 +103,7 @@ class RewardServer(ThreadingHTTPServer):
         max_waiting: int = 1024,
         max_seconds: float = 60.0,
     ) -> None:
+        check_embedder(head, embedder)
         self.head = head
         self.embedder = embedder
         self.max_replies = max_replies

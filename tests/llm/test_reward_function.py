@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cvxnn.llm import Embedder, RewardFunction
+from cvxnn.llm import Embedder, RewardFunction, RewardServer
 
 pytest.importorskip("torch")
 
@@ -23,6 +23,10 @@ class First:
 @pytest.fixture(scope="module")
 def function(tiny_lm: Any) -> RewardFunction:
     return RewardFunction(First(), Embedder(tiny_lm()))
+
+
+def serve_once(head: Any, embedder: Embedder) -> None:
+    RewardServer(head, embedder, port=0).server_close()
 
 
 def reward(function: RewardFunction, prompt: Any, reply: str) -> float:
@@ -81,6 +85,23 @@ def test_completions_that_are_no_text_are_named(function: RewardFunction, comple
 def test_prompts_and_completions_go_together(function: RewardFunction) -> None:
     with pytest.raises(ValueError, match="shorter"):
         function(["a", "b"], ["c"])
+
+
+@pytest.mark.parametrize("made", [RewardFunction, serve_once])
+def test_embeddings_that_the_head_was_not_fitted_to_are_refused(tiny_lm: Any, made: Any) -> None:
+    lm, head = tiny_lm(), First()
+    embedder = Embedder(lm, layer=1)
+    head.embedding = embedder.description  # type: ignore[attr-defined]
+    others = {
+        "layer is 1 and 2": Embedder(lm, layer=2),
+        "max_length is 1024 and 8": Embedder(lm, layer=1, max_length=8),
+        "pooling is 'mean' and 'last'": Embedder(lm, layer=1, pooling="last"),
+        "with other weights": Embedder(tiny_lm(scale=3.0), layer=1),
+    }
+    for differs, other in others.items():
+        with pytest.raises(ValueError, match=f"fitted to other embeddings .*{differs}"):
+            made(head, other)
+    made(head, Embedder.from_description(lm, embedder.description))
 
 
 @pytest.mark.slow

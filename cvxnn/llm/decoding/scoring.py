@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxnn.features.description import differences
 from cvxnn.llm.decoding.branches import Branches
 from cvxnn.llm.decoding.guidance import Guidance
 from cvxnn.llm.embeddings import Embedder
+from cvxnn.llm.identity import is_same_model
 from cvxnn.llm.models import LanguageModel
 
 
@@ -41,6 +43,40 @@ class DescribedHead(RewardHead, Protocol):
     @property
     def embedding(self) -> Mapping[str, object] | None:
         """Description of the embeddings."""
+
+
+_SETTINGS = ("layer", "pooling", "max_length", "date", "context")
+
+
+def check_embedder(head: RewardHead, embedder: Embedder) -> None:
+    """Refuse an embedder whose embeddings are not those that a head was fitted to.
+
+    Parameters
+    ----------
+    head : RewardHead
+        Fitted head. One without ``embedding`` is taken as it is.
+    embedder : Embedder
+        Makes the embeddings that it is to score. The type of the weights does not matter.
+
+    Raises
+    ------
+    ValueError
+        If the model or a setting is another one; the message names what differs.
+    """
+    own = getattr(head, "embedding", None)
+    if own is None:
+        return
+    there: Mapping[str, Any] = embedder.description
+    differ = differences({n: own[n] for n in _SETTINGS}, {n: there[n] for n in _SETTINGS})
+    known = {"exact": own["fingerprint"]}
+    known |= {name: own[f"fingerprint_{name}"] for name in ("float16", "bfloat16")}
+    if not is_same_model(embedder.lm, own["dtype"], known):
+        differ = [f"the model is {own['model']} and {there['model']}, with other weights", *differ]
+    if differ:
+        raise ValueError(
+            f"the head was fitted to other embeddings ({'; '.join(differ)}, of the head first); "
+            "make the embedder by Embedder.from_description(lm, head.embedding)"
+        )
 
 
 class Scorer:

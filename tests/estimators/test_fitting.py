@@ -450,12 +450,36 @@ def test_memory_of_a_default_fit_is_what_the_guide_says(n, d, dtype, n_kernels):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     P, rank, C = model.n_patterns_, min(n // 8, 1000), model.network_.n_outputs
-    guide = 5 * n * P + 8 * n * rank + 6 * X.nbytes + 12 * d * P * (1 + C) + 2**25
+    guide = _bytes_of_a_fit(X, P, rank, C)
     guide += n_kernels * 4 * n**2
     m = min(n, max(2048, min(n // 4, 4096)))
     choice = n * P + 3 * X.nbytes + 5 * m * (8 * d + 4 * P) + min(25 * m**2, 200 * 2**20) + 2**25
     guide = max(guide, choice)
     assert 0.5 * guide < peak <= guide
+
+
+def _bytes_of_a_fit(X, P, rank, C):
+    """The first formula of the guide, in "Cost and memory of the direct solution"."""
+    n, d = X.shape
+    return 5 * n * P + 8 * n * rank + 6 * X.nbytes + 32 * d * P * (1 + C) + 2**25
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_classes", [2, 12])
+def test_memory_of_many_features_is_what_the_guide_says(n_classes, dtype, monkeypatch):
+    monkeypatch.setattr(_parameters, "MOST_NUMBERS", 2**22)
+    n, d = 60, 4000
+    X = np.random.default_rng(0).standard_normal((n, d)).astype(dtype)
+    y = np.arange(n) % n_classes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # labels that no feature follows
+        ConvexReLUClassifier(random_state=0).fit(X[:, :5], y)  # what is imported once
+        tracemalloc.start()
+        model = ConvexReLUClassifier(random_state=0).fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    guide = _bytes_of_a_fit(X, model.n_patterns_, n // 8, model.network_.n_outputs)
+    assert 0.4 * guide < peak <= guide
 
 
 def test_automatic_number_of_patterns():

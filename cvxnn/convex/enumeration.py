@@ -88,8 +88,8 @@ def enumerate_patterns(
                 f"X has rank {rank} and {n} rows of different directions"
                 f"{'' if len(part) == len(X) else f' in its first {len(part)} alone'}, so up to "
                 f"{count} patterns, more than max_patterns={max_patterns} (n_patterns of "
-                "estimators and train). Raise it, or use some of the patterns: those of "
-                "cvxnn.convex.sample_patterns, or patterns='adaptive'."
+                "estimators and train). Raise it, or use some of the patterns: "
+                "patterns='local', or those of cvxnn.convex.sample_patterns."
             )
     if n == 0:  # Only zero rows: every gate is open on all of them.
         return ActivationPatterns.from_gates(X, np.zeros((1, X.shape[1]), X.dtype))

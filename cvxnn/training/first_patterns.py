@@ -107,7 +107,8 @@ def first_patterns(
     if patterns != "local":
         raise ValueError(
             f"patterns={patterns!r}; expected 'local', 'gaussian', 'data', 'thresholds', "
-            "'all' or ActivationPatterns."
+            "'all' or ActivationPatterns. What 'adaptive' is to estimators, "
+            "patterns='local' with n_rounds=10 is here."
         )
     found: ActivationPatterns | None = None
     best: tuple[ActivationPatterns, Weights] | None = None

@@ -1,5 +1,6 @@
 """From data to a certified network, at the edges too."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -573,6 +574,20 @@ def test_all_patterns_of_data_that_have_too_many() -> None:
     X, y = tiny()
     with pytest.raises(ValueError, match=r"so up to \d+ patterns, more than .*=9 \(n_patterns"):
         training.train(X, y, 1e-2, 9, patterns="all")
+
+
+@pytest.mark.parametrize("patterns", ["all", "adaptive"])
+def test_what_a_refusal_of_patterns_advises_works(patterns: Any) -> None:
+    """Both name what ``train`` takes: ``"adaptive"`` is a word of the estimators only."""
+    X, y = tiny()
+    with pytest.raises(ValueError, match="patterns") as refused:
+        training.train(X, y, 1e-2, 9, patterns=patterns)
+    advice = str(refused.value).split("Raise it, or" if patterns == "all" else "to estimators,")[1]
+    options = dict(re.findall(r"(patterns|n_rounds)='?(\w+)'?", advice))
+    rounds = int(options.pop("n_rounds", 0))
+    found = training.train(X, y, 1e-2, 9, n_rounds=rounds, random_state=0, **options)
+    priced = np.isfinite(found.rounds["gain"]).all()
+    assert priced == (patterns == "adaptive")
 
 
 def test_rounds_reach_the_global_optimum_of_the_gated_form() -> None:

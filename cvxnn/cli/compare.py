@@ -364,7 +364,7 @@ def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comp
 
 def _kept(lines: Sequence[str], folder: Path) -> str:
     """Return what an interrupted comparison has left, from the lines that it said."""
-    from cvxnn.comparison.fine_tuned import CHECKPOINT
+    from cvxnn.comparison.fine_tuned import CACHE, CHECKPOINT
     from cvxnn.comparison.results import HEAD_METHODS
 
     kept = [line.split()[0] for line in lines if not line.endswith("begins")]
@@ -373,6 +373,15 @@ def _kept(lines: Sequence[str], folder: Path) -> str:
         kept.append("the embeddings that were finished")
     elif current is not None and any(folder.rglob(f"{current}/{CHECKPOINT}")):
         kept.append(f"the training of {current} until its last checkpoint")
+    elif current is not None and any(map(_has_rows, folder.rglob(f"{current}/{CACHE}"))):
+        kept.append(f"what the reference of {current} has scored")
     if not kept:
         return "nothing was kept; the same command begins again"
     return f"kept: {', '.join(kept)}; the same command continues"
+
+
+def _has_rows(cache: Path) -> bool:
+    from cvxnn.llm.cache import EmbeddingCache
+
+    with EmbeddingCache(cache) as rows:
+        return len(rows) > 0

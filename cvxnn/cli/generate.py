@@ -25,9 +25,9 @@ from cvxnn.cli.option_groups import BATCH, GUIDANCE, MODEL, add_memory_plan
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
 from cvxnn.cli.prompts import lines_of, read_prompts
-from cvxnn.cli.reply_file import grow_replies, show_replies
+from cvxnn.cli.reply_file import begun_file, begun_replies, grow_replies, show_replies
 from cvxnn.files.digests import digest_of_file
-from cvxnn.files.json_files import as_json
+from cvxnn.files.json_files import as_json, write_json
 from cvxnn.files.locks import check_file
 from cvxnn.files.writing import decode
 
@@ -132,8 +132,9 @@ def write_replies(
     prompts : sequence of (str or list of Message)
         What to answer.
     output : Path or None
-        File of JSON lines, which grows prompt by prompt; None keeps nothing. A second process with
-        the same file waits until the first ends.
+        File of JSON lines, which grows prompt by prompt; None keeps nothing. The replies to a
+        prompt that are written so far are beside it. A second process with the same file waits
+        until the first ends.
     embedder : callable
         Function from the head to its embedder; called if there is something to write.
 
@@ -160,7 +161,8 @@ def write_replies(
     }
 
     def begin() -> Callable[[Prompt], dict[str, Any]]:
-        return functools.partial(_reply, options, console, head, embedder(head))
+        begun = None if output is None else begun_file(output)
+        return functools.partial(_reply, options, console, head, embedder(head), begun)
 
     done, rows = grow_replies(
         output, settings, prompts, begin, console, overwrite=options.overwrite
@@ -186,9 +188,14 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
 
 
 def _reply(
-    options: argparse.Namespace, console: Console, head: Head, embedder: Embedder, prompt: Prompt
+    options: argparse.Namespace,
+    console: Console,
+    head: Head,
+    embedder: Embedder,
+    begun: Path | None,
+    prompt: Prompt,
 ) -> dict[str, Any]:
-    """Return one prompt with its replies, each shown as soon as it is written."""
+    """Return one prompt with its replies, each shown and kept as soon as it is written."""
     from cvxnn.comparison.replies import side_by_side
     from cvxnn.llm.decoding.guidance import Guidance
 
@@ -202,25 +209,34 @@ def _reply(
 
     question = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     console.show(f"prompt    {_printable(question)}")
-    replies: dict[str, Any] = {}
+    replies = begun_replies(begun, prompt)
+
+    def show(name: str, reply: dict[str, Any], *, streamed: bool) -> None:
+        start = "" if streamed else f"{name:<9} {_printable(reply['text'])}"
+        reward = reply["reward"]
+        said = f"reward {'none' if reward is None else f'{reward:.3g}'}"
+        if reply["ending"] == "length":
+            said += f"; cut at {options.max_new_tokens} tokens"
+        console.show(f"{start}  [{said}]")
+
+    for name, known in replies.items():
+        show(name, known, streamed=False)
     for reply in side_by_side(
         head,
         embedder,
         prompt,
         Guidance(**GUIDANCE.values(options), seed=options.seed),
-        plain=options.plain,
-        best_of=options.best_of,
-        guided=options.guided,
+        plain=options.plain and "plain" not in replies,
+        best_of=0 if f"best of {options.best_of}" in replies else options.best_of,
+        guided=options.guided and "guided" not in replies,
         stream=stream,
     ):
         fields = reply._asdict()
-        name, text, reward = fields.pop("name"), reply.text, reply.reward
+        name = fields.pop("name")
         replies[name] = fields
-        start = "" if name == "guided" else f"{name:<9} {_printable(text)}"
-        said = f"reward {'none' if reward is None else f'{reward:.3g}'}"
-        if reply.ending == "length":
-            said += f"; cut at {options.max_new_tokens} tokens"
-        console.show(f"{start}  [{said}]")
+        if begun is not None:
+            write_json(begun, {"prompt": prompt, "replies": replies})
+        show(name, fields, streamed=name == "guided")
     console.show()
     return {"prompt": prompt, "replies": replies}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cvxnn._progress import Progress
 from cvxnn.cli.console import Console
-from cvxnn.files.json_files import as_json, earlier_result, write_json
+from cvxnn.files.json_files import as_json, earlier_result, read_json, write_json
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import write_text
 
@@ -67,8 +67,9 @@ def grow_replies(
                 rows = _finished(output, prompts)
             else:  # first the replies: the settings must not be taken for theirs
                 output.unlink(missing_ok=True)
+                begun_file(output).unlink(missing_ok=True)
                 write_json(note, {"settings": settings})
-        console.kept = lambda: _kept(len(rows), len(prompts), output)
+        console.kept = lambda: _kept(rows, prompts, output)
         remaining = prompts[len(rows) :]
         if remaining:
             answer = begin()
@@ -86,6 +87,7 @@ def grow_replies(
                     rows.append(answer(prompt))
                     if output is not None:
                         write_text(output, "".join(as_json(row) + "\n" for row in rows))
+                        begun_file(output).unlink(missing_ok=True)
                     bar.update()
         return bool(remaining), rows
 
@@ -113,16 +115,52 @@ def show_replies(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         console.complain("warning", warning)
 
 
-def _kept(n_replies: int, n_prompts: int, output: Path | None) -> str:
+def begun_file(output: Path) -> Path:
+    """Return the file of the replies to a prompt of which some are not written yet.
+
+    Parameters
+    ----------
+    output : Path
+        File of the replies.
+
+    Returns
+    -------
+    Path
+        A file beside it.
+    """
+    return output.with_name(f"{output.name}.begun")
+
+
+def begun_replies(begun: Path | None, prompt: Prompt) -> dict[str, Any]:
+    """Read the replies to a prompt that an interrupted call has written.
+
+    Parameters
+    ----------
+    begun : Path or None
+        File of `begun_file`.
+    prompt : str or list of Message
+        What is answered.
+
+    Returns
+    -------
+    dict
+        Replies by the way of writing; empty if there are none.
+    """
+    found = read_json(begun) if begun is not None and begun.is_file() else {}
+    replies: dict[str, Any] = found["replies"] if found.get("prompt") == prompt else {}
+    return replies
+
+
+def _kept(rows: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt], output: Path | None) -> str:
     """Return what an interruption has left."""
     if output is None:
         return "nothing was kept; with --output, the same command would continue"
-    if not n_replies:
+    more = len(begun_replies(begun_file(output), prompts[len(rows)])) if prompts[len(rows) :] else 0
+    if not rows and not more:
         return "no reply was kept; the same command begins again"
-    return (
-        f"the replies to {n_replies} of {n_prompts} prompts are kept in {output}; the same command "
-        "continues"
-    )
+    parts = [f"the replies to {len(rows)} of {len(prompts)} prompts"] if rows else []
+    parts += [f"{more} to {'the next' if rows else 'the first'} prompt"] if more else []
+    return f"{' and '.join(parts)} are kept in {output}; the same command continues"
 
 
 def _finished(path: Path, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FINE_TUNED = ("sft", "dpo", "r_dpo", "orpo", "simpo", "rrhf")
 CHECKPOINT = "checkpoint.safetensors"  # written by `fine_tune`
-_CACHE = "reference.sqlite"  # log-probabilities that `fine_tune` has computed
+CACHE = "reference.sqlite"  # log-probabilities that `fine_tune` has computed
 _TRAINING_PAIRS = 64  # number of training pairs to measure
 
 
@@ -108,10 +108,10 @@ def fine_tune_and_evaluate(
         lm, config, preferences=train, held_out=test, folder=folder, progress=progress
     )
     tuned.save(folder / ADAPTER)
-    won, lost = implied_rewards(lm, tuned, test, cache=folder / _CACHE)
+    won, lost = implied_rewards(lm, tuned, test, cache=folder / CACHE)
     spaced = np.linspace(0, len(train) - 1, min(len(train), _TRAINING_PAIRS)).round().astype(int)
     seen = [train[i] for i in np.unique(spaced)]
-    seen_won, seen_lost = implied_rewards(lm, tuned, seen, cache=folder / _CACHE)
+    seen_won, seen_lost = implied_rewards(lm, tuned, seen, cache=folder / CACHE)
     # Evaluations on held-out pairs are not part of the training.
     meter = CostMeter.from_dict({k: v for k, v in tuned.costs.items() if k != "evaluate"})
     return MethodResult(

@@ -604,6 +604,48 @@ class TestGenerate:
             assert main(arguments) == 130
         assert kept in capsys.readouterr().err
 
+    def test_the_replies_to_a_prompt_are_kept_one_by_one(
+        self, run, head, model, tmp_path, capsys, monkeypatch
+    ):
+        from cvxnn.comparison import replies
+
+        arguments = [
+            "generate",
+            head,
+            "--prompt",
+            "a",
+            "--prompt",
+            "b",
+            "--model",
+            model,
+            "--plain",
+        ]
+        arguments += ["--best-of", "2", "--max-new-tokens", "3", "--segment", "2"]
+        whole, output = tmp_path / "whole.jsonl", tmp_path / "replies.jsonl"
+        run(*arguments, "--output", whole)
+        write_replies, left, asked = replies.side_by_side, [2, 1, 9], []
+
+        def interrupt(*given: Any, **ways: Any) -> Any:
+            asked.append([ways["plain"], ways["best_of"], ways["guided"]])
+            for reply in write_replies(*given, **ways):
+                if not left[0]:
+                    left.pop(0)
+                    raise KeyboardInterrupt
+                left[0] -= 1
+                yield reply
+
+        monkeypatch.setattr(replies, "side_by_side", interrupt)
+        kept = "are kept in", f"{output}; the same command continues"
+        for said in ("2 to the first prompt", "the replies to 1 of 2 prompts"):
+            assert main([*arguments, "--output", str(output), "--quiet"]) == 130
+            assert " ".join([said, *kept]) in capsys.readouterr().err
+        run(*arguments, "--output", output)
+        assert asked == [[True, 2, True], [False, 0, True], [True, 2, True], [True, 2, True]]
+        assert output.read_bytes() == whole.read_bytes()
+        assert {path.name for path in tmp_path.iterdir()} == {
+            *("whole.jsonl", "whole.jsonl.json", "replies.jsonl", "replies.jsonl.json")
+        }
+
     def test_prompts_of_a_file(self, head, run, tmp_path):
         chat = [{"role": "user", "content": "a"}]
         rows = [{"prompt": "a"}, {"prompt": "a"}, {"prompt": chat}, {"prompt": "b"}]
@@ -741,6 +783,19 @@ def test_compare_takes_what_was_extracted(run, features, data, model, tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_an_interrupted_comparison_says_what_is_kept(model, data, tmp_path, capsys, monkeypatch):
+    from cvxnn.llm.fine_tuning import training_loop
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_loop, "stages", interrupt)  # once the reference has scored
+    arguments = ["compare", data, "--model", model, "--methods", "dpo", "--quiet"]
+    assert main([*arguments, "--output", str(tmp_path / "c")]) == 130
+    assert "kept: what the reference of dpo has scored; the same" in capsys.readouterr().err
+
+
 def test_compare_then_report(run, model, data, tmp_path, capsys):
     output = tmp_path / "comparison"
     arguments = ["compare", data, "--model", model, "--output", output, "--n-patterns", "8"]

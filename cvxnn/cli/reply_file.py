@@ -159,7 +159,8 @@ def _kept(rows: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt], output: 
     if not rows and not more:
         return "no reply was kept; the same command begins again"
     parts = [f"the replies to {len(rows)} of {len(prompts)} prompts"] if rows else []
-    parts += [f"{more} to {'the next' if rows else 'the first'} prompt"] if more else []
+    own = "those to the next" if rows else "the replies to the first"
+    parts += [f"{more} of {own} prompt"] if more else []
     return f"{' and '.join(parts)} are kept in {output}; the same command continues"
 
 

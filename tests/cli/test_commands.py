@@ -636,7 +636,7 @@ class TestGenerate:
 
         monkeypatch.setattr(replies, "side_by_side", interrupt)
         kept = "are kept in", f"{output}; the same command continues"
-        for said in ("2 to the first prompt", "the replies to 1 of 2 prompts"):
+        for said in ("2 of the replies to the first prompt", "the replies to 1 of 2 prompts"):
             assert main([*arguments, "--output", str(output), "--quiet"]) == 130
             assert " ".join([said, *kept]) in capsys.readouterr().err
         run(*arguments, "--output", output)

@@ -47,6 +47,11 @@ def limits_threads(
     return decorate
 
 
+def with_threads(number: int) -> AbstractContextManager[object]:
+    """Give BLAS this number of threads within a scope, as one had before it took them away."""
+    return _controller().limit(limits=number, user_api="blas")
+
+
 def blas_threads() -> int:
     """Return the number of threads that BLAS has now."""
     found = (lib["num_threads"] for lib in _controller().info() if lib["user_api"] == "blas")

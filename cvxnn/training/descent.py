@@ -20,7 +20,7 @@ from cvxnn.convex.host_program import on_host
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.numerics.threads import limits_threads
+from cvxnn.numerics.threads import blas_threads, limit_threads, limits_threads, with_threads
 from cvxnn.training import pricing
 from cvxnn.training.pattern_transfer import product_flops
 from cvxnn.training.proposal import LocalNetwork, proposal_flops, to_program, within_single
@@ -199,8 +199,16 @@ def _move(base: ConvexProgram, neurons: Neurons) -> tuple[Neurons, int]:
         return neurons, 0
     options: Any = {"maxiter": _N_STEPS, "ftol": _LEAST_FALL, "gtol": 0.0, "maxcor": _MEMORY}
     start = roots.astype(np.float64).ravel()
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is no descent
-        found = minimize(value_and_slope, start, (base, signs), "L-BFGS-B", True, options=options)
+    threads = blas_threads()
+
+    def evaluate(flat: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+        with with_threads(threads):
+            return value_and_slope(flat, base, signs)
+
+    # Between evaluations L-BFGS takes thousands of inner products, each too small to share. What is
+    # not finite is no descent.
+    with limit_threads(0), np.errstate(over="ignore", invalid="ignore"):
+        found = minimize(evaluate, start, (), "L-BFGS-B", True, options=options)
     return Neurons(found.x.reshape(roots.shape).astype(roots.dtype), signs), found.nfev
 
 

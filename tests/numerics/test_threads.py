@@ -18,7 +18,7 @@ from cvxnn import (
     LinearPreferenceHead,
     network,
 )
-from cvxnn.convex import ActivationPatterns, ConvexProgram
+from cvxnn.convex import ActivationPatterns, ConvexProgram, GatedOperator
 from cvxnn.convex.solvers.ridge import data, factors, kernel
 from cvxnn.estimators import _certified
 from cvxnn.explanation import (
@@ -29,7 +29,7 @@ from cvxnn.explanation import (
     robustness,
 )
 from cvxnn.numerics.threads import SHARED_PRODUCT, limit_threads, limits_threads
-from cvxnn.training import SideConstraint, proposal
+from cvxnn.training import SideConstraint, descent, proposal
 
 
 def threads() -> int:
@@ -156,6 +156,30 @@ def test_small_fits_and_predictions_take_one_thread(model, monkeypatch):
         model.contributions(X)
     assert len(watch.seen) >= 2
     assert set(watch.seen.values()) == {1}, watch.seen
+    assert threads() == 2
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_steps_between_large_products_take_one_thread(monkeypatch):
+    """Inner products of L-BFGS are small where the network's are large."""
+    seen = []
+    inner, evaluate = descent.minimize, descent.value_and_slope
+
+    def minimize(function, start, *args, **kwargs):
+        seen.append(("step", threads()))
+        return inner(function, start, *args, **kwargs)
+
+    def value_and_slope(*args):
+        seen.append(("product", threads()))
+        return evaluate(*args)
+
+    monkeypatch.setattr(descent, "minimize", minimize)
+    monkeypatch.setattr(descent, "value_and_slope", value_and_slope)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3))
+    base = ConvexProgram(GatedOperator(X, np.zeros((30, 0), bool)), np.abs(X[:, :1]), 0.01)
+    descent._move(base, descent.Neurons(rng.normal(size=(4, 3)), np.ones((4, 1))))
+    assert set(seen) == {("step", 1), ("product", 2)}
     assert threads() == 2
 
 

@@ -21,7 +21,7 @@ from cvxnn.cli.option_building import option_from
 from cvxnn.cli.option_groups import BATCH, MODEL
 from cvxnn.cli.option_types import real
 from cvxnn.cli.prompts import read_candidates
-from cvxnn.cli.scored_file import write_scored
+from cvxnn.cli.scored_file import beside, write_scored
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import as_json
 
@@ -112,16 +112,15 @@ def _pick(
     rewards = np.array([np.asarray(head.reward(X, **among), float) for head in heads])
     rows = []
     for best in best_replies(rewards, keys, texts, least_margin=options.least_margin):
-        row = {
-            **candidates[best.row][2],
+        found = {
             "reward": float(rewards[0, best.row]),
             "verdict": best.verdict,
             "margin": best.margin if np.isfinite(best.margin) else None,
             "candidates": len(best.rows),
         }
         if len(heads) > 1:
-            row["rewards"] = rewards[:, best.row].tolist()
-        rows.append(row)
+            found["rewards"] = rewards[:, best.row].tolist()
+        rows.append(beside(candidates[best.row][2], found))
     return rows
 
 

@@ -22,7 +22,7 @@ from cvxnn.cli.embedding_options import check_same_embedding
 from cvxnn.cli.inputs import embedder_of, pairs_of, required
 from cvxnn.cli.option_groups import BATCH, DATA, MODEL
 from cvxnn.cli.prompts import read_replies
-from cvxnn.cli.scored_file import write_scored
+from cvxnn.cli.scored_file import beside, write_scored
 from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.json_files import as_json
 
@@ -103,8 +103,7 @@ def _score(
         X = embedder.embed([prompt for prompt, _, _ in replies], [text for _, text, _ in replies])
         rewards = np.asarray(head.reward(X), float)
         rows = [
-            _beside(row, {"reward": float(r)})
-            for (*_, row), r in zip(replies, rewards, strict=True)
+            beside(row, {"reward": float(r)}) for (*_, row), r in zip(replies, rewards, strict=True)
         ]
         return {"status": "done", "rewards": rows}
     won, lost, pairs, fields = _pairs(options, console, head, cache)
@@ -118,7 +117,7 @@ def _score(
         "status": "done",
         "recorded": hasattr(head, "training_record_"),
         "rewards": [
-            _beside(
+            beside(
                 row | {name: getattr(pair, name) for name in _TEXTS},
                 {
                     "chosen_reward": float(w),
@@ -136,11 +135,6 @@ def _score(
         },
         "metrics": reward_metrics(won, lost),
     }
-
-
-def _beside(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a row and what was found; a field of the same name is renamed."""
-    return {f"input_{name}" if name in found else name: row[name] for name in row} | found
 
 
 def _part(pairs: Sequence[PreferenceTriplet], margins: NDArray[np.floating]) -> dict[str, Any]:

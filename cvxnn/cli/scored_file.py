@@ -12,6 +12,25 @@ from cvxnn.files.locks import check_file, locked
 from cvxnn.files.writing import write_text
 
 
+def beside(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row and what was found for it.
+
+    Parameters
+    ----------
+    row : mapping
+        Fields that a user gave.
+    found : mapping
+        Results by name.
+
+    Returns
+    -------
+    dict
+        Both; a field with the name of a result becomes ``input_NAME``.
+    """
+    fields = {f"input_{name}" if name in found else name: row[name] for name in row}
+    return {**fields, **found}
+
+
 def write_scored(
     output: Path,
     settings: Mapping[str, Any],

@@ -70,7 +70,7 @@ def few_groups_text(n_groups: int) -> str:
     return (
         f"the accuracy is measured on {n_groups} conversation{'s' if n_groups != 1 else ''} or "
         f"prompt{'s' if n_groups != 1 else ''} only, so it may be far off, as its interval shows; "
-        f"hold out at least {FEW_GROUPS}"
+        f"measure it on at least {FEW_GROUPS}"
     )
 
 

@@ -389,6 +389,9 @@ class TestScore:
         [row] = run("score", head, scored, "--model", model)["rewards"]
         assert row["input_reward"] == 7
         assert row["reward"] < 0
+        [row] = run("best", head, scored, "--model", model)["replies"]
+        assert row["input_reward"] == 7
+        assert row["verdict"] == "only"
 
     def test_lines_on_stdout(self, head, features, capsys):
         assert main(["score", head, features]) == 0

@@ -76,12 +76,7 @@ def add_replies(parser: argparse.ArgumentParser, best_of: int = 0) -> None:
     """
     sampled = option_from("cvxnn.comparison.side_by_side", "best_of")
     parser.add_argument("--best-of", **{**sampled, "type": natural, "default": best_of})
-    parser.add_argument(
-        "--guided",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Write a reply that the head guides",
-    )
+    parser.add_argument("--guided", **option_from("cvxnn.comparison.side_by_side", "guided"))
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -66,11 +66,11 @@ def side_by_side(
         Settings of guided writing. Sampling settings and seed are used for `best_of` as well,
         `max_new_tokens` and `stop` for all replies.
     plain : bool, default=True
-        If True, write the greedy reply of the model.
+        Whether to write the greedy reply of the model.
     best_of : int, default=0
         Number of replies to sample; the one with the highest reward is kept. 0 samples none.
     guided : bool, default=True
-        If True, write a reply that the head guides.
+        Whether to write a reply that the head guides.
     stream : callable, optional
         Function that receives each piece of the guided reply as soon as it is decided.
 

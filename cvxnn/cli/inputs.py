@@ -85,11 +85,29 @@ def model_of(options: Namespace, console: Console, name: str | None = None) -> L
     if known is not None:
         note = f"; {known.note}" if known.note else ""
         console.progress(f"licence   {known.licence} ({known.hub}){note}")
-    lm = load_model(**values)
+    _announce_conversion(values, console)
+    lm = load_model(**values, progress=not console.quiet)
     if lm.device.type == "cpu":
         choose_threads(console)
     console.progress(f"model     {lm.name}, {str(lm.dtype).removeprefix('torch.')} on {lm.device}")
     return lm
+
+
+def _announce_conversion(values: Mapping[str, Any], console: Console) -> None:
+    """Say that a GGUF file is converted, of which the beginning cannot be counted."""
+    from cvxnn.llm.devices import dtype_name, running_type
+    from cvxnn.llm.model_files import ModelFiles, copy_of_gguf
+
+    file, cache = ModelFiles.find(values["name_or_path"]).gguf, values["cache_dir"]
+    if file is None:
+        return
+    hint = "; --model-cache FOLDER keeps the result"
+    if cache is not None:
+        number, _ = running_type(values["dtype"], values["device"])
+        if copy_of_gguf(file, dtype_name(number), cache).is_dir():
+            return
+        hint = f", which {cache} keeps for the next time"
+    console.progress(f"model     converting {file.name}{hint}")
 
 
 def request_of(options: Namespace, settings: dict[str, Any]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +15,11 @@ import torch
 import transformers
 
 from cvxnn._extras import require
+from cvxnn._progress import Progress
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.devices import dtype_name, running_type
 from cvxnn.llm.gguf_header import fast_headers
+from cvxnn.llm.loading_progress import conversion_shown, tensors_shown
 from cvxnn.llm.model_files import ModelFiles, copy_of_gguf
 from cvxnn.llm.models import LanguageModel, quiet
 
@@ -29,6 +33,7 @@ def load_model(
     bits: Literal[4, 8] | None = None,
     trust_remote_code: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> LanguageModel:
     """Load a causal language model for embedding and generation; its weights are frozen.
 
@@ -59,6 +64,8 @@ def load_model(
     cache_dir : path-like, optional
         Folder for converted copies of GGUF files. A GGUF file is converted whenever it is loaded,
         which takes far longer than to load its copy. A copy has 4 bytes a weight in float32.
+    progress : bool, default=False
+        Whether to show on stderr how much is converted or read.
 
     Returns
     -------
@@ -92,11 +99,13 @@ def load_model(
         name = gguf.stem
     else:
         name = os.path.basename(source) if os.path.isdir(source) else source
-    with quiet(), fast_headers():
+    # The stream is taken before transformers is kept quiet.
+    show = functools.partial(Progress, show=progress, stream=sys.stderr)
+    with quiet(), fast_headers(), tensors_shown(show) if gguf is None else nullcontext():
         if gguf is not None:
             require("gguf", extra="llm")  # transformers imports both when it reads the file
             require("accelerate", extra="llm")
-            model, tokenizer = _load_gguf(gguf, number, options, cache_dir)
+            model, tokenizer = _load_gguf(gguf, number, options, cache_dir, show)
         elif os.path.isdir(source):
             model, tokenizer = _load(source, number, {**options, "local_files_only": True})
         else:
@@ -232,13 +241,15 @@ def _load_gguf(
     dtype: torch.dtype,
     options: dict[str, object],
     cache_dir: str | os.PathLike[str] | None,
+    show: Callable[..., Progress],
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     options = {**options, "local_files_only": True}
     if cache_dir is not None:
         copy = copy_of_gguf(file, dtype_name(dtype), cache_dir)
         if copy.is_dir():
             return _load(str(copy), dtype, options)
-    model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
+    with conversion_shown(file, show):
+        model, tokenizer = _load(str(file.parent), dtype, {**options, "gguf_file": file.name})
     # The weights are plain numbers now: without these marks they can be saved, and trained.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

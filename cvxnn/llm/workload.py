@@ -26,7 +26,7 @@ _SECONDS = 0.3  # of products that measure the speed
 _MANY, _WEIGHTS = 64, 2**24  # rows that are many; weights that are read for few of them
 _EFFICIENCY = 0.6  # of these products that a whole model reaches
 _STARTING = 2.0  # processor seconds of a core of 2020 until the code of a model is imported
-_CONVERSION = 6e-8  # such seconds for each weight of a GGUF file
+_CONVERSION = 2e-8  # such seconds for each weight of a GGUF file
 _READING = 1e9  # bytes of weights that a disk gives in a second
 
 

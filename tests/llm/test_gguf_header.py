@@ -31,12 +31,16 @@ def test_both_readers_give_the_same(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    original = gguf.GGUFReader
+    original, names = gguf.GGUFReader, gguf.get_tensor_name_map
     expected = reading.load_gguf_checkpoint(str(file))
     with fast_headers():
         found = reading.load_gguf_checkpoint(str(file))
         reader = gguf.GGUFReader(str(file))
+        table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+        assert gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2) is table  # made once
     assert gguf.GGUFReader is original
+    assert gguf.get_tensor_name_map is names
+    assert table.mapping == names(gguf.MODEL_ARCH.LLAMA, 2).mapping
     assert found == expected
     assert found["tokenizer"]["tokens"] == ["<s>", "a", "ä", "→ x"]
     [tensor] = reader.tensors

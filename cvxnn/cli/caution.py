@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def head_of(options: argparse.Namespace, file: str | Path) -> Any:
     from cvxnn.features.pairs import join_pair_features, read_pair_features
     from cvxnn.features.training_record import is_recorded
 
-    features = join_pair_features([read_pair_features(folder) for folder in options.fitted_to])
+    read = functools.partial(read_pair_features, progress=not options.quiet)
+    features = join_pair_features([read(folder) for folder in options.fitted_to])
     features = features.take_layers(layers_of(embedding))
     fitted = features.take(
         np.flatnonzero(is_recorded(features.pairs, head.training_record_)).tolist()

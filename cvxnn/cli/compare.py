@@ -315,7 +315,7 @@ def _pairs(options: argparse.Namespace, console: Console, source: str) -> tuple[
         return (pairs_of(options, console, source),)
     if given := sorted(DATA.changed(options)):
         raise ValueError(f"{source} holds extracted pairs, to which {given} do not apply")
-    features = read_pair_features(source)
+    features = read_pair_features(source, progress=not console.quiet)
     return list(features.pairs), features
 
 

@@ -90,7 +90,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     request = None  # what a server would answer is not known beforehand
     if not is_endpoint(options):
         request = request_of(options, EMBEDDING.values(options))
-    if not options.overwrite and (found := _finished(folder, request, pairs)) is not None:
+    show = not console.quiet
+    found = None if options.overwrite else _finished(folder, request, pairs, show)
+    if found is not None:
         return describe_result(console, folder, found, "nothing to do")
 
     from cvxnn.features.blocks import BLOCK
@@ -116,7 +118,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             run_on_ray(options, console, all_shards(n_shards))
         else:
             run_processes(options, console, folder / ROWS, n_rows, all_shards(n_shards))
-        features = merge_pairs(folder)
+        features = merge_pairs(folder, progress=show)
     else:
         embedder = embedder_from(options, console)
         console.kept = lambda: kept_of(folder / ROWS, embedder, n_rows)
@@ -146,7 +148,7 @@ def _shard(text: str) -> Shard:
 
 
 def _finished(
-    folder: Path, request: str | None, pairs: Sequence[PreferenceTriplet]
+    folder: Path, request: str | None, pairs: Sequence[PreferenceTriplet], show: bool
 ) -> PairFeatures | None:
     """Return the features of a folder that an equal request has made, without a model."""
     from cvxnn.features.pair_digests import digest_of_pairs
@@ -158,7 +160,7 @@ def _finished(
     settings = note.get("settings", {})
     if note.get("request") != request or settings.get("pairs") != digest_of_pairs(pairs):
         return None
-    return read_pair_features(folder)
+    return read_pair_features(folder, progress=show)
 
 
 def describe_result(

@@ -12,6 +12,7 @@ by side.
 from __future__ import annotations
 
 import argparse
+import functools
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +75,15 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     if options.test is not None and options.test_size == 0:
         raise UsageError("--test names held-out pairs, and --test-size 0 asks for none; leave one")
-    parts = {folder: read_pair_features(folder) for folder in options.features}
+    read = functools.partial(read_pair_features, progress=not console.quiet)
+    parts = {folder: read(folder) for folder in options.features}
     if len({part.identity for part in parts.values()}) < len(options.features):
         raise UsageError(
             f"FEATURES are {', '.join(options.features)}, of which two hold the same pairs; name "
             "each once"
         )
     features = join_pair_features(list(parts.values()))
-    held_out = None if options.test is None else read_pair_features(options.test)
+    held_out = None if options.test is None else read(options.test)
     parameters = HEAD.values(options)
     if options.head != "coala":
         given = sorted(HEAD.changed(options))

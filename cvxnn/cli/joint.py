@@ -17,6 +17,7 @@ too, and what each run took.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,8 +155,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from cvxnn.files.digests import digest
     from cvxnn.preference.demonstrations import read_demonstrations
 
-    features = read_pair_features(options.features)
-    held_out = None if options.test is None else read_pair_features(options.test)
+    read = functools.partial(read_pair_features, progress=not console.quiet)
+    features = read(options.features)
+    held_out = None if options.test is None else read(options.test)
     demonstrations = read_demonstrations(options.demonstrations, options.limit)
     folder = Path(options.output)
     console.made += check_folder(folder)

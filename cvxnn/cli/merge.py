@@ -39,8 +39,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder = Path(options.folder)
     status = "nothing to do" if (folder / ROWS).is_file() else "done"
     console.kept = lambda: "all shards are kept; the same command continues"
-    features = merge_pairs(folder)
+    features = merge_pairs(folder, progress=not console.quiet)
     if options.store not in (None, str(read_features(folder / ROWS, check=False)[0].dtype)):
-        store_as(folder / ROWS, options.store)
+        store_as(folder / ROWS, options.store, progress=not console.quiet)
         features, status = read_pair_features(folder), "done"
     return describe_result(console, folder, features, status)

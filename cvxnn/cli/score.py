@@ -169,7 +169,7 @@ def _pairs(
 
     rows: list[dict[str, Any]] = []
     if is_extracted(options.data):
-        features = read_pair_features(options.data)
+        features = read_pair_features(options.data, progress=not console.quiet)
         embedding = getattr(head, "embedding", None)
         if embedding is not None:
             check_same_embedding(features.embedding, embedding, options.data, options.head)

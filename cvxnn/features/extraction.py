@@ -184,13 +184,15 @@ def extract_shard(
     return len(rows)
 
 
-def merge_pairs(folder: str | os.PathLike[str]) -> PairFeatures:
+def merge_pairs(folder: str | os.PathLike[str], *, progress: bool = False) -> PairFeatures:
     """Join the shards in a folder, and verify that they are whole, and of the pairs in the folder.
 
     Parameters
     ----------
     folder : path-like
         Folder that `extract_shard` filled. One that is merged already stays as it is.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked and joined.
 
     Returns
     -------
@@ -211,14 +213,14 @@ def merge_pairs(folder: str | os.PathLike[str]) -> PairFeatures:
     with locked(folder / NOTE):
         if (folder / ROWS).exists():
             delete_shards(folder / ROWS)  # a merge was interrupted after its last step
-            return read_pair_features(folder)
+            return read_pair_features(folder, progress=progress)
         total = n_shards_in(folder / ROWS)
         if not total:
             raise FileNotFoundError(
                 f"{folder} holds no shards; run cvxnn extract again to finish the extraction"
             )
         pairs = read_preferences(folder / PAIRS, format="conversational")
-        merge_shards(folder / ROWS, total, digests_of_blocks(pairs))
+        merge_shards(folder / ROWS, total, digests_of_blocks(pairs), progress=progress)
         return _finished(folder)
 
 

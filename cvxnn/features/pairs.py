@@ -199,7 +199,11 @@ class PairFeatures:
 
 
 def read_pair_features(
-    folder: str | os.PathLike[str], *, check: bool = True, stored: bool | None = None
+    folder: str | os.PathLike[str],
+    *,
+    check: bool = True,
+    stored: bool | None = None,
+    progress: bool = False,
 ) -> PairFeatures:
     """Read the embeddings of preference pairs from a folder.
 
@@ -213,6 +217,8 @@ def read_pair_features(
     stored : bool, optional
         Whether the embeddings are `StoredRows`, which a fit reads a block at a time. By default
         those are of which all would take more than 1 GiB in float32.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked.
 
     Returns
     -------
@@ -250,9 +256,11 @@ def read_pair_features(
         )
     pairs = read_preferences(folder / PAIRS, format="conversational")
     if total:
-        parts, embedding = read_shards(folder / ROWS, total, digests_of_blocks(pairs), check=check)
+        parts, embedding = read_shards(
+            folder / ROWS, total, digests_of_blocks(pairs), check=check, progress=progress
+        )
     else:
-        rows, embedding = read_features(folder / ROWS, check=check)
+        rows, embedding = read_features(folder / ROWS, check=check, progress=progress)
         parts = [rows]
     if (n_rows := sum(map(len, parts))) != 2 * len(pairs):
         raise ValueError(

@@ -26,6 +26,7 @@ from typing import Self
 
 import numpy as np
 
+from cvxnn._progress import Progress
 from cvxnn.features import blocks
 from cvxnn.features.description import Description
 from cvxnn.features.store import read_block_identities, read_features
@@ -208,7 +209,12 @@ def n_shards_in(path: Path) -> int:
 
 
 def read_shards(
-    path: Path, total: int, texts: Sequence[str], *, check: bool = True
+    path: Path,
+    total: int,
+    texts: Sequence[str],
+    *,
+    check: bool = True,
+    progress: bool = False,
 ) -> tuple[list[np.ndarray], Description]:
     """Open finished shards, and verify that they are whole and belong together.
 
@@ -222,6 +228,8 @@ def read_shards(
         Digests of the texts of all blocks, by `digest_of_texts`.
     check : bool, default=True
         Whether to compare the checksums of all rows; see `read_features`.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked.
 
     Returns
     -------
@@ -249,7 +257,7 @@ def read_shards(
     parts, place = [], 0
     for shard in shards:
         file = shard.path(path)
-        rows, found = read_features(file, check=check)
+        rows, found = read_features(file, check=check, progress=progress)
         if found != description:
             raise ValueError(
                 f"{file} was embedded by another model or with other settings than "
@@ -272,7 +280,7 @@ def read_shards(
     return parts, description
 
 
-def merge_shards(path: Path, total: int, texts: Sequence[str]) -> None:
+def merge_shards(path: Path, total: int, texts: Sequence[str], *, progress: bool = False) -> None:
     """Join finished shards to one file, verify all that they hold, and delete them.
 
     Parameters
@@ -283,6 +291,8 @@ def merge_shards(path: Path, total: int, texts: Sequence[str]) -> None:
         Number of shards.
     texts : sequence of str
         Digests of the texts of all blocks, by `digest_of_texts`.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked and joined.
 
     Raises
     ------
@@ -291,15 +301,19 @@ def merge_shards(path: Path, total: int, texts: Sequence[str]) -> None:
     OSError
         If there is no room for the file beside the shards.
     """
-    parts, description = read_shards(path, total, texts)
+    parts, description = read_shards(path, total, texts, progress=progress)
     check_room(path.parent, sum(rows.nbytes for rows in parts))
-    with FeatureWriter(path, description) as file:
+    with (
+        FeatureWriter(path, description) as file,
+        Progress("joining", sum(map(len, parts)), "rows", show=progress) as line,
+    ):
         for shard, rows in zip(all_shards(total), parts, strict=True):
             start = 0
             for n_rows, identity in read_block_identities(shard.path(path)):
                 if not file.passes(identity):
                     file.append(rows[start : start + n_rows], identity)
                 start += n_rows
+                line.update(n_rows)
         file.finish()
     delete_shards(path)
 

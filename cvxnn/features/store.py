@@ -15,6 +15,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from cvxnn._progress import Progress
 from cvxnn.features.description import Description, check_description
 from cvxnn.files.json_files import read_json
 from cvxnn.files.writing import MALFORMED
@@ -32,7 +33,7 @@ HEADER_BYTES = 128  # bytes of a .npy header; numpy leaves room in it for the nu
 
 
 def read_features(
-    path: str | os.PathLike[str], *, check: bool = True
+    path: str | os.PathLike[str], *, check: bool = True, progress: bool = False
 ) -> tuple[np.ndarray, Description]:
     """Open the features that ``Embedder.embed_to_file`` wrote.
 
@@ -42,6 +43,8 @@ def read_features(
         The file; its description is in ``PATH.json``.
     check : bool, default=True
         Whether to compare the checksums of all rows. This reads the file once, block by block.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked.
 
     Returns
     -------
@@ -89,13 +92,15 @@ def read_features(
                 "describes; it was cut short or changed, or they are not of one run: embed again"
             )
         first = 0
-        for n, checksum in blocks if check else ():
-            if zlib.crc32(file.read(row_bytes * n)) != checksum:
-                raise ValueError(
-                    f"{path} is damaged, or was changed after it was written: the checksum of its "
-                    f"rows {first} to {first + n - 1} does not agree; embed again"
-                )
-            first += n
+        with Progress("checking", n_rows, "rows", show=progress) as line:
+            for n, checksum in blocks if check else ():
+                if zlib.crc32(file.read(row_bytes * n)) != checksum:
+                    raise ValueError(
+                        f"{path} is damaged, or was changed after it was written: the checksum of "
+                        f"its rows {first} to {first + n - 1} does not agree; embed again"
+                    )
+                first += n
+                line.update(n)
     shape = (n_rows, width)
     return np.memmap(path, TYPES[dtype], mode="r", offset=HEADER_BYTES, shape=shape), description
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._progress import Progress
 from cvxnn.features.description import Description, check_description
 from cvxnn.features.store import (
     HEADER_BYTES,
@@ -268,7 +269,7 @@ class FeatureWriter(Closing):
         return blocks
 
 
-def store_as(path: str | os.PathLike[str], dtype: StoredType) -> None:
+def store_as(path: str | os.PathLike[str], dtype: StoredType, *, progress: bool = False) -> None:
     """Rewrite a finished file of features with numbers of another type, block by block.
 
     Parameters
@@ -277,6 +278,8 @@ def store_as(path: str | os.PathLike[str], dtype: StoredType) -> None:
         The file. It is replaced once all is written.
     dtype : StoredType
         How numbers are stored from then on. Rounding is not undone by a wider type.
+    progress : bool, default=False
+        Whether to show on stderr how many rows are checked and stored.
 
     Raises
     ------
@@ -286,14 +289,18 @@ def store_as(path: str | os.PathLike[str], dtype: StoredType) -> None:
         If the file is damaged, or a number is beyond the range of the type.
     """
     path = Path(path)
-    rows, description = read_features(path)
+    rows, description = read_features(path, progress=progress)
     check_room(path.parent, rows.size * TYPES[dtype].itemsize)
-    with FeatureWriter(path, description, dtype) as file:
+    with (
+        FeatureWriter(path, description, dtype) as file,
+        Progress("storing", len(rows), "rows", show=progress) as line,
+    ):
         start = 0
         for n_rows, identity in read_block_identities(path):
             if not file.passes(identity):
                 file.append(rows[start : start + n_rows], identity)
             start += n_rows
+            line.update(n_rows)
         file.finish()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxnn import COALAPreferenceHead
+from cvxnn import COALAPreferenceHead, _progress
 from cvxnn.features import (
     FeatureWriter,
     PairFeatures,
@@ -25,6 +25,7 @@ from cvxnn.features import (
 )
 from cvxnn.features.pairs import NOTE, ROWS
 from cvxnn.features.shards import all_shards
+from cvxnn.features.writer import store_as
 from cvxnn.files.json_files import OtherSettingsError
 from cvxnn.numerics.stored_rows import is_stored
 
@@ -61,6 +62,30 @@ def test_shards_make_the_bytes_of_one_process(tmp_path: Path, whole: Path, total
     assert max(rows[1:], default=0) - min(rows[1:], default=0) <= 6  # the first has the last block
     check_same(folder, whole, merge_pairs(folder))
     check_same(folder, whole, merge_pairs(folder))  # nothing to do
+
+
+def test_rows_that_are_checked_and_joined_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shard in all_shards(2):
+        extract_shard(LettersEmbedder(), PAIRS, tmp_path, shard)
+    monkeypatch.setattr(_progress, "_PRINTED", 0.0)
+    merge_pairs(tmp_path)
+    assert capsys.readouterr().err == ""
+    read_pair_features(tmp_path, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 7  # blocks
+    assert lines[0].startswith("checking  6 of 38 rows (15 %)")
+    store_as(tmp_path / ROWS, "float16", progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["checking"] * 7 + ["storing"] * 7
+    folder = tmp_path / "again"
+    for shard in all_shards(2):
+        extract_shard(LettersEmbedder(), PAIRS, folder, shard)
+    capsys.readouterr()
+    merge_pairs(folder, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("joining   38 of 38 rows (100 %)")
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -67,9 +67,10 @@ def approximate_leave_one_out(
     fitted : ndarray, shape (n_fitted, n_features), optional
         All rows of the fit, whose cones hold ReLU neurons back; by default those of the sample.
     gap : float, default=0.01
-        Relative duality gap of the network: with a larger one, rows are less near to the edges that
-        hold them at the optimum. A negative one, of a network that has left its patterns, does not
-        say how near they are, and counts as 0.01, like all larger ones.
+        Relative duality gap of the network, or how far rows have left their cones where that is
+        more: with a larger one, rows are less near to the edges that hold them at the optimum. A
+        negative one, of a network that has left its patterns, does not say how near they are, and
+        counts as 0.01, like all larger ones.
 
     Returns
     -------

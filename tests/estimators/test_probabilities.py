@@ -8,7 +8,7 @@ import pytest
 from cvxnn import ConvexReLUClassifier, load, load_network, save
 from cvxnn.convex import InteriorPoint, LogisticLoss
 from cvxnn.estimators._calibration import limit_log_odds
-from cvxnn.estimators._fit_plan import HeldOut
+from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.numerics.scores import probabilities
 
 
@@ -120,3 +120,25 @@ def test_losses_of_the_package_give_the_probabilities_of_their_names(tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(X), named.predict_proba(X))
     served = load_network(tmp_path / "model.cvxnn")
     np.testing.assert_allclose(served.predict_proba(X), named.predict_proba(X), rtol=1e-12)
+
+
+def test_a_tiny_gap_of_rows_that_left_their_cones_says_no_more_than_a_negative_one(monkeypatch):
+    """Which of the two a network has that beats all of its patterns depends on the proof alone."""
+    known = []
+    without = Plan.without_themselves
+    monkeypatch.setattr(
+        Plan, "without_themselves", lambda *given: known.append(given) or without(*given)
+    )
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((90, 4))
+    y = np.argmax(X[:, :3] ** 2 + rng.standard_normal((90, 3)) / 4, axis=1)
+    ConvexReLUClassifier(formulation="relu", random_state=0).fit(X, y)
+    plan, fit = known[0]
+    result = fit.training.result
+    assert fit.training.program.evaluate(result.weights).violation > 0.01
+
+    def unseen(gap):
+        found = fit.training._replace(result=result._replace(gap=gap))
+        return without(plan, fit._replace(training=found)).predictions
+
+    np.testing.assert_array_equal(unseen(1e-6), unseen(-1e-6))

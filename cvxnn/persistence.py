@@ -36,6 +36,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.features.description import check_description
 from cvxnn.files.writing import replacing
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.scores import ANY_PROBABILITY
 
 # The state of a warm start, factors of sums, and the course of a policy, are large, and predictions
 # do not need them. Callbacks are code.
@@ -186,6 +187,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         name, parameters, attributes = (header[k] for k in ("class", "parameters", "attributes"))
         estimator = _unfitted(name, parameters)
         fitted = {key: unpack(value, tensors) for key, value in attributes.items()}
+        if "temperature_" in fitted:  # files of before have no range
+            fitted.setdefault("probability_range_", np.array(ANY_PROBABILITY))
         _check_fitted(estimator, fitted)
     vars(estimator).update(fitted)
     return estimator
@@ -293,6 +296,9 @@ def _check_fitted(estimator: Any, fitted: dict[str, Any]) -> None:
         raise ValueError(f"temperature_ is {fitted['temperature_']}")
     if not 0 <= fitted.get("bend_", 0.0) < np.inf:
         raise ValueError(f"bend_ is {fitted['bend_']}")
+    least, largest = fitted.get("probability_range_", ANY_PROBABILITY)
+    if not 0 <= least <= largest <= 1:
+        raise ValueError(f"probability_range_ is {least} to {largest}")
     if fitted.get("_y_ndim", 2) != 2 and (fitted["_y_ndim"], n_outputs) != (1, 1):
         raise ValueError(f"targets of {fitted['_y_ndim']} dimensions for {n_outputs} outputs")
     if len(fitted.get("feature_names_in_", range(width))) != width:

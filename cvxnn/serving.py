@@ -22,10 +22,18 @@ from cvxnn._model_file import (
 )
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.real_rows import real_rows
-from cvxnn.numerics.scores import bent, probabilities, scores_of, winner
+from cvxnn.numerics.scores import ANY_PROBABILITY, bent, probabilities, scores_of, winner
 
 # Attributes of estimators that predictions need.
-_ATTRIBUTES = {"network_", "n_features_in_", "classes_", "temperature_", "bend_", "_y_ndim"}
+_ATTRIBUTES = {
+    "network_",
+    "n_features_in_",
+    "classes_",
+    "temperature_",
+    "bend_",
+    "probability_range_",
+    "_y_ndim",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class SavedNetwork:
         Dimensions of the predictions of a regressor, as those of ``y`` were: 1 or 2.
     bend : float, default=0.0
         How far the link of a classifier is from the softmax of its scores.
+    probability_range : tuple of float, default=(0, 1)
+        The least and the largest probability of a classifier.
     """
 
     network: TwoLayerNetwork
@@ -54,6 +64,7 @@ class SavedNetwork:
     one_against_rest: bool = False
     n_dimensions: int = 1
     bend: float = 0.0
+    probability_range: tuple[float, float] = ANY_PROBABILITY
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the outputs of the network.
@@ -119,7 +130,9 @@ class SavedNetwork:
         if self.classes is None:
             raise AttributeError("a regressor has no classes to give probabilities of; use predict")
         scores = self.temperature * bent(self.decision_function(X), self.bend)
-        return probabilities(scores, one_against_rest=self.one_against_rest)
+        return probabilities(
+            scores, one_against_rest=self.one_against_rest, within=self.probability_range
+        )
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,7 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
         if classes is not None:
             check_classes(classes, network.n_outputs)
         parameters = _parameters(header)
+        least, largest = map(float, fitted.get("probability_range_", ANY_PROBABILITY))
         return SavedNetwork(
             network,
             classes,
@@ -241,4 +255,5 @@ def load_network(path: str | os.PathLike[str]) -> SavedNetwork:
             header["class"].startswith("ConvexReLU") and parameters.get("loss") == "logistic",
             int(fitted.get("_y_ndim", 1)),
             float(fitted.get("bend_", 0.0)),
+            (least, largest),
         )

@@ -808,6 +808,8 @@ def test_attributes_that_would_shadow(saved, tmp_path, name):
         ("temperature_", {"value": "hot"}),
         ("bend_", None),
         ("bend_", {"value": -1.0}),
+        ("probability_range_", {"value": 0.5}),
+        ("probability_range_", {"strings": ["a", "b"], "dtype": "U"}),
         ("n_features_in_", {"value": 4}),
         ("n_features_in_", {"value": "3"}),
         ("feature_names_in_", {"strings": ["a"], "dtype": "O"}),

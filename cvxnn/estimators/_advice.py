@@ -12,8 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.convex.solver import Result, Status
-from cvxnn.estimators._calibration import FEW_UNITS
-from cvxnn.estimators._rows import Rows
+from cvxnn.estimators._rows import FEW_UNITS, Rows
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.stored_rows import is_stored
@@ -141,7 +140,7 @@ def warn_of_few_rows(estimator: Any, units: float, *, stacklevel: int = 3) -> No
         warnings.warn(
             f"{type(estimator).__name__} was fitted to {units:g} rows, which cannot tell how sure "
             "it may be of others: a prior keeps the probabilities of these rows away from 0 and 1, "
-            f"but not those of rows unlike them. Give {FEW_UNITS} rows of each class, or use "
+            f"and no other row is surer than they are. Give {FEW_UNITS} rows of each class, or use "
             "predict alone.",
             stacklevel=stacklevel,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,26 @@ from scipy.optimize import minimize_scalar
 
 from cvxnn import training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._fit_plan import HeldOut, Plan
-from cvxnn.numerics.scores import bent, log_probabilities, scores_of, winner
+from cvxnn.estimators._rows import DistinctRows, Rows, has_few_units
+from cvxnn.numerics.scores import (
+    ANY_PROBABILITY,
+    bent,
+    log_probabilities,
+    probability_range,
+    scores_of,
+    winner,
+)
 
 # Bends that are tried, and the part of the log-loss that one has to gain: less is chance. Chosen on
 # half of the tables of asv_bench/tables/links.py.
 BENDS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _LEAST_GAIN = 5e-3
-# Units of a class from which on log-odds stand as they were fitted.
-FEW_UNITS = 10
+# Attributes of a classifier whose scores are log-odds as they are.
+PLAIN_LINK = {
+    "temperature_": 1.0,
+    "bend_": 0.0,
+    "probability_range_": np.array(ANY_PROBABILITY),
+}
 
 
 class Calibration(NamedTuple):
@@ -90,13 +103,7 @@ def limit_log_odds(
     that of least log-loss of the rows with themselves and smoothed targets, see :func:`calibrate`;
     1 where each class has ten units of data, or groups of them, or more.
     """
-    codes, weight = winner(seen.targets), seen.weight.astype(np.float64)
-    if groups is None:
-        units = np.bincount(codes, weight)
-    else:
-        pairs = np.column_stack([codes, groups])[weight > 0]
-        units = np.bincount(np.unique(pairs, axis=0)[:, 0])
-    few = units[units > 0].min() < FEW_UNITS
+    few = has_few_units(winner(seen.targets), seen.weight.astype(np.float64), groups)
     return shrink_log_odds(seen, one_against_rest=one_against_rest) if few else 1.0
 
 
@@ -116,6 +123,15 @@ def shrink_log_odds(held_out: HeldOut, *, one_against_rest: bool) -> float:
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
+def link_of_fit(
+    plan: Plan, fit: training.Fit, *, log_odds: bool, one_against_rest: bool
+) -> tuple[float, float]:
+    """Return the factor and the bend of a fit, which is in the program's units."""
+    if log_odds:
+        return limit_of_fit(plan, fit, one_against_rest=one_against_rest), 0.0
+    return fit_link(*plan.leave_one_out(fit))
+
+
 def limit_of_fit(plan: Plan, fit: training.Fit, *, one_against_rest: bool) -> float:
     """Return a factor, at most 1, of the log-odds of a fit, which is in the program's units."""
     sample = plan.strength.sample
@@ -126,6 +142,17 @@ def limit_of_fit(plan: Plan, fit: training.Fit, *, one_against_rest: bool) -> fl
     # A norm frees the few neurons that it keeps: they are surer of their rows than of others.
     unseen = plan.without_themselves(fit)
     return min(factor, shrink_log_odds(unseen, one_against_rest=one_against_rest))
+
+
+def range_of_fit(rows: DistinctRows, link: Callable[[Rows], dict[str, Any]]) -> NDArray[np.float64]:
+    """Return the range of the probabilities of a fit: its rows' where a class has few units.
+
+    A network grows with the distance from its rows, which are then too few to tell how sure that
+    makes it.
+    """
+    if not has_few_units(winner(rows.y), rows.units, rows.groups):
+        return np.array(ANY_PROBABILITY)
+    return probability_range(**link(rows.X))
 
 
 def calibrated_log_loss(held_out: HeldOut) -> float:

@@ -25,6 +25,7 @@ from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._rows import DistinctRows, Rows, merge
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import NetworkPrediction
+from cvxnn.numerics.scores import ANY_PROBABILITY
 
 # Weakest of the default strengths, as a fraction of the unit: a ridge still changes the network
 # at strengths at which a norm no longer does.
@@ -61,6 +62,10 @@ class Task(NamedTuple):
     weight: Floats
     loss: convex.Loss
     groups: NDArray[np.intp] | None
+
+
+# Returns the temperature of a classifier, and the range of its probabilities.
+Link = Callable[[], tuple[float, NDArray[np.float64]]]
 
 
 class _Replay:
@@ -238,7 +243,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
                 rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
                 fold = Fold.of(base, rows, task.loss)
                 stops &= not fold.direct
-                paths.append(fold.predictions(task.X[self._asked(seen, unseen)], grid))
+                paths.append(fold.predictions(task.X[self._asked(task, seen, unseen)], grid))
             for j in range(len(grid)):
                 if write is not None and stops:
                     write(f"strength {j + 1} of at most {len(grid)}")
@@ -263,10 +268,10 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
     ) -> list[float]:
         """Return the score of each fold at one strength, from outputs for the rows asked for."""
         scores = []
-        temperatures = self._temperatures(task, folds, outputs)
-        for (_, unseen), found, temperature in zip(folds, outputs, temperatures, strict=True):
+        links = self._links(task, folds, outputs)
+        for (_, unseen), found, link in zip(folds, outputs, links, strict=True):
             X = task.X[unseen]
-            model = self._stand_in(_Replay(X, found[: len(unseen)]), temperature)
+            model = self._stand_in(_Replay(X, found[: len(unseen)]), link)
             own = None if weight is None else weight[unseen]
             scores.append(scorer(model, X, task.labels[unseen], own))
         return scores
@@ -307,18 +312,18 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         """Return distinct rows with their weights, as a single fit has them."""
         return merge(X, targets, weight)
 
-    def _asked(self, seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _asked(
+        self, task: Task, seen: NDArray[np.intp], unseen: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
         """Return the rows whose outputs the scores of a fold need, those held out first."""
         return unseen
 
-    def _temperatures(
-        self, task: Task, folds: list[Any], outputs: list[Floats]
-    ) -> list[Callable[[], float]]:
-        """Return what finds the temperature of each fold's stand-in; a regressor has none."""
-        return [lambda: 1.0] * len(folds)
+    def _links(self, task: Task, folds: list[Any], outputs: list[Floats]) -> list[Link]:
+        """Return what calibrates each fold's stand-in; a regressor needs none."""
+        return [lambda: (1.0, np.array(ANY_PROBABILITY))] * len(folds)
 
     @abstractmethod
-    def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
+    def _stand_in(self, network: Any, link: Link) -> Any:
         """Return the single estimator as it would be with a network, for a scorer."""
 
 

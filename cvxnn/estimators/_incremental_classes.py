@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metaestimators import available_if
 
-from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn import convex, training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._classes import class_weights, codes_of
 from cvxnn.estimators._incremental import Batch, First, Incremental, takes_rows
 from cvxnn.estimators._rows import weights_of
+from cvxnn.numerics.scores import ANY_PROBABILITY, probability_range
 
 Floats = NDArray[np.floating]
 
@@ -23,7 +24,9 @@ class IncrementalClasses(Incremental):
 
     class_weight: Any
     _validate: Callable[..., Any]
+    _link: Callable[..., dict[str, Any]]
     classes_: NDArray[Any]
+    probability_range_: NDArray[np.float64]
 
     @available_if(takes_rows)
     def partial_fit(
@@ -83,6 +86,17 @@ class IncrementalClasses(Incremental):
                 )
         given = X, y, sample_weight
         return self._add(lambda: self._batch(*given), lambda: given, First(labels))
+
+    def _change(
+        self, batch: Batch, *, remove: bool
+    ) -> tuple[training.Solution, NDArray[np.uint64]]:
+        """Add or remove a batch; probabilities of rows that are added are reached by others."""
+        found = super()._change(batch, remove=remove)
+        held = self.probability_range_
+        if not remove and tuple(held) != ANY_PROBABILITY:
+            own = probability_range(**self._link(batch.X))
+            self.probability_range_ = np.array([min(held[0], own[0]), max(held[1], own[1])])
+        return found
 
     def _batch(self, X: Any, y: Any, sample_weight: Any) -> Batch:
         """Check rows that are added or removed."""

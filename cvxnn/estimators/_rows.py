@@ -16,6 +16,9 @@ from cvxnn.numerics.stored_rows import is_stored
 # Precisions in which estimators compute; other numbers become float64.
 FLOATS = (np.float64, np.float32)
 
+# Units of a class from which on log-odds stand as they were fitted.
+FEW_UNITS = 10
+
 # Larger weights are not counts: no data set has so many equal rows.
 _MOST_COUNT = 1e9
 
@@ -233,6 +236,18 @@ def units_of(sample_weight: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     counts = np.all(sample_weight == np.rint(sample_weight)) and sample_weight.max() <= _MOST_COUNT
     return sample_weight.astype(np.float64) if counts else np.ones(len(sample_weight))
+
+
+def has_few_units(
+    codes: NDArray[np.intp], units: NDArray[np.floating], groups: NDArray[np.intp] | None
+) -> bool:
+    """Return whether a class has fewer units of data, or groups of them, than log-odds need."""
+    if groups is None:
+        counts = np.bincount(codes, units)
+    else:
+        pairs = np.column_stack([codes, groups])[units > 0]
+        counts = np.bincount(np.unique(pairs, axis=0)[:, 0])
+    return bool(counts[counts > 0].min() < FEW_UNITS)
 
 
 def groups_of(groups: Any, n_samples: int) -> NDArray[np.intp] | None:

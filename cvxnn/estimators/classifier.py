@@ -20,7 +20,7 @@ from cvxnn.estimators._advice import (
     warn_unless_converged,
 )
 from cvxnn.estimators._base import ConvexReLUBase
-from cvxnn.estimators._calibration import calibrated_log_loss, fit_link, limit_of_fit
+from cvxnn.estimators._calibration import PLAIN_LINK, calibrated_log_loss, link_of_fit, range_of_fit
 from cvxnn.estimators._classes import (
     class_targets,
     class_weights,
@@ -206,6 +206,9 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         How far ``predict_proba`` goes from differences of scores to ratios of the chances that they
         estimate, at least 0, as where classes are rare or many; found as ``temperature_`` is, and 0
         with the logistic losses.
+    probability_range_ : ndarray, shape (2,)
+        The least and the largest probability of ``predict_proba``: those of the training rows where
+        a class has fewer than ten units of data, which cannot tell of rows far away; else 0 and 1.
 
     See Also
     --------
@@ -343,19 +346,16 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             distinct = self._merge(data, targets, weight, classes, numbers)
             rows, validation = self._set_apart(distinct, validation, winner)
             plan = self._plan(rows, loss, validated=validation is not None)
-            known = {"classes_": classes, "temperature_": 1.0, "bend_": 0.0}
-            hook = self._hook(X, y, sample_weight, known)
+            hook = self._hook(X, y, sample_weight, {"classes_": classes, **PLAIN_LINK})
             with self._watched(plan, hook, validation, is_correct) as watching:
                 fit = plan.fit(**plan.arguments, **watching)
             require_finite(self, fit.training.result)
-            if gives_log_odds(self.loss):
-                against = self._one_against_rest()
-                factor = limit_of_fit(plan, fit, one_against_rest=against)
-                self.temperature_, self.bend_ = factor, 0.0
-            else:
-                self.temperature_, self.bend_ = fit_link(*plan.leave_one_out(fit))
+            against, log_odds = self._one_against_rest(), gives_log_odds(self.loss)
+            link = link_of_fit(plan, fit, log_odds=log_odds, one_against_rest=against)
+            self.temperature_, self.bend_ = link
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
+            self.probability_range_ = range_of_fit(rows, self._link)
             self.validation_scores_ = fit.scores
             self.classes_ = classes
             end()

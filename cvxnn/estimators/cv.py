@@ -19,21 +19,34 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from cvxnn.estimators._calibration import fit_temperature, limit_log_odds
 from cvxnn.estimators._classes import class_weights, gives_log_odds, require_two_classes
-from cvxnn.estimators._cross_validation import CrossValidated, Floats, Task
+from cvxnn.estimators._cross_validation import CrossValidated, Floats, Link, Task
 from cvxnn.estimators._fit_plan import HeldOut
 from cvxnn.estimators._monitor import all_or_nothing
-from cvxnn.estimators._rows import DistinctRows, Rows, columns, groups_of, units_of, weights_of
+from cvxnn.estimators._rows import (
+    DistinctRows,
+    Rows,
+    columns,
+    groups_of,
+    has_few_units,
+    units_of,
+    weights_of,
+)
 from cvxnn.estimators.classifier import ConvexReLUClassifier
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.estimators.regressor import ConvexReLURegressor
+from cvxnn.numerics.scores import ANY_PROBABILITY, probability_range, scores_of
 
 
 class _ScoredClassifier(ConvexReLUClassifier):
-    """A classifier whose temperature is found when a scorer asks for probabilities."""
+    """A classifier whose calibration is found when a scorer asks for probabilities."""
 
     @property
     def temperature_(self) -> float:  # type: ignore[override]
-        return self._find_temperature()
+        return self._find_link()[0]
+
+    @property
+    def probability_range_(self) -> NDArray[np.float64]:  # type: ignore[override]
+        return self._find_link()[1]
 
 
 class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
@@ -188,25 +201,44 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
     def _merge(self, X: Rows, targets: Floats, weight: Floats) -> DistinctRows:
         return self._base._merge(X, targets, weight, self.classes_)
 
-    def _asked(self, seen: NDArray[np.intp], unseen: NDArray[np.intp]) -> NDArray[np.intp]:
-        return np.concatenate([unseen, seen]) if gives_log_odds(self._base.loss) else unseen
+    def _asked(
+        self, task: Task, seen: NDArray[np.intp], unseen: NDArray[np.intp]
+    ) -> NDArray[np.intp]:
+        both = gives_log_odds(self._base.loss) or self._has_few(task, seen)
+        return np.concatenate([unseen, seen]) if both else unseen
 
-    def _temperatures(
-        self, task: Task, folds: list[Any], outputs: list[Floats]
-    ) -> list[Callable[[], float]]:
-        if gives_log_odds(self._base.loss):
-            limit = partial(limit_log_odds, one_against_rest=self._base._one_against_rest())
-            return [
-                partial(
-                    limit,
-                    self._held_out(task, seen, found[len(unseen) :]),
-                    None if task.groups is None else task.groups[seen],
-                )
-                for (seen, unseen), found in zip(folds, outputs, strict=True)
-            ]
+    def _has_few(self, task: Task, seen: NDArray[np.intp]) -> bool:
+        """Return whether a class has few units of data among rows."""
+        codes = np.searchsorted(self.classes_, task.labels[seen])
+        groups = None if task.groups is None else task.groups[seen]
+        return has_few_units(codes, units_of(task.weight[seen]), groups)
+
+    def _links(self, task: Task, folds: list[Any], outputs: list[Floats]) -> list[Link]:
+        parts = [
+            (found[: len(rows)], found[len(rows) :])
+            for (_, rows), found in zip(folds, outputs, strict=True)
+        ]
+        against = self._base._one_against_rest()
         unseen = np.concatenate([rows for _, rows in folds])
-        held_out = self._held_out(task, unseen, np.concatenate(outputs))
-        return [cache(partial(fit_temperature, held_out))] * len(folds)
+        held_out = self._held_out(task, unseen, np.concatenate([found for found, _ in parts]))
+        of_all = cache(partial(fit_temperature, held_out))
+
+        def link(seen: NDArray[np.intp], found: Floats) -> tuple[float, NDArray[np.float64]]:
+            factor: Callable[[], float] = of_all
+            groups = None if task.groups is None else task.groups[seen]
+            if gives_log_odds(self._base.loss):
+                own = self._held_out(task, seen, found)
+                factor = partial(limit_log_odds, own, groups, one_against_rest=against)
+            temperature, within = factor(), np.array(ANY_PROBABILITY)
+            if self._has_few(task, seen):
+                scores = temperature * scores_of(found)
+                within = probability_range(scores, one_against_rest=against)
+            return temperature, within
+
+        return [
+            cache(partial(link, seen, own))
+            for (seen, _), (_, own) in zip(folds, parts, strict=True)
+        ]
 
     def _held_out(self, task: Task, rows: NDArray[np.intp], outputs: Floats) -> HeldOut:
         """Return outputs for rows, with weights as a single fit to them has them."""
@@ -215,11 +247,11 @@ class ConvexReLUClassifierCV(ClassifierPrediction, CrossValidated):
         weight = weight / weight.sum() * units_of(task.weight[rows]).sum()
         return HeldOut(outputs, task.targets[rows], weight)
 
-    def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
+    def _stand_in(self, network: Any, link: Link) -> Any:
         model = _ScoredClassifier(loss=self._base.loss)
         model.bend_ = 0.0
         model.network_, model.classes_ = network, self.classes_
-        model.n_features_in_, model._find_temperature = self.n_features_in_, temperature
+        model.n_features_in_, model._find_link = self.n_features_in_, link
         return model
 
 
@@ -347,7 +379,7 @@ class ConvexReLURegressorCV(RegressorPrediction, CrossValidated):
             self._warn_of_grid()
         return self
 
-    def _stand_in(self, network: Any, temperature: Callable[[], float]) -> Any:
+    def _stand_in(self, network: Any, link: Link) -> Any:
         model = ConvexReLURegressor()
         model.network_, model._y_ndim = network, self._y_ndim
         model.n_features_in_ = self.n_features_in_

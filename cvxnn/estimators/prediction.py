@@ -212,6 +212,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
     classes_: NDArray[Any]
     temperature_: float
     bend_: float
+    probability_range_: NDArray[np.float64]
     loss: Any
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -255,8 +256,9 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         scores of the same rows with themselves ask for, and these have to gain by the bend as well.
         With the logistic loss of more than two classes they are the probabilities of each class
         against the rest, brought to sum one. Where a class has fewer than ten units of data,
-        smoothed targets limit log-odds as well. The ranking and the most likely class are those of
-        the scores.
+        smoothed targets limit log-odds as well, and no probability leaves the range of those of the
+        training rows, ``probability_range_``: those of a row far from them are mixed with even
+        chances. The order of the classes of a row is that of the scores.
 
         Parameters
         ----------
@@ -268,7 +270,7 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples, n_classes)
             Rows sum to 1; columns are in the order of ``classes_``.
         """
-        return probabilities(**self._scaled_scores(X))
+        return probabilities(**self._link(self._network_input(X)), within=self.probability_range_)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logarithms of class probabilities, exact where a probability rounds to 0 or 1.
@@ -283,11 +285,12 @@ class ClassifierPrediction(ClassifierMixin, NetworkPrediction):
         ndarray, shape (n_samples, n_classes)
             At most 0; columns are in the order of ``classes_``.
         """
-        return log_probabilities(**self._scaled_scores(X))
+        link = self._link(self._network_input(X))
+        return log_probabilities(**link, within=self.probability_range_)
 
-    def _scaled_scores(self, X: ArrayLike) -> dict[str, Any]:
+    def _link(self, rows: Rows) -> dict[str, Any]:
         """Return what the logistic or softmax link turns into probabilities."""
-        scores = bent(self.decision_function(X), self.bend_) * self.temperature_
+        scores = bent(scores_of(self.network_.forward(rows)), self.bend_) * self.temperature_
         return {"scores": scores, "one_against_rest": self._one_against_rest()}
 
     def _one_against_rest(self) -> bool:

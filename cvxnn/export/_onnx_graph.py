@@ -12,6 +12,7 @@ from cvxnn._extras import require
 from cvxnn.estimators.prediction import ClassifierPrediction, RegressorPrediction
 from cvxnn.export._fitted import fitted_network
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.scores import ANY_PROBABILITY
 
 onnx: Any = require("onnx", extra="export")
 
@@ -82,6 +83,18 @@ class _Graph:
         series = self("Add", self("Sub", x, self("Mul", tiny, self.number(0.5))), square)
         far = self("Less", x, low)
         return self("Mul", self("Where", far, series, logarithm), self.number(2 * np.log(2) / bend))
+
+    def limited(self, found: str, n_classes: int, within: NDArray[Any]) -> str:
+        """Return what ``cvxnn.numerics.scores.probabilities`` makes of those beyond a range."""
+        even, tiny = self.number(1 / n_classes), self.number(np.finfo(self.dtype).tiny)
+        least, largest = map(self.number, within)
+        low = self("ReduceMin", found, axes=[1], keepdims=1)
+        high = self("ReduceMax", found, axes=[1], keepdims=1)
+        lift = self("Div", self("Sub", least, low), self("Max", self("Sub", even, low), tiny))
+        press = self("Div", self("Sub", high, largest), self("Max", self("Sub", high, even), tiny))
+        share = self("Clip", self("Max", lift, press), self.number(0), self.number(1))
+        own = self("Mul", self("Sub", self.number(1), share), found)
+        return self("Add", own, self("Mul", share, even))
 
     def model(self, name: str, n_features: int) -> Any:
         inputs = [self._value("X", self.dtype, n_features)]
@@ -171,6 +184,8 @@ def _classify(graph: _Graph, scores: str, classifier: Any) -> None:
         code = graph("ArgMax", scores, axis=1, keepdims=0)
         link = graph.log_sigmoid(scaled) if classifier._one_against_rest() else scaled
         probabilities = graph("Softmax", link, axis=1)
+    if tuple(classifier.probability_range_) != ANY_PROBABILITY:
+        probabilities = graph.limited(probabilities, len(classes), classifier.probability_range_)
     graph.output("label", graph("Gather", classes, code), dtype=classes.dtype)
     graph.output("probabilities", probabilities, len(classes))
 

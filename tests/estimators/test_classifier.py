@@ -122,6 +122,7 @@ def test_logarithms_of_probabilities(fitted, fitted_three, n_classes, loss, temp
     network = (fitted if n_classes == 2 else fitted_three)[0].network_
     model.network_, model.classes_ = network, np.arange(n_classes)
     model.temperature_, model.n_features_in_, model.bend_ = temperature, X.shape[1], 0.0
+    model.probability_range_ = np.array([0.0, 1.0])
     found = model.predict_log_proba(X)
     assert (found <= 0).all()
     assert np.isfinite(found).all()

@@ -4,12 +4,14 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cvxnn import ConvexReLUClassifier, load, load_network, save
-from cvxnn.convex import InteriorPoint, LogisticLoss
+from cvxnn import ConvexReLUClassifier, ConvexReLUClassifierCV, load, load_network, save
+from cvxnn.convex import HuberLoss, InteriorPoint, LogisticLoss
 from cvxnn.estimators._calibration import limit_log_odds
 from cvxnn.estimators._fit_plan import HeldOut, Plan
-from cvxnn.numerics.scores import probabilities
+from cvxnn.numerics.scores import bent, probabilities, winner
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
@@ -17,7 +19,6 @@ from cvxnn.numerics.scores import probabilities
 def test_two_rows_give_three_quarters(far, loss):
     X = np.array([[0.0, 1.0, far], [1.0, 0.0, -far]])
     model = ConvexReLUClassifier(loss=loss, n_patterns=16, random_state=0)
-    # Rows unlike these two may have any probability.
     with pytest.warns(UserWarning, match="was fitted to 2 rows, which cannot tell how sure"):
         model.fit(X, [0, 1])
     np.testing.assert_allclose(model.predict_proba(X), [[3 / 4, 1 / 4], [1 / 4, 3 / 4]], atol=0.01)
@@ -142,3 +143,112 @@ def test_a_tiny_gap_of_rows_that_left_their_cones_says_no_more_than_a_negative_o
         return without(plan, fit._replace(training=found)).predictions
 
     np.testing.assert_array_equal(unseen(1e-6), unseen(-1e-6))
+
+
+LOSSES = ["squared", "logistic", "multinomial", HuberLoss()]
+
+
+@st.composite
+def few_rows(draw):
+    """Rows of two or three classes, at most one of which is not rare."""
+    n_classes = draw(st.sampled_from([2, 3]))
+    counts = [draw(st.integers(2, 9)) for _ in range(n_classes - 1)]
+    counts.append(draw(st.sampled_from([3, 40])))
+    y = np.repeat(np.arange(n_classes), counts)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return rng.standard_normal((len(y), 3)) + y[:, None], y
+
+
+@pytest.mark.parametrize("formulation", ["gated", "relu"])
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@settings(max_examples=8)
+@given(data=few_rows(), dtype=st.sampled_from([np.float32, np.float64]))
+def test_no_row_is_surer_than_those_of_few_rows(loss, formulation, data, dtype):
+    X, y = data
+    X = X.astype(dtype)
+    model = ConvexReLUClassifier(
+        loss=loss,
+        formulation=formulation,
+        patterns="gaussian",
+        n_patterns=8,
+        max_iter=20,  # whatever network there is
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y)
+    own = model.predict_proba(X)
+    np.testing.assert_allclose(model.probability_range_, [own.min(), own.max()], rtol=1e-5)
+    towards = np.concatenate([X, -X, np.roll(X, 1, axis=1)])
+    for distance in (2.0, 1e2, 1e4):
+        far = (distance * towards).astype(dtype)
+        found, labels = model.predict_proba(far), model.predict(far)
+        slack = 1e-5 if dtype == np.float32 else 1e-9
+        assert found.max() <= own.max() + slack
+        assert found.min() >= own.min() * (1 - slack)
+        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+        logs, close = model.predict_log_proba(far), 1e-2 if dtype == np.float32 else 1e-7
+        np.testing.assert_allclose(np.exp(logs), found, rtol=close)
+        # The order of the classes stays: none overtakes that of the largest score.
+        assert (found[np.arange(len(far)), labels] >= found.max(axis=1) - 1e-7).all()
+    # What the class of rows is does not depend on how sure the model is.
+    codes = winner(model.decision_function(far))
+    np.testing.assert_array_equal(labels, model.classes_[codes])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+def test_whatever_gives_probabilities_keeps_their_range(loss, n_classes, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(18) % n_classes
+    X = rng.standard_normal((len(y), 3)) + y[:, None]
+    options = {"loss": loss, "n_patterns": 8, "random_state": 0}
+    model = ConvexReLUClassifier(**options).fit(X, y)
+    far = 1e3 * X
+    expected = model.predict_proba(far)
+    assert expected.max() == pytest.approx(model.predict_proba(X).max())
+    save(model, tmp_path / "model.cvxnn")
+    np.testing.assert_array_equal(load(tmp_path / "model.cvxnn").predict_proba(far), expected)
+    served = load_network(tmp_path / "model.cvxnn")
+    np.testing.assert_allclose(served.predict_proba(far), expected, rtol=1e-10)
+    chosen = ConvexReLUClassifierCV(ConvexReLUClassifier(**options), strengths=[1e-3], cv=2)
+    chosen.fit(X, y)
+    single = ConvexReLUClassifier(1e-3, **options).fit(X, y)
+    np.testing.assert_array_equal(chosen.predict_proba(far), single.predict_proba(far))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "multinomial"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_of_many_rows_have_no_range(n_classes, loss):
+    rng = np.random.default_rng(0)
+    y = np.arange(10 * n_classes) % n_classes
+    X = rng.standard_normal((len(y), 3)) + y[:, None]
+    model = ConvexReLUClassifier(loss=loss, n_patterns=8, random_state=0)
+    model.fit(X, y)
+    np.testing.assert_array_equal(model.probability_range_, [0, 1])
+    far = np.concatenate([X, 1e3 * X])
+    scores = bent(model.decision_function(far), model.bend_) * model.temperature_
+    against = loss == "logistic"
+    expected = probabilities(scores, one_against_rest=against)
+    np.testing.assert_array_equal(model.predict_proba(far), expected)
+    # One row less of a class: its probabilities are those of nine units.
+    model.fit(X[1:], y[1:])
+    assert 0 < model.probability_range_[0] < model.probability_range_[1] < 1
+    model.fit(X, y, groups=np.arange(len(y)) // 6)  # five groups
+    assert model.probability_range_[0] > 0
+
+
+def test_rows_that_are_added_widen_the_range():
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    X = rng.standard_normal((400, 3)) + 6 * y[:, None] - 3
+    X[18:] *= 3  # other rows, of which the model is surer
+    model = ConvexReLUClassifier(n_patterns=8, random_state=0).partial_fit(X[:18], y[:18])
+    first = model.probability_range_
+    model.partial_fit(X[18:], y[18:])
+    found = model.predict_proba(X[18:])
+    assert found.max() > first[1]
+    np.testing.assert_allclose(model.probability_range_[1], max(first[1], found.max()))
+    held = model.probability_range_
+    model.forget(X[18:30], y[18:30])
+    np.testing.assert_array_equal(model.probability_range_, held)

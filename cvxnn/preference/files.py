@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from cvxnn._extras import require
+from cvxnn.files.hub_access import hub_or_cache
 from cvxnn.preference.formats.alpaca_eval_annotations import ALPACA_EVAL
 from cvxnn.preference.formats.hh_rlhf import HH_RLHF
 from cvxnn.preference.formats.llama_factory import LLAMA_FACTORY, turns_of
@@ -167,6 +168,8 @@ def read_hub(
     ------
     ImportError
         If ``datasets`` is missing; install the extra "data".
+    OSError
+        If the data set is not on the Hub, or if the Hub cannot be reached and its cache lacks it.
     ValueError
         As for `read_preferences`; the message names the row by its number.
 
@@ -177,11 +180,13 @@ def read_hub(
     """
     check_limit(limit)
     datasets = require("datasets", extra="data")
-    rows = datasets.load_dataset(name, split=split, streaming=limit is not None, **options)
-    source = f"{name}[{split}]"
-    numbered = enumerate(itertools.islice(rows, limit), start=1)
-    named = ((f"{source}: row {n}", row) for n, row in numbered)
-    return _triplets(_renamed(named, fields), source, format, keep)
+    what = f"read the data set {name!r}, which is no file or folder here"
+    with hub_or_cache(what, "Without the Hub, name a file of pairs"):
+        rows = datasets.load_dataset(name, split=split, streaming=limit is not None, **options)
+        source = f"{name}[{split}]"
+        numbered = enumerate(itertools.islice(rows, limit), start=1)
+        named = ((f"{source}: row {n}", row) for n, row in numbered)
+        return _triplets(_renamed(named, fields), source, format, keep)
 
 
 def write_preferences(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvxnn._extras import require
+from cvxnn.files.hub_access import hub_or_cache, why_unreachable
 from cvxnn.persistence import load, save
 from cvxnn.sharing.card import model_card
 
@@ -60,6 +61,8 @@ def push_to_hub(
     ------
     ImportError
         If huggingface_hub is missing; install ``cvxnn[hub]``.
+    OSError
+        If the Hub cannot be reached, or does not let you write.
     TypeError
         If the estimator cannot be saved; see :func:`cvxnn.save`.
     ValueError
@@ -71,17 +74,32 @@ def push_to_hub(
         file = Path(folder) / MODEL_FILE
         save(estimator, file)
         content = file.read_bytes()
+    errors = require("huggingface_hub.errors", extra="hub")
     client = hub.HfApi() if api is None else api
-    client.create_repo(repository, private=private, exist_ok=True)
-    commit = client.create_commit(
-        repository,
-        [
-            hub.CommitOperationAdd(MODEL_FILE, content),
-            hub.CommitOperationAdd("README.md", card.encode()),
-        ],
-        commit_message=f"Upload {type(estimator).__name__} with its model card",
-        revision=revision,
-    )
+    if reason := why_unreachable(client.endpoint):
+        raise OSError(
+            f"{reason}; nothing was uploaded to {repository}. Check the network, a proxy and "
+            "HF_ENDPOINT, and upload again"
+        )
+    try:
+        client.create_repo(repository, private=private, exist_ok=True)
+        commit = client.create_commit(
+            repository,
+            [
+                hub.CommitOperationAdd(MODEL_FILE, content),
+                hub.CommitOperationAdd("README.md", card.encode()),
+            ],
+            commit_message=f"Upload {type(estimator).__name__} with its model card",
+            revision=revision,
+        )
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code not in (401, 403):
+            raise
+        raise PermissionError(
+            f"{client.endpoint} does not let you write {repository} "
+            f"({str(error).splitlines()[0]}); log in (hf auth login) to an account that may, with "
+            "a token that can write"
+        ) from error
     return str(commit.commit_url)
 
 
@@ -121,16 +139,20 @@ def from_pretrained(
         If huggingface_hub is missing; install ``cvxnn[hub]``.
     FileNotFoundError
         If there is no such repository, or it has no estimator of cvxnn.
+    OSError
+        If the Hub cannot be reached, and its cache lacks the file.
     ValueError
         If the file is damaged, or of another format, version or class.
     """
     hub = require("huggingface_hub", extra="hub")
     errors = require("huggingface_hub.errors", extra="hub")
     client = hub.HfApi() if api is None else api
+    remedy = "Without the Hub, cvxnn.load reads a file that cvxnn.save wrote"
     try:
-        file = client.hf_hub_download(
-            repository, MODEL_FILE, revision=revision, cache_dir=cache_dir
-        )
+        with hub_or_cache(f"download {repository}", remedy, client.endpoint):
+            file = client.hf_hub_download(
+                repository, MODEL_FILE, revision=revision, cache_dir=cache_dir
+            )
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         at = "" if revision is None else f" at {revision!r}"
         raise FileNotFoundError(

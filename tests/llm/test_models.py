@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cvxnn.files import hub_access
 from cvxnn.llm import LanguageModel, load_model, loading, models
 
 from ..tiny_models import tiny_model, tiny_tokenizer
@@ -108,8 +109,13 @@ def test_hub_failure_mentions_the_offline_ways(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no route")
 
     monkeypatch.setattr(loading, "_load", refuse)
-    with pytest.raises(OSError, match=r"cannot load 'some/model' from the .*network"):
-        load_model("some/model", device="cpu")
+    for reason, words in (
+        (None, r"from the Hub \(no route\); check the name and the access rights"),
+        ("the Hub sleeps", r"no file or folder here: .* cache on .*the Hub sleeps; check the name"),
+    ):
+        monkeypatch.setattr(hub_access, "why_unreachable", lambda *_, said=reason: said)
+        with pytest.raises(OSError, match=f"cannot load the model 'some/model'.*{words}.*GGUF"):
+            load_model("some/model", device="cpu")
 
 
 def test_default_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,7 @@ class StandIn(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.repositories: dict[str, Any] = {}
         self.commits = 0
+        self.refuses = False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.refuses:
+            return self.answer({"error": "Unauthorized"}, 401)
         host, port = self.server.server_address[:2]
         address = f"http://{host!s}:{port}"
         if self.path == "/api/repos/create":
@@ -69,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.path == "/":
+            return self.answer({})
         owner, name, *rest = self.path.removeprefix("/").split("/")
         content = self.server.files.get(rest[-1])
         if f"{owner}/{name}" not in self.server.repositories:
@@ -156,6 +162,20 @@ def test_what_is_not_there_is_named(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.repositories["some/other"] = {}
     with pytest.raises(FileNotFoundError, match=r"some/other: no file model\.safetensors"):
         from_pretrained("some/other", cache_dir=tmp_path, api=api)
+
+
+def test_a_hub_that_cannot_be_reached_or_written_is_named(
+    head: LinearPreferenceHead, stand_in: StandIn, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = hub.HfApi(f"http://127.0.0.1:{server.getsockname()[1]}", token=False)
+    with pytest.raises(OSError, match=r"cannot be reached.*refused.*nothing was uploaded to a/b"):
+        push_to_hub(head, "a/b", api=nobody)
+    with pytest.raises(OSError, match=r"cannot download a/b.*refused.*cvxnn\.load"):
+        from_pretrained("a/b", cache_dir=tmp_path, api=nobody)
+    stand_in.refuses = True
+    with pytest.raises(PermissionError, match=r"does not let you write a/b.*hf auth login"):
+        push_to_hub(head, "a/b", api=client(stand_in))
 
 
 def test_other_contents_are_refused_and_run_nothing(stand_in: StandIn, tmp_path: Path) -> None:

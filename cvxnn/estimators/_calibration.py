@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from cvxnn import training  # names load when first used: JAX is for fits only
+from cvxnn.estimators._classes import gives_log_odds
 from cvxnn.estimators._fit_plan import HeldOut, Plan
 from cvxnn.estimators._rows import DistinctRows, Rows, has_few_units
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.scores import (
     ANY_PROBABILITY,
     bent,
@@ -123,12 +125,12 @@ def shrink_log_odds(held_out: HeldOut, *, one_against_rest: bool) -> float:
     return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
 
 
-def link_of_fit(
-    plan: Plan, fit: training.Fit, *, log_odds: bool, one_against_rest: bool
-) -> tuple[float, float]:
-    """Return the factor and the bend of a fit, which is in the program's units."""
-    if log_odds:
-        return limit_of_fit(plan, fit, one_against_rest=one_against_rest), 0.0
+def link_of_fit(classifier: Any, plan: Plan, fit: training.Fit) -> tuple[float, float]:
+    """Return the factor and the bend of a classifier's fit, which is in the program's units."""
+    tell("calibration")
+    if gives_log_odds(classifier.loss):
+        against = classifier._one_against_rest()
+        return limit_of_fit(plan, fit, one_against_rest=against), 0.0
     return fit_link(*plan.leave_one_out(fit))
 
 

@@ -233,20 +233,21 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
         splitter = self._splitter(task, classifier, groups)
         folds = list(splitter.split(task.X, task.labels, groups))
         gaps: list[float] = []
-        paths, stops = [], self.strengths is None
+        paths, direct = [], False
         scores = np.empty((len(folds), len(grid)))
-        with progress_line(self.verbose, type(self).__name__) as write:
+        with progress_line(self.verbose, type(self).__name__, joined=True) as write:
             for k, (seen, unseen) in enumerate(folds):
                 if write is not None:
                     write(f"fold {k + 1} of {len(folds)}")
                 self._check_fold(k, task, seen, unseen)
                 rows = self._merge(task.X[seen], task.targets[seen], task.weight[seen])
                 fold = Fold.of(base, rows, task.loss)
-                stops &= not fold.direct
+                direct |= fold.direct
                 paths.append(fold.predictions(task.X[self._asked(task, seen, unseen)], grid))
+            stops = self.strengths is None and not direct
             for j in range(len(grid)):
-                if write is not None and stops:
-                    write(f"strength {j + 1} of at most {len(grid)}")
+                if write is not None and not direct:
+                    write(f"strength {j + 1} of {'at most ' if stops else ''}{len(grid)}")
                 found, certified = zip(*map(next, paths), strict=True)
                 gaps += certified
                 scores[:, j] = self._scores(task, folds, list(found), weight, scorer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from shutil import get_terminal_size
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from cvxnn.estimators._fit_plan import Plan
 from cvxnn.estimators._validation import Validation
 from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.interrupts import no_interrupt_lost
+from cvxnn.numerics.phases import tell, watched_by
 
 Floats = NDArray[np.floating]
 # Returns the present network.
@@ -90,15 +91,14 @@ class Watched(CallbackSupportMixin):
 
         return hook
 
-    @contextmanager
     def _watched(
         self,
         plan: Plan,
         hook: Hook | None,
         validation: Validation | None = None,
         score: Callable[[Floats, Floats], Floats] | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """Give the arguments by which a fit is watched: scores, progress line and callbacks.
+    ) -> dict[str, Any]:
+        """Return the arguments by which a fit is watched: scores, progress line and callbacks.
 
         ``score`` compares predictions with targets, row by row.
         """
@@ -110,9 +110,13 @@ class Watched(CallbackSupportMixin):
                 own = compare(plan.raw(network).forward(seen), truth)
                 return float(np.average(own, weights=weight))
 
-        with progress(self.verbose, type(self).__name__) as show:
-            monitor = Monitor(show, hook, plan.raw)
-            yield {"score": scored, "callback": monitor if monitor else None}
+        show = (lambda row: tell(_describe(row), stays=True)) if self.verbose else None
+        monitor = Monitor(show, hook, plan.raw)
+        return {"score": scored, "callback": monitor if monitor else None}
+
+    def _progress(self) -> AbstractContextManager[Any]:
+        """Return the scope in which one line on standard error shows what the fit is at."""
+        return progress_line(self.verbose, type(self).__name__)
 
 
 @contextmanager
@@ -129,31 +133,44 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 
 @contextmanager
-def progress(verbose: int, name: str) -> Iterator[Callable[[dict[str, float]], None] | None]:
-    """Draw one line on standard error that follows a fit."""
-    with progress_line(verbose, name) as write:
-        yield None if write is None else lambda row: write(_describe(row))
+def progress_line(
+    verbose: int, name: str, *, joined: bool = False
+) -> Iterator[Callable[[str], None] | None]:
+    """Keep one line on standard error that shows the newest text, by rich where it is installed.
 
-
-@contextmanager
-def progress_line(verbose: int, name: str) -> Iterator[Callable[[str], None] | None]:
-    """Keep one line on standard error that shows the newest text, by rich where it is installed."""
+    Phases of the computation are shown as well, behind the newest text if ``joined``; what is left
+    in the end is the text.
+    """
     if not verbose:
         yield None
-    elif find_spec("rich") is None:
-        with _plain(name) as write:
-            yield write
-    else:
-        with _rich(name) as write:
-            yield write
+        return
+    kept, shown = "", ""
+    with (_plain if find_spec("rich") is None else _rich)(name) as draw:
+
+        def write(text: str, stays: bool = True) -> None:
+            nonlocal kept, shown
+            if stays:
+                kept = text
+            elif joined and kept:
+                text = f"{kept}, {text}"
+            if stays or text != shown:
+                draw(text)
+            shown = text
+
+        try:
+            with watched_by(write):
+                yield write
+        finally:
+            if kept and shown != kept:
+                draw(kept)
 
 
 def report_gain(name: str, proposed: float, found: float) -> None:
-    """Write on standard error what the convex program gained over the proposal, if any."""
+    """Write on standard error what the convex program gained over local training, if any."""
     if np.isfinite(proposed):
         gain = (proposed - found) / max(abs(proposed), np.finfo(np.float64).tiny)
         print(
-            f"{name}: local training {proposed:.4g}, convex program {found:.4g} ({gain:.1%} lower)",
+            f"{name}: local {proposed:.4g}, convex program {found:.4g} ({gain:.1%} lower)",
             file=sys.stderr,
         )
 

@@ -16,6 +16,7 @@ from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._scaling import column_means
 from cvxnn.network import TwoLayerNetwork
+from cvxnn.numerics.phases import tell
 
 Floats = NDArray[np.floating]
 
@@ -85,6 +86,7 @@ def fit_second_phase(
     SecondPhase
         The head, and how it was found.
     """
+    tell("phase II")
     X, weight, pairs = rows.X, rows.weight, rows.pairs
     H = network.hidden(X) if held_out is None else network.forward(X)
     # Features at unit scale: the ridge then means the same for every embedding.

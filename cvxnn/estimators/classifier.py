@@ -25,7 +25,6 @@ from cvxnn.estimators._classes import (
     class_targets,
     class_weights,
     codes_of,
-    gives_log_odds,
     loss_of_classes,
     require_two_classes,
 )
@@ -148,8 +147,8 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
         Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
         gives the same network every time, whatever the order of the rows.
     verbose : int, default=0
-        1 writes a progress line to standard error, and one of what the convex program gained over
-        local training; 0 nothing.
+        1 writes a progress line to standard error, which names the phases of the fit, and one of
+        what the convex program gained over local training; 0 nothing.
 
     Attributes
     ----------
@@ -345,14 +344,13 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             numbers = groups_of(groups, len(targets))
             distinct = self._merge(data, targets, weight, classes, numbers)
             rows, validation = self._set_apart(distinct, validation, winner)
-            plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(X, y, sample_weight, {"classes_": classes, **PLAIN_LINK})
-            with self._watched(plan, hook, validation, is_correct) as watching:
+            with self._progress():
+                plan = self._plan(rows, loss, validated=validation is not None)
+                watching = self._watched(plan, hook, validation, is_correct)
                 fit = plan.fit(**plan.arguments, **watching)
-            require_finite(self, fit.training.result)
-            against, log_odds = self._one_against_rest(), gives_log_odds(self.loss)
-            link = link_of_fit(plan, fit, log_odds=log_odds, one_against_rest=against)
-            self.temperature_, self.bend_ = link
+                require_finite(self, fit.training.result)
+                self.temperature_, self.bend_ = link_of_fit(self, plan, fit)
             fit = plan.complete(fit)
             self._set_fitted(plan, fit)
             self.probability_range_ = range_of_fit(rows, self._link)

@@ -109,8 +109,8 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
     random_state : int, RandomState or None, default=None
         Phase I: seed of the patterns. An integer gives the same head every time.
     verbose : int, default=0
-        1 writes a progress line of phase I to standard error, and one of what the convex program
-        gained over local training; 0 nothing.
+        1 writes a progress line to standard error, which names the phases of the fit, and one of
+        what the convex program of phase I gained over local training; 0 nothing.
 
     Attributes
     ----------
@@ -242,18 +242,19 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
                     f"loss='pairwise' with it. Set {name}=None, or fit pairs (fit_pairs, or "
                     "pair_id)."
                 )
-        if gated and pairwise:
-            plan = self._plan_pairs(DistinctPairs.of(rows))
-        else:
-            distinct = merge(rows.X, rows.signs, rows.weight, rows.groups)
-            plan = self._plan(distinct, convex.SquaredLoss())
-        with self._watched(plan, hook) as watching:
-            first = plan.fit(**plan.arguments, **watching)
-        require_finite(self, first.training.result)
-        # Scores of a gated network on responses that it was fitted to do not measure its quality.
-        held_out = plan.without_themselves(first) if gated else None
-        first = plan.complete(first)
-        second = self._fit_second_phase(first.network, rows, held_out, hook)
+        with self._progress():
+            if gated and pairwise:
+                plan = self._plan_pairs(DistinctPairs.of(rows))
+            else:
+                distinct = merge(rows.X, rows.signs, rows.weight, rows.groups)
+                plan = self._plan(distinct, convex.SquaredLoss())
+            first = plan.fit(**plan.arguments, **self._watched(plan, hook))
+            require_finite(self, first.training.result)
+            # Scores of a gated network on responses that it was fitted to do not measure its
+            # quality.
+            held_out = plan.without_themselves(first) if gated else None
+            first = plan.complete(first)
+            second = self._fit_second_phase(first.network, rows, held_out, hook)
         self._set_fitted(plan, first._replace(network=second.network))
         self.n_pairs_ = len(plan.arguments["pairs"]) if gated and pairwise else 0
         self.phase1_network_ = first.network

@@ -138,7 +138,7 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
         model = clone(self._base)
         scores = np.empty((len(folds), len(strengths), len(ridges)))
         gaps: list[float] = []
-        with progress_line(self.verbose, type(self).__name__) as write:
+        with progress_line(self.verbose, type(self).__name__, joined=True) as write:
             for k, (seen, unseen) in enumerate(folds):
                 if write is not None:
                     write(f"fold {k + 1} of {len(folds)}")

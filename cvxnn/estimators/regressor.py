@@ -128,8 +128,8 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
         Seed of patterns, of rows set apart and of rows on which the strength is chosen. An integer
         gives the same network every time, whatever the order of the rows.
     verbose : int, default=0
-        1 writes a progress line to standard error, and one of what the convex program gained over
-        local training; 0 nothing.
+        1 writes a progress line to standard error, which names the phases of the fit, and one of
+        what the convex program gained over local training; 0 nothing.
 
     Attributes
     ----------
@@ -317,11 +317,12 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
                     )
             distinct = merge(data, targets, weight, groups_of(groups, len(targets)))
             rows, validation = self._set_apart(distinct, validation, None)
-            plan = self._plan(rows, loss, validated=validation is not None)
             hook = self._hook(X, y, sample_weight, {"_y_ndim": self._y_ndim})
-            used = plan.arguments.get("loss", loss)  # its delta may come from the data
-            score = partial(validation_score, used, plan.scaling.y_scale)
-            with self._watched(plan, hook, validation, score) as watching:
+            with self._progress():
+                plan = self._plan(rows, loss, validated=validation is not None)
+                used = plan.arguments.get("loss", loss)  # its delta may come from the data
+                score = partial(validation_score, used, plan.scaling.y_scale)
+                watching = self._watched(plan, hook, validation, score)
                 fit = plan.fit(**plan.arguments, **watching)
             require_finite(self, fit.training.result)
             fit = plan.complete(fit)

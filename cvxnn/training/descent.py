@@ -20,6 +20,7 @@ from cvxnn.convex.host_program import on_host
 from cvxnn.convex.operators import Weights
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import blas_threads, limit_threads, limits_threads, with_threads
 from cvxnn.training import pricing
 from cvxnn.training.pattern_transfer import product_flops
@@ -112,6 +113,7 @@ def descend(
     DescendedNetwork
         The network after the last round.
     """
+    tell("descent")
     X, flops = base.operator.X, 0.0
     neurons, gates = _neurons_of(weights), better.gates
     _, residual = _measure(base, neurons)
@@ -146,6 +148,7 @@ def descend_in_place(base: ConvexProgram, weights: Weights) -> tuple[Weights, fl
         The network. Its neurons may leave the patterns of their blocks. It is returned as it is
         where it has none, or values overflow.
     """
+    tell("local training, descent")
     blocks, (X, y) = weights.blocks, (base.operator.X, base.y)
     neurons = _neurons_of(weights)
     if X.dtype != np.float32 and within_single(X, y):  # enough to propose

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.phases import tell
 from cvxnn.training.first_patterns import draw_patterns
 from cvxnn.training.row_sample import sample_rows
 from cvxnn.training.spectrum import Spectrum, leave_one_out
@@ -92,6 +93,7 @@ def choose_patterns(
     if len(kinds) == 1:
         found = draw_patterns(X, y, n_patterns, kinds[0], random_state, factors)
         return ChosenPatterns(kinds[0], found, None)
+    tell("choosing patterns")
     state = random_state.get_state()
     most = int(np.clip(_PART * len(y), _ROWS, _MOST_ROWS))
     most = max(most, min(_ROWS_OF_OUTPUT * y.shape[1], _LIMIT))

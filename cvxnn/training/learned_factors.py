@@ -32,6 +32,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from cvxnn.convex.operators import GatedOperator
 from cvxnn.convex.program import ConvexProgram
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import SHARED_FACTOR, limit_threads
 from cvxnn.training.feature_blocks import both_open
 from cvxnn.training.first_patterns import draw_patterns
@@ -101,6 +102,7 @@ def feature_factors(
         return None
     if groups is not None and len(np.unique(groups)) < _LEAST_GROUPS:
         return None
+    tell("choosing factors of features")
     state = random_state.get_state()
     most = min(_MOST_ROWS, _MOST_SLOPES // (columns * n_outputs))
     sample = sample_rows(program, random_state, units=units, groups=groups, most=most)

@@ -13,6 +13,7 @@ from cvxnn.convex.losses import SquaredLoss
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.kernel import predict
+from cvxnn.numerics.phases import tell
 from cvxnn.training.row_sample import Sample, sample_rows
 from cvxnn.training.spectrum import LeaveOneOut, Spectrum, leave_one_out, predictions_without
 
@@ -131,6 +132,7 @@ def choose_delta(
         Of the program, for :func:`measure_strength`; None where only a part of the rows was
         looked at.
     """
+    tell("choosing delta")
     sample = sample_rows(program, random_state, units=units, groups=groups)
     whole = sample.program is program
     if spectrum is None or not whole:

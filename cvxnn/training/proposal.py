@@ -20,6 +20,7 @@ from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.numerics.arrays import Array, namespace, refuse_sparse
 from cvxnn.numerics.interrupts import interrupt_held
 from cvxnn.numerics.jax_import import precision
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import limits_threads
 
 N_STEPS = 300
@@ -103,6 +104,7 @@ def propose(
     within its range.
     """
     refuse_sparse(X, "patterns='local'", "patterns='gaussian'")
+    tell("local training")
     rng = check_random_state(random_state)
     n, d, C = *X.shape, y.shape[1]
     hidden = rng.standard_normal((n_neurons, d)) / n_neurons**0.25

@@ -12,6 +12,7 @@ from cvxnn.convex.enumeration import enumerate_patterns
 from cvxnn.convex.patterns import ActivationPatterns
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solver import Result
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training import pricing
 from cvxnn.training.pattern_transfer import positions, product_flops, spread, spread_weights
@@ -56,6 +57,7 @@ def refine(
         Returns all patterns of the data, or None; see :func:`all_patterns`. It is called only where
         the search finds nothing.
     """
+    tell("looking for patterns")
     weights, dual = result.weights, result.dual
     assert dual is not None
     norms = np.linalg.norm(weights.blocks, axis=-1).max(axis=(0, 1))

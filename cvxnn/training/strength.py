@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cvxnn.convex.penalties import SquaredL2
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.ridge_flops import kernel_flops
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import limits_threads
 from cvxnn.training.automatic_strength import N_DRAWS, HeldOutError, automatic_alpha
 from cvxnn.training.fold_errors import rows_to_look_at
@@ -110,6 +111,7 @@ def measure_strength(
     Strength
         Penalty parameter and unit.
     """
+    tell("choosing strength" if strength == "auto" else "measuring the unit of strength")
     ridge = strength == "auto" and not program.has_alpha_max
     looked_at = _ALL_ROWS if ridge and most is None and len(program.y) <= _ALL_ROWS else most
     sample = sample_rows(program, random_state, units=units, groups=groups, most=looked_at)

@@ -45,6 +45,7 @@ from cvxnn.convex.solver import Callback, Result, Solver, Status, relative_gap
 from cvxnn.convex.solvers.automatic import automatic
 from cvxnn.convex.solvers.interior_point.interior_point import InteriorPoint
 from cvxnn.numerics.interrupts import no_interrupt_lost
+from cvxnn.numerics.phases import tell
 from cvxnn.numerics.threads import limit_threads, limits_threads
 from cvxnn.training.descent import descend
 from cvxnn.training.first_patterns import PatternChoice, first_patterns
@@ -222,6 +223,7 @@ def train(
     while True:
         program = program_over(base, found)
         chosen = solver or _solver_for(program, tol, max_iter, refining=n_rounds > 0)
+        tell("convex program")
         watch = _with_patterns(callback, found)
         own = solver is not None or chosen.on_host
         solving = solve if own else solve_to_tolerance

@@ -1,6 +1,7 @@
 """Who watches a fit: callbacks of scikit-learn, the progress line, and what stops it."""
 
 import importlib.util
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from cvxnn import (
     COALAPreferenceHead,
     COALAPreferenceHeadCV,
     ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
 )
 from cvxnn.estimators import _monitor
 from cvxnn.estimators._monitor import Monitor
+from cvxnn.numerics.phases import tell, watched_by
 from cvxnn.training.networks import EarlyStopping
 
 # Most of the time is that of compilation, for data of many shapes.
@@ -249,8 +252,8 @@ def test_progress_is_one_line_of_standard_error(model, drawn_by, capsys):
     row = {name: column[-1] for name, column in model.history_.items()}
     start = f"{type(model).__name__}: iteration {row['iteration']:.0f}, objective "
     assert last.startswith(start + f"{row['objective']:.6g}")
-    drawn = seen.err.count("iteration")
-    assert drawn == (len(model.history_["time"]) if drawn_by == "plain" else 1)
+    drawn = [line.rstrip() for line in seen.err.split("\r") if "iteration" in line]
+    assert len(set(drawn)) == (len(model.history_["time"]) if drawn_by == "plain" else 1)
     model.set_params(verbose=0).fit(X, y)
     assert capsys.readouterr() == ("", "")
 
@@ -262,13 +265,13 @@ def test_what_the_program_gained_is_told(capsys):
     told = capsys.readouterr().err.splitlines()[-1]
     assert model.objective_ < model.proposal_objective_ < np.inf
     gain = 1 - model.objective_ / model.proposal_objective_
-    assert f"local training {model.proposal_objective_:.4g}, convex program" in told
+    assert f"local {model.proposal_objective_:.4g}, convex program" in told
     assert told.endswith(f"{model.objective_:.4g} ({gain:.1%} lower)")
     assert len(told) < 80
     # Without a local training there is no proposal, and nothing to tell.
     model.set_params(patterns="gaussian").fit(X, y)
     assert model.proposal_objective_ == np.inf
-    assert "local training" not in capsys.readouterr().err
+    assert "lower)" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", [20, 60, 200])
@@ -289,7 +292,8 @@ def test_progress_counts_folds(drawn_by, capsys):
     ConvexReLURegressorCV(single, n_strengths=2, cv=3, verbose=1).fit(X, y)
     folds, whole = capsys.readouterr().err.rstrip("\n").split("\n")
     assert folds.rstrip().endswith("ConvexReLURegressorCV: fold 3 of 3")
-    assert folds.count("fold ") == (3 if drawn_by == "plain" else 1)
+    shown = {line.rstrip() for line in folds.split("\r") if "fold " in line}
+    assert sum("," not in line for line in shown) == (3 if drawn_by == "plain" else 1)
     assert "ConvexReLURegressor: iteration" in whole
     assert len(whole.split("\r")[-1].rstrip()) < 80
     pairs = np.add(np.random.default_rng(0).standard_normal((2, 12, 3)), [[[1]], [[0]]])
@@ -311,6 +315,88 @@ def test_progress_ends_its_line_when_a_fit_fails(drawn_by, capsys):
     seen = capsys.readouterr()
     assert seen.out == ""
     assert seen.err == "" or seen.err.endswith("\n")
+
+
+FIT = ["measuring the unit of strength", "local training", "convex program"]
+PHASES = {
+    "classifier": (
+        ConvexReLUClassifier(random_state=0),
+        ["choosing patterns", "choosing strength", "iteration", "calibration"],
+    ),
+    "relu classifier": (
+        ConvexReLUClassifier(0.1, formulation="relu", n_patterns=8, random_state=0),
+        [*FIT, "iteration", "calibration"],
+    ),
+    "huber": (
+        ConvexReLURegressor(loss="huber", n_patterns=8, random_state=0),
+        ["choosing delta", "choosing strength", "convex program", "iteration"],
+    ),
+    "adaptive": (
+        ConvexReLURegressor(
+            0.1, formulation="relu", patterns="adaptive", n_patterns=8, random_state=0
+        ),
+        [*FIT, "iteration", "looking for patterns"],
+    ),
+    "head": (
+        COALAPreferenceHead(random_state=0),
+        ["choosing strength", "iteration", "phase II"],
+    ),
+    "relu head": (
+        COALAPreferenceHead(strength=0.1, formulation="relu", n_patterns=8, random_state=0),
+        [*FIT, "iteration", "phase II"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PHASES)
+def test_the_line_names_the_phases_of_a_fit(case, monkeypatch, capsys):
+    monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
+    monkeypatch.setenv("COLUMNS", "200")
+    model, expected = PHASES[case]
+    X, y = data(150)
+    model.set_params(verbose=1).fit(X, y)
+    told = capsys.readouterr().err.split("\n")[0]
+    lines = [line.rstrip().removeprefix(f"{type(model).__name__}: ") for line in told.split("\r")]
+    names = list(dict.fromkeys(line.split(",")[0].split(" 1")[0] for line in lines if line))
+    places = [names.index(name) for name in expected]
+    assert places == sorted(places)
+    assert lines[-1].startswith("iteration")  # what passes does not stay
+    assert all(len(line.rstrip()) < 80 for line in told.split("\r"))
+
+
+def test_several_outputs_descend_and_factors_are_chosen(monkeypatch, capsys):
+    monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
+    X = np.random.default_rng(0).standard_normal((200, 4))
+    y = np.argmax(X[:, :3] ** 2, axis=1)
+    model = ConvexReLUClassifier(formulation="relu", n_patterns=8, random_state=0, verbose=1)
+    model.fit(X, y)
+    assert "local training, descent" in capsys.readouterr().err
+    model.set_params(formulation="gated").fit(X, y)
+    assert "choosing factors of features" in capsys.readouterr().err
+
+
+def test_phases_within_folds_stand_behind_the_fold(monkeypatch, capsys):
+    monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
+    monkeypatch.setenv("COLUMNS", "200")
+    X, y = data()
+    single = ConvexReLUClassifier(formulation="relu", n_patterns=8, random_state=0)
+    ConvexReLUClassifierCV(single, strengths=[0.5, 0.1], cv=2, verbose=1).fit(X, y)
+    told = capsys.readouterr().err
+    assert "ConvexReLUClassifierCV: strength 1 of 2, local training" in told
+    assert "ConvexReLUClassifier: calibration" in told
+    assert all(len(line.rstrip()) < 80 for line in re.split(r"[\r\n]", told))
+
+
+def test_nobody_is_told_of_phases_who_does_not_watch(capsys):
+    told = []
+    with watched_by(lambda text, stays: told.append((text, stays))):
+        tell("one")
+        with watched_by(lambda text, stays: None):
+            tell("another")
+        tell("two", stays=True)
+    tell("three")
+    assert told == [("one", False), ("two", True)]
+    assert capsys.readouterr() == ("", "")
 
 
 # Parts -----------------------------------------------------------------------------------------

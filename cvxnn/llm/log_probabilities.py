@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -194,6 +194,7 @@ def score_items(
     cache: EmbeddingCache | str | os.PathLike[str] | None = None,
     progress: bool = False,
     autocast: torch.dtype | None = None,
+    count: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Return the log-probabilities of items, looked up in a cache or computed.
 
@@ -213,6 +214,8 @@ def score_items(
         Whether to show a progress bar on stderr.
     autocast : torch.dtype, optional
         Type to which the arithmetic is cast; by default that of the weights.
+    count : callable, optional
+        Called after each batch that was kept, with the tokens that were run through the model.
 
     Returns
     -------
@@ -257,5 +260,7 @@ def score_items(
                     cache.put({stored[key]: vector for key, vector in new.items()})
                 found.update({key: float(vector[0]) for key, vector in new.items()})
                 bar.update(len(members))
+                if count is not None:
+                    count(scorer.tokens_computed)
             n_tokens = scorer.tokens_computed
     return np.array([found[item.key] for item in items], dtype=np.float64), n_tokens

@@ -7,6 +7,7 @@ import datetime
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,13 @@ from cvxnn.llm import (
     load_adapter,
     load_model,
 )
-from cvxnn.llm.fine_tuning import adapters, joint_strategies, training_data, training_loop
+from cvxnn.llm.fine_tuning import (
+    adapters,
+    joint_strategies,
+    reference_scores,
+    training_data,
+    training_loop,
+)
 from cvxnn.llm.fine_tuning.presets import PRESETS, preset
 from cvxnn.llm.log_probabilities import response_log_probabilities, score_items
 from cvxnn.llm.response_scorer import ResponseScorer
@@ -474,7 +481,52 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     safetensors_torch.save_file({"a": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is not a checkpoint"):
         run(CONFIGS["dpo"], folder=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "reference.sqlite"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        path.name,
+        "reference.json",
+        "reference.sqlite",
+    ]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_scores_of_the_reference_keep_what_they_cost(
+    nth: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first or the second call is killed: pairs to train on, then those held out."""
+    score, calls = reference_scores.score_items, []
+    monkeypatch.setattr(reference_scores, "_SECONDS", seconds)
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        found = score(*arguments, **options)
+        calls.append(found)
+        if len(calls) == nth:
+            raise Killed
+        return found
+
+    monkeypatch.setattr(reference_scores, "score_items", killed)
+    with pytest.raises(Killed):
+        run(CONFIGS["dpo"], folder=tmp_path)
+    monkeypatch.setattr(reference_scores, "score_items", score)
+    whole = whole_run("dpo")
+    tuned = run(CONFIGS["dpo"], folder=tmp_path)
+    for _ in range(2):  # the second time from the checkpoint, which has the costs
+        assert tuned.tokens_evaluated == whole.tokens_evaluated
+        for phase in ("reference", "evaluate"):
+            assert tuned.costs[phase]["flops"] == whole.costs[phase]["flops"]
+            assert tuned.costs[phase]["seconds"] > 0
+        assert tuned.history == whole.history
+        tuned = run(CONFIGS["dpo"], folder=tmp_path)
+    # Scores of another reference, or none, have no costs of this one.
+    other = run(CONFIGS["dpo"], make_lm(seed=1), folder=tmp_path / "other")
+    shutil.copy(tmp_path / "reference.json", tmp_path / "other" / "reference.json")
+    (tmp_path / "other" / "checkpoint.safetensors").unlink()
+    again = run(CONFIGS["dpo"], make_lm(seed=1), folder=tmp_path / "other")
+    assert again.costs["reference"]["flops"] == 0
+    assert other.costs["reference"]["flops"] > 0
+    (tmp_path / "other" / "reference.json").write_text("{")
+    (tmp_path / "other" / "checkpoint.safetensors").unlink()
+    run(CONFIGS["dpo"], make_lm(seed=1), folder=tmp_path / "other")
 
 
 @pytest.mark.slow

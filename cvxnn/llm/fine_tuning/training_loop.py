@@ -26,6 +26,7 @@ from cvxnn.llm.fine_tuning import adapters
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.joint_strategies import Stage, gap, stages, weigh_objectives
 from cvxnn.llm.fine_tuning.processes import Processes
+from cvxnn.llm.fine_tuning.reference_scores import reference_scores
 from cvxnn.llm.fine_tuning.run_checkpoint import RunState, read_state, restore, write_checkpoint
 from cvxnn.llm.fine_tuning.side import Side
 from cvxnn.llm.fine_tuning.training_data import (
@@ -36,14 +37,12 @@ from cvxnn.llm.fine_tuning.training_data import (
 )
 from cvxnn.llm.fine_tuning.tuned_model import FineTuned
 from cvxnn.llm.identity import describe_model
-from cvxnn.llm.log_probabilities import score_items
 from cvxnn.llm.models import LanguageModel, seeded
 from cvxnn.llm.response_scorer import ResponseScorer
 from cvxnn.preference.metrics import reward_metrics
 from cvxnn.preference.triplets import PreferenceTriplet
 
 _CHECKPOINT = "checkpoint.safetensors"
-_REFERENCE = "reference.sqlite"
 _FREE = ("checkpoint_every", "gradient_checkpointing")  # a run may continue with other values
 _CHECKPOINT_SECONDS = 20.0  # of training that a killed run may lose, beside a step
 _CHECKPOINT_SHARE = 0.05  # of the time at most that these checkpoints take
@@ -162,22 +161,31 @@ def _fine_tune(
     processes: Processes,
 ) -> FineTuned:
     autocast = adapters.arithmetic(lm, config)
-    path, reference, state = None, None, RunState()
+    path, state, fresh = None, RunState(), True
     if folder is not None:
-        path, reference = folder / _CHECKPOINT, folder / _REFERENCE
-        if path.exists():
+        path = folder / _CHECKPOINT
+        fresh = not path.exists()
+        if not fresh:
             state = RunState(**read_state(path, settings))
     meter = CostMeter.from_dict(state.costs)
     adapted = adapters.trainable_model(lm, config)
     for name, side in data.items():
         if side.paired and side.objective.needs_reference:
-            with meter.phase("evaluate" if side.held_out else "reference"):
-                # Both replies of a pair stay together: they share their prompt.
-                own = [i for row in processes.own(range(len(side))) for i in (2 * row, 2 * row + 1)]
-                items = [side.items[i] for i in own]
-                sums, n = np.zeros(len(side.items)), 0
-                if items:
-                    sums[own], n = score_items(lm, items, cache=reference, autocast=autocast)
+            # Both replies of a pair stay together: they share their prompt.
+            own = [i for row in processes.own(range(len(side))) for i in (2 * row, 2 * row + 1)]
+            items = [side.items[i] for i in own]
+            sums, n = np.zeros(len(side.items)), 0
+            if items:
+                sums[own], n, costs = reference_scores(
+                    lm,
+                    items,
+                    "evaluate" if side.held_out else "reference",
+                    folder=folder,
+                    autocast=autocast,
+                    fresh=fresh,
+                    writes=processes.number == 0,
+                )
+                meter = meter.merge(costs)
             data[name] = dataclasses.replace(side, reference=processes.sum_rows(sums))
             state.tokens_evaluated += processes.sum(n)
     scorer = ResponseScorer(adapted, autocast=autocast)

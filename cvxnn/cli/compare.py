@@ -41,7 +41,7 @@ from cvxnn.cli.option_groups import (
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
 from cvxnn.files.digests import digest, digest_of_file
-from cvxnn.files.json_files import as_json, read_json, write_json
+from cvxnn.files.json_files import as_json, damage_named, read_json, write_json
 from cvxnn.files.locks import check_folder
 
 if TYPE_CHECKING:
@@ -357,9 +357,10 @@ def _finished(folder: Path, request: str | None, methods: Sequence[str]) -> Comp
     if request is None or not all(file.is_file() for file in files):
         return None
     made = {"request": request, "result": digest_of_file(folder / RESULT_FILE)}
-    if read_json(folder / REQUEST_FILE) != made:
-        return None
-    return Comparison.read(folder / RESULT_FILE)
+    with damage_named():
+        if read_json(folder / REQUEST_FILE) != made:
+            return None
+        return Comparison.read(folder / RESULT_FILE)
 
 
 def _kept(lines: Sequence[str], folder: Path) -> str:

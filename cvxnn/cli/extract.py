@@ -28,7 +28,7 @@ from cvxnn.cli.option_building import UsageError
 from cvxnn.cli.option_groups import DATA, DATA_HELP, EMBEDDING, MODEL, add_memory_plan
 from cvxnn.cli.option_types import positive
 from cvxnn.cli.plan import plan_only, show_plan
-from cvxnn.files.json_files import read_json, write_json
+from cvxnn.files.json_files import damage_named, read_json, write_json
 from cvxnn.files.locks import check_folder, locked
 
 if TYPE_CHECKING:
@@ -156,11 +156,13 @@ def _finished(
 
     if request is None or not is_extracted(folder):
         return None
-    note = read_json(folder / NOTE)
+    with damage_named():
+        note = read_json(folder / NOTE)
     settings = note.get("settings", {})
     if note.get("request") != request or settings.get("pairs") != digest_of_pairs(pairs):
         return None
-    return read_pair_features(folder, progress=show)
+    with damage_named():
+        return read_pair_features(folder, progress=show)
 
 
 def describe_result(

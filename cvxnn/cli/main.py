@@ -33,7 +33,7 @@ from cvxnn.cli.option_building import Parser, UsageError
 from cvxnn.cli.option_groups import add_common
 from cvxnn.cli.option_types import nearest
 from cvxnn.files.folders import reason_of
-from cvxnn.files.json_files import OtherSettingsError
+from cvxnn.files.json_files import DamagedResultError, OtherSettingsError
 from cvxnn.numerics.interrupts import no_interrupt_lost
 from cvxnn.preference.text_checks import check_is_text
 
@@ -106,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(console, USAGE, text)
         if isinstance(error, OtherSettingsError):
             return _fail(console, REFUSED, f"{text} (--overwrite)")
+        if isinstance(error, DamagedResultError):
+            return _fail(console, BAD_INPUT, f"{text} (--overwrite replaces it)")
         if isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError):
             return _fail(console, BAD_INPUT, text)
         name = type(error).__name__

@@ -24,7 +24,7 @@ from cvxnn.comparison.results import RESULT_FILE, Comparison, MethodResult
 from cvxnn.comparison.texts import name_of, share_text
 from cvxnn.features.pair_digests import digest_of_pairs
 from cvxnn.features.pairs import PairFeatures, discard_features
-from cvxnn.files.json_files import earlier_result, read_json, write_json
+from cvxnn.files.json_files import damage_named, earlier_result, read_json, write_json
 from cvxnn.files.locks import locked
 from cvxnn.persistence import save
 from cvxnn.preference.triplets import PreferenceTriplet
@@ -176,7 +176,8 @@ def _compare(
             files[method].unlink(missing_ok=True)  # must not describe what replaces its head
             result = dataclasses.asdict(experiment.run(method))
             write_json(files[method], {"settings": settings[method], "result": result})
-        results.append(MethodResult.from_dict(read_json(files[method])["result"]))
+        with damage_named():
+            results.append(MethodResult.from_dict(read_json(files[method])["result"]))
         held_out = share_text(results[-1].accuracy, results[-1].interval)
         say(f"{method:<9} " + ("kept from before" if is_done[method] else f"{held_out} held out"))
     identity = experiment.identity

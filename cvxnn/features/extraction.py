@@ -17,7 +17,14 @@ from cvxnn.features.description import ENDPOINT, Description
 from cvxnn.features.pair_digests import digests_of_blocks, extraction_settings, texts_of_rows
 from cvxnn.features.pairs import NOTE, PAIRS, ROWS, PairFeatures, read_pair_features
 from cvxnn.features.shards import Shard, all_shards, delete_shards, merge_shards, n_shards_in
-from cvxnn.files.json_files import OtherSettingsError, check_settings, read_json, write_json
+from cvxnn.features.writer import unfinished_rows
+from cvxnn.files.json_files import (
+    OtherSettingsError,
+    check_settings,
+    damage_named,
+    read_json,
+    write_json,
+)
 from cvxnn.files.locks import check_room, locked
 from cvxnn.preference.files import read_preferences, write_preferences
 from cvxnn.preference.triplets import PreferenceTriplet, Prompt
@@ -107,16 +114,26 @@ def extract_pairs(
             extract_shard(embedder, pairs, folder, shard)
         return merge_pairs(folder)
     with locked(folder / NOTE):
-        note = _begin(folder, extraction_settings(embedder.description, pairs), pairs)
-        if (folder / ROWS).exists():
-            return read_pair_features(folder)
-        meter = CostMeter.from_dict(note.get("costs", {}))
+        new = not (folder / NOTE).exists()
+        if new:
+            _check_room(embedder, folder, 2 * len(pairs))
         try:
-            with meter.phase("embed"):
-                _embed(embedder, pairs, folder / ROWS)
-        finally:
-            # The cost of an interrupted part counts as well.
-            write_json(folder / NOTE, {**note, "costs": meter.to_dict()})
+            note = _begin(folder, extraction_settings(embedder.description, pairs), pairs)
+            if (folder / ROWS).exists():
+                with damage_named():
+                    return read_pair_features(folder)
+            meter = CostMeter.from_dict(note.get("costs", {}))
+            try:
+                with meter.phase("embed"):
+                    _embed(embedder, pairs, folder / ROWS)
+            finally:
+                # The cost of an interrupted part counts as well.
+                write_json(folder / NOTE, {**note, "costs": meter.to_dict()})
+        except OSError:  # a full disk, say
+            if new and not unfinished_rows(folder / ROWS) and not (folder / ROWS).exists():
+                for name in (NOTE, PAIRS):  # without embeddings, they say nothing
+                    (folder / name).unlink(missing_ok=True)
+            raise
         return _finished(folder)
 
 
@@ -229,7 +246,8 @@ def _begin(
 ) -> dict[str, Any]:
     """Write what all workers share, unless one has; return the note of the folder."""
     if (folder / NOTE).exists():
-        note = read_json(folder / NOTE)
+        with damage_named():
+            note = read_json(folder / NOTE)
         found = note.get("settings", {})
         if found.get("pairs") == settings["pairs"] and "context" not in found.get("embedding", {}):
             raise OtherSettingsError(
@@ -251,10 +269,13 @@ def _embed(
     path: Path,
     rows: range | None = None,
 ) -> None:
-    # What an interrupted call has written is counted twice: a little more than enough.
-    n_rows = 2 * len(pairs) if rows is None else len(rows)
-    check_room(path.parent, n_rows * embedder.description["width"] * 4)
+    _check_room(embedder, path.parent, 2 * len(pairs) if rows is None else len(rows))
     embedder.embed_to_file(path, *texts_of_rows(pairs), common_cut=True, rows=rows)
+
+
+def _check_room(embedder: PairEmbedder, folder: Path, n_rows: int) -> None:
+    # What an interrupted call has written is counted twice: a little more than enough.
+    check_room(folder, n_rows * embedder.description["width"] * 4)
 
 
 def _finished(folder: Path) -> PairFeatures:

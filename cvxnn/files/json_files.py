@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,27 @@ from cvxnn.files.writing import read_text, write_text
 
 class OtherSettingsError(ValueError):
     """Error for a file that holds a result of other settings; the file was not changed."""
+
+
+class DamagedResultError(ValueError):
+    """Error for an earlier result that cannot be read; it was not changed, and may be replaced."""
+
+
+@contextlib.contextmanager
+def damage_named() -> Iterator[None]:
+    """Let errors of a block that reads an earlier result say that it may be replaced.
+
+    Raises
+    ------
+    DamagedResultError
+        If the block ends with a ``ValueError`` or a ``FileNotFoundError``.
+    """
+    try:
+        yield
+    except OtherSettingsError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise DamagedResultError(str(error)) from error
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
@@ -111,10 +133,13 @@ def earlier_result(
     ------
     OtherSettingsError
         If the file holds a result of other settings; the message names each difference.
+    DamagedResultError
+        If it cannot be read.
     """
     if overwrite or not Path(path).exists():
         return None
-    result = read_json(path)
+    with damage_named():
+        result = read_json(path)
     check_settings(path, result.get("settings", {}), settings)
     return result
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from cvxnn.features import (
     discard_features,
     extract_pairs,
     extract_shard,
+    extraction,
     is_extracted,
     merge_pairs,
     read_pair_features,
@@ -26,7 +28,7 @@ from cvxnn.features import (
 from cvxnn.features.pairs import NOTE, ROWS
 from cvxnn.features.shards import all_shards
 from cvxnn.features.writer import store_as
-from cvxnn.files.json_files import OtherSettingsError
+from cvxnn.files.json_files import DamagedResultError, OtherSettingsError
 from cvxnn.numerics.stored_rows import is_stored
 
 from .stand_in import LettersEmbedder, letter_pairs
@@ -62,6 +64,34 @@ def test_shards_make_the_bytes_of_one_process(tmp_path: Path, whole: Path, total
     assert max(rows[1:], default=0) - min(rows[1:], default=0) <= 6  # the first has the last block
     check_same(folder, whole, merge_pairs(folder))
     check_same(folder, whole, merge_pairs(folder))  # nothing to do
+
+
+@pytest.mark.parametrize("when", ["before", "pairs", "rows"])
+def test_a_full_disk_leaves_nothing_without_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = {"before": "_check_room", "pairs": "write_preferences", "rows": "_embed"}[when]
+    monkeypatch.setattr(extraction, place, full)
+    with pytest.raises(OSError, match="No space"):
+        extract_pairs(LettersEmbedder(), PAIRS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    extract_pairs(LettersEmbedder(), PAIRS, tmp_path)
+    (tmp_path / NOTE).unlink()
+    monkeypatch.setattr(extraction, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        extract_pairs(LettersEmbedder(), PAIRS, tmp_path)
+    assert (tmp_path / ROWS).exists()  # what is finished stays
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_features_may_be_replaced(whole: Path, name: str) -> None:
+    (whole / name).write_bytes(b"{")
+    with pytest.raises(DamagedResultError, match=name):
+        extract_pairs(LettersEmbedder(), PAIRS, whole)
 
 
 def test_rows_that_are_checked_and_joined_are_shown(

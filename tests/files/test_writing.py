@@ -15,6 +15,7 @@ from cvxnn.files import writing as files
 from cvxnn.files.digests import digest, digest_of_file
 from cvxnn.files.folders import make_folder
 from cvxnn.files.json_files import (
+    DamagedResultError,
     OtherSettingsError,
     as_json,
     check_settings,
@@ -86,6 +87,14 @@ def test_settings_that_differ_are_named(tmp_path):
         OtherSettingsError, match="a: 1 in the file, null requested; b: null in the file, 2"
     ):
         check_settings(path, {"a": 1}, {"b": 2})
+
+
+def test_a_damaged_result_may_be_replaced(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("{", "utf-8")
+    with pytest.raises(DamagedResultError, match="not valid JSON"):
+        earlier_result(path, {}, overwrite=False)
+    assert earlier_result(path, {}, overwrite=True) is None
 
 
 def test_a_result_is_made_once_for_its_settings(tmp_path):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cvxnn.numerics.arrays import Array, namespace, register_pytree
+from cvxnn.numerics.arrays import Array, by_columns, namespace, register_pytree
 from cvxnn.numerics.stored_rows import is_stored
 
 # Units of rounding of the sum of all terms' sizes: above what sums of any length were seen to lose.
@@ -235,7 +235,8 @@ class GatedOperator:
 
     def adjoint_rounding(self, R: Array) -> Array:
         """Return how far rounding may take :meth:`adjoint` off, shape (n_outputs, n_features)."""
-        terms = abs(self.compare_adjoint(R)).T @ abs(self.X)
+        sizes = abs(self.compare_adjoint(R)).T
+        terms = by_columns(lambda columns: sizes @ abs(columns), self.X)
         return _ROUNDING * namespace(R).finfo(R.dtype).eps * terms
 
     def constraints(self, U: Array) -> Array:

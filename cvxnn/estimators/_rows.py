@@ -21,6 +21,8 @@ FEW_UNITS = 10
 
 # Larger weights are not counts: no data set has so many equal rows.
 _MOST_COUNT = 1e9
+# Bytes of a block of rows that is copied at a time.
+_BLOCK = 2**20
 
 # numpy array or scipy CSR matrix, shape (n_samples, n_features)
 Rows = Any
@@ -171,7 +173,9 @@ class DistinctRows(NamedTuple):
         return None if np.all(self.units == 1) else self.units
 
     def take(self, rows: NDArray[np.intp]) -> DistinctRows:
-        """Return some of the rows."""
+        """Return some of the rows, or these themselves where all stay in their order."""
+        if np.array_equal(rows, np.arange(len(self.y))):
+            return self
         groups = None if self.groups is None else self.groups[rows]
         new = np.full(len(self.y) + 1, -1)  # the last is what -1 leads to
         new[rows] = np.arange(len(rows))
@@ -209,15 +213,14 @@ def merge(
     """
     kept = weight > 0
     place = np.full(len(weight), -1)
-    X, y, weight = X[kept], y[kept], weight[kept]
+    if not kept.all():
+        X, y, weight = X[kept], y[kept], weight[kept]
     key = y
     if groups is not None:
         # Numbers of their own: a group without weight must not change the order of the rows.
         groups = np.unique(groups[kept], return_inverse=True)[1]
         key = np.column_stack([y, groups])
-    _, first, inverse = np.unique(
-        _keys(X, key, by_size=True), return_index=True, return_inverse=True
-    )
+    first, inverse = _distinct(_keys(X, key, by_size=True))
     order = np.lexsort((weight, inverse))  # a sum depends on the order of its terms
     total = np.bincount(inverse[order], weights=weight[order].astype(np.float64))
     units = np.bincount(inverse, weights=units_of(weight)).astype(np.float64)
@@ -291,7 +294,29 @@ def row_codes(X: Rows, y: NDArray[Any]) -> NDArray[np.intp]:
     """
     if is_stored(X) and not y.size:
         return X.codes()
-    return np.unique(_keys(X, y), return_inverse=True)[1]
+    return _distinct(_keys(X, y))[1]
+
+
+def _distinct(keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where each distinct key is first, in their order, and the number of each key's.
+
+    The keys are not copied in their order, as ``np.unique`` does.
+    """
+    order = keys.argsort(kind="stable")
+    new = np.ones(len(keys), bool)
+    for rows in _blocks(len(keys) - 1, keys.itemsize):
+        earlier, later = order[:-1][rows], order[1:][rows]
+        new[1:][rows] = keys[later] != keys[earlier]
+    inverse = np.empty(len(keys), np.intp)
+    inverse[order] = np.cumsum(new) - 1
+    return order[new], inverse
+
+
+def _blocks(n_rows: int, width: int) -> Iterator[slice]:
+    """Divide rows of so many bytes into blocks of about 1 MiB."""
+    step = max(1, _BLOCK // max(width, 1))
+    for start in range(0, n_rows, step):
+        yield slice(start, start + step)
 
 
 def _keys(X: Rows, y: NDArray[np.floating], *, by_size: bool = False) -> NDArray[Any]:
@@ -300,9 +325,8 @@ def _keys(X: Rows, y: NDArray[np.floating], *, by_size: bool = False) -> NDArray
     Those ``by_size`` are in the order of the first numbers that differ, but for signs: neither
     units nor rounding, where no two numbers are so near, change the order of the rows.
     """
-    y = _plain(y, by_size=by_size)
     if is_sparse(X):
-        X = canonical(X)
+        X, y = canonical(X), _plain(y, by_size=by_size)
         ends = X.indptr
         indices, data = (_plain(part, by_size=by_size) for part in (X.indices, X.data))
         keys = [
@@ -310,8 +334,11 @@ def _keys(X: Rows, y: NDArray[np.floating], *, by_size: bool = False) -> NDArray
             for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
         ]
         return np.array(keys, dtype=object)
-    parts = [part.view(np.uint8).reshape(len(y), -1) for part in (_plain(X, by_size=by_size), y)]
-    joined = np.concatenate(parts, axis=1)
+    widths = [part.shape[1] * part.itemsize for part in (X, y)]
+    joined = np.empty((len(y), sum(widths)), np.uint8)
+    for rows in _blocks(*joined.shape):
+        for part, place in zip((X, y), np.split(joined[rows], widths[:1], axis=1), strict=True):
+            place[:] = _plain(part[rows], by_size=by_size).view(np.uint8)
     return joined.view(np.dtype((np.void, joined.shape[1]))).ravel()
 
 

@@ -83,8 +83,11 @@ class Scaling(NamedTuple):
         if is_sparse(X) and self.x_mean.any():  # of a fit to dense rows
             X = X.toarray()
         if not is_sparse(X):
-            scaled = (X - self.x_mean) / self.x_scale
-            return np.ascontiguousarray(add_bias(scaled) if bias else scaled)
+            (n, d), dtype = X.shape, np.result_type(X, self.x_mean, self.x_scale)
+            scaled = np.ones((n, d + bias), dtype)  # no copy without the ones is made
+            np.subtract(X, self.x_mean, out=scaled[:, :d])
+            scaled[:, :d] /= self.x_scale
+            return scaled
         scaled = X @ sparse.diags_array((1 / self.x_scale).astype(X.dtype))
         return add_bias(scaled) if bias else sparse.csr_array(scaled)
 
@@ -110,7 +113,7 @@ def column_means(values: Rows, weight: NDArray[np.floating]) -> NDArray[np.float
 def _largest(X: Rows) -> Any:
     if is_stored(X):
         return max(np.abs(block).max() for _, block in read_ahead(X, X.blocks()))
-    return abs(X).max()
+    return abs(X).max() if is_sparse(X) else max(X.max(), -X.min())
 
 
 def _mean_and_scale(
@@ -136,13 +139,14 @@ def _mean_and_scale(
             better = (mean + column_means(rest, weight)).astype(dtype)
             rest -= better - mean
             mean = better
-        peak = np.abs(rest).max(axis=0)
+        peak = np.maximum(rest.max(axis=0), -rest.min(axis=0))
     # Squares of the bare values could overflow or vanish.
     peak = np.where(peak == 0, 1, peak)
     if is_sparse(rest):
         squares = column_means((rest @ sparse.diags_array(1 / peak)).power(2), weight)
     else:
-        squares = column_means((rest / peak) ** 2, weight)
+        rest /= peak
+        squares = column_means(np.square(rest, out=rest), weight)
     scale = peak * np.sqrt(squares)
     return mean, _without_rounding(scale, mean).astype(dtype)
 

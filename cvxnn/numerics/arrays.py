@@ -5,6 +5,7 @@ JAX is imported where it is used, since predictions and most fits need NumPy onl
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from functools import partial
@@ -20,6 +21,9 @@ Array: TypeAlias = Any
 """An array of either library."""
 
 _T = TypeVar("_T")
+
+# Columns of wide rows that are changed at a time.
+_COLUMNS = 128
 
 # Fields of registered classes that are leaves, or hold some.
 _leaf_fields: dict[type, list[str]] = {}
@@ -38,6 +42,29 @@ def namespace(array: Array) -> Any:
 
 def _is_of_host(array: Any) -> bool:
     return isinstance(array, np.ndarray | np.generic | StoredRows) or bool(issparse(array))
+
+
+def by_columns(product: Callable[[Array], Array], X: Array) -> Array:
+    """Return a product that has a column for each of ``X``, of wide rows some columns at a time.
+
+    No changed copy of all rows is then held. Rows may be divided among devices; those that are not
+    an array of either library, sparse or read from a disk, are taken whole.
+    """
+    jax = sys.modules.get("jax")
+    compiled = jax is not None and isinstance(X, jax.Array)
+    if not (compiled or isinstance(X, np.ndarray)) or X.shape[1] <= 2 * _COLUMNS:
+        return product(X)
+    n_whole, rest = divmod(X.shape[1], _COLUMNS)
+    last = [product(X[:, -rest:])] if rest else []
+    starts = _COLUMNS * np.arange(n_whole)
+    if not compiled:
+        return np.concatenate([product(X[:, a : a + _COLUMNS]) for a in starts] + last, axis=1)
+    import jax.numpy as jnp
+
+    whole = jax.lax.map(
+        lambda first: product(jax.lax.dynamic_slice_in_dim(X, first, _COLUMNS, axis=1)), starts
+    )
+    return jnp.concatenate([jnp.moveaxis(whole, 0, 1).reshape(whole.shape[1], -1), *last], axis=1)
 
 
 def register_pytree(cls: type[_T]) -> type[_T]:

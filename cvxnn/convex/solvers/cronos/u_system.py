@@ -25,6 +25,7 @@ from cvxnn.convex.solvers.cronos.preconditioners import (
     NystromSketch,
     sketch_nystrom,
 )
+from cvxnn.numerics.arrays import by_columns
 
 _Carry = tuple[Array, Array, Array, Array, Array]
 
@@ -94,6 +95,12 @@ def inverse_spd(A: Array) -> Array:
     return cho_solve(cho_factor(A), jnp.eye(len(A), dtype=A.dtype))
 
 
+def weighted_gram(X: Array, root: Array) -> Array:
+    """Return ``X^T diag(root)^2 X``; ``root`` is a scalar, or has shape (n_samples, 1)."""
+    # The square of a root alone may be beyond the range of the dtype.
+    return by_columns(lambda columns: X.T @ (root * (root * columns)), X)
+
+
 class DualInverse(NamedTuple):
     """Exact solve of the q-system by Woodbury, with no inner iteration.
 
@@ -156,8 +163,7 @@ class USystem(NamedTuple):
         """Factor for the given penalty parameters; ``kind`` as in ``Cronos.linear_solver``."""
         op, X = self.operator, self.operator.X
         P, d = op.n_patterns, X.shape[1]
-        scaled = X * self.rows[:, None]
-        gram = rho[0] * jnp.eye(d, dtype=X.dtype) + rho[1] * (scaled.T @ scaled)
+        gram = rho[0] * jnp.eye(d, dtype=X.dtype) + rho[1] * weighted_gram(X, self.rows[:, None])
         inverse = inverse_spd(gram)
         key = jax.random.key(seed)
         if kind == "dual":
@@ -165,7 +171,7 @@ class USystem(NamedTuple):
         if kind == "block":
             return Factors(gram, inverse, Block(inverse))
         if kind == "mean_field":
-            covariance = X.T @ (self.curvature * X)
+            covariance = weighted_gram(X, jnp.sqrt(self.curvature))
             deviation = inverse_spd(gram + covariance / 2)
             mean = inverse_spd(gram + (1 + P) / 2 * covariance)
             return Factors(gram, inverse, MeanField(deviation, mean))

@@ -120,11 +120,16 @@ def approximate_leave_one_out(
             for held in _held(X, rows, opened, blocks, program.penalty, edge):
                 kernel -= held @ held.T
         kernel = _with_scales(kernel, X, opened, blocks, program.penalty)
-        kernel = kernel / max(alphas[output], 1e-12 * np.trace(kernel) + _TINY)
+        kernel /= max(alphas[output], 1e-12 * np.trace(kernel) + _TINY)
         if skip is not None:
             kernel += products / max(skip, 1e-12 * np.trace(products) + _TINY)
-        root, one = roots[:, output], np.eye(len(kernel))
-        leverages = one - np.linalg.inv(kernel * root[:, None] * root + one)
+        root, diagonal = roots[:, output], np.diag_indices(len(kernel))
+        kernel *= root[:, None]
+        kernel *= root
+        kernel[diagonal] += 1
+        leverages = np.linalg.inv(kernel)
+        np.negative(leverages, out=leverages)
+        leverages[diagonal] += 1
         if sample.groups is None:
             units = 1.0 if sample.units is None else sample.units
             predictions[:, output] += growth(np.diagonal(leverages), units) * slope[:, output]
@@ -161,7 +166,9 @@ def _kernel(X: Floats, products: Floats, mask: Floats, weights: Floats, penalty:
             features = column[:, None] * X[:, used] * own[used]
             kernel += features @ features.T
         return kernel
-    return products * ((mask * stretched[:, 0] ** 2) @ mask.T)
+    kernel = (mask * stretched[:, 0] ** 2) @ mask.T
+    kernel *= products
+    return np.asarray(kernel)
 
 
 def _stretch(weights: Floats, penalty: Penalty) -> Floats:
@@ -185,12 +192,14 @@ def _with_scales(
     if not isinstance(penalty, WithDualNorm):
         return kernel
     if isinstance(penalty, L1):
-        return 2 * kernel
+        kernel *= 2
+        return kernel
     along = weights * _stretch(weights, penalty)
     axis = 0 if isinstance(penalty, FeatureGroupLasso) else 1
     along /= np.maximum(np.linalg.norm(weights, axis=axis, keepdims=True), _TINY)
     features = X * (mask @ along) if axis == 0 else mask * (X @ along.T)
-    return kernel + np.asarray(features @ features.T)
+    kernel += np.asarray(features @ features.T)
+    return kernel
 
 
 def _held(

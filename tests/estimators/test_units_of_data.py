@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import sklearn
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -20,6 +24,7 @@ from cvxnn import (
     LinearPreferenceHead,
 )
 from cvxnn.convex import InteriorPoint
+from cvxnn.estimators import _rows
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators._validation import split, split_groups
@@ -35,6 +40,29 @@ def grouped(n_groups: int = 30, size: int = 12) -> tuple[np.ndarray, np.ndarray,
     X = rng.normal(size=(n_groups, 6))[groups] + 0.3 * rng.normal(size=(len(groups), 6))
     y = X[:, 0] + 1.5 * rng.normal(size=n_groups)[groups]
     return X, y + 0.3 * rng.normal(size=len(groups)), groups
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 40, 2**20]), st.booleans())
+def test_merged_rows_are_those_of_a_naive_loop(seed, block, weighted):
+    rng = np.random.RandomState(seed)
+    n = rng.randint(1, 40)
+    X = rng.choice([-1.0, -0.0, 0.0, 2.5], (n, 2)).astype(rng.choice([np.float32, np.float64]))
+    y = rng.choice([-1.0, 1.0], (n, 1))
+    weight = rng.randint(0, 3, n).astype(float) if weighted else np.ones(n)
+    weight[rng.randint(n)] = 1.0
+    with patch.object(_rows, "_BLOCK", block):
+        rows = merge(X, y, weight)
+    totals = {}
+    for x, t, w in zip(X, y, weight, strict=True):
+        totals[(*(x + 0.0), *t)] = totals.get((*(x + 0.0), *t), 0) + w
+    found = [(*(x + 0.0), *t) for x, t in zip(rows.X, rows.y, strict=True)]
+    assert dict(zip(found, rows.weight, strict=True)) == {k: w for k, w in totals.items() if w}
+    assert len(found) == len(set(found))
+    sizes = [np.array(key, ">f8").tobytes() for key in found]  # the order of widths is one
+    assert sizes == sorted(sizes)
+    kept = weight > 0
+    assert np.array_equal(rows.X[rows.place[kept]], X[kept])
+    assert (rows.place[~kept] == -1).all()
 
 
 def test_probabilities_of_categories_are_their_frequencies():

@@ -1,7 +1,8 @@
-"""What classes are to JAX: two with equal fields never share compiled code."""
+"""Classes of equal fields never share compiled code; products of wide rows, by columns."""
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import cvxnn
 from cvxnn.convex import Cronos, GatedOperator, losses, penalties
 from cvxnn.convex.program import ConvexProgram
-from cvxnn.numerics.arrays import leaves_of, map_leaves, node_classes, register_pytree
+from cvxnn.numerics.arrays import by_columns, leaves_of, map_leaves, node_classes, register_pytree
 
 STATIC: dict[str, Any] = {"metadata": {"static": True}}
 
@@ -94,3 +95,18 @@ def test_no_class_of_the_package_may_equal_another_to_jax() -> None:
     equal = re.compile(r"tree_util\.register_dataclass|import register_dataclass")
     assert files
     assert [file for file in files if equal.search(file.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("columns", [0, 1, 256, 257, 384, 500])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_product_by_columns_is_the_whole_product(columns: int, compiled: bool) -> None:
+    X = np.random.RandomState(0).standard_normal((7, columns))
+    widest = []
+
+    def product(part: Any) -> Any:
+        widest.append(part.shape[1])
+        return X[:, :3].T @ (2 * part)
+
+    found = jax.jit(partial(by_columns, product))(X) if compiled else by_columns(product, X)
+    np.testing.assert_allclose(found, X[:, :3].T @ (2 * X), rtol=1e-5, atol=1e-5)
+    assert max(widest) <= 256

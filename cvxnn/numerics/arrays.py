@@ -50,7 +50,7 @@ def by_columns(product: Callable[[Array], Array], X: Array) -> Array:
     No changed copy of all rows is then held. Rows may be divided among devices; those that are not
     an array of either library, sparse or read from a disk, are taken whole.
     """
-    jax = sys.modules.get("jax")
+    jax: Any = sys.modules.get("jax")
     compiled = jax is not None and isinstance(X, jax.Array)
     if not (compiled or isinstance(X, np.ndarray)) or X.shape[1] <= 2 * _COLUMNS:
         return product(X)

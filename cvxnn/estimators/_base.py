@@ -299,7 +299,7 @@ class ConvexReLUBase(
             "n_rounds": ADAPTIVE_ROUNDS if origin == "adaptive" else 0,
             "patience": self.n_iter_no_change,
         }
-        return Plan(training.fit_iterative, arguments, scaling, measured, request)
+        return Plan(training.fit_iterative, arguments, scaling, measured, request, factors)
 
     def _held_out_error(self) -> Callable[[HeldOut], float] | None:
         """Return what judges an automatic strength in place of the squared error, if anything."""

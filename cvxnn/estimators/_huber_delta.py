@@ -14,6 +14,8 @@ from cvxnn.estimators._scaling import Scaled
 
 # Robust standard deviations from the median beyond which targets are outliers to the Huber loss.
 _FARTHEST = 6.0
+# Those beyond which they are pulled where squared errors judge.
+_JUDGED = 2.5
 
 
 class HuberDelta(ConvexReLUBase):
@@ -48,6 +50,17 @@ class HuberDelta(ConvexReLUBase):
         # Beyond all predictions the loss has one slope, and its value would hide the other rows'.
         targets = np.clip((y - mean) / scaling.y_scale, -_FARTHEST, _FARTHEST).astype(X.dtype)
         return scaled._replace(targets=targets, scaling=scaling)
+
+    def _is_judged(self, loss: convex.Loss) -> bool:
+        """Return whether squared errors judge patterns and features: of clipped targets, too."""
+        return super()._is_judged(loss) or (self._chooses_delta() and self._has_kernel())
+
+    def _bare_program(self, scaled: Scaled, loss: convex.Loss) -> convex.ConvexProgram:
+        """Return the program without patterns, whose squared errors no outlier decides."""
+        program = super()._bare_program(scaled, loss)
+        if not self._chooses_delta():
+            return program
+        return replace(program, y=np.clip(program.y, -_JUDGED, _JUDGED))
 
     def _complete(
         self,

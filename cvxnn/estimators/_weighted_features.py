@@ -53,7 +53,7 @@ class WeightedFeatures:
         apart = self.feature_factors == "auto" and self.standardize and self.fit_intercept
         # Targets of a regression that are fitted together stay as they are alone.
         alike = n_outputs == 1 or self._shares_strength
-        if not (apart and alike and self._is_closed(loss)):
+        if not (apart and alike and self._is_judged(loss)):
             return None
         if is_sparse(inputs) or not drawn:
             return None
@@ -69,16 +69,23 @@ class WeightedFeatures:
 
     def _is_closed(self, loss: convex.Loss) -> bool:
         """Return whether one linear system solves the program."""
-        squared = type(loss) is convex.SquaredLoss
+        return type(loss) is convex.SquaredLoss and self._has_kernel()
+
+    def _is_judged(self, loss: convex.Loss) -> bool:
+        """Return whether squared errors of rows left out judge patterns and features."""
+        return self._is_closed(loss)
+
+    def _has_kernel(self) -> bool:
+        """Return whether the network is a kernel machine, of any loss."""
         ridge = type(self._choose().penalty) is convex.SquaredL2
-        return squared and ridge and self.formulation == "gated"
+        return ridge and self.formulation == "gated"
 
     def _kinds_of_patterns(self, inputs: Rows, loss: convex.Loss) -> tuple[Any, ...]:
         """Return the patterns to choose from: where rows left out can judge, more than one kind."""
         source: Any = self._choose(*inputs.shape).patterns
         if source in ("local", "adaptive"):
             source = "gaussian"
-        judged = self.patterns == "auto" and self._is_closed(loss) and self.fit_intercept
+        judged = self.patterns == "auto" and self._is_judged(loss) and self.fit_intercept
         return (source, "thresholds") if judged and not is_sparse(inputs) else (source,)
 
     def _bare_program(self, scaled: Scaled, loss: convex.Loss) -> convex.ConvexProgram:

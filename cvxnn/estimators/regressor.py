@@ -69,9 +69,9 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
         their number.
         ``"thresholds"`` (gated formulation only): gates that are open where two random features are
         beyond random thresholds, rules on named features. ``"auto"``: ``"local"`` for the ReLU
-        formulation; for the gated one ``"gaussian"``, or, where the solution is direct, rows are
-        dense and there is an intercept, ``"thresholds"`` if their squared leave-one-out error on a
-        sample of rows is at least 2 % smaller.
+        formulation; for the gated one ``"gaussian"``, or, where the solution is direct (or
+        ``delta`` from the data), rows are dense and there is an intercept, ``"thresholds"`` if
+        their squared leave-one-out error on a sample of rows is at least 2 % smaller.
     n_patterns : int or "auto", default="auto"
         Number of activation patterns, at least 1. In the gated formulation each is a neuron of each
         output; in the ReLU formulation each allows two, of which the penalty keeps few.
@@ -98,8 +98,10 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
     feature_factors : {"auto", "equal"}, default="auto"
         ``"auto"``: features that move a first network more count more, where that predicts rows
         that this network has not seen clearly better (``cvxnn.training.feature_factors``). Only for
-        direct solutions: of 128 dense, standardised rows or more, one target, with an intercept and
-        patterns ``"auto"``, ``"gaussian"`` or ``"thresholds"``. ``"equal"``: all count alike.
+        direct solutions, and ``loss="huber"`` with a ``delta`` from the data, where targets are
+        within 2.5 robust standard deviations to judge: of 128 dense, standardised rows or more, one
+        target, with an intercept and patterns ``"auto"``, ``"gaussian"`` or ``"thresholds"``.
+        ``"equal"``: all count alike.
     early_stopping : bool, default=False
         Set rows apart and let them decide: an iterative solver keeps its best network and stops
         when none is better; the direct solution with ``strength="auto"`` chooses among nine

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.linear_model import HuberRegressor
 from sklearn.neural_network import MLPRegressor
@@ -249,6 +250,22 @@ def test_huber_resists_outliers():
 
     squared, huber = error(make(**options)), error(make(loss="huber", delta=0.05, **options))
     assert huber < 0.5 * squared
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_huber_looks_at_the_features_that_tell(outliers):
+    X, y = make_friedman1(600, noise=1.0, random_state=0)
+    seen = y[:300].copy()
+    if outliers:
+        seen[::20] += 100
+    model = ConvexReLURegressor(loss="huber", n_patterns=256, random_state=0)
+    alike = clone(model).set_params(feature_factors="equal", patterns="gaussian")
+    scores = [m.fit(X[:300], seen).score(X[300:], y[300:]) for m in (model, alike)]
+    assert scores[0] > scores[1] + 0.02
+    factors = model.feature_factors_
+    assert factors[:5].mean() > 2 * factors[5:].mean()
+    proof = model.certificate(X[:300], seen)
+    assert proof.program.bound_of(proof.dual) == pytest.approx(model.dual_bound_, rel=1e-12)
 
 
 def test_huber_with_a_large_delta_is_least_squares():

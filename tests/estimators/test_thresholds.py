@@ -31,7 +31,11 @@ def test_rows_left_out_choose_between_gates() -> None:
         found, named = (model(patterns=p).fit(*data) for p in ("auto", chosen))
         np.testing.assert_array_equal(found.predict(data[0]), named.predict(data[0]))
     # Where nothing can judge, or no threshold can be, gates are Gaussian.
-    for options in ({"fit_intercept": False}, {"loss": "huber"}, {"penalty": "neuron"}):
+    for options in (
+        {"fit_intercept": False},
+        {"loss": "huber", "delta": 1.0},
+        {"penalty": "neuron"},
+    ):
         assert model(**options).fit(*rules()).network_.gate_weights.ndim == 2
 
 

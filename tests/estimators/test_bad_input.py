@@ -20,6 +20,7 @@ from cvxnn import (
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient, Ridge
 from cvxnn.estimators import _monitor, _parameters
+from cvxnn.numerics.phases import watched_by
 from cvxnn.training import SideConstraint
 
 # Most of the time is that of compilation, for data of many shapes.
@@ -493,23 +494,28 @@ def test_a_failed_first_fit_leaves_it_unfitted(model):
         fresh.predict(X)
 
 
-def test_an_interrupted_fit_changes_nothing(model, monkeypatch):
+@pytest.mark.parametrize("in_measurement", [False, True])
+def test_an_interrupted_fit_changes_nothing(model, in_measurement, monkeypatch):
     X, y = data()
     fitted = make(model).fit(X, y)
     before = values(fitted, X)
 
     @contextmanager
     def interrupt(verbose, name):
-        def at_once(row):
-            raise KeyboardInterrupt
+        def at_once(text, stays):
+            if stays == in_measurement:
+                raise KeyboardInterrupt
 
-        yield at_once
+        with watched_by(at_once):
+            yield
 
-    monkeypatch.setattr(_monitor, "progress", interrupt)
+    monkeypatch.setattr(_monitor, "progress_line", interrupt)
+    fitted.set_params(verbose=1)
     with pytest.raises(KeyboardInterrupt):
         fitted.fit(-X, 1 - y)
     np.testing.assert_array_equal(values(fitted, X), before)
     monkeypatch.undo()
+    fitted.set_params(verbose=0)
     assert not np.array_equal(values(fitted.fit(-X, 1 - y), X), before)
 
 

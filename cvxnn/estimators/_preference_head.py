@@ -33,6 +33,9 @@ from cvxnn.network import TwoLayerNetwork
 from cvxnn.numerics.scores import log_probabilities, probabilities, winner
 from cvxnn.numerics.stored_rows import StoredRows, is_stored
 
+# Bytes of both sides of pairs up to which a fit copies them, seven times at most.
+_MOST_COPIED = 2**30
+
 if TYPE_CHECKING:
     from cvxnn.llm.models import LanguageModel
     from cvxnn.preference.triplets import Prompt
@@ -153,6 +156,9 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             self.__dict__.pop("training_record_", None)  # of other data
             won = self._validate(chosen)
             lost = self._validate(rejected, reset=False)
+            in_memory = not is_stored(won) and not is_stored(lost)
+            if in_memory and self._fits_by_blocks() and won.nbytes + lost.nbytes > _MOST_COPIED:
+                won, lost = StoredRows(won), StoredRows(lost)
             weight = weights_of(sample_weight, len(won), won.dtype)
             keep = weight > 0
             numbers = groups_of(groups, len(won))
@@ -351,6 +357,10 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+    def _fits_by_blocks(self) -> bool:
+        """Return whether a fit to pairs can read its rows a block at a time, for the same head."""
+        return False
 
     def _validate(self, X: Any, y: Any = "no_validation", **options: Any) -> Any:
         """Check rows, and labels if given, and bring them to the host in a dtype of FLOATS."""

@@ -225,6 +225,10 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
         ConvexReLUBase._check_parameters(self)
         self._check_embedding()
 
+    def _fits_by_blocks(self) -> bool:
+        """Return whether this is the head of many gates."""
+        return self.formulation == "gated" and self.loss == "pairwise"
+
     def _pairwise(self, rows: Responses) -> bool:
         """Return whether the second phase is fitted to pairs."""
         return self.loss == "pairwise" and rows.pairs is not None

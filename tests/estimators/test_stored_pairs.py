@@ -11,7 +11,7 @@ import pytest
 
 from cvxnn import COALAPreferenceHead, LinearPreferenceHead
 from cvxnn.convex import Ridge
-from cvxnn.estimators import _streamed_pairs
+from cvxnn.estimators import _preference_head, _streamed_pairs
 from cvxnn.numerics import stored_rows
 from cvxnn.numerics.stored_rows import StoredRows
 
@@ -64,6 +64,33 @@ def test_an_unscaled_head_and_one_of_few_pairs_are_the_same_too(pairs) -> None:
         expected = head.fit_pairs(won, lost).reward(won)
         got = head.fit_pairs(StoredRows(won), StoredRows(lost)).reward(won)
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_large_arrays_are_not_copied_and_give_the_same_head(pairs, monkeypatch) -> None:
+    won, lost = pairs
+    head = COALAPreferenceHead(n_patterns=4, random_state=0)
+    expected = head.fit_pairs(won, lost).reward(won)
+    stored = head.fit_pairs(StoredRows(won), StoredRows(lost)).reward(won)
+    stacked, seen = StoredRows.stacked, []
+
+    def watched(parts):
+        seen.append(parts)
+        return stacked(parts)
+
+    monkeypatch.setattr(StoredRows, "stacked", watched)
+    monkeypatch.setattr(_preference_head, "_MOST_COPIED", won.nbytes + lost.nbytes)
+    np.testing.assert_array_equal(head.fit_pairs(won, lost).reward(won), expected)
+    assert not seen
+    monkeypatch.setattr(_preference_head, "_MOST_COPIED", won.nbytes + lost.nbytes - 1)
+    np.testing.assert_array_equal(head.fit_pairs(won, lost).reward(won), stored)
+    assert len(seen) == 1
+    np.testing.assert_allclose(stored, expected, rtol=1e-3, atol=1e-4)
+    # What reads all rows at once anyway is given them as they are.
+    for options in ({"loss": "pointwise"}, {"formulation": "relu"}):
+        head.set_params(**{"loss": "pairwise", "formulation": "gated", **options})
+        head.fit_pairs(won[:24], lost[:24])
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("constant", [False, True])

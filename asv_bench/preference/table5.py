@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,14 +201,15 @@ def _held_out(data: Embeddings, seed: int) -> NDArray[np.bool_]:
 
 
 def load(path: Path) -> Embeddings:
-    """Rows of a file; see the README for its arrays.
+    """Rows of a file of ``embeddings.py``, of one of all layers those of the last.
 
     Raises
     ------
     ValueError
         If an array is missing or labels are not 0 and 1.
     """
-    with np.load(path) as file:
+    with np.load(path) as read_file:
+        file = last_layer(read_file) if "responses" in read_file else dict(read_file)
         if missing := {"X_train", "y_train", "X_test", "y_test"} - set(file):
             raise ValueError(f"{path} lacks {sorted(missing)}; it holds {sorted(file)}.")
         X, X_test = (file[name].astype(np.float32) for name in ("X_train", "X_test"))
@@ -223,6 +224,21 @@ def load(path: Path) -> Embeddings:
             n = len(X_test) // 2
             pairs = np.column_stack([np.arange(n), np.arange(n) + n])
     return Embeddings(X, y, X_test, y_test, groups, pairs)
+
+
+def last_layer(file: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Labelled responses, or the chosen ones of pairs and then the rejected, with their labels."""
+    states = file["responses"][:, -1]
+    found: dict[str, NDArray[Any]] = {}
+    for part in ("train", "test"):
+        if f"{part}_label" in file:
+            rows, labels = file[f"{part}_response"], file[f"{part}_label"]
+        else:
+            rows = np.concatenate([file[f"{part}_chosen"], file[f"{part}_rejected"]])
+            labels = np.repeat([1, 0], len(rows) // 2)
+            found |= {f"group_{part}": file[f"{part}_group"], f"chosen_{part}": rows}
+        found |= {f"X_{part}": states[rows], f"y_{part}": labels}
+    return found
 
 
 def _arguments() -> argparse.Namespace:

@@ -49,6 +49,11 @@ FORMATS = {
 }
 
 
+# A row that looks like the second format among rows of the first is a broken transcript, if there
+# are few. So many rows decide which format a file has, and one in as many may be broken so.
+_BROKEN, _DECIDING = ("hh-rlhf", "standard"), 10
+
+
 def read_preferences(
     path: str | os.PathLike[str],
     format: ReadFormat = "auto",
@@ -95,7 +100,8 @@ def read_preferences(
         read, by their names.
     format : str, default="auto"
         One of the formats above; ``"auto"`` decides by the fields of each row and rejects a file
-        with rows of two formats.
+        with rows of two formats. The first ten rows decide, and texts without marks among the
+        transcripts of ``"hh-rlhf"`` are left out if they are at most a tenth.
     limit : int, optional
         Number of rows to read, at least 1; by default all.
     fields : mapping of str to str, optional
@@ -311,15 +317,21 @@ def _triplets(
         raise ValueError(f"format is {format!r}; expected 'auto' or one of {sorted(FORMATS)}")
     triplets: list[PreferenceTriplet] = []
     unused = UnusedRows(source, "states a preference", "state no preference")
-    first = ""
+    first, odd = "", list[tuple[str, str]]()
+    if format == "auto":
+        head = list(itertools.islice(rows, _DECIDING))
+        names = [_recognise(row, where) for where, row in head]
+        format = max(names, key=names.count, default="auto")
+        first = head[names.index(format)][0] if head else ""
+        rows = itertools.chain(head, rows)
+    n_rows = 0
     for where, row in rows:
-        if format == "auto":
-            format, first = _recognise(row, where), where
-        elif first and (other := _recognise(row, where)) != format:
-            raise ValueError(
-                f"{where}: this row is of the format {other!r}, but {first} is of {format!r}; "
-                "expected one format: split the file, or name the format of all rows"
-            )
+        n_rows += 1
+        other = _recognise(row, where) if first else format
+        if other != format:
+            odd.append((where, other))
+            if (format, other) != _BROKEN:
+                raise _mixed(where, other, first, format)
         with unused.empty_texts(where):
             triplet = FORMATS[format].parse(row, where)
             if isinstance(triplet, PreferenceTriplet):
@@ -328,8 +340,17 @@ def _triplets(
                     keep(row)
             else:
                 unused.add(triplet, where)
+    if odd and (len(odd) > max(1, n_rows // _DECIDING) or 2 * len(odd) >= n_rows):
+        raise _mixed(*odd[0], first, format)
     unused.report(len(triplets), stacklevel=4)
     return triplets
+
+
+def _mixed(where: str, other: str, first: str, format: str) -> ValueError:
+    return ValueError(
+        f"{where}: this row is of the format {other!r}, but {first} is of {format!r}; expected one "
+        "format: split the file, or name the format of all rows"
+    )
 
 
 def _recognise(row: Row, where: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, get_args
 
@@ -240,3 +242,89 @@ def test_an_empty_row_is_said_to_be_empty(tmp_path):
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="2: the row is empty; expected fields"):
         read_preferences(file)
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+TRANSCRIPT = "\n\nHuman: How is number {0}?\n\nAssistant: "
+EXAMPLES: dict[str, Any] = {
+    "hh-rlhf": lambda k: {n: TRANSCRIPT.format(k) + n for n in ("chosen", "rejected")},
+    "hh-rlhf with prompts": lambda k: {
+        "prompt": TRANSCRIPT.format(k).rstrip(),
+        "chosen": "a",
+        "rejected": "b",
+    },
+    "standard": lambda k: {"prompt": f"q {k}", "chosen": "a", "rejected": "b"},
+    "implicit": lambda k: {"chosen": f"How is {k}? Good", "rejected": f"How is {k}? Bad"},
+    "ultrafeedback": lambda k: {
+        "instruction": f"q {k}",
+        "completions": [
+            {"response": "a", "overall_score": 3},
+            {"response": "b", "overall_score": 1},
+        ],
+    },
+    "alpaca-eval": lambda k: {
+        "instruction": f"q {k}",
+        "output_1": "a",
+        "output_2": "b",
+        "preference": 2,
+    },
+    "llama-factory": lambda k: {"instruction": f"q {k}", "chosen": "a", "rejected": "b"},
+    "sharegpt": lambda k: {
+        "conversations": [{"from": "human", "value": f"q {k}"}],
+        "chosen": {"from": "gpt", "value": "a"},
+        "rejected": {"from": "gpt", "value": "b"},
+    },
+}
+
+
+@settings(max_examples=20)
+@given(data=st.data(), n=st.integers(3, 12))
+@pytest.mark.parametrize("format", EXAMPLES)
+def test_one_broken_text_stops_no_file(format: str, data: Any, n: int) -> None:
+    rows = [EXAMPLES[format](k) for k in range(n)]
+    broken = data.draw(st.integers(0, n - 1))
+    field = data.draw(st.sampled_from(sorted(rows[broken])))
+    texts = [None]
+    if not isinstance(rows[broken][field], dict | list | int):
+        texts += ["", "  ", "no marks"]
+    text = rows[broken][field] = data.draw(st.sampled_from(texts))
+    with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_preferences(lines(Path(folder) / "a.jsonl", *rows))
+    assert len(found) in (n, n - 1)
+    if text is None and "hh-rlhf" in format:
+        assert len(found) == n - 1
+    assert len(caught) == n - len(found)
+    assert not caught or f"left out 1 of {n} rows" in str(caught[0].message)
+    # The others are as they would be without it.
+    if len(found) < n:
+        del rows[broken]
+        with TemporaryDirectory() as folder:
+            assert read_preferences(lines(Path(folder) / "a.jsonl", *rows)) == found
+
+
+@pytest.mark.parametrize(("n_odd", "n"), [(1, 1), (2, 17), (3, 20)])
+def test_many_rows_of_another_format_stop_the_file(n_odd: int, n: int, tmp_path: Path) -> None:
+    marked, plain = EXAMPLES["hh-rlhf"], EXAMPLES["standard"]
+    path = lines(tmp_path / "a.jsonl", *map(marked, range(n)), *map(plain, range(n_odd)))
+    with pytest.raises(ValueError, match=r"is of the format 'standard', but .*split the file"):
+        read_preferences(path)
+    path = lines(tmp_path / "b.jsonl", *map(plain, range(20)), marked(0))
+    with pytest.raises(ValueError, match=":21: this row is of the format 'hh-rlhf'"):
+        read_preferences(path)
+
+
+def test_rows_without_marks_are_left_out_wherever_they_are(tmp_path: Path) -> None:
+    marked, plain = EXAMPLES["hh-rlhf"], EXAMPLES["standard"]
+    expected = read_preferences(lines(tmp_path / "a.jsonl", *map(marked, range(38))))
+    for places in ((0, 1), (5, 30), (38, 39)):
+        rows = [*map(marked, range(38))]
+        for place in places:
+            rows.insert(place, plain(0))
+        path = lines(tmp_path / "b.jsonl", *rows)
+        with pytest.warns(UserWarning, match="left out 2 of 40 rows .*: 2 with a prompt that"):
+            assert read_preferences(path) == expected

@@ -36,15 +36,17 @@ def turns_of(value: Any, where: str, field: str) -> list[Message]:
     field : str
         Name of the field that holds it.
     """
+    if value is None or value == "" or value == []:
+        raise EmptyTextError(f"{where}: {field!r} is empty; expected a list of turns")
     if not isinstance(value, list):
         raise ValueError(f"{where}: {field!r} is {kind(value)}; expected a list of turns")
-    if not value:
-        raise EmptyTextError(f"{where}: {field!r} is an empty list; expected at least one turn")
     return [_turn(turn, where, f"{field}[{i}]") for i, turn in enumerate(value)]
 
 
 def _turn(value: Any, where: str, field: str, *, blank: bool = False) -> Message:
     """Return the message of one turn, which may be blank if ``blank``."""
+    if value is None:
+        raise EmptyTextError(f"{where}: {field!r} is null; expected a turn")
     if not isinstance(value, dict) or not {"from", "value"} <= value.keys():
         raise ValueError(f"{where}: {field!r} is not a turn with 'from' and 'value'")
     if value["from"] not in _SPEAKERS:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cvxnn.preference.formats.format import GROUP_FIELDS, Format, Parsed, stated_preference
 from cvxnn.preference.row_checks import (
+    EmptyTextError,
     Row,
     check_text,
     optional_name,
@@ -24,6 +25,8 @@ def _recognises(row: Row) -> bool:
 def _parse(row: Row, where: str) -> Parsed:
     prompt, completions = required_fields(row, ("instruction", "completions"), where)
     check_text(prompt, where, "instruction")
+    if completions is None or completions == "":
+        raise EmptyTextError(f"{where}: 'completions' is empty; expected a list")
     if not isinstance(completions, list):
         raise ValueError(f"{where}: 'completions' is {kind(completions)}; expected a list")
     scored = [_scored(value, where, f"completions[{i}]") for i, value in enumerate(completions)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as to_bytes
 
 from cvxnn import convex  # names load when first used: a solver only where one was given
+from cvxnn._messages import warn
 from cvxnn._model_file import (
     FORMAT_VERSION,
     HEADER,
@@ -147,11 +147,10 @@ def _without_objects(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     ]
     if left_out:
         again = ", ".join(f"{key}=..." for key in left_out)
-        warnings.warn(
+        warn(
             f"{' and '.join(left_out)} of {name} cannot be saved without code; predictions do not "
             f"need it. Before another fit of the loaded estimator, call set_params({again}).",
             UserWarning,
-            stacklevel=3,
         )
     return {key: value for key, value in parameters.items() if key not in left_out}
 

@@ -13,6 +13,7 @@ import cvxnn
 # From the foundation to the roof. A package imports only itself and packages above it.
 PACKAGES = [
     "_extras",
+    "_messages",
     "files",
     "_progress",
     "_public_names",
@@ -154,6 +155,17 @@ def definitions() -> tuple[list[str], list[str]]:
         classes += [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
         functions += [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
     return classes, functions
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_warnings_name_the_line_of_a_user(module):
+    """Those of ``warnings.warn`` name one that is a fixed number of calls away."""
+    calls = [n for n in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))) if is_warn(n)]
+    assert not calls, f"{module}: call cvxnn._messages.warn"
+
+
+def is_warn(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node) == "warnings.warn"
 
 
 def test_no_two_classes_share_a_name():

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
@@ -106,7 +107,9 @@ def _pick(
     prompts = [prompt for prompt, _, _ in candidates]
     texts = [text for _, text, _ in candidates]
     keys = [as_json(prompt) for prompt in prompts]
-    console.progress(f"data      {len(texts)} replies to {len(set(keys))} prompts")
+    console.progress(
+        f"data      {counted(len(texts), 'reply')} to {counted(len(set(keys)), 'prompt')}"
+    )
     X = embedder_of(options, console, heads[0], cache).embed(prompts, texts, common_cut=True)
     among = {"prompts": keys} if options.caution else {}
     rewards = np.array([np.asarray(head.reward(X, **among), float) for head in heads])
@@ -137,4 +140,4 @@ def _summary(rows: list[dict[str, Any]]) -> str:
         "only": "with one reply",
     }
     parts = [f"{counts[name]} {text}" for name, text in said.items() if counts[name]]
-    return f"{len(rows)} prompts: {', '.join(parts)}"
+    return f"{counted(len(rows), 'prompt')}: {', '.join(parts)}"

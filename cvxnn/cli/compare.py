@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_layers_of_model
 from cvxnn.cli.generate import add_replies, write_replies
@@ -156,7 +157,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         check_layers_of_model(options)
     elif "layer" in EMBEDDING.changed(options):
         check_layers_of_features(options.layer, features.layers, options.data, "--layer")
-    console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
+    console.progress(
+        f"data      {counted(len(train), 'training pair')}, {counted(len(test), 'held-out pair')}"
+    )
     heads = [method for method in HEAD_METHODS if method in options.methods]
     uses = ["embed"] if heads and features is None else []
     uses += ["fine_tune"] if len(options.methods) > len(heads) else []

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.comparison_answers import ANSWERS_FILE, ComparisonAnswers, add_comparison
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
@@ -294,7 +295,9 @@ def _show(result: dict[str, Any], console: Console) -> None:
         counts = f"{rate['wins']} won, {rate['losses']} lost, {rate['ties']} tied"
         console.show(f"{name:<9} {rate['rate']:.1%} [{low:.1%}, {high:.1%}]: {counts}")
         if system["left_out"]:
-            console.show(f"          {system['left_out']} prompts left out: a reply is empty")
+            console.show(
+                f"          {counted(system['left_out'], 'prompt')} left out: a reply is empty"
+            )
         if apart is not None and rate["ties"]:
             console.show(f"          {apart['rate']:.1%} without ties")
         controlled = system["length_controlled"]
@@ -324,12 +327,15 @@ def _show(result: dict[str, Any], console: Console) -> None:
     if result["tokens"]:
         console.show(f"tokens    {result['tokens']:,}")
     if result["unclear"]:
-        console.complain("warning", f"{result['unclear']} answers had no verdict; they are ties")
+        console.complain(
+            "warning",
+            f"{counted(result['unclear'], 'answer')} had no verdict, which counts as a tie",
+        )
     if least < _FEW:
         console.complain(
             "warning",
-            f"the win rate is over {least} prompt{'s' if least != 1 else ''} only, so it may be "
-            f"far off, as its interval shows; judge at least {_FEW}",
+            f"the win rate is over {counted(least, 'prompt')} only, so it may be far off, as its "
+            f"interval shows; judge at least {_FEW}",
         )
     done = "wrote" if result["status"] == "done" else "nothing to do:"
     console.show(f"{done} {result['output']}")

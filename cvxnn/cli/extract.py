@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_model
 from cvxnn.cli.extraction_engines import add_engine, embedder_from, is_endpoint
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if not is_endpoint(options):
         check_layers_of_model(options)
     pairs = pairs_of(options, console, options.data)
-    console.progress(f"data      {len(pairs)} pairs")
+    console.progress(f"data      {counted(len(pairs), 'pair')}")
     if is_endpoint(options) and (options.plan_only or options.memory_plan is not None):
         raise UsageError("a plan is of a model that runs here, not of a server")
     if options.plan_only:
@@ -193,7 +194,7 @@ def describe_result(
     stored = str(read_features(folder / ROWS, check=False)[0].dtype)
     of = f"{width} numbers in {stored}"
     of = of if len(layers) == 1 else f"{len(layers)} layers, {of}"
-    console.show(f"{folder}: {len(pairs)} pairs, two embeddings of {of} each ({status})")
+    console.show(f"{folder}: {counted(len(pairs), 'pair')}, two embeddings of {of} each ({status})")
     return {
         "status": status,
         "output": str(folder),

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn._progress import Phases
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_same_embedding
@@ -150,13 +151,13 @@ def _fit(
         phases[_ALL] = _SHARES[kind] * len(everything) / len(train)
     with Phases("fit", phases, show=show) as bar:
         if test is None:
-            console.progress(f"data      {len(train)} training pairs, none held out")
+            console.progress(f"data      {counted(len(train), 'training pair')}, none held out")
             result["training_pairs"] = len(train)
         else:
             test = test.take_layers(choice.layers)
             head, result = _measure(kind, train, test, parameters, options.seed, console, bar)
         if options.refit or test is None:
-            console.progress(f"fit       to all {len(everything)} pairs")
+            console.progress(f"fit       to all {counted(len(everything), 'pair')}")
             bar.enter(_ALL)
             head, cost = train_head(kind, everything, parameters, seed=options.seed)
             result["fit_to_all"] = {
@@ -190,7 +191,8 @@ def _measure(
     from cvxnn.comparison.texts import name_of
     from cvxnn.preference.metrics import length_bias
 
-    console.progress(f"data      {len(train)} training pairs, {len(test)} held-out pairs")
+    of_test = counted(len(test), "held-out pair")
+    console.progress(f"data      {counted(len(train), 'training pair')}, {of_test}")
     console.progress(f"fit       {name_of(kind)}")
     head, measured = fit_head(kind, train, test, parameters, seed=seed)
     baselines = {LONGER: length_baseline(test.pairs)}
@@ -229,7 +231,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
             console.show(f"          {line}")
         cost = f"{seconds_text(sum(row.seconds.values()))}, {count_text(row.total_flops)}FLOPs"
         console.show(f"cost      {cost}")
-        console.show(f"held out  pair accuracy over {result['held_out_pairs']} pairs")
+        console.show(f"held out  pair accuracy over {counted(result['held_out_pairs'], 'pair')}")
         lines = {name_of(row.method): {"accuracy": row.accuracy, "interval": row.interval}}
         for name, value in {**lines, **result["baselines"]}.items():
             share = share_text(value["accuracy"], value["interval"])
@@ -242,7 +244,8 @@ def _show(result: dict[str, Any], console: Console) -> None:
             console.complain("warning", caution)
     if "fit_to_all" in result:
         final = result["fit_to_all"]
-        console.show(f"all       fit to {final['pairs']} pairs in {seconds_text(final['seconds'])}")
+        pairs = counted(final["pairs"], "pair")
+        console.show(f"all       fit to {pairs} in {seconds_text(final['seconds'])}")
         for line in _bounds(final["certificate"]):
             console.show(line)
         unseen = "no pairs were held out: how well it ranks others was not measured"

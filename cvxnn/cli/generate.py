@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, required
@@ -211,7 +212,7 @@ def _reply(
         reward = reply["reward"]
         said = f"reward {'none' if reward is None else f'{reward:.3g}'}"
         if reply["ending"] == "length":
-            said += f"; cut at {options.max_new_tokens} tokens"
+            said += f"; cut at {counted(options.max_new_tokens, 'token')}"
         console.show(f"{start}  [{said}]")
 
     for name, known in replies.items():

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from cvxnn._messages import counted
 from cvxnn._progress import seconds_text
 from cvxnn.cli.console import Console
 from cvxnn.cli.model_threads import choose_threads
@@ -222,7 +223,7 @@ def fine_tuned_first(
     tuned.save(own / ADAPTER)
     total, n = CostMeter.from_dict(tuned.costs).total, sum(map(len, data.values()))
     console.progress(
-        f"start     fine-tuned on {n} replies, {count_text(total.flops)}FLOPs and "
+        f"start     fine-tuned on {counted(n, 'reply')}, {count_text(total.flops)}FLOPs and "
         f"{seconds_text(total.seconds)}, which nothing below is charged for"
     )
     return tuned.lm if config.trained == "all" else tuned.merge()

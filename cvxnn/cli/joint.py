@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn._progress import Phases
 from cvxnn.cli import joint_tuning
 from cvxnn.cli.console import Console
@@ -213,8 +214,8 @@ def _fit(
         demonstrations, train.pairs, test.pairs, options.test_size, options.seed
     )
     console.progress(
-        f"data      {len(train)} training pairs, {len(test)} held-out pairs; "
-        f"{len(learnt)} and {len(kept)} demonstrations"
+        f"data      {counted(len(train), 'training pair')}, "
+        f"{counted(len(test), 'held-out pair')}; {len(learnt)} and {len(kept)} demonstrations"
     )
     sets = [candidate_replies(part, options.candidates, options.seed) for part in (learnt, kept)]
     X, seen = _embed(options, console, features.embedding, sets)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import fine_tuned_first, model_of
 from cvxnn.cli.joint_data import several, split_demonstrations, write_report
@@ -177,8 +178,8 @@ def _data(options: argparse.Namespace, console: Console) -> Any:
         demonstrations, train, test, options.test_size, options.seed
     )
     console.progress(
-        f"data      {len(train)} training pairs, {len(test)} held-out pairs; "
-        f"{len(learnt)} and {len(kept)} demonstrations"
+        f"data      {counted(len(train), 'training pair')}, "
+        f"{counted(len(test), 'held-out pair')}; {len(learnt)} and {len(kept)} demonstrations"
     )
     parts = [
         JointData(part, [(each.prompt, each.response) for each in replies])

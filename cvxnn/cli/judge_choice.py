@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import embedder_of, reward_head
 from cvxnn.cli.option_building import UsageError
@@ -153,8 +154,8 @@ def _of_words(source: str) -> ChosenJudge:
     right = text_judge_accuracy(pairs)
     low, high = wilson_interval(right, len(pairs))
     name = (
-        f"words of {len(pairs)} pairs of {Path(source).name}, {right:.1%} right on those of them "
-        "that it has not seen"
+        f"words of {counted(len(pairs), 'pair')} of {Path(source).name}, {right:.1%} right on "
+        "those of them that it has not seen"
     )
     warning = ""
     if low <= 0.5:

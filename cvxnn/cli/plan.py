@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 
 if TYPE_CHECKING:
@@ -209,9 +210,10 @@ def _writing(options: argparse.Namespace, console: Console, prompts: Sequence[Pr
     ways += [options.n_candidates] * options.guided
     tokens = options.max_new_tokens
     seconds = writing_seconds(options.model, prompts, tokens, ways, dtype=dtype, device=str(device))
+    replies = counted(len(ways) * len(prompts), "reply")
     console.show(
-        f"time      about {seconds_text(seconds)} for {len(ways) * len(prompts):,} replies of "
-        f"{tokens} tokens, at the speed of this machine now"
+        f"time      about {seconds_text(seconds)} for {replies} of {counted(tokens, 'token')}, at "
+        "the speed of this machine now"
     )
     return seconds
 
@@ -240,7 +242,7 @@ def _embedding(
     )
     about = "" if work.exact else "about "
     shared = f"{about}{work.tokens:,} tokens ({work.tokens_apart:,} if prompts cannot be shared)"
-    console.show(f"tokens    {shared} of {len(pairs):,} pairs, {work.cut:,} of them cut")
+    console.show(f"tokens    {shared} of {counted(len(pairs), 'pair')}, {work.cut:,} of them cut")
     result: dict[str, Any] = {"tokens": work.tokens, "tokens_apart": work.tokens_apart}
     if options.memory is None:  # the speed of another machine is not known
         choose_threads(console)

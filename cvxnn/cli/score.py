@@ -16,6 +16,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.caution import add_caution, caution_settings, head_of
 from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_same_embedding
@@ -98,7 +99,7 @@ def _score(
 
     replies = read_replies(options.data, options.limit)
     if replies is not None:
-        console.progress(f"data      {len(replies)} replies")
+        console.progress(f"data      {counted(len(replies), 'reply')}")
         embedder = embedder_of(options, console, head, cache)
         X = embedder.embed([prompt for prompt, _, _ in replies], [text for _, text, _ in replies])
         rewards = np.asarray(head.reward(X), float)
@@ -177,7 +178,7 @@ def _pairs(
         chosen, rejected, pairs = features.chosen, features.rejected, features.pairs
     else:
         pairs = pairs_of(options, console, options.data, rows.append)
-        console.progress(f"data      {len(pairs)} pairs")
+        console.progress(f"data      {counted(len(pairs), 'pair')}")
         chosen, rejected = embedder_of(options, console, head, cache).embed_pairs(pairs)
     won, lost = (np.asarray(head.reward(X), float) for X in (chosen, rejected))
     if len(rows) != len(pairs):  # extracted features, or pairs of conversations, have no rows

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.files.json_files import earlier_result, write_json
 from cvxnn.files.locks import check_file, locked
@@ -93,4 +94,5 @@ def _kept(cache: Path) -> str:
             n = len(embeddings)
     if not n:
         return "nothing was kept; the same command begins again"
-    return f"{n} embeddings are kept; the same command continues"
+    verb = "is" if n == 1 else "are"
+    return f"{counted(n, 'embedding')} {verb} kept; the same command continues"

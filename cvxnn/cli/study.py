@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvxnn._messages import counted
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError, option_from
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     study = make_study(questions, title=options.title, seed=options.seed)
     console.kept = lambda: "nothing was written; the same command begins again"
     write_study(study, folder, key)
-    console.show(f"{len(questions)} questions, {left_out} left out: replies empty or equal")
+    console.show(
+        f"{counted(len(questions), 'question')}, {left_out} left out: replies empty or equal"
+    )
     console.show(f"wrote {folder} for participants, and {key} to keep from them")
     return {
         "status": "done",

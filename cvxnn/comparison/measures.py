@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import counted
 from cvxnn.evaluation.win_rates import wilson_interval
 from cvxnn.preference.metrics import pair_accuracy
 
@@ -68,9 +69,9 @@ def few_groups_text(n_groups: int) -> str:
     if n_groups >= FEW_GROUPS:
         return ""
     return (
-        f"the accuracy is measured on {n_groups} conversation{'s' if n_groups != 1 else ''} or "
-        f"prompt{'s' if n_groups != 1 else ''} only, so it may be far off, as its interval shows; "
-        f"measure it on at least {FEW_GROUPS}"
+        f"the accuracy is measured on {counted(n_groups, 'conversation')} or "
+        f"{counted(n_groups, 'prompt').split()[1]} only, so it may be far off, as its interval "
+        f"shows; measure it on at least {FEW_GROUPS}"
     )
 
 

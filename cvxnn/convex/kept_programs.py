@@ -16,7 +16,6 @@ import platform
 import stat
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from cvxnn._messages import warn
 from cvxnn.files.digests import digest
 from cvxnn.files.locks import workspace
 from cvxnn.files.writing import replacing
@@ -140,10 +140,9 @@ def _open() -> _Programs | None:
             return None
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.name == "posix" and not _is_private(store):
-            warnings.warn(
+            warn(
                 f"{store} is not used for compiled programs, since other users could write there; "
                 f"correct its owner and its mode (chmod 700), or name another folder by {SETTING}",
-                stacklevel=2,
             )
             return None
         return _Programs(store)

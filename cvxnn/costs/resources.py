@@ -6,11 +6,12 @@ import importlib.util
 import sys
 import threading
 import time
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cvxnn._messages import warn
 
 _SAMPLE_EVERY = 0.01  # seconds between two readings of the resident memory
 _STATM = Path("/proc/self/statm")
@@ -97,10 +98,9 @@ class ResourceWatch(AbstractContextManager["ResourceWatch"]):
         if self._counter is not None:
             self._counter.__exit__(*error)
         elif sys.modules.get("torch") is not None and error[0] is None:
-            warnings.warn(
+            warn(
                 "torch was imported while a phase was running, so the operations of torch in this "
                 "phase were not counted; import torch (or load the model) before the phase begins",
-                stacklevel=5,
             )
 
     def take(self) -> Cost:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from cvxnn._messages import counted
 from cvxnn.datasets.tutoring import load_tutoring
 from cvxnn.preference.files import ReadFormat, read_conversations, read_hub, read_preferences
 from cvxnn.preference.population import alternating_population
@@ -112,9 +113,9 @@ def _alternating(
         )
     kept = pairs[:limit]
     if say is not None:
-        part = f"; the first {len(kept)} pairs are used" if len(kept) < len(pairs) else ""
+        part = f"; the first {len(kept)} of them count" if len(kept) < len(pairs) else ""
         say(
-            f"{len(conversations)} conversations give {len(pairs)} pairs: each reply of the "
-            f"assistant is preferred to its next reply{part}"
+            f"{counted(len(pairs), 'pair')} from {counted(len(conversations), 'conversation')}: "
+            f"each reply of the assistant is preferred to its next reply{part}"
         )
     return kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn._messages import counted, warn
 from cvxnn.convex.solver import Result, Status
 from cvxnn.estimators._rows import FEW_UNITS, Rows
 from cvxnn.network import TwoLayerNetwork
@@ -57,7 +57,6 @@ def warn_of_constant(
     names: Sequence[Any] | None = None,
     *,
     remedy: str | None = None,
-    stacklevel: int,
 ) -> None:
     """Warn of outputs that are the same for all rows; ``names`` are those of several outputs."""
     name = type(estimator).__name__
@@ -87,10 +86,9 @@ def warn_of_constant(
         else:
             remedy = "Decrease strength: from 1 on, no neuron is worth the penalty of a norm."
         remedy += " If that does not help, the features say little about the targets."
-    warnings.warn(
+    warn(
         f"{name} predicts the same for all rows{where}, at a strength of {strength:.2g} "
         f"(strength={estimator.strength!r}). {remedy}",
-        stacklevel=stacklevel,
     )
 
 
@@ -100,8 +98,6 @@ def warn_of_fit(
     X: Rows,
     targets: Floats,
     names: Sequence[Any] | None = None,
-    *,
-    stacklevel: int = 4,
 ) -> None:
     """Warn once of a network that is constant or empty, or that still looks at removed features.
 
@@ -111,38 +107,35 @@ def warn_of_fit(
         return
     flat = constant_outputs(estimator.network_, X, targets)
     if flat.any():
-        warn_of_constant(estimator, X, flat, names, stacklevel=stacklevel + 1)
+        warn_of_constant(estimator, X, flat, names)
     elif estimator.network_.n_neurons == 0 and np.ptp(targets, axis=0).any():
-        warnings.warn(
+        warn(
             f"{type(estimator).__name__} has no neurons, at a strength of "
             f"{float(np.max(estimator.strength_)):.2g} (strength={estimator.strength!r}): what is "
             "left is the linear model of skip. Decrease strength to get neurons, or keep the "
             "linear model.",
-            stacklevel=stacklevel,
         )
     elif removed := _removed_but_seen(estimator):
         every = removed == estimator.n_features_in_
-        warnings.warn(
+        warn(
             f"{type(estimator).__name__}: penalty='feature' removed {removed} of "
             f"{estimator.n_features_in_} features, at which gates of the gated formulation still "
             "look, so that they move predictions. "
             f"{'So nothing is selected: all importances are 0. ' if every else ''}"
             "Set formulation='relu', whose neurons open by the weights that the penalty removes.",
-            stacklevel=stacklevel,
         )
     elif estimator.strength == "auto":
-        warn_of_range(estimator, measured, names, stacklevel=stacklevel + 1)
+        warn_of_range(estimator, measured, names)
 
 
-def warn_of_few_rows(estimator: Any, units: float, *, stacklevel: int = 3) -> None:
+def warn_of_few_rows(estimator: Any, units: float) -> None:
     """Warn of a classifier whose rows are too few to tell how sure it may be of others."""
     if units < FEW_UNITS:
-        warnings.warn(
-            f"{type(estimator).__name__} was fitted to {units:g} rows, which cannot tell how sure "
-            "it may be of others: a prior keeps the probabilities of these rows away from 0 and 1, "
-            f"and no other row is surer than they are. Give {FEW_UNITS} rows of each class, or use "
-            "predict alone.",
-            stacklevel=stacklevel,
+        warn(
+            f"{type(estimator).__name__} was fitted to {counted(units, 'row')}, which cannot tell "
+            "how sure it may be of others: a prior keeps the probabilities of these rows away from "
+            f"0 and 1, and no other row is surer than they are. Give {FEW_UNITS} rows of each "
+            "class, or use predict alone.",
         )
 
 
@@ -152,8 +145,6 @@ def warn_of_rewards(
     X: Rows,
     signs: Floats,
     unknown: str | None,
-    *,
-    stacklevel: int = 5,
 ) -> None:
     """Warn once of a head of two phases; ``unknown`` is what it judges no better than chance."""
     name = type(estimator).__name__
@@ -161,22 +152,20 @@ def warn_of_rewards(
     won = signs.ravel() > 0
     if flat.any() and np.array_equal(X[won], X[~won]):
         same = "Preferred responses have the embeddings of the others: see that the texts differ."
-        warn_of_constant(estimator, X, flat, remedy=same, stacklevel=stacklevel + 1)
+        warn_of_constant(estimator, X, flat, remedy=same)
     elif flat.any() and not constant_outputs(estimator.phase1_network_, X, signs).any():
-        warnings.warn(
+        warn(
             f"{name} gives all responses the same reward, although the network of phase I does "
             f"not: decrease ridge (ridge={estimator.ridge!r}).",
-            stacklevel=stacklevel,
         )
     elif unknown is None or flat.any():
-        warn_of_fit(estimator, measured, X, signs, stacklevel=stacklevel + 1)
+        warn_of_fit(estimator, measured, X, signs)
     else:
         verb = "ranks" if unknown == "pairs" else "judges"
-        warnings.warn(
+        warn(
             f"{name} {verb} {unknown} that were left out of the fit no better than chance; its "
             f"rewards are close to equal. Give more {unknown}, or embeddings of another layer or "
             "model; if several come from one conversation, name it for each (groups=).",
-            stacklevel=stacklevel,
         )
 
 
@@ -184,8 +173,6 @@ def warn_of_range(
     estimator: Any,
     measured: training.Strength,
     names: Sequence[Any] | None = None,
-    *,
-    stacklevel: int,
 ) -> None:
     """Warn of an automatic ridge that is at the end of the range in which it is looked for."""
     program = measured.sample.program
@@ -217,10 +204,9 @@ def warn_of_range(
             of = "" if where.all() else f" of outputs {own}"
             if of and names is not None:
                 of = f" of {[names[k] for k in own]}"
-            warnings.warn(
+            warn(
                 f"{type(estimator).__name__}: the automatic strength{of}, "
                 f"{float(np.max(estimator.strength_)):.2g}, {what}.",
-                stacklevel=stacklevel,
             )
             return
 
@@ -278,17 +264,14 @@ def end_of_grid(scores: Floats, best: int) -> int:
     return side if gain.mean() > max(error, of_range) else 0
 
 
-def warn_of_grid(
-    estimator: Any, what: str, end: int, *, strong: str, weak: str, stacklevel: int
-) -> None:
+def warn_of_grid(estimator: Any, what: str, end: int, *, strong: str, weak: str) -> None:
     """Warn of a choice at an end of its grid, ``end`` as ``end_of_grid`` returns it."""
     if end == 0:
         return
     side, remedy = ("strongest", strong) if end < 0 else ("weakest", weak)
-    warnings.warn(
+    warn(
         f"{type(estimator).__name__}: {what} is the {side} of those that were tried, and clearly "
         f"better than the one beside it. {remedy}",
-        stacklevel=stacklevel,
     )
 
 
@@ -307,17 +290,15 @@ def warn_unless_converged(
     *,
     phase: str = "",
     remedy: str | None = None,
-    stacklevel: int = 4,
 ) -> None:
     """Warn of a solver that stopped early, unless that was asked for."""
     if result.status in (Status.CONVERGED, Status.STOPPED):
         return
-    warnings.warn(
+    warn(
         f"{type(estimator).__name__}{phase} stopped after {result.n_iter} iterations "
         f"({result.status.value}) at a relative duality gap of {result.gap:.1e}. "
         f"{remedy or result.status.remedy}",
         ConvergenceWarning,
-        stacklevel=stacklevel,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -17,6 +16,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex
+from cvxnn._messages import warn
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._held_out_scorer import HeldOutScorer
@@ -277,7 +277,7 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
             scores.append(scorer(model, X, task.labels[unseen], own))
         return scores
 
-    def _warn_of_grid(self, stacklevel: int = 4) -> None:
+    def _warn_of_grid(self) -> None:
         """Warn of a strength at an end of the grid, unless the network says that it is constant."""
         best = int(np.flatnonzero(self.strengths_ == self.best_strength_)[0])
         end = end_of_grid(self.cv_scores_, best)
@@ -291,7 +291,6 @@ class CrossValidated(NetworkPrediction, HoldsEstimator):
             if self.best_strength_ < 1
             else "Nearly a constant predicts best: look for features that tell the targets apart.",
             weak="Give weaker ones: a smaller eps, or strengths=.",
-            stacklevel=stacklevel,
         )
 
     def _splitter(self, task: Task, classifier: bool, groups: Any) -> Any:
@@ -332,10 +331,9 @@ def warn_of_gaps(estimator: Any, gaps: list[float], tol: float) -> None:
     """Warn if solutions of a cross-validation are not within their tolerance."""
     loose = [gap for gap in gaps if not gap <= tol]
     if loose:
-        warnings.warn(
+        warn(
             f"{type(estimator).__name__}: {len(loose)} of {len(gaps)} solutions of the "
             f"cross-validation ended at a relative duality gap above {tol:g}, the largest at "
             f"{max(loose):.1e}; increase max_iter, or leave out the weakest strengths.",
             ConvergenceWarning,
-            stacklevel=4,
         )

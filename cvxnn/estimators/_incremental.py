@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn._messages import warn
 from cvxnn.estimators._certified import Solved
 from cvxnn.estimators._certified_answers import CertifiedAnswers
 from cvxnn.estimators._monitor import all_or_nothing
@@ -197,12 +197,11 @@ class Incremental(CertifiedAnswers):
                 self._change(batch().counted(), remove=False)
                 return self
             if hasattr(self, "network_"):  # scikit-learn's checks refuse an error here
-                warnings.warn(
+                warn(
                     f"this {type(self).__name__} was fitted as a whole, which keeps no sums to add "
                     "rows to: it begins again, with the rows of this call alone. Give the first "
                     "rows to partial_fit, too.",
                     UserWarning,
-                    stacklevel=3,
                 )
             self._first = first
             X, y, sample_weight = given()
@@ -298,12 +297,11 @@ class Incremental(CertifiedAnswers):
         self.objective_, self.dual_bound_ = solution.objective, solution.bound
         self.gap_ = convex.relative_gap(solution.objective, solution.bound)
         if not np.isfinite(solution.distance).all():
-            warnings.warn(
+            warn(
                 f"the rows that changed take {type(self).__name__} too far from the fit to the "
                 "first ones for a proof that Newton's step is near the optimum; fit all rows "
                 "again, by partial_fit on sklearn.base.clone(estimator).",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         self.n_samples_seen_ = len(keys)
         self._proof = {"gates": gates, "blocks": blocks}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import counted
+
 if TYPE_CHECKING:
     from cvxnn.estimators._preference_head import PreferenceHead
     from cvxnn.explanation import Curvature
@@ -78,7 +80,8 @@ class CautiousHead:
             return logits - self.caution * self.scale * self.curvature.deviation_on(rows)
         if len(prompts) != len(rows):
             raise ValueError(
-                f"there are {len(prompts)} prompts for {len(rows)} responses; expected one of each."
+                f"{counted(len(prompts), 'prompt')} for {counted(len(rows), 'response')}; expected "
+                "one of each."
             )
         places: dict[Hashable, list[int]] = {}
         for place, prompt in enumerate(prompts):

@@ -267,13 +267,12 @@ class COALAPreferenceHead(PreferenceHead, PairCurved):
         self.phase2_gap_ = second.result.gap
         self.phase2_history_ = second.result.history
         self.phase2_flops_ = second.flops
-        warn_unless_converged(self, first.training.result, phase=" (phase I)", stacklevel=5)
+        warn_unless_converged(self, first.training.result, phase=" (phase I)")
         warn_unless_converged(
             self,
             second.result,
             phase=" (phase II)",
             remedy="Increase max_iter or ridge.",
-            stacklevel=5,
         )
         what = "pairs" if pairwise else "responses"
         warn_of_rewards(

@@ -172,5 +172,4 @@ class COALAPreferenceHeadCV(PreferenceHead, NetworkPrediction, HoldsEstimator):
                 end_of_grid(own, k),
                 strong=f"Give larger {name}.",
                 weak=f"Give smaller {name}.",
-                stacklevel=5,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
@@ -14,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from cvxnn._messages import warn
 from cvxnn.estimators._advice import end_of_grid, warn_of_grid
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
@@ -181,10 +181,9 @@ class LinearPreferenceHead(PreferenceHead):
         if np.ptp(self.network_.forward(rows.X)) <= _FLAT:
             tried = "no feature separates the preferred ones" if auto else f"C={self.C!r}"
             remedy = "" if auto else "Raise C. If that does not help, no feature separates them. "
-            warnings.warn(
+            warn(
                 f"LinearPreferenceHead gives all responses the same reward: {tried}. {remedy}See "
                 "that their embeddings differ.",
-                stacklevel=4,
             )
         elif auto and len(self.cv_scores_):
             best = int(np.flatnonzero(_CS == self.C_)[0])
@@ -197,7 +196,6 @@ class LinearPreferenceHead(PreferenceHead):
                 end,
                 strong="The embeddings say little: try another layer or model, or more pairs.",
                 weak=f"Set C={10 * self.C_:g} or more.",
-                stacklevel=5,
             )
 
     def _folds(self, rows: Responses) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cvxnn._messages import warn
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.estimators._candidate_rows import in_fixed_order, marks_of, require_one_wanted, sets_of
@@ -335,19 +335,17 @@ class SoftmaxPolicy(BaseEstimator):
         mix = problem.mix(self.lam)
         lost = float(np.finfo(float).eps * mix.curvature(theta))
         if 0 < self.ridge < lost:
-            warnings.warn(
+            warn(
                 f"SoftmaxPolicy: some features are so large that ridge={self.ridge!r} is lost in "
                 "rounding, and nothing decides between policies that fit the data alike. Divide "
                 "the features by their standard deviations, as StandardScaler does, or set ridge "
                 f"above {lost:.2g}.",
-                stacklevel=3,
             )
         elif np.abs(mix.rows @ theta).max() <= _ALIKE:
-            warnings.warn(
+            warn(
                 "SoftmaxPolicy gives all candidates of each prompt the same probability, and both "
                 f"responses of each pair the same reward. Decrease ridge (ridge={self.ridge!r}) or "
                 "raise radius; if that does not help, the features do not separate responses.",
-                stacklevel=3,
             )
 
     def _problem(

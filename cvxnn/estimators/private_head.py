@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_random_state
 
 from cvxnn import convex, training  # names load when first used: JAX is for fits only
+from cvxnn._messages import warn
 from cvxnn.estimators._monitor import Hook
 from cvxnn.estimators._parameters import Number, check_parameters
 from cvxnn.estimators._preference_head import PreferenceHead
@@ -195,10 +195,9 @@ class PrivatePreferenceHead(PreferenceHead):
         if rows.pairs is not None:
             preferred, other = X[rows.pairs[:, 0]], X[rows.pairs[:, 1]]
         if np.array_equal(preferred, other) or not np.ptp(X, axis=0).any():
-            warnings.warn(
+            warn(
                 "PrivatePreferenceHead: preferred responses have the embeddings of the others, so "
                 "that the head is nothing but noise. See that their texts and embeddings differ.",
-                stacklevel=5,
             )
         signs = rows.signs.astype(np.float64)
         loss = convex.LogisticLoss() if self.loss == "logistic" else convex.HuberLoss(_HUBER)

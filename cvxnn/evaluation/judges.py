@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cvxnn._messages import counted
 from cvxnn._progress import Progress
 from cvxnn.evaluation.judge_log import JudgeLog, Order
 from cvxnn.evaluation.win_rates import Judgement, WinRate, win_rate
@@ -163,8 +164,8 @@ def compare_with_judge(
     """
     if not len(prompts) == len(outputs) == len(baseline):
         raise ValueError(
-            f"{len(prompts)} prompts, {len(outputs)} outputs and {len(baseline)} baseline replies; "
-            "expected equal numbers"
+            f"{counted(len(prompts), 'prompt')}, {counted(len(outputs), 'output')} and "
+            f"{counted(len(baseline), 'baseline reply')}; expected equal numbers"
         )
     if not prompts:
         raise ValueError("there are no prompts; expected at least one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, sparse, special
 
+from cvxnn._messages import warn
 from cvxnn.evaluation.win_rates import (
     Array,
     WinRate,
@@ -327,10 +327,9 @@ def _overlap(differences: Array) -> float:
 
 def _warn_of_extrapolation(overlap: float, remedy: str = "") -> None:
     if overlap < LEAST_OVERLAP:
-        warnings.warn(
+        warn(
             f"one side wrote the longer reply in {1 - overlap:.1%} of the judgements, so the win "
             f"rate at equal length is an extrapolation; judge replies of similar length{remedy}",
-            stacklevel=3,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvxnn._messages import counted
 from cvxnn.files.digests import digest
 from cvxnn.preference.row_checks import (
     Row,
@@ -214,8 +215,8 @@ def _checked_answer(row: Row, where: str) -> MTBenchAnswer:
         samples.append(check_texts(choice["turns"], where, f"{field}.turns", blank=True))
         if not samples[-1] or len(samples[-1]) != len(samples[0]):
             raise ValueError(
-                f"{where}: '{field}.turns' has {len(samples[-1])} replies and the first choice "
-                f"{len(samples[0])}; expected equal numbers, of at least one"
+                f"{where}: '{field}.turns' has {counted(len(samples[-1]), 'reply')} and the first "
+                f"choice {len(samples[0])}; expected equal numbers, of at least one"
             )
     time_stamp = optional_number(stamp, where, "tstamp") or 0.0
     return MTBenchAnswer(

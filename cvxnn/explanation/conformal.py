@@ -14,7 +14,6 @@ for the influence of a single row on these. ``feature_factors="equal"`` chooses 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import warn
 from cvxnn.explanation.influence import Influence
 
 Floats = NDArray[np.floating]
@@ -178,11 +178,10 @@ def _check(influence: Influence, level: float, kind: str) -> None:
             "which only one row is given if rows of a group resemble each other."
         )
     if influence.gates_of_targets:
-        warnings.warn(
+        warn(
             "the gates were chosen with the targets (patterns='local'), so that fits without a row "
             "still know its target: the level is not proved; use patterns='auto' or 'gaussian'.",
             UserWarning,
-            stacklevel=3,
         )
 
 

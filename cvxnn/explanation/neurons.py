@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import counted
 from cvxnn.explanation.hyperplanes import checked_rows, count_regions, open_neurons
 from cvxnn.network import TwoLayerNetwork
 
@@ -88,8 +89,8 @@ class NeuronReport:
         """Return the table of the largest neurons."""
         n_neurons, columns = len(self.norm), self.columns
         lines = [
-            f"{n_neurons} neurons, {self.n_active} of them active; {self.n_regions} linear regions "
-            f"on {self.n_samples} rows"
+            f"{counted(n_neurons, 'neuron')}, {self.n_active} of them active; "
+            f"{counted(self.n_regions, 'linear region')} on {counted(self.n_samples, 'row')}"
         ]
         if n_neurons:
             lines.append(
@@ -104,7 +105,7 @@ class NeuronReport:
                 f"{columns['largest_slopes'][j]}".rstrip()
             )
         if n_neurons > _TOP_NEURONS:
-            lines.append(f"and {n_neurons - _TOP_NEURONS} neurons of smaller norm")
+            lines.append(f"and {counted(n_neurons - _TOP_NEURONS, 'neuron')} of smaller norm")
         return "\n".join(lines)
 
 

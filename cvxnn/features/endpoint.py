@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from cvxnn._messages import counted
 from cvxnn._progress import Progress
 from cvxnn.features.blocks import missing_blocks
 from cvxnn.features.description import ENDPOINT, Description
@@ -151,8 +152,8 @@ class EndpointEmbedder(EndpointClient):
         """
         if len(prompts) != len(responses) or len(prompts) == 0:
             raise ValueError(
-                f"{len(prompts)} prompts and {len(responses)} responses; expected as many of each, "
-                "and at least one"
+                f"{counted(len(prompts), 'prompt')} and {counted(len(responses), 'response')}; "
+                "expected as many of each, and at least one"
             )
         with ThreadPoolExecutor(self.n_requests) as pool:
             return self._embed(list(map(text_of, prompts, responses)), pool)

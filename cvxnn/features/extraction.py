@@ -7,11 +7,11 @@ One call fills the folder, or several, each for a shard (``cvxnn/features/shards
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cvxnn._messages import warn
 from cvxnn.costs.meter import CostMeter
 from cvxnn.features.description import ENDPOINT, Description
 from cvxnn.features.pair_digests import digests_of_blocks, extraction_settings, texts_of_rows
@@ -289,10 +289,9 @@ def _finished(folder: Path) -> PairFeatures:
         )
         if features.embedding["pooling"] == ENDPOINT:
             reason = "they differ only in what the server cuts or ignores. Shorten them"
-        warnings.warn(
+        warn(
             f"{len(equal)} of {len(features)} pairs have the same embedding for both replies (the "
             f"first is number {equal[0]}): {reason}, or leave them out",
-            stacklevel=3,
         )
     return features
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import warnings
 import zlib
 from collections.abc import Container
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._messages import warn
 from cvxnn._progress import Progress
 from cvxnn.features.description import Description, check_description
 from cvxnn.features.store import (
@@ -240,9 +240,7 @@ class FeatureWriter(Closing):
             reason = f"{self._log} is damaged"
             if "earlier version" in str(error):
                 reason = f"an earlier version of cvxnn began {self._part}"
-            warnings.warn(
-                f"{reason}, so the finished part of {self.path} is computed again", stacklevel=4
-            )
+            warn(f"{reason}, so the finished part of {self.path} is computed again")
             return []
         if (description, stored) != (self.description, self._stored):
             raise ValueError(

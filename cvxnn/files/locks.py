@@ -7,10 +7,10 @@ import os
 import re
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from cvxnn._messages import warn
 from cvxnn.files.folders import NOTHING_THERE, check_is_no_folder, make_folder
 
 try:
@@ -239,11 +239,10 @@ def _wait_for_lock(descriptor: int, path: Path, brief: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if not brief:
-            warnings.warn(f"waiting for another process, which is writing {path}", stacklevel=5)
+            warn(f"waiting for another process, which is writing {path}")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"the file system of {path} has no locks ({error.strerror}); let only one process at "
             "a time write there",
-            stacklevel=5,
         )

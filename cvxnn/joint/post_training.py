@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -28,6 +27,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import warn
 from cvxnn._progress import Progress
 from cvxnn.joint.candidates import as_vector
 from cvxnn.joint.minibatches import MinibatchObjective, Vector
@@ -260,7 +260,7 @@ def post_train(
             status = "stopped"
     bar.close()
     if status == "diverged":
-        warnings.warn(watch.remedy(t), RuntimeWarning, stacklevel=2)
+        warn(watch.remedy(t), RuntimeWarning)
     points = np.stack(thetas)
     with np.errstate(all="ignore"):
         dpo, sft = problem.values(points)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 import transformers
+
+from cvxnn._messages import warn
 
 # Table 10 of the COALA paper has other layers for GPT-2; for LLaMA, it has all linear ones.
 _GPT2 = ("c_attn", "c_proj")
@@ -83,10 +83,9 @@ def adapted_layers(
         if value.ndim > 1 and "bias" not in weight and weight != "A_log"
     }
     if left_out:
-        warnings.warn(
+        warn(
             f"LoRA adapts the linear layers of {model.config.model_type}; {sorted(left_out)} are "
             "left out",
-            stacklevel=3,
         )
     return {name: linear[name] for name in names if name not in unusable}
 

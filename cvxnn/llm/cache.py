@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cvxnn._messages import counted, warn
 from cvxnn.files.digests import digest
 from cvxnn.files.folders import make_folder
 from cvxnn.files.writing import Closing
@@ -126,10 +126,9 @@ class EmbeddingCache(Closing):
         self._guard(read)
         if damaged:
             self._guard(lambda: self._transaction(delete))
-            warnings.warn(
-                f"{len(damaged)} entries of the embedding cache {self.path} are damaged; they were "
-                "deleted and will be computed again. Check the disk if this happens repeatedly",
-                stacklevel=2,
+            warn(
+                f"the embedding cache {self.path} has {counted(len(damaged), 'damaged entry')}: "
+                "deleted, and computed again. Check the disk if this happens repeatedly",
             )
         return found
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._messages import counted, warn
 from cvxnn.files.digests import digest
 from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
@@ -41,7 +41,8 @@ def check_pairs(prompts: Sequence[Prompt], responses: Sequence[str]) -> None:
         raise ValueError("prompts and responses are lists with one entry a pair, not strings")
     if len(prompts) != len(responses):
         raise ValueError(
-            f"{len(prompts)} prompts but {len(responses)} responses; expected as many of each"
+            f"{counted(len(prompts), 'prompt')} but {counted(len(responses), 'response')}; "
+            "expected as many of each"
         )
     if not len(prompts):
         raise ValueError("there is no reply: expected at least one prompt and response")
@@ -105,9 +106,8 @@ def warn_of_cuts(cut: Cut, limit: int, max_length: int) -> None:
     ends = (
         f"; {cut.n_responses} of them lost the end of the response too" if cut.n_responses else ""
     )
-    warnings.warn(
+    warn(
         f"{cut.n_prompts} of {cut.n_pairs} replies have more than {limit} tokens with their "
         f"prompts, and lost the beginning of the prompt{ends}. "
         f"Increase max_length (now {max_length}) if the model and the memory allow it",
-        stacklevel=3,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TypedDict
 
 import torch
 
+from cvxnn._messages import warn
 from cvxnn.features.description import Description, Layers, check_description, check_not_of_server
 from cvxnn.llm.devices import dtype_name
 from cvxnn.llm.fingerprint import fingerprints
@@ -153,8 +153,7 @@ def check_model(lm: LanguageModel, description: Description) -> None:
             "again and fit a new head"
         )
     if here != there:
-        warnings.warn(
+        warn(
             f"the embeddings were made by {lm.name} in {there}, and it computes in {here} now: "
             f"rewards differ slightly. load_model(..., dtype={there!r}) gives the same",
-            stacklevel=3,
         )

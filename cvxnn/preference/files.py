@@ -342,7 +342,7 @@ def _triplets(
                 unused.add(triplet, where)
     if odd and (len(odd) > max(1, n_rows // _DECIDING) or 2 * len(odd) >= n_rows):
         raise _mixed(*odd[0], first, format)
-    unused.report(len(triplets), stacklevel=4)
+    unused.report(len(triplets))
     return triplets
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cvxnn._messages import counted
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import append
 from cvxnn.preference.row_files import rows_so_far
@@ -133,7 +134,7 @@ class DialogueCounts:
     def __str__(self) -> str:
         """Return the counts as one sentence."""
         lost = ", ".join(f"{n} {fault}" for fault, n in sorted(self.faults.items()))
-        return f"{self.kept} dialogues kept; thrown away: {lost or 'none'}"
+        return f"{counted(self.kept, 'dialogue')} kept; thrown away: {lost or 'none'}"
 
 
 def make_dialogues(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvxnn._messages import counted
+
 
 def pair_accuracy(margins: ArrayLike) -> float:
     """Return the share of pairs whose chosen reply has the larger reward; a tie counts half.
@@ -147,8 +149,8 @@ class LengthBias:
     def __str__(self) -> str:
         equal = self.pairs - self.longer - self.shorter
         lines = [
-            f"{self.pairs} pairs: the chosen reply is longer in {self.longer}, shorter in "
-            f"{self.shorter}, equally long in {equal}",
+            f"{counted(self.pairs, 'pair')}: the chosen reply is longer in {self.longer}, shorter "
+            f"in {self.shorter}, equally long in {equal}",
             f"mean length              {self.chosen_length:.0f} characters chosen, "
             f"{self.rejected_length:.0f} rejected",
             f"the longer reply wins    {_with_error(self.accuracy, self.standard_error)}",

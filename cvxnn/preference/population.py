@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cvxnn._messages import counted
 from cvxnn.preference.triplets import Conversation, Message, PreferenceTriplet
 
 
@@ -94,13 +95,14 @@ class PopulationSummary:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.triplets} triplets from {self.used} of {self.conversations} conversations",
+            f"{counted(self.triplets, 'triplet')} from {self.used} of "
+            f"{counted(self.conversations, 'conversation')}",
             f"triplets per conversation   {_distribution(self.triplets_each)}",
             f"turns per prompt            {_distribution(self.prompt_turns)}",
             f"mean length of replies      {self.chosen_length:.0f} characters chosen, "
             f"{self.rejected_length:.0f} rejected",
         ]
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in self.dropped.items())
         return "\n".join([*lines, f"left out                    {reasons or 'nothing'}"])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxnn._messages import counted
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import append
 from cvxnn.preference.row_files import rows_so_far
@@ -43,8 +44,8 @@ class RankingCounts:
     def __str__(self) -> str:
         """Return the counts as one sentence."""
         return (
-            f"{self.pairs} pairs, {self.without} prompts without one; mean margin "
-            f"{self.mean_margin:.3g}; the longer reply is chosen in {self.longer:.0%}"
+            f"{counted(self.pairs, 'pair')}, {counted(self.without, 'prompt')} without one; mean "
+            f"margin {self.mean_margin:.3g}; the longer reply is chosen in {self.longer:.0%}"
         )
 
 
@@ -127,7 +128,7 @@ def rank_sampled_replies(
             line = json.dumps(row, ensure_ascii=False) + "\n"
             append(file if found else nothing, line.encode())
             if say is not None:
-                say(f"{len(rows)} pairs, {len(without)} prompts without one")
+                say(f"{counted(len(rows), 'pair')}, {counted(len(without), 'prompt')} without one")
     margins = [row["rewards"][0] - row["rewards"][1] for row in rows.values()]
     lengths = [np.sign(len(row["chosen"]) - len(row["rejected"])) for row in rows.values()]
     return RankingCounts(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cvxnn._messages import warn
 from cvxnn.preference.row_checks import EmptyTextError
 
 
@@ -54,15 +54,13 @@ class UnusedRows:
         except EmptyTextError:
             self.add("an empty text", where)
 
-    def report(self, n_used: int, *, stacklevel: int = 3) -> None:
+    def report(self, n_used: int) -> None:
         """Warn of the rows that were left out.
 
         Parameters
         ----------
         n_used : int
             Number of the other rows.
-        stacklevel : int, default=3
-            Whose line the warning names: 3 is that of the caller's caller.
 
         Raises
         ------
@@ -80,7 +78,6 @@ class UnusedRows:
                 f"{self.source}: none of {total} rows {self.holds}: {reasons or 'empty'}"
             )
         if unused:
-            warnings.warn(
+            warn(
                 f"{self.source}: left out {unused} of {total} rows that {self.lacks}: {reasons}",
-                stacklevel=stacklevel,
             )

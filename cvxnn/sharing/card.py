@@ -10,6 +10,7 @@ from typing import Any
 from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import __version__
+from cvxnn._messages import counted
 from cvxnn.comparison.heads import certificate_of
 from cvxnn.comparison.texts import certificate_text, name_of, share_text
 from cvxnn.features.description import ENDPOINT
@@ -167,7 +168,8 @@ def _accuracy(measurements: Mapping[str, Any] | None) -> Iterator[str]:
         yield "Unknown: no measurements on held-out data were given."
         return
     pairs, groups = measurements["held_out_pairs"], measurements["held_out_groups"]
-    yield f"Share of {pairs} held-out pairs, of {groups} groups, that are ranked correctly:"
+    of = counted(groups, "group")
+    yield f"Share of {counted(pairs, 'held-out pair')}, of {of}, that are ranked correctly:"
     rows = {name_of(measured["method"]): measured, **measurements["baselines"]}
     shares = [
         f"| {name} | {share_text(row['accuracy'], row['interval'])} |" for name, row in rows.items()
@@ -192,7 +194,8 @@ def _length(measurements: Mapping[str, Any] | None) -> Iterator[str]:
     for name in ("longer", "shorter"):
         value = bias[f"{name}_accuracy"]
         text = "none" if value is None else f"accuracy {value:.3f}"
-        lines.append(f"- where the chosen reply is the {name} one ({bias[name]} pairs): {text}")
+        pairs = counted(bias[name], "pair")
+        lines.append(f"- where the chosen reply is the {name} one ({pairs}): {text}")
     if bias["correlation"] is not None:
         lines.append(f"- margin and difference in length: correlation {bias['correlation']:.2f}")
     yield "\n".join(lines)

@@ -19,7 +19,6 @@ and :math:`\lambda_k` is the price: what :math:`L_1` with its penalty falls by f
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
+from cvxnn._messages import warn
 from cvxnn.convex.program import ConvexProgram
 from cvxnn.convex.solvers.ridge.data import RidgeData
 from cvxnn.convex.solvers.ridge.factors import shifted_inverse
@@ -240,10 +240,9 @@ class Objectives:
             )
             if weights[k] > 0.99 * _DEAREST:
                 raise ValueError(f"{near}, so that its price has no bound: give it more room.")
-            warnings.warn(
+            warn(
                 f"{near}: at its price of {weights[k]:.2g} other losses and the penalty hardly "
                 "count. Give it more room.",
                 UserWarning,
-                stacklevel=3,
             )
         return point

@@ -28,8 +28,8 @@ def test_the_shipped_conversations() -> None:
     said: list[str] = []
     assert read_pairs("tutoring", limit=3, say=said.append) == expected[:3]
     assert said == [
-        f"171 conversations give {len(expected)} pairs: each reply of the assistant is preferred "
-        "to its next reply; the first 3 pairs are used"
+        f"{len(expected)} pairs from 171 conversations: each reply of the assistant is preferred "
+        "to its next reply; the first 3 of them count"
     ]
 
 

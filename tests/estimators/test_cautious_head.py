@@ -58,7 +58,7 @@ def test_no_caution_changes_nothing_and_bad_input_is_refused(head):
     for wrong in ("1", np.array([1.0, 2.0])):
         with pytest.raises(TypeError, match="expected a number, not a"):
             head.cautious(*DATA, caution=wrong)
-    with pytest.raises(ValueError, match="1 prompts for 6 responses"):
+    with pytest.raises(ValueError, match="1 prompt for 6 responses"):
         cautious.reward(NEW, ["p"])
 
 

@@ -205,7 +205,7 @@ def test_answers_that_are_no_preferences(answer: object) -> None:
 
 
 def test_refused_arguments() -> None:
-    with pytest.raises(ValueError, match="1 prompts, 2 outputs and 1 baseline"):
+    with pytest.raises(ValueError, match="1 prompt, 2 outputs and 1 baseline reply"):
         compare_with_judge(likes_ours, ["p"], ["a", "b"], ["c"])
     with pytest.raises(ValueError, match="no prompts"):
         compare_with_judge(likes_ours, [], [], [])

@@ -67,7 +67,7 @@ def test_mt_bench_answers_as_fastchat_reads_them(tmp_path: Path) -> None:
         ([ANSWER, ANSWER], "question_id 81 is repeated"),
         ([MTBenchAnswer(1, "other", (("a",),))], "FastChat reads the name"),
         ([MTBenchAnswer(1, "m-1", ())], "'choices' is"),
-        ([MTBenchAnswer(1, "m-1", (("a", "b"), ("c",)))], "1 replies and the first choice 2"),
+        ([MTBenchAnswer(1, "m-1", (("a", "b"), ("c",)))], "1 reply and the first choice 2"),
         ([MTBenchAnswer("1", "m-1", (("a",),))], "'question_id' is '1'; expected an integer"),
         ([MTBenchAnswer(1, "m-1", ((3,),))], r"'choices\[0\].turns\[0\]' is a number"),
     ],

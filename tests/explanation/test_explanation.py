@@ -212,7 +212,7 @@ def test_without_neurons_the_network_is_one_piece(skip: bool) -> None:
     assert piece.active.shape == (len(X), 0)
     report = neuron_report(network, X)
     assert (report.n_active, report.n_regions) == (0, 1)
-    assert str(report) == "0 neurons, 0 of them active; 1 linear regions on 7 rows"
+    assert str(report) == "0 neurons, 0 of them active; 1 linear region on 7 rows"
     assert pd.DataFrame(report.columns).shape == (0, 5)
 
 

@@ -74,5 +74,5 @@ def test_a_plan_needs_no_network(
     assert main(words.split()) == code
     said = capsys.readouterr().out
     assert "meta-llama/Llama-3.1-8B is not on this machine: its sizes are known" in said
-    assert "about 4 tokens (5 if prompts cannot be shared) of 1 pairs" in said
+    assert "about 4 tokens (5 if prompts cannot be shared) of 1 pair," in said
     assert ("does not fit in 4 GiB" in said) == (code == 3)

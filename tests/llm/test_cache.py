@@ -68,7 +68,9 @@ def test_damaged_entry_is_deleted_and_can_be_put_again(tmp_path: Path, damage: s
         connection.execute("UPDATE embeddings SET value = ? WHERE key = ?", (other, b"1"))
     connection.close()
     with EmbeddingCache(path) as cache:
-        with pytest.warns(UserWarning, match=r"1 entries of the embedding cache .* are damaged"):
+        with pytest.warns(
+            UserWarning, match=r"the embedding cache .* has 1 damaged entry: deleted"
+        ):
             assert cache.get(stored).keys() == {b"0", b"2"}
         assert len(cache) == 2
         cache.put(stored)

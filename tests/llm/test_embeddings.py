@@ -402,7 +402,7 @@ def test_damaged_entry_of_the_cache_is_computed_again(tmp_path: Path) -> None:
         )
     connection.close()
     embedder = Embedder(lm, cache=path)
-    with pytest.warns(UserWarning, match="1 entries of the embedding cache"):
+    with pytest.warns(UserWarning, match="has 1 damaged entry"):
         actual = embedder.embed(prompts, responses)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
     assert 0 < embedder.tokens_computed_ < embedder.tokens_naive_ / 5
@@ -507,7 +507,7 @@ def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     ("prompts", "responses", "message"),
     [
         ([], [], "there is no reply"),
-        (["a"], ["b", "c"], "1 prompts but 2 responses"),
+        (["a"], ["b", "c"], "1 prompt but 2 responses"),
         ("ab", "cd", "not strings"),
         (["a", "b"], ["c", ""], "response 1 is empty"),
         (["a", 7], ["c", "d"], "prompt 1 is 7"),

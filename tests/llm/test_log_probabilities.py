@@ -204,7 +204,7 @@ def test_no_tokens_to_end_or_begin_with() -> None:
 
 def test_bad_input() -> None:
     lm = make_lm()
-    with pytest.raises(ValueError, match="1 prompts but 2 responses"):
+    with pytest.raises(ValueError, match="1 prompt but 2 responses"):
         response_log_probabilities(lm, ["a"], ["b", "c"])
     with pytest.raises(ValueError, match="not strings"):
         response_log_probabilities(lm, "a", ["b"])

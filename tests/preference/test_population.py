@@ -107,7 +107,7 @@ def test_summary_by_hand() -> None:
     assert "3 triplets from 2 of 4 conversations" in text
     assert "mean 0.8, 0 to 2 (0: 2, 1: 1, 2: 1)" in text
     assert "3 characters chosen, 2 rejected" in text
-    assert "1 conversations with one reply" in text
+    assert "conversations with one reply: 1" in text
 
 
 def test_summary_agrees_with_the_triplets() -> None:

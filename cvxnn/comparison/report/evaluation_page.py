@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from cvxnn._messages import counted
 from cvxnn.comparison.reply_table import hacking_text, reply_means
 from cvxnn.comparison.report.charts import STYLE, to_svg
 from cvxnn.comparison.report.page import examples_of
@@ -117,8 +118,8 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
     least = min((row["prompts"] for row in systems.values()), default=_FEW)
     if least < _FEW:
         found.append(
-            f"{least} prompts: a method has to win nearly all of them, or lose them, before chance "
-            "is ruled out."
+            f"{counted(least, 'prompt')}: a method has to win nearly all of them, or lose them, "
+            "before chance is ruled out."
         )
     controlled = {name: row.get("length_controlled") for name, row in systems.items()}
     beyond = [name for name, row in controlled.items() if row and row["overlap"] < LEAST_OVERLAP]
@@ -140,7 +141,9 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
     if text := result.get("judge_warning"):
         found.append(f"{text[0].upper()}{text[1:]}.")
     if result.get("unclear"):
-        found.append(f"{result['unclear']} answers of the judge had no verdict and count as ties.")
+        found.append(
+            f"{counted(result['unclear'], 'answer')} of the judge had no verdict: each is a tie."
+        )
     tied = [name for name, row in systems.items() if row["win_rate"]["ties"] == row["prompts"]]
     if tied:
         found.append(f"{', '.join(map(name_of, tied))}: every prompt is a tie.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import numpy as np
 
+from cvxnn._messages import warn
 from cvxnn.llm.decoding.guidance import Guidance
 from cvxnn.llm.decoding.reply_text import ReplyText
 from cvxnn.llm.decoding.rules import Ending, Proposer, draw_candidate
@@ -219,9 +219,8 @@ def _prompt_tokens(
     if not tokens:
         raise ValueError(f"the prompt {prompt!r:.80} has no token; expected some text")
     if len(tokens) > room:
-        warnings.warn(
+        warn(
             f"the prompt has {len(tokens)} tokens; its oldest {len(tokens) - room} are dropped, as "
             f"model and embeddings hold {limit}, max_new_tokens={guidance.max_new_tokens} included",
-            stacklevel=4,
         )
     return tokens[-room:]

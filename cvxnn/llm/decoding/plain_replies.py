@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache
 
+from cvxnn._messages import warn
 from cvxnn.llm.decoding.branches import holds_tokens_only
 from cvxnn.llm.decoding.guidance import check_stop
 from cvxnn.llm.decoding.reply_text import ReplyText
@@ -300,10 +300,9 @@ def _write_after(
                 "the prompt included"
             )
         if len(tokens) > room:
-            warnings.warn(
+            warn(
                 f"the prompt has {len(tokens)} tokens; its oldest {len(tokens) - room} are dropped "
                 f"to leave room for max_new_tokens={max_new_tokens}",
-                stacklevel=4,
             )
             tokens = tokens[-room:]
     ends = sorted({*lm.end_tokens, *reply.stop_tokens})

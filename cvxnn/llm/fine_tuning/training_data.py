@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
+from cvxnn._messages import warn
 from cvxnn.llm.fine_tuning.config import FineTuningConfig
 from cvxnn.llm.fine_tuning.joint_strategies import PREFERENCE, SUPERVISED
 from cvxnn.llm.fine_tuning.side import Side
@@ -129,7 +129,7 @@ def preference_side(
         )
         if len(cut) == len(preferences):
             raise ValueError(text)
-        warnings.warn(text, stacklevel=4)
+        warn(text)
     return Side(items, config.method, parameters, 1, True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cvxnn.files.json_files import as_json
+
+_VALUE = r"'[^']*'|\"[^\"]*\"|[-+\w.]*\w"
+# A parameter, perhaps with a value, and one in the call of a function that is recommended.
+_NAME = re.compile(rf"(?<![\w./\\-])(?P<name>[A-Za-z_]\w*)(?:=(?P<value>{_VALUE}))?(?![\w=(/-])")
+_CALL = re.compile(rf"[A-Za-z_][\w.]*\(\.\.\., (?P<argument>(?P<name>\w+)=(?:{_VALUE}))\)")
 
 
 class Console:
@@ -28,12 +34,16 @@ class Console:
         Function without arguments: it says what an interruption has left. Commands set it.
     made : list of pathlib.Path
         Folders that the command created. Those that are empty when it fails are deleted.
+    flags : dict of str to str
+        Options of the command by the names that they have in Python. Warnings and errors name the
+        options, as the library does not know who calls it.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
         self.made: list[Path] = []
+        self.flags: dict[str, str] = {}
         self.kept: Callable[[], str] = lambda: "nothing was kept; the same command begins again"
         self._out = sys.stdout
 
@@ -71,7 +81,34 @@ class Console:
         text : str
             Message; line breaks become spaces.
         """
-        print(f"{kind}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"{kind}: {self.in_flags(' '.join(text.split()))}", file=sys.stderr, flush=True)
+
+    def in_flags(self, text: str) -> str:
+        """Return a text of the library as a user of the command line writes its options.
+
+        Parameters
+        ----------
+        text : str
+            Such as ``"increase max_length (now 160), or set ridge=0.1"``.
+
+        Returns
+        -------
+        str
+            Such as ``"increase --max-length (now 160), or set --ridge 0.1"``. A name of one word
+            stays as it is where no value follows: it may be a word.
+        """
+
+        def argument(call: re.Match[str]) -> str:
+            return call["argument"] if call["name"] in self.flags else call[0]
+
+        def flag(match: re.Match[str]) -> str:
+            name, value = match["name"], match["value"]
+            if name not in self.flags or (value is None and "_" not in name):
+                return match[0]
+            given = "" if value is None else " " + value.strip("'\"")
+            return self.flags[name] + given
+
+        return _NAME.sub(flag, _CALL.sub(argument, text))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the one object, if `json` asks for it.

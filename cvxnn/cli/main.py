@@ -29,7 +29,7 @@ from cvxnn.cli import (
 from cvxnn.cli.command import Command
 from cvxnn.cli.config_file import insert_settings
 from cvxnn.cli.console import Console
-from cvxnn.cli.option_building import Parser, UsageError
+from cvxnn.cli.option_building import Parser, UsageError, flags_of
 from cvxnn.cli.option_groups import add_common
 from cvxnn.cli.option_types import nearest
 from cvxnn.files.folders import reason_of
@@ -170,6 +170,7 @@ def _run(arguments: list[str], console: Console) -> int:
         )
     _check_texts(options)
     console.json, console.quiet = options.json, options.quiet
+    console.flags = flags_of(parsers[options.command])
     with console.guard():
         result = COMMANDS[options.command].run(options, console)
     console.finish(result)
@@ -205,5 +206,5 @@ def _text_of(error: Exception, console: Console) -> str:
 
 def _fail(console: Console, code: int, text: str, kind: str = "error") -> int:
     console.complain(kind, text)
-    console.finish({kind: text, "exit_code": code})
+    console.finish({kind: console.in_flags(text), "exit_code": code})
     return code

@@ -165,5 +165,30 @@ class OptionGroup:
         return {name: value for name, value in values.items() if value != known[name].default}
 
 
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the options of a command by the names of the parameters that they set.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of the command.
+
+    Returns
+    -------
+    dict of str to str
+        Such as ``{"max_length": "--max-length"}``.
+    """
+    flags = {
+        action.dest: action.option_strings[0]
+        for action in parser._actions
+        if action.option_strings and action.option_strings[0].startswith("--")
+    }
+    if "model_cache" in flags:
+        flags["cache_dir"] = flags["model_cache"]
+    if "max_length" not in flags:  # the head decides
+        flags["max_length"] = "--max-length of extract"
+    return flags
+
+
 def _flag(parameter: str) -> str:
     return f"--{parameter.replace('_', '-')}"

@@ -219,6 +219,42 @@ def test_warnings_for_users_are_lines(monkeypatch, capsys):
     assert capsys.readouterr().err == "warning: two lines\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        ("extract", "Increase max_length (now 64) if", "Increase --max-length (now 64) if"),
+        ("extract", "beyond max_length=64 tokens", "beyond --max-length 64 tokens"),
+        ("score", "Increase max_length (now 64)", "Increase --max-length of extract (now 64)"),
+        ("score", "load_model(..., dtype='bfloat16') gives", "--dtype bfloat16 gives"),
+        ("score", "load_model(..., bits=4) gives", "load_model(..., bits=4) gives"),
+        ("fit", "(strength='auto'): decrease strength", "(--strength auto): decrease strength"),
+        (
+            "fit",
+            "more patterns (n_patterns), ridge=1e-8.",
+            "more patterns (--n-patterns), --ridge 1e-8.",
+        ),
+        ("fit", "name them (groups=), or set C=10", "name them (groups=), or set C=10"),
+        ("fit", "/tmp/max_iter/n_patterns.json", "/tmp/max_iter/n_patterns.json"),
+        ("fit", "parameters.n_patterns: 8", "parameters.n_patterns: 8"),
+        (
+            "generate",
+            "cache_dir=FOLDER, or top_p=0.9, top_k",
+            "--model-cache FOLDER, or --top-p 0.9, --top-k",
+        ),
+    ],
+)
+def test_messages_of_the_library_name_flags(monkeypatch, capsys, command, text, said):
+    def fail(*_: object) -> dict[str, str]:
+        warnings.warn(text, UserWarning, stacklevel=1)
+        raise ValueError(text)
+
+    monkeypatch.setattr(COMMANDS[command], "run", fail)
+    assert main([command, "x", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"warning: {said}\nerror: {said}\n"
+    assert json.loads(captured.out)["error"] == said
+
+
 def write(path, text):
     path.write_text(text, encoding="utf-8")
     return str(path)

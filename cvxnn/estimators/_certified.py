@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -29,10 +30,20 @@ _OTHER_DATA = (
     "give the same data, and with early_stopping an integer random_state."
 )
 
+
+class OtherDataError(ValueError):
+    """Data that are not those of a fit."""
+
+
 # Rows at which units are compared.
 _PROBES = 8
 
 Floats = NDArray[np.floating]
+
+
+def names_of(**given: Any) -> str:
+    """Return the names of the data that were given, which a certificate needs again."""
+    return " ".join(name for name, value in given.items() if value is not None)
 
 
 class Solved(NamedTuple):
@@ -132,8 +143,25 @@ class Certified:
         n, bias = len(rows.place), self.fit_intercept
         own_weight = weights_of(sample_weight, n, inputs.dtype)
         given = GivenRows(np.arange(n), rows.place, own_weight, groups_of(groups, n))
-        certificate = self._proven(inputs, targets, weight, loss)
+        with self._as_given(sample_weight=sample_weight, groups=groups):
+            certificate = self._proven(inputs, targets, weight, loss)
         return Solved(certificate, given, scaling, partial(self._look, scaling), bias)
+
+    @contextmanager
+    def _as_given(self, **now: Any) -> Iterator[None]:
+        """Say which of the data the fit had, or had not, where others are refused."""
+        try:
+            yield
+        except OtherDataError as error:
+            known = getattr(self, "_given", None)
+            if known is None:  # a saved fit of before
+                raise
+            had = known.split()
+            missing = [name for name, value in now.items() if value is None and name in had]
+            more = [name for name, value in now.items() if value is not None and name not in had]
+            hints = [f" The fit was given {name}: pass {name}=..., too." for name in missing]
+            hints += [f" The fit was given no {name}: leave it out." for name in more]
+            raise OtherDataError("".join([str(error), *hints])) from None
 
     def _look(self, scaling: Scaling, new: Any) -> tuple[Rows, NDArray[np.bool_]]:
         """Return rows as they are given to ``predict`` in the form of :meth:`_program_rows`."""
@@ -172,7 +200,7 @@ class Certified:
         unit = max(float(np.abs(known).max()), float(np.max(scaling.y_scale)))
         # Where rounding opens a gate, a probe tells nothing; most do.
         if not np.median(np.abs(found - known).max(axis=1)) <= 1e-3 * unit + 8 * rounding:
-            raise ValueError(f"{_OTHER_DATA} They are in other units, or moved.")
+            raise OtherDataError(f"{_OTHER_DATA} They are in other units, or moved.")
 
     def _as_it_is(self) -> Self:
         """Return a copy that later fits of the estimator leave as it is."""
@@ -259,7 +287,7 @@ class Certified:
         dual = None
         if "residual" in proof:
             if len(proof["residual"]) != len(targets):
-                raise ValueError(_OTHER_DATA)
+                raise OtherDataError(_OTHER_DATA)
             dual = convex.DualPoint(proof["residual"], proof.get("multipliers"))
         if "blocks" in proof:
             weights = convex.Weights(proof["blocks"], proof.get("linear"))
@@ -282,7 +310,7 @@ class Certified:
         room = 1e-4 * max(abs(known), program.rounding())
         if not abs(found - known) <= room:
             name = "a lower bound" if dual is not None else "an objective"
-            raise ValueError(
+            raise OtherDataError(
                 f"{_OTHER_DATA} They give {name} of {found + 0.0:.6g}, and those of the fit gave "
                 f"{known + 0.0:.6g}."
             )

@@ -31,7 +31,7 @@ from cvxnn.numerics.scores import ANY_PROBABILITY
 # at strengths at which a norm no longer does.
 _WEAKEST_RIDGE, _WEAKEST_NORM = 1e-6, 1e-3
 # Fitted attributes whose names do not end in an underscore.
-_PRIVATE = ("_feature_scale", "_n_features_out", "_proof", "_y_ndim", "_warm")
+_PRIVATE = ("_feature_scale", "_n_features_out", "_proof", "_given", "_y_ndim", "_warm")
 # What belongs to the fit to all rows: its warm start, and who watches it.
 _PASSED_ON = ("_warm", "_skl_callbacks", "_parent_callback_ctx")
 Floats = NDArray[np.floating]

@@ -86,6 +86,8 @@ def _coefficient_of_determination(
     the least of the targets on, which changes no R2, it is exact.
     """
     rows = slice(None) if sample_weight is None else np.asarray(sample_weight) > 0
+    if targets.dtype == bool:  # which NumPy does not subtract
+        targets = targets.astype(np.float64)
     least = targets[rows].min(axis=0)
     return r2_score(targets - least, model.predict(X) - least, sample_weight=sample_weight)
 

@@ -289,14 +289,15 @@ class PairCertified(IncrementalPairs):
             factors = ColumnFactors(getattr(self, "block_factors_", None), self.uses_context_)
             scaling = scaling.with_factors(columns.each(factors, len(scaling.x_scale)))
         seen = scaling.inputs(pairs.X, bias=False)
-        certificate = self._proven(
-            columns.weighted(seen),
-            pairs.targets,
-            pairs.sample_weight,
-            convex.SquaredLoss(),
-            pairs.pairs,
-            seen,
-        )
+        with self._as_given(sample_weight=sample_weight, groups=groups):
+            certificate = self._proven(
+                columns.weighted(seen),
+                pairs.targets,
+                pairs.sample_weight,
+                convex.SquaredLoss(),
+                pairs.pairs,
+                seen,
+            )
         return Solved(certificate, given, scaling, partial(self._look, scaling), bias=False)
 
     def _program_rows(self, X: Rows, scaling: Scaling) -> tuple[Rows, NDArray[np.bool_]]:

@@ -14,9 +14,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_n_features as check_n_features
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from cvxnn.estimators._certified import names_of
 from cvxnn.estimators._classes import require_two_classes
+from cvxnn.estimators._missing_values import checked_data, refuse_missing
 from cvxnn.estimators._monitor import Hook, Watched, all_or_nothing
 from cvxnn.estimators._responses import Responses, check_sides, refuse_pairs
 from cvxnn.estimators._rows import (
@@ -24,7 +26,6 @@ from cvxnn.estimators._rows import (
     groups_of,
     labels_of,
     numbers_only,
-    refuse_missing,
     select,
     to_host,
     weights_of,
@@ -116,6 +117,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
                 rows = rows.paired_by(ids[keep])
             self._fit(rows, self._hook(X, y, sample_weight, {"classes_": classes}))
             self.classes_ = classes
+            self._given = names_of(sample_weight=sample_weight, groups=groups)
             end()
         return self
 
@@ -169,6 +171,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
             labels = rows.preferred.astype(int)
             self._fit(rows, self._hook(rows.X, labels, None, {"classes_": classes}))
             self.classes_ = classes
+            self._given = names_of(sample_weight=sample_weight, groups=groups)
             end()
         return self
 
@@ -370,7 +373,7 @@ class PreferenceHead(ClassifierMixin, Watched, BaseEstimator):
         if is_stored(X) and isinstance(y, str):
             return self._validate_stored(X, **options)
         with numbers_only("X"):
-            validated = validate_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
+            validated = checked_data(self, to_host(X, "X"), y, dtype=list(FLOATS), **options)
         self._check_width(self.n_features_in_)
         return validated
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from cvxnn.estimators._missing_values import refuse_missing_values
 from cvxnn.numerics.arrays import is_sparse
 from cvxnn.numerics.stored_rows import is_stored
 
@@ -275,7 +276,7 @@ def labels_of(given: Any, n_samples: int, name: str) -> tuple[NDArray[Any], NDAr
         raise ValueError(
             f"{name} has shape {labels.shape}; expected ({n_samples},), one label for each row."
         )
-    _refuse_missing(labels, name)
+    refuse_missing_values(labels, name)
     try:
         distinct, numbers = np.unique(labels, return_inverse=True)
     except TypeError:
@@ -348,34 +349,3 @@ def _plain(numbers: NDArray[Any], *, by_size: bool) -> NDArray[Any]:
         numbers = numbers + 0.0
     dtype = numbers.dtype.newbyteorder(">") if by_size else numbers.dtype
     return np.ascontiguousarray(numbers, dtype)
-
-
-def refuse_missing(y: Any) -> None:
-    """Refuse targets that are sparse, or objects some of which are None, NaN or ``pandas.NA``."""
-    if is_sparse(y):
-        raise TypeError(
-            "Sparse data was passed for y, but dense data is required; pass y.toarray()."
-        )
-    values = np.asarray(y)
-    if y is not None and values.dtype == object:  # scikit-learn checks numbers
-        _refuse_missing(values, "y")
-
-
-def _refuse_missing(values: NDArray[Any], name: str) -> None:
-    if values.dtype == object:
-        absent = np.array([_is_missing(value) for value in values.ravel()], bool)
-    else:
-        absent = (values != values).ravel()  # NaN and NaT are not what they are
-    missing = np.flatnonzero(absent)
-    if len(missing):
-        raise ValueError(
-            f"{name} has no value in {len(missing)} of {values.size} places (the first is row "
-            f"{missing[0] // max(values[:1].size, 1)}); leave these rows out, or fill them in."
-        )
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except (TypeError, ValueError):  # neither true nor false, as pandas.NA; or an array
-        return np.ndim(value) == 0

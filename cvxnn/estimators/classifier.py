@@ -21,6 +21,7 @@ from cvxnn.estimators._advice import (
 )
 from cvxnn.estimators._base import ConvexReLUBase
 from cvxnn.estimators._calibration import PLAIN_LINK, calibrated_log_loss, link_of_fit, range_of_fit
+from cvxnn.estimators._certified import names_of
 from cvxnn.estimators._classes import (
     class_targets,
     class_weights,
@@ -356,6 +357,7 @@ class ConvexReLUClassifier(ClassifierPrediction, IncrementalClasses, ConvexReLUB
             self.probability_range_ = range_of_fit(rows, self._link)
             self.validation_scores_ = fit.scores
             self.classes_ = classes
+            self._given = names_of(sample_weight=sample_weight, groups=groups)
             end()
             warn_unless_converged(self, fit.training.result)
             names = classes.tolist() if rows.y.shape[1] > 1 else None

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn._messages import warn
 from cvxnn.convex.loop import solve
 from cvxnn.convex.solvers.trust_region import TrustRegionNewton
 from cvxnn.estimators._candidate_rows import in_fixed_order, marks_of, require_one_wanted, sets_of
+from cvxnn.estimators._missing_values import checked_data
 from cvxnn.estimators._rows import row_codes
 from cvxnn.features.description import check_description
 from cvxnn.joint.candidates import CandidateSets, as_matrix, as_vector
@@ -278,13 +279,13 @@ class SoftmaxPolicy(BaseEstimator):
             The larger the likelier.
         """
         check_is_fitted(self)
-        rows: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
+        rows: NDArray[np.float64] = checked_data(self, X, dtype=np.float64, reset=False)
         return rows @ self.coef_
 
     def predict_log_proba(self, X: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
         """Return the log-probability of each candidate among those of its prompt."""
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = checked_data(self, X, dtype=np.float64, reset=False)
         order, offsets = sets_of(groups, len(rows))
         found = np.empty(len(rows))
         found[order] = CandidateSets(rows[order], offsets).log_probabilities(self.coef_)
@@ -321,7 +322,7 @@ class SoftmaxPolicy(BaseEstimator):
         """
         check_is_fitted(self)
         won, lost = (
-            validate_data(self, rows, dtype=np.float64, reset=False) for rows in (chosen, rejected)
+            checked_data(self, rows, dtype=np.float64, reset=False) for rows in (chosen, rejected)
         )
         if won.shape != lost.shape:
             raise ValueError(
@@ -355,7 +356,7 @@ class SoftmaxPolicy(BaseEstimator):
         radius = np.inf if self.radius is None else self.radius
         if not isinstance(self.tol, Real) or not self.tol > 0:
             raise ValueError(f"tol={self.tol!r}; expected a number above 0.")
-        rows = validate_data(self, X, dtype=np.float64)
+        rows = checked_data(self, X, dtype=np.float64)
         chosen, rejected = as_matrix("chosen", chosen), as_matrix("rejected", rejected)
         scale: NDArray[np.floating] = np.ones(rows.shape[1])
         if self.standardize and {chosen.shape[1], rejected.shape[1]} == {rows.shape[1]}:

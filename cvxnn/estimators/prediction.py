@@ -17,15 +17,15 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from cvxnn import convex  # names load when first used: JAX is for fits only
+from cvxnn.estimators._missing_values import checked_data, refuse_missing
 from cvxnn.estimators._rows import (
     FLOATS,
     Rows,
     canonical,
     numbers_only,
-    refuse_missing,
     to_host,
 )
 from cvxnn.explanation import (
@@ -80,7 +80,7 @@ class NetworkPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             )
         options = {"accept_sparse": accepted, "dtype": list(FLOATS), **options}
         with numbers_only("X"):
-            checked = validate_data(self, to_host(X, "X"), y, **options)
+            checked = checked_data(self, to_host(X, "X"), y, **options)
         if isinstance(checked, tuple):
             return canonical(checked[0]), checked[1]
         return canonical(checked)

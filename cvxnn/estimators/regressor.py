@@ -15,6 +15,7 @@ from cvxnn.convex.patterns import Formulation
 from cvxnn.convex.solver import Solver
 from cvxnn.estimators._advice import require_finite, warn_of_fit, warn_unless_converged
 from cvxnn.estimators._base import ConvexReLUBase
+from cvxnn.estimators._certified import names_of
 from cvxnn.estimators._huber_delta import HuberDelta
 from cvxnn.estimators._incremental import Batch
 from cvxnn.estimators._monitor import all_or_nothing
@@ -332,6 +333,7 @@ class ConvexReLURegressor(RegressorPrediction, HuberDelta):
             if self._chooses_delta():
                 self.delta_ = float(used.delta)
             self.validation_scores_ = fit.scores
+            self._given = names_of(sample_weight=sample_weight, groups=groups)
             end()
             warn_unless_converged(self, fit.training.result)
             warn_of_fit(self, plan.strength, rows.X, rows.y)

@@ -726,3 +726,29 @@ def test_a_strength_below_rounding_is_named_where_a_matrix_of_rows_is_factored()
     ):
         with pytest.raises(np.linalg.LinAlgError, match="larger strength, or with standardize"):
             ask()
+
+
+@pytest.mark.parametrize("kind", ["array", "table", "sparse"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_missing_numbers_are_named_by_column_and_row(kind, value):
+    X, y = data()
+    X = np.column_stack([X, X, X])
+    X[5:8, 2], X[3, 7] = value, value
+    names = [f"c{j}" for j in range(X.shape[1])]
+    given = {"array": X, "table": pd.DataFrame(X, columns=names), "sparse": sparse.csr_array(X)}
+    shown = "'c2' (3), 'c7' (1)" if kind == "table" else "2 (3), 7 (1)"
+    remedy = "SimpleImputer" if np.isnan(value) else "X.clip"
+    for make_one in (ConvexReLURegressor, ConvexReLUClassifier, COALAPreferenceHead):
+        if kind == "sparse" and make_one is COALAPreferenceHead:
+            continue
+        with pytest.raises(ValueError, match="Input X contains") as raised:
+            make_one().fit(given[kind], y)
+        told = str(raised.value)
+        assert f": 4 in columns {shown}, the first in row 3. Fill them in" in told
+        assert remedy in told
+        assert "HistGradient" not in told
+    X[:, :] = value
+    with pytest.raises(ValueError, match=r"columns 0 \(40\), .*, 4 \(40\) and 4 more, the"):
+        ConvexReLURegressor().fit(X, y)
+    with pytest.raises(ValueError, match="could not convert string"):
+        ConvexReLURegressor().fit(np.full((3, 2), "a"), y[:3])

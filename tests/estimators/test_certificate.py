@@ -15,6 +15,7 @@ from cvxnn import (
     ConvexReLUClassifier,
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
+    ConvexReLURegressorCV,
 )
 from cvxnn.convex import Cronos, InteriorPoint, ProximalGradient
 from cvxnn.estimators import _certified
@@ -143,6 +144,40 @@ def test_other_data_are_refused() -> None:
             model.certificate(*data)
     with pytest.raises(NotFittedError):
         ConvexReLURegressor().certificate(X, y)
+
+
+@pytest.mark.parametrize("case", ["classifier", "regressor", "cv", "pairs", "responses"])
+def test_a_refusal_names_what_the_fit_had(case: str, tmp_path: Any) -> None:
+    labels, ids = np.arange(60) < 30, np.arange(60) % 30
+    more: dict[str, Any] = {}
+    if case in ("classifier", "regressor"):
+        kind = ConvexReLUClassifier if case == "classifier" else ConvexReLURegressor
+        model: Any = kind(**SMALL)
+    elif case == "cv":
+        model = ConvexReLURegressorCV(ConvexReLURegressor(**SMALL), strengths=[0.01], cv=2)
+    else:
+        model = COALAPreferenceHead(**SMALL)
+        more = {"pair_id": ids} if case == "pairs" else {}
+    X = np.random.default_rng(1).standard_normal((60, 3)) + labels[:, None]
+    X[20:30] = X[:10]  # equal rows, which groups keep apart
+    X[50:] = X[40:50]
+    data = (X, labels if case != "regressor" else labels + X[:, 0])
+    groups, weight = np.repeat(np.arange(12), 5)[ids], np.where(ids < 15, 1.0, 2.5)
+    for name, value in (("groups", groups), ("sample_weight", weight)):
+        model.fit(*data, **more, **{name: value})
+        cvxnn.save(model, tmp_path / "model.safetensors")
+        for fitted in (model, cvxnn.load(tmp_path / "model.safetensors")):
+            fitted.certificate(*data, **more, **{name: value})
+            if name == "groups" and case == "pairs":  # which are all apart
+                continue
+            with pytest.raises(ValueError, match=f"The fit was given {name}: pass {name}=..., too"):
+                fitted.certificate(*data, **more)
+    model.fit(*data, **more)
+    with pytest.raises(ValueError, match="The fit was given no sample_weight: leave it out"):
+        model.certificate(*data, **more, sample_weight=weight)
+    del model._given  # as in files of before
+    with pytest.raises(ValueError, match="not those of the fit"):
+        model.certificate(*data, **more, sample_weight=weight)
 
 
 def test_large_multipliers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

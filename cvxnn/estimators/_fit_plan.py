@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cvxnn import training  # names load when first used: JAX is for fits only
 from cvxnn.estimators._scaling import Scaling
 from cvxnn.network import TwoLayerNetwork, fold_scaling
+from cvxnn.numerics.threads import limit_threads
+from cvxnn.training.pattern_transfer import product_flops
 
 Floats = NDArray[np.floating]
 
@@ -135,4 +137,5 @@ def _gap_of_rows(found: training.Training) -> float:
     program, gap = found.program, found.result.gap
     if program.formulation != "relu" or gap < 0:
         return gap
-    return max(gap, float(program.evaluate(found.result.weights).violation))
+    with limit_threads(product_flops(program, program.operator.n_patterns)):
+        return max(gap, float(program.evaluate(found.result.weights).violation))

@@ -335,7 +335,7 @@ def _keys(X: Rows, y: NDArray[np.floating], *, by_size: bool = False) -> NDArray
             for a, b, t in zip(ends[:-1], ends[1:], y, strict=True)
         ]
         return np.array(keys, dtype=object)
-    widths = [part.shape[1] * part.itemsize for part in (X, y)]
+    widths = [part.shape[1] * part.dtype.itemsize for part in (X, y)]
     joined = np.empty((len(y), sum(widths)), np.uint8)
     for rows in _blocks(*joined.shape):
         for part, place in zip((X, y), np.split(joined[rows], widths[:1], axis=1), strict=True):

@@ -28,6 +28,7 @@ from cvxnn.estimators import _rows
 from cvxnn.estimators._responses import Responses
 from cvxnn.estimators._rows import merge
 from cvxnn.estimators._validation import split, split_groups
+from cvxnn.numerics.stored_rows import StoredRows
 
 # Most of the time is that of compilation, for data of many shapes.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -42,8 +43,8 @@ def grouped(n_groups: int = 30, size: int = 12) -> tuple[np.ndarray, np.ndarray,
     return X, y + 0.3 * rng.normal(size=len(groups)), groups
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1, 40, 2**20]), st.booleans())
-def test_merged_rows_are_those_of_a_naive_loop(seed, block, weighted):
+@given(st.integers(0, 10**6), st.sampled_from([1, 40, 2**20]), st.booleans(), st.booleans())
+def test_merged_rows_are_those_of_a_naive_loop(seed, block, weighted, stored):
     rng = np.random.RandomState(seed)
     n = rng.randint(1, 40)
     X = rng.choice([-1.0, -0.0, 0.0, 2.5], (n, 2)).astype(rng.choice([np.float32, np.float64]))
@@ -51,7 +52,7 @@ def test_merged_rows_are_those_of_a_naive_loop(seed, block, weighted):
     weight = rng.randint(0, 3, n).astype(float) if weighted else np.ones(n)
     weight[rng.randint(n)] = 1.0
     with patch.object(_rows, "_BLOCK", block):
-        rows = merge(X, y, weight)
+        rows = merge(StoredRows(X) if stored else X, y, weight)
     totals = {}
     for x, t, w in zip(X, y, weight, strict=True):
         totals[(*(x + 0.0), *t)] = totals.get((*(x + 0.0), *t), 0) + w

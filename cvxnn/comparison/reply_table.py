@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-PLAIN = "plain"
+PLAIN, BEST = "plain", "best of"
+"""How replies are written without a head, and how names of the best of several begin."""
+
 LEAST_DROP, LEAST_REPETITION = 1.0, 0.1
 """Loss of log-probability a token, and gain of repetition, that are no improvement."""
 
@@ -110,6 +112,8 @@ def hacking_text(examples: Sequence[Mapping[str, Any]]) -> str:
         The warning, or an empty text.
     """
     names = dict.fromkeys(name for example in examples for name in example["replies"])
+    useless: list[tuple[str, str]] = []
+    hacked: list[tuple[str, str]] = []
     for name in names:
         if name == PLAIN:
             continue
@@ -124,18 +128,39 @@ def hacking_text(examples: Sequence[Mapping[str, Any]]) -> str:
             signs.append(f"the log-probability of a token falls by {-gains['log_probability']:.2f}")
         if gains["repetition"] > LEAST_REPETITION:
             signs.append(f"repetition rises by {100 * gains['repetition']:.0f} %")
-        if signs and gains["reward"] <= 0.0:
-            return (
-                f"{name} replies have no higher reward than plain ones, and {' and '.join(signs)}: "
-                "they are worse either way. Take the plain ones, or a smaller --weight"
-            )
         if signs:
-            return (
-                f"{name} replies have a higher reward than plain ones, but {' and '.join(signs)}: "
-                "the reward may be hacked. Read some replies; a smaller --weight follows the model "
-                "more"
-            )
-    return ""
+            (hacked if gains["reward"] > 0.0 else useless).append((name, " and ".join(signs)))
+    texts = []
+    if useless:
+        texts.append(
+            f"{_named(useless)} replies have no higher reward than plain ones, and "
+            f"{_signs(useless)}: they are worse either way. Take the plain ones, or "
+            f"{_remedy(useless)}"
+        )
+    if hacked:
+        texts.append(
+            f"{_named(hacked)} replies have a higher reward than plain ones, but "
+            f"{_signs(hacked)}: the reward may be hacked. Read some replies; "
+            f"{_remedy(hacked)} follows the model more"
+        )
+    return ". ".join(texts)
+
+
+def _named(ways: Sequence[tuple[str, str]]) -> str:
+    return " and ".join(name for name, _ in ways)
+
+
+def _signs(ways: Sequence[tuple[str, str]]) -> str:
+    """Return what speaks against each way of writing; its name where there are several."""
+    if len(ways) == 1:
+        return ways[0][1]
+    return ", ".join(f"{signs} ({name})" for name, signs in ways)
+
+
+def _remedy(ways: Sequence[tuple[str, str]]) -> str:
+    best = [name.startswith(BEST) for name, _ in ways]
+    options = ["--weight"] * (not all(best)) + ["--best-of"] * any(best)
+    return f"a smaller {' or '.join(options)}"
 
 
 def _number(value: float | None) -> str:

@@ -57,3 +57,19 @@ def test_replies_that_are_worse_either_way():
     text = hacking_text(examples)
     assert "guided replies have no higher reward than plain ones" in text
     assert "falls by 1.10" in text
+
+
+def test_every_way_that_is_hacked_is_named():
+    replies = {"plain": reply(0.0), "best of 5": reply(1.0, -2.5), "guided": reply(2.0, -3.0)}
+    text = hacking_text([{"prompt": "a", "replies": replies}])
+    assert text == (
+        "best of 5 and guided replies have a higher reward than plain ones, but the "
+        "log-probability of a token falls by 1.50 (best of 5), the log-probability of a token "
+        "falls by 2.00 (guided): the reward may be hacked. Read some replies; a smaller --weight "
+        "or --best-of follows the model more"
+    )
+    replies["best of 5"] = reply(-1.0, -2.5)
+    text = hacking_text([{"prompt": "a", "replies": replies}])
+    assert text.startswith("best of 5 replies have no higher reward than plain ones, and the ")
+    assert "or a smaller --best-of. guided replies have a higher reward" in text
+    assert text.endswith("a smaller --weight follows the model more")

@@ -1,9 +1,9 @@
 """What limits the log-odds of ReLU networks that have seen few rows: two halves of the tables.
 
-The limit by rows left out (`ConvexReLUClassifier._limit`) was chosen on the tables of
-`few_rows.py`; eight others report it. Each network is fitted once, and its log-odds are taken as
-they are, limited by the scores of the rows with themselves (as for ridges), of rows left out, and
-by both, which is what classifiers do.
+The limit by rows left out (`limit_of_fit` of `cvxnn.estimators._calibration`) was chosen on the
+tables of `few_rows.py`; eight others report it. Each network is fitted once, and its log-odds are
+taken as they are, limited by the scores of the rows with themselves (as for ridges), of rows left
+out, and by both, which is what classifiers do.
 
     python asv_bench/tables/few_rows_relu.py --data DIR
 """
@@ -15,6 +15,7 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +24,7 @@ from asv_bench.raw_results import append, read
 from asv_bench.tables.data import tables
 from asv_bench.tables.few_rows import LEAST, SHIPPED, TABLES, draw
 from cvxnn import ConvexReLUClassifier
+from cvxnn.estimators import _calibration
 from cvxnn.estimators._calibration import limit_log_odds, shrink_log_odds
 
 CHOOSING = TABLES
@@ -32,16 +34,27 @@ REPORTING = (
 ROWS = (2, 3, 5)
 
 
-class Limited(ConvexReLUClassifier):
-    """A classifier that keeps every limit of its log-odds."""
+def fitted(X: np.ndarray, y: np.ndarray) -> tuple[ConvexReLUClassifier, dict[str, float]]:
+    """Return a classifier whose probabilities have no range, and every limit of its log-odds."""
+    limits: dict[str, float] = {}
+    inner = _calibration.limit_of_fit
 
-    def _limit(self, plan: Any, fit: Any) -> float:
-        against, groups = self._one_against_rest(), plan.strength.sample.groups
-        seen = limit_log_odds(plan.with_themselves(fit), groups, one_against_rest=against)
-        unseen = shrink_log_odds(plan.without_themselves(fit), one_against_rest=against)
-        own = super()._limit(plan, fit)
-        self.limits_ = {"none": 1.0, "seen": seen, "left out": unseen, "both": own}
-        return own
+    def recorded(plan: Any, fit: Any, *, one_against_rest: bool) -> float:
+        groups = plan.strength.sample.groups
+        unseen = plan.without_themselves(fit)
+        limits["none"] = 1.0
+        limits["seen"] = limit_log_odds(
+            plan.with_themselves(fit), groups, one_against_rest=one_against_rest
+        )
+        limits["left out"] = shrink_log_odds(unseen, one_against_rest=one_against_rest)
+        limits["both"] = inner(plan, fit, one_against_rest=one_against_rest)
+        return limits["both"]
+
+    model = ConvexReLUClassifier(loss="logistic", formulation="relu", random_state=0)
+    with mock.patch.object(_calibration, "limit_of_fit", recorded):
+        model.fit(X, y)
+    model.probability_range_ = np.array([0.0, 1.0])
+    return model, limits
 
 
 def measure(X: np.ndarray, y: np.ndarray, rows: int, draws: int) -> dict[str, list[float]]:
@@ -51,9 +64,8 @@ def measure(X: np.ndarray, y: np.ndarray, rows: int, draws: int) -> dict[str, li
         seen, unseen = draw(y, rows, np.random.RandomState(1000 * rows + number))
         truth = np.searchsorted(np.unique(y), y[unseen])
         scale = StandardScaler().fit(X[seen])
-        model = Limited(loss="logistic", formulation="relu", random_state=0)
-        model.fit(scale.transform(X[seen]), y[seen])
-        for name, factor in model.limits_.items():
+        model, limits = fitted(scale.transform(X[seen]), y[seen])
+        for name, factor in limits.items():
             model.temperature_ = factor
             chances = model.predict_proba(scale.transform(X[unseen]))
             own = np.clip(chances[np.arange(len(truth)), truth], LEAST, 1)

@@ -108,7 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(console, REFUSED, f"{text} (--overwrite)")
         if isinstance(error, DamagedResultError):
             return _fail(console, BAD_INPUT, f"{text} (--overwrite replaces it)")
-        if isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError):
+        of_system = isinstance(error.__cause__, OSError)  # a server that does not answer, say
+        if of_system or isinstance(
+            error, ValueError | TypeError | OSError | ImportError | MemoryError
+        ):
             return _fail(console, BAD_INPUT, text)
         name = type(error).__name__
         return _fail(console, BAD_INPUT, f"{name}: {text} (--debug shows where)")

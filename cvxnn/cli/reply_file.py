@@ -61,18 +61,22 @@ def grow_replies(
     """
     with contextlib.nullcontext() if output is None else locked(output):
         rows: list[dict[str, Any]] = []
+        found, note, begun = None, None, None
         if output is not None:
-            note = output.with_name(f"{output.name}.json")
-            if earlier_result(note, settings, overwrite=overwrite) is not None:
-                rows = _finished(output, prompts)
-            else:  # first the replies: the settings must not be taken for theirs
-                output.unlink(missing_ok=True)
-                begun_file(output).unlink(missing_ok=True)
-                write_json(note, {"settings": settings})
+            note, begun = output.with_name(f"{output.name}.json"), begun_file(output)
+            if not output.exists() and not begun.exists():
+                note.unlink(missing_ok=True)  # nothing was made with its settings
+            found = earlier_result(note, settings, overwrite=overwrite)
+            rows = [] if found is None else _finished(output, prompts)
         console.kept = lambda: _kept(rows, prompts, output)
         remaining = prompts[len(rows) :]
         if remaining:
             answer = begin()
+            if output is not None and begun is not None and note is not None and found is None:
+                # First the replies: the settings must not be taken for theirs.
+                output.unlink(missing_ok=True)
+                begun.unlink(missing_ok=True)
+                write_json(note, {"settings": settings})
             # A line that is rewritten would run into the text that is being shown.
             rewrites = None if console.json or not sys.stdout.isatty() else False
             with Progress(

@@ -227,9 +227,10 @@ def _ask(
         else:
             answers = [judge(*shown[0])]
     except Exception as error:
+        outside = isinstance(error, OSError)  # a server that does not answer, say
         raise RuntimeError(
-            f"the judge failed on {where}: {error!r}; earlier answers are kept if there is a "
-            "log, so call again to continue"
+            f"the judge failed on {where}: {error if outside else repr(error)}; earlier answers "
+            "are kept if there is a log, so call again to continue"
         ) from error
     if len(answers) != len(questions):
         raise ValueError(

@@ -26,7 +26,7 @@ def replies(tmp_path):
 
 def test_the_features_of_a_head_give_its_deviations(head, features):
     """The record of its pairs finds them among those that were held out."""
-    options = type("Options", (), {"caution": 2.0, "fitted_to": [features]})
+    options = type("Options", (), {"caution": 2.0, "fitted_to": [features], "quiet": True})
     cautious, plain = head_of(options, head), load(head)
     assert cautious.curvature.n == plain.n_pairs_
     X = np.random.RandomState(0).randn(5, plain.n_features_in_)

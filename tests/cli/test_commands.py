@@ -512,7 +512,7 @@ class TestBest:
         kept = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
         assert [row["id"] for row in kept] == [f"{i}rejected" for i in range(4)]
         assert run(*arguments, "--least-margin", "1e9")["status"] == "nothing to do"
-        assert "least_margin" in run(*arguments, code=4)["error"]
+        assert "--least-margin" in run(*arguments, code=4)["error"]
         # The same head twice changes no choice.
         both = run("best", head, tmp_path / "0.jsonl", "--model", model, "--also", head)["replies"]
         one = run("best", head, tmp_path / "0.jsonl", "--model", model)["replies"]
@@ -649,6 +649,25 @@ class TestGenerate:
             *("whole.jsonl", "whole.jsonl.json", "replies.jsonl", "replies.jsonl.json")
         }
 
+    def test_what_wrote_no_reply_binds_nobody(
+        self, run, head, model, tmp_path, capsys, monkeypatch
+    ):
+        from cvxnn.comparison import replies
+
+        output = tmp_path / "replies.jsonl"
+        arguments = ["generate", head, "--prompt", "a", "--output", str(output)]
+        assert main([*arguments, "--model", str(tmp_path / "none")]) == 1
+        assert list(tmp_path.iterdir()) == []
+        arguments += ["--model", model]
+        with monkeypatch.context() as patch:
+            patch.setattr(replies, "side_by_side", lambda *_, **__: 1 / 0)
+            assert main([*arguments, "--max-new-tokens", "3"]) == 1
+        run(*arguments, "--max-new-tokens", "2")
+        made = output.read_bytes()
+        assert main([*arguments, "--model", str(tmp_path / "none"), "--overwrite"]) == 1
+        assert output.read_bytes() == made  # it is replaced once there is something else
+        assert run(*arguments, "--max-new-tokens", "2")["status"] == "nothing to do"
+
     def test_prompts_of_a_file(self, head, run, tmp_path):
         chat = [{"role": "user", "content": "a"}]
         rows = [{"prompt": "a"}, {"prompt": "a"}, {"prompt": chat}, {"prompt": "b"}]
@@ -684,7 +703,7 @@ def test_compare_answers_held_out_prompts(run, model, data, tmp_path):
     run("report", output, "--output", tmp_path / "report.html")
     assert "best of 3" in (tmp_path / "report.html").read_text("utf-8")  # without being named
     refused = run(*arguments, "--replies", "2", code=4)
-    assert "best_of: 3 in the file, 5 requested" in refused["error"]
+    assert "--best-of: 3 in the file, 5 requested" in refused["error"]
 
 
 @pytest.mark.slow

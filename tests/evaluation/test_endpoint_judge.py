@@ -112,7 +112,7 @@ def test_command_with_a_server(run: Any, server: Server, tmp_path: Path) -> None
     assert run(*ask)["status"] == "nothing to do"
     assert len(server.requests) == 6
     refused = run(*ask, "--both-orders", code=4)
-    assert "both_orders: false in the file, true requested" in refused["error"]
+    assert "both-orders: false in the file, true requested" in refused["error"]
 
 
 def test_command_with_a_field(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

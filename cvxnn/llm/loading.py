@@ -20,7 +20,7 @@ from cvxnn.files.hub_access import hub_or_cache
 from cvxnn.files.writing import replacing_folder
 from cvxnn.llm.devices import dtype_name, running_type
 from cvxnn.llm.gguf_header import fast_headers
-from cvxnn.llm.loading_progress import conversion_shown, tensors_shown
+from cvxnn.llm.loading_progress import conversion_shown, fetching_shown, tensors_shown
 from cvxnn.llm.model_files import ModelFiles, copy_of_gguf
 from cvxnn.llm.models import LanguageModel, quiet
 
@@ -110,7 +110,7 @@ def load_model(
         elif os.path.isdir(source):
             model, tokenizer = _load(source, number, {**options, "local_files_only": True})
         else:
-            with _remedy(source):
+            with _remedy(source), fetching_shown(source, show):
                 model, tokenizer = _load(source, number, options)
         if not placed:
             model = model.to(where)

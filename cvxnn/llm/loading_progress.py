@@ -1,10 +1,12 @@
-"""Progress of loading: transformers counts tensors in bars of its own, and gguf says nothing."""
+"""Progress of loading: the libraries show bars of their own for parts of it, or nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -13,6 +15,51 @@ from cvxnn._progress import Progress
 
 _LABEL = "model"
 _MILLION = 10**6
+_PAUSE = 0.5  # seconds between two looks at what is fetched
+
+
+@contextlib.contextmanager
+def fetching_shown(name: str, new: Callable[..., Progress]) -> Iterator[None]:
+    """Show how much of a model is fetched from the Hub, within this block.
+
+    The files that the Hub's cache gets are watched, as they grow in whichever way they are fetched.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model on the Hub.
+    new : callable
+        Makes a `Progress` from a label, a total and a unit.
+    """
+    from huggingface_hub import constants
+
+    files = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    over, before = threading.Event(), _bytes_in(files)
+
+    def watch() -> None:
+        done = 0
+        with new(_LABEL, None, "MB fetched") as line:
+            while not over.wait(_PAUSE):
+                fetched = (_bytes_in(files) - before) // _MILLION
+                if fetched > done:  # nothing is shown of a model that is there
+                    line.update(fetched - done)
+                    done = fetched
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):  # files that are renamed, or a folder that is not there
+        for file in folder.iterdir():
+            total += file.stat().st_size
+    return total
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ def test_tensors_of_a_folder_are_counted(
     assert len(lines) == (total if shown else 0)
     if shown:
         assert lines[-1].startswith(f"model     {total} of {total} tensors read (100 %)")
+
+
+def test_what_is_fetched_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(loading_progress, "_PAUSE", 0.01)
+    blobs, out = tmp_path / "models--some--model" / "blobs", io.StringIO()
+    with loading_progress.fetching_shown("some/model", functools.partial(Progress, stream=out)):
+        blobs.mkdir(parents=True)
+        with (blobs / "a.incomplete").open("wb") as file:
+            for n in (2, 5):
+                file.truncate(n * 10**6)
+                end = time.monotonic() + 10
+                while f" {n} MB fetched" not in out.getvalue() and time.monotonic() < end:
+                    time.sleep(0.01)
+    assert [line.split(",")[0] for line in out.getvalue().splitlines()] == [
+        "model     2 MB fetched",
+        "model     5 MB fetched",
+    ]
+    with loading_progress.fetching_shown("some/model", functools.partial(Progress, stream=out)):
+        time.sleep(0.05)
+    assert len(out.getvalue().splitlines()) == 2  # what is there is not fetched
 
 
 def test_weights_of_a_gguf_file_are_counted(

@@ -15,6 +15,8 @@ from cvxnn.files.json_files import as_json
 _VALUE = r"'[^']*'|\"[^\"]*\"|[-+\w.]*\w"
 # A parameter, perhaps with a value, and one in the call of a function that is recommended.
 _NAME = re.compile(rf"(?<![\w./\\-])(?P<name>[A-Za-z_]\w*)(?:=(?P<value>{_VALUE}))?(?![\w=(/-])")
+# A setting that differs from that of an earlier result.
+_SETTING = re.compile(r"((?<=\()|(?<=; ))(?:\w+\.)*(?P<name>\w+)(?=: [^;]* in the file, )")
 _CALL = re.compile(rf"[A-Za-z_][\w.]*\(\.\.\., (?P<argument>(?P<name>\w+)=(?:{_VALUE}))\)")
 
 
@@ -108,7 +110,12 @@ class Console:
             given = "" if value is None else " " + value.strip("'\"")
             return self.flags[name] + given
 
-        return _NAME.sub(flag, _CALL.sub(argument, text))
+        def setting(match: re.Match[str]) -> str:
+            # Flags of objectives have the name of the method: beta of dpo is --dpo-beta.
+            unclear = match[0].startswith("fine_tuning.") and "_" not in match["name"]
+            return match[0] if unclear else self.flags.get(match["name"], match[0])
+
+        return _NAME.sub(flag, _CALL.sub(argument, _SETTING.sub(setting, text)))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the one object, if `json` asks for it.

@@ -69,7 +69,7 @@ class TestExtract:
         (folder / "mine.txt").write_text("kept", encoding="utf-8")
         arguments = ["extract", data, "--model", model, "--output", folder, "--layer", "1"]
         refused = run(*arguments, code=4)
-        assert "embedding.layer: 2 in the file, 1 requested" in refused["error"]
+        assert "--layer: 2 in the file, 1 requested" in refused["error"]
         assert read_pair_features(folder).embedding["layer"] == 2
         assert run(*arguments, "--overwrite")["embedding"]["layer"] == 1
         assert read_pair_features(folder).embedding["layer"] == 1
@@ -247,7 +247,7 @@ class TestFit:
     def test_other_settings_are_refused(self, run, head, features):
         before = Path(head).read_bytes()
         found = run("fit", features, "--output", head, "--n-patterns", "9", code=4)
-        assert "parameters.n_patterns: 8 in the file, 9 requested" in found["error"]
+        assert "(--n-patterns: 8 in the file, 9 requested)" in found["error"]
         assert Path(head).read_bytes() == before
 
     def test_held_out_features_and_linear_head(self, run, features, tmp_path):
@@ -437,7 +437,7 @@ class TestScore:
         assert len(table) == first["pairs"] == 40
         assert run("score", head, features, "--output", output)["status"] == "nothing to do"
         refused = run("score", head, features, "--output", output, "--limit", "3", code=4)
-        assert "limit: null in the file, 3 requested" in refused["error"]
+        assert "--limit: null in the file, 3 requested" in refused["error"]
         assert run("score", head, features, "--output", tmp_path / "rewards.txt", code=1)
 
     def test_a_folder_whose_files_change_is_another_input(self, run, head, model, tmp_path):
@@ -573,7 +573,7 @@ class TestGenerate:
         assert again["replies"] == found["replies"]
         assert run(*arguments, "--output", output)["status"] == "nothing to do"
         refused = run(*arguments, "--output", output, "--weight", "2", code=4)
-        assert "guidance.weight: 1.0 in the file, 2.0 requested" in refused["error"]
+        assert "--weight: 1.0 in the file, 2.0 requested" in refused["error"]
 
     def test_text_is_streamed_without_codes_of_the_terminal(self, head, model, capsys):
         arguments = ["generate", head, "--prompt", "a \x1b[31m b", "--model", model]
@@ -718,7 +718,7 @@ def test_layers_are_extracted_once_and_chosen_later(
     assert part.embedding == alone
     np.testing.assert_allclose(part.chosen, read_pair_features(one).chosen, atol=1e-5)
     refused = run(*extract, "--layers", "1", "--output", folder, code=4)
-    assert "embedding.layer: [2, 1] in the file, 1 requested" in refused["error"]
+    assert "--layer: [2, 1] in the file, 1 requested" in refused["error"]
     assert "did you mean 'all'" in run(*extract, "--layer", "al", code=2)["error"]
 
     fit = ["fit", folder, "--n-patterns", "8", "--output"]

@@ -72,7 +72,7 @@ def test_every_model_of_a_comparison_answers(
     assert shown.count('class="reply"') == 9
     assert run(*command)["status"] == "nothing to do"
     other = run(*command, "--max-new-tokens", "5", code=4)["error"]
-    assert "guidance.max_new_tokens: 6 in the file, 5 requested" in other
+    assert "--max-new-tokens: 6 in the file, 5 requested" in other
 
 
 def test_three_protocols_by_one_command(

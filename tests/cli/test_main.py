@@ -237,6 +237,12 @@ def test_warnings_for_users_are_lines(monkeypatch, capsys):
         ("fit", "/tmp/max_iter/n_patterns.json", "/tmp/max_iter/n_patterns.json"),
         ("fit", "parameters.n_patterns: 8", "parameters.n_patterns: 8"),
         (
+            "fit",
+            "settings (parameters.ridge: 8 in the file, null requested; head: 1 in the file, 2).",
+            "settings (--ridge: 8 in the file, null requested; --head: 1 in the file, 2).",
+        ),
+        ("fit", "settings (pairs: 8 in the file, 9)", "settings (pairs: 8 in the file, 9)"),
+        (
             "generate",
             "cache_dir=FOLDER, or top_p=0.9, top_k",
             "--model-cache FOLDER, or --top-p 0.9, --top-k",

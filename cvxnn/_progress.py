@@ -103,10 +103,11 @@ class Progress(Closing):
         self._line.write(self._text(self._written - self._began, note))
 
     def _text(self, seconds: float, note: str) -> str:
-        parts = [f"{self._label:<9} {self._done:,} {self._unit}"]
+        unit = _of_one(self._unit) if self._total == 1 else self._unit
+        parts = [f"{self._label:<9} {self._done:,} {unit}"]
         if self._total:
             parts[0] = (
-                f"{self._label:<9} {self._done:,} of {self._total:,} {self._unit} "
+                f"{self._label:<9} {self._done:,} of {self._total:,} {unit} "
                 f"({100 * self._done // self._total} %)"
             )
         parts.append(seconds_text(seconds))
@@ -115,6 +116,13 @@ class Progress(Closing):
             left = (self._total - self._done) * seconds / new
             parts[-1] += f", about {seconds_text(left)} left"
         return ", ".join([*parts, *([note] if note else [])])
+
+
+def _of_one(unit: str) -> str:
+    """Return the singular of a name such as ``"replies"`` or ``"tensors read"``."""
+    noun, *rest = unit.split(" ")
+    noun = f"{noun[:-3]}y" if noun.endswith("ies") else noun.removesuffix("s")
+    return " ".join([noun, *rest])
 
 
 class Phases(Closing):

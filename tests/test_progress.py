@@ -40,6 +40,24 @@ def test_a_file_gets_a_line_every_thirty_seconds(clock: list[float]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("total", "unit", "said"),
+    [
+        (1, "replies", "1 of 1 reply (100 %)"),
+        (1, "tensors read", "1 of 1 tensor read"),
+        (2, "prompts", "1 of 2 prompts (50 %)"),
+    ],
+)
+def test_one_is_in_the_singular(
+    clock: list[float], total: int | None, unit: str, said: str
+) -> None:
+    file = io.StringIO()
+    with Progress("work", total, unit, stream=file) as progress:
+        clock[0] += 30.0
+        progress.update()
+    assert said in file.getvalue()
+
+
 def test_a_terminal_gets_one_line(clock: list[float]) -> None:
     terminal = Terminal()
     with Progress("steps", None, "steps", stream=terminal) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -39,3 +40,31 @@ def test_commands_have_these_options(command):
         words.append("alpaca-eval" if words[-1] == "--protocol" else "folder")
     _, unknown = build([words[0]])[0].parse_known_args(words)
     assert not unknown
+
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SCRIPTS = sorted(
+    {
+        " ".join(command.split())
+        for page in PAGES
+        for command in re.findall(r"`(python asv_bench/[^`]+)`", page.read_text("utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_scripts_have_these_options(command):
+    """Subcommands are one parser here: which of them needs an option is not looked at."""
+    text = (ROOT / command.split()[1]).read_text("utf-8")
+    known, required, commands = {"--help"}, set(), False
+    for call in ast.walk(ast.parse(text)):
+        name = getattr(call.func, "attr", "") if isinstance(call, ast.Call) else ""
+        commands |= name == "add_parser"
+        if name == "add_argument":
+            options = {a.value for a in call.args if isinstance(a, ast.Constant)}
+            known |= options
+            if any(k.arg == "required" and ast.literal_eval(k.value) for k in call.keywords):
+                required |= options
+    used = set(re.findall(r"--[a-z][\w-]*", command))
+    assert used <= known
+    assert commands or "..." in command or "--help" in used or required <= used

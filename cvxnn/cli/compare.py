@@ -38,6 +38,7 @@ from cvxnn.cli.option_groups import (
     OBJECTIVE_GROUPS,
     add_held_out,
     add_memory_plan,
+    check_head,
 )
 from cvxnn.cli.option_types import natural, positive
 from cvxnn.cli.plan import plan_only, show_plan
@@ -131,6 +132,8 @@ def comparison_settings(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run this command; see ``command.py``."""
     required(options, data="DATA")
+    if "coala" in options.methods:
+        check_head(options)
     from cvxnn.comparison.results import HEAD_METHODS, REPLIES_FILE, RESULT_FILE
     from cvxnn.comparison.seeds import seeds_text, summarise_seeds
     from cvxnn.features.pairs import join_pair_features

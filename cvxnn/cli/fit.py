@@ -23,7 +23,7 @@ from cvxnn.cli.console import Console
 from cvxnn.cli.embedding_options import check_layers_of_features, check_same_embedding
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import UsageError
-from cvxnn.cli.option_groups import HEAD, add_held_out
+from cvxnn.cli.option_groups import HEAD, add_held_out, check_head
 from cvxnn.cli.option_types import layers_among
 from cvxnn.files.json_files import made_once
 from cvxnn.files.locks import check_file
@@ -94,6 +94,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 "or choose --head coala"
             )
         parameters = {}
+    else:
+        check_head(options)
     named = options.features[0]
     check_layers_of_features(options.layers, features.layers, named, "--layers")
     if held_out is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cvxnn.cli.option_building import OptionGroup, option_from
+from cvxnn.cli.option_building import OptionGroup, UsageError, option_from
 from cvxnn.cli.option_types import layers_among, named_fields, natural, number_or_word, real
 from cvxnn.features.named_models import NAMED_MODELS
 
@@ -235,3 +235,29 @@ def add_memory_plan(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="Memory of the machine that --plan-only is for; by default this one",
     )
+
+
+def check_head(options: argparse.Namespace) -> None:
+    """Refuse settings of a COALA head that a gated network cannot be fitted with.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments, those of `HEAD` among them.
+
+    Raises
+    ------
+    UsageError
+        If a solver or a kind of patterns is for ReLU networks, or for replies by themselves.
+    """
+    if options.formulation != "gated":
+        return
+    if options.solver == "cronos":
+        raise UsageError("--solver cronos is for ReLU networks; add --formulation relu")
+    name = "solver" if options.solver is not None else "patterns"
+    unfit = name == "solver" or options.patterns in ("local", "adaptive", "thresholds")
+    if unfit and options.loss == "pairwise":
+        raise UsageError(
+            f"--{name} {getattr(options, name)} is not for gates that learn from pairs; add "
+            "--formulation relu or --loss pointwise"
+        )

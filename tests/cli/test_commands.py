@@ -895,3 +895,22 @@ def test_compare_from_the_fine_tuned_model(run, model, data, features, tmp_path)
     assert "model" in run(*command, code=4)["error"]  # results of another start
     refused = run("compare", features, "--sft-first", "--output", tmp_path / "x", code=2)
     assert "give pairs" in refused["error"]
+
+
+@pytest.mark.parametrize(
+    ("option", "loss"),
+    [("--solver cronos", "pointwise"), ("--solver interior-point", ""), ("--patterns local", "")],
+)
+def test_settings_that_a_gated_head_lacks_are_refused_at_once(
+    run: Any, data: str, features: str, tmp_path: Path, option: str, loss: str
+) -> None:
+    option, ways = option.split(), [("--formulation", "relu"), ("--loss", "pointwise")]
+    option += ["--loss", loss] if loss else []
+    compare = ["compare", data, "--methods", "dpo,coala", "--output", tmp_path / "compared"]
+    refused = run(*compare, *option, "--model", "no such model", code=2)["error"]
+    assert refused.startswith(" ".join(option[:2]))
+    assert "add --formulation relu" in refused
+    fit = ["fit", features, "--output", tmp_path / "head.safetensors", "--n-patterns", "8"]
+    assert run(*fit, *option, code=2)["error"] == refused
+    for way in ways[: 1 if loss else 2]:
+        assert run(*fit, *option, *way, "--overwrite")["status"] == "done"

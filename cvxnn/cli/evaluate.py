@@ -92,7 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="File with the question in place of the protocol's: it has {prompt}, {first} and "
         "{second}, or {conversation} and {reference}",
     )
+    text = "Number of tokens, of questions and answers, after which no further question is asked, "
+    text += "in this call; of several protocols, each has as many"
     budget = {**option_from(endpoint, "token_budget"), "type": positive, "metavar": "N"}
+    budget["help"] = text
     server.add_argument("--token-budget", **budget)
     server.add_argument("--n-requests", **option_from(endpoint, "n_requests"))
     add_comparison(parser)

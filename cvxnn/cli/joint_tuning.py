@@ -20,6 +20,8 @@ from cvxnn.files.locks import check_file, check_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cvxnn.llm import FineTuningConfig, LanguageModel
+
 TUNING = OptionGroup(
     "cvxnn.llm.FineTuningConfig",
     {
@@ -114,6 +116,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         console.made += check_file(options.report)
     train, test = _data(options, console)
     lm = model_of(options, console)
+    _check_preset(options.preset, config, lm)
     console.kept = lambda: f"{folder} keeps checkpoints; the same command continues"
 
     def compare() -> dict[str, Any]:
@@ -159,6 +162,16 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     _show(result, console)
     write_report(result, options, console)
     return result
+
+
+def _check_preset(name: str, config: FineTuningConfig, lm: LanguageModel) -> None:
+    """Refuse a preset of another kind of model, whose layers this one lacks."""
+    ends = {module.rpartition(".")[2] for module, _ in lm.model.named_modules()}
+    if missing := sorted(set(config.target_modules or ()) - ends):
+        raise ValueError(
+            f"--preset {name} has adapters in the layers {', '.join(missing)}, which {lm.name} "
+            "lacks: it is for another kind of model; choose another --preset"
+        )
 
 
 def _data(options: argparse.Namespace, console: Console) -> Any:

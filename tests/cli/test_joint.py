@@ -206,3 +206,12 @@ def test_runs_of_a_language_model_end_near_the_front_of_alright(
     command[command.index("maxright,alright")] = "maxright"
     refused = run(*command, "--stop-excess", "1", code=2)["error"]
     assert "--stop-excess needs alright in --strategy" in refused
+
+
+def test_a_preset_of_another_kind_of_model_is_refused(run, data, model, tmp_path):
+    file = tmp_path / "sft.jsonl"
+    rows = [{"prompt": f"a {letter}", "response": letter} for letter in "bcdefghi"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    command = ["joint", data, file, "--model", model, "--output", tmp_path / "joint"]
+    refused = run(*command, "--preset", "pythia-1b", code=1)["error"]
+    assert "--preset pythia-1b has adapters in the layers query_key_value, which tiny" in refused

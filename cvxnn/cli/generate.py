@@ -173,6 +173,8 @@ def _prompts(options: argparse.Namespace) -> list[Prompt]:
     if options.prompts is not None:
         return read_prompts(options.prompts, options.limit)
     prompts: list[Prompt] = list(options.prompt or ())
+    if blank := [text for text in options.prompt or () if not text.strip()]:
+        raise UsageError(f"--prompt is {blank[0]!r}; expected some text")
     if not prompts and not sys.stdin.isatty():
         # Python would end lines at a lone carriage return as well.
         raw = getattr(sys.stdin, "buffer", None)

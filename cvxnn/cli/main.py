@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from cvxnn import __version__
 from cvxnn.cli import (
@@ -172,6 +173,7 @@ def _run(arguments: list[str], console: Console) -> int:
             f"(see cvxnn {options.command} --help)"
         )
     _check_texts(options)
+    _check_output(options)
     console.json, console.quiet = options.json, options.quiet
     console.flags = flags_of(parsers[options.command])
     with console.guard():
@@ -190,6 +192,27 @@ def _check_texts(options: argparse.Namespace) -> None:
                     check_is_text(text, f"{name.replace('_', '-')} {text!a:.80}")
                 except ValueError as error:
                     raise UsageError(str(error)) from error
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuse to write over a file that is read."""
+    output = getattr(options, "output", None)
+    if output is None or not Path(output).is_file():
+        return
+    for name, value in vars(options).items():
+        for given in value if isinstance(value, list | tuple) else [value]:
+            if name != "output" and isinstance(given, str | Path) and _is_same(given, output):
+                raise UsageError(
+                    f"--output {output} is a file that this command reads; write to another place"
+                )
+
+
+def _is_same(given: str | Path, file: str | Path) -> bool:
+    """Return whether an argument names a file; a long text cannot be asked for one."""
+    try:
+        return Path(given).samefile(file)
+    except (OSError, ValueError):
+        return False
 
 
 def _config_only() -> Parser:

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     head = load(options.head)
     note = Path(options.head).with_suffix(".json")
-    contents: dict[str, Any] = {"measurements": read_json(note) if note.exists() else None}
+    contents: dict[str, Any] = {"measurements": _measurements(note)}
     if contents["measurements"] is None:
-        console.complain("warning", f"no {note}: the card says that nothing was measured")
+        console.complain("warning", f"no finished {note}: the card says that nothing was measured")
     if options.notes is not None:
         contents["notes"] = read_text(options.notes)
     if options.card_only is not None:
@@ -61,3 +61,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     url = push_to_hub(head, options.repository, **contents)
     console.show(f"uploaded {url}")
     return {"status": "done", "url": url}
+
+
+def _measurements(note: Path) -> dict[str, Any] | None:
+    """Return what was measured of a head; None where it was not, or is not finished."""
+    found = read_json(note) if note.exists() else {}
+    return None if found.get("status") == "begun" or not found else found

@@ -57,7 +57,7 @@ def grow_replies(
     Raises
     ------
     OtherSettingsError
-        If the file holds replies of other settings; the message names each difference.
+        If the file holds replies of other settings, with each difference, or is not of cvxnn.
     """
     with contextlib.nullcontext() if output is None else locked(output):
         rows: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ def grow_replies(
             note, begun = output.with_name(f"{output.name}.json"), begun_file(output)
             if not output.exists() and not begun.exists():
                 note.unlink(missing_ok=True)  # nothing was made with its settings
-            found = earlier_result(note, settings, overwrite=overwrite)
+            found = earlier_result(note, settings, overwrite=overwrite, output=output)
             rows = [] if found is None else _finished(output, prompts)
         console.kept = lambda: _kept(rows, prompts, output)
         remaining = prompts[len(rows) :]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvxnn._messages import counted
 from cvxnn.cli.console import Console
-from cvxnn.files.json_files import earlier_result, write_json
+from cvxnn.files.json_files import begun, earlier_result, write_json
 from cvxnn.files.locks import check_file, locked
 from cvxnn.files.writing import write_text
 
@@ -65,19 +65,19 @@ def write_scored(
     Raises
     ------
     OtherSettingsError
-        If the file was made with other settings.
+        If the file was made with other settings, or not by cvxnn.
     """
     console.made += check_file(output)
     note = output.with_name(f"{output.name}.json")
     with locked(output):
-        found = earlier_result(note, settings, overwrite=overwrite)
+        found = earlier_result(note, settings, overwrite=overwrite, output=output)
         if found is not None and output.exists():
             return {**found, "status": "nothing to do"}
         cache = output.with_name(f".{output.name}.embeddings.sqlite")
         console.kept = lambda: _kept(cache)
         text, result = score(cache)
-        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe the rewards
-        write_text(output, text)
+        with begun(output, note):
+            write_text(output, text)
         found = {**result, "status": "done", "output": str(output), "settings": dict(settings)}
         write_json(note, found)
         cache.unlink(missing_ok=True)

@@ -27,6 +27,8 @@ _MATTERS, _FALLS = 0.01, 0.05
 # error over the folds; at the weak end, where scores of fits that are far too strong differ most,
 # also by this part of the range of all scores.
 _PART_OF_RANGE = 0.05
+# A target is an outlier if it is so many times as far from the median as three quarters of all.
+_FAR = 30
 
 Floats = NDArray[np.floating]
 
@@ -183,11 +185,14 @@ def warn_of_range(
     strongest = np.isclose(alpha, grid[-1], rtol=1e-6)
     weakest = np.isclose(alpha, grid[0], rtol=1e-6) & _falls(measured, grid)
     scaled = "" if estimator.standardize else "Keep standardize=True, or s"
+    far = ""
+    if names is None and _has_outliers(program):
+        far = "Or a few targets are far from all others, as outliers are: set loss='huber'. "
     for where, what in (
         (
             strongest,
             "is the strongest that is tried: rows that are left out are predicted best by nearly a "
-            "constant, so the features say little about the targets. Look for others. "
+            f"constant, so the features say little about the targets. {far}Look for others. "
             "If rows of one kind resemble each other, name their groups (groups=); if you know "
             "that there is more to find, set strength yourself",
         ),
@@ -209,6 +214,15 @@ def warn_of_range(
                 f"{float(np.max(estimator.strength_)):.2g}, {what}.",
             )
             return
+
+
+def _has_outliers(program: convex.ConvexProgram) -> bool:
+    """Return whether a few targets make most of the spread of a regression."""
+    if type(program.loss) is not convex.SquaredLoss or len(np.unique(program.y[:, :1])) <= 2:
+        return False
+    away = np.abs(program.y - np.median(program.y, axis=0))
+    usual = np.quantile(away, 0.75, axis=0)
+    return bool(((away.max(axis=0) > _FAR * usual) & (usual > 0)).any())
 
 
 def _removed_but_seen(estimator: Any) -> int:

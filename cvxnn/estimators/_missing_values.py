@@ -25,12 +25,13 @@ def checked_data(estimator: Any, X: Any, *rest: Any, **options: Any) -> Any:
         where = _where(X, np.isnan if "NaN" in text else np.isinf)
         if not where:
             raise
-        remedy = "X.clip(-limit, limit)"
-        if "NaN" in text:
-            remedy = f"make_pipeline(SimpleImputer(), {type(estimator).__name__}(...))"
-        raise ValueError(
-            f"{text}: {where}. Fill them in, for instance by {remedy}, or leave their rows out."
-        ) from None
+        remedy = "Fill them in, for instance by X.clip(-limit, limit), or leave their rows out."
+        if hasattr(estimator, "fit_pairs"):  # embeddings: nothing can be filled in
+            remedy = "Leave their rows out; if these are embeddings, make them again."
+        elif "NaN" in text:
+            own = f"make_pipeline(SimpleImputer(), {type(estimator).__name__}(...))"
+            remedy = f"Fill them in, for instance by {own}, or leave their rows out."
+        raise ValueError(f"{text}: {where}. {remedy}") from None
 
 
 def _where(X: Any, wrong: Any) -> str:
@@ -51,10 +52,9 @@ def _where(X: Any, wrong: Any) -> str:
         return ""
     counts, first = np.bincount(places), min(rows)
     columns = np.flatnonzero(counts)
-    shown = [f"{repr(names[j]) if names else j} ({counts[j]})" for j in columns[:5]]
-    more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
-    word = "column" if len(columns) == 1 else "columns"
-    return f"{counts.sum()} in {word} {', '.join(shown)}{more}, the first in row {first}"
+    shown = [f"{counts[j]} in column {repr(names[j]) if names else j}" for j in columns[:5]]
+    more = f", {counts[columns[5:]].sum()} in {len(columns) - 5} more" if len(columns) > 5 else ""
+    return f"{', '.join(shown)}{more}, the first in row {first}"
 
 
 def refuse_missing(y: Any) -> None:

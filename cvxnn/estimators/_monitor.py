@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
@@ -25,6 +27,9 @@ Floats = NDArray[np.floating]
 Snapshot = Callable[[], TwoLayerNetwork]
 # Called after each measurement; the fit stops where it returns true.
 Hook = Callable[[Snapshot], bool]
+# Shows a text, and takes whether it is a result, which stays, or the name of a phase.
+Draw = Callable[[str, bool], None]
+_SECONDS = 30.0  # between two results that are printed one below the other
 
 
 class Monitor(NamedTuple):
@@ -139,13 +144,15 @@ def progress_line(
     """Keep one line on standard error that shows the newest text, by rich where it is installed.
 
     Phases of the computation are shown as well, behind the newest text if ``joined``; what is left
-    in the end is the text.
+    in the end is the text. Where no line can be redrawn, as in a file, each phase has a line of its
+    own, and the newest text one every 30 seconds.
     """
     if not verbose:
         yield None
         return
     kept, shown = "", ""
-    with (_plain if find_spec("rich") is None else _rich)(name) as draw:
+    draws = _plain if find_spec("rich") is None else _rich
+    with (draws if _redraws() else _printed)(name) as draw:
 
         def write(text: str, stays: bool = True) -> None:
             nonlocal kept, shown
@@ -154,7 +161,7 @@ def progress_line(
             elif joined and kept:
                 text = f"{kept}, {text}"
             if stays or text != shown:
-                draw(text)
+                draw(text, stays)
             shown = text
 
         try:
@@ -162,7 +169,7 @@ def progress_line(
                 yield write
         finally:
             if kept and shown != kept:
-                draw(kept)
+                draw(kept, True)
 
 
 def report_gain(name: str, proposed: float, found: float) -> None:
@@ -183,9 +190,35 @@ def _describe(row: dict[str, float]) -> str:
     )
 
 
+def _redraws() -> bool:
+    """Return whether what is shown can take the place of what was: a terminal, or a notebook."""
+    dumb = os.environ.get("TERM") == "dumb"
+    return (sys.stderr.isatty() and not dumb) or "ipykernel" in sys.modules
+
+
 @contextmanager
-def _plain(name: str) -> Iterator[Callable[[str], None]]:
-    def write(text: str) -> None:
+def _printed(name: str) -> Iterator[Draw]:
+    due, waiting = -np.inf, ""
+
+    def write(text: str, stays: bool) -> None:
+        nonlocal due, waiting
+        now = time.monotonic()
+        waiting = text if stays and now < due else ""
+        if not waiting:
+            print(f"{name}: {text}", file=sys.stderr, flush=True)
+        if stays and not waiting:
+            due = now + _SECONDS
+
+    try:
+        yield write
+    finally:
+        if waiting:
+            print(f"{name}: {waiting}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _plain(name: str) -> Iterator[Draw]:
+    def write(text: str, stays: bool) -> None:
         # A longer line would wrap, and a carriage return does not clear the line above.
         room = get_terminal_size().columns - 1
         line = f"{name}: {text}"[:room].ljust(room)
@@ -198,7 +231,7 @@ def _plain(name: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _rich(name: str) -> Iterator[Callable[[str], None]]:
+def _rich(name: str) -> Iterator[Draw]:
     from rich.console import Console
     from rich.status import Status
     from rich.text import Text
@@ -207,7 +240,7 @@ def _rich(name: str) -> Iterator[Callable[[str], None]]:
     last: list[str] = []
     with Status(f"{name}: starting", console=console) as status:
 
-        def write(text: str) -> None:
+        def write(text: str, stays: bool) -> None:
             last[:] = [text]
             status.update(Text(f"{name}: {last[0]}", no_wrap=True, overflow="ellipsis"))
 

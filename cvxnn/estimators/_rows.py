@@ -84,7 +84,8 @@ def numbers_only(name: str) -> Iterator[None]:
         if "could not convert string to float" not in str(error):
             raise
         remedies = {
-            "X": "encode text in a pipeline, for example by sklearn.preprocessing.OneHotEncoder.",
+            "X": "encode categories in a pipeline, for example by "
+            "sklearn.preprocessing.OneHotEncoder, and whole texts by cvxnn.Embedder.",
             "y": "for labels use ConvexReLUClassifier.",
         }
         raise ValueError(f"{error}. Expected numbers in {name}: {remedies[name]}") from error

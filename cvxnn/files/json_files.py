@@ -14,9 +14,12 @@ from cvxnn.files.digests import digest
 from cvxnn.files.locks import locked
 from cvxnn.files.writing import read_text, write_text
 
+# What a note says while its result is made: that the file is of cvxnn, though not finished.
+_BEGUN = {"status": "begun"}
+
 
 class OtherSettingsError(ValueError):
-    """Error for a file that holds a result of other settings; the file was not changed."""
+    """Error for a file that holds something else than is to be made; it was not changed."""
 
 
 class DamagedResultError(ValueError):
@@ -111,7 +114,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def earlier_result(
-    path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool
+    path: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    output: Path | None = None,
 ) -> dict[str, Any] | None:
     """Return the result in a JSON file, if it has the requested settings.
 
@@ -123,23 +130,36 @@ def earlier_result(
         Everything that the result depends on, as :func:`as_json` takes it.
     overwrite : bool
         If True, ignore what the file holds.
+    output : Path, optional
+        The file that ``path`` is a note of. Without a note, it is not one that cvxnn made.
 
     Returns
     -------
     dict or None
-        Contents of the file; None if there is no file, or if it is to be overwritten.
+        Contents of the file; None if there is no file, if it is to be overwritten, or if the result
+        was only begun.
 
     Raises
     ------
     OtherSettingsError
-        If the file holds a result of other settings; the message names each difference.
+        If the file holds a result of other settings; the message names each difference. Or if there
+        is an ``output`` without a note.
     DamagedResultError
         If it cannot be read.
     """
-    if overwrite or not Path(path).exists():
+    if overwrite:
+        return None
+    if not Path(path).exists():
+        if output is not None and output.exists():
+            raise OtherSettingsError(
+                f"{output} is there, and no {Path(path).name} beside it says that cvxnn made it. "
+                "Write to another place, or overwrite the file"
+            )
         return None
     with damage_named():
         result = read_json(path)
+    if result == _BEGUN:
+        return None
     check_settings(path, result.get("settings", {}), settings)
     return result
 
@@ -175,17 +195,41 @@ def made_once(
     Raises
     ------
     OtherSettingsError
-        If the note holds a result of other settings.
+        If the note holds a result of other settings, or the output has no note.
     """
     note = note or output
     with locked(output):
-        found = earlier_result(note, settings, overwrite=overwrite)
+        found = earlier_result(note, settings, overwrite=overwrite, output=output)
         if found is not None and output.exists():
             return {**found, "status": "nothing to do"}
-        note.unlink(missing_ok=True)  # if this is interrupted, it must not describe what is made
         known = {"status": "done", "output": str(output), "settings": settings}
-        write_json(note, {**known, **make()})
+        with begun(output, note):
+            made = make()
+        write_json(note, {**known, **made})
         return read_json(note)
+
+
+@contextlib.contextmanager
+def begun(output: Path, note: Path) -> Iterator[None]:
+    """Let a note describe nothing while its file is made, but say whose the file is.
+
+    Parameters
+    ----------
+    output : Path
+        File that is made in the block.
+    note : Path
+        JSON file beside it, which is written after the block; or the same file.
+    """
+    if note == output:
+        note.unlink(missing_ok=True)
+    else:
+        write_json(note, _BEGUN)
+    try:
+        yield
+    except BaseException:
+        if note != output and not output.exists():
+            note.unlink(missing_ok=True)
+        raise
 
 
 def check_settings(

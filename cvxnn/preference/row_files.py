@@ -247,6 +247,11 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         reader = csv.reader(lines(), delimiter=_TABLES[_ending(path)], strict=True)
         names, line = next(reader, []), 2
+        if len(names) == 1 and ";" in names[0]:
+            raise ValueError(
+                f"{path}:1: one name, {names[0]!r:.80}; expected names with commas (.csv) or tabs "
+                "(.tsv) between them, not semicolons: save the table with one of these"
+            )
         if len(set(names)) < len(names) or "" in names:
             raise ValueError(
                 f"{path}:1: the names of the fields are {names}; expected a different one for each "

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,15 +24,75 @@ from cvxnn.llm import Embedder, EmbeddingCache, load_model
 
 
 def copy(source, target):
-    import shutil
-
     shutil.copytree(source, target)
     return target
+
+
+def copy_file(source, target):
+    return shutil.copyfile(source, target)
 
 
 def write(path: Path, *values: object) -> Path:
     path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
     return path
+
+
+class TestOutput:
+    """A file that cvxnn did not make is no place for a result, and one that is read never."""
+
+    def commands(self, head, features, model, tmp_path):
+        prompts = write(tmp_path / "prompts.jsonl", {"prompt": "a b"})
+        candidates = write(tmp_path / "candidates.jsonl", {"prompt": "a", "replies": ["b", "c"]})
+        return {
+            "fit": ["fit", features],
+            "score": ["score", head, features],
+            "best": ["best", head, candidates, "--model", model],
+            "generate": [
+                *("generate", head, "--prompts", prompts, "--model", model),
+                *("--max-new-tokens", "2"),
+            ],
+        }
+
+    @pytest.mark.parametrize("command", ["fit", "score", "best", "generate"])
+    def test_of_another_is_not_replaced(self, run, head, features, model, tmp_path, command):
+        arguments = self.commands(head, features, model, tmp_path)[command]
+        suffix = "safetensors" if command == "fit" else "jsonl"
+        output = tmp_path / f"mine.{suffix}"
+        output.write_text("mine", encoding="utf-8")
+        before = sorted(path.name for path in tmp_path.iterdir())
+        refused = run(*arguments, "--output", output, code=4)["error"]
+        assert "says that cvxnn made it" in refused
+        assert "--overwrite" in refused
+        assert output.read_text("utf-8") == "mine"
+        left = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
+        assert left == before
+        assert run(*arguments, "--output", output, "--overwrite")["status"] == "done"
+        assert run(*arguments, "--output", output)["status"] == "nothing to do"
+
+    @pytest.mark.parametrize("way", [(), ("--overwrite",)])
+    def test_is_no_file_that_is_read(self, run, head, features, model, data, tmp_path, way):
+        commands = self.commands(head, features, model, tmp_path)
+        head = copy_file(head, tmp_path / "own.safetensors")
+        for arguments, output in (
+            (commands["best"], tmp_path / "candidates.jsonl"),
+            (commands["generate"], tmp_path / "prompts.jsonl"),
+            (["score", head, features], head),
+            (["extract", data], data),
+        ):
+            before = Path(output).read_bytes()
+            refused = run(*arguments, "--output", output, *way, code=2)["error"]
+            assert "is a file that this command reads" in refused
+            assert Path(output).read_bytes() == before
+
+    def test_tables_with_semicolons_are_named(self, run, model, tmp_path):
+        table = tmp_path / "pairs.csv"
+        table.write_text("prompt;chosen;rejected\na;b, c;d\n", encoding="utf-8")
+        told = run("extract", table, "--model", model, "--output", tmp_path / "out", code=1)
+        assert "not semicolons" in told["error"]
+
+    def test_a_blank_prompt_is_refused_before_anything_is_loaded(self, run, head, monkeypatch):
+        monkeypatch.setattr("cvxnn.persistence.load", None)
+        assert "expected some text" in run("generate", head, "--prompt", " ", code=2)["error"]
 
 
 class TestExtract:

@@ -736,19 +736,25 @@ def test_missing_numbers_are_named_by_column_and_row(kind, value):
     X[5:8, 2], X[3, 7] = value, value
     names = [f"c{j}" for j in range(X.shape[1])]
     given = {"array": X, "table": pd.DataFrame(X, columns=names), "sparse": sparse.csr_array(X)}
-    shown = "'c2' (3), 'c7' (1)" if kind == "table" else "2 (3), 7 (1)"
-    remedy = "SimpleImputer" if np.isnan(value) else "X.clip"
+    first, second = ("'c2'", "'c7'") if kind == "table" else ("2", "7")
+    shown = f": 3 in column {first}, 1 in column {second}, the first in row 3. "
     for make_one in (ConvexReLURegressor, ConvexReLUClassifier, COALAPreferenceHead):
         if kind == "sparse" and make_one is COALAPreferenceHead:
             continue
         with pytest.raises(ValueError, match="Input X contains") as raised:
             make_one().fit(given[kind], y)
         told = str(raised.value)
-        assert f": 4 in columns {shown}, the first in row 3. Fill them in" in told
-        assert remedy in told
+        remedy = "Fill them in, for instance by X.clip"
+        if make_one is COALAPreferenceHead:
+            remedy = "Leave their rows out; if these are embeddings, make them again."
+        elif np.isnan(value):
+            remedy = (
+                f"Fill them in, for instance by make_pipeline(SimpleImputer(), {make_one.__name__}"
+            )
+        assert shown + remedy in told
         assert "HistGradient" not in told
     X[:, :] = value
-    with pytest.raises(ValueError, match=r"columns 0 \(40\), .*, 4 \(40\) and 4 more, the"):
+    with pytest.raises(ValueError, match=r"40 in column 0, .* 4, 160 in 4 more, the"):
         ConvexReLURegressor().fit(X, y)
     with pytest.raises(ValueError, match="could not convert string"):
         ConvexReLURegressor().fit(np.full((3, 2), "a"), y[:3])

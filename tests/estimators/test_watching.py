@@ -230,8 +230,14 @@ def test_an_interruption_tears_down():
 # The progress line -----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error on which a line can be redrawn."""
+    monkeypatch.setattr(_monitor, "_redraws", lambda: True)
+
+
 @pytest.fixture(params=["rich", "plain"])
-def drawn_by(request, monkeypatch):
+def drawn_by(request, monkeypatch, terminal):
     found = importlib.util.find_spec
 
     def without_rich(name, *rest):
@@ -278,9 +284,9 @@ def test_what_the_program_gained_is_told(capsys):
 def test_progress_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     with _monitor._plain("ConvexReLUClassifier") as write:
-        write("objective 1")
-        write("objective 0.123456, and more")
-        write("objective 1")
+        write("objective 1", True)
+        write("objective 0.123456, and more", True)
+        write("objective 1", True)
     lines = capsys.readouterr().err.rstrip("\n").split("\r")[1:]
     assert [len(line) for line in lines] == [columns - 1] * 3
     assert lines[0] == lines[2]  # nothing of the longer one is left
@@ -349,7 +355,7 @@ PHASES = {
 
 
 @pytest.mark.parametrize("case", PHASES)
-def test_the_line_names_the_phases_of_a_fit(case, monkeypatch, capsys):
+def test_the_line_names_the_phases_of_a_fit(case, monkeypatch, terminal, capsys):
     monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
     monkeypatch.setenv("COLUMNS", "200")
     model, expected = PHASES[case]
@@ -364,8 +370,7 @@ def test_the_line_names_the_phases_of_a_fit(case, monkeypatch, capsys):
     assert all(len(line.rstrip()) < 80 for line in told.split("\r"))
 
 
-def test_several_outputs_descend_and_factors_are_chosen(monkeypatch, capsys):
-    monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
+def test_several_outputs_descend_and_factors_are_chosen(capsys):
     X = np.random.default_rng(0).standard_normal((200, 4))
     y = np.argmax(X[:, :3] ** 2, axis=1)
     model = ConvexReLUClassifier(formulation="relu", n_patterns=8, random_state=0, verbose=1)
@@ -375,7 +380,7 @@ def test_several_outputs_descend_and_factors_are_chosen(monkeypatch, capsys):
     assert "choosing factors of features" in capsys.readouterr().err
 
 
-def test_phases_within_folds_stand_behind_the_fold(monkeypatch, capsys):
+def test_phases_within_folds_stand_behind_the_fold(monkeypatch, terminal, capsys):
     monkeypatch.setattr(_monitor, "find_spec", lambda name: None)
     monkeypatch.setenv("COLUMNS", "200")
     X, y = data()
@@ -385,6 +390,35 @@ def test_phases_within_folds_stand_behind_the_fold(monkeypatch, capsys):
     assert "ConvexReLUClassifierCV: strength 1 of 2, local training" in told
     assert "ConvexReLUClassifier: calibration" in told
     assert all(len(line.rstrip()) < 80 for line in re.split(r"[\r\n]", told))
+
+
+@pytest.mark.parametrize("case", ["relu classifier", "huber"])
+def test_a_file_gets_a_line_for_each_phase(case, capsys):
+    model, expected = PHASES[case]
+    model.set_params(verbose=1).fit(*data(150))
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(f"{type(model).__name__}: ") for line in lines)
+    told = [line.split(": ", 1)[1] for line in lines if "lower)" not in line]
+    places = [told.index(text) for text in expected if text != "iteration"]
+    assert places == sorted(places)
+    # The first measurement and the last: others come every 30 seconds.
+    shown = [line for line in told if line.startswith("iteration")]
+    n_iter = model.history_["iteration"]
+    assert [line.split(",")[0] for line in shown] == [
+        f"iteration {number:.0f}" for number in dict.fromkeys([n_iter[0], n_iter[-1]])
+    ]
+    assert all(len(line) < 80 and "\r" not in line for line in lines)
+
+
+def test_results_are_printed_every_30_seconds(monkeypatch, capsys):
+    now = iter([0.0, 29.0, 31.0, 40.0, 50.0])
+    monkeypatch.setattr(_monitor.time, "monotonic", lambda: next(now))
+    with _monitor._printed("Name") as write:
+        for text, stays in (("1", True), ("2", True), ("3", True), ("phase", False), ("4", True)):
+            write(text, stays)
+    assert capsys.readouterr().err.split() == [
+        part for text in ("1", "3", "phase", "4") for part in ("Name:", text)
+    ]
 
 
 def test_nobody_is_told_of_phases_who_does_not_watch(capsys):

@@ -102,7 +102,7 @@ def test_a_result_is_made_once_for_its_settings(tmp_path):
     made = []
 
     def make():
-        assert not note.exists()
+        assert read_json(note) == {"status": "begun"}
         output.write_text("x", "utf-8")
         made.append(1)
         return {"value": (1, 2)}
@@ -120,6 +120,39 @@ def test_a_result_is_made_once_for_its_settings(tmp_path):
     output.unlink()  # a note without its file is no result
     assert once({"a": 2})["status"] == "done"
     assert len(made) == 3
+
+
+def test_a_file_without_a_note_is_left_alone(tmp_path):
+    output, note = tmp_path / "out.txt", tmp_path / "out.json"
+    output.write_text("mine", "utf-8")
+    failing = [True]
+
+    def make():
+        if failing.pop():
+            raise KeyboardInterrupt
+        output.write_text("made", "utf-8")
+        return {}
+
+    with pytest.raises(OtherSettingsError, match=r"no out\.json beside it says that cvxnn made it"):
+        made_once(output, {}, make, note=note, overwrite=False)
+    assert output.read_text("utf-8") == "mine"
+    assert not note.exists()
+    # Whoever allows it once may go on after an interruption.
+    with pytest.raises(KeyboardInterrupt):
+        made_once(output, {}, make, note=note, overwrite=True)
+    failing.append(False)
+    assert made_once(output, {}, make, note=note, overwrite=False)["status"] == "done"
+    assert output.read_text("utf-8") == "made"
+
+
+def test_an_interruption_leaves_no_note_of_nothing(tmp_path):
+    def make():
+        raise KeyboardInterrupt
+
+    output, note = tmp_path / "out.txt", tmp_path / "out.json"
+    with pytest.raises(KeyboardInterrupt):
+        made_once(output, {}, make, note=note, overwrite=False)
+    assert not note.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "null"])

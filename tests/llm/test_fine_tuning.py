@@ -957,7 +957,7 @@ def test_progress_on_stderr(
     fine_tune(make_lm(), config, supervised=make_replies(2), progress=True)
     shown = capsys.readouterr()
     assert silent.err == silent.out == shown.out == ""
-    assert shown.err.startswith("fine-tuning 1 of 1 steps (100 %), ")
+    assert shown.err.startswith("fine-tuning 1 of 1 step (100 %), ")
 
 
 @pytest.mark.slow

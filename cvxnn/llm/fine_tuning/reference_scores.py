@@ -18,7 +18,7 @@ from cvxnn.llm.models import LanguageModel
 from cvxnn.llm.packing import Item
 
 _SCORES, _COSTS = "reference.sqlite", "reference.json"
-_SECONDS = 1.0  # between two notes of the costs, at least
+_SECONDS = 1.0  # between two notes of the costs, at least: a killed process loses so much
 
 
 def reference_scores(
@@ -76,8 +76,10 @@ def reference_scores(
 
     def keep() -> None:
         if fresh and writes and n_tokens:
-            entry = {"tokens": before + n_tokens, "costs": meter.to_dict()}
-            entries = {key: {"tokens": n, "costs": m.to_dict()} for key, (n, m) in known.items()}
+            entry = {"tokens_evaluated": before + n_tokens, "costs": meter.to_dict()}
+            entries = {
+                key: {"tokens_evaluated": n, "costs": m.to_dict()} for key, (n, m) in known.items()
+            }
             write_json(file, {"scores": {**entries, of: entry}})
 
     def count(n: int) -> None:
@@ -105,6 +107,8 @@ def _known(file: Path) -> dict[str, tuple[int, CostMeter]]:
         return {}
     try:
         found = read_json(file)["scores"].items()
-        return {of: (int(e["tokens"]), CostMeter.from_dict(e["costs"])) for of, e in found}
+        return {
+            of: (int(e["tokens_evaluated"]), CostMeter.from_dict(e["costs"])) for of, e in found
+        }
     except MALFORMED:
         return {}

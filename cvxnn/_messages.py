@@ -18,8 +18,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     ----------
     message : str
         What to say.
-    category : type, default=UserWarning
-        Class of the warning.
+    category : type, optional
+        Class of the warning; ``UserWarning`` by default.
     """
     frames = list(_callers())
     users = [frame for frame in frames if _package(frame) not in _BETWEEN]

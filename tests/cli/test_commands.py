@@ -42,7 +42,7 @@ class TestOutput:
 
     def commands(self, head, features, model, tmp_path):
         prompts = write(tmp_path / "prompts.jsonl", {"prompt": "a b"})
-        candidates = write(tmp_path / "candidates.jsonl", {"prompt": "a", "replies": ["b", "c"]})
+        candidates = write(tmp_path / "candidates.jsonl", {"prompt": "a", "responses": ["b", "c"]})
         return {
             "fit": ["fit", features],
             "score": ["score", head, features],

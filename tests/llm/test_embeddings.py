@@ -485,7 +485,7 @@ def test_progress_is_on_stderr_and_on_request_only(
     Embedder(lm, progress=True).embed(["a"], ["b"])
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert "embedding 1 of 1 replies (100 %)" in captured.err
+    assert "embedding 1 of 1 reply (100 %)" in captured.err
 
 
 @pytest.mark.parametrize(

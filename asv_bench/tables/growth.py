@@ -29,10 +29,11 @@ def main() -> None:
     parser.add_argument("--patterns", type=int, nargs="+", default=[0], help="0: automatic")
     parser.add_argument("--classes", type=int, nargs="+", default=[2])
     parser.add_argument("--seed", type=int, default=0, help="of the estimator")
+    parser.add_argument("--threads", type=int, default=1, help="of the libraries")
     parser.add_argument("--out", type=Path, default=Path("growth.jsonl"), help="resumed if there")
     arguments = parser.parse_args()
     for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"
+        os.environ[f"{library}_NUM_THREADS"] = str(arguments.threads)
     names = ("n", "d", "asked", "n_classes", "seed")
     done = {tuple(r.get(name) for name in names) for r in read(arguments.out)}
     for size in product(arguments.features, arguments.rows, arguments.patterns, arguments.classes):

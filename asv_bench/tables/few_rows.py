@@ -18,6 +18,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -98,6 +99,14 @@ def measure(
     return found
 
 
+def rows_of(name: str, paths: dict[str, Path]) -> tuple[Any, Any]:
+    """Return all rows and labels of a table, of scikit-learn or of a file."""
+    if name in SHIPPED:
+        return SHIPPED[name](return_X_y=True)
+    with np.load(paths[name]) as file:
+        return file["X"].astype(float), file["y"]
+
+
 def main() -> None:
     """Append a line for each table and number of rows that has none."""
     parser = argparse.ArgumentParser(
@@ -112,11 +121,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of few rows, nearly a constant may be best
     done = {(record["table"], record["rows"]) for record in read(options.out)}
     for name in TABLES:
-        if name in SHIPPED:
-            X, y = SHIPPED[name](return_X_y=True)
-        else:
-            with np.load(paths[name]) as file:
-                X, y = file["X"].astype(float), file["y"]
+        X, y = rows_of(name, paths)
         for rows in ROWS:
             if (name, rows) in done:
                 continue

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from asv_bench.raw_results import append, read
 from asv_bench.tables.data import tables
-from asv_bench.tables.few_rows import LEAST, SHIPPED, draw
+from asv_bench.tables.few_rows import LEAST, draw, rows_of
 from asv_bench.tables.few_rows_relu import CHOOSING, REPORTING, ROWS
 from cvxnn import ConvexReLUClassifier
 
@@ -72,11 +72,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of few rows
     done = {(record["table"], record["rows"]) for record in read(options.out)}
     for name in (*CHOOSING, *REPORTING):
-        if name in SHIPPED:
-            X, y = SHIPPED[name](return_X_y=True)
-        else:
-            with np.load(paths[name]) as file:
-                X, y = file["X"].astype(float), file["y"]
+        X, y = rows_of(name, paths)
         for rows in ROWS:
             if (name, rows) in done:
                 continue

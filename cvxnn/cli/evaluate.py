@@ -30,7 +30,7 @@ from cvxnn.cli.option_types import names_among, nearest, positive
 from cvxnn.cli.report import read_examples
 from cvxnn.files.digests import digest_of_file
 from cvxnn.files.json_files import made_once, read_json, write_json
-from cvxnn.files.locks import check_file
+from cvxnn.files.locks import check_file, check_page
 from cvxnn.files.writing import write_text
 
 if TYPE_CHECKING:
@@ -111,8 +111,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     protocols = options.protocol or (None,)
     _check_protocols(options, protocols)
     output = Path(options.output)
-    for file in filter(None, (output, options.report)):
-        console.made += check_file(file)
+    console.made += check_file(output)
+    if options.report is not None:
+        console.made += check_page(options.report)
     if options.replies is not None and Path(options.replies).is_dir():
         raise UsageError(
             f"{options.replies} is a folder; of cvxnn compare, give it as --comparison, with "

@@ -32,7 +32,7 @@ from cvxnn.cli.option_building import OptionGroup, option_from
 from cvxnn.cli.option_groups import BATCH, MODEL, add_held_out
 from cvxnn.cli.option_types import names_among, real, whole
 from cvxnn.files.json_files import made_once
-from cvxnn.files.locks import check_file, check_folder
+from cvxnn.files.locks import check_folder, check_page
 
 if TYPE_CHECKING:
     from cvxnn.features.pairs import PairFeatures
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder = Path(options.output)
     console.made += check_folder(folder)
     if options.report is not None:
-        console.made += check_file(options.report)
+        console.made += check_page(options.report)
     settings = {
         "features": features.identity,
         "test": None if held_out is None else held_out.identity,

@@ -15,7 +15,7 @@ from cvxnn.cli.option_building import OptionGroup, UsageError, option_from
 from cvxnn.cli.option_groups import FINE_TUNING, OBJECTIVE_GROUPS
 from cvxnn.cli.option_types import real
 from cvxnn.files.json_files import made_once
-from cvxnn.files.locks import check_file, check_folder
+from cvxnn.files.locks import check_folder, check_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder = Path(options.output)
     console.made += check_folder(folder)
     if options.report is not None:
-        console.made += check_file(options.report)
+        console.made += check_page(options.report)
     train, test = _data(options, console)
     lm = model_of(options, console)
     _check_preset(options.preset, config, lm)

@@ -12,7 +12,7 @@ from typing import Any
 from cvxnn.cli.console import Console
 from cvxnn.cli.inputs import required
 from cvxnn.cli.option_building import option_from
-from cvxnn.files.locks import check_file
+from cvxnn.files.locks import check_page
 from cvxnn.files.writing import write_text
 
 HELP = "write one self-contained HTML page of a comparison"
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     examples = read_examples(replies) if options.examples or replies.exists() else []
 
     output = Path(options.output)
-    console.made += check_file(output)
+    console.made += check_page(output)
 
     from cvxnn.comparison.report import render_report
 

@@ -154,6 +154,35 @@ def check_file(path: str | os.PathLike[str]) -> list[Path]:
     return made
 
 
+def check_page(path: str | os.PathLike[str]) -> list[Path]:
+    """Do what `check_file` does, and refuse to replace a file that is no HTML page.
+
+    Parameters
+    ----------
+    path : path-like
+        The file of the page, which need not exist.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The folders that were created, each in the one before it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is a folder or a device; choose another name.
+    ValueError
+        If it holds something else than a page.
+    """
+    made, start = check_file(path), b"<!doctype html"
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            found = file.read(len(start))
+        if found and found.lower() != start:
+            raise ValueError(f"{path} is there, and no HTML page; write the page to another place")
+    return made
+
+
 def check_room(folder: str | os.PathLike[str], size: int) -> None:
     """Refuse to begin work whose result has no room on the disk.
 

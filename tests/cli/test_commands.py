@@ -20,6 +20,7 @@ from cvxnn.cli.main import main
 from cvxnn.cli.prompts import read_prompts
 from cvxnn.features.pairs import read_pair_features
 from cvxnn.features.writer import FeatureWriter
+from cvxnn.files.locks import check_page
 from cvxnn.llm import Embedder, EmbeddingCache, load_model
 
 
@@ -83,6 +84,16 @@ class TestOutput:
             refused = run(*arguments, "--output", output, *way, code=2)["error"]
             assert "is a file that this command reads" in refused
             assert Path(output).read_bytes() == before
+
+    def test_a_page_replaces_pages_only(self, tmp_path):
+        page, other = tmp_path / "page.html", tmp_path / "pairs.jsonl"
+        page.write_text("<!DOCTYPE html>\n<html>", encoding="utf-8")
+        assert check_page(page) == []
+        assert check_page(tmp_path / "new.html") == []
+        other.write_text("mine", encoding="utf-8")
+        with pytest.raises(ValueError, match="no HTML page"):
+            check_page(other)
+        assert other.read_text("utf-8") == "mine"
 
     def test_tables_with_semicolons_are_named(self, run, model, tmp_path):
         table = tmp_path / "pairs.csv"

@@ -234,7 +234,7 @@ def test_warnings_for_users_are_lines(monkeypatch, capsys):
             "more patterns (--n-patterns), --ridge 1e-8.",
         ),
         ("fit", "name them (groups=), or set C=10", "name them (groups=), or set C=10"),
-        ("fit", "/tmp/max_iter/n_patterns.json", "/tmp/max_iter/n_patterns.json"),
+        ("fit", "folder/max_iter/n_patterns.json", "folder/max_iter/n_patterns.json"),
         ("fit", "parameters.n_patterns: 8", "parameters.n_patterns: 8"),
         (
             "fit",
